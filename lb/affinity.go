@@ -1,0 +1,100 @@
+package lb
+
+// Affinity, limits and logs in a file: keys that are mappings of their own.
+
+import (
+	"fmt"
+	"strings"
+)
+
+func readAffinity(d *decoder, k *Key, v *node, s *draft) {
+	s.Affinity = nil
+	if none(v) {
+		return
+	}
+	a := Affinity{Bits: 32, Bits6: 128}
+	switch v.kind {
+	case scalar:
+		a.Timeout, _ = readTime(d, k, v)
+	case mapping:
+		a.Timeout = -1
+		affinityKeys.read(d, v, &a)
+		if a.Timeout < 0 {
+			d.fail(v, "affinity has no timeout", "timeout: with "+timeValues, "")
+		}
+	default:
+		d.fail(v, "affinity is a list", k.Values, "")
+	}
+	s.Affinity = &a
+}
+
+func readTimeout(d *decoder, k *Key, v *node, a *Affinity) { a.Timeout, _ = readTime(d, k, v) }
+
+// limitDraft is a limit while it is read.
+type limitDraft struct {
+	Limit
+	newPerSource, burst *node
+}
+
+func readLimit(d *decoder, k *Key, v *node, s *draft) {
+	s.Limit = Limit{}
+	if none(v) {
+		return
+	}
+	if v.kind != mapping {
+		d.fail(v, "limit is "+v.kind.String(), k.Values, "")
+		return
+	}
+	var l limitDraft
+	limitKeys.read(d, v, &l)
+	switch {
+	case len(v.kids) == 0:
+		d.fail(v, "limit has no keys", k.Values, "")
+	case l.burst != nil && l.newPerSource == nil:
+		d.fail(l.burst, "burst has no meaning without new-per-source", "new-per-source beside it", "")
+	case l.burst == nil:
+		l.Burst = uint32(l.NewPerSource.Events)
+	}
+	s.Limit = l.Limit
+}
+
+func readLog(d *decoder, k *Key, v *node, into **Log) {
+	*into = nil
+	l := &Log{Level: LogInfo}
+	switch v.kind {
+	case mapping:
+		logKeys.read(d, v, l)
+	case scalar:
+		switch v.text {
+		case "true":
+		case "false", "none":
+			return
+		default:
+			hint := ""
+			if s := strings.ToLower(v.text); s == "yes" || s == "on" || s == "true" {
+				hint = "write true"
+			}
+			d.fail(v, "log "+show(v.text)+" is neither true nor false", k.Values, hint)
+			return
+		}
+	default:
+		d.fail(v, "log is a list", k.Values, "")
+		return
+	}
+	*into = l
+}
+
+func readLogPrefix(d *decoder, k *Key, v *node, l *Log) {
+	text, ok := readText(d, k, v)
+	switch {
+	case !ok:
+	case text == "":
+		d.fail(v, "prefix is empty", k.Values, "without the key, it is the service's name")
+	case len(text) > MaxLogPrefix:
+		d.fail(v, fmt.Sprintf("prefix has %d characters", len(text)), k.Values, "")
+	case !printable(text) || strings.ContainsAny(text, `"\`):
+		d.fail(v, "prefix "+show(text)+" has a character that a log line cannot have", k.Values, "")
+	default:
+		l.Prefix = text
+	}
+}

@@ -1,0 +1,190 @@
+package lb
+
+// Compare: what differs between what is there and what is wanted, in the words
+// of the domain.
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Op says what becomes of a service or a backend.
+type Op byte
+
+// The operations.
+const (
+	Added   Op = '+'
+	Changed Op = '~'
+	Removed Op = '-'
+)
+
+// Change is a service or a backend that differs.
+type Change struct {
+	Op Op
+	// Service is profile/service.
+	Service string
+	// Backend is the backend's name; empty: the service itself.
+	Backend string
+	// Detail says what it is, or what changes: "weight 1 -> 2".
+	Detail string
+}
+
+// String is one line.
+func (c Change) String() string {
+	if c.Backend == "" {
+		return strings.TrimSpace(fmt.Sprintf("%c service %s  %s", c.Op, c.Service, c.Detail))
+	}
+	return strings.TrimSpace(fmt.Sprintf("%c backend %s %s  %s", c.Op, c.Service, c.Backend, c.Detail))
+}
+
+// Compare returns the changes that lead from one set of profiles to another,
+// sorted by service. What cannot be seen from outside (the order of backends,
+// how a listen is spelled) does not differ.
+func Compare(have, want []*Profile) []Change {
+	var out []Change
+	old, new := byName(have), byName(want)
+	for name, s := range old {
+		if new[name] == nil {
+			out = append(out, changes(Removed, name, s)...)
+		}
+	}
+	for name, s := range new {
+		if h := old[name]; h == nil {
+			out = append(out, changes(Added, name, s)...)
+		} else {
+			out = append(out, compareService(name, h, s)...)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Change) int {
+		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Backend, b.Backend))
+	})
+	return out
+}
+
+func byName(profiles []*Profile) map[string]*Service {
+	out := map[string]*Service{}
+	for _, p := range profiles {
+		for i := range p.Services {
+			out[p.Name+"/"+p.Services[i].Name] = &p.Services[i]
+		}
+	}
+	return out
+}
+
+// changes are a service and its backends as a whole.
+func changes(op Op, name string, s *Service) []Change {
+	out := []Change{{op, name, "", strings.Join(words(s), "  ")}}
+	for _, b := range s.Backends {
+		out = append(out, Change{op, name, b.Name, backendWords(b)})
+	}
+	return out
+}
+
+// words describe a service: where it listens, and how it balances.
+func words(s *Service) []string {
+	listen := make([]string, len(s.Listen))
+	for i, l := range s.Listen {
+		listen[i] = l.String()
+	}
+	protocols := make([]string, len(s.Protocols))
+	for i, p := range s.Protocols {
+		protocols[i] = p.String()
+	}
+	return []string{strings.Join(listen, " "), strings.Join(protocols, ","), s.SchedulerText()}
+}
+
+// SchedulerText is the scheduler with what it hashes by.
+func (s *Service) SchedulerText() string {
+	if s.Scheduler != Hash {
+		return s.Scheduler.String()
+	}
+	by := make([]string, len(s.HashBy))
+	for i, f := range s.HashBy {
+		by[i] = f.String()
+	}
+	return "hash by " + strings.Join(by, ",")
+}
+
+func backendWords(b Backend) string {
+	var parts []string
+	if b.Name != b.Address.String() {
+		parts = append(parts, b.Address.String())
+	}
+	parts = append(parts, fmt.Sprintf("weight %d", b.Weight), "snat "+b.EffectiveSNAT().String())
+	return strings.Join(parts, "  ")
+}
+
+func compareService(name string, have, want *Service) []Change {
+	var out []Change
+	var details []string
+	differ := func(what, a, b string) {
+		if a != b {
+			details = append(details, fmt.Sprintf("%s %s -> %s", what, a, b))
+		}
+	}
+	differ("listen", destinations(have), destinations(want))
+	differ("scheduler", have.SchedulerText(), want.SchedulerText())
+	if have.Scheduler == Hash && want.Scheduler == Hash {
+		differ("hash-seed", fmt.Sprint(have.HashSeed), fmt.Sprint(want.HashSeed))
+	}
+	if want.anyEmpty() && have.anyEmpty() {
+		differ("on-empty", have.OnEmpty.String(), want.OnEmpty.String())
+	}
+	if len(details) > 0 {
+		out = append(out, Change{Changed, name, "", strings.Join(details, ", ")})
+	}
+	old := map[Endpoint]Backend{}
+	for _, b := range have.Backends {
+		old[b.Address] = b
+	}
+	for _, b := range want.Backends {
+		h, ok := old[b.Address]
+		delete(old, b.Address)
+		if !ok {
+			out = append(out, Change{Added, name, b.Name, backendWords(b)})
+			continue
+		}
+		details = nil
+		differ("name", h.Name, b.Name)
+		differ("weight", fmt.Sprint(h.Weight), fmt.Sprint(b.Weight))
+		differ("snat", h.EffectiveSNAT().String(), b.EffectiveSNAT().String())
+		if len(details) > 0 {
+			out = append(out, Change{Changed, name, b.Name, strings.Join(details, ", ")})
+		}
+	}
+	for _, b := range have.Backends {
+		if _, left := old[b.Address]; left {
+			out = append(out, Change{Removed, name, b.Name, backendWords(b)})
+		}
+	}
+	return out
+}
+
+// anyEmpty reports whether a family has no backend that takes connections. Only
+// then can on-empty be seen.
+func (s *Service) anyEmpty() bool {
+	for _, f := range s.Families() {
+		if !slices.ContainsFunc(s.Of(f), func(b Backend) bool { return b.Weight > 0 }) {
+			return true
+		}
+	}
+	return false
+}
+
+// destinations are what a service takes, in a form that is the same for
+// however it is spelled.
+func destinations(s *Service) string {
+	var all []string
+	for _, l := range s.Listen {
+		for _, r := range l.Ports {
+			one := Listen{Prefix: l.Prefix, Ports: []PortRange{r}}
+			for _, p := range s.Protocols {
+				all = append(all, one.String()+"/"+p.String())
+			}
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(all, " ")
+}

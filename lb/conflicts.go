@@ -1,0 +1,247 @@
+package lb
+
+// Conflicts: what two services claim.
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Conflicts reports what two services claim, and profiles of one name. Each
+// mistake stands at the later of the two and names the other, which may be in
+// the kernel. A listen is said to conflict once, and what it lost it does not
+// hold against a third. nil: there are none.
+//
+// A connection belongs to the listen with the longest prefix, and among those
+// to one with an interface; a listen without an address, for this host's own,
+// is the least specific. So two listens conflict only where their prefixes are
+// equal, protocols and ports overlap, and interfaces may be the same. Services
+// with the roles client and server never see the same connection.
+func Conflicts(profiles []*Profile) Errors {
+	var c conflicts
+	twins(profiles, func(p *Profile) string { return p.Name }, func(first, second int) {
+		c.errs = append(c.errs, &Error{
+			Pos:  profiles[second].Pos,
+			Msg:  fmt.Sprintf("profile %s is here twice, first %s", profiles[second].Name, profiles[first].Pos.where()),
+			Want: "a name for each profile",
+		})
+	})
+	for _, p := range profiles {
+		for i := range p.Services {
+			c.add(p, &p.Services[i])
+		}
+	}
+	slices.SortFunc(c.claims, claim.compare)
+	for rest := c.claims; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n].destination == rest[0].destination {
+			n++
+		}
+		if n > 1 {
+			c.sweep(rest[:n])
+		}
+		rest = rest[n:]
+	}
+	slices.SortFunc(c.found, func(a, b conflict) int { return cmp.Compare(a.later.order, b.later.order) })
+	for _, f := range c.found {
+		c.errs = append(c.errs, c.describe(f))
+	}
+	return c.errs
+}
+
+// conflicts is the search.
+type conflicts struct {
+	claims  []claim
+	holders []holder // by order
+	lost    []bool   // by order: a conflict of this listen was found
+	found   []conflict
+	errs    Errors
+}
+
+// holder is a listen with its service.
+type holder struct {
+	profile *Profile
+	service *Service
+	listen  *Listen
+}
+
+// claim is one range of ports of a listen, for one protocol.
+type claim struct {
+	destination
+	// iface is the name without '*'; any says that names may go on.
+	iface string
+	any   bool
+	ports PortRange
+	// client and server say whose traffic: this host's, the network's.
+	client, server bool
+	order          int32 // of the listen, over all profiles
+}
+
+// destination is a prefix and protocol. IPv4 is mapped into IPv6; bits is -1
+// for this host's own addresses.
+type destination struct {
+	high, low uint64
+	bits      int16
+	protocol  Protocol
+}
+
+func (a claim) compare(b claim) int {
+	for _, c := range [...]int{
+		cmp.Compare(a.high, b.high), cmp.Compare(a.low, b.low), cmp.Compare(a.bits, b.bits),
+		cmp.Compare(a.protocol, b.protocol),
+	} {
+		if c != 0 {
+			return c
+		}
+	}
+	if c := strings.Compare(a.iface, b.iface); c != 0 {
+		return c
+	}
+	if a.any != b.any {
+		if a.any {
+			return 1
+		}
+		return -1
+	}
+	return cmp.Or(cmp.Compare(a.ports.First, b.ports.First), cmp.Compare(a.order, b.order))
+}
+
+type conflict struct{ earlier, later *claim }
+
+// add collects the claims of a service.
+func (c *conflicts) add(p *Profile, s *Service) {
+	name, any := strings.CutSuffix(s.Interface, "*")
+	for i := range s.Listen {
+		l := &s.Listen[i]
+		one := claim{
+			destination: destination{bits: -1}, iface: name, any: any,
+			client: s.Role != RoleServer, server: s.Role != RoleClient, order: int32(len(c.holders)),
+		}
+		if l.Prefix.IsValid() {
+			a := l.Prefix.Addr().As16()
+			one.high, one.low = binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(a[8:])
+			one.bits = int16(l.Prefix.Bits())
+		}
+		for _, one.protocol = range s.Protocols {
+			for _, one.ports = range l.Ports {
+				c.claims = append(c.claims, one)
+			}
+		}
+		c.holders = append(c.holders, holder{p, s, l})
+		c.lost = append(c.lost, false)
+	}
+}
+
+// sweep finds the conflicts among the claims to one destination.
+func (c *conflicts) sweep(claims []claim) {
+	for rest := claims; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n].iface == rest[0].iface && rest[n].any == rest[0].any {
+			n++
+		}
+		c.sweepEqual(rest[:n])
+		if rest[0].any {
+			c.sweepPrefix(rest[:n], claims)
+		}
+		rest = rest[n:]
+	}
+}
+
+// sweepEqual finds conflicts among claims with one interface, which are sorted
+// by their first port. Claims that are open at a port all conflict with each
+// other, and all but the earliest have lost, so it is enough to know that one:
+// one for this host's traffic, and one for the network's.
+func (c *conflicts) sweepEqual(claims []claim) {
+	var client, server *claim
+	meet := func(open **claim, now *claim) {
+		if h := *open; h != nil && now.ports.First <= h.ports.Last && c.conflict(h, now) == h {
+			return
+		}
+		*open = now
+	}
+	for i := range claims {
+		now := &claims[i]
+		if now.client {
+			meet(&client, now)
+		}
+		if now.server {
+			meet(&server, now)
+		}
+	}
+}
+
+// sweepPrefix finds conflicts between claims with a prefix of interface names
+// and claims with other interfaces that it fits, all sorted by interface.
+func (c *conflicts) sweepPrefix(hosts, all []claim) {
+	prefix := hosts[0].iface
+	from, _ := slices.BinarySearchFunc(all, prefix, func(a claim, s string) int { return strings.Compare(a.iface, s) })
+	type side struct {
+		*claim
+		host bool
+	}
+	var both []side
+	for i := from; i < len(all) && strings.HasPrefix(all[i].iface, prefix); i++ {
+		both = append(both, side{&all[i], all[i].any && all[i].iface == prefix})
+	}
+	slices.SortStableFunc(both, func(a, b side) int { return cmp.Compare(a.ports.First, b.ports.First) })
+	// The claim that goes furthest, of either side, for either traffic.
+	var furthest [2][2]*claim
+	index := map[bool]int{true: 1}
+	for _, now := range both {
+		for traffic, has := range [2]bool{now.client, now.server} {
+			if !has {
+				continue
+			}
+			if h := furthest[index[!now.host]][traffic]; h != nil && now.ports.First <= h.ports.Last {
+				c.conflict(h, now.claim)
+			}
+			mine := &furthest[index[now.host]][traffic]
+			if *mine == nil || (*mine).ports.Last < now.ports.Last {
+				*mine = now.claim
+			}
+		}
+	}
+}
+
+// conflict notes that two claims conflict, and returns the one that keeps.
+func (c *conflicts) conflict(a, b *claim) (keeps *claim) {
+	if b.order < a.order {
+		a, b = b, a
+	}
+	if !c.lost[b.order] {
+		c.lost[b.order] = true
+		c.found = append(c.found, conflict{a, b})
+	}
+	return a
+}
+
+func (c *conflicts) describe(f conflict) *Error {
+	a, b := c.holders[f.earlier.order], c.holders[f.later.order]
+	claimed := Listen{Prefix: b.listen.Prefix, Ports: []PortRange{{
+		max(f.earlier.ports.First, f.later.ports.First), min(f.earlier.ports.Last, f.later.ports.Last),
+	}}}
+	what := fmt.Sprintf("%s %s", claimed, f.later.protocol)
+	e := &Error{Pos: b.listen.Pos, Want: "each address, port and protocol once"}
+	first, second := a.service.Name, b.service.Name
+	if a.profile != b.profile {
+		first, second = a.profile.Name+"/"+first, b.profile.Name+"/"+second
+	}
+	switch {
+	case a.service == b.service:
+		e.Msg = fmt.Sprintf("%s is here twice, first %s", what, a.listen.Pos.where())
+	default:
+		e.Msg = fmt.Sprintf("service %s claims %s, which service %s claims %s", second, what, first, a.listen.Pos.where())
+	}
+	return e
+}
+
+// where is a place in a message.
+func (p Pos) where() string {
+	if p == (Pos{}) {
+		return "in the kernel"
+	}
+	return "at " + p.String()
+}

@@ -1,0 +1,221 @@
+package lb
+
+// The walk from the tree to the values: what is the same for every key.
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+)
+
+const (
+	// maxErrors is how many mistakes of a file are told.
+	maxErrors = 100
+	// maxNoted is how many are kept until they are sorted.
+	maxNoted = 10 * maxErrors
+)
+
+// decoder collects the mistakes of one file.
+type decoder struct {
+	file  string
+	errs  Errors
+	noted map[mistake]bool
+	more  int // not kept
+}
+
+// mistake is what makes two errors the same: an alias brings one twice.
+type mistake struct {
+	line, column int32
+	msg          string
+}
+
+// fail notes that something is wrong with n.
+func (d *decoder) fail(n *node, msg, want, hint string) {
+	m := mistake{n.line, n.column, msg}
+	if d.noted[m] {
+		return
+	}
+	if len(d.errs) == maxNoted {
+		d.more++
+		return
+	}
+	if d.noted == nil {
+		d.noted = map[mistake]bool{}
+	}
+	d.noted[m] = true
+	e := &Error{Pos: d.pos(n), Msg: msg, Want: want, Hint: hint}
+	if n.kind == scalar && !n.quoted && !n.aliased {
+		e.Width = utf8.RuneCountInString(n.text)
+	}
+	d.errs = append(d.errs, e)
+}
+
+// refuse notes what a parser of text says about n.
+func (d *decoder) refuse(n *node, p *problem) {
+	d.fail(n, p.msg, p.want, p.hint)
+}
+
+// problem is what is wrong with a text.
+type problem struct{ msg, want, hint string }
+
+func (d *decoder) pos(n *node) Pos { return Pos{d.file, int(n.line), int(n.column)} }
+
+// errors are the mistakes in the order of the file, with their lines.
+func (d *decoder) errors(text string) Errors {
+	errs := d.errs
+	slices.SortStableFunc(errs, byPlace)
+	more := d.more
+	if len(errs) > maxErrors {
+		more += len(errs) - maxErrors
+	}
+	if more > 0 {
+		last := errs[min(maxErrors, len(errs)-1)]
+		errs = append(errs[:min(maxErrors, len(errs))], &Error{Pos: last.Pos, Msg: fmt.Sprintf("%d more errors", more)})
+	}
+	errs.quote(text)
+	return errs
+}
+
+func byPlace(a, b *Error) int {
+	return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
+}
+
+// table has the keys of one kind of mapping, which are values of T in the end.
+type table[T any] struct {
+	// of begins the paths of the keys; what the mapping is called in messages.
+	of, what string
+	keys     []key[T]
+}
+
+// key is one key of a mapping: what is said about it, and how it is read.
+type key[T any] struct {
+	word string // as it stands in the file
+	Key
+	read func(d *decoder, k *Key, v *node, into *T)
+}
+
+// given says which keys of a table a mapping has, by their numbers.
+type given uint32
+
+// read reads a mapping. It notes unknown and repeated keys, and values that
+// are missing, and returns the keys that are there at all.
+func (t *table[T]) read(d *decoder, n *node, into *T) given {
+	var there given
+	var seen [32]*node
+	for i := 0; i+1 < len(n.kids); i += 2 {
+		name, value := &n.kids[i], &n.kids[i+1]
+		at := t.find(name)
+		if at < 0 {
+			t.unknown(d, name)
+			continue
+		}
+		k := &t.keys[at]
+		if first := seen[at]; first != nil {
+			d.fail(name, fmt.Sprintf("key %q is here twice, first in line %d", name.text, first.line), "each key once", "")
+			continue
+		}
+		seen[at] = name
+		there |= 1 << at
+		if value.null() {
+			d.fail(name, k.name()+" has no value", k.Values, "")
+			continue
+		}
+		k.read(d, &k.Key, value, into)
+	}
+	return there
+}
+
+// lacks reports whether a mapping has no such key.
+func (t *table[T]) lacks(there given, word string) bool {
+	return there>>slices.IndexFunc(t.keys, func(k key[T]) bool { return k.word == word })&1 == 0
+}
+
+// find is the number of a key, -1 where there is none.
+func (t *table[T]) find(name *node) int {
+	if name.kind != scalar {
+		return -1
+	}
+	for i := range t.keys {
+		if k := &t.keys[i]; k.word == name.text && !later[k.Path] {
+			return i
+		}
+	}
+	return -1
+}
+
+// unknown notes a key that is not of the table, with what may have been meant.
+func (t *table[T]) unknown(d *decoder, name *node) {
+	if name.kind != scalar {
+		d.fail(name, "a key is "+name.kind.String(), "a word", "")
+		return
+	}
+	if name.text == "<<" {
+		d.fail(name, "merge keys (<<) are not supported", "the keys themselves", "what all services share can stand in defaults:")
+		return
+	}
+	var names []string
+	for i := range t.keys {
+		if !later[t.keys[i].Path] {
+			names = append(names, t.keys[i].word)
+		}
+	}
+	msg := fmt.Sprintf("unknown key %s in %s", show(name.text), t.what)
+	if near := nearest(name.text, names); near != "" {
+		d.fail(name, msg, "", "did you mean "+near+"?")
+		return
+	}
+	hint := ""
+	if k, ok := elsewhere[name.text]; ok && !later[k.path] {
+		hint = name.text + " is a key of " + k.what
+	}
+	d.fail(name, msg, oneOf(names), hint)
+}
+
+// nearest is the word that was probably meant by s; empty where none is near.
+func nearest(s string, words []string) string {
+	s = strings.ReplaceAll(strings.ToLower(s), "_", "-")
+	best, least := "", 1+min(len(s), 9)/3
+	for _, w := range words {
+		if d := distance(s, w, least); d < least {
+			best, least = w, d
+		}
+	}
+	return best
+}
+
+// distance is the number of letters to insert, remove, replace or swap with
+// their neighbour between a and b; at least limit+1 where it is above limit.
+func distance(a, b string, limit int) int {
+	if len(a)-len(b) > limit || len(b)-len(a) > limit {
+		return limit + 1
+	}
+	var two, one, now [65]int
+	for j := range len(b) + 1 {
+		one[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		now[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			now[j] = min(one[j]+1, now[j-1]+1, one[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				now[j] = min(now[j], two[j-2]+1)
+			}
+		}
+		two, one = one, now
+	}
+	return one[len(b)]
+}
+
+// oneOf is "a, b or c".
+func oneOf(words []string) string {
+	if len(words) < 2 {
+		return strings.Join(words, "")
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
+}

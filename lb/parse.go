@@ -1,0 +1,138 @@
+package lb
+
+// From a file to a profile.
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Parse reads one profile. file is its name for positions; the profile is
+// called after it where it does not say `profile:`. The error is Errors: all
+// mistakes, in the order of the file.
+func Parse(file string, data []byte) (*Profile, error) {
+	text, bad := readable(file, data)
+	if bad != nil {
+		errs := Errors{bad}
+		if len(data) <= MaxFile {
+			errs.quote(withoutBOM(string(data)))
+		}
+		return nil, errs
+	}
+	root, bad := readTree(file, text)
+	if bad != nil {
+		errs := Errors{bad}
+		errs.quote(text)
+		return nil, errs
+	}
+	d := &decoder{file: file}
+	p := d.profile(root)
+	if len(d.errs) > 0 {
+		return nil, d.errors(text)
+	}
+	return p, nil
+}
+
+// readTree reads the YAML; nil where there is none.
+func readTree(file, text string) (*node, *Error) {
+	return readYAML(file, text)
+}
+
+const noServices = "a profile without services is possible: services: []"
+
+// top is the outermost mapping of a file while it is read.
+type top struct {
+	Profile
+	name, services, defaults *node
+}
+
+func readProfileName(d *decoder, k *Key, v *node, t *top) {
+	t.Name, _ = readName(d, k, v)
+	t.name = v
+}
+
+func (d *decoder) profile(root *node) *Profile {
+	first := &node{line: 1, column: 1, quoted: true}
+	if root == nil || root.null() {
+		d.fail(first, "the file is empty", "services: with a list of services", noServices)
+		return nil
+	}
+	if root.kind != mapping {
+		d.fail(root, "the file is "+root.kind.String(), "a mapping with services:", "")
+		return nil
+	}
+	t := top{}
+	there := topKeys.read(d, root, &t)
+	if t.name == nil {
+		t.name = first
+	}
+	if topKeys.lacks(there, "profile") {
+		if t.Name = nameOf(d.file); checkName(t.Name) != "" {
+			d.fail(first, fmt.Sprintf("the profile has no name, and the file's, %s, cannot be one", show(t.Name)),
+				"profile: with "+nameValues, "")
+		}
+	}
+	t.Pos = d.pos(t.name)
+	base := draft{Service: Service{Protocols: []Protocol{TCP}}}
+	if v := t.defaults; v != nil && v.kind != mapping {
+		d.fail(v, "defaults is "+v.kind.String(), "a mapping with keys of a service", "")
+	} else if v != nil {
+		base.there = defaultKeys.read(d, v, &base)
+	}
+	switch v := t.services; {
+	case topKeys.lacks(there, "services"):
+		d.fail(first, "the profile has no services", "services: with a list of services", noServices)
+	case v == nil:
+	case v.kind != list:
+		d.fail(v, "services is "+v.kind.String(), "a list of services", `each begins with "- name:"`)
+	default:
+		d.services(v, &base, &t.Profile)
+	}
+	return &t.Profile
+}
+
+// nameOf is the name of a profile that its file gives: without folders and
+// ending.
+func nameOf(file string) string {
+	if file == "-" {
+		return "stdin"
+	}
+	base := file[strings.LastIndexByte(file, '/')+1:]
+	if i := strings.LastIndexByte(base, '.'); i >= 0 {
+		base = base[:i]
+	}
+	return base
+}
+
+func (d *decoder) services(v *node, base *draft, p *Profile) {
+	p.Services = make([]Service, 0, len(v.kids))
+	names := make([]*node, 0, len(v.kids))
+	hashed := len(v.kids) == 0
+	for i := range v.kids {
+		n := &v.kids[i]
+		if n.kind != mapping {
+			d.fail(n, "a service is "+n.kind.String(), "a mapping with name, listen and backends", "")
+			continue
+		}
+		s := *base
+		s.Pos = d.pos(n)
+		s.there = serviceKeys.read(d, n, &s)
+		s.finish(d, n, base)
+		hashed = hashed || s.Scheduler == Hash || s.badScheduler
+		if s.Name != "" {
+			p.Services = append(p.Services, s.Service)
+			names = append(names, s.at.name)
+		}
+	}
+	if !hashed {
+		unhashed(d, base.at.hashBy, "hash-by")
+		unhashed(d, base.at.hashSeed, "hash-seed")
+	}
+	twins(names, func(n *node) string { return n.text }, func(first, second int) {
+		d.fail(names[second], fmt.Sprintf("service %s is here twice, first in line %d", names[second].text, names[first].line),
+			"a name for each service", "")
+	})
+	for _, e := range Conflicts([]*Profile{p}) {
+		d.fail(&node{kind: list, line: int32(e.Pos.Line), column: int32(e.Pos.Column)}, e.Msg, e.Want, e.Hint)
+	}
+}

@@ -1,0 +1,247 @@
+// Package lb is the domain: profiles, services, backends, schedulers, and the
+// arithmetic of balancing. It is pure: no files, no sockets, no kernel. What
+// it accepts is valid by construction, so the packages that use it need no
+// further checks.
+package lb
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Profile is a named set of services: one YAML file.
+type Profile struct {
+	// Name is 1 to 63 of letters, digits, '-', '_' and '.'.
+	Name string
+	// Pos is where its name stands in its file, or the file's beginning; zero
+	// when it was read from the kernel.
+	Pos Pos
+	// Sysctl says what to do about kernel parameters that the profile needs.
+	Sysctl SysctlPolicy
+	// Services have distinct names.
+	Services []Service
+}
+
+// Service is what clients connect to.
+type Service struct {
+	// Name is unique in the profile; the same characters as Profile.Name.
+	Name string
+	// Pos is where the service begins in its file; zero when it was read from
+	// the kernel.
+	Pos Pos
+	// Listen has at least one entry.
+	Listen []Listen
+	// Protocols are distinct, in the order tcp, udp, sctp.
+	Protocols []Protocol
+	// Interface limits the service to traffic that enters there: a name, or
+	// a prefix and '*'. Empty: any.
+	Interface string
+	// Role says whose traffic is balanced.
+	Role Role
+	// Scheduler says how a new connection picks its backend.
+	Scheduler Scheduler
+	// HashBy is what Hash looks at, distinct, in the order of the HashField
+	// constants; nil for the other schedulers.
+	HashBy []HashField
+	// HashSeed is mixed into the hash; 0 for the other schedulers.
+	HashSeed uint32
+	// Affinity keeps a client with its backend; nil: none.
+	Affinity *Affinity
+	// SNAT is the source address that the backends see, where a backend does
+	// not say otherwise.
+	SNAT SNAT
+	// Allow and Deny are prefixes of clients, masked, distinct, sorted. Deny
+	// wins; a non-empty Allow refuses everybody else.
+	Allow, Deny []netip.Prefix
+	// Limit bounds connections; the zero value does not.
+	Limit Limit
+	// Log writes new connections into the kernel log; nil: no.
+	Log *Log
+	// OnEmpty is what a connection meets when no backend can take it.
+	OnEmpty OnEmpty
+	// Backends are in the order of the file, with distinct names and distinct
+	// addresses.
+	Backends []Backend
+}
+
+// Listen is a set of destinations that a service takes.
+type Listen struct {
+	// Prefix holds the destination addresses, masked: a single address for
+	// most services. The zero Prefix stands for this host's own addresses.
+	Prefix netip.Prefix
+	// Ports are sorted, without overlap.
+	Ports []PortRange
+	// Pos is where it stands in its file; zero when it was read from the kernel.
+	Pos Pos
+}
+
+// PortRange is First to Last, both included, 1 to 65535. AllPorts is the one
+// range that starts at 0.
+type PortRange struct{ First, Last uint16 }
+
+// AllPorts is every port, written '*'.
+var AllPorts = PortRange{0, 65535}
+
+// Backend is a server that takes connections of a service.
+type Backend struct {
+	// Name is shown to people; Address.String() where the profile gives none.
+	Name string
+	// Address is where connections go.
+	Address Endpoint
+	// Weight is the share of new connections, relative to the other backends
+	// of the same family, 0 to MaxWeight. 0: no new ones (drain).
+	Weight int
+	// MaxConnections bounds live connections; 0: unbounded.
+	MaxConnections uint32
+	// SNAT is the service's, or the backend's own.
+	SNAT SNAT
+	// Log is the service's, or the backend's own; nil: no.
+	Log *Log
+}
+
+// Endpoint is an address with a port. Port 0 leaves a connection's
+// destination port as it was.
+type Endpoint struct {
+	Addr netip.Addr
+	Port uint16
+}
+
+// Limits of the domain.
+const (
+	// MaxName is the length of the longest name, in bytes.
+	MaxName = 63
+	// MaxWeight is the largest weight of a backend.
+	MaxWeight = 1000
+	// MaxSlots is the largest number of slots of a service and family: the
+	// sum of its weights divided by their greatest common divisor.
+	MaxSlots = 65535
+	// MaxLogPrefix is the length of the longest prefix of log lines: the
+	// kernel's NF_LOG_PREFIXLEN (include/net/netfilter/nf_log.h) without the NUL.
+	MaxLogPrefix = 127
+)
+
+// SNAT is what a backend sees as the source of a connection.
+type SNAT struct {
+	Mode SNATMode
+	// Pool has the addresses of SNATPool, distinct, in the order of the file;
+	// nil for the other modes.
+	Pool []netip.Addr
+}
+
+// Affinity keeps a client, or its network, with one backend.
+type Affinity struct {
+	// Timeout without a new connection ends the affinity; whole seconds,
+	// 1 s to 365 days.
+	Timeout time.Duration
+	// Bits and Bits6 are the lengths of the client networks, 1 to 32 and
+	// 1 to 128.
+	Bits, Bits6 int
+}
+
+// Limit bounds the connections of a service. A zero field does not.
+type Limit struct {
+	// ConnectionsPerSource bounds the live connections of one client address.
+	ConnectionsPerSource uint32
+	// NewPerSource bounds the new connections of one client address.
+	NewPerSource Rate
+	// Burst is how many new connections of one client address may exceed
+	// NewPerSource at once.
+	Burst uint32
+	// New bounds the new connections of the service.
+	New Rate
+}
+
+// Rate is a number of events in a unit of time: a second, minute, hour or day.
+// The zero Rate is no limit.
+type Rate struct {
+	Events uint64
+	Per    time.Duration
+}
+
+// Log writes new connections into the kernel log.
+type Log struct {
+	// Prefix begins each line; at most MaxLogPrefix printable ASCII characters
+	// without '"' and '\'.
+	Prefix string
+	// Level is the syslog level, 0 (emerg) to 7 (debug).
+	Level LogLevel
+	// Rate bounds the lines; the zero Rate does not.
+	Rate Rate
+}
+
+// Family is an IP version.
+type Family uint8
+
+// The families.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+// FamilyOf is the family of a valid address that is not IPv4-mapped.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// Families says which families the service listens on, IPv4 first. A listen on
+// this host's own addresses takes the families of the backends, both where
+// there are none.
+func (s *Service) Families() []Family {
+	var listens, backends [2]bool
+	own := false
+	for _, l := range s.Listen {
+		if !l.Prefix.IsValid() {
+			own = true
+			continue
+		}
+		listens[index(FamilyOf(l.Prefix.Addr()))] = true
+	}
+	for _, b := range s.Backends {
+		backends[index(FamilyOf(b.Address.Addr))] = true
+	}
+	var out []Family
+	for _, f := range []Family{IPv4, IPv6} {
+		if listens[index(f)] || own && (backends[index(f)] || len(s.Backends) == 0) {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+func index(f Family) int {
+	if f == IPv6 {
+		return 1
+	}
+	return 0
+}
+
+// Of returns the backends of one family, in order.
+func (s *Service) Of(f Family) []Backend {
+	var out []Backend
+	for _, b := range s.Backends {
+		if FamilyOf(b.Address.Addr) == f {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// Of returns the addresses of one family, in order.
+func (s SNAT) Of(f Family) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range s.Pool {
+		if FamilyOf(a) == f {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// EffectiveSNAT is the backend's SNAT with the addresses of its own family
+// only: the others never meet it.
+func (b Backend) EffectiveSNAT() SNAT {
+	return SNAT{Mode: b.SNAT.Mode, Pool: b.SNAT.Of(FamilyOf(b.Address.Addr))}
+}

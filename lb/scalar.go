@@ -1,0 +1,249 @@
+package lb
+
+// Single values: words, names, numbers, times, rates. All are read from the
+// text as it stands in the file, since YAML has other ideas of 010, yes and
+// 1_000. Quotes make no difference.
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const timeValues = "a time such as 30s, 10m, 1h or 7d"
+
+// readText is the text of a single value that is not null.
+func readText(d *decoder, k *Key, v *node) (string, bool) {
+	switch {
+	case v.kind != scalar:
+		d.fail(v, k.name()+" is "+v.kind.String(), k.Values, "")
+		return "", false
+	case v.null():
+		d.fail(v, "an item of "+k.name()+" is empty", k.Values, "")
+		return "", false
+	}
+	return v.text, true
+}
+
+// readItems is the values of a key that takes one or a list. allowEmpty says
+// whether the list may have none.
+func readItems(d *decoder, k *Key, v *node, allowEmpty bool) ([]*node, bool) {
+	if v.kind == list && len(v.kids) == 0 && !allowEmpty {
+		d.fail(v, k.name()+" is an empty list", k.Values, "")
+		return nil, false
+	}
+	return v.items(), true
+}
+
+func readWord[T ~uint8](d *decoder, k *Key, v *node, words []string, into *T) bool {
+	text, ok := readText(d, k, v)
+	if !ok {
+		return false
+	}
+	for i, w := range words {
+		if w == text {
+			*into = T(i)
+			return true
+		}
+	}
+	hint := ""
+	if near := nearest(text, words); near != "" {
+		hint = "did you mean " + near + "?"
+	}
+	d.fail(v, fmt.Sprintf("unknown %s %s", k.name(), show(text)), k.Values, hint)
+	return false
+}
+
+// readName reads a name of something.
+func readName(d *decoder, k *Key, v *node) (string, bool) {
+	text, ok := readText(d, k, v)
+	if !ok {
+		return "", false
+	}
+	if p := checkName(text); p != "" {
+		d.fail(v, fmt.Sprintf("%s %s %s", k.name(), show(text), p), nameValues, "")
+		return "", false
+	}
+	return text, true
+}
+
+// checkName says what is wrong with a name; empty: nothing.
+func checkName(s string) string {
+	if s == "" {
+		return "is empty"
+	}
+	for _, r := range s {
+		if !nameRune(r) {
+			return "has the character " + strconv.QuoteRune(r)
+		}
+	}
+	if len(s) > MaxName {
+		return fmt.Sprintf("has %d characters", len(s))
+	}
+	return ""
+}
+
+func nameRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' || r == '.'
+}
+
+// digits reports whether s is a decimal number as people write it.
+func digits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != "" && (s[0] != '0' || s == "0")
+}
+
+// number is a decimal number; math.MaxUint64 where it is larger.
+func number(s string) (uint64, bool) {
+	if !digits(s) {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		n = math.MaxUint64
+	}
+	return n, true
+}
+
+func readNumber(d *decoder, k *Key, v *node, least, most uint64) (uint64, bool) {
+	text, ok := readText(d, k, v)
+	if !ok {
+		return 0, false
+	}
+	n, ok := number(text)
+	switch {
+	case !ok && strings.HasPrefix(text, "-") && digits(text[1:]), ok && (n < least || n > most):
+		hint := ""
+		if k.Path == "backend.weight" {
+			hint = "weights are relative; 30 and 10 send three times as much to the first"
+		}
+		d.fail(v, fmt.Sprintf("%s %s is out of range", k.name(), show(text)), k.Values, hint)
+	case !ok:
+		d.fail(v, fmt.Sprintf("%s %s is not a whole number", k.name(), show(text)), k.Values, numberHint(text))
+	default:
+		return n, true
+	}
+	return 0, false
+}
+
+// numberHint explains why something that looks like a number is none.
+func numberHint(s string) string {
+	if s != "" && strings.Trim(s, "0123456789abcdefxABCDEFXo_+-.") == "" && strings.ContainsAny(s, "0123456789") {
+		return "decimal digits only, without a sign, leading zeros or separators"
+	}
+	return ""
+}
+
+func readInt[T int | uint32](d *decoder, k *Key, v *node, least, most uint64, into *T) bool {
+	n, ok := readNumber(d, k, v, least, most)
+	if ok {
+		*into = T(n)
+	}
+	return ok
+}
+
+// The units of times and rates, the largest first.
+var units = []struct {
+	short, long string
+	time.Duration
+}{
+	{"d", "day", 24 * time.Hour},
+	{"h", "hour", time.Hour},
+	{"m", "minute", time.Minute},
+	{"s", "second", time.Second},
+}
+
+// maxTimeout is the longest time.
+const maxTimeout = 365 * 24 * time.Hour
+
+func readTime(d *decoder, k *Key, v *node) (time.Duration, bool) {
+	text, ok := readText(d, k, v)
+	if !ok {
+		return 0, false
+	}
+	for _, u := range units {
+		n, ok := number(strings.TrimSuffix(text, u.short))
+		if !ok || !strings.HasSuffix(text, u.short) {
+			continue
+		}
+		if n == 0 || n > uint64(maxTimeout/u.Duration) {
+			d.fail(v, fmt.Sprintf("%s %s is out of range", k.name(), show(text)), "1s to 365d", "")
+			return 0, false
+		}
+		return time.Duration(n) * u.Duration, true
+	}
+	hint := ""
+	if digits(text) {
+		hint = "with its unit: " + show(text) + "s"
+	}
+	d.fail(v, fmt.Sprintf("%s %s is not a time", k.name(), show(text)), timeValues, hint)
+	return 0, false
+}
+
+// maxRate keeps the kernel's arithmetic exact: it counts in nanoseconds.
+const maxRate = 1_000_000_000
+
+func readRate(d *decoder, k *Key, v *node) (Rate, bool) {
+	text, ok := readText(d, k, v)
+	if !ok {
+		return Rate{}, false
+	}
+	events, per, _ := strings.Cut(text, "/")
+	for _, u := range units {
+		n, ok := number(events)
+		if !ok || per != u.long {
+			continue
+		}
+		if n == 0 || n > maxRate {
+			d.fail(v, fmt.Sprintf("%s %s is out of range", k.name(), show(text)), fmt.Sprintf("1 to %d per %s", maxRate, u.long), "")
+			return Rate{}, false
+		}
+		return Rate{n, u.Duration}, true
+	}
+	d.fail(v, fmt.Sprintf("%s %s is not a rate", k.name(), show(text)), rateValues, "")
+	return Rate{}, false
+}
+
+// none reports whether a value is the word for nothing.
+func none(v *node) bool { return v.kind == scalar && v.text == "none" }
+
+// again notes the values that equal an earlier one.
+func again[T comparable](d *decoder, k *Key, at []*node, values []T) bool {
+	ok := true
+	twins(values, func(v T) T { return v }, func(first, second int) {
+		d.fail(at[second], fmt.Sprintf("%s %s is here twice, first in line %d", k.name(), show(at[second].text), at[first].line),
+			"each once", "")
+		ok = false
+	})
+	return ok
+}
+
+// twins calls same for each value whose key an earlier one has.
+func twins[T any, K comparable](values []T, key func(T) K, same func(first, second int)) {
+	if len(values) <= 8 { // no garbage for the usual few
+		for i := range values {
+			for j := range i {
+				if key(values[i]) == key(values[j]) {
+					same(j, i)
+					break
+				}
+			}
+		}
+		return
+	}
+	first := make(map[K]int, len(values))
+	for i := range values {
+		k := key(values[i])
+		if j, ok := first[k]; ok {
+			same(j, i)
+		} else {
+			first[k] = i
+		}
+	}
+}
