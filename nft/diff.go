@@ -1,0 +1,300 @@
+package nft
+
+// Diff: what to send so that the kernel holds what is wanted. What stays is
+// not touched, so it keeps its counters and its place in the round.
+//
+// A packet that is between two rules when a batch commits goes on with the old
+// rules, but looks maps up in the new generation. So what a number leads to
+// (slots, backends, pools) outlives its last user: it stays until the next
+// plan, which sweeps it.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/nft/wire"
+)
+
+// verb is what an operation does with its object.
+type verb string
+
+const (
+	add     verb = "add"
+	remove  verb = "delete"
+	replace verb = "replace" // rules only
+)
+
+// op is one operation on one object: a table, a map, elements, a chain or a
+// rule.
+type op struct {
+	verb     verb
+	table    bool
+	mapping  *mapping // with elements: these; without: the map itself
+	elements []element
+	chain    *chain // with rule or handle: that rule; without: the chain itself
+	rule     *rule
+	handle   uint64
+	// joined: never in a later batch than the operation before, since between
+	// the two a packet would find neither the old nor the new.
+	joined bool
+}
+
+// plan is operations in the order in which the kernel can take them.
+type plan struct {
+	table  string
+	ops    []op
+	sweeps []op // what earlier plans retired
+}
+
+func (p *plan) add(o op) { p.ops = append(p.ops, o) }
+
+// String is one line for each operation, for tests and for people.
+func (p *plan) String() string {
+	var b strings.Builder
+	for _, o := range p.ops {
+		switch {
+		case o.table:
+			fmt.Fprintf(&b, "%s table %s\n", o.verb, p.table)
+		case o.mapping != nil && o.elements == nil:
+			fmt.Fprintf(&b, "%s map %s\n", o.verb, o.mapping.name)
+		case o.mapping != nil:
+			for _, e := range o.elements {
+				fmt.Fprintf(&b, "%s element %s %s\n", o.verb, o.mapping.name, o.mapping.elementText(e))
+			}
+		case o.rule != nil:
+			fmt.Fprintf(&b, "%s rule %s %s\n", o.verb, o.chain.name, o.rule)
+		case o.handle != 0:
+			fmt.Fprintf(&b, "%s rule %s handle %d\n", o.verb, o.chain.name, o.handle)
+		default:
+			fmt.Fprintf(&b, "%s chain %s\n", o.verb, o.chain.name)
+		}
+	}
+	return b.String()
+}
+
+// diff plans from a state to a ruleset. The ruleset holds the profiles of the
+// scope only; everybody else's objects are left alone.
+func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
+	p := &plan{table: want.Table}
+	if !have.objects.exists {
+		p.add(op{verb: add, table: true})
+	}
+	for _, m := range want.maps {
+		if have.objects.maps[m.name] == nil {
+			p.add(op{verb: add, mapping: m})
+		}
+	}
+	chains := map[string]bool{}
+	for _, c := range want.chains {
+		chains[c.name] = true
+		if have.objects.chains[c.name] == nil {
+			p.add(op{verb: add, chain: c})
+		}
+	}
+	// Rules that nothing leads to yet.
+	for _, c := range want.chains {
+		if c.hook == nil && have.objects.chains[c.name] == nil {
+			p.rules(c, nil)
+		}
+	}
+	// The maps are in the packet's order. They are written against it: what is
+	// met first comes last, for the case that it takes several batches.
+	last := map[string]bool{}
+	for _, f := range families {
+		last[f.services], last[f.ranges] = true, true
+	}
+	for _, m := range slices.Backward(want.maps) {
+		if !last[m.name] {
+			p.numbered(have, m)
+		}
+	}
+	for _, c := range want.chains {
+		if h := have.objects.chains[c.name]; h != nil {
+			p.rules(c, h.rules)
+		} else if c.hook != nil {
+			p.rules(c, nil)
+		}
+	}
+	ours := func(chain string) bool {
+		profile, _, ok := serviceOf(chain)
+		return ok && inScope(profile)
+	}
+	for _, m := range want.maps {
+		if last[m.name] {
+			p.destinations(have, m, ours)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(have.objects.chains)) {
+		drop := op{verb: remove, chain: &chain{name: name}}
+		switch {
+		case chains[name]:
+		case ours(name):
+			p.add(drop)
+		case strings.HasPrefix(name, poolPrefix) && !have.poolInUse(name):
+			p.sweeps = append(p.sweeps, drop)
+		}
+	}
+	// What retired costs nothing, so it is no reason to send anything.
+	if len(p.ops) > 0 {
+		p.ops = append(p.ops, p.sweeps...)
+	}
+	return p
+}
+
+// poolInUse reports whether a backend that stays leads to a pool's chain.
+func (s *State) poolInUse(chain string) bool {
+	for id, e := range s.elements(poolsMap) {
+		if e.data == chain && s.owned[poolsMap][id] {
+			return true
+		}
+	}
+	return false
+}
+
+// rules makes the rules of a chain those that are wanted, in place.
+func (p *plan) rules(c *chain, have []haveRule) {
+	want := c.rules
+	for len(want) > 0 && len(have) > 0 && want[0].fingerprint() == have[0].fingerprint {
+		want, have = want[1:], have[1:]
+	}
+	for len(have) >= len(want) && len(want) > 0 && want[len(want)-1].fingerprint() == have[len(have)-1].fingerprint {
+		want, have = want[:len(want)-1], have[:len(have)-1]
+	}
+	joined := false
+	for i := range max(len(want), len(have)) {
+		o := op{verb: add, chain: c, joined: joined}
+		if i < len(want) {
+			o.rule = &want[i]
+		}
+		if i < len(have) {
+			o.verb, o.handle = replace, have[i].handle
+			if o.rule == nil {
+				o.verb = remove
+			}
+		}
+		p.add(o)
+		joined = true
+	}
+}
+
+// numbered brings a map up to date whose elements retire.
+func (p *plan) numbered(have *State, m *mapping) {
+	var c change
+	wanted := make(map[string]bool, len(m.elements))
+	elements, owned := have.elements(m.name), have.owned[m.name]
+	for _, e := range m.elements {
+		id := e.id()
+		wanted[id] = true
+		h, ok := elements[id]
+		same := ok && h.data == e.data && (owned[id] || h.packets == 0)
+		switch {
+		case !ok:
+			c.fresh = append(c.fresh, e)
+		case !same:
+			c.replace(h, e)
+		case h.comment != e.comment:
+			// The same backend under another name or weight goes on counting.
+			e.packets, e.bytes = h.packets, h.bytes
+			c.replace(h, e)
+		}
+	}
+	p.change(m, c)
+	var retired []element
+	for id, h := range elements {
+		if !owned[id] && !wanted[id] {
+			retired = append(retired, h)
+		}
+	}
+	if len(retired) > 0 {
+		p.sweeps = append(p.sweeps, op{verb: remove, mapping: m, elements: sorted(retired)})
+	}
+}
+
+// destinations brings a map up to date that leads to services.
+func (p *plan) destinations(have *State, m *mapping, inScope func(chain string) bool) {
+	var c change
+	wanted := make(map[string]bool, len(m.elements))
+	elements := have.elements(m.name)
+	for _, e := range m.elements {
+		id := e.id()
+		wanted[id] = true
+		if h, ok := elements[id]; !ok {
+			c.fresh = append(c.fresh, e)
+		} else if h.data != e.data {
+			c.replace(h, e)
+		}
+	}
+	for id, h := range elements {
+		if !wanted[id] && inScope(h.data) {
+			c.gone = append(c.gone, h)
+		}
+	}
+	p.change(m, c)
+}
+
+// change is what becomes of the elements of a map.
+type change struct{ gone, old, new, fresh []element }
+
+func (c *change) replace(old, new element) {
+	c.old, c.new = append(c.old, old), append(c.new, new)
+}
+
+// replaceRun is how many elements are replaced at a time: few enough for any
+// socket, since the two halves have to be in one batch.
+const replaceRun = 256
+
+func (p *plan) change(m *mapping, c change) {
+	if len(c.gone) > 0 {
+		p.add(op{verb: remove, mapping: m, elements: sorted(c.gone)})
+	}
+	for i := 0; i < len(c.old); i += replaceRun {
+		end := min(i+replaceRun, len(c.old))
+		p.add(op{verb: remove, mapping: m, elements: c.old[i:end]})
+		p.add(op{verb: add, mapping: m, elements: c.new[i:end], joined: true})
+	}
+	if len(c.fresh) > 0 {
+		p.add(op{verb: add, mapping: m, elements: c.fresh})
+	}
+}
+
+// sorted puts elements that come out of a Go map into an order: same plan,
+// same bytes.
+func sorted(elements []element) []element {
+	slices.SortFunc(elements, func(a, b element) int { return strings.Compare(a.id(), b.id()) })
+	return elements
+}
+
+// encode writes the plan as messages. list bounds a list of elements, in
+// bytes.
+func (p *plan) encode(b *wire.Batch, list int) {
+	m := &messages{Batch: b, table: p.table, list: list}
+	for _, o := range p.ops {
+		if !o.joined {
+			b.Cut()
+		}
+		switch {
+		case o.table && o.verb == remove:
+			m.deleteTable()
+		case o.table:
+			m.newTable()
+		case o.mapping != nil && o.elements == nil:
+			m.newMap(o.mapping)
+		case o.mapping != nil && o.verb == remove:
+			m.elements(unix.NFT_MSG_DELSETELEM, o.mapping, o.elements)
+		case o.mapping != nil:
+			m.elements(unix.NFT_MSG_NEWSETELEM, o.mapping, o.elements)
+		case o.rule != nil:
+			m.rule(o.chain.name, *o.rule, o.handle)
+		case o.handle != 0:
+			m.deleteRule(o.chain.name, o.handle)
+		case o.verb == remove:
+			m.deleteChain(o.chain.name)
+		default:
+			m.newChain(o.chain)
+		}
+	}
+}

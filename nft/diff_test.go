@@ -1,0 +1,378 @@
+package nft
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nlb/lb"
+)
+
+// run does to objects what the kernel does with a plan, and fails where the
+// kernel would: an object that is there already, or is not there, or is still
+// in use.
+func (o *objects) run(p *plan) error {
+	for _, op := range p.ops {
+		if err := o.do(op); err != nil {
+			return fmt.Errorf("%w in\n%s", err, &plan{table: p.table, ops: []op1{op}})
+		}
+	}
+	return nil
+}
+
+type op1 = op
+
+func (o *objects) do(op op) error {
+	switch {
+	case op.table:
+		if (op.verb == add) == o.exists {
+			return fmt.Errorf("table exists: %v", o.exists)
+		}
+		o.exists = op.verb == add
+		if !o.exists {
+			o.maps, o.chains = map[string]*haveMap{}, map[string]*haveChain{}
+		}
+	case op.mapping != nil && op.elements == nil:
+		if o.maps[op.mapping.name] != nil {
+			return fmt.Errorf("the map exists")
+		}
+		o.maps[op.mapping.name] = &haveMap{spec: op.mapping, elements: map[string]element{}}
+	case op.mapping != nil:
+		m := o.maps[op.mapping.name]
+		for _, e := range op.elements {
+			_, there := m.elements[e.id()]
+			if there == (op.verb == add) {
+				return fmt.Errorf("element %s there: %v", op.mapping.elementText(e), there)
+			}
+			if op.verb == remove {
+				delete(m.elements, e.id())
+				continue
+			}
+			if op.mapping.verdicts() && o.chains[e.data] == nil {
+				return fmt.Errorf("no chain %s", e.data)
+			}
+			m.elements[e.id()] = e
+		}
+	case op.rule != nil || op.handle != 0:
+		return o.doRule(op)
+	case op.verb == add:
+		if o.chains[op.chain.name] != nil {
+			return fmt.Errorf("the chain exists")
+		}
+		o.chains[op.chain.name] = &haveChain{}
+	default:
+		for _, m := range o.maps {
+			for _, e := range m.elements {
+				if m.spec.verdicts() && e.data == op.chain.name {
+					return fmt.Errorf("the chain is used by %s", m.spec.elementText(e))
+				}
+			}
+		}
+		if o.chains[op.chain.name] == nil {
+			return fmt.Errorf("no such chain")
+		}
+		delete(o.chains, op.chain.name)
+	}
+	return nil
+}
+
+var lastHandle uint64
+
+func (o *objects) doRule(op op) error {
+	c := o.chains[op.chain.name]
+	if c == nil {
+		return fmt.Errorf("no such chain")
+	}
+	at := slices.IndexFunc(c.rules, func(r haveRule) bool { return r.handle == op.handle })
+	if op.verb != add && at < 0 {
+		return fmt.Errorf("no rule %d", op.handle)
+	}
+	if op.verb == remove {
+		c.rules = slices.Delete(c.rules, at, at+1)
+		return nil
+	}
+	lastHandle++
+	r := haveRule{handle: lastHandle, fingerprint: op.rule.fingerprint(), comment: op.rule.comment}
+	if op.verb == replace {
+		c.rules[at] = r
+	} else {
+		c.rules = append(c.rules, r)
+	}
+	return nil
+}
+
+func emptyObjects() *objects {
+	return &objects{maps: map[string]*haveMap{}, chains: map[string]*haveChain{}}
+}
+
+// applyTo plans and runs an apply of profiles on objects.
+func applyTo(t *testing.T, o *objects, profiles ...*lb.Profile) *plan {
+	t.Helper()
+	p, _, err := planFor(newState("nlb", o), profiles, Options{Table: "nlb"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := o.run(p); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func backend(address string, weight int) lb.Backend {
+	b := lb.Backend{Name: address, Weight: weight}
+	if ap, err := netip.ParseAddrPort(address); err == nil {
+		b.Address = lb.Endpoint{Addr: ap.Addr(), Port: ap.Port()}
+	} else {
+		b.Address.Addr = netip.MustParseAddr(address)
+	}
+	return b
+}
+
+func listen(address string, port uint16) lb.Listen {
+	a := netip.MustParseAddr(address)
+	return lb.Listen{Prefix: netip.PrefixFrom(a, a.BitLen()), Ports: []lb.PortRange{{First: port, Last: port}}}
+}
+
+func service(name, listenOn string, backends ...lb.Backend) lb.Service {
+	return lb.Service{Name: name, Listen: []lb.Listen{listen(listenOn, 80)}, Protocols: []lb.Protocol{lb.TCP}, Backends: backends}
+}
+
+// TestSmallChange: a change sends what it is about, and nothing else.
+func TestSmallChange(t *testing.T) {
+	three := func() []lb.Backend {
+		return []lb.Backend{backend("10.0.0.1:80", 1), backend("10.0.0.2:80", 1), backend("10.0.0.3:80", 1)}
+	}
+	shop := func() *lb.Profile {
+		return &lb.Profile{Name: "shop", Services: []lb.Service{
+			service("web", "203.0.113.1", three()...), service("api", "203.0.113.2", three()...),
+		}}
+	}
+	mark := func(address string) string {
+		return fmt.Sprintf("0x%08x", modeMark(lb.Masquerade)|newNumbers().backend("shop/web", backend(address, 1).Address))
+	}
+	tests := []struct {
+		name   string
+		change func(*lb.Profile)
+		want   []string
+	}{
+		{"nothing", func(*lb.Profile) {}, nil},
+		{"another backend for one that goes", func(p *lb.Profile) {
+			p.Services[0].Backends[1] = backend("10.0.0.9:80", 1)
+		}, []string{
+			"add element endpoints4 " + mark("10.0.0.9:80") + " : 10.0.0.9 . 80",
+			"delete element slots 0x00000001 : " + mark("10.0.0.2:80"),
+			"add element slots 0x00000001 : " + mark("10.0.0.9:80"),
+		}},
+		{"a backend drains", func(p *lb.Profile) { p.Services[0].Backends[2].Weight = 0 }, []string{
+			"add element slots 0x00000006 : " + mark("10.0.0.1:80"),
+			"add element slots 0x00000007 : " + mark("10.0.0.2:80"),
+			"add element slots 0x00000008 : " + mark("10.0.0.3:80"),
+			`replace rule shop/web meta nfproto ipv4 ct mark set numgen inc mod 2 offset 6 goto pick4 comment "IPv4 round-robin slots 6+2+1"`,
+		}},
+		{"a service moves", func(p *lb.Profile) { p.Services[0].Listen[0] = listen("203.0.113.9", 80) }, []string{
+			"delete element services4 203.0.113.1 . tcp . 80 : goto shop/web",
+			"add element services4 203.0.113.9 . tcp . 80 : goto shop/web",
+		}},
+		{"a service goes", func(p *lb.Profile) { p.Services = p.Services[1:] }, []string{
+			"delete element services4 203.0.113.1 . tcp . 80 : goto shop/web",
+			"delete chain shop/web",
+		}},
+		{"two services swap their addresses", func(p *lb.Profile) {
+			p.Services[0].Listen, p.Services[1].Listen = p.Services[1].Listen, p.Services[0].Listen
+		}, []string{
+			"delete element services4 203.0.113.2 . tcp . 80 : goto shop/api",
+			"delete element services4 203.0.113.1 . tcp . 80 : goto shop/web",
+			"add element services4 203.0.113.2 . tcp . 80 : goto shop/web",
+			"add element services4 203.0.113.1 . tcp . 80 : goto shop/api",
+		}},
+		{"other names", func(p *lb.Profile) { p.Services[0].Backends[0].Name = "one" }, []string{
+			"delete element endpoints4 " + mark("10.0.0.1:80") + " : 10.0.0.1 . 80",
+			"add element endpoints4 " + mark("10.0.0.1:80") + ` comment "name one" : 10.0.0.1 . 80`,
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := emptyObjects()
+			applyTo(t, o, shop())
+			next := shop()
+			tt.change(next)
+			var got []string
+			if s := strings.TrimSuffix(applyTo(t, o, next).String(), "\n"); s != "" {
+				got = strings.Split(s, "\n")
+			}
+			if d := cmp.Diff(tt.want, got); d != "" {
+				t.Errorf("plan (-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// TestCountersStay: a backend goes on counting under another name; one that
+// comes back after it was removed begins at zero.
+func TestCountersStay(t *testing.T) {
+	o := emptyObjects()
+	with := func(b ...lb.Backend) *lb.Profile {
+		return &lb.Profile{Name: "p", Services: []lb.Service{service("s", "203.0.113.1", b...)}}
+	}
+	one, two := backend("10.0.0.1:80", 1), backend("10.0.0.2:80", 1)
+	applyTo(t, o, with(one, two))
+	for id, e := range o.maps["endpoints4"].elements {
+		e.packets, e.bytes = 7, 420
+		o.maps["endpoints4"].elements[id] = e
+	}
+	count := func(b lb.Backend) uint64 { return newState("nlb", o).Stats("p", "s", b.Address, nil).Connections }
+	renamed := one
+	renamed.Name = "first"
+	applyTo(t, o, with(renamed, two))
+	if got := count(one); got != 7 {
+		t.Errorf("a renamed backend counts %d, want 7", got)
+	}
+	applyTo(t, o, with(renamed))
+	applyTo(t, o, with(renamed, two))
+	if got := count(two); got != 0 {
+		t.Errorf("a backend that came back counts %d, want 0", got)
+	}
+}
+
+// TestAnySequence applies random profiles, one after the other, and looks at
+// everything that has to hold after each.
+func TestAnySequence(t *testing.T) {
+	for seed := range uint64(150) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		o := emptyObjects()
+		have := map[string]*lb.Profile{}
+		for step := range 12 {
+			p := randomProfile(r, fmt.Sprintf("p%d", r.IntN(3)))
+			before := newState("nlb", o)
+			old := o.snapshot()
+			plan := applyTo(t, o, p)
+			have[p.Name] = p
+			after := newState("nlb", o)
+
+			var want []*lb.Profile
+			for _, p := range have {
+				want = append(want, p)
+			}
+			if changes := lb.Compare(after.Profiles, want); len(changes) > 0 {
+				t.Fatalf("seed %d step %d: after\n%s: %v", seed, step, plan, changes)
+			}
+			if again := applyTo(t, o, p); len(again.ops) > 0 {
+				t.Fatalf("seed %d step %d: applied again:\n%s", seed, step, again)
+			}
+			for _, line := range strings.Split(plan.String(), "\n") {
+				for other := range have {
+					if other != p.Name && strings.Contains(line, " "+other+"/") {
+						t.Fatalf("seed %d step %d: a plan for %s touches another profile: %s", seed, step, p.Name, line)
+					}
+				}
+			}
+			inFlight(t, before, old, after)
+		}
+	}
+}
+
+// snapshot copies the elements.
+func (o *objects) snapshot() map[string]map[string]element {
+	out := map[string]map[string]element{}
+	for name, m := range o.maps {
+		out[name] = map[string]element{}
+		for id, e := range m.elements {
+			out[name][id] = e
+		}
+	}
+	return out
+}
+
+// inFlight: a packet that is between two rules when the ruleset changes has
+// drawn a slot by the old rules, or has got the old mark already, and finds
+// its way in the new maps.
+func inFlight(t *testing.T, before *State, old map[string]map[string]element, after *State) {
+	t.Helper()
+	for key, b := range before.blocks {
+		if after.objects.chains[key.chain] == nil {
+			continue
+		}
+		f := familyOf(key.family)
+		for slot := b.base; slot < b.base+b.slots; slot++ {
+			e, ok := after.elements(slotsMap)[markBytes(slot)]
+			if !ok {
+				t.Fatalf("%v: slot %d is gone", key, slot)
+			}
+			for _, m := range []string{e.data, old[slotsMap][markBytes(slot)].data} {
+				_, port := after.elements(f.endpoints)[m]
+				_, address := after.elements(f.addresses)[m]
+				if !port && !address {
+					t.Fatalf("%v: slot %d leads to no backend", key, slot)
+				}
+				if mode, _ := modeOf(markOf(m)); mode != lb.SNATPool {
+					continue
+				}
+				pool, ok := after.elements(poolsMap)[m]
+				if !ok || after.objects.chains[pool.data] == nil {
+					t.Fatalf("%v: slot %d has lost its SNAT addresses", key, slot)
+				}
+			}
+		}
+	}
+}
+
+func randomProfile(r *rand.Rand, name string) *lb.Profile {
+	p := &lb.Profile{Name: name}
+	for i := range r.IntN(4) {
+		s := lb.Service{Name: fmt.Sprintf("s%d", i), Protocols: []lb.Protocol{lb.TCP}}
+		if r.IntN(3) == 0 {
+			s.Protocols = append(s.Protocols, lb.UDP)
+		}
+		// Every service has addresses of its own, so that no two conflict.
+		octet := int(name[1]-'0')*10 + i
+		port := uint16(80 + r.IntN(3))
+		ports := []lb.PortRange{{First: port, Last: port}}
+		if r.IntN(4) == 0 {
+			ports = []lb.PortRange{{First: port, Last: port + 10}}
+		}
+		s.Scheduler = lb.Scheduler(r.IntN(3))
+		if s.Scheduler == lb.Hash {
+			s.HashBy, s.HashSeed = []lb.HashField{lb.SourceAddress}, uint32(r.IntN(3))
+		}
+		s.OnEmpty = lb.OnEmpty(r.IntN(2))
+		for _, v6 := range []bool{false, true} {
+			if v6 && r.IntN(2) == 0 {
+				continue
+			}
+			vip, server := "203.0.113.%d", "10.0.0.%d"
+			if v6 {
+				vip, server = "2001:db8::%d", "fd00::%d"
+			}
+			a := netip.MustParseAddr(fmt.Sprintf(vip, octet))
+			s.Listen = append(s.Listen, lb.Listen{Prefix: netip.PrefixFrom(a, a.BitLen()), Ports: ports})
+			snat := randomSNAT(r)
+			for b := range 5 {
+				if r.IntN(2) == 0 {
+					continue
+				}
+				e := lb.Endpoint{Addr: netip.MustParseAddr(fmt.Sprintf(server, b+1)), Port: 8080}
+				if r.IntN(5) == 0 {
+					e.Port = 0
+				}
+				s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: r.IntN(5), SNAT: snat})
+			}
+		}
+		p.Services = append(p.Services, s)
+	}
+	return p
+}
+
+func randomSNAT(r *rand.Rand) lb.SNAT {
+	s := lb.SNAT{Mode: lb.SNATMode(r.IntN(4))}
+	if s.Mode == lb.SNATPool {
+		for i := range 1 + r.IntN(3) {
+			s.Pool = append(s.Pool, netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i+1)), netip.MustParseAddr(fmt.Sprintf("2001:db8:1::%d", i+1)))
+		}
+	}
+	return s
+}

@@ -1,0 +1,326 @@
+package nft
+
+// Load: what the kernel holds, read as profiles.
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+	"nlb/nft/wire"
+)
+
+// loadTries bounds how often Load begins again because the ruleset changed
+// under it.
+const loadTries = 20
+
+// State is a table as the kernel holds it.
+type State struct {
+	Table string
+	// Generation is the number of the whole ruleset's generation, of all
+	// tables in this network namespace.
+	Generation uint32
+	// Profiles are sorted by name, services too. Backends are sorted by
+	// address; what a backend's SNAT is stands there, and the service's is the
+	// first backend's.
+	Profiles []*lb.Profile
+
+	objects  *objects
+	backends map[backendKey]haveBackend
+	blocks   map[poolKey]block
+	sources  map[string]block
+	owned    map[string]map[string]bool // map -> ids of elements in use
+}
+
+type haveBackend struct {
+	mark        uint32
+	connections uint64
+}
+
+// Load reads a table. One that is not there gives an empty State. Errors:
+// ErrForeign, ErrLayout, wire.ErrInterrupted where somebody changes the
+// ruleset all the time, *wire.Error.
+func Load(c *wire.Conn, table string) (*State, error) {
+	for try := 0; ; try++ {
+		s, err := load(c, table)
+		if errors.Is(err, wire.ErrInterrupted) && try < loadTries {
+			continue
+		}
+		return s, err
+	}
+}
+
+func load(c *wire.Conn, table string) (*State, error) {
+	before, err := c.Generation()
+	if err != nil {
+		return nil, fmt.Errorf("read the generation: %w", err)
+	}
+	o, err := read(c, table)
+	if err != nil {
+		return nil, err
+	}
+	after, err := c.Generation()
+	if err != nil {
+		return nil, fmt.Errorf("read the generation: %w", err)
+	}
+	if before != after {
+		return nil, wire.ErrInterrupted
+	}
+	s := newState(table, o)
+	s.Generation = after
+	return s, nil
+}
+
+func newState(table string, o *objects) *State {
+	s := &State{
+		Table: table, objects: o,
+		backends: map[backendKey]haveBackend{}, blocks: map[poolKey]block{}, sources: map[string]block{},
+		owned: map[string]map[string]bool{},
+	}
+	for _, m := range layout(table).maps {
+		s.owned[m.name] = map[string]bool{}
+	}
+	for id := range s.elements(paramsSet) {
+		s.owned[paramsSet][id] = true
+	}
+	s.readPools()
+	listens := s.readListens()
+	profiles := map[string]*lb.Profile{}
+	for _, chain := range slices.Sorted(maps.Keys(o.chains)) {
+		profile, service, ok := serviceOf(chain)
+		if !ok {
+			continue
+		}
+		p := profiles[profile]
+		if p == nil {
+			p = &lb.Profile{Name: profile}
+			profiles[profile] = p
+		}
+		p.Services = append(p.Services, s.readService(chain, service, listens[chain]))
+	}
+	for _, name := range slices.Sorted(maps.Keys(profiles)) {
+		slices.SortFunc(profiles[name].Services, func(a, b lb.Service) int { return strings.Compare(a.Name, b.Name) })
+		s.Profiles = append(s.Profiles, profiles[name])
+	}
+	return s
+}
+
+func (s *State) elements(name string) map[string]element {
+	if m := s.objects.maps[name]; m != nil {
+		return m.elements
+	}
+	return nil
+}
+
+// own marks an element as used by something, and returns it.
+func (s *State) own(name, key string) (element, bool) {
+	e, ok := s.elements(name)[key]
+	if ok {
+		s.owned[name][key] = true
+	}
+	return e, ok
+}
+
+// readPools finds the SNAT addresses of each pool's chain.
+func (s *State) readPools() {
+	for name, c := range s.objects.chains {
+		if !strings.HasPrefix(name, poolPrefix) || len(c.rules) != 1 {
+			continue
+		}
+		words := strings.Fields(c.rules[0].comment)
+		if len(words) != 3 || words[1] != "sources" {
+			continue
+		}
+		b, ok := parseBlock(words[2])
+		for _, f := range families {
+			if ok && words[0] == f.Family.String() {
+				s.sources[name] = b
+			}
+		}
+	}
+}
+
+// poolAddrs are the addresses of a pool's chain.
+func (s *State) poolAddrs(f *family, chain string) []netip.Addr {
+	b := s.sources[chain]
+	var out []netip.Addr
+	for i := range b.slots {
+		e, ok := s.own(f.sources, markBytes(b.base+i))
+		if !ok {
+			break
+		}
+		if a, ok := netip.AddrFromSlice([]byte(e.data)); ok {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// readListens finds what leads to each chain.
+func (s *State) readListens() map[string]*listens {
+	out := map[string]*listens{}
+	for _, f := range families {
+		for _, name := range []string{f.services, f.ranges} {
+			for id, e := range s.elements(name) {
+				s.owned[name][id] = true
+				if out[e.data] == nil {
+					out[e.data] = &listens{ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
+				}
+				out[e.data].add(f, e)
+			}
+		}
+	}
+	return out
+}
+
+// listens are the destinations of one service.
+type listens struct {
+	ports map[netip.Prefix]map[lb.Protocol][]lb.PortRange
+}
+
+func (l *listens) add(f *family, e element) {
+	n := f.addr.size
+	first, proto, port := e.key[:n], lb.Protocol(e.key[n]), portOf(e.key[n+4:])
+	p, _ := netip.AddrFromSlice([]byte(first))
+	prefix, r := netip.PrefixFrom(p, p.BitLen()), lb.PortRange{First: port, Last: port}
+	if len(e.end) == len(e.key) {
+		prefix, _ = prefixOf(first, e.end[:n])
+		r.Last = portOf(e.end[n+4:])
+	}
+	if l.ports[prefix] == nil {
+		l.ports[prefix] = map[lb.Protocol][]lb.PortRange{}
+	}
+	l.ports[prefix][proto] = append(l.ports[prefix][proto], r)
+}
+
+func portOf(b string) uint16 { return binary.BigEndian.Uint16([]byte(b[:2])) }
+
+// fill sets what a service listens on.
+func (l *listens) fill(s *lb.Service) {
+	if l == nil {
+		return
+	}
+	protocols := map[lb.Protocol]bool{}
+	for _, prefix := range slices.SortedFunc(maps.Keys(l.ports), netip.Prefix.Compare) {
+		var ports []lb.PortRange
+		for proto, r := range l.ports[prefix] {
+			protocols[proto] = true
+			ports = r
+		}
+		slices.SortFunc(ports, func(a, b lb.PortRange) int { return cmp.Compare(a.First, b.First) })
+		s.Listen = append(s.Listen, lb.Listen{Prefix: prefix, Ports: ports})
+	}
+	s.Protocols = slices.Sorted(maps.Keys(protocols))
+}
+
+func (s *State) readService(chain, name string, l *listens) lb.Service {
+	out := lb.Service{Name: name}
+	l.fill(&out)
+	for _, r := range s.objects.chains[chain].rules {
+		p, ok := parsePoolInfo(r.comment)
+		if !ok {
+			continue
+		}
+		out.Scheduler, out.HashBy, out.HashSeed = p.service.Scheduler, p.service.HashBy, p.service.HashSeed
+		if p.service.OnEmpty != lb.Reject {
+			out.OnEmpty = p.service.OnEmpty // told by the families that are empty
+		}
+		s.blocks[poolKey{chain, p.family}] = p.block
+		out.Backends = append(out.Backends, s.readBackends(chain, familyOf(p.family), p.block)...)
+	}
+	if len(out.Backends) > 0 {
+		out.SNAT = out.Backends[0].SNAT
+	}
+	return out
+}
+
+// readBackends finds the backends that a block of slots leads to.
+func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
+	counts := map[uint32]int{}
+	for i := b.base; i < b.end(); i++ {
+		e, ok := s.own(slotsMap, markBytes(i))
+		if !ok {
+			break // a block is without gaps
+		}
+		if n := 1; i < b.base+b.slots {
+			counts[markOf(e.data)] += n
+		} else {
+			counts[markOf(e.data)] += 0
+		}
+	}
+	var out []lb.Backend
+	for m, slots := range counts {
+		if backend, ok := s.readBackend(chain, f, m, slots); ok {
+			out = append(out, backend)
+		}
+	}
+	slices.SortFunc(out, func(a, b lb.Backend) int {
+		return cmp.Or(a.Address.Addr.Compare(b.Address.Addr), cmp.Compare(a.Address.Port, b.Address.Port))
+	})
+	return out
+}
+
+func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Backend, bool) {
+	e, ok := s.own(f.endpoints, markBytes(m))
+	if !ok {
+		if e, ok = s.own(f.addresses, markBytes(m)); !ok {
+			return lb.Backend{}, false
+		}
+	}
+	b := lb.Backend{Weight: slots}
+	b.Address.Addr, _ = netip.AddrFromSlice([]byte(e.data[:f.addr.size]))
+	if len(e.data) > f.addr.size {
+		b.Address.Port = portOf(e.data[f.addr.size:])
+	}
+	b.Name = b.Address.String()
+	words := strings.Fields(e.comment)
+	for i := 0; i+1 < len(words); i += 2 {
+		switch words[i] {
+		case "name":
+			b.Name = words[i+1]
+		case "weight":
+			_, _ = fmt.Sscanf(words[i+1], "%d", &b.Weight)
+		}
+	}
+	b.SNAT.Mode, _ = modeOf(m)
+	if b.SNAT.Mode == lb.SNATPool {
+		pool, _ := s.own(poolsMap, markBytes(m))
+		b.SNAT.Pool = s.poolAddrs(f, pool.data)
+	}
+	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, connections: e.packets}
+	return b, true
+}
+
+// numbers are those of everything that is there.
+func (s *State) numbers() *numbers {
+	n := newNumbers()
+	for key, b := range s.backends {
+		n.backends[key] = b.mark & indexMask
+	}
+	for _, f := range families {
+		for _, name := range []string{f.endpoints, f.addresses} {
+			for key := range s.elements(name) {
+				n.taken[markOf(key)&indexMask] = true
+			}
+		}
+	}
+	maps.Copy(n.slots, s.blocks)
+	maps.Copy(n.sources, s.sources)
+	n.freeSlot = newSpace(s.marks(slotsMap))
+	n.freeSource = newSpace(append(s.marks(families[0].sources), s.marks(families[1].sources)...))
+	return n
+}
+
+func (s *State) marks(name string) []uint32 {
+	var out []uint32
+	for key := range s.elements(name) {
+		out = append(out, markOf(key))
+	}
+	return out
+}

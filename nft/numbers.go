@@ -1,0 +1,111 @@
+package nft
+
+// Numbers: the identity of backends and the blocks of slots. What is in the
+// kernel keeps its numbers over every apply, so that its counters, its
+// connections and its place in the round stay.
+
+import (
+	"hash/fnv"
+	"slices"
+
+	"nlb/lb"
+)
+
+// block is a run of numbers, [base, base+slots+parked). The first are drawn;
+// the parked ones behind them are never drawn and keep the backends of weight
+// 0 known as members.
+type block struct{ base, slots, parked uint32 }
+
+func (b block) end() uint32 { return b.base + b.slots + b.parked }
+
+// poolKey names the backends of one service and family.
+type poolKey struct {
+	chain  string
+	family lb.Family
+}
+
+// backendKey names a backend.
+type backendKey struct {
+	chain   string
+	address lb.Endpoint
+}
+
+// numbers hands out what is free. The zero value starts from nothing.
+type numbers struct {
+	backends             map[backendKey]uint32 // index
+	taken                map[uint32]bool       // indices
+	slots                map[poolKey]block
+	sources              map[string]block // by the pool's chain
+	freeSlot, freeSource space
+}
+
+func newNumbers() *numbers {
+	return &numbers{
+		backends: map[backendKey]uint32{}, taken: map[uint32]bool{},
+		slots: map[poolKey]block{}, sources: map[string]block{},
+	}
+}
+
+// backend returns the number of a backend. A new one gets a number by its
+// name rather than the next one: a number that comes back soon would inherit
+// the live connections of the backend that had it before.
+func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
+	key := backendKey{chain, address}
+	if i, ok := n.backends[key]; ok {
+		return i
+	}
+	h := fnv.New32a()
+	h.Write([]byte(chain))
+	h.Write([]byte{' '})
+	h.Write([]byte(address.String()))
+	i := (h.Sum32()>>24 ^ h.Sum32()) & indexMask
+	for n.taken[i] {
+		i = (i + 1) & indexMask
+	}
+	n.backends[key], n.taken[i] = i, true
+	return i
+}
+
+// slot returns the block of a service and family. It moves when its size
+// changes: a packet that has drawn from the old block when the ruleset changes
+// under it still finds its slot there.
+func (n *numbers) slot(key poolKey, slots, parked uint32) block {
+	b, ok := n.slots[key]
+	if !ok || b.slots != slots || b.slots+b.parked < slots+parked {
+		b.base = n.freeSlot.take(slots + parked)
+	}
+	b.slots, b.parked = slots, parked
+	n.slots[key] = b
+	return b
+}
+
+// source returns the block of a pool of SNAT addresses.
+func (n *numbers) source(chain string, size uint32) block {
+	b, ok := n.sources[chain]
+	if !ok {
+		b = block{base: n.freeSource.take(size), slots: size}
+		n.sources[chain] = b
+	}
+	return b
+}
+
+// space finds free runs between numbers that are used, lowest first.
+type space struct {
+	used []uint32 // sorted, distinct
+	next uint32   // everything below is used or was given away
+}
+
+func newSpace(used []uint32) space {
+	slices.Sort(used)
+	return space{used: slices.Compact(used)}
+}
+
+func (s *space) take(size uint32) uint32 {
+	for len(s.used) > 0 && s.used[0] < s.next+size {
+		s.next = max(s.next, s.used[0]+1)
+		s.used = s.used[1:]
+	}
+	base := s.next
+	s.next += size
+	return base
+}

@@ -1,0 +1,225 @@
+package nft
+
+// State: what the kernel holds, as objects with handles. The rest of Load
+// reads services out of it.
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/nft/wire"
+)
+
+// Errors of Load.
+var (
+	// ErrForeign: there is a table of that name which nlb did not make.
+	ErrForeign = errors.New("this table was not made by nlb")
+	// ErrLayout: the table was made by a version of nlb with another layout.
+	ErrLayout = errors.New("this table was made by another version of nlb; flush it and apply again")
+)
+
+// objects are the table's objects by name.
+type objects struct {
+	exists bool
+	maps   map[string]*haveMap
+	chains map[string]*haveChain
+}
+
+type haveMap struct {
+	spec     *mapping // nil: not one of this layout
+	elements map[string]element
+}
+
+type haveChain struct{ rules []haveRule }
+
+type haveRule struct {
+	handle      uint64
+	fingerprint string // empty: not written by this nlb
+	comment     string
+}
+
+// read fetches the objects of a table. A table that is not ours is an error.
+func read(c *wire.Conn, table string) (*objects, error) {
+	o := &objects{maps: map[string]*haveMap{}, chains: map[string]*haveChain{}}
+	var err error
+	if o.exists, err = tableIsOurs(c, table); err != nil || !o.exists {
+		return o, err
+	}
+	if err := o.readChains(c, table); err != nil {
+		return nil, fmt.Errorf("read the chains: %w", err)
+	}
+	if err := o.readMaps(c, table); err != nil {
+		return nil, fmt.Errorf("read the maps: %w", err)
+	}
+	return o, nil
+}
+
+// named returns the attributes that select a table, and an object of it.
+func named(names ...string) []byte {
+	var e wire.Encoder
+	for i, n := range names {
+		e.Text(uint16(i+1), n)
+	}
+	return e.Bytes()
+}
+
+func tableIsOurs(c *wire.Conn, table string) (bool, error) {
+	b, err := c.Request(msgType(unix.NFT_MSG_GETTABLE), inet, named(table))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read the table: %w", err)
+	}
+	switch comment := udataText(wire.Attr(b, tableUserdata), udataComment); {
+	case comment == tableComment:
+		return true, nil
+	case strings.HasPrefix(comment, tableComment[:strings.IndexByte(tableComment, ':')]):
+		return false, fmt.Errorf("table inet %s: %w", table, ErrLayout)
+	}
+	return false, fmt.Errorf("table inet %s: %w", table, ErrForeign)
+}
+
+func (o *objects) readChains(c *wire.Conn, table string) error {
+	// The kernel dumps the chains of all tables; it selects by table for the
+	// others.
+	err := c.Dump(msgType(unix.NFT_MSG_GETCHAIN), inet, nil, func(b []byte) error {
+		var of, name string
+		for t, v := range wire.Attrs(b) {
+			switch t {
+			case unix.NFTA_CHAIN_TABLE:
+				of = wire.Text(v)
+			case unix.NFTA_CHAIN_NAME:
+				name = wire.Text(v)
+			}
+		}
+		if of == table {
+			o.chains[name] = &haveChain{}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.Dump(msgType(unix.NFT_MSG_GETRULE), inet, named(table), func(b []byte) error {
+		var r haveRule
+		var of, name string
+		for t, v := range wire.Attrs(b) {
+			switch t {
+			case unix.NFTA_RULE_TABLE:
+				of = wire.Text(v)
+			case unix.NFTA_RULE_CHAIN:
+				name = wire.Text(v)
+			case unix.NFTA_RULE_HANDLE:
+				r.handle = wire.Uint64(v)
+			case unix.NFTA_RULE_USERDATA:
+				r.comment = udataText(v, udataComment)
+				r.fingerprint = udataValue(v, udataFingerprint)
+			}
+		}
+		if ch := o.chains[name]; ch != nil && of == table {
+			ch.rules = append(ch.rules, r)
+		}
+		return nil
+	})
+}
+
+func (o *objects) readMaps(c *wire.Conn, table string) error {
+	specs := map[string]*mapping{}
+	for _, m := range layout(table).maps {
+		specs[m.name] = m
+	}
+	var names []string
+	err := c.Dump(msgType(unix.NFT_MSG_GETSET), inet, named(table), func(b []byte) error {
+		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
+			names = append(names, wire.Text(wire.Attr(b, unix.NFTA_SET_NAME)))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		m := &haveMap{spec: specs[name], elements: map[string]element{}}
+		o.maps[name] = m
+		if m.spec == nil {
+			continue
+		}
+		err := c.Dump(msgType(unix.NFT_MSG_GETSETELEM), inet, named(table, name), func(b []byte) error {
+			for _, v := range wire.Attrs(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+				e := m.spec.decode(v)
+				if m.spec.holds(e) {
+					m.elements[e.id()] = e
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// id tells the elements of a map apart.
+func (e element) id() string { return e.key + e.end }
+
+// holds reports whether an element is of the map's types.
+func (m *mapping) holds(e element) bool {
+	return len(e.key) == m.key.size() &&
+		(e.end == "" || len(e.end) == len(e.key)) &&
+		(m.verdicts() || len(e.data) == m.data.size())
+}
+
+// decode reads what messages.element writes.
+func (m *mapping) decode(b []byte) element {
+	var e element
+	for t, v := range wire.Attrs(b) {
+		switch t {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.key = string(wire.Attr(v, unix.NFTA_DATA_VALUE))
+		case elemKeyEnd:
+			e.end = string(wire.Attr(v, unix.NFTA_DATA_VALUE))
+		case unix.NFTA_SET_ELEM_DATA:
+			if m.verdicts() {
+				e.data = wire.Text(wire.Attr(wire.Attr(v, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN))
+			} else {
+				e.data = string(wire.Attr(v, unix.NFTA_DATA_VALUE))
+			}
+		case unix.NFTA_SET_ELEM_USERDATA:
+			e.comment = udataText(v, udataComment)
+		case unix.NFTA_SET_ELEM_EXPR:
+			d := wire.Attr(v, unix.NFTA_EXPR_DATA)
+			e.bytes = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_BYTES))
+			e.packets = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_PACKETS))
+		}
+	}
+	// A set of ranges gives a single key its own end.
+	if m.interval && e.end == "" {
+		e.end = e.key
+	}
+	return e
+}
+
+// udataText returns a text of user data, without its final NUL.
+func udataText(b []byte, typ byte) string {
+	return strings.TrimSuffix(udataValue(b, typ), "\x00")
+}
+
+// udataValue returns a value of user data, empty where there is none.
+func udataValue(b []byte, typ byte) string {
+	for len(b) >= 2 {
+		n := 2 + int(b[1])
+		if n > len(b) {
+			return ""
+		}
+		if b[0] == typ {
+			return string(b[2:n])
+		}
+		b = b[n:]
+	}
+	return ""
+}

@@ -1,0 +1,127 @@
+package wire
+
+// A batch: BEGIN, messages, END. The kernel takes all of it or nothing
+// (linux/netfilter/nfnetlink.h, net/netfilter/nfnetlink.c).
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	msgHeader = unix.SizeofNlMsghdr
+	nfHeader  = 4 // struct nfgenmsg: family, version, res_id
+
+	batchGenID = 1 // NFNL_BATCH_GENID
+)
+
+// Batch is a sequence of nf_tables messages that is committed as one. Write a
+// message between Begin and End.
+type Batch struct {
+	Encoder
+	what  []string // the object of each message, by sequence number
+	begin int
+	cuts  []cut
+}
+
+// cut is a place where a batch may be split.
+type cut struct{ at, seq int }
+
+// NewBatch returns a batch that the kernel refuses with ERESTART unless the
+// ruleset still is of this generation.
+func NewBatch(generation uint32) *Batch {
+	b := &Batch{}
+	b.Begin(unix.NFNL_MSG_BATCH_BEGIN, unix.AF_UNSPEC, 0, "the batch")
+	// struct nfgenmsg.res_id of a batch is the subsystem.
+	binary.BigEndian.PutUint16(b.buf[msgHeader+2:], unix.NFNL_SUBSYS_NFTABLES)
+	b.Uint32(batchGenID, generation)
+	b.End()
+	return b
+}
+
+// Begin opens a message. what names the object that it is about, for errors.
+func (b *Batch) Begin(typ uint16, family uint8, flags uint16, what string) {
+	b.begin = len(b.buf)
+	b.buf = appendHeader(b.buf, typ, family, flags|unix.NLM_F_REQUEST, uint32(len(b.what)))
+	b.what = append(b.what, what)
+}
+
+// End closes the message.
+func (b *Batch) End() {
+	binary.NativeEndian.PutUint32(b.buf[b.begin:], uint32(len(b.buf)-b.begin))
+}
+
+// Nest opens a nested attribute and returns its place for Unnest.
+func (b *Batch) Nest(typ uint16) int { return b.Encoder.Begin(typ) }
+
+// Unnest closes the nested attribute that was opened at this place.
+func (b *Batch) Unnest(at int) { b.Encoder.End(at) }
+
+// Cut says that what follows may go into a later batch than what was written.
+func (b *Batch) Cut() {
+	if b.Messages() > 0 {
+		b.cuts = append(b.cuts, cut{len(b.buf), len(b.what)})
+	}
+}
+
+// SetGeneration changes the generation that the batch is made for.
+func (b *Batch) SetGeneration(generation uint32) {
+	binary.BigEndian.PutUint32(b.buf[msgHeader+nfHeader+attrHeader:], generation)
+}
+
+// Split returns the next part of the batch that fits into limit bytes, and the
+// rest, nil where there is none. A part that cannot be cut may be larger than
+// the limit.
+func (b *Batch) Split(limit int) (part, rest *Batch) {
+	part, rest = NewBatch(0), NewBatch(0)
+	head, overhead := len(part.buf), part.Size()
+	all := cut{len(b.buf), len(b.what)}
+	end := all
+	var later []cut
+	for i, c := range b.cuts {
+		next := all
+		if i+1 < len(b.cuts) {
+			next = b.cuts[i+1]
+		}
+		if next.at-head+overhead > limit {
+			end, later = c, b.cuts[i+1:]
+			break
+		}
+	}
+	part.move(b, cut{head, 1}, end)
+	if end == all {
+		return part, nil
+	}
+	rest.move(b, end, all)
+	for _, c := range later {
+		rest.cuts = append(rest.cuts, cut{c.at - end.at + head, c.seq - end.seq + 1})
+	}
+	return part, rest
+}
+
+// move appends messages of another batch, numbered anew.
+func (b *Batch) move(from *Batch, first, end cut) {
+	at := len(b.buf)
+	b.buf = append(b.buf, from.buf[first.at:end.at]...)
+	for range end.seq - first.seq {
+		binary.NativeEndian.PutUint32(b.buf[at+8:], uint32(len(b.what)))
+		b.what = append(b.what, from.what[first.seq+len(b.what)-1])
+		at += align(int(binary.NativeEndian.Uint32(b.buf[at:])))
+	}
+}
+
+// Messages is the number of messages between BEGIN and END.
+func (b *Batch) Messages() int { return len(b.what) - 1 }
+
+// Size is the number of bytes that Commit sends.
+func (b *Batch) Size() int { return len(b.buf) + msgHeader + nfHeader }
+
+func appendHeader(buf []byte, typ uint16, family uint8, flags uint16, seq uint32) []byte {
+	buf = binary.NativeEndian.AppendUint32(buf, msgHeader+nfHeader)
+	buf = binary.NativeEndian.AppendUint16(buf, typ)
+	buf = binary.NativeEndian.AppendUint16(buf, flags)
+	buf = binary.NativeEndian.AppendUint32(buf, seq)
+	buf = append(buf, 0, 0, 0, 0) // port id: the kernel knows it
+	return append(buf, family, unix.NFNETLINK_V0, 0, 0)
+}

@@ -1,0 +1,114 @@
+package wire
+
+// The real transport: a netlink socket.
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// Room for the errors of a batch; one takes about 100 bytes.
+	receiveBuffer = 1 << 20
+	// What the kernel takes off the send buffer (netlink_sendmsg).
+	sendOverhead = 32
+)
+
+type socket struct {
+	conn *netlink.Conn
+	raw  syscall.RawConn
+	room int
+}
+
+// Dial opens a conversation in the network namespace of the calling thread.
+func Dial() (*Conn, error) {
+	t, err := Open()
+	if err != nil {
+		return nil, err
+	}
+	return NewConn(t), nil
+}
+
+// Open opens a netfilter socket in the network namespace of the calling thread.
+func Open() (Transport, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("netfilter socket: %w", errno(err))
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	// The explanations of an error are welcome, a copy of the refused message is
+	// not. Kernels that lack an option do without.
+	_ = conn.SetOption(netlink.ExtendedAcknowledge, true)
+	_ = conn.SetOption(netlink.CapAcknowledge, true)
+	_ = conn.SetReadBuffer(receiveBuffer)
+	return &socket{conn: conn, raw: raw}, nil
+}
+
+func (s *socket) Close() error { return s.conn.Close() }
+
+func (s *socket) Reserve(n int) (int, error) {
+	if n <= s.room {
+		return s.room, nil
+	}
+	// Beyond net.core.wmem_max with CAP_NET_ADMIN in the initial user
+	// namespace, up to it elsewhere; the kernel doubles what it is given.
+	if err := s.conn.SetWriteBuffer(n/2 + sendOverhead); err != nil {
+		return 0, errno(err)
+	}
+	size, err := s.conn.WriteBuffer()
+	if err != nil {
+		return 0, errno(err)
+	}
+	s.room = size - sendOverhead
+	return s.room, nil
+}
+
+func (s *socket) Send(b []byte) error {
+	var err error
+	ctrl := s.raw.Write(func(fd uintptr) bool {
+		err = unix.Send(int(fd), b, 0)
+		return err != unix.EAGAIN && err != unix.EINTR
+	})
+	return errors.Join(ctrl, err)
+}
+
+func (s *socket) Receive(b []byte) (int, error) {
+	var n int
+	var err error
+	ctrl := s.raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_TRUNC)
+			if err != unix.EINTR {
+				return err != unix.EAGAIN
+			}
+		}
+	})
+	switch {
+	case ctrl != nil:
+		return 0, ctrl
+	case err != nil:
+		return 0, err
+	case n > len(b):
+		return 0, fmt.Errorf("a datagram of %d bytes: %w", n, unix.EMSGSIZE)
+	}
+	return n, nil
+}
+
+// errno takes the library's wrapping off.
+func errno(err error) error {
+	if e, ok := errors.AsType[*netlink.OpError](err); ok {
+		err = e.Err
+	}
+	if e, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = e.Err
+	}
+	return err
+}
