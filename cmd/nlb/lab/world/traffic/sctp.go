@@ -1,0 +1,106 @@
+//go:build linux
+
+package traffic
+
+// SCTP by one-to-one sockets (RFC 6458, section 4), which the net package
+// handles like those of TCP once they are there.
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func listenSCTP(at netip.AddrPort) (net.Listener, error) {
+	f, err := sctpSocket(at)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // FileListener has a duplicate
+	if err := unix.Listen(int(f.Fd()), 128); err != nil {
+		return nil, os.NewSyscallError("listen", err)
+	}
+	return net.FileListener(f)
+}
+
+func dialSCTP(ctx context.Context, from, to netip.AddrPort, deadline time.Time) (net.Conn, error) {
+	f, err := sctpSocket(from)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // FileConn has a duplicate
+	defer context.AfterFunc(ctx, func() { f.SetDeadline(time.Now()) })()
+	if err := f.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	started, result := false, error(nil)
+	err = raw.Write(func(fd uintptr) bool {
+		if !started {
+			started = true
+			result = unix.Connect(int(fd), sockaddr(to))
+			return result != unix.EINPROGRESS
+		}
+		errno, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		if result = err; err == nil && errno != 0 {
+			result = unix.Errno(errno)
+		}
+		return true
+	})
+	if err == nil {
+		err = os.NewSyscallError("connect", result)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return net.FileConn(f)
+}
+
+// sctpSocket is a bound socket that does not block.
+func sctpSocket(at netip.AddrPort) (*os.File, error) {
+	family := unix.AF_INET
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_SCTP)
+	if err != nil {
+		return nil, os.NewSyscallError("socket", err)
+	}
+	f := os.NewFile(uintptr(fd), "sctp")
+	err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(fd, sockaddr(at)))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+// Supported reports whether this kernel has a protocol.
+func Supported(network string) bool {
+	if network != "sctp" {
+		return true
+	}
+	f, err := sctpSocket(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}
