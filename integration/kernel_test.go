@@ -1,0 +1,326 @@
+package integration
+
+// What an apply does to the kernel, and what it leaves alone.
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nlb/lb"
+	"nlb/nft"
+	"nlb/nft/wire"
+)
+
+// TestChangeLeavesTheRestAlone: what an apply is not about keeps its
+// connections, its counters and its place in the round.
+func TestChangeLeavesTheRestAlone(t *testing.T) {
+	b := newBed(t)
+	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14")
+	profile := func(name, vip string, weights ...int) string {
+		return fmt.Sprintf("profile: %s\nservices:\n  - name: web\n    listen: %s:80\n", name, vip) + backends(8080, weights...)
+	}
+	b.apply(profile("one", "203.0.113.1", -1, -1, -1), profile("two", "203.0.113.2", -1, -1))
+
+	live, err := b.from().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.2:80"))
+	b.check(err)
+	defer live.Close()
+	// 4 connections have been made, and 1 before: the next is the first again.
+	row := b.row("tcp", "203.0.113.1:80", 4)
+
+	r := b.apply(profile("two", "203.0.113.2", -1, -1, -1, -1))
+	if r.Batches != 1 {
+		t.Errorf("the apply took %d batches", r.Batches)
+	}
+	if got := b.row("tcp", "203.0.113.1:80", 2); !slices.Equal(got, []string{row[1], row[2]}) {
+		t.Errorf("after %v the round went on with %v", row, got)
+	}
+	if _, err := live.Again(); err != nil {
+		t.Errorf("a live connection broke: %v", err)
+	}
+	s := b.load()
+	for i, want := range []uint64{2, 2, 2} {
+		if got := s.Stats("one", "web", endpoint(fmt.Sprintf("10.2.0.%d:8080", 11+i)), nil).Connections; got != want {
+			t.Errorf("backend %d counts %d, want %d", i, got, want)
+		}
+	}
+	if got := s.Stats("two", "web", endpoint(live.Reply.Local.String()), nil).Connections; got != 1 {
+		t.Errorf("the backend of the live connection counts %d, want 1", got)
+	}
+	var counted nft.Live
+	b.kernel(b.balancer, func(c *wire.Conn) (err error) { counted, err = nft.CountLive(c); return err })
+	if got := s.Stats("two", "web", endpoint(live.Reply.Local.String()), counted).Live; got != 1 {
+		t.Errorf("%d live connections, want 1", got)
+	}
+
+	// The same again sends nothing.
+	if r := b.apply(profile("two", "203.0.113.2", -1, -1, -1, -1)); r.Batches != 0 || r.Messages != 0 || len(r.Changes) != 0 {
+		t.Errorf("applied again: %+v", r)
+	}
+	// A flush of one leaves the other.
+	b.kernel(b.balancer, func(c *wire.Conn) error {
+		_, _, err := nft.Flush(t.Context(), c, []string{"two"}, nft.Options{Table: "nlb"})
+		return err
+	})
+	if got := b.row("tcp", "203.0.113.1:80", 1); got[0] != row[0] {
+		t.Errorf("after the flush the round went on with %v, want %s", got, row[0])
+	}
+	b.kernel(b.balancer, func(c *wire.Conn) error {
+		_, _, err := nft.Flush(t.Context(), c, []string{"one"}, nft.Options{Table: "nlb"})
+		return err
+	})
+	if list := b.witness(b.balancer, "", "nft", "list", "ruleset"); list != "" {
+		t.Errorf("left after the last flush:\n%s", list)
+	}
+}
+
+func endpoint(s string) lb.Endpoint {
+	ap := netip.MustParseAddrPort(s)
+	return lb.Endpoint{Addr: ap.Addr(), Port: ap.Port()}
+}
+
+// many is a profile of n services of three backends.
+func many(name string, network, n int) string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "profile: %s\nservices:\n", name)
+	for i := range n {
+		fmt.Fprintf(&s, "  - {name: s%d, listen: \"198.18.%d.%d:80\", backends: [\"10.2.0.11:%d\", \"10.2.0.12:%d\", \"10.2.0.13:%d\"]}\n",
+			i, network, i, 1000+i, 1000+i, 1000+i)
+	}
+	return s.String()
+}
+
+// TestOneGeneration: nft sees one commit for an apply of 50 services beside 40
+// others, and none for the same again.
+func TestOneGeneration(t *testing.T) {
+	b := newBed(t)
+	b.apply(many("others", 0, 40))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	b.witness(b.balancer, "", "nft", "--version")
+	monitor := b.balancer.Command(ctx, "nft", "monitor")
+	out, err := monitor.StdoutPipe()
+	b.check(err)
+	b.check(monitor.Start())
+	lines := make(chan string, 1<<12)
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			n, err := out.Read(buf)
+			lines <- string(buf[:n])
+			if err != nil {
+				close(lines)
+				return
+			}
+		}
+	}()
+	// The monitor listens when it reports a table that comes and goes.
+	seen := ""
+	until := func(text string) {
+		t.Helper()
+		for deadline := time.After(10 * time.Second); !strings.Contains(seen, text); {
+			select {
+			case s := <-lines:
+				seen += s
+			case <-deadline:
+				t.Fatalf("nft monitor does not report %q", text)
+			}
+		}
+	}
+	for i := range 50 {
+		b.witness(b.balancer, fmt.Sprintf("add table ip probe%d\ndelete table ip probe%d\n", i, i), "nft", "-f", "-")
+		select {
+		case s := <-lines:
+			seen += s
+		case <-time.After(20 * time.Millisecond):
+			continue
+		}
+		break
+	}
+	b.apply(many("new", 1, 50))
+	b.apply(many("new", 1, 50))
+	b.witness(b.balancer, "add table ip last\ndelete table ip last\n", "nft", "-f", "-")
+	until("delete table ip last")
+	generations := 0
+	ours := false
+	for line := range strings.Lines(seen) {
+		ours = ours || strings.Contains(line, "inet nlb")
+		if strings.Contains(line, "# new generation") {
+			if ours {
+				generations++
+			}
+			ours = false
+		}
+	}
+	if generations != 1 {
+		t.Errorf("%d generations for two applies of the same, want 1", generations)
+	}
+	cancel()
+	_ = monitor.Wait()
+}
+
+// TestSavedRulesetBalances: what nft prints, loaded again, still balances.
+func TestSavedRulesetBalances(t *testing.T) {
+	b := newBed(t)
+	b.serve([]int{8080, 80}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
+	b.address(b.balancer, "lo", "192.0.2.1/32", "192.0.2.2/32")
+	b.apply(`profile: 0shop
+services:
+  - name: "-web"
+    listen: ["203.0.113.10:80,8000-8010", "[2001:db8::10]:80"]
+    protocol: [tcp, udp]
+    snat: [192.0.2.1, 192.0.2.2, "fd02::1"]
+    backends:
+      - {address: "10.2.0.11:8080", weight: 2}
+      - {address: "10.2.0.12:8080", weight: 1, name: second}
+      - {address: "10.2.0.13:8080", weight: 0}
+      - "[fd02::11]"
+      - "[fd02::12]:8080"
+  - {name: hash, listen: "203.0.113.11:80", scheduler: hash, hash-by: [source-address, source-port], backends: ["10.2.0.11:80", "10.2.0.12:80"]}
+  - {name: none, listen: "203.0.113.12:80", backends: []}
+`)
+	before := b.load()
+	saved := b.witness(b.balancer, "", "nft", "list", "ruleset")
+	b.witness(b.balancer, "flush ruleset\n"+saved, "nft", "-f", "-")
+	for range 2 {
+		b.wantShares(count(b.row("tcp", "203.0.113.10:80", 30)), map[string]int{"10.2.0.11": 20, "10.2.0.12": 10})
+		b.wantShares(count(b.row("udp", "203.0.113.10:8005", 30)), map[string]int{"10.2.0.11": 20, "10.2.0.12": 10})
+		b.wantShares(count(b.row("tcp", "[2001:db8::10]:80", 10)), map[string]int{"fd02::11": 5, "fd02::12": 5})
+	}
+	seen := map[netip.Addr]int{}
+	for range 10 {
+		seen[b.ask("tcp", "203.0.113.10:80").Seen.Addr()]++
+	}
+	if want := map[netip.Addr]int{netip.MustParseAddr("192.0.2.1"): 5, netip.MustParseAddr("192.0.2.2"): 5}; !maps.Equal(seen, want) {
+		t.Errorf("sources %v, want %v", seen, want)
+	}
+	// nlb reads back what nft has loaded.
+	if changes := lb.Compare(before.Profiles, b.load().Profiles); len(changes) > 0 {
+		t.Errorf("nlb sees other profiles than it made: %v", changes)
+	}
+	if again := b.witness(b.balancer, "", "nft", "-s", "list", "ruleset"); again == "" {
+		t.Error("the ruleset is gone")
+	}
+}
+
+// TestTextIsNetlink: the rendered text and the netlink form are the same to nft,
+// for every feature of a profile.
+func TestTextIsNetlink(t *testing.T) {
+	for name, profile := range features {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			b.apply(profile)
+			ours := b.list()
+			text := nft.Compile("nlb", []*lb.Profile{b.parse(profile)}).String()
+			b.witness(b.balancer, text, "nft", "-f", "-")
+			theirs := b.list()
+			if len(ours) != len(theirs) {
+				t.Errorf("%d objects over netlink, %d from text", len(ours), len(theirs))
+			}
+			for i := range min(len(ours), len(theirs)) {
+				if ours[i] != theirs[i] {
+					t.Errorf("over netlink: %s\nfrom text:    %s", ours[i], theirs[i])
+				}
+			}
+			if !strings.Contains(strings.Join(ours, ""), "prerouting") {
+				t.Errorf("nft lists no chains: %v", ours)
+			}
+			// Loading the script again replaces the table.
+			b.witness(b.balancer, text, "nft", "-f", "-")
+			if again := b.list(); !slices.Equal(again, theirs) {
+				t.Error("loaded twice, the script gives another table")
+			}
+		})
+	}
+}
+
+// list is `nft -j list ruleset`, an object a line, without handles, and
+// elements sorted.
+func (b *bed) list() []string {
+	b.t.Helper()
+	var doc struct{ Nftables []map[string]map[string]any }
+	b.check(json.Unmarshal([]byte(b.witness(b.balancer, "", "nft", "-j", "list", "ruleset")), &doc))
+	var out []string
+	for _, o := range doc.Nftables {
+		for kind, fields := range o {
+			if kind == "metainfo" {
+				continue
+			}
+			delete(fields, "handle")
+			if elements, ok := fields["elem"].([]any); ok {
+				slices.SortFunc(elements, func(a, b any) int { return strings.Compare(text(a), text(b)) })
+			}
+		}
+		out = append(out, text(o))
+	}
+	return out
+}
+
+func text(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// narrow is a transport whose socket takes only so many bytes at once, like one
+// in a user namespace.
+type narrow struct {
+	wire.Transport
+	limit int
+	sent  int
+}
+
+func (n *narrow) Reserve(int) (int, error) { return n.limit, nil }
+
+func (n *narrow) Send(p []byte) error {
+	n.sent++
+	if len(p) > n.limit {
+		return fmt.Errorf("%d bytes were sent, of %d", len(p), n.limit)
+	}
+	return n.Transport.Send(p)
+}
+
+// TestSmallSocket: where one batch cannot be sent, several do.
+func TestSmallSocket(t *testing.T) {
+	b := newBed(t)
+	b.serve([]int{1007}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	profiles := []*lb.Profile{b.parse(many("p", 0, 100))}
+	var transport wire.Transport
+	b.check(b.balancer.Do(func() (err error) { transport, err = wire.Open(); return err }))
+	c := wire.NewConn(&narrow{Transport: transport, limit: 16 << 10})
+	defer c.Close()
+	r, err := nft.Apply(t.Context(), c, profiles, nft.Options{Table: "nlb"})
+	b.check(err)
+	if r.Batches < 3 {
+		t.Errorf("%d batches", r.Batches)
+	}
+	b.wantShares(count(b.row("tcp", "198.18.0.7:80", 30)), map[string]int{"10.2.0.11": 10, "10.2.0.12": 10, "10.2.0.13": 10})
+	if r := b.apply(many("p", 0, 100)); r.Messages != 0 {
+		t.Errorf("applied again in one: %d messages", r.Messages)
+	}
+}
+
+// TestDryRun: the kernel checks, and nothing changes.
+func TestDryRun(t *testing.T) {
+	b := newBed(t)
+	b.apply(many("p", 0, 3))
+	before := b.witness(b.balancer, "", "nft", "list", "ruleset")
+	b.kernel(b.balancer, func(c *wire.Conn) error {
+		r, err := nft.Apply(t.Context(), c, []*lb.Profile{b.parse(many("p", 0, 5))}, nft.Options{Table: "nlb", DryRun: true})
+		if err == nil && (r.Messages == 0 || len(r.Changes) != 8) {
+			t.Errorf("the plan: %+v", r)
+		}
+		return err
+	})
+	if after := b.witness(b.balancer, "", "nft", "list", "ruleset"); after != before {
+		t.Errorf("a dry run has changed the ruleset to\n%s", after)
+	}
+}

@@ -1,0 +1,187 @@
+//go:build linux
+
+package sysctl_test
+
+// Changes in network namespaces of the kernel's, an advertised route included.
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"nlb/cmd/nlb/lab/world"
+	"nlb/sysctl"
+)
+
+func TestMain(m *testing.M) {
+	if err := world.Isolate(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	for _, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// hosts returns two that are joined by a cable, eth0 at either end.
+func hosts(t *testing.T) (a, b *world.Host) {
+	w, err := world.New()
+	must(t, err)
+	t.Cleanup(func() { must(t, w.Close()) })
+	a, err = w.Host("a")
+	must(t, err)
+	b, err = w.Host("b")
+	must(t, err, w.Link(a, "eth0", b, "eth0"))
+	return a, b
+}
+
+// turnOn makes the settings hold in a host.
+func turnOn(t *testing.T, h *world.Host, settings ...sysctl.Setting) (made []sysctl.Change) {
+	t.Helper()
+	must(t, h.Do(func() error {
+		plan, err := sysctl.Local.Plan(settings)
+		if err != nil {
+			return err
+		}
+		if err := sysctl.Local.Writable(plan); err != nil {
+			return err
+		}
+		made, err = sysctl.Local.Write(plan)
+		return err
+	}))
+	return made
+}
+
+func putBack(t *testing.T, h *world.Host, made []sysctl.Change) {
+	t.Helper()
+	must(t, h.Do(func() error {
+		back, others, err := sysctl.Local.Undo(made)
+		if err != nil {
+			return err
+		}
+		if len(others) > 0 {
+			return fmt.Errorf("changed by others: %v", others)
+		}
+		_, err = sysctl.Local.Write(back)
+		return err
+	}))
+}
+
+func check(t *testing.T, h *world.Host, name, want string) {
+	t.Helper()
+	got, err := h.Sysctl(name)
+	must(t, err)
+	if got != want {
+		t.Errorf("%s is %s, want %s", name, got, want)
+	}
+}
+
+// All that the kernel changes along with forwarding is as it was, afterwards.
+func TestForwardingIPv4(t *testing.T) {
+	a, b := hosts(t)
+	must(t, a.SetSysctl("net.ipv4.conf.all.accept_redirects", "0"), a.SetSysctl("net.ipv4.conf.eth0.forwarding", "1"))
+	made := turnOn(t, a, sysctl.Setting{Name: "net.ipv4.ip_forward", Value: "1"})
+	check(t, a, "net.ipv4.ip_forward", "1")
+	check(t, a, "net.ipv4.conf.lo.forwarding", "1")
+	check(t, b, "net.ipv4.ip_forward", "0")
+	if again := turnOn(t, a, sysctl.Setting{Name: "net.ipv4.ip_forward", Value: "1"}); again != nil {
+		t.Errorf("wrote again: %v", again)
+	}
+	putBack(t, a, made)
+	check(t, a, "net.ipv4.ip_forward", "0")
+	check(t, a, "net.ipv4.conf.lo.forwarding", "0")
+	check(t, a, "net.ipv4.conf.eth0.forwarding", "1")
+	check(t, a, "net.ipv4.conf.all.accept_redirects", "0")
+}
+
+// A default route that a router advertises outlives forwarding being turned on.
+func TestForwardingIPv6(t *testing.T) {
+	a, route := advised(t)
+	made := turnOn(t, a, sysctl.Setting{Name: "net.ipv6.conf.all.forwarding", Value: "1"})
+	want := []sysctl.Change{{Name: "net.ipv6.conf.eth0.accept_ra", From: "1", To: "2"}, {Name: "net.ipv6.conf.all.forwarding", From: "0", To: "1"}}
+	if d := cmp.Diff(want, made); d != "" {
+		t.Error(d)
+	}
+	if got := defaultRoute(t, a); got != route {
+		t.Errorf("the default route is %q, was %q", got, route)
+	}
+	putBack(t, a, made)
+	check(t, a, "net.ipv6.conf.all.forwarding", "0")
+	check(t, a, "net.ipv6.conf.eth0.accept_ra", "1")
+}
+
+// The counter-proof: without accept_ra=2 the kernel forgets the route.
+func TestForwardingForgets(t *testing.T) {
+	a, _ := advised(t)
+	must(t, a.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
+	if got := defaultRoute(t, a); got != "" {
+		t.Errorf("the default route stayed: %q", got)
+	}
+}
+
+// advised returns a host with a default route that a router advertised.
+func advised(t *testing.T) (h *world.Host, route string) {
+	h, router := hosts(t)
+	must(t, h.SetSysctl("net.ipv6.conf.eth0.accept_ra", "1"))
+	for deadline := time.Now().Add(10 * time.Second); route == ""; {
+		err := advertise(router) // fails until the link has an address
+		if time.Now().After(deadline) {
+			t.Fatal("no route was learned; ", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+		route = defaultRoute(t, h)
+	}
+	return h, route
+}
+
+// advertise sends a router advertisement (RFC 4861, 4.2) of half an hour.
+func advertise(h *world.Host) error {
+	return h.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255); err != nil {
+			return err
+		}
+		if err := unix.BindToDevice(fd, "eth0"); err != nil {
+			return err
+		}
+		to := &unix.SockaddrInet6{Addr: netip.MustParseAddr("ff02::1").As16()}
+		return unix.Sendto(fd, []byte{134, 0, 0, 0, 64, 0, 1800 >> 8, 1800 & 0xff, 0, 0, 0, 0, 0, 0, 0, 0}, 0, to)
+	})
+}
+
+// defaultRoute is the next hop of a host's IPv6 default route.
+func defaultRoute(t *testing.T, h *world.Host) (via string) {
+	t.Helper()
+	must(t, h.Do(func() error {
+		b, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
+		via = gatewayOf(string(b))
+		return err
+	}))
+	return via
+}
+
+func gatewayOf(table string) string {
+	for line := range strings.Lines(table) {
+		if f := strings.Fields(line); f[1] == "00" && f[9] == "eth0" {
+			return f[4]
+		}
+	}
+	return ""
+}
