@@ -44,4 +44,54 @@ services:
   - {name: "80", listen: "203.0.113.11:80", backends: ["10.2.0.11:80"]}
   - {name: aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffggg, listen: "203.0.113.12:80", backends: [{address: "10.2.0.11:80", name: aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffggg, weight: 1000}]}
 `,
+	"roles": `profile: roles
+services:
+  - {name: client, role: client, listen: ["198.51.100.7:80", "198.18.0.0/15:443", "[2001:db8:9::]:80", "[2001:db8:a::/48]:53"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: server, role: server, listen: ["203.0.113.10:80-90", "[2001:db8::1]:80"], backends: ["10.2.0.1:8080", "[fd02::1]:8080"]}
+  - {name: own, listen: ":80,8000-8010", protocol: [tcp, udp], backends: ["10.2.0.11", "[fd02::11]:80"]}
+  - {name: own-server, role: server, listen: ":99", backends: ["10.2.0.11"]}
+  - {name: own-client, role: client, listen: ":98", backends: ["fd02::11"]}
+  - {name: network, listen: ["10.9.0.0/16:53", "0.0.0.0/0:54"], protocol: udp, backends: ["10.2.0.11:53", "10.2.0.12"]}
+  - {name: everything, listen: "[::/0]:*", backends: ["fd02::11"]}
+`,
+	"interfaces": `profile: interfaces
+services:
+  - {name: one, interface: eth0, listen: ["203.0.113.10:80", "[2001:db8::1]:80-90"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: many, interface: "wg*", listen: "203.0.113.0/24:80", backends: ["10.2.0.11:80"]}
+  - {name: own, interface: "eth1", listen: ":80", backends: ["10.2.0.11:80"]}
+  - {name: server, role: server, interface: "eth2", listen: "203.0.113.10:80", backends: ["10.2.0.1:81"]}
+`,
+	"affinity": `profile: affinity
+services:
+  - name: web
+    listen: ["203.0.113.10:80", "[2001:db8::1]:80"]
+    affinity: {timeout: 90m, prefix: 24, prefix6: 64}
+    backends: ["10.2.0.11:80", "10.2.0.12:80", "[fd02::11]:80", {address: "10.2.0.13:80", weight: 0}]
+  - {name: single, listen: "203.0.113.11:80", affinity: 1d, scheduler: random, backends: ["10.2.0.11:80"]}
+  - {name: empty, listen: "203.0.113.12:80", affinity: 10s, backends: []}
+`,
+	"guards": `profile: guards
+services:
+  - name: all
+    listen: ["203.0.113.10:80", "[2001:db8::1]:80"]
+    deny: [10.66.0.0/16, 10.66.1.0/24, 10.67.0.0/16, "2001:db8:66::/48", 255.0.0.0/8]
+    allow: [0.0.0.0/0, "::/0"]
+    limit: {connections-per-source: 50, new-per-source: 100/second, burst: 200, new: 5000/minute}
+    log: {prefix: "web: ", level: debug, rate: 10/second}
+    backends: ["10.2.0.11:80", "[fd02::11]:80"]
+  - {name: allowed, listen: "203.0.113.11:80", allow: 10.0.0.0/8, backends: ["10.2.0.11:80"]}
+  - {name: logged, listen: "203.0.113.12:80", log: true, backends: ["10.2.0.11:80"]}
+  - {name: few, listen: "203.0.113.13:80", limit: {new-per-source: 3/hour}, backends: ["10.2.0.11:80"]}
+`,
+	"backends of their own": `profile: own
+services:
+  - name: web
+    listen: ["203.0.113.10:80", "[2001:db8::1]:80"]
+    affinity: 10m
+    backends:
+      - {address: "10.2.0.11:80", max-connections: 3}
+      - {address: "10.2.0.12:80", log: {prefix: second}, max-connections: 100}
+      - {address: "10.2.0.13", log: true}
+      - "[fd02::11]:80"
+`,
 }

@@ -217,7 +217,14 @@ func TestTextIsNetlink(t *testing.T) {
 			b := newBed(t)
 			b.apply(profile)
 			ours := b.list()
-			text := nft.Compile("nlb", []*lb.Profile{b.parse(profile)}).String()
+			parsed := []*lb.Profile{b.parse(profile)}
+			if changes := lb.Compare(b.load().Profiles, parsed); len(changes) > 0 {
+				t.Errorf("read back, the profile differs: %v", changes)
+			}
+			if r := b.apply(profile); r.Messages != 0 {
+				t.Errorf("applied again: %d messages, %v", r.Messages, r.Changes)
+			}
+			text := nft.Compile("nlb", parsed).String()
 			b.witness(b.balancer, text, "nft", "-f", "-")
 			theirs := b.list()
 			if len(ours) != len(theirs) {
@@ -235,6 +242,9 @@ func TestTextIsNetlink(t *testing.T) {
 			b.witness(b.balancer, text, "nft", "-f", "-")
 			if again := b.list(); !slices.Equal(again, theirs) {
 				t.Error("loaded twice, the script gives another table")
+			}
+			if changes := lb.Compare(b.load().Profiles, parsed); len(changes) > 0 {
+				t.Errorf("read back from nft's text, the profile differs: %v", changes)
 			}
 		})
 	}

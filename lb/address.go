@@ -3,6 +3,7 @@ package lb
 // Addresses, ports and prefixes as they stand in a profile.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -99,9 +100,7 @@ func parseEndpoint(s string) (e Endpoint, p *problem) {
 	}
 	if e.Port, p = parsePort(port); p != nil {
 		p.want = "1 to 65535"
-		if port == "*" {
-			p.hint = "without a port, the destination port stays as it was"
-		} else if strings.ContainsAny(port, ",-") {
+		if port == "*" || strings.ContainsAny(port, ",-") {
 			p.msg = "backend " + show(s) + " has several ports"
 			p.hint = "without a port, the destination port stays as it was"
 		}
@@ -138,9 +137,9 @@ func splitPort(s, what string) (host, port string, found bool, p *problem) {
 	case what == "backend" && plainAddr(s):
 		return s, "", false, nil
 	case plainAddr(s[:last]):
-		p = &problem{hint: "write [" + s[:last] + "]:" + show(s[last+1:])}
+		p = &problem{hint: "write [" + show(s[:last]) + "]:" + show(s[last+1:])}
 	case plainAddr(s):
-		p = &problem{hint: "write [" + s + "]:80"}
+		p = &problem{hint: "write [" + show(s) + "]:80"}
 	default:
 		return "", "", false, &problem{msg: what + " " + show(s) + " is not an address"}
 	}
@@ -151,8 +150,8 @@ func splitPort(s, what string) (host, port string, found bool, p *problem) {
 // plainAddr reports whether s is an address or a prefix.
 func plainAddr(s string) bool {
 	address, _, _ := strings.Cut(s, "/")
-	a, err := netip.ParseAddr(address)
-	return err == nil && a.Zone() == ""
+	_, err := netip.ParseAddr(address)
+	return err == nil
 }
 
 // parseAddr reads an address that packets can be sent to. what begins the
@@ -234,6 +233,18 @@ func parsePrefix(s, what string) (netip.Prefix, *problem) {
 	return prefix, nil
 }
 
+// parseClients reads a prefix, or an address as the prefix that holds only it.
+func parseClients(s, what string) (netip.Prefix, *problem) {
+	if strings.Contains(s, "/") {
+		return parsePrefix(s, what)
+	}
+	a, p := parseAddr(s, what)
+	if p != nil {
+		return netip.Prefix{}, p
+	}
+	return netip.PrefixFrom(a, a.BitLen()), nil
+}
+
 // parsePorts reads 80, 8000-8010, 80,443 or *.
 func parsePorts(s string) ([]PortRange, *problem) {
 	const forms = "80, 8000-8010, 80,443 or *"
@@ -255,7 +266,7 @@ func parsePorts(s string) ([]PortRange, *problem) {
 			}
 		}
 		if p != nil {
-			p.want = forms
+			p.want = cmp.Or(p.want, forms)
 			return nil, p
 		}
 		if r.First > r.Last {
@@ -280,7 +291,7 @@ func parsePort(s string) (uint16, *problem) {
 	case !ok:
 		return 0, &problem{msg: "port " + show(s) + " is not a number", hint: numberHint(s)}
 	case n < 1 || n > 65535:
-		return 0, &problem{msg: "port " + show(s) + " is out of range", hint: "ports are 1 to 65535"}
+		return 0, &problem{msg: "port " + show(s) + " is out of range", want: "1 to 65535"}
 	}
 	return uint16(n), nil
 }

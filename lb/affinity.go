@@ -17,11 +17,7 @@ func readAffinity(d *decoder, k *Key, v *node, s *draft) {
 	case scalar:
 		a.Timeout, _ = readTime(d, k, v)
 	case mapping:
-		a.Timeout = -1
-		affinityKeys.read(d, v, &a)
-		if a.Timeout < 0 {
-			d.fail(v, "affinity has no timeout", "timeout: with "+timeValues, "")
-		}
+		affinityKeys.need(d, v, affinityKeys.read(d, v, &a), "timeout", timeValues)
 	default:
 		d.fail(v, "affinity is a list", k.Values, "")
 	}

@@ -14,14 +14,10 @@ import (
 // says: a key that stands in the same place in both was not given by the
 // service, and gives way where it does not fit.
 func (s *draft) finish(d *decoder, n *node, base *draft) {
-	if serviceKeys.lacks(s.there, "name") {
-		d.fail(n, "the service has no name", "name: with "+nameValues, "")
-	}
-	if serviceKeys.lacks(s.there, "listen") {
-		d.fail(n, "the service has no listen", "listen: with "+listenForms(), "")
-	}
-	if serviceKeys.lacks(s.there, "backends") && defaultKeys.lacks(base.there, "backends") {
-		d.fail(n, "the service has no backends", "backends: with a list of "+endpointForms, "a list may be empty: backends: []")
+	serviceKeys.need(d, n, s.there, "name", nameValues)
+	serviceKeys.need(d, n, s.there, "listen", listenForms())
+	if s.members == nil {
+		serviceKeys.need(d, n, s.there, "backends", "a list of "+endpointForms)
 	}
 	s.badListen = s.badListen || s.Listen == nil
 	s.badBackends = s.badBackends || s.members == nil

@@ -52,11 +52,8 @@ func readBackend(d *decoder, k *Key, v *node, b *backendDraft) {
 			b.setAddress(d, v, text)
 		}
 	case mapping:
-		backendKeys.read(d, v, b)
-		if b.at == nil && !b.bad {
-			d.fail(v, "the backend has no address", "address: with "+endpointForms, "")
-			b.bad = true
-		}
+		backendKeys.need(d, v, backendKeys.read(d, v, b), "address", endpointForms)
+		b.bad = b.bad || b.at == nil
 	default:
 		d.fail(v, "a backend is a list", k.Values, `an IPv6 address with a port needs quotes: "[2001:db8::1]:80"`)
 		b.bad = true

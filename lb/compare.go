@@ -6,6 +6,8 @@ package lb
 import (
 	"cmp"
 	"fmt"
+	"hash/fnv"
+	"net/netip"
 	"slices"
 	"strings"
 )
@@ -125,10 +127,16 @@ func compareService(name string, have, want *Service) []Change {
 		}
 	}
 	differ("listen", destinations(have), destinations(want))
+	differ("role", have.Role.String(), want.Role.String())
+	differ("interface", orNone(have.Interface), orNone(want.Interface))
 	differ("scheduler", have.SchedulerText(), want.SchedulerText())
 	if have.Scheduler == Hash && want.Scheduler == Hash {
 		differ("hash-seed", fmt.Sprint(have.HashSeed), fmt.Sprint(want.HashSeed))
 	}
+	differ("affinity", have.affinityText(), want.affinityText())
+	differ("deny", listText(have.Deny), listText(want.Deny))
+	differ("allow", listText(have.Allow), listText(want.Allow))
+	differ("limit", have.Limit.String(), want.Limit.String())
 	if want.anyEmpty() && have.anyEmpty() {
 		differ("on-empty", have.OnEmpty.String(), want.OnEmpty.String())
 	}
@@ -149,6 +157,8 @@ func compareService(name string, have, want *Service) []Change {
 		details = nil
 		differ("name", h.Name, b.Name)
 		differ("weight", fmt.Sprint(h.Weight), fmt.Sprint(b.Weight))
+		differ("max-connections", orNone(countText(h.MaxConnections)), orNone(countText(b.MaxConnections)))
+		differ("log", h.Log.String(), b.Log.String())
 		differ("snat", h.EffectiveSNAT().String(), b.EffectiveSNAT().String())
 		if len(details) > 0 {
 			out = append(out, Change{Changed, name, b.Name, strings.Join(details, ", ")})
@@ -162,15 +172,90 @@ func compareService(name string, have, want *Service) []Change {
 	return out
 }
 
+func orNone(s string) string { return cmp.Or(s, "none") }
+
+func countText(n uint32) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+// affinityText is the affinity of the families that the service has.
+func (s *Service) affinityText() string {
+	if s.Affinity == nil {
+		return "none"
+	}
+	text := ""
+	for _, f := range s.Families() {
+		switch {
+		case s.emptyOf(f): // there is nobody to stay with
+		case f == IPv4:
+			text += fmt.Sprintf("/%d", s.Affinity.Bits)
+		default:
+			text += fmt.Sprintf("/%d", s.Affinity.Bits6)
+		}
+	}
+	if text == "" {
+		return "none"
+	}
+	return timeText(s.Affinity.Timeout) + text
+}
+
+// listText tells lists of prefixes apart, and is short.
+func listText(prefixes []netip.Prefix) string {
+	if len(prefixes) == 0 {
+		return "none"
+	}
+	h := fnv.New32a()
+	outer := Outer(prefixes)
+	for _, p := range outer {
+		fmt.Fprintln(h, p)
+	}
+	if len(outer) <= 3 {
+		return strings.Join(strings.Fields(fmt.Sprint(outer)), ",")
+	}
+	return fmt.Sprintf("%d prefixes (%08x)", len(outer), h.Sum32())
+}
+
+// String is what is limited, or none.
+func (l Limit) String() string {
+	var parts []string
+	if l.ConnectionsPerSource > 0 {
+		parts = append(parts, fmt.Sprintf("connections-per-source %d", l.ConnectionsPerSource))
+	}
+	if l.NewPerSource.Events > 0 {
+		parts = append(parts, fmt.Sprintf("new-per-source %s burst %d", l.NewPerSource, l.Burst))
+	}
+	if l.New.Events > 0 {
+		parts = append(parts, "new "+l.New.String())
+	}
+	return orNone(strings.Join(parts, ", "))
+}
+
+// String is how connections are logged, or none.
+func (l *Log) String() string {
+	if l == nil {
+		return "none"
+	}
+	parts := []string{"level " + l.Level.String()}
+	if l.Rate.Events > 0 {
+		parts = append(parts, "rate "+l.Rate.String())
+	}
+	if l.Prefix != "" {
+		parts = append(parts, fmt.Sprintf("prefix %q", l.Prefix))
+	}
+	return strings.Join(parts, ", ")
+}
+
 // anyEmpty reports whether a family has no backend that takes connections. Only
 // then can on-empty be seen.
 func (s *Service) anyEmpty() bool {
-	for _, f := range s.Families() {
-		if !slices.ContainsFunc(s.Of(f), func(b Backend) bool { return b.Weight > 0 }) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Families(), s.emptyOf)
+}
+
+func (s *Service) emptyOf(f Family) bool {
+	return !slices.ContainsFunc(s.Of(f), func(b Backend) bool { return b.Weight > 0 })
 }
 
 // destinations are what a service takes, in a form that is the same for
@@ -187,4 +272,17 @@ func destinations(s *Service) string {
 	}
 	slices.Sort(all)
 	return strings.Join(all, " ")
+}
+
+// Outer returns the prefixes that do not lie in another one of them, sorted.
+func Outer(prefixes []netip.Prefix) []netip.Prefix {
+	sorted := slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare)
+	var out []netip.Prefix
+	for _, p := range sorted {
+		// A prefix sorts right behind those that hold it.
+		if n := len(out); n == 0 || !out[n-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }

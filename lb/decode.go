@@ -46,7 +46,7 @@ func (d *decoder) fail(n *node, msg, want, hint string) {
 	}
 	d.noted[m] = true
 	e := &Error{Pos: d.pos(n), Msg: msg, Want: want, Hint: hint}
-	if n.kind == scalar && !n.quoted && !n.aliased {
+	if n.kind == scalar && !n.quoted && !n.marked {
 		e.Width = utf8.RuneCountInString(n.text)
 	}
 	d.errs = append(d.errs, e)
@@ -108,7 +108,9 @@ func (t *table[T]) read(d *decoder, n *node, into *T) given {
 		name, value := &n.kids[i], &n.kids[i+1]
 		at := t.find(name)
 		if at < 0 {
-			t.unknown(d, name)
+			if meant := t.unknown(d, name); meant != "" {
+				there |= t.bit(meant) // so that it is not said to be missing too
+			}
 			continue
 		}
 		k := &t.keys[at]
@@ -127,9 +129,23 @@ func (t *table[T]) read(d *decoder, n *node, into *T) given {
 	return there
 }
 
-// lacks reports whether a mapping has no such key.
-func (t *table[T]) lacks(there given, word string) bool {
-	return there>>slices.IndexFunc(t.keys, func(k key[T]) bool { return k.word == word })&1 == 0
+func (t *table[T]) bit(word string) given {
+	return 1 << slices.IndexFunc(t.keys, func(k key[T]) bool { return k.word == word })
+}
+
+// need notes a key that a mapping must have, and has not.
+func (t *table[T]) need(d *decoder, n *node, there given, word, values string) {
+	if there&t.bit(word) == 0 {
+		hint := ""
+		if word == "services" || word == "backends" {
+			hint = "the list may be empty: " + word + ": []"
+		}
+		what := t.what
+		if s, ok := strings.CutPrefix(what, "a "); ok {
+			what = "the " + s
+		}
+		d.fail(n, what+" has no "+word, fmt.Sprintf("the key %s (%s)", word, values), hint)
+	}
 }
 
 // find is the number of a key, -1 where there is none.
@@ -145,15 +161,16 @@ func (t *table[T]) find(name *node) int {
 	return -1
 }
 
-// unknown notes a key that is not of the table, with what may have been meant.
-func (t *table[T]) unknown(d *decoder, name *node) {
+// unknown notes a key that is not of the table, and returns the one that was
+// probably meant.
+func (t *table[T]) unknown(d *decoder, name *node) (meant string) {
 	if name.kind != scalar {
 		d.fail(name, "a key is "+name.kind.String(), "a word", "")
-		return
+		return ""
 	}
 	if name.text == "<<" {
 		d.fail(name, "merge keys (<<) are not supported", "the keys themselves", "what all services share can stand in defaults:")
-		return
+		return ""
 	}
 	var names []string
 	for i := range t.keys {
@@ -164,13 +181,14 @@ func (t *table[T]) unknown(d *decoder, name *node) {
 	msg := fmt.Sprintf("unknown key %s in %s", show(name.text), t.what)
 	if near := nearest(name.text, names); near != "" {
 		d.fail(name, msg, "", "did you mean "+near+"?")
-		return
+		return near
 	}
 	hint := ""
 	if k, ok := elsewhere[name.text]; ok && !later[k.path] {
 		hint = name.text + " is a key of " + k.what
 	}
 	d.fail(name, msg, oneOf(names), hint)
+	return ""
 }
 
 // nearest is the word that was probably meant by s; empty where none is near.
@@ -182,7 +200,22 @@ func nearest(s string, words []string) string {
 			best, least = w, d
 		}
 	}
+	for _, w := range words {
+		// The beginning of it, or it with a few letters more: prot, warning, max-conns.
+		if n := shared(s, w); best == "" && n >= 3 && (n == len(s) || n == len(w) || n >= max(5, len(s)-2)) {
+			best = w
+		}
+	}
 	return best
+}
+
+// shared is how many letters a and b begin with alike.
+func shared(a, b string) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
 }
 
 // distance is the number of letters to insert, remove, replace or swap with

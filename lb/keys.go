@@ -26,19 +26,7 @@ func (k *Key) name() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1
 // later are keys that are refused as if they did not exist, until what they
 // ask for is there. "listen.prefix" and "listen.own" stand for listens with a
 // prefix and without an address.
-var later = map[string]bool{
-	"service.role":            true,
-	"service.interface":       true,
-	"service.affinity":        true,
-	"service.allow":           true,
-	"service.deny":            true,
-	"service.limit":           true,
-	"service.log":             true,
-	"backend.max-connections": true,
-	"backend.log":             true,
-	"listen.prefix":           true,
-	"listen.own":              true,
-}
+var later = map[string]bool{}
 
 const (
 	nameValues     = "1 to 63 letters, digits, -, _ and ."
@@ -232,7 +220,7 @@ var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitD
 
 var logKeys = table[Log]{of: "log", what: "log", keys: []key[Log]{
 	{"prefix", Key{
-		Values: `1 to 127 printable ASCII characters without " and \`, Default: "the service's name and a space",
+		Values: `1 to 64 printable ASCII characters without " and \`, Default: "the service's name and a space",
 		Meaning: "begins each line",
 	}, readLogPrefix},
 	{"level", Key{

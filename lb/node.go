@@ -18,8 +18,8 @@ type node struct {
 	kind kind
 	// quoted: a scalar in quotes, or in a block of lines. It is never null.
 	quoted bool
-	// aliased: *name stands at this place, for what &name marks.
-	aliased bool
+	// marked: *name or &name stands at this place, not the value itself.
+	marked bool
 	// line and column of the first character, both from 1; of a mapping, that
 	// of its first key.
 	line, column int32

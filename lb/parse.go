@@ -35,10 +35,11 @@ func Parse(file string, data []byte) (*Profile, error) {
 
 // readTree reads the YAML; nil where there is none.
 func readTree(file, text string) (*node, *Error) {
+	if root, ok := readPlain(text); ok {
+		return root, nil
+	}
 	return readYAML(file, text)
 }
-
-const noServices = "a profile without services is possible: services: []"
 
 // top is the outermost mapping of a file while it is read.
 type top struct {
@@ -54,11 +55,11 @@ func readProfileName(d *decoder, k *Key, v *node, t *top) {
 func (d *decoder) profile(root *node) *Profile {
 	first := &node{line: 1, column: 1, quoted: true}
 	if root == nil || root.null() {
-		d.fail(first, "the file is empty", "services: with a list of services", noServices)
+		d.fail(first, "the file is empty", "the key services (a list of services)", "the list may be empty: services: []")
 		return nil
 	}
 	if root.kind != mapping {
-		d.fail(root, "the file is "+root.kind.String(), "a mapping with services:", "")
+		d.fail(root, "the file is "+root.kind.String(), "a mapping with the key services", "")
 		return nil
 	}
 	t := top{}
@@ -66,10 +67,10 @@ func (d *decoder) profile(root *node) *Profile {
 	if t.name == nil {
 		t.name = first
 	}
-	if topKeys.lacks(there, "profile") {
+	if there&topKeys.bit("profile") == 0 {
 		if t.Name = nameOf(d.file); checkName(t.Name) != "" {
 			d.fail(first, fmt.Sprintf("the profile has no name, and the file's, %s, cannot be one", show(t.Name)),
-				"profile: with "+nameValues, "")
+				"the key profile ("+nameValues+")", "")
 		}
 	}
 	t.Pos = d.pos(t.name)
@@ -80,9 +81,8 @@ func (d *decoder) profile(root *node) *Profile {
 		base.there = defaultKeys.read(d, v, &base)
 	}
 	switch v := t.services; {
-	case topKeys.lacks(there, "services"):
-		d.fail(first, "the profile has no services", "services: with a list of services", noServices)
 	case v == nil:
+		topKeys.need(d, first, there, "services", "a list of services")
 	case v.kind != list:
 		d.fail(v, "services is "+v.kind.String(), "a list of services", `each begins with "- name:"`)
 	default:
@@ -108,13 +108,14 @@ func (d *decoder) services(v *node, base *draft, p *Profile) {
 	p.Services = make([]Service, 0, len(v.kids))
 	names := make([]*node, 0, len(v.kids))
 	hashed := len(v.kids) == 0
+	var s draft
 	for i := range v.kids {
 		n := &v.kids[i]
 		if n.kind != mapping {
 			d.fail(n, "a service is "+n.kind.String(), "a mapping with name, listen and backends", "")
 			continue
 		}
-		s := *base
+		s = *base
 		s.Pos = d.pos(n)
 		s.there = serviceKeys.read(d, n, &s)
 		s.finish(d, n, base)

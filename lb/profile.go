@@ -115,9 +115,10 @@ const (
 	// MaxSlots is the largest number of slots of a service and family: the
 	// sum of its weights divided by their greatest common divisor.
 	MaxSlots = 65535
-	// MaxLogPrefix is the length of the longest prefix of log lines: the
-	// kernel's NF_LOG_PREFIXLEN (include/net/netfilter/nf_log.h) without the NUL.
-	MaxLogPrefix = 127
+	// MaxLogPrefix is the length of the longest prefix of log lines, in bytes.
+	// The kernel takes 127; this many fit beside the rest of what a rule's
+	// comment says.
+	MaxLogPrefix = 64
 )
 
 // SNAT is what a backend sees as the source of a connection.

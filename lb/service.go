@@ -121,7 +121,11 @@ func readSNAT(d *decoder, k *Key, v *node, into *SNAT) bool {
 		a, p := parseAddr(text, k.name())
 		if p != nil {
 			p.want = k.Values
-			if near := nearest(text, snatWords[:SNATPool]); near != "" {
+			switch near := nearest(text, snatWords[:SNATPool]); near {
+			case "":
+			case text:
+				p.msg, p.hint = "snat "+text+" is no address, and cannot be in a list", ""
+			default:
 				p.msg, p.hint = "unknown snat "+show(text), "did you mean "+near+"?"
 			}
 			d.refuse(item, p)
@@ -151,10 +155,7 @@ func readPrefixes(d *decoder, k *Key, v *node, into *[]netip.Prefix) *node {
 			ok = false
 			continue
 		}
-		if !strings.Contains(text, "/") {
-			text += map[bool]string{false: "/32", true: "/128"}[strings.Contains(text, ":")]
-		}
-		prefix, p := parsePrefix(text, k.name())
+		prefix, p := parseClients(text, k.name())
 		if p != nil {
 			p.want = k.Values
 			d.refuse(item, p)

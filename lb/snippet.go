@@ -205,6 +205,15 @@ func width(line string, at int) int {
 			}
 		}
 		end = len(strings.TrimRight(s, " \t"))
+	case s[0] == '\t':
+		end = len(s) - len(strings.TrimLeft(s, "\t"))
+	case s[0] == '*' || s[0] == '&' || s[0] == '!':
+		if i := strings.IndexAny(s, " ,]}"); i > 0 {
+			end = i
+		}
+		if next := end + spaces(s[end:]); s[0] != '*' && next < len(s) && s[end] == ' ' {
+			return utf8.RuneCountInString(s[:next]) + width(line, at+next)
+		}
 	case s == "-" || strings.HasPrefix(s, "- "):
 		end = 1
 	default:

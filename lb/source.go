@@ -26,8 +26,8 @@ func readable(file string, data []byte) (string, *Error) {
 		return "", &Error{Pos: Pos{file, line, column}, Msg: msg, Want: want, Hint: hint}
 	}
 	if len(data) > MaxFile {
-		return refuse(1, 1, fmt.Sprintf("the file has %d MiB", len(data)>>20),
-			fmt.Sprintf("at most %d MiB", MaxFile>>20), "several profiles can be applied together")
+		return refuse(1, 1, fmt.Sprintf("the file has %d bytes", len(data)),
+			fmt.Sprintf("at most %d (%d MiB)", MaxFile, MaxFile>>20), "several profiles can be applied together")
 	}
 	text := string(data)
 	if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {

@@ -20,24 +20,25 @@ type complaint struct {
 
 const (
 	noTags    = "a tag (!) has no meaning in a profile"
-	indented  = "lines of one list or mapping begin in the same column"
 	quoteStar = "a value that begins with & or * needs quotes"
 )
 
 var complaints = []complaint{
-	{theirs: "mapping values are not allowed in this context", msg: `":" at a place where no value can begin`,
-		want: "one KEY: VALUE in a line", hint: indented},
+	{theirs: "mapping values are not allowed in this context", msg: "this key does not fit the line above it",
+		want: "KEY: VALUE in the column of the other keys"},
 	{theirs: "did not find expected key", msg: "this does not belong to the mapping above it",
 		want: "KEY: VALUE in the column of its other keys"},
 	{theirs: "did not find expected '-' indicator", msg: "this does not belong to the list above it",
 		want: `"- " in the column of its other items`},
+	{theirs: "did not find expected <document start>", msg: "this does not belong to the value above it", want: "the end of the file",
+		hint: "a profile is one mapping"},
 	{theirs: "block sequence entries are not allowed in this context", msg: `"- " at a place where no list can begin`,
 		want: "a list that begins in a line of its own"},
 	{theirs: "mapping keys are not allowed in this context", msg: `"?" at a place where no key can begin`, want: "KEY: VALUE"},
 	{theirs: "could not find expected ':'", msg: "a key without a value", want: "KEY: VALUE", context: true},
 	{theirs: "did not find expected ',' or ']'", msg: "the list has no end", want: "a comma or ]", context: true},
 	{theirs: "did not find expected ',' or '}'", msg: "the mapping has no end", want: "a comma or }", context: true},
-	{theirs: "did not find expected node content", msg: "a value is missing", want: "a value"},
+	{theirs: "did not find expected node content", msg: "a value is missing", want: "a value, or the bracket that closes"},
 	{theirs: "found unexpected end of stream", msg: "the quoted text has no end", want: "a closing quote", context: true},
 	{theirs: "found unexpected document indicator", msg: "the quoted text has no end", want: "a closing quote", context: true},
 	{theirs: "found a tab character", msg: "a tab is used to indent", want: "spaces"},
@@ -86,15 +87,21 @@ func syntaxError(file, text string, err error) *Error {
 	case le.Message == errDepth.Error():
 		out.Msg = "the file is " + le.Message
 	case strings.HasPrefix(le.Message, "unknown anchor"):
-		out.Msg = "nothing is marked with &" + strings.TrimPrefix(at[:offset(at, width(at, 0))], "*")
-		out.Want, out.Hint = "an alias of something above", quoteStar
+		out.Msg = "unknown alias " + show(at[:offset(at, width(at, 0))])
+		out.Want, out.Hint = "one that &name marks above", quoteStar
 	case strings.HasPrefix(le.Message, "found character that cannot start any token") && strings.HasPrefix(at, "\t"):
 		out.Msg, out.Want = "a tab is used to indent", "spaces"
 	case strings.HasPrefix(le.Message, "found character that cannot start any token"):
 		out.Msg, out.Want = "a value cannot begin with "+show(at[:offset(at, 1)]), "quotes around it"
 	}
-	if i := strings.IndexByte(line, '['); i >= 0 && strings.Contains(line[i:], "]:") && !strings.ContainsAny(line[:i], `"'`) {
-		out.Hint = `an IPv6 address with a port needs quotes: "[2001:db8::1]:80"`
+	switch i := strings.IndexByte(line, '['); {
+	case i >= 0 && strings.Contains(line[i:], "]:") && !strings.ContainsAny(line[:i], `"'`):
+		out.Msg, out.Want, out.Hint = "an address in brackets without quotes", `"[2001:db8::1]:80"`, "without quotes, [ begins a list"
+		out.Pos.Column = utf8.RuneCountInString(line[:i]) + 1
+	case strings.HasPrefix(le.Message, "mapping values") && strings.Contains(line[:len(line)-len(at)], ": "):
+		out.Msg, out.Want, out.Hint = "a second KEY: in one line", "one KEY: VALUE in a line", `a value with ": " in it needs quotes`
+	case strings.HasPrefix(le.Message, "mapping values"):
+		out.Pos.Column = 1 + spaces(line)
 	}
 	return out
 }

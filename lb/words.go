@@ -215,3 +215,22 @@ func (s SNAT) String() string {
 
 // Equal reports whether both make the same of a source address.
 func (s SNAT) Equal(t SNAT) bool { return s.Mode == t.Mode && slices.Equal(s.Pool, t.Pool) }
+
+// String is 100/second, or empty for no limit.
+func (r Rate) String() string { return rateText(r) }
+
+// UnmarshalText reads what String writes.
+func (r *Rate) UnmarshalText(b []byte) error {
+	events, per, _ := strings.Cut(string(b), "/")
+	n, err := strconv.ParseUint(events, 10, 64)
+	if err != nil {
+		return fmt.Errorf("rate %q: %w", b, err)
+	}
+	for _, u := range units {
+		if per == u.long {
+			*r = Rate{n, u.Duration}
+			return nil
+		}
+	}
+	return fmt.Errorf("rate %q: no unit", b)
+}

@@ -91,7 +91,7 @@ func (c *converter) convert(n *yaml.Node) (subtree, *Error) {
 		if ok && t.size == 0 {
 			return t, c.fail(n, "*"+visible(n.Value)+" is a part of what it stands for", "", "")
 		}
-		t.node.line, t.node.column, t.node.aliased = int32(n.Line), int32(n.Column), true
+		t.node.line, t.node.column, t.node.marked = int32(n.Line), int32(n.Column), true
 		return t, nil
 	}
 	if n.Style&yaml.TaggedStyle != 0 || n.Tag == "!" {
@@ -100,7 +100,7 @@ func (c *converter) convert(n *yaml.Node) (subtree, *Error) {
 	if n.Anchor != "" {
 		c.done[n] = subtree{}
 	}
-	t := subtree{size: 1, node: node{line: int32(n.Line), column: int32(n.Column)}}
+	t := subtree{size: 1, node: node{line: int32(n.Line), column: int32(n.Column), marked: n.Anchor != ""}}
 	switch n.Kind {
 	case yaml.ScalarNode:
 		t.node.text = n.Value

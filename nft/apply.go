@@ -28,6 +28,9 @@ type Options struct {
 	Table string
 	// Prune also removes the profiles that are not applied.
 	Prune bool
+	// Cut also ends the live TCP and SCTP connections of backends that were
+	// removed. UDP flows always end.
+	Cut bool
 	// DryRun lets the kernel check the batch and changes nothing.
 	DryRun bool
 	// Params are kernel parameters with the values that were found before they
@@ -50,6 +53,8 @@ type Result struct {
 	// Batches and Messages count what was sent; 0 where there was nothing to
 	// do. More than one batch means that the socket could not take it whole.
 	Batches, Messages int
+	// Ended counts the connections of removed backends that were ended.
+	Ended int
 	// Generation is the ruleset's, afterwards.
 	Generation uint32
 }
@@ -73,9 +78,20 @@ func (e *PartialError) Error() string {
 
 func (e *PartialError) Unwrap() error { return e.Err }
 
+// FlowsError says that all was committed, but flows of removed backends could
+// not be ended. The next apply tries again.
+type FlowsError struct{ Err error }
+
+func (e *FlowsError) Error() string {
+	return fmt.Sprintf("flows of removed backends were not ended: %v", e.Err)
+}
+
+func (e *FlowsError) Unwrap() error { return e.Err }
+
 // Apply makes the kernel hold the profiles. Other profiles stay, unless
 // o.Prune. The profiles must be free of conflicts among themselves. Errors:
-// those of Load, *ConflictError, *PartialError, wire.ErrUnknown; after any
+// those of Load, *ConflictError, *PartialError, *FlowsError (all of it is done but
+// the flows), wire.ErrUnknown; after any
 // other nothing was changed.
 func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	var result *Result
@@ -111,35 +127,86 @@ func apply(c *wire.Conn, have *State, profiles []*lb.Profile, o Options) (*Resul
 	if err != nil {
 		return nil, err
 	}
-	if len(p.ops) == 0 {
-		return result, nil
+	return result, have.commit(c, p, o, result)
+}
+
+// commit sends a plan, and ends the flows of backends that it leaves behind.
+func (s *State) commit(c *wire.Conn, p *plan, o Options, result *Result) error {
+	if len(p.ops) > 0 {
+		if err := send(c, p, s.Generation, o.DryRun, result); err != nil {
+			return err
+		}
 	}
-	return result, send(c, p, have.Generation, o.DryRun, result)
+	if o.DryRun || !s.anyGone(p.alive) {
+		return nil
+	}
+	var err error
+	if result.Ended, err = endFlows(c, p.alive, o.Cut); err != nil {
+		return &FlowsError{err}
+	}
+	return nil
+}
+
+// anyGone reports whether the kernel holds a backend that is not alive, one
+// that an earlier plan retired included.
+func (s *State) anyGone(alive map[uint32]bool) bool {
+	for _, f := range families {
+		for _, name := range []string{f.endpoints, f.addresses} {
+			for key := range s.elements(name) {
+				if !alive[markOf(key)&indexMask] {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // planFor plans an apply.
 func planFor(have *State, profiles []*lb.Profile, o Options) (*plan, *Result, error) {
+	inScope := o.scope(profiles)
+	scope, others := have.split(inScope)
+	if errs := lb.Conflicts(slices.Concat(others, profiles)); len(errs) > 0 {
+		return nil, nil, &ConflictError{errs}
+	}
+	p := have.planTo(profiles, others, inScope, o)
+	result := &Result{Changes: lb.Compare(scope, profiles), Generation: have.Generation}
+	result.Repaired = len(result.Changes) == 0 && len(p.ops) > 0 && have.objects.exists
+	return p, result, nil
+}
+
+// scope tells the profiles that an apply is about.
+func (o Options) scope(profiles []*lb.Profile) func(profile string) bool {
 	applied := map[string]bool{}
 	for _, p := range profiles {
 		applied[p.Name] = true
 	}
-	var scope, others []*lb.Profile
-	for _, p := range have.Profiles {
-		if o.Prune || applied[p.Name] {
+	return func(profile string) bool { return o.Prune || applied[profile] }
+}
+
+// split parts the profiles that a plan is about from the others.
+func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Profile) {
+	for _, p := range s.Profiles {
+		if inScope(p.Name) {
 			scope = append(scope, p)
 		} else {
 			others = append(others, p)
 		}
 	}
-	if errs := lb.Conflicts(slices.Concat(others, profiles)); len(errs) > 0 {
-		return nil, nil, &ConflictError{errs}
-	}
-	want := compile(o.Table, profiles, have.numbers())
-	want.params(have, o.Params)
-	p := diff(have, want, func(profile string) bool { return o.Prune || applied[profile] })
-	result := &Result{Changes: lb.Compare(scope, profiles), Generation: have.Generation}
-	result.Repaired = len(result.Changes) == 0 && len(p.ops) > 0 && have.objects.exists
-	return p, result, nil
+	return scope, others
+}
+
+// planTo plans to hold these profiles in place of those in scope, beside the
+// others.
+func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options) *plan {
+	n := s.numbers()
+	want := compile(o.Table, profiles, others, n, func(object string) bool {
+		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params) > 0
+	})
+	want.params(s, o.Params)
+	p := diff(s, want, inScope)
+	p.alive = n.alive(slices.Concat(others, profiles))
+	return p
 }
 
 // params adds the kernel parameters that the table does not know.
@@ -181,24 +248,17 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		if have, err = loadForFlush(c, o.Table, len(names) == 0); err != nil {
 			return err
 		}
-		p := &plan{table: o.Table}
-		all := true
-		for _, profile := range have.Profiles {
-			all = all && (len(names) == 0 || slices.Contains(names, profile.Name))
-		}
 		result = &Result{Generation: have.Generation}
-		switch {
-		case !have.objects.exists:
-			return nil
-		case all:
-			p.add(op{verb: remove, table: true})
-		default:
-			p = diff(have, layout(o.Table), func(profile string) bool { return slices.Contains(names, profile) })
-		}
-		if len(p.ops) == 0 {
+		if !have.objects.exists {
 			return nil
 		}
-		return send(c, p, have.Generation, o.DryRun, result)
+		inScope := func(profile string) bool { return len(names) == 0 || slices.Contains(names, profile) }
+		_, others := have.split(inScope)
+		p := &plan{table: o.Table, ops: []op{{verb: remove, table: true}}}
+		if len(others) > 0 {
+			p = have.planTo(nil, others, inScope, o)
+		}
+		return have.commit(c, p, o, result)
 	})
 	return have, result, err
 }

@@ -5,6 +5,7 @@ package nft
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"nlb/lb"
@@ -14,11 +15,16 @@ import (
 // profiles give the same bytes. It does not check that the profiles are free
 // of conflicts; lb.Conflicts does.
 func Compile(table string, profiles []*lb.Profile) *Ruleset {
-	return compile(table, profiles, newNumbers())
+	return compile(table, profiles, nil, newNumbers(), func(string) bool { return false })
 }
 
-func compile(table string, profiles []*lb.Profile, n *numbers) *Ruleset {
-	c := &compiler{Ruleset: layout(table), numbers: n, byName: map[string]*mapping{}, pools: map[string]bool{}}
+// compile also regards the profiles of others, which are there already, and
+// keeps the objects of the layout that are there.
+func compile(table string, profiles, others []*lb.Profile, n *numbers, there func(object string) bool) *Ruleset {
+	c := &compiler{
+		Ruleset: layout(table), numbers: n,
+		byName: map[string]*mapping{}, pools: map[string]bool{}, needed: map[string]bool{},
+	}
 	for _, m := range c.maps {
 		c.byName[m.name] = m
 	}
@@ -27,6 +33,10 @@ func compile(table string, profiles []*lb.Profile, n *numbers) *Ruleset {
 			c.service(p, &p.Services[i])
 		}
 	}
+	for name, elements := range exemptions(slices.Concat(others, profiles)) {
+		c.byName[name].elements = elements
+	}
+	c.trim(func(object string) bool { return c.needed[object] || there(object) })
 	return c.Ruleset
 }
 
@@ -35,6 +45,7 @@ type compiler struct {
 	*numbers
 	byName map[string]*mapping
 	pools  map[string]bool // chains of SNAT addresses that are there
+	needed map[string]bool // objects of the layout that rules refer to
 }
 
 func (c *compiler) add(name string, e element) {
@@ -44,33 +55,81 @@ func (c *compiler) add(name string, e element) {
 
 func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	own := &chain{name: chainOf(p.Name, s.Name)}
-	for _, f := range s.Families() {
-		own.rules = append(own.rules, c.pool(own.name, s, familyOf(f)))
-	}
 	c.chains = append(c.chains, own)
+	if s.Role == lb.RoleServer {
+		own.rules = append(own.rules, rule{statements: []statement{onlyOwn()}, comment: "role server"})
+	}
+	own.rules = append(own.rules, c.guard(own.name, s)...)
+	shared := sharedLog(s)
+	if shared != nil {
+		own.rules = append(own.rules, logRule(shared))
+	}
+	for _, f := range s.Families() {
+		f := familyOf(f)
+		draw := c.pool(own.name, s, f, shared)
+		if s.Affinity == nil || draw.refuses {
+			own.rules = append(own.rules, draw.rule)
+			continue
+		}
+		own.rules = append(own.rules, c.affinity(own.name, s, f).wrap(draw.rule)...)
+	}
+	for _, r := range own.rules {
+		c.refers(r)
+	}
 	for _, l := range s.Listen {
-		f := familyOf(lb.FamilyOf(l.Prefix.Addr()))
-		for _, proto := range s.Protocols {
-			for _, r := range l.Ports {
-				c.listen(own.name, f, l.Prefix, proto, r)
+		for _, r := range l.Ports {
+			t := tierOf(s, l.Prefix, r)
+			for _, proto := range s.Protocols {
+				e := t.destination(s.Interface, l.Prefix, proto, r)
+				e.data = own.name
+				c.add(t.mapName(familyOfPrefix(l.Prefix)), e)
 			}
 		}
 	}
 }
 
-func (c *compiler) listen(chain string, f *family, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {
-	e := element{key: addrBytes(p.Addr()) + protoBytes(proto) + portBytes(r.First), data: chain}
-	if p.IsSingleIP() && r.First == r.Last {
-		c.add(f.services, e)
-		return
+func familyOfPrefix(p netip.Prefix) *family {
+	if !p.IsValid() {
+		return families[0] // the maps of own addresses are for both
 	}
-	e.end = lastOf(p) + protoBytes(proto) + portBytes(r.Last)
-	c.add(f.ranges, e)
+	return familyOf(lb.FamilyOf(p.Addr()))
+}
+
+// refers notes the chains that a rule goes to.
+func (c *compiler) refers(r rule) {
+	for _, s := range r.statements {
+		switch s.text {
+		case "goto " + refuseChain:
+			c.needed[refuseChain] = true
+		case "goto " + turnAwayChain:
+			c.needed[refuseChain], c.needed[turnAwayChain] = true, true
+		}
+	}
+}
+
+// sharedLog is the log of all backends of a service, nil where they differ.
+func sharedLog(s *lb.Service) *lb.Log {
+	if len(s.Backends) == 0 {
+		return s.Log
+	}
+	first := s.Backends[0].Log
+	for _, b := range s.Backends {
+		if b.Log.String() != first.String() {
+			return nil
+		}
+	}
+	return first
+}
+
+// drawRule picks a backend, or refuses where there is none.
+type drawRule struct {
+	rule
+	refuses bool
 }
 
 // pool writes the backends of a service and family, and returns the rule that
-// draws one of them.
-func (c *compiler) pool(chain string, s *lb.Service, f *family) rule {
+// draws one of them. shared is the log that the service writes for all.
+func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) drawRule {
 	backends := s.Of(f.Family)
 	weights := make([]int, len(backends))
 	var parked []int
@@ -88,9 +147,12 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family) rule {
 		marks[i] = modeMark(b.SNAT.Mode) | c.backend(chain, b.Address)
 	}
 	counts := make([]int, len(backends))
-	for slot, i := range append(order, parked...) {
+	for slot, i := range order {
 		c.add(slotsMap, element{key: markBytes(block.base + uint32(slot)), data: markBytes(marks[i])})
 		counts[i]++
+	}
+	for j, i := range parked {
+		c.add(slotsMap, element{key: markBytes(block.base + uint32(len(order)+j)), data: markBytes(marks[i])})
 	}
 	for i, b := range backends {
 		e := element{key: markBytes(marks[i]), data: addrBytes(b.Address.Addr), comment: backendComment(b, counts[i])}
@@ -101,29 +163,55 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family) rule {
 			c.add(f.endpoints, e)
 		}
 		if b.SNAT.Mode == lb.SNATPool {
-			c.add(poolsMap, element{key: markBytes(marks[i]), data: c.sourcePool(f, b.SNAT.Of(f.Family))})
+			c.add(poolsMap, element{key: e.key, data: c.sourcePool(f, b.SNAT.Of(f.Family))})
 		}
+		if s.Affinity != nil && b.Weight > 0 {
+			c.add(stickySet, element{key: e.key})
+		}
+		c.backendChain(chain, marks[i], b, shared)
 	}
 	return c.draw(s, f, block)
 }
 
-// draw is the rule that picks a slot.
-func (c *compiler) draw(s *lb.Service, f *family, b block) rule {
-	r := rule{statements: []statement{f.match()}, comment: poolInfo{family: f.Family, service: s, block: b}.String()}
+// backendChain writes the statements that a backend has of its own.
+func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, shared *lb.Log) {
+	own := &chain{name: backendChainOf(service, mark)}
+	if b.MaxConnections > 0 {
+		own.rules = append(own.rules, connectionLimit(b.MaxConnections))
+		c.add(refusedSet, element{key: markBytes(mark)})
+	}
+	if b.Log != nil && shared == nil {
+		own.rules = append(own.rules, logRule(b.Log))
+	}
+	if len(own.rules) == 0 {
+		return
+	}
+	for _, r := range own.rules {
+		c.refers(r)
+	}
+	c.chains = append(c.chains, own)
+	c.add(backendsMap, element{key: markBytes(mark), data: own.name})
+}
+
+// draw is the rule that picks a slot. With affinity the slot is not the end.
+func (c *compiler) draw(s *lb.Service, f *family, b block) drawRule {
+	r := rule{statements: []statement{f.match}, comment: poolInfo{family: f.Family, service: s, block: b}.String()}
 	switch {
 	case b.slots == 0 && s.OnEmpty == lb.Drop:
 		r.statements = append(r.statements, dropIt())
-		return r
+		return drawRule{r, true}
 	case b.slots == 0:
 		r.statements = append(r.statements, goTo(refuseChain))
-		return r
+		return drawRule{r, true}
 	case s.Scheduler == lb.Hash:
 		r.statements = append(r.statements, f.drawHash(s.HashBy, s.HashSeed, b.slots, b.base))
 	default:
 		r.statements = append(r.statements, drawNumgen(s.Scheduler == lb.Random, b.slots, b.base))
 	}
-	r.statements = append(r.statements, f.gotoPick)
-	return r
+	if s.Affinity == nil {
+		r.statements = append(r.statements, f.gotoPick)
+	}
+	return drawRule{r, false}
 }
 
 // sourcePool returns the chain that translates sources to these addresses.

@@ -35,6 +35,9 @@ var (
 	mark = datatype{name: "mark", id: 19, size: 4, host: true, text: func(b string) string {
 		return fmt.Sprintf("0x%08x", markOf(b))
 	}}
+	ifname = datatype{name: "ifname", id: 41, size: 16, host: true, text: func(b string) string {
+		return fmt.Sprintf("%q", strings.TrimRight(b, "\x00"))
+	}}
 	// integer is what numgen gives.
 	integer = datatype{name: "integer", id: 4, size: 4, host: true, text: mark.text}
 	// verdict is a value that is the name of a chain to go to.
@@ -94,6 +97,9 @@ func (d datatype) rangeText(first, last string) string {
 		return d.text(first[:d.size])
 	}
 	last = last[:d.size]
+	if d.id == ifname.id {
+		return fmt.Sprintf("%q", ifnameOf(first, last))
+	}
 	if p, ok := prefixOf(first[:d.size], last); ok && d.id != inetService.id {
 		return p.String()
 	}
@@ -139,6 +145,26 @@ func addrBytes(a netip.Addr) string {
 	}
 	b := a.As16()
 	return string(b[:])
+}
+
+// ifnameBytes are the first and the last name of an interface, or of those
+// with a prefix: eth*.
+func ifnameBytes(name string) (first, last string) {
+	fill := "\x00"
+	if stem, ok := strings.CutSuffix(name, "*"); ok {
+		name, fill = stem, "\xff"
+	}
+	rest := ifname.size - len(name)
+	return name + strings.Repeat("\x00", rest), name + strings.Repeat(fill, rest)
+}
+
+// ifnameOf reads what ifnameBytes writes.
+func ifnameOf(first, last string) string {
+	name := strings.TrimRight(first, "\x00")
+	if first != last {
+		name += "*"
+	}
+	return name
 }
 
 func protoBytes(p lb.Protocol) string { return string([]byte{byte(p), 0, 0, 0}) }

@@ -47,7 +47,8 @@ type op struct {
 type plan struct {
 	table  string
 	ops    []op
-	sweeps []op // what earlier plans retired
+	sweeps []op            // what earlier plans retired
+	alive  map[uint32]bool // the numbers of the backends that it leads to
 }
 
 func (p *plan) add(o op) { p.ops = append(p.ops, o) }
@@ -103,12 +104,18 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 	}
 	// The maps are in the packet's order. They are written against it: what is
 	// met first comes last, for the case that it takes several batches.
-	last := map[string]bool{}
-	for _, f := range families {
-		last[f.services], last[f.ranges] = true, true
+	ours := func(name string) bool {
+		profile, _, ok := ownerOf(name)
+		return ok && inScope(profile)
 	}
 	for _, m := range slices.Backward(want.maps) {
-		if !last[m.name] {
+		switch {
+		case m.tier:
+		case m.name == stickySet:
+			p.immediate(have, m, func(e element) bool { return inScope(have.owned[m.name][e.id()]) })
+		case m.name == backendsMap:
+			p.immediate(have, m, func(e element) bool { return ours(e.data) })
+		default:
 			p.numbered(have, m)
 		}
 	}
@@ -119,15 +126,24 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 			p.rules(c, nil)
 		}
 	}
-	ours := func(chain string) bool {
-		profile, _, ok := serviceOf(chain)
-		return ok && inScope(profile)
-	}
 	for _, m := range want.maps {
-		if last[m.name] {
-			p.destinations(have, m, ours)
+		switch {
+		case m.tier && strings.HasPrefix(m.name, exemptTier().name):
+			p.immediate(have, m, func(element) bool { return true })
+		case m.tier:
+			p.immediate(have, m, func(e element) bool { return ours(e.data) })
 		}
 	}
+	p.removals(have, want, chains, ours)
+	// What retired costs nothing, so it is no reason to send anything.
+	if len(p.ops) > 0 {
+		p.ops = append(p.ops, p.sweeps...)
+	}
+	return p
+}
+
+// removals deletes the chains and maps that nothing is left of.
+func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours func(name string) bool) {
 	for _, name := range slices.Sorted(maps.Keys(have.objects.chains)) {
 		drop := op{verb: remove, chain: &chain{name: name}}
 		switch {
@@ -138,17 +154,26 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 			p.sweeps = append(p.sweeps, drop)
 		}
 	}
-	// What retired costs nothing, so it is no reason to send anything.
-	if len(p.ops) > 0 {
-		p.ops = append(p.ops, p.sweeps...)
+	wanted := map[string]bool{}
+	for _, m := range want.maps {
+		wanted[m.name] = true
 	}
-	return p
+	for _, name := range slices.Sorted(maps.Keys(have.objects.maps)) {
+		drop := op{verb: remove, mapping: &mapping{name: name}}
+		switch {
+		case wanted[name]:
+		case ours(name):
+			p.add(drop)
+		case strings.HasPrefix(name, listPrefix) && !have.lists[name]:
+			p.sweeps = append(p.sweeps, drop)
+		}
+	}
 }
 
 // poolInUse reports whether a backend that stays leads to a pool's chain.
 func (s *State) poolInUse(chain string) bool {
 	for id, e := range s.elements(poolsMap) {
-		if e.data == chain && s.owned[poolsMap][id] {
+		if _, used := s.owned[poolsMap][id]; used && e.data == chain {
 			return true
 		}
 	}
@@ -183,6 +208,9 @@ func (p *plan) rules(c *chain, have []haveRule) {
 
 // numbered brings a map up to date whose elements retire.
 func (p *plan) numbered(have *State, m *mapping) {
+	if m.dynamic || m.prefixes && have.objects.maps[m.name] != nil {
+		return // filled by packets; never changed
+	}
 	var c change
 	wanted := make(map[string]bool, len(m.elements))
 	elements, owned := have.elements(m.name), have.owned[m.name]
@@ -190,7 +218,8 @@ func (p *plan) numbered(have *State, m *mapping) {
 		id := e.id()
 		wanted[id] = true
 		h, ok := elements[id]
-		same := ok && h.data == e.data && (owned[id] || h.packets == 0)
+		_, used := owned[id]
+		same := ok && h.data == e.data && (used || h.packets == 0)
 		switch {
 		case !ok:
 			c.fresh = append(c.fresh, e)
@@ -205,7 +234,7 @@ func (p *plan) numbered(have *State, m *mapping) {
 	p.change(m, c)
 	var retired []element
 	for id, h := range elements {
-		if !owned[id] && !wanted[id] {
+		if _, used := owned[id]; !used && !wanted[id] {
 			retired = append(retired, h)
 		}
 	}
@@ -214,8 +243,9 @@ func (p *plan) numbered(have *State, m *mapping) {
 	}
 }
 
-// destinations brings a map up to date that leads to services.
-func (p *plan) destinations(have *State, m *mapping, inScope func(chain string) bool) {
+// immediate brings a map up to date whose elements go at once: without them a
+// packet finds its way as if it had come later.
+func (p *plan) immediate(have *State, m *mapping, inScope func(element) bool) {
 	var c change
 	wanted := make(map[string]bool, len(m.elements))
 	elements := have.elements(m.name)
@@ -229,7 +259,7 @@ func (p *plan) destinations(have *State, m *mapping, inScope func(chain string) 
 		}
 	}
 	for id, h := range elements {
-		if !wanted[id] && inScope(h.data) {
+		if !wanted[id] && inScope(h) {
 			c.gone = append(c.gone, h)
 		}
 	}
@@ -281,6 +311,8 @@ func (p *plan) encode(b *wire.Batch, list int) {
 			m.deleteTable()
 		case o.table:
 			m.newTable()
+		case o.mapping != nil && o.elements == nil && o.verb == remove:
+			m.deleteMap(o.mapping.name)
 		case o.mapping != nil && o.elements == nil:
 			m.newMap(o.mapping)
 		case o.mapping != nil && o.verb == remove:

@@ -6,6 +6,7 @@ package nft
 import (
 	"encoding/binary"
 	"hash/fnv"
+	"net/netip"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -26,6 +27,7 @@ const (
 
 	// What nft keeps in user data (libnftnl, udata.h): type, length, value.
 	udataComment       = 0 // of tables, rules and elements
+	udataElemFlags     = 1 // 1: the range has no end
 	udataKeyOrder      = 0
 	udataDataOrder     = 1
 	udataSetComment    = 7
@@ -78,6 +80,11 @@ func (m *messages) newMap(s *mapping) {
 		m.Uint32(unix.NFTA_SET_DATA_LEN, uint32(s.data.size()))
 	}
 	m.Uint32(unix.NFTA_SET_ID, m.ids)
+	if s.dynamic {
+		desc := m.Nest(unix.NFTA_SET_DESC)
+		m.Uint32(unix.NFTA_SET_DESC_SIZE, maxClients)
+		m.Unnest(desc)
+	}
 	if s.interval {
 		desc := m.Nest(unix.NFTA_SET_DESC)
 		concat := m.Nest(setDescConcat)
@@ -105,6 +112,15 @@ func (s *mapping) flags() uint32 {
 	}
 	if s.interval {
 		flags |= unix.NFT_SET_INTERVAL | setConcat
+	}
+	if s.prefixes {
+		flags |= unix.NFT_SET_INTERVAL
+	}
+	if s.dynamic {
+		flags |= unix.NFT_SET_EVAL
+	}
+	if s.timeout {
+		flags |= unix.NFT_SET_TIMEOUT
 	}
 	return flags
 }
@@ -163,6 +179,10 @@ func (m *messages) elements(typ uint16, s *mapping, elements []element) {
 }
 
 func (m *messages) element(typ uint16, s *mapping, e *element) {
+	if s.prefixes {
+		m.prefix(e)
+		return
+	}
 	at := m.Nest(unix.NFTA_LIST_ELEM)
 	m.value(unix.NFTA_SET_ELEM_KEY, e.key)
 	if e.end != "" {
@@ -174,8 +194,10 @@ func (m *messages) element(typ uint16, s *mapping, e *element) {
 		case s.verdicts():
 			data := m.Nest(unix.NFTA_SET_ELEM_DATA)
 			v := m.Nest(unix.NFTA_DATA_VERDICT)
-			m.Uint32(unix.NFTA_VERDICT_CODE, uint32(0xffffffff&int64(unix.NFT_GOTO)))
-			m.Text(unix.NFTA_VERDICT_CHAIN, e.data)
+			m.Uint32(unix.NFTA_VERDICT_CODE, uint32(e.verdict().code))
+			if e.data != "" {
+				m.Text(unix.NFTA_VERDICT_CHAIN, e.data)
+			}
 			m.Unnest(v)
 			m.Unnest(data)
 		default:
@@ -195,6 +217,28 @@ func (m *messages) element(typ uint16, s *mapping, e *element) {
 		}
 	}
 	m.Unnest(at)
+}
+
+// prefix writes a range of single addresses: where it begins, and where the
+// next begins that is not in it. The last range has no such end.
+//
+//	LIST_ELEM: KEY [VALUE], [USERDATA]
+//	LIST_ELEM: KEY [VALUE], FLAGS
+func (m *messages) prefix(e *element) {
+	a, _ := netip.AddrFromSlice([]byte(e.end))
+	next := a.Next()
+	at := m.Nest(unix.NFTA_LIST_ELEM)
+	m.value(unix.NFTA_SET_ELEM_KEY, e.key)
+	if !next.IsValid() {
+		m.Data(unix.NFTA_SET_ELEM_USERDATA, udata(udataElemFlags, "\x01\x00\x00\x00"))
+	}
+	m.Unnest(at)
+	if next.IsValid() {
+		at = m.Nest(unix.NFTA_LIST_ELEM)
+		m.value(unix.NFTA_SET_ELEM_KEY, addrBytes(next))
+		m.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		m.Unnest(at)
+	}
 }
 
 func (m *messages) value(typ uint16, b string) {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,9 +25,10 @@ import (
 // Names of maps and chains. Chains of services have a '/' in their names,
 // others have not.
 const (
-	slotsMap  = "slots"
-	poolsMap  = "pools"
-	paramsSet = "sysctl"
+	slotsMap    = "slots"
+	backendsMap = "backends" // backends with statements of their own
+	poolsMap    = "pools"
+	paramsSet   = "sysctl"
 
 	preroutingChain  = "prerouting"
 	outputChain      = "output"
@@ -73,7 +75,7 @@ func modeOf(mark uint32) (lb.SNATMode, bool) {
 // chainOf names the chain of a service.
 func chainOf(profile, service string) string {
 	name := profile + "/" + service
-	if c := name[0]; c == '-' || '0' <= c && c <= '9' {
+	if c := name[0]; c == '.' || c == '-' || '0' <= c && c <= '9' {
 		return "./" + name // nft's names begin with a letter, '_' or '.'
 	}
 	return name
@@ -91,6 +93,24 @@ func serviceOf(chain string) (profile, service string, ok bool) {
 	return parts[0], parts[1], true
 }
 
+// backendChainOf names the chain of a backend with statements of its own.
+func backendChainOf(chain string, mark uint32) string { return fmt.Sprintf("%s/%08x", chain, mark) }
+
+// isBackendChain tells the chains of backends from those of services.
+func isBackendChain(name string) bool {
+	_, _, ok := serviceOf(name)
+	return !ok && strings.Contains(name, "/")
+}
+
+// ownerOf returns the chain of the service that a chain or map belongs to.
+func ownerOf(name string) (profile, chain string, ok bool) {
+	if _, _, ok := serviceOf(name); !ok {
+		name = name[:max(0, strings.LastIndexByte(name, '/'))]
+	}
+	profile, _, ok = serviceOf(name)
+	return profile, name, ok
+}
+
 // poolOf names the chain of a list of SNAT addresses, by its content: services
 // with the same list share it.
 func poolOf(addrs []netip.Addr) string {
@@ -101,16 +121,17 @@ func poolOf(addrs []netip.Addr) string {
 	return fmt.Sprintf("%s%016x", poolPrefix, h.Sum64())
 }
 
-// layout returns the maps, empty, and the chains that are always there.
+// layout returns all maps, empty, and all chains that are not a service's or a
+// pool's. Of these a ruleset has what it needs.
 func layout(table string) *Ruleset {
 	r := &Ruleset{Table: table}
-	for _, f := range families {
-		destination := typ{f.addr, inetProto, inetService}
-		r.maps = append(r.maps,
-			&mapping{name: f.services, key: destination, data: typ{verdict}},
-			&mapping{name: f.ranges, key: destination, data: typ{verdict}, interval: true})
+	for _, t := range tiers {
+		r.maps = append(r.maps, t.maps()...)
 	}
-	r.maps = append(r.maps, &mapping{name: slotsMap, key: typ{mark}, data: typ{mark}})
+	r.maps = append(r.maps,
+		&mapping{name: slotsMap, key: typ{mark}, data: typ{mark}},
+		&mapping{name: stickySet, key: typ{mark}},
+		&mapping{name: backendsMap, key: typ{mark}, data: typ{verdict}})
 	for _, f := range families {
 		r.maps = append(r.maps,
 			&mapping{name: f.endpoints, key: typ{mark}, data: typ{f.addr, inetService}, counter: true},
@@ -123,46 +144,94 @@ func layout(table string) *Ruleset {
 			typeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.word), udata: f.sourcesUdata(),
 		})
 	}
+	r.maps = append(r.maps, guardMaps()...)
 	r.maps = append(r.maps, &mapping{name: paramsSet, key: typ{mark}, comment: "kernel parameters, as nlb found them"})
 	r.chains = append(r.chains, baseChains()...)
 	for _, f := range families {
-		r.chains = append(r.chains, f.pickChain())
+		r.chains = append(r.chains, f.pickChain(), f.deliverChain())
 	}
-	r.chains = append(r.chains, &chain{name: refuseChain, rules: []rule{
-		{statements: []statement{isTCP(), rejectTCP()}},
-		{statements: []statement{rejectPort()}},
-	}})
+	r.chains = append(r.chains, turnAway(), refuse())
 	return r
 }
 
 func baseChains() []*chain {
-	var lookups, vips []rule
+	var in, out, vips []rule
+	for _, t := range tiers {
+		if t.in {
+			in = append(in, t.lookups()...)
+		}
+		if t.out {
+			out = append(out, t.lookups()...)
+		}
+	}
 	for _, f := range families {
-		lookups = append(lookups,
-			rule{statements: []statement{f.lookupService(f.services)}},
-			rule{statements: []statement{f.lookupService(f.ranges)}})
 		vips = append(vips, rule{statements: []statement{isTranslated(), hasMode(lb.SNATVIP), f.snatVIP()}})
 	}
 	// Connections that somebody else marked may look like ours, unless their
-	// destination was translated too; those that nlb dropped never get here.
+	// destination was translated too.
 	snat := []rule{
 		{statements: []statement{isTranslated(), hasMode(lb.Masquerade), masquerade()}},
-		{statements: []statement{isTranslated(), hasMode(lb.SNATPool), lookupPool()}},
+		{statements: []statement{isTranslated(), hasMode(lb.SNATPool), lookupPool()}, needs: poolsMap},
 	}
 	return []*chain{
-		{name: preroutingChain, hook: &hook{"prerouting", unix.NF_INET_PRE_ROUTING, -100, "dstnat"}, rules: lookups},
-		{name: outputChain, hook: &hook{"output", unix.NF_INET_LOCAL_OUT, -100, "-100"}, rules: lookups},
+		{name: preroutingChain, hook: &hook{"prerouting", unix.NF_INET_PRE_ROUTING, -100, "dstnat"}, rules: in},
+		{name: outputChain, hook: &hook{"output", unix.NF_INET_LOCAL_OUT, -100, "-100"}, rules: out},
 		{name: postroutingChain, hook: &hook{"postrouting", unix.NF_INET_POST_ROUTING, 100, "srcnat"}, rules: append(snat, vips...)},
 	}
 }
 
-// pickChain turns a slot into a translated destination.
+// pickChain turns a slot into a backend.
 func (f *family) pickChain() *chain {
-	rules := []rule{{statements: []statement{slotToBackend()}}}
+	return &chain{name: f.pick, rules: []rule{
+		{statements: []statement{slotToBackend()}},
+		{statements: []statement{goTo(f.deliver)}},
+	}}
+}
+
+// deliverChain turns a backend into a translated destination.
+func (f *family) deliverChain() *chain {
+	rules := []rule{{statements: []statement{callBackend()}, needs: backendsMap}}
 	for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
-		rules = append(rules, rule{statements: []statement{f.dnat(p)}})
+		rules = append(rules, rule{statements: []statement{f.dnat(p)}, needs: f.endpoints})
 	}
-	return &chain{name: f.pick, rules: append(rules,
-		rule{statements: []statement{f.dnatAddress()}},
+	return &chain{name: f.deliver, rules: append(rules,
+		rule{statements: []statement{f.dnatAddress()}, needs: f.addresses},
 		rule{statements: []statement{dropIt()}})}
+}
+
+func refuse() *chain {
+	return &chain{name: refuseChain, rules: []rule{
+		{statements: []statement{isTCP(), rejectTCP()}},
+		{statements: []statement{rejectPort()}},
+	}}
+}
+
+// trim takes away what is not needed: maps without elements, rules that look
+// into them, chains that nothing leads to. What the kernel has already stays,
+// since other profiles may need it.
+func (r *Ruleset) trim(needed func(object string) bool) {
+	keep := map[string]bool{}
+	fixed := map[string]bool{}
+	for _, m := range layout(r.Table).maps {
+		fixed[m.name] = true
+	}
+	r.maps = slices.DeleteFunc(r.maps, func(m *mapping) bool {
+		keep[m.name] = len(m.elements) > 0 || !fixed[m.name] || needed(m.name)
+		return !keep[m.name]
+	})
+	uses := map[string]bool{}
+	for _, f := range families {
+		picks := keep[f.endpoints] || keep[f.addresses]
+		uses[f.pick], uses[f.deliver] = picks, picks
+	}
+	r.chains = slices.DeleteFunc(r.chains, func(c *chain) bool {
+		c.rules = slices.DeleteFunc(c.rules, func(r rule) bool { return r.needs != "" && !keep[r.needs] })
+		switch c.name {
+		case refuseChain, turnAwayChain:
+			return !needed(c.name)
+		case families[0].pick, families[0].deliver, families[1].pick, families[1].deliver:
+			return !uses[c.name] && !needed(c.name)
+		}
+		return false
+	})
 }

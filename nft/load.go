@@ -35,7 +35,10 @@ type State struct {
 	backends map[backendKey]haveBackend
 	blocks   map[poolKey]block
 	sources  map[string]block
-	owned    map[string]map[string]bool // map -> ids of elements in use
+	guards   map[string]uint32 // a guarded service's mark, by its chain
+	lists    map[string]bool   // sets of prefixes that services look into
+	// owned has the elements in use: map -> id -> the profile.
+	owned map[string]map[string]string
 }
 
 type haveBackend struct {
@@ -81,13 +84,13 @@ func newState(table string, o *objects) *State {
 	s := &State{
 		Table: table, objects: o,
 		backends: map[backendKey]haveBackend{}, blocks: map[poolKey]block{}, sources: map[string]block{},
-		owned: map[string]map[string]bool{},
+		guards: map[string]uint32{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
 	for _, m := range layout(table).maps {
-		s.owned[m.name] = map[string]bool{}
+		s.owned[m.name] = map[string]string{}
 	}
 	for id := range s.elements(paramsSet) {
-		s.owned[paramsSet][id] = true
+		s.own("", paramsSet, id)
 	}
 	s.readPools()
 	listens := s.readListens()
@@ -118,11 +121,12 @@ func (s *State) elements(name string) map[string]element {
 	return nil
 }
 
-// own marks an element as used by something, and returns it.
-func (s *State) own(name, key string) (element, bool) {
+// own marks an element as used by a chain's profile, and returns it.
+func (s *State) own(chain, name, key string) (element, bool) {
 	e, ok := s.elements(name)[key]
 	if ok {
-		s.owned[name][key] = true
+		profile, _, _ := ownerOf(chain)
+		s.owned[name][key] = profile
 	}
 	return e, ok
 }
@@ -147,11 +151,11 @@ func (s *State) readPools() {
 }
 
 // poolAddrs are the addresses of a pool's chain.
-func (s *State) poolAddrs(f *family, chain string) []netip.Addr {
+func (s *State) poolAddrs(service string, f *family, chain string) []netip.Addr {
 	b := s.sources[chain]
 	var out []netip.Addr
 	for i := range b.slots {
-		e, ok := s.own(f.sources, markBytes(b.base+i))
+		e, ok := s.own(service, f.sources, markBytes(b.base+i))
 		if !ok {
 			break
 		}
@@ -165,14 +169,19 @@ func (s *State) poolAddrs(f *family, chain string) []netip.Addr {
 // readListens finds what leads to each chain.
 func (s *State) readListens() map[string]*listens {
 	out := map[string]*listens{}
-	for _, f := range families {
-		for _, name := range []string{f.services, f.ranges} {
-			for id, e := range s.elements(name) {
-				s.owned[name][id] = true
+	for _, t := range tiers {
+		if t.exempt {
+			continue
+		}
+		for _, f := range families {
+			for _, e := range s.elements(t.mapName(f)) {
 				if out[e.data] == nil {
-					out[e.data] = &listens{ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
+					out[e.data] = &listens{role: t.role, ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
 				}
-				out[e.data].add(f, e)
+				out[e.data].add(t.parse(f, e))
+			}
+			if t.own {
+				break
 			}
 		}
 	}
@@ -181,22 +190,17 @@ func (s *State) readListens() map[string]*listens {
 
 // listens are the destinations of one service.
 type listens struct {
+	iface string
+	role  lb.Role
 	ports map[netip.Prefix]map[lb.Protocol][]lb.PortRange
 }
 
-func (l *listens) add(f *family, e element) {
-	n := f.addr.size
-	first, proto, port := e.key[:n], lb.Protocol(e.key[n]), portOf(e.key[n+4:])
-	p, _ := netip.AddrFromSlice([]byte(first))
-	prefix, r := netip.PrefixFrom(p, p.BitLen()), lb.PortRange{First: port, Last: port}
-	if len(e.end) == len(e.key) {
-		prefix, _ = prefixOf(first, e.end[:n])
-		r.Last = portOf(e.end[n+4:])
+func (l *listens) add(iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {
+	l.iface = iface
+	if l.ports[p] == nil {
+		l.ports[p] = map[lb.Protocol][]lb.PortRange{}
 	}
-	if l.ports[prefix] == nil {
-		l.ports[prefix] = map[lb.Protocol][]lb.PortRange{}
-	}
-	l.ports[prefix][proto] = append(l.ports[prefix][proto], r)
+	l.ports[p][proto] = append(l.ports[p][proto], r)
 }
 
 func portOf(b string) uint16 { return binary.BigEndian.Uint16([]byte(b[:2])) }
@@ -206,6 +210,7 @@ func (l *listens) fill(s *lb.Service) {
 	if l == nil {
 		return
 	}
+	s.Interface, s.Role = l.iface, l.role
 	protocols := map[lb.Protocol]bool{}
 	for _, prefix := range slices.SortedFunc(maps.Keys(l.ports), netip.Prefix.Compare) {
 		var ports []lb.PortRange
@@ -223,6 +228,12 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 	out := lb.Service{Name: name}
 	l.fill(&out)
 	for _, r := range s.objects.chains[chain].rules {
+		if r.comment == "role server" {
+			out.Role = lb.RoleServer
+		}
+		if s.readGuard(chain, r.comment, &out) || readAffinity(r.comment, &out) {
+			continue
+		}
 		p, ok := parsePoolInfo(r.comment)
 		if !ok {
 			continue
@@ -234,6 +245,11 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 		s.blocks[poolKey{chain, p.family}] = p.block
 		out.Backends = append(out.Backends, s.readBackends(chain, familyOf(p.family), p.block)...)
 	}
+	for i := range out.Backends {
+		if b := &out.Backends[i]; b.Log == nil {
+			b.Log = out.Log
+		}
+	}
 	if len(out.Backends) > 0 {
 		out.SNAT = out.Backends[0].SNAT
 	}
@@ -244,7 +260,7 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
 	counts := map[uint32]int{}
 	for i := b.base; i < b.end(); i++ {
-		e, ok := s.own(slotsMap, markBytes(i))
+		e, ok := s.own(chain, slotsMap, markBytes(i))
 		if !ok {
 			break // a block is without gaps
 		}
@@ -267,9 +283,9 @@ func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
 }
 
 func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Backend, bool) {
-	e, ok := s.own(f.endpoints, markBytes(m))
+	e, ok := s.own(chain, f.endpoints, markBytes(m))
 	if !ok {
-		if e, ok = s.own(f.addresses, markBytes(m)); !ok {
+		if e, ok = s.own(chain, f.addresses, markBytes(m)); !ok {
 			return lb.Backend{}, false
 		}
 	}
@@ -290,8 +306,17 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 	}
 	b.SNAT.Mode, _ = modeOf(m)
 	if b.SNAT.Mode == lb.SNATPool {
-		pool, _ := s.own(poolsMap, markBytes(m))
-		b.SNAT.Pool = s.poolAddrs(f, pool.data)
+		pool, _ := s.own(chain, poolsMap, markBytes(m))
+		b.SNAT.Pool = s.poolAddrs(chain, f, pool.data)
+	}
+	s.own(chain, stickySet, markBytes(m))
+	s.own(chain, refusedSet, markBytes(m))
+	if own := s.objects.chains[backendChainOf(chain, m)]; own != nil {
+		for _, r := range own.rules {
+			if _, err := fmt.Sscanf(r.comment, "max-connections %d", &b.MaxConnections); err != nil {
+				b.Log = readLog(strings.TrimPrefix(r.comment, "log "))
+			}
+		}
 	}
 	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, connections: e.packets}
 	return b, true
@@ -310,6 +335,12 @@ func (s *State) numbers() *numbers {
 			}
 		}
 	}
+	for key := range s.elements(refusedSet) {
+		n.taken[markOf(key)&indexMask] = true
+	}
+	for chain, id := range s.guards {
+		n.services[chain] = id & indexMask
+	}
 	maps.Copy(n.slots, s.blocks)
 	maps.Copy(n.sources, s.sources)
 	n.freeSlot = newSpace(s.marks(slotsMap))
@@ -323,4 +354,17 @@ func (s *State) marks(name string) []uint32 {
 		out = append(out, markOf(key))
 	}
 	return out
+}
+
+// Refused counts what allow, deny, limit and max-connections of a service have
+// turned away since it came.
+func (s *State) Refused(profile, service string) uint64 {
+	chain := chainOf(profile, service)
+	n := s.elements(refusedSet)[markBytes(s.guards[chain])].packets
+	for key, b := range s.backends {
+		if key.chain == chain {
+			n += s.elements(refusedSet)[markBytes(b.mark)].packets
+		}
+	}
+	return n
 }

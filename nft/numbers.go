@@ -33,6 +33,7 @@ type backendKey struct {
 // numbers hands out what is free. The zero value starts from nothing.
 type numbers struct {
 	backends             map[backendKey]uint32 // index
+	services             map[string]uint32     // index, by the chain
 	taken                map[uint32]bool       // indices
 	slots                map[poolKey]block
 	sources              map[string]block // by the pool's chain
@@ -42,7 +43,7 @@ type numbers struct {
 func newNumbers() *numbers {
 	return &numbers{
 		backends: map[backendKey]uint32{}, taken: map[uint32]bool{},
-		slots: map[poolKey]block{}, sources: map[string]block{},
+		slots: map[poolKey]block{}, sources: map[string]block{}, services: map[string]uint32{},
 	}
 }
 
@@ -54,16 +55,46 @@ func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
 	if i, ok := n.backends[key]; ok {
 		return i
 	}
+	i := n.free(chain + " " + address.String())
+	n.backends[key] = i
+	return i
+}
+
+// serviceNumber returns the number of a service that needs one. It is none of
+// a backend's.
+func (n *numbers) serviceNumber(chain string) uint32 {
+	i, ok := n.services[chain]
+	if !ok {
+		i = n.free(chain)
+		n.services[chain] = i
+	}
+	return i
+}
+
+// free takes the first free number from a place that the name decides.
+func (n *numbers) free(name string) uint32 {
 	h := fnv.New32a()
-	h.Write([]byte(chain))
-	h.Write([]byte{' '})
-	h.Write([]byte(address.String()))
+	h.Write([]byte(name))
 	i := (h.Sum32()>>24 ^ h.Sum32()) & indexMask
 	for n.taken[i] {
 		i = (i + 1) & indexMask
 	}
-	n.backends[key], n.taken[i] = i, true
+	n.taken[i] = true
 	return i
+}
+
+// alive has the numbers of the backends of profiles.
+func (n *numbers) alive(profiles []*lb.Profile) map[uint32]bool {
+	out := make(map[uint32]bool, len(n.backends))
+	for _, p := range profiles {
+		for i := range p.Services {
+			chain := chainOf(p.Name, p.Services[i].Name)
+			for _, b := range p.Services[i].Backends {
+				out[n.backend(chain, b.Address)] = true
+			}
+		}
+	}
+	return out
 }
 
 // slot returns the block of a service and family. It moves when its size

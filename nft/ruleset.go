@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // Ruleset is what a table of family inet should hold. Its order is the order
@@ -27,8 +28,13 @@ type mapping struct {
 	name     string
 	key      typ
 	data     typ
-	interval bool   // keys are ranges
+	interval bool   // keys are ranges of each field
 	counter  bool   // every element counts
+	dynamic  bool   // packets fill it
+	timeout  bool   // its elements expire
+	prefixes bool   // keys are prefixes of addresses, nothing else
+	tier     bool   // it leads to services
+	ofChain  string // the service whose chain it goes with
 	typeOf   string // the declaration, where nft wants an expression
 	udata    string // the same for the kernel's listing
 	comment  string
@@ -62,6 +68,7 @@ type hook struct {
 type rule struct {
 	statements []statement
 	comment    string
+	needs      string // the map without which the rule is not there
 }
 
 // statement is a part of a rule in both its forms, made from the same fields.
@@ -139,8 +146,11 @@ func (p *printer) mapping(m *mapping) {
 	} else {
 		p.printf("\t\ttype %s%s\n", m.key, value)
 	}
-	if m.interval {
-		p.printf("\t\tflags interval\n")
+	if m.dynamic {
+		p.printf("\t\tsize %d\n", maxClients)
+	}
+	if flags := m.flagWords(); flags != "" {
+		p.printf("\t\tflags %s\n", flags)
 	}
 	if m.counter {
 		p.printf("\t\tcounter\n")
@@ -158,6 +168,20 @@ func (p *printer) mapping(m *mapping) {
 		p.printf("\t\t}\n")
 	}
 	p.printf("\t}\n")
+}
+
+func (m *mapping) flagWords() string {
+	var words []string
+	if m.interval || m.prefixes {
+		words = append(words, "interval")
+	}
+	if m.dynamic {
+		words = append(words, "dynamic")
+	}
+	if m.timeout {
+		words = append(words, "timeout")
+	}
+	return strings.Join(words, ",")
 }
 
 func (m *mapping) elementText(e element) string {
@@ -185,9 +209,28 @@ func (m *mapping) keyText(e element) string {
 
 func (m *mapping) dataText(e element) string {
 	if m.verdicts() {
-		return "goto " + e.data
+		return e.verdict().text
 	}
 	return m.data.text(e.data, "")
+}
+
+// verdict is what an element of a verdict map does: it goes to a service's
+// chain, calls a backend's, or with no chain lets the packet pass.
+func (e element) verdict() verdictWord {
+	switch {
+	case e.data == "":
+		return verdictWord{"accept", nfAccept}
+	case isBackendChain(e.data):
+		return verdictWord{"jump " + e.data, unix.NFT_JUMP}
+	}
+	return verdictWord{"goto " + e.data, unix.NFT_GOTO}
+}
+
+const nfAccept = 1 // NF_ACCEPT (linux/netfilter.h)
+
+type verdictWord struct {
+	text string
+	code int32
 }
 
 func (m *mapping) verdicts() bool { return len(m.data) == 1 && m.data[0].id == verdict.id }

@@ -6,6 +6,10 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sort"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -132,6 +136,14 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 	for _, m := range layout(table).maps {
 		specs[m.name] = m
 	}
+	spec := func(name string) *mapping {
+		for _, f := range families {
+			if strings.HasPrefix(name, listPrefix+f.digit) {
+				return &mapping{name: name, key: typ{f.addr}, prefixes: true}
+			}
+		}
+		return specs[name]
+	}
 	var names []string
 	err := c.Dump(msgType(unix.NFT_MSG_GETSET), inet, named(table), func(b []byte) error {
 		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
@@ -143,15 +155,18 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 		return err
 	}
 	for _, name := range names {
-		m := &haveMap{spec: specs[name], elements: map[string]element{}}
+		m := &haveMap{spec: spec(name), elements: map[string]element{}}
 		o.maps[name] = m
-		if m.spec == nil {
-			continue
+		if m.spec == nil || m.spec.dynamic {
+			continue // what packets fill is theirs
 		}
+		ends := map[string]bool{}
 		err := c.Dump(msgType(unix.NFT_MSG_GETSETELEM), inet, named(table, name), func(b []byte) error {
 			for _, v := range wire.Attrs(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-				e := m.spec.decode(v)
-				if m.spec.holds(e) {
+				e, end := m.spec.decode(v)
+				if end {
+					ends[e.key] = true
+				} else if m.spec.holds(e) {
 					m.elements[e.id()] = e
 				}
 			}
@@ -160,8 +175,25 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 		if err != nil {
 			return err
 		}
+		if m.spec.prefixes {
+			m.close(ends)
+		}
 	}
 	return nil
+}
+
+// close gives each range of a set of prefixes its last address: the one before
+// the next end.
+func (m *haveMap) close(ends map[string]bool) {
+	sorted := slices.Sorted(maps.Keys(ends))
+	for id, e := range m.elements {
+		e.end = strings.Repeat("\xff", len(e.key))
+		if i := sort.SearchStrings(sorted, e.key+"\x00"); i < len(sorted) {
+			a, _ := netip.AddrFromSlice([]byte(sorted[i]))
+			e.end = addrBytes(a.Prev())
+		}
+		m.elements[id] = e
+	}
 }
 
 // id tells the elements of a map apart.
@@ -174,9 +206,8 @@ func (m *mapping) holds(e element) bool {
 		(m.verdicts() || len(e.data) == m.data.size())
 }
 
-// decode reads what messages.element writes.
-func (m *mapping) decode(b []byte) element {
-	var e element
+// decode reads what messages.element writes. end: it is the end of a prefix.
+func (m *mapping) decode(b []byte) (e element, end bool) {
 	for t, v := range wire.Attrs(b) {
 		switch t {
 		case unix.NFTA_SET_ELEM_KEY:
@@ -189,6 +220,8 @@ func (m *mapping) decode(b []byte) element {
 			} else {
 				e.data = string(wire.Attr(v, unix.NFTA_DATA_VALUE))
 			}
+		case unix.NFTA_SET_ELEM_FLAGS:
+			end = wire.Uint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.comment = udataText(v, udataComment)
 		case unix.NFTA_SET_ELEM_EXPR:
@@ -201,7 +234,7 @@ func (m *mapping) decode(b []byte) element {
 	if m.interval && e.end == "" {
 		e.end = e.key
 	}
-	return e
+	return e, end
 }
 
 // udataText returns a text of user data, without its final NUL.

@@ -44,68 +44,6 @@ func listElem(b []byte) []byte {
 	return out
 }
 
-// family is what differs between the IP versions.
-type family struct {
-	lb.Family
-	word             string // ip or ip6, for statements
-	nfproto          byte
-	addr             datatype
-	saddr, daddr     uint32 // offsets in the header
-	ctDst            expr.CtKey
-	services, ranges string
-	endpoints        string
-	addresses        string
-	sources          string
-	pick             string
-	gotoPick         statement
-	// nft's numbers for the header and its field `saddr` (nftables,
-	// include/proto.h).
-	protoDesc, saddrField uint32
-}
-
-var families = []*family{
-	{
-		Family: lb.IPv4, word: "ip", nfproto: unix.NFPROTO_IPV4, addr: ipv4Addr, saddr: 12, daddr: 16, ctDst: expr.CtKeyDSTIP,
-		services: "services4", ranges: "ranges4", endpoints: "endpoints4", addresses: "addresses4", sources: "sources4", pick: "pick4", gotoPick: goTo("pick4"), protoDesc: 12, saddrField: 11,
-	},
-	{
-		Family: lb.IPv6, word: "ip6", nfproto: unix.NFPROTO_IPV6, addr: ipv6Addr, saddr: 8, daddr: 24, ctDst: expr.CtKeyDSTIP6,
-		services: "services6", ranges: "ranges6", endpoints: "endpoints6", addresses: "addresses6", sources: "sources6", pick: "pick6", gotoPick: goTo("pick6"), protoDesc: 13, saddrField: 8,
-	},
-}
-
-func familyOf(f lb.Family) *family {
-	if f == lb.IPv6 {
-		return families[1]
-	}
-	return families[0]
-}
-
-// isFamily matches packets of an IP version.
-func (f *family) isFamily() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{f.nfproto}},
-	}
-}
-
-func (f *family) match() statement {
-	word := map[lb.Family]string{lb.IPv4: "ipv4", lb.IPv6: "ipv6"}[f.Family]
-	return newStatement("meta nfproto "+word, f.isFamily()...)
-}
-
-// lookupService goes to the chain of the service that a packet is for.
-func (f *family) lookupService(name string) statement {
-	protocol := uint32(reg32 + f.addr.size/4)
-	exprs := append(f.isFamily(),
-		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: uint32(f.addr.size)},
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: protocol},
-		&expr.Payload{DestRegister: protocol + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true},
-	)
-	return newStatement(fmt.Sprintf("%s daddr . meta l4proto . th dport vmap @%s", f.word, name), exprs...)
-}
-
 // drawNumgen puts a slot into the connection mark, in turn or at random.
 func drawNumgen(random bool, slots, offset uint32) statement {
 	word, typ := "inc", uint32(unix.NFT_NG_INCREMENTAL)
@@ -189,6 +127,17 @@ var (
 
 func lookupMark(name string) *expr.Lookup {
 	return &expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: reg, IsDestRegSet: true}
+}
+
+// setMarkTo puts a number into the connection mark.
+func setMarkTo(v uint32) statement {
+	return newStatement(fmt.Sprintf("ct mark set 0x%08x", v), &expr.Immediate{Register: reg, Data: []byte(markBytes(v))}, setMark)
+}
+
+// callBackend runs the statements of the backend in the mark, where it has any.
+func callBackend() statement {
+	return newStatement("ct mark vmap @"+backendsMap, loadMark,
+		&expr.Lookup{SourceRegister: reg, SetName: backendsMap, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
 }
 
 // slotToBackend replaces the slot in the connection mark by its backend's mark.

@@ -28,6 +28,9 @@ type Encoder struct{ buf []byte }
 // Bytes returns what was written.
 func (e *Encoder) Bytes() []byte { return e.buf }
 
+// Reset forgets what was written; the memory is used again.
+func (e *Encoder) Reset() { e.buf = e.buf[:0] }
+
 // Len is the number of bytes written.
 func (e *Encoder) Len() int { return len(e.buf) }
 

@@ -42,6 +42,9 @@ var (
 	// ErrUnknown: the kernel's answer got lost, and it cannot be told whether
 	// the batch was committed.
 	ErrUnknown = errors.New("the kernel's answer was lost")
+	// ErrRefused: the kernel refused a batch, and its reason got lost. Nothing
+	// was changed.
+	ErrRefused = errors.New("the kernel refused the batch, and its reason was lost")
 )
 
 // TooBigError says that the socket cannot take a batch. Nothing was changed.
@@ -189,8 +192,8 @@ func (c *Conn) Generation() (uint32, error) {
 func (c *Conn) Limit(n int) (int, error) { return c.transport.Reserve(n) }
 
 // Commit sends a batch made for a generation, and returns the generation after
-// it. An error is ErrStale, *TooBigError or *Error (nothing was changed),
-// ErrUnknown, or the transport's.
+// it. An error is ErrStale, ErrRefused, *TooBigError or *Error (nothing was
+// changed), ErrUnknown, or the transport's.
 func (c *Conn) Commit(b *Batch, generation uint32) (uint32, error) {
 	buf := appendHeader(b.buf, unix.NFNL_MSG_BATCH_END, unix.AF_UNSPEC, unix.NLM_F_REQUEST, uint32(len(b.what)))
 	binary.BigEndian.PutUint16(buf[len(buf)-2:], unix.NFNL_SUBSYS_NFTABLES)
@@ -201,7 +204,7 @@ func (c *Conn) Commit(b *Batch, generation uint32) (uint32, error) {
 	case now == generation:
 		// An empty batch makes no generation; anything else was refused.
 		if lost {
-			return 0, fmt.Errorf("nothing was changed: %w", ErrUnknown)
+			return 0, ErrRefused
 		}
 	case lost:
 		return 0, ErrUnknown

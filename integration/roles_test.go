@@ -1,0 +1,207 @@
+package integration
+
+// Where traffic comes from: roles, interfaces, prefixes, own addresses.
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"nlb/cmd/nlb/lab/world"
+	"nlb/cmd/nlb/lab/world/traffic"
+)
+
+// reaches is who answers at an address, for somebody; empty: nobody.
+func (b *bed) reaches(from *world.Host, network, to string) string {
+	b.t.Helper()
+	c := traffic.Client{Host: from, Timeout: 200 * time.Millisecond}
+	r, err := c.Exchange(b.t.Context(), network, netip.MustParseAddrPort(to))
+	if err != nil {
+		return ""
+	}
+	return r.Backend
+}
+
+// TestRoles: each role, asked by a client, by the balancer itself and by a
+// backend.
+func TestRoles(t *testing.T) {
+	b := newBed(t)
+	b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+	_, err := traffic.Serve(b.balancer, "itself",
+		traffic.Port{Network: "tcp", At: netip.MustParseAddrPort("10.1.0.1:8080")}, traffic.Port{Network: "udp", At: netip.MustParseAddrPort("10.1.0.1:8080")},
+		traffic.Port{Network: "tcp", At: netip.MustParseAddrPort("[fd01::1]:8080")}, traffic.Port{Network: "udp", At: netip.MustParseAddrPort("[fd01::1]:8080")})
+	b.check(err)
+	// Nothing but the default route covers what the client role takes.
+	b.via(b.balancer, "10.1.0.2", "fd01::2")
+	b.apply(`profile: roles
+defaults: {protocol: [tcp, udp]}
+services:
+  - {name: proxy, listen: ["203.0.113.1:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
+  - {name: client, role: client, listen: ["198.51.100.1:80", "[2001:db8:9::1]:80"], backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
+  - {name: server, role: server, listen: ["10.1.0.1:81", "[fd01::1]:81"], backends: ["10.1.0.1:8080", "[fd01::1]:8080"]}
+  - {name: not-own, role: server, listen: ["203.0.113.9:81", "[2001:db8::9]:81"], backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
+`)
+	tests := []struct {
+		to                      string
+		client, itself, backend bool
+		answers                 string
+	}{
+		{"203.0.113.1:80", true, true, true, "10.2.0.11"},
+		{"[2001:db8::1]:80", true, true, true, "fd02::11"},
+		{"198.51.100.1:80", false, true, false, "10.2.0.11"},
+		{"[2001:db8:9::1]:80", false, true, false, "fd02::11"},
+		{"10.1.0.1:81", true, false, true, "itself"},
+		{"[fd01::1]:81", true, false, true, "itself"},
+		{"203.0.113.9:81", false, false, false, ""},
+		{"[2001:db8::9]:81", false, false, false, ""},
+	}
+	for _, network := range []string{"tcp", "udp"} {
+		for _, tt := range tests {
+			for _, who := range []struct {
+				host *world.Host
+				due  bool
+			}{{b.client, tt.client}, {b.balancer, tt.itself}, {b.server, tt.backend}} {
+				want := ""
+				if who.due {
+					want = tt.answers
+				}
+				if got := b.reaches(who.host, network, tt.to); got != want {
+					t.Errorf("%s from %s to %s: %q answers, want %q", network, who.host.Name(), tt.to, got, want)
+				}
+			}
+		}
+	}
+}
+
+// TestInterfaces: only what enters there, by name and by prefix of a name.
+func TestInterfaces(t *testing.T) {
+	b := newBed(t)
+	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11")
+	other := b.host("other")
+	b.check(b.world.Link(other, "eth0", b.balancer, "wg7"))
+	b.address(other, "eth0", "10.6.0.2/24", "fd06::2/64")
+	b.address(b.balancer, "wg7", "10.6.0.1/24", "fd06::1/64")
+	b.via(other, "10.6.0.1", "fd06::1")
+	b.via(b.balancer, "10.1.0.2", "fd01::2")
+	b.apply(`profile: interfaces
+defaults: {protocol: [tcp, udp]}
+services:
+  - {name: named, interface: eth0, listen: ["203.0.113.1:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
+  - {name: prefix, interface: "wg*", listen: ["203.0.113.2:80", "203.0.113.3:80-90"], backends: ["10.2.0.11:8080"]}
+  - {name: own, interface: "wg*", listen: ":99", backends: ["10.2.0.11:8080"]}
+  - {name: any, listen: "203.0.113.1:80", backends: ["10.2.0.12:8080"]}
+`)
+	for _, network := range []string{"tcp", "udp"} {
+		for _, tt := range []struct {
+			from *world.Host
+			to   string
+			want string
+		}{
+			{b.client, "203.0.113.1:80", "10.2.0.11"}, {b.client, "[2001:db8::1]:80", "fd02::11"},
+			{other, "203.0.113.1:80", "10.2.0.12"}, {other, "[2001:db8::1]:80", ""}, {b.balancer, "203.0.113.1:80", "10.2.0.12"},
+			{b.client, "203.0.113.2:80", ""}, {other, "203.0.113.2:80", "10.2.0.11"},
+			{other, "203.0.113.3:85", "10.2.0.11"}, {other, "203.0.113.3:91", ""},
+			{other, "10.6.0.1:99", "10.2.0.11"}, {other, "10.1.0.1:99", "10.2.0.11"}, {b.client, "10.1.0.1:99", ""},
+		} {
+			if got := b.reaches(tt.from, network, tt.to); got != tt.want {
+				t.Errorf("%s from %s to %s: %q answers, want %q", network, tt.from.Name(), tt.to, got, tt.want)
+			}
+		}
+	}
+}
+
+// TestPrefixesAndOwnAddresses: a single address before a prefix, and a prefix
+// before this host's own; and a wildcard leaves what the balancer itself sends
+// to its backends alone.
+func TestPrefixesAndOwnAddresses(t *testing.T) {
+	b := newBed(t)
+	b.serve([]int{8080, 80, 81}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
+	b.apply(`profile: wide
+defaults: {protocol: [tcp, udp]}
+services:
+  - {name: all, listen: ["0.0.0.0/0:80", "[::/0]:80"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: one, listen: ["203.0.113.7:80", "[2001:db8::7]:80"], backends: ["10.2.0.12:8080", "[fd02::12]:8080"]}
+  - {name: some, listen: "203.0.113.128/25:81", backends: ["10.2.0.12", "10.2.0.13"]}
+  - {name: own, listen: ":8080", backends: ["10.2.0.13:8080"]}
+`)
+	for _, network := range []string{"tcp", "udp"} {
+		for _, tt := range []struct {
+			from *world.Host
+			to   string
+			want string
+		}{
+			{b.client, "203.0.113.1:80", "10.2.0.11"}, {b.client, "[2001:db8::1]:80", "fd02::11"},
+			{b.client, "203.0.113.7:80", "10.2.0.12"}, {b.client, "[2001:db8::7]:80", "fd02::12"},
+			{b.client, "203.0.113.127:81", ""}, {b.client, "203.0.113.200:81", "10.2.0.12"}, {b.client, "203.0.113.255:81", "10.2.0.13"},
+			{b.client, "10.1.0.1:8080", "10.2.0.13"}, {b.client, "10.2.0.1:8080", "10.2.0.13"}, {b.client, "10.2.0.12:8080", "10.2.0.12"},
+			{b.balancer, "10.1.0.1:8080", "10.2.0.13"},
+			// The backend of the wildcard, asked by the balancer: itself. Another
+			// server at that port is in the prefix.
+			{b.balancer, "10.2.0.11:80", "10.2.0.11"}, {b.balancer, "[fd02::11]:80", "fd02::11"},
+			{b.balancer, "10.2.0.13:80", "10.2.0.11"},
+		} {
+			if got := b.reaches(tt.from, network, tt.to); got != tt.want {
+				t.Errorf("%s from %s to %s: %q answers, want %q", network, tt.from.Name(), tt.to, got, tt.want)
+			}
+		}
+	}
+}
+
+// TestAllow: who may connect; the others are refused at once, and counted.
+func TestAllow(t *testing.T) {
+	b := newBed(t)
+	b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+	b.apply(`profile: guarded
+defaults: {protocol: [tcp, udp]}
+services:
+  - name: deny
+    listen: ["203.0.113.1:80", "[2001:db8::1]:80"]
+    deny: [10.1.0.0/29, "fd01::/125"]
+    backends: ["10.2.0.11:8080", "[fd02::11]:8080"]
+  - name: allow
+    listen: ["203.0.113.2:80", "[2001:db8::2]:80"]
+    allow: [10.1.0.0/24, "fd01::/64"]
+    deny: [10.1.0.2, "fd01::2"]
+    backends: ["10.2.0.11:8080", "[fd02::11]:8080"]
+`)
+	clients := []string{"10.1.0.9", "fd01::9", "10.7.0.1", "fd07::1"}
+	b.address(b.client, "eth0", "10.1.0.9/24", "fd01::9/64")
+	b.address(b.client, "lo", "10.7.0.1/32", "fd07::1/128")
+	b.check(b.balancer.AddRoute(netip.MustParsePrefix("10.7.0.1/32"), netip.MustParseAddr("10.1.0.2")))
+	b.check(b.balancer.AddRoute(netip.MustParsePrefix("fd07::1/128"), netip.MustParseAddr("fd01::2")))
+	due := map[string][2]bool{ // at deny, at allow
+		"10.1.0.2": {false, false}, "fd01::2": {false, false},
+		"10.1.0.9": {true, true}, "fd01::9": {true, true},
+		"10.7.0.1": {true, false}, "fd07::1": {true, false},
+	}
+	refused := [2]uint64{}
+	for _, network := range []string{"tcp", "udp"} {
+		for _, client := range append(clients, "10.1.0.2", "fd01::2") {
+			source := netip.MustParseAddr(client)
+			for i := range 2 {
+				to := fmt.Sprintf("203.0.113.%d:80", i+1)
+				if source.Is6() {
+					to = fmt.Sprintf("[2001:db8::%d]:80", i+1)
+				}
+				c := traffic.Client{Host: b.client, Source: source}
+				_, err := c.Exchange(t.Context(), network, netip.MustParseAddrPort(to))
+				switch {
+				case due[client][i] && err != nil:
+					t.Errorf("%s %s to %s: %v", network, client, to, err)
+				case !due[client][i] && !errors.Is(err, traffic.ErrRefused):
+					t.Errorf("%s %s to %s: %v, want it refused", network, client, to, err)
+				case !due[client][i]:
+					refused[i]++
+				}
+			}
+		}
+	}
+	s := b.load()
+	for i, name := range []string{"deny", "allow"} {
+		if got := s.Refused("guarded", name); got != refused[i] {
+			t.Errorf("%s counts %d refused, want %d", name, got, refused[i])
+		}
+	}
+}
