@@ -39,8 +39,8 @@ var settings = []struct{ key, value string }{
 	{"net.ipv4.conf.default.accept_local", "0"},
 	{"net.ipv4.conf.all.route_localnet", "0"},
 	{"net.ipv4.conf.default.route_localnet", "0"},
-	{"net.ipv4.icmp_ratelimit", "0"}, // every refused datagram is told so
-	{"net.ipv6.icmp.ratelimit", "0"},
+	{"net.ipv4.icmp_ratemask", "0"}, // no type is limited: every refused datagram is told so
+	{"net.ipv6.icmp.ratemask", "0"}, // only type 0 is, which there is not
 	{"net.ipv6.conf.all.disable_ipv6", "0"},
 	{"net.ipv6.conf.default.disable_ipv6", "0"},
 	{"net.ipv6.conf.default.accept_dad", "0"},

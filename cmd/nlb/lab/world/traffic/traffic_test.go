@@ -199,8 +199,9 @@ func TestMany(t *testing.T) {
 		}
 
 		s.Stop()
-		got = traffic.Client{Host: ch}.Many(t.Context(), network, to, 10, 2)
-		if got.Failures["refused"] != 10 || got.Failed() != 10 || got.Answered() != 0 || !errors.Is(got.Err, traffic.ErrRefused) {
+		// All of them, although the kernel usually limits what it tells.
+		got = traffic.Client{Host: ch}.Many(t.Context(), network, to, n, 2)
+		if got.Failures["refused"] != n || got.Failed() != n || got.Answered() != 0 || !errors.Is(got.Err, traffic.ErrRefused) {
 			t.Errorf("a stopped server: got %+v", got)
 		}
 	})

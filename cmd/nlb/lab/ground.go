@@ -1,0 +1,197 @@
+//go:build linux
+
+package lab
+
+// The ground that a world is built on: which addresses the profiles leave free,
+// and which of them are a client's.
+
+import (
+	"net/netip"
+	"slices"
+
+	"nlb/lb"
+)
+
+// ground knows the addresses in use.
+type ground struct {
+	used  map[netip.Addr]bool
+	wide  []netip.Prefix // prefixes of the profiles, kept clear of where possible
+	block map[lb.Family]netip.Prefix
+}
+
+// survey finds a block of addresses in each family that the profiles do not
+// use: a /16 and a /48.
+func survey(profiles []*lb.Profile) *ground {
+	g := &ground{used: map[netip.Addr]bool{}, block: map[lb.Family]netip.Prefix{}}
+	for _, s := range services(profiles) {
+		for _, l := range s.Listen {
+			g.claim(l.Prefix)
+		}
+		for _, b := range s.Backends {
+			g.claim(netip.PrefixFrom(b.Address.Addr, b.Address.Addr.BitLen()))
+			for _, a := range b.SNAT.Pool {
+				g.used[a] = true
+			}
+		}
+		for _, p := range slices.Concat(s.Allow, s.Deny) {
+			g.claim(p)
+		}
+	}
+	for f, c := range blocks {
+		g.block[f] = c[0]
+		for _, p := range c {
+			if g.clear(p) {
+				g.block[f] = p
+				break
+			}
+		}
+	}
+	return g
+}
+
+func (g *ground) claim(p netip.Prefix) {
+	switch {
+	case !p.IsValid():
+	case p.IsSingleIP():
+		g.used[p.Addr()] = true
+	case p.Bits() >= 8: // a wider one leaves nothing to keep clear of it
+		g.wide = append(g.wide, p)
+	}
+}
+
+func (g *ground) clear(p netip.Prefix) bool {
+	for a := range g.used {
+		if p.Contains(a) {
+			return false
+		}
+	}
+	return !slices.ContainsFunc(g.wide, p.Overlaps)
+}
+
+// blocks are where worlds are built, the best first: the range for benchmarks
+// (RFC 2544), shared and private ones; and for IPv6 unique local ones (RFC
+// 4193) that spell nlb.
+var blocks = map[lb.Family][]netip.Prefix{lb.IPv4: blocks4(), lb.IPv6: blocks6()}
+
+func blocks4() []netip.Prefix {
+	var out []netip.Prefix
+	for _, r := range []struct{ a, from, to int }{{198, 18, 19}, {100, 64, 127}, {10, 0, 255}, {172, 16, 31}, {192, 168, 168}} {
+		for b := r.from; b <= r.to; b++ {
+			out = append(out, netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(r.a), byte(b)}), 16))
+		}
+	}
+	return out
+}
+
+func blocks6() []netip.Prefix {
+	var out []netip.Prefix
+	for i := range 256 {
+		out = append(out, netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, 0x6e, 0x6c, 0x62, 0, byte(i)}), 48))
+	}
+	return out
+}
+
+// transit is the two ends of the n-th network between the balancer (near) and
+// another host (far).
+func (g *ground) transit(f lb.Family, n int) (near, far netip.Prefix) {
+	bits := 24
+	if f == lb.IPv6 {
+		bits = 64
+	}
+	network := step(g.block[f].Addr(), bits, n)
+	return netip.PrefixFrom(step(network, network.BitLen(), 1), bits), netip.PrefixFrom(step(network, network.BitLen(), 2), bits)
+}
+
+// pool is where clients come from that nothing else is asked of: the upper
+// half of the block.
+func (g *ground) pool(f lb.Family) netip.Prefix {
+	b := g.block[f]
+	return netip.PrefixFrom(step(b.Addr(), b.Bits()+1, 1), b.Bits()+1)
+}
+
+// unicast is where clients come from that must be far apart.
+var unicast = map[lb.Family][]netip.Prefix{
+	lb.IPv4: {netip.MustParsePrefix("64.0.0.0/2"), netip.MustParsePrefix("128.0.0.0/2"), netip.MustParsePrefix("0.0.0.0/2")},
+	lb.IPv6: {netip.MustParsePrefix("2000::/3")},
+}
+
+// pick finds up to n addresses of a family that ok likes, no two in the same
+// network of this many bits, inside one of the prefixes (nil: anywhere) and
+// outside the others.
+func (g *ground) pick(f lb.Family, n, bits int, inside, outside []netip.Prefix, ok func(netip.Addr) bool) []netip.Addr {
+	if inside == nil {
+		inside = []netip.Prefix{g.pool(f)}
+		if bits < inside[0].Bits()+10 {
+			inside = append(inside, unicast[f]...)
+		}
+	}
+	var out []netip.Addr
+	seen := map[netip.Prefix]bool{}
+	for _, c := range inside {
+		if lb.FamilyOf(c.Addr()) != f {
+			continue
+		}
+		length := max(bits, c.Bits())
+		for i := range candidates(length-c.Bits(), n) {
+			if len(out) == n {
+				return out
+			}
+			a := step(c.Addr(), length, i)
+			if length < a.BitLen() {
+				a = a.Next()
+			}
+			network, _ := a.Prefix(bits)
+			if seen[network] || !ordinary(a) || !ok(a) || slices.ContainsFunc(outside, func(p netip.Prefix) bool { return p.Contains(a) }) {
+				continue
+			}
+			seen[network] = true
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// candidates is how many networks to look at, of 2^bits.
+func candidates(bits, n int) int {
+	most := 8*n + 4096
+	if bits < 20 {
+		return min(most, 1<<bits)
+	}
+	return most
+}
+
+// free reports whether nothing has an address.
+func (g *ground) free(a netip.Addr) bool { return !g.used[a] }
+
+// ordinary reports whether an address can be a host's.
+func ordinary(a netip.Addr) bool {
+	if a.Is4() {
+		b := a.As4()
+		return a.IsGlobalUnicast() && b[0] != 0 && b[0] < 224 && b[3] != 0 && b[3] != 255
+	}
+	return a.IsGlobalUnicast() && a.As16()[15] != 0
+}
+
+// step is the address that is i networks of this many bits further on.
+func step(a netip.Addr, bits, i int) netip.Addr {
+	b := a.AsSlice()
+	carry := uint64(i) << (7 - (bits-1)%8)
+	for at := (bits - 1) / 8; at >= 0 && carry > 0; at-- {
+		carry += uint64(b[at])
+		b[at] = byte(carry)
+		carry >>= 8
+	}
+	out, _ := netip.AddrFromSlice(b)
+	return out
+}
+
+// services are those of all profiles, in order.
+func services(profiles []*lb.Profile) []*lb.Service {
+	var out []*lb.Service
+	for _, p := range profiles {
+		for i := range p.Services {
+			out = append(out, &p.Services[i])
+		}
+	}
+	return out
+}
