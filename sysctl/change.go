@@ -51,7 +51,7 @@ func (t Tree) Writable(changes []Change) error {
 		}
 		f, err := t.open(c.Name)
 		if err != nil {
-			return err
+			return fmt.Errorf("set %s to %s: %w", c.Name, c.To, err)
 		}
 		f.Close()
 	}

@@ -49,11 +49,11 @@ func (t Tree) Get(name string) (string, error) {
 // Set writes a parameter.
 func (t Tree) Set(name, value string) error {
 	f, err := t.open(name)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = f.WriteString(value)
+		err = errors.Join(err, f.Close())
 	}
-	_, err = f.WriteString(value)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err != nil {
 		return fmt.Errorf("set %s to %s: %w", name, value, cause(err))
 	}
 	return nil
@@ -64,7 +64,7 @@ func (t Tree) Set(name, value string) error {
 func (t Tree) open(name string) (*os.File, error) {
 	f, err := os.OpenFile(t.path(name), os.O_WRONLY, 0)
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", name, cause(err))
+		return nil, cause(err)
 	}
 	return f, nil
 }
