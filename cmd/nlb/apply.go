@@ -1,0 +1,157 @@
+//go:build linux
+
+package main
+
+// nlb apply: make the kernel match.
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+	"nlb/nft"
+)
+
+// appliedValue is what apply prints as JSON.
+type appliedValue struct {
+	Table      string           `json:"table"`
+	Generation uint32           `json:"generation"`
+	Applied    bool             `json:"applied"` // false: a dry run
+	Profiles   []profileValue   `json:"profiles"`
+	Changes    []changeValue    `json:"changes"`
+	Parameters []parameterValue `json:"parameters"` // that were, or would be, turned on
+	Repaired   bool             `json:"repaired"`   // something that others had changed
+	Batches    int              `json:"batches"`    // 0: nothing had to be sent
+}
+
+type profileValue struct {
+	Name     string `json:"name"`
+	Services int    `json:"services"`
+	Backends int    `json:"backends"`
+}
+
+// changeValue is an lb.Change.
+type changeValue struct {
+	Op      string `json:"op"`      // + ~ -
+	Service string `json:"service"` // profile/service
+	Backend string `json:"backend"` // empty: the service itself
+	Detail  string `json:"detail"`
+}
+
+func apply(ctx context.Context, j *job) error {
+	sources, err := j.sources(ctx)
+	if err != nil {
+		return failed(err, unchanged, "")
+	}
+	profiles := profilesOf(sources)
+	o := nft.Options{Table: j.table, Prune: j.flag("prune"), DryRun: j.flag("dry-run")}
+	a, err := balance(ctx, profiles, o)
+	if a != nil {
+		j.parametersSet(a.Parameters, o.DryRun)
+	}
+	switch {
+	case err != nil && o.DryRun:
+		return failed(explain(err, sources...), unchanged, "")
+	case err != nil:
+		return aftermath(err, sources...)
+	}
+	if a.Repaired {
+		j.remark("repaired what something else had changed in table inet %s", j.table)
+	}
+	if a.Batches > 1 {
+		j.remark("the socket cannot take a batch of this size (net.core.wmem_max), so it went in %d; what makes a service reachable came last", a.Batches)
+	}
+	if gone := pruned(a.Changes, profiles); len(gone) > 0 {
+		j.remark("%s %s", doing(o.DryRun, "would prune", "pruned"), strings.Join(gone, ", "))
+	}
+	value := appliedValue{
+		Table: j.table, Generation: a.Generation, Applied: !o.DryRun, Profiles: profileValues(profiles),
+		Changes: changeValues(a.Changes), Parameters: a.Parameters, Repaired: a.Repaired, Batches: a.Batches,
+	}
+	what := fmt.Sprintf("%s: %s (%s)", called(profiles), size(profiles...), signs(a.Changes))
+	switch {
+	case !o.DryRun:
+		return j.result(value, "applied %s, generation %d", what, a.Generation)
+	case a.Batches == 0:
+		return j.result(value, "would apply %s; nothing was changed", what)
+	}
+	return j.result(value, "would apply %s; checked by the kernel, nothing was changed", what)
+}
+
+// parametersSet says which kernel parameters were set, or would be.
+func (j *job) parametersSet(parameters []parameterValue, dryRun bool) {
+	for _, p := range parameters {
+		if dryRun {
+			j.remark("would %s (is %s)", p.turn("turn on", "set"), p.From)
+		} else {
+			j.remark("%s (was %s; nlb flush --sysctl puts it back)", p.turn("turned on", "set"), p.From)
+		}
+	}
+}
+
+func doing(dryRun bool, would, did string) string {
+	if dryRun {
+		return would
+	}
+	return did
+}
+
+// most is how many profiles are called by their names.
+const most = 5
+
+// called are the names of profiles, or their number.
+func called(profiles []*lb.Profile) string {
+	if len(profiles) > most {
+		return count(len(profiles), "profile")
+	}
+	names := make([]string, len(profiles))
+	for i, p := range profiles {
+		names[i] = p.Name
+	}
+	return strings.Join(names, ", ")
+}
+
+// signs counts changes: +2 ~1 -0.
+func signs(changes []lb.Change) string {
+	if len(changes) == 0 {
+		return "no change"
+	}
+	n := map[lb.Op]int{}
+	for _, c := range changes {
+		n[c.Op]++
+	}
+	return fmt.Sprintf("+%d ~%d -%d", n[lb.Added], n[lb.Changed], n[lb.Removed])
+}
+
+// pruned are the names of profiles that changes remove and that are not among
+// those applied.
+func pruned(changes []lb.Change, profiles []*lb.Profile) []string {
+	var out []string
+	for _, c := range changes {
+		name, _, _ := strings.Cut(c.Service, "/")
+		stays := slices.ContainsFunc(profiles, func(p *lb.Profile) bool { return p.Name == name })
+		if !stays && !slices.Contains(out, name) {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
+func profileValues(profiles []*lb.Profile) []profileValue {
+	out := []profileValue{}
+	for _, p := range profiles {
+		services, backends := totals(p)
+		out = append(out, profileValue{p.Name, services, backends})
+	}
+	return out
+}
+
+func changeValues(changes []lb.Change) []changeValue {
+	out := []changeValue{}
+	for _, c := range changes {
+		out = append(out, changeValue{string(c.Op), c.Service, c.Backend, c.Detail})
+	}
+	return out
+}

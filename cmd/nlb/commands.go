@@ -1,0 +1,109 @@
+package main
+
+// The commands and their flags: what there is to type. Help, completion and
+// the order of the command line are made from this.
+
+import (
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// commands are all, in the order of the help.
+func commands(c *console) []*cli.Command {
+	all := []*cli.Command{
+		{
+			Name: "apply", ArgsUsage: "PROFILE...", Usage: "make the kernel match, in one batch",
+			Description: "A PROFILE is a file, a folder of *.yaml, or - (stdin). Other profiles that are in the kernel stay.\n" +
+				"What did not change is not touched: it keeps its connections and its place in the round.",
+			Flags: with(
+				&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "plan, let the kernel check it, change nothing"},
+				&cli.BoolFlag{Name: "prune", Usage: "also remove the profiles that are not named"},
+			),
+			Action: c.action(apply, 1, -1),
+		},
+		{
+			Name: "diff", ArgsUsage: "PROFILE...", Usage: "what apply would do, object by object; exit 4 where they differ",
+			Flags: with(), Action: c.action(diff, 1, -1),
+		},
+		{
+			Name: "show", ArgsUsage: "[PROFILE[/SERVICE]]", Usage: "what is in the kernel now: services, backends, weights, connections",
+			Description: "CONNECTIONS counts new connections since the backend came, LIVE is what conntrack holds now.",
+			Flags:       with(), Action: c.action(show, 0, 1),
+		},
+		{
+			Name: "flush", ArgsUsage: "[PROFILE...]", Usage: "remove these profiles, or everything that nlb made",
+			Flags: with(
+				&cli.BoolFlag{Name: "sysctl", Usage: "also put kernel parameters back to what nlb found"},
+			),
+			Action: c.action(flush, 0, -1),
+		},
+		{
+			Name: "check", ArgsUsage: "PROFILE...", Usage: "validate only; needs no root and no Linux",
+			Flags: with(), Action: c.action(check, 1, -1),
+		},
+		{
+			Name: "render", ArgsUsage: "PROFILE...", Usage: "the same ruleset as an nft script on stdout, for nft -f",
+			Flags: with(), Action: c.action(render, 1, -1),
+		},
+		{
+			Name: "lab", ArgsUsage: "[PROFILE...]", Usage: "rehearse a profile, or an example, in throw-away network namespaces",
+			Description: "Real connections go from clients over this balancer to stand-in backends. It needs no root where\n" +
+				"user namespaces are allowed, and leaves nothing behind. Exit 0 only where all was as due.",
+			Flags: with(), Action: c.action(rehearse, 0, -1),
+		},
+		{
+			Name: "version", Usage: "the version of nlb",
+			Flags: with(), Action: c.action(version, 0, 0),
+		},
+		{
+			Name: "completion", ArgsUsage: "bash|zsh|fish", Usage: "a script that lets a shell complete commands, flags and profiles",
+			Description: "bash: source <(nlb completion bash)\nzsh:  source <(nlb completion zsh)\nfish: nlb completion fish | source",
+			Flags:       with(), Action: c.action(completion, 1, 1),
+		},
+		{
+			Name: "help", ArgsUsage: "[COMMAND]", Usage: "this text, or how to use a command",
+			Flags: with(),
+		},
+	}
+	for _, c := range all {
+		c.HideHelp = true // ours says it
+	}
+	return all
+}
+
+// with are a command's own flags and those of every command.
+func with(own ...cli.Flag) []cli.Flag { return append(own, everywhere()...) }
+
+// everywhere are the flags that every command has.
+func everywhere() []cli.Flag {
+	const all = "everywhere"
+	return []cli.Flag{
+		&cli.BoolFlag{Category: all, Name: "json", Usage: "results as JSON"},
+		&cli.StringFlag{Category: all, Name: "table", Value: program, Usage: "the nftables table `NAME` (default nlb), for tests and side-by-side use"},
+		&cli.BoolFlag{Category: all, Name: "quiet", Aliases: []string{"q"}, Usage: "no lines of success and no remarks"},
+		&cli.BoolFlag{Category: all, Name: "no-color", Usage: "no colors (nor with NO_COLOR, TERM=dumb, no terminal)"},
+		&cli.BoolFlag{Category: all, Name: "help", Aliases: []string{"h"}, Usage: "how to use it"},
+	}
+}
+
+// argument is what is missing, out of the usage of the arguments.
+func argument(usage string) string { return strings.Trim(usage, "[].") }
+
+const maxTable = 63
+
+// checkTable takes what nft takes for a name.
+func checkTable(name string) error {
+	ok := 0 < len(name) && len(name) <= maxTable
+	for i := range len(name) {
+		c := name[i]
+		letter := 'a' <= c|0x20 && c|0x20 <= 'z'
+		ok = ok && (letter || i > 0 && (c == '_' || c == '.' || '0' <= c && c <= '9'))
+	}
+	if !ok {
+		err := usagef("--table %q is no name of a table", name)
+		err.hint = "want 1 to 63 letters, digits, '_' and '.', a letter first"
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,21 @@
+//go:build !linux
+
+package main
+
+// What needs Linux, elsewhere.
+
+import (
+	"context"
+	"errors"
+)
+
+var errLinux = errors.New("this needs Linux; check, version and completion do not")
+
+func apply(context.Context, *job) error    { return errLinux }
+func diff(context.Context, *job) error     { return errLinux }
+func show(context.Context, *job) error     { return errLinux }
+func flush(context.Context, *job) error    { return errLinux }
+func render(context.Context, *job) error   { return errLinux }
+func rehearse(context.Context, *job) error { return errLinux }
+
+func running(string, bool) []string { return nil }

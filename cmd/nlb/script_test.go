@@ -1,0 +1,181 @@
+//go:build linux
+
+package main
+
+// The scripts in testdata/script: each runs nlb in a network namespace of its
+// own, and compares stdout and stderr apart. -update writes what nlb prints
+// into them.
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"nlb/cmd/nlb/lab/world"
+)
+
+var update = flag.Bool("update", false, "write what nlb prints into the scripts")
+
+// programs are what scripts can run beside the machine's own.
+var programs = map[string]func(){"nlb": main, "as": as}
+
+func TestMain(m *testing.M) {
+	if programs[filepath.Base(os.Args[0])] == nil {
+		if err := world.Isolate(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	testscript.Main(m, programs)
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
+		Setup: func(e *testscript.Env) error {
+			h, err := enter(e)
+			e.Values[host{}] = h
+			return err
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exits": exits, "sysctl": kernelParameter, "local": local, "send": send, "foreign": foreign, "damage": damage, "fifo": fifo,
+		},
+	})
+}
+
+type host struct{}
+
+// enter moves the script, whose programs are started by the calling thread,
+// to a host of its own.
+func enter(e *testscript.Env) (*world.Host, error) {
+	w, err := world.New()
+	if err != nil {
+		return nil, err
+	}
+	e.Defer(func() { w.Close() })
+	h, err := w.Host("script")
+	if err != nil {
+		return nil, err
+	}
+	ns, err := os.Open(h.Path())
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	// Never unlocked: the thread ends with the script.
+	runtime.LockOSThread()
+	return h, unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
+}
+
+func hostOf(ts *testscript.TestScript) *world.Host { return ts.Value(host{}).(*world.Host) }
+
+// exits CODE PROGRAM [ARGUMENT...] runs a program that must end with a code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM [ARGUMENT...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	err = ts.Exec(args[1], args[2:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// sysctl NAME VALUE sets a kernel parameter; sysctl NAME = VALUE compares.
+func kernelParameter(ts *testscript.TestScript, neg bool, args []string) {
+	switch {
+	case !neg && len(args) == 2:
+		ts.Check(hostOf(ts).SetSysctl(args[0], args[1]))
+	case !neg && len(args) == 3 && args[1] == "=":
+		got, err := hostOf(ts).Sysctl(args[0])
+		ts.Check(err)
+		if got != args[2] {
+			ts.Fatalf("%s is %s, want %s", args[0], got, args[2])
+		}
+	default:
+		ts.Fatalf("usage: sysctl NAME [=] VALUE")
+	}
+}
+
+// local PREFIX... makes addresses the host's own.
+func local(ts *testscript.TestScript, _ bool, args []string) {
+	for _, arg := range args {
+		ts.Check(hostOf(ts).AddLocal(netip.MustParsePrefix(arg)))
+	}
+}
+
+// send ADDRESS:PORT NUMBER sends datagrams, each from another port.
+func send(ts *testscript.TestScript, _ bool, args []string) {
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	to := netip.MustParseAddrPort(args[0])
+	ts.Check(hostOf(ts).Do(func() error {
+		for range n {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			defer unix.Close(fd) // at the end: a port is not to come twice
+			if err := unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// foreign TABLE adds a table that is not nlb's.
+func foreign(ts *testscript.TestScript, _ bool, args []string) {
+	behind(ts, func(c *nftables.Conn) {
+		c.AddTable(&nftables.Table{Name: args[0], Family: nftables.TableFamilyINet})
+	})
+}
+
+// damage TABLE CHAIN removes the rules of a chain.
+func damage(ts *testscript.TestScript, _ bool, args []string) {
+	behind(ts, func(c *nftables.Conn) {
+		c.FlushChain(&nftables.Chain{Name: args[1], Table: &nftables.Table{Name: args[0], Family: nftables.TableFamilyINet}})
+	})
+}
+
+// behind changes the ruleset behind nlb's back.
+func behind(ts *testscript.TestScript, change func(*nftables.Conn)) {
+	ts.Check(hostOf(ts).Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		change(c)
+		return c.Flush()
+	}))
+}
+
+// fifo FILE makes a named pipe; fifo FILE + waits until somebody reads it.
+func fifo(ts *testscript.TestScript, _ bool, args []string) {
+	path := ts.MkAbs(args[0])
+	if len(args) == 1 {
+		ts.Check(unix.Mkfifo(path, 0o600))
+		return
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY, 0) // waits
+	ts.Check(err)
+	ts.Defer(func() { f.Close() })
+}
