@@ -48,7 +48,7 @@ func randomWeights(r *rand.Rand) []int {
 func TestSlotsProperties(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	worst := 0.0
-	for range 5000 {
+	for range 2000 {
 		weights := randomWeights(r)
 		slots := Slots(weights)
 		divisor, total, top := 0, 0, 0

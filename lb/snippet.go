@@ -38,7 +38,7 @@ func (e *Error) Format() string {
 		line, caret := e.excerpt()
 		number := strconv.Itoa(e.Pos.Line)
 		fmt.Fprintf(&b, "\n   %s | %s", number, line)
-		if below := strings.TrimRight(caret+" "+want, " "); below != "" {
+		if below := strings.TrimRight(caret+want, " "); below != "" {
 			fmt.Fprintf(&b, "\n   %*s | %s", len(number), "", below)
 		}
 	case want != "":
@@ -84,7 +84,7 @@ func (e *Error) excerpt() (line, caret string) {
 		line += "..."
 	}
 	if e.Width > 0 {
-		caret += strings.Repeat("^", max(1, utf8.RuneCountInString(marked)))
+		caret += strings.Repeat("^", max(1, utf8.RuneCountInString(marked))) + " "
 	}
 	return line, caret
 }
