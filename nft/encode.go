@@ -203,8 +203,12 @@ func (m *messages) element(typ uint16, s *mapping, e *element) {
 		default:
 			m.value(unix.NFTA_SET_ELEM_DATA, e.data)
 		}
+		u := e.udata
 		if e.comment != "" {
-			m.Data(unix.NFTA_SET_ELEM_USERDATA, udata(udataComment, e.comment+"\x00"))
+			u = udata(udataComment, e.comment+"\x00") + u
+		}
+		if u != "" {
+			m.Data(unix.NFTA_SET_ELEM_USERDATA, u)
 		}
 		if e.packets != 0 || e.bytes != 0 {
 			x := m.Nest(unix.NFTA_SET_ELEM_EXPR)

@@ -145,7 +145,9 @@ func layout(table string) *Ruleset {
 		})
 	}
 	r.maps = append(r.maps, guardMaps()...)
-	r.maps = append(r.maps, &mapping{name: paramsSet, key: typ{mark}, comment: "kernel parameters, as nlb found them"})
+	r.maps = append(r.maps,
+		&mapping{name: paramsSet, key: typ{mark}, comment: "kernel parameters, as nlb found them"},
+		recordSet())
 	r.chains = append(r.chains, baseChains()...)
 	for _, f := range families {
 		r.chains = append(r.chains, f.pickChain(), f.deliverChain())

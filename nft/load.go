@@ -89,8 +89,10 @@ func newState(table string, o *objects) *State {
 	for _, m := range layout(table).maps {
 		s.owned[m.name] = map[string]string{}
 	}
-	for id := range s.elements(paramsSet) {
-		s.own("", paramsSet, id)
+	for _, name := range []string{paramsSet, appliedSet} {
+		for id := range s.elements(name) {
+			s.own("", name, id)
+		}
 	}
 	s.readPools()
 	listens := s.readListens()

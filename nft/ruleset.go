@@ -47,6 +47,7 @@ type element struct {
 	key, end       string // end: the last key of a range
 	data           string
 	comment        string
+	udata          string // further user data
 	packets, bytes uint64
 }
 

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,6 +25,7 @@ type appliedValue struct {
 	Parameters []parameterValue `json:"parameters"` // that were, or would be, turned on
 	Repaired   bool             `json:"repaired"`   // something that others had changed
 	Batches    int              `json:"batches"`    // 0: nothing had to be sent
+	Ended      int              `json:"ended"`      // flows of removed backends
 }
 
 type profileValue struct {
@@ -47,6 +49,7 @@ func apply(ctx context.Context, j *job) error {
 	}
 	profiles := profilesOf(sources)
 	o := nft.Options{Table: j.table, Prune: j.flag("prune"), DryRun: j.flag("dry-run")}
+	o.Digest = digest(sources, o.Prune)
 	a, err := balance(ctx, profiles, o)
 	if a != nil {
 		j.parametersSet(a.Parameters, o.DryRun)
@@ -66,9 +69,10 @@ func apply(ctx context.Context, j *job) error {
 	if gone := pruned(a.Changes, profiles); len(gone) > 0 {
 		j.remark("%s %s", doing(o.DryRun, "would prune", "pruned"), strings.Join(gone, ", "))
 	}
+	j.flowsEnded(a.Ended)
 	value := appliedValue{
 		Table: j.table, Generation: a.Generation, Applied: !o.DryRun, Profiles: profileValues(profiles),
-		Changes: changeValues(a.Changes), Parameters: a.Parameters, Repaired: a.Repaired, Batches: a.Batches,
+		Changes: changeValues(a.Changes), Parameters: a.Parameters, Repaired: a.Repaired, Batches: a.Batches, Ended: a.Ended,
 	}
 	what := fmt.Sprintf("%s: %s (%s)", called(profiles), size(profiles...), signs(a.Changes))
 	switch {
@@ -80,6 +84,17 @@ func apply(ctx context.Context, j *job) error {
 	return j.result(value, "would apply %s; checked by the kernel, nothing was changed", what)
 }
 
+// digest stands for everything that an apply is asked for.
+func digest(sources []source, prune bool) string {
+	h := sha256.New()
+	fmt.Fprintln(h, prune)
+	for _, s := range sources {
+		fmt.Fprintln(h, s.profile.Name, len(s.text))
+		h.Write(s.text)
+	}
+	return string(h.Sum(nil))
+}
+
 // parametersSet says which kernel parameters were set, or would be.
 func (j *job) parametersSet(parameters []parameterValue, dryRun bool) {
 	for _, p := range parameters {
@@ -88,6 +103,13 @@ func (j *job) parametersSet(parameters []parameterValue, dryRun bool) {
 		} else {
 			j.remark("%s (was %s; nlb flush --sysctl puts it back)", p.turn("turned on", "set"), p.From)
 		}
+	}
+}
+
+// flowsEnded says that flows of removed backends were ended.
+func (j *job) flowsEnded(n int) {
+	if n > 0 {
+		j.remark("ended %s of removed backends", count(n, "flow"))
 	}
 }
 
