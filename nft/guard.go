@@ -214,7 +214,7 @@ func (s *State) readGuard(chain, comment string, out *lb.Service) bool {
 		var id uint32
 		_, _ = fmt.Sscanf(rest, "0x%x", &id)
 		s.guards[chain] = id
-		s.own(chain, refusedSet, markBytes(id))
+		s.ownRefused(chain, id)
 	case "deny":
 		out.Deny = append(out.Deny, s.listed(rest)...)
 	case "allow":

@@ -36,6 +36,7 @@ type State struct {
 	blocks   map[poolKey]block
 	sources  map[string]block
 	guards   map[string]uint32 // a guarded service's mark, by its chain
+	refused  map[string]uint64 // what it has turned away
 	lists    map[string]bool   // sets of prefixes that services look into
 	// owned has the elements in use: map -> id -> the profile.
 	owned map[string]map[string]string
@@ -84,7 +85,7 @@ func newState(table string, o *objects) *State {
 	s := &State{
 		Table: table, objects: o,
 		backends: map[backendKey]haveBackend{}, blocks: map[poolKey]block{}, sources: map[string]block{},
-		guards: map[string]uint32{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
+		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
 	for _, m := range layout(table).maps {
 		s.owned[m.name] = map[string]string{}
@@ -131,6 +132,13 @@ func (s *State) own(chain, name, key string) (element, bool) {
 		s.owned[name][key] = profile
 	}
 	return e, ok
+}
+
+// ownRefused counts what a service or backend has turned away.
+func (s *State) ownRefused(chain string, mark uint32) {
+	if e, ok := s.own(chain, refusedSet, markBytes(mark)); ok {
+		s.refused[chain] += e.packets
+	}
 }
 
 // readPools finds the SNAT addresses of each pool's chain.
@@ -312,7 +320,7 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.data)
 	}
 	s.own(chain, stickySet, markBytes(m))
-	s.own(chain, refusedSet, markBytes(m))
+	s.ownRefused(chain, m)
 	if own := s.objects.chains[backendChainOf(chain, m)]; own != nil {
 		for _, r := range own.rules {
 			if _, err := fmt.Sscanf(r.comment, "max-connections %d", &b.MaxConnections); err != nil {
@@ -358,15 +366,8 @@ func (s *State) marks(name string) []uint32 {
 	return out
 }
 
-// Refused counts what allow, deny, limit and max-connections of a service have
+// Refused counts what allow, deny, limits and max-connections of a service have
 // turned away since it came.
 func (s *State) Refused(profile, service string) uint64 {
-	chain := chainOf(profile, service)
-	n := s.elements(refusedSet)[markBytes(s.guards[chain])].packets
-	for key, b := range s.backends {
-		if key.chain == chain {
-			n += s.elements(refusedSet)[markBytes(b.mark)].packets
-		}
-	}
-	return n
+	return s.refused[chainOf(profile, service)]
 }
