@@ -70,7 +70,7 @@ func (d *decoder) profile(root *node) *Profile {
 	if there&topKeys.bit("profile") == 0 {
 		if t.Name = nameOf(d.file); checkName(t.Name) != "" {
 			d.fail(first, fmt.Sprintf("the profile has no name, and the file's, %s, cannot be one", show(t.Name)),
-				"the key profile ("+nameValues+")", "")
+				"profile: NAME, of "+nameValues, "")
 		}
 	}
 	t.Pos = d.pos(t.name)
@@ -88,7 +88,8 @@ func (d *decoder) profile(root *node) *Profile {
 	default:
 		d.services(v, &base, &t.Profile)
 	}
-	return &t.Profile
+	p := t.Profile // t has the tree, which is not to live as long
+	return &p
 }
 
 // nameOf is the name of a profile that its file gives: without folders and
@@ -105,8 +106,8 @@ func nameOf(file string) string {
 }
 
 func (d *decoder) services(v *node, base *draft, p *Profile) {
-	p.Services = make([]Service, 0, len(v.kids))
-	names := make([]*node, 0, len(v.kids))
+	p.Services = make([]Service, 0, min(len(v.kids), 1<<16)) // more may be as many mistakes
+	names := make([]*node, 0, cap(p.Services))
 	hashed := len(v.kids) == 0
 	var s draft
 	for i := range v.kids {

@@ -345,7 +345,7 @@ func (p *plan) estimate() int {
 func (p Param) element() element {
 	h := fnv.New32a()
 	h.Write([]byte(p.Name))
-	return element{key: markBytes(h.Sum32()), comment: p.Name + " was " + p.Value}
+	return element{key: markBytes(h.Sum32()), extra: &extra{comment: p.Name + " was " + p.Value}}
 }
 
 // Params are the kernel parameters that the table remembers, with the values
@@ -354,7 +354,7 @@ func (s *State) Params() []Param {
 	var out []Param
 	for _, e := range s.elements(paramsSet) {
 		var p Param
-		if n, _ := fmt.Sscanf(e.comment, "%s was %s", &p.Name, &p.Value); n == 2 {
+		if n, _ := fmt.Sscanf(e.more().comment, "%s was %s", &p.Name, &p.Value); n == 2 {
 			out = append(out, p)
 		}
 	}

@@ -155,7 +155,10 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 		c.add(slotsMap, element{key: markBytes(block.base + uint32(len(order)+j)), data: markBytes(marks[i])})
 	}
 	for i, b := range backends {
-		e := element{key: markBytes(marks[i]), data: addrBytes(b.Address.Addr), comment: backendComment(b, counts[i])}
+		e := element{key: markBytes(marks[i]), data: addrBytes(b.Address.Addr)}
+		if comment := backendComment(b, counts[i]); comment != "" {
+			e.extra = &extra{comment: comment}
+		}
 		if b.Address.Port == 0 {
 			c.add(f.addresses, e)
 		} else {
@@ -175,7 +178,7 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 
 // backendChain writes the statements that a backend has of its own.
 func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, shared *lb.Log) {
-	own := &chain{name: backendChainOf(service, mark)}
+	own := &chain{}
 	if b.MaxConnections > 0 {
 		own.rules = append(own.rules, connectionLimit(b.MaxConnections))
 		c.add(refusedSet, element{key: markBytes(mark)})
@@ -186,6 +189,7 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 	if len(own.rules) == 0 {
 		return
 	}
+	own.name = backendChainOf(service, mark)
 	for _, r := range own.rules {
 		c.refers(r)
 	}

@@ -112,7 +112,7 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 		switch {
 		case m.tier:
 		case m.name == stickySet:
-			p.immediate(have, m, func(e element) bool { return inScope(have.owned[m.name][e.id()]) })
+			p.immediate(have, m, func(e element) bool { return ours(have.owned[m.name][e.id()]) })
 		case m.name == backendsMap:
 			p.immediate(have, m, func(e element) bool { return ours(e.data) })
 		default:
@@ -211,6 +211,10 @@ func (p *plan) numbered(have *State, m *mapping) {
 	if m.dynamic || m.prefixes && have.objects.maps[m.name] != nil {
 		return // filled by packets; never changed
 	}
+	if len(have.elements(m.name)) == 0 {
+		p.change(m, change{fresh: m.elements})
+		return
+	}
 	var c change
 	wanted := make(map[string]bool, len(m.elements))
 	elements, owned := have.elements(m.name), have.owned[m.name]
@@ -219,15 +223,17 @@ func (p *plan) numbered(have *State, m *mapping) {
 		wanted[id] = true
 		h, ok := elements[id]
 		_, used := owned[id]
-		same := ok && h.data == e.data && (used || h.packets == 0)
+		same := ok && h.data == e.data && (used || h.more().packets == 0)
 		switch {
 		case !ok:
 			c.fresh = append(c.fresh, e)
 		case !same:
 			c.replace(h, e)
-		case h.comment != e.comment:
+		case h.more().comment != e.more().comment:
 			// The same backend under another name or weight goes on counting.
-			e.packets, e.bytes = h.packets, h.bytes
+			x := *e.more()
+			x.packets, x.bytes = h.more().packets, h.more().bytes
+			e.extra = &x
 			c.replace(h, e)
 		}
 	}
@@ -246,9 +252,13 @@ func (p *plan) numbered(have *State, m *mapping) {
 // immediate brings a map up to date whose elements go at once: without them a
 // packet finds its way as if it had come later.
 func (p *plan) immediate(have *State, m *mapping, inScope func(element) bool) {
+	elements := have.elements(m.name)
+	if len(elements) == 0 {
+		p.change(m, change{fresh: m.elements})
+		return
+	}
 	var c change
 	wanted := make(map[string]bool, len(m.elements))
-	elements := have.elements(m.name)
 	for _, e := range m.elements {
 		id := e.id()
 		wanted[id] = true

@@ -222,7 +222,7 @@ func TestCountersStay(t *testing.T) {
 	one, two := backend("10.0.0.1:80", 1), backend("10.0.0.2:80", 1)
 	applyTo(t, o, with(one, two))
 	for id, e := range o.maps["endpoints4"].elements {
-		e.packets, e.bytes = 7, 420
+		e.extra = &extra{packets: 7, bytes: 420}
 		o.maps["endpoints4"].elements[id] = e
 	}
 	count := func(b lb.Backend) uint64 { return newState("nlb", o).Stats("p", "s", b.Address, nil).Connections }

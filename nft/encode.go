@@ -203,19 +203,20 @@ func (m *messages) element(typ uint16, s *mapping, e *element) {
 		default:
 			m.value(unix.NFTA_SET_ELEM_DATA, e.data)
 		}
-		u := e.udata
-		if e.comment != "" {
-			u = udata(udataComment, e.comment+"\x00") + u
+		more := e.more()
+		u := more.udata
+		if more.comment != "" {
+			u = udata(udataComment, more.comment+"\x00") + u
 		}
 		if u != "" {
 			m.Data(unix.NFTA_SET_ELEM_USERDATA, u)
 		}
-		if e.packets != 0 || e.bytes != 0 {
+		if more.packets != 0 || more.bytes != 0 {
 			x := m.Nest(unix.NFTA_SET_ELEM_EXPR)
 			m.Text(unix.NFTA_EXPR_NAME, "counter")
 			d := m.Nest(unix.NFTA_EXPR_DATA)
-			m.Uint64(unix.NFTA_COUNTER_BYTES, e.bytes)
-			m.Uint64(unix.NFTA_COUNTER_PACKETS, e.packets)
+			m.Uint64(unix.NFTA_COUNTER_BYTES, more.bytes)
+			m.Uint64(unix.NFTA_COUNTER_PACKETS, more.packets)
 			m.Unnest(d)
 			m.Unnest(x)
 		}

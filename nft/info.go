@@ -5,6 +5,7 @@ package nft
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"nlb/lb"
@@ -99,9 +100,11 @@ func parseBlock(s string) (block, bool) {
 		return b, false
 	}
 	for i, part := range parts {
-		if _, err := fmt.Sscanf(part, "%d", fields[i]); err != nil {
+		n, err := strconv.ParseUint(part, 10, 32)
+		if err != nil {
 			return b, false
 		}
+		*fields[i] = uint32(n)
 	}
 	// A block must not wrap around: its end is compared.
 	return b, uint64(b.base)+uint64(b.slots)+uint64(b.parked) < 1<<32

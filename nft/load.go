@@ -38,7 +38,7 @@ type State struct {
 	guards   map[string]uint32 // a guarded service's mark, by its chain
 	refused  map[string]uint64 // what it has turned away
 	lists    map[string]bool   // sets of prefixes that services look into
-	// owned has the elements in use: map -> id -> the profile.
+	// owned has the elements in use: map -> id -> the service's chain.
 	owned map[string]map[string]string
 }
 
@@ -84,11 +84,11 @@ func load(c *wire.Conn, table string) (*State, error) {
 func newState(table string, o *objects) *State {
 	s := &State{
 		Table: table, objects: o,
-		backends: map[backendKey]haveBackend{}, blocks: map[poolKey]block{}, sources: map[string]block{},
+		backends: make(map[backendKey]haveBackend, len(o.chains)), blocks: make(map[poolKey]block, len(o.chains)), sources: map[string]block{},
 		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
 	for _, m := range layout(table).maps {
-		s.owned[m.name] = map[string]string{}
+		s.owned[m.name] = make(map[string]string, len(s.elements(m.name)))
 	}
 	for _, name := range []string{paramsSet, appliedSet} {
 		for id := range s.elements(name) {
@@ -124,12 +124,11 @@ func (s *State) elements(name string) map[string]element {
 	return nil
 }
 
-// own marks an element as used by a chain's profile, and returns it.
+// own marks an element as used by a service, and returns it.
 func (s *State) own(chain, name, key string) (element, bool) {
 	e, ok := s.elements(name)[key]
 	if ok {
-		profile, _, _ := ownerOf(chain)
-		s.owned[name][key] = profile
+		s.owned[name][key] = chain
 	}
 	return e, ok
 }
@@ -137,7 +136,7 @@ func (s *State) own(chain, name, key string) (element, bool) {
 // ownRefused counts what a service or backend has turned away.
 func (s *State) ownRefused(chain string, mark uint32) {
 	if e, ok := s.own(chain, refusedSet, markBytes(mark)); ok {
-		s.refused[chain] += e.packets
+		s.refused[chain] += e.more().packets
 	}
 }
 
@@ -274,11 +273,11 @@ func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
 		if !ok {
 			break // a block is without gaps
 		}
-		if n := 1; i < b.base+b.slots {
-			counts[markOf(e.data)] += n
-		} else {
-			counts[markOf(e.data)] += 0
+		drawn := 0
+		if i < b.base+b.slots {
+			drawn = 1
 		}
+		counts[markOf(e.data)] += drawn // a parked one is there with 0
 	}
 	var out []lb.Backend
 	for m, slots := range counts {
@@ -305,7 +304,7 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 		b.Address.Port = portOf(e.data[f.addr.size:])
 	}
 	b.Name = b.Address.String()
-	words := strings.Fields(e.comment)
+	words := strings.Fields(e.more().comment)
 	for i := 0; i+1 < len(words); i += 2 {
 		switch words[i] {
 		case "name":
@@ -321,14 +320,14 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 	}
 	s.own(chain, stickySet, markBytes(m))
 	s.ownRefused(chain, m)
-	if own := s.objects.chains[backendChainOf(chain, m)]; own != nil {
+	if own := s.objects.chains[s.elements(backendsMap)[markBytes(m)].data]; own != nil {
 		for _, r := range own.rules {
 			if _, err := fmt.Sscanf(r.comment, "max-connections %d", &b.MaxConnections); err != nil {
 				b.Log = readLog(strings.TrimPrefix(r.comment, "log "))
 			}
 		}
 	}
-	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, connections: e.packets}
+	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, connections: e.more().packets}
 	return b, true
 }
 

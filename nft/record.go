@@ -25,7 +25,7 @@ type record struct {
 
 func (r record) element() element {
 	value := string(binary.BigEndian.AppendUint32(nil, r.generation)) + r.digest
-	return element{key: markBytes(0), udata: udata(udataFingerprint, value)}
+	return element{key: markBytes(0), extra: &extra{udata: udata(udataFingerprint, value)}}
 }
 
 // readRecord returns the record; a table without one gives none.

@@ -44,11 +44,26 @@ type mapping struct {
 // element is one entry. Keys and data are the kernel's bytes, but for a
 // verdict, whose data is the name of the chain to go to.
 type element struct {
-	key, end       string // end: the last key of a range
-	data           string
+	key, end string // end: the last key of a range
+	data     string
+	*extra   // nil for most: there are a lot of elements
+}
+
+// extra is what few elements have.
+type extra struct {
 	comment        string
 	udata          string // further user data
 	packets, bytes uint64
+}
+
+var noExtra extra
+
+// more is what an element has beside its key and data; it is only for reading.
+func (e *element) more() *extra {
+	if e.extra == nil {
+		return &noExtra
+	}
+	return e.extra
 }
 
 // chain is a regular chain, or a base chain where it has a hook.
@@ -188,11 +203,12 @@ func (m *mapping) flagWords() string {
 func (m *mapping) elementText(e element) string {
 	var b strings.Builder
 	b.WriteString(m.keyText(e))
-	if e.packets != 0 || e.bytes != 0 {
-		fmt.Fprintf(&b, " counter packets %d bytes %d", e.packets, e.bytes)
+	x := e.more()
+	if x.packets != 0 || x.bytes != 0 {
+		fmt.Fprintf(&b, " counter packets %d bytes %d", x.packets, x.bytes)
 	}
-	if e.comment != "" {
-		fmt.Fprintf(&b, " comment %q", e.comment)
+	if x.comment != "" {
+		fmt.Fprintf(&b, " comment %q", x.comment)
 	}
 	if m.data != nil {
 		b.WriteString(" : ")

@@ -162,7 +162,9 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 		}
 		ends := map[string]bool{}
 		err := c.Dump(msgType(unix.NFT_MSG_GETSETELEM), inet, named(table, name), func(b []byte) error {
-			for _, v := range wire.Attrs(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			// The elements share the memory of one copy.
+			list := string(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS))
+			for _, v := range wire.Attrs(list) {
 				e, end := m.spec.decode(v)
 				if end {
 					ends[e.key] = true
@@ -207,28 +209,32 @@ func (m *mapping) holds(e element) bool {
 }
 
 // decode reads what messages.element writes. end: it is the end of a prefix.
-func (m *mapping) decode(b []byte) (e element, end bool) {
+func (m *mapping) decode(b string) (e element, end bool) {
+	var x extra
 	for t, v := range wire.Attrs(b) {
 		switch t {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.key = string(wire.Attr(v, unix.NFTA_DATA_VALUE))
+			e.key = wire.Attr(v, unix.NFTA_DATA_VALUE)
 		case elemKeyEnd:
-			e.end = string(wire.Attr(v, unix.NFTA_DATA_VALUE))
+			e.end = wire.Attr(v, unix.NFTA_DATA_VALUE)
 		case unix.NFTA_SET_ELEM_DATA:
 			if m.verdicts() {
 				e.data = wire.Text(wire.Attr(wire.Attr(v, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN))
 			} else {
-				e.data = string(wire.Attr(v, unix.NFTA_DATA_VALUE))
+				e.data = wire.Attr(v, unix.NFTA_DATA_VALUE)
 			}
 		case unix.NFTA_SET_ELEM_FLAGS:
 			end = wire.Uint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_USERDATA:
-			e.comment = udataText(v, udataComment)
+			x.comment = udataText(v, udataComment)
 		case unix.NFTA_SET_ELEM_EXPR:
 			d := wire.Attr(v, unix.NFTA_EXPR_DATA)
-			e.bytes = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_BYTES))
-			e.packets = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_PACKETS))
+			x.bytes = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_BYTES))
+			x.packets = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_PACKETS))
 		}
+	}
+	if x != noExtra {
+		e.extra = &x
 	}
 	// A set of ranges gives a single key its own end.
 	if m.interval && e.end == "" {
@@ -238,12 +244,12 @@ func (m *mapping) decode(b []byte) (e element, end bool) {
 }
 
 // udataText returns a text of user data, without its final NUL.
-func udataText(b []byte, typ byte) string {
+func udataText[B ~[]byte | ~string](b B, typ byte) string {
 	return strings.TrimSuffix(udataValue(b, typ), "\x00")
 }
 
 // udataValue returns a value of user data, empty where there is none.
-func udataValue(b []byte, typ byte) string {
+func udataValue[B ~[]byte | ~string](b B, typ byte) string {
 	for len(b) >= 2 {
 		n := 2 + int(b[1])
 		if n > len(b) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"slices"
 	"syscall"
 
@@ -17,7 +18,16 @@ import (
 
 const program = "nlb"
 
+// A run is short: most end before the first collection is worth its time. Only
+// tens of thousands of services come near the limit.
+const (
+	collectAt   = 400 // percent of what is live
+	memoryLimit = 300 << 20
+)
+
 func main() {
+	debug.SetGCPercent(collectAt)
+	debug.SetMemoryLimit(memoryLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second signal ends the program where it stands.
 	context.AfterFunc(ctx, stop)
@@ -37,7 +47,8 @@ func run(ctx context.Context, typed []string, in io.Reader, out, err io.Writer) 
 func (c *console) run(ctx context.Context, typed []string) error {
 	commands := commands(c)
 	if len(typed) > 0 && typed[0] == completeCommand {
-		return c.complete(commands, typed[1:])
+		c.complete(commands, typed[1:])
+		return nil
 	}
 	// --no-color is for the errors of the command line itself, too.
 	if slices.Contains(typed, "--no-color") {
@@ -83,8 +94,8 @@ func (c *console) help(commands []*cli.Command, l line) error {
 		}
 		text = helpOf(command)
 	}
-	_, err := io.WriteString(c.out, text)
-	return err
+	fmt.Fprint(c.out, text)
+	return nil
 }
 
 // job is a command that was asked for.

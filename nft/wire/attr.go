@@ -89,15 +89,16 @@ func (e *Encoder) End(at int) {
 }
 
 // Attrs yields the type and the value of each attribute. It ends early where
-// the bytes are not well-formed, so a caller finds an attribute missing.
-func Attrs(b []byte) iter.Seq2[uint16, []byte] {
-	return func(yield func(uint16, []byte) bool) {
+// the bytes are not well-formed, so a caller finds an attribute missing. Values
+// of a string share its memory.
+func Attrs[B ~[]byte | ~string](b B) iter.Seq2[uint16, B] {
+	return func(yield func(uint16, B) bool) {
 		for len(b) >= attrHeader {
-			n := int(binary.NativeEndian.Uint16(b))
+			n := int(uint16At(b, 0))
 			if n < attrHeader || n > len(b) {
 				return
 			}
-			if !yield(binary.NativeEndian.Uint16(b[2:])&typeMask, b[attrHeader:n]) {
+			if !yield(uint16At(b, 2)&typeMask, b[attrHeader:n]) {
 				return
 			}
 			b = b[min(align(n), len(b)):]
@@ -105,37 +106,43 @@ func Attrs(b []byte) iter.Seq2[uint16, []byte] {
 	}
 }
 
-// Attr returns the value of the first attribute of a type, nil where there is
+// uint16At reads a number in host order.
+func uint16At[B ~[]byte | ~string](b B, at int) uint16 {
+	return binary.NativeEndian.Uint16([]byte{b[at], b[at+1]})
+}
+
+// Attr returns the value of the first attribute of a type, empty where there is
 // none.
-func Attr(b []byte, typ uint16) []byte {
+func Attr[B ~[]byte | ~string](b B, typ uint16) B {
 	for t, v := range Attrs(b) {
 		if t == typ {
 			return v
 		}
 	}
-	return nil
+	var none B
+	return none
 }
 
 // Uint32 reads a big-endian number; 0 where b is too short.
-func Uint32(b []byte) uint32 {
+func Uint32[B ~[]byte | ~string](b B) uint32 {
 	if len(b) < 4 {
 		return 0
 	}
-	return binary.BigEndian.Uint32(b)
+	return binary.BigEndian.Uint32([]byte(b[:4]))
 }
 
 // Uint64 reads a big-endian number; 0 where b is too short.
-func Uint64(b []byte) uint64 {
+func Uint64[B ~[]byte | ~string](b B) uint64 {
 	if len(b) < 8 {
 		return 0
 	}
-	return binary.BigEndian.Uint64(b)
+	return binary.BigEndian.Uint64([]byte(b[:8]))
 }
 
 // Text reads a string up to its NUL.
-func Text(b []byte) string {
-	for i, c := range b {
-		if c == 0 {
+func Text[B ~[]byte | ~string](b B) string {
+	for i := range len(b) {
+		if b[i] == 0 {
 			return string(b[:i])
 		}
 	}

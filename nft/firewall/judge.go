@@ -1,0 +1,145 @@
+package firewall
+
+// Judging: what a base chain makes of a packet.
+
+import "cmp"
+
+// Judgement is what becomes of a packet in a base chain.
+type Judgement struct {
+	// Action is Accept, Drop, Translate or Anything: what becomes of it where
+	// no rule applies of which that cannot be told.
+	Action Action
+	// By names the chain whose rule, or whose policy, does it.
+	By string
+	// Rule says that a rule of By does it, not the policy.
+	Rule bool
+	// May has what else may become of it, and the chain whose rule might do
+	// that. Translate is there only where a rule is about this destination.
+	May map[Action]string
+}
+
+// depth bounds the jumps from chain to chain; the kernel allows 16.
+const depth = 16
+
+// Judge says what a base chain of the table makes of a packet.
+func (t *Table) Judge(base *Chain, p *Packet) Judgement {
+	w := &walk{table: t, packet: p, known: map[string]outcome{}}
+	o := w.chain(base.Name, 0)
+	j := Judgement{Action: o.action, By: o.by, Rule: true, May: o.may}
+	if o.action == Pass {
+		j.Action, j.By, j.Rule = Accept, base.Name, false
+		if base.Base.Drop {
+			j.Action = Drop
+		}
+	}
+	return j
+}
+
+// walk is one packet's way through a table.
+type walk struct {
+	table  *Table
+	packet *Packet
+	known  map[string]outcome
+}
+
+// outcome is what becomes of the packet in a chain. Pass: it comes out at the
+// end of it.
+type outcome struct {
+	action Action
+	by     string
+	may    map[Action]string
+	passes bool // it may come out although the action says otherwise
+}
+
+func (o *outcome) might(a Action, by string) {
+	if o.may == nil {
+		o.may = map[Action]string{}
+	}
+	o.may[a] = cmp.Or(o.may[a], by)
+}
+
+// merge adds what might become of it in a chain that it may go to.
+func (o *outcome) merge(sub outcome) {
+	for a, by := range sub.may {
+		o.might(a, by)
+	}
+}
+
+func (w *walk) chain(name string, level int) outcome {
+	if o, ok := w.known[name]; ok {
+		return o
+	}
+	c := w.table.Chains[name]
+	if c == nil || level > depth {
+		return outcome{action: Anything, by: name}
+	}
+	o := w.rules(c, level)
+	w.known[name] = o
+	return o
+}
+
+func (w *walk) rules(c *Chain, level int) outcome {
+	var o outcome
+	for i := range c.Rules {
+		r := &c.Rules[i]
+		if r.Action == Pass {
+			continue
+		}
+		met, about := w.meets(r)
+		if met == False {
+			continue
+		}
+		switch r.Action {
+		case Return:
+			if met == True {
+				return o
+			}
+			o.passes = true
+		case Jump, Goto:
+			sub := w.chain(r.Target, level+1)
+			o.merge(sub)
+			o.passes = o.passes || sub.passes && r.Action == Goto
+			switch {
+			case met == Maybe && sub.action == Translate && !about:
+			case met == Maybe && sub.action != Pass:
+				o.might(sub.action, sub.by)
+			case met == True && sub.action != Pass:
+				if sub.passes && r.Action == Jump {
+					// What comes after it may be met.
+					o.might(Anything, c.Name)
+				}
+				o.action, o.by = sub.action, sub.by
+				return o
+			case met == True && r.Action == Goto:
+				return o
+			}
+		default:
+			if met == True {
+				o.action, o.by = r.Action, c.Name
+				return o
+			}
+			if r.Action != Translate || about {
+				o.might(r.Action, c.Name)
+			}
+		}
+	}
+	return o
+}
+
+// meets says whether the packet meets all conditions of a rule. about: the
+// rule names a destination that is, or may be, the packet's.
+func (w *walk) meets(r *Rule) (met Tri, about bool) {
+	met = True
+	for i := range r.Conditions {
+		c := &r.Conditions[i]
+		t := w.packet.meets(c)
+		switch {
+		case t == False:
+			return False, false
+		case t == Maybe:
+			met = Maybe
+		}
+		about = about || c.destination() && !c.Not
+	}
+	return met, about
+}
