@@ -1,0 +1,69 @@
+package integration
+
+// The command as a process: what it starts, and what it needs.
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// builtIn is the folder of what built has made; TestMain removes it.
+var builtIn string
+
+// built is the path of the command, built once for all tests.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "nlb-integration-")
+	if err != nil {
+		return "", err
+	}
+	builtIn = dir
+	path := filepath.Join(dir, "nlb")
+	if out, err := exec.Command("go", "build", "-o", path, "nlb/cmd/nlb").CombinedOutput(); err != nil {
+		return "", &buildError{string(out), err}
+	}
+	return path, nil
+})
+
+type buildError struct {
+	output string
+	err    error
+}
+
+func (e *buildError) Error() string { return e.err.Error() + "\n" + e.output }
+
+// command returns the path of the built command.
+func (b *bed) command() string {
+	b.t.Helper()
+	path, err := built()
+	b.check(err)
+	return path
+}
+
+// write puts a profile into a file that goes with the test.
+func (b *bed) write(name, text string) string {
+	b.t.Helper()
+	path := filepath.Join(b.t.TempDir(), name)
+	b.check(os.WriteFile(path, []byte(text), 0o644))
+	return path
+}
+
+// TestRunsNothingElse: one execve, its own, whatever the command does.
+func TestRunsNothingElse(t *testing.T) {
+	b := newBed(t)
+	nlb, profile := b.command(), b.write("shop.yaml", web+backends(8080, -1, -1))
+	for _, args := range [][]string{
+		{"apply", profile}, {"diff", profile}, {"show"}, {"render", profile}, {"check", profile}, {"flush", "--sysctl"},
+	} {
+		trace := filepath.Join(t.TempDir(), "trace")
+		b.witness(b.balancer, "", "strace", append([]string{"-f", "-e", "trace=execve,execveat", "-o", trace, nlb}, args...)...)
+		text, err := os.ReadFile(trace)
+		b.check(err)
+		if n := strings.Count(string(text), "execve("); n != 1 || strings.Contains(string(text), "execveat(") {
+			t.Errorf("nlb %s started other programs:\n%s", strings.Join(args, " "), text)
+		}
+	}
+}
