@@ -51,7 +51,7 @@ services:
   - {name: own, listen: ":80,8000-8010", protocol: [tcp, udp], backends: ["10.2.0.11", "[fd02::11]:80"]}
   - {name: own-server, role: server, listen: ":99", backends: ["10.2.0.11"]}
   - {name: own-client, role: client, listen: ":98", backends: ["fd02::11"]}
-  - {name: network, listen: ["10.9.0.0/16:53", "0.0.0.0/0:54"], protocol: udp, backends: ["10.2.0.11:53", "10.2.0.12"]}
+  - {name: network, listen: ["10.9.0.0/16:53", "10.9.1.0/24:54", "0.0.0.0/0:54"], protocol: udp, backends: ["10.2.0.11:53", "10.2.0.12"]}
   - {name: everything, listen: "[::/0]:*", backends: ["fd02::11"]}
 `,
 	"interfaces": `profile: interfaces

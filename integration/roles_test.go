@@ -112,8 +112,8 @@ services:
 	}
 }
 
-// TestPrefixesAndOwnAddresses: a single address before a prefix, and a prefix
-// before this host's own; and a wildcard leaves what the balancer itself sends
+// TestPrefixesAndOwnAddresses: a single address before a prefix, a longer one
+// before a shorter, and any before this host's own; and a wildcard leaves what the balancer itself sends
 // to its backends alone.
 func TestPrefixesAndOwnAddresses(t *testing.T) {
 	b := newBed(t)
@@ -122,6 +122,7 @@ func TestPrefixesAndOwnAddresses(t *testing.T) {
 defaults: {protocol: [tcp, udp]}
 services:
   - {name: all, listen: ["0.0.0.0/0:80", "[::/0]:80"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: inner, listen: ["203.0.113.0/26:80", "[2001:db8::/120]:80"], backends: ["10.2.0.13:8080", "[fd02::12]:8080"]}
   - {name: one, listen: ["203.0.113.7:80", "[2001:db8::7]:80"], backends: ["10.2.0.12:8080", "[fd02::12]:8080"]}
   - {name: some, listen: "203.0.113.128/25:81", backends: ["10.2.0.12", "10.2.0.13"]}
   - {name: own, listen: ":8080", backends: ["10.2.0.13:8080"]}
@@ -132,7 +133,8 @@ services:
 			to   string
 			want string
 		}{
-			{b.client, "203.0.113.1:80", "10.2.0.11"}, {b.client, "[2001:db8::1]:80", "fd02::11"},
+			{b.client, "203.0.113.77:80", "10.2.0.11"}, {b.client, "[2001:db8::777]:80", "fd02::11"},
+			{b.client, "203.0.113.1:80", "10.2.0.13"}, {b.client, "[2001:db8::1]:80", "fd02::12"},
 			{b.client, "203.0.113.7:80", "10.2.0.12"}, {b.client, "[2001:db8::7]:80", "fd02::12"},
 			{b.client, "203.0.113.127:81", ""}, {b.client, "203.0.113.200:81", "10.2.0.12"}, {b.client, "203.0.113.255:81", "10.2.0.13"},
 			{b.client, "10.1.0.1:8080", "10.2.0.13"}, {b.client, "10.2.0.1:8080", "10.2.0.13"}, {b.client, "10.2.0.12:8080", "10.2.0.12"},

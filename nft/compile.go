@@ -19,10 +19,12 @@ func Compile(table string, profiles []*lb.Profile) *Ruleset {
 }
 
 // compile also regards the profiles of others, which are there already, and
-// keeps the objects of the layout that are there.
+// keeps the objects of the layout that are there, maps for lengths of prefixes
+// included.
 func compile(table string, profiles, others []*lb.Profile, n *numbers, there func(object string) bool) *Ruleset {
+	lengths := sortedLengths(append(lengthsOf(profiles), n.lengths...))
 	c := &compiler{
-		Ruleset: layout(table), numbers: n,
+		Ruleset: layout(table, lengths), numbers: n,
 		byName: map[string]*mapping{}, pools: map[string]bool{}, needed: map[string]bool{},
 	}
 	for _, m := range c.maps {

@@ -10,14 +10,18 @@ package nft
 //	arriving   what comes from the network             (role server)
 //	sent       what this host sends itself             (role client)
 //
-// then the same for prefixes of addresses, then for this host's own addresses.
+// then the same for prefixes of addresses, the longest first, then for this
+// host's own addresses. Each length of a prefix has a map of its own, since the
+// kernel refuses ranges that overlap in one map.
 
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/nftables/expr"
@@ -28,18 +32,25 @@ import (
 
 // tier is one map of destinations for each family; with own, one for both.
 type tier struct {
-	name     string
-	iface    bool // the interface is part of the key
-	own      bool // for this host's own addresses: the key has none
-	exact    bool // single keys, in a hash table
-	exempt   bool // not to be balanced, see exemptions
-	in, out  bool // in prerouting, in output
-	role     lb.Role
-	prefixes bool
+	name         string
+	iface        bool // the interface is part of the key
+	own          bool // for this host's own addresses: the key has none
+	exact        bool // single keys, in a hash table
+	exempt       bool // not to be balanced, see exemptions
+	in, out      bool // in prerouting, in output
+	role         lb.Role
+	prefixes     bool
+	prefixLength // of prefixes, once expanded
 }
 
-// tiers are in the order in which a packet meets them.
-var tiers = []tier{
+// prefixLength is a length of prefixes that services listen on.
+type prefixLength struct {
+	family lb.Family
+	bits   int
+}
+
+// tierKinds are in the order in which a packet meets them.
+var tierKinds = []tier{
 	{name: "entering", iface: true, in: true},
 	{name: "services", exact: true, in: true, out: true},
 	{name: "ranges", in: true, out: true},
@@ -56,10 +67,74 @@ var tiers = []tier{
 	{name: "sent-own", own: true, out: true, role: lb.RoleClient},
 }
 
+// tiers are the kinds with a tier for each length of prefixes.
+func tiers(lengths []prefixLength) []tier {
+	var out []tier
+	for _, t := range tierKinds {
+		if !t.prefixes {
+			out = append(out, t)
+			continue
+		}
+		for _, t.prefixLength = range lengths {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// sortedLengths are distinct, the longest first.
+func sortedLengths(lengths []prefixLength) []prefixLength {
+	slices.SortFunc(lengths, func(a, b prefixLength) int {
+		return cmp.Or(cmp.Compare(b.bits, a.bits), cmp.Compare(a.family, b.family))
+	})
+	return slices.Compact(lengths)
+}
+
+// lengthsOf are the lengths of the prefixes that profiles listen on.
+func lengthsOf(profiles []*lb.Profile) []prefixLength {
+	var out []prefixLength
+	seen := map[prefixLength]bool{}
+	for _, p := range profiles {
+		for i := range p.Services {
+			for _, l := range p.Services[i].Listen {
+				if !l.Prefix.IsValid() || l.Prefix.IsSingleIP() {
+					continue
+				}
+				n := prefixLength{lb.FamilyOf(l.Prefix.Addr()), l.Prefix.Bits()}
+				if !seen[n] {
+					seen[n] = true
+					out = append(out, n)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// lengthsIn are the lengths that maps with these names are for.
+func lengthsIn(names iter.Seq[string]) []prefixLength {
+	var out []prefixLength
+	for name := range names {
+		for _, t := range tierKinds {
+			rest, ok := strings.CutPrefix(name, t.name)
+			if !ok || !t.prefixes {
+				continue
+			}
+			for _, f := range families {
+				bits, ok := strings.CutPrefix(rest, f.digit+"-")
+				if n, err := strconv.Atoi(bits); ok && err == nil && 0 <= n && n <= f.addr.size*8 {
+					out = append(out, prefixLength{f.Family, n})
+				}
+			}
+		}
+	}
+	return sortedLengths(out)
+}
+
 // tierOf finds the tier of a destination.
 func tierOf(s *lb.Service, p netip.Prefix, r lb.PortRange) tier {
 	exact := p.IsSingleIP() && r.First == r.Last && s.Role == lb.RoleProxy && s.Interface == ""
-	for _, t := range tiers {
+	for _, t := range tierKinds {
 		if t.iface != (s.Interface != "") || t.own != !p.IsValid() || t.exact != exact || t.exempt {
 			continue
 		}
@@ -68,6 +143,9 @@ func tierOf(s *lb.Service, p netip.Prefix, r lb.PortRange) tier {
 		}
 		// At an interface nothing but the network's traffic enters.
 		if t.iface || t.role == s.Role {
+			if t.prefixes {
+				t.prefixLength = prefixLength{lb.FamilyOf(p.Addr()), p.Bits()}
+			}
 			return t
 		}
 	}
@@ -76,10 +154,24 @@ func tierOf(s *lb.Service, p netip.Prefix, r lb.PortRange) tier {
 
 // mapName is the name of a tier's map.
 func (t tier) mapName(f *family) string {
-	if t.own {
+	switch {
+	case t.own:
 		return t.name
+	case t.prefixes:
+		return fmt.Sprintf("%s%s-%d", t.name, f.digit, t.bits)
 	}
 	return t.name + f.digit
+}
+
+// families are those that a tier has maps for; one where the map is for both.
+func (t tier) families() []*family {
+	switch {
+	case t.own:
+		return families[:1]
+	case t.prefixes:
+		return []*family{familyOf(t.family)}
+	}
+	return families
 }
 
 // key is the type of a tier's keys.
@@ -97,11 +189,8 @@ func (t tier) key(f *family) typ {
 // maps are a tier's maps, empty.
 func (t tier) maps() []*mapping {
 	var out []*mapping
-	for _, f := range families {
+	for _, f := range t.families() {
 		out = append(out, &mapping{name: t.mapName(f), key: t.key(f), data: typ{verdict}, interval: !t.exact, tier: true})
-		if t.own {
-			break
-		}
 	}
 	return out
 }
@@ -109,7 +198,7 @@ func (t tier) maps() []*mapping {
 // lookups are the rules that ask a tier, with the maps that they need.
 func (t tier) lookups() []rule {
 	var out []rule
-	for _, f := range families {
+	for _, f := range t.families() {
 		var exprs []expr.Any
 		var texts []string
 		before := ""
@@ -139,9 +228,6 @@ func (t tier) lookups() []rule {
 			statements: []statement{newStatement(fmt.Sprintf("%s%s vmap @%s", before, strings.Join(texts, " . "), t.mapName(f)), exprs...)},
 			needs:      t.mapName(f),
 		})
-		if t.own {
-			break
-		}
 	}
 	return out
 }
@@ -266,7 +352,7 @@ func wide(s *lb.Service) bool {
 }
 
 func exemptTier() tier {
-	for _, t := range tiers {
+	for _, t := range tierKinds {
 		if t.exempt {
 			return t
 		}

@@ -122,10 +122,11 @@ func poolOf(addrs []netip.Addr) string {
 }
 
 // layout returns all maps, empty, and all chains that are not a service's or a
-// pool's. Of these a ruleset has what it needs.
-func layout(table string) *Ruleset {
+// pool's, for services that listen on prefixes of these lengths. Of these a
+// ruleset has what it needs.
+func layout(table string, lengths []prefixLength) *Ruleset {
 	r := &Ruleset{Table: table}
-	for _, t := range tiers {
+	for _, t := range tiers(lengths) {
 		r.maps = append(r.maps, t.maps()...)
 	}
 	r.maps = append(r.maps,
@@ -148,7 +149,7 @@ func layout(table string) *Ruleset {
 	r.maps = append(r.maps,
 		&mapping{name: paramsSet, key: typ{mark}, comment: "kernel parameters, as nlb found them"},
 		recordSet())
-	r.chains = append(r.chains, baseChains()...)
+	r.chains = append(r.chains, baseChains(lengths)...)
 	for _, f := range families {
 		r.chains = append(r.chains, f.pickChain(), f.deliverChain())
 	}
@@ -156,9 +157,9 @@ func layout(table string) *Ruleset {
 	return r
 }
 
-func baseChains() []*chain {
+func baseChains(lengths []prefixLength) []*chain {
 	var in, out, vips []rule
-	for _, t := range tiers {
+	for _, t := range tiers(lengths) {
 		if t.in {
 			in = append(in, t.lookups()...)
 		}
@@ -213,12 +214,8 @@ func refuse() *chain {
 // since other profiles may need it.
 func (r *Ruleset) trim(needed func(object string) bool) {
 	keep := map[string]bool{}
-	fixed := map[string]bool{}
-	for _, m := range layout(r.Table).maps {
-		fixed[m.name] = true
-	}
 	r.maps = slices.DeleteFunc(r.maps, func(m *mapping) bool {
-		keep[m.name] = len(m.elements) > 0 || !fixed[m.name] || needed(m.name)
+		keep[m.name] = len(m.elements) > 0 || m.ofChain != "" || m.prefixes || needed(m.name)
 		return !keep[m.name]
 	})
 	uses := map[string]bool{}

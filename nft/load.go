@@ -87,7 +87,8 @@ func newState(table string, o *objects) *State {
 		backends: make(map[backendKey]haveBackend, len(o.chains)), blocks: make(map[poolKey]block, len(o.chains)), sources: map[string]block{},
 		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
-	for _, m := range layout(table).maps {
+	lengths := lengthsIn(maps.Keys(o.maps))
+	for _, m := range layout(table, lengths).maps {
 		s.owned[m.name] = make(map[string]string, len(s.elements(m.name)))
 	}
 	for _, name := range []string{paramsSet, appliedSet} {
@@ -96,7 +97,7 @@ func newState(table string, o *objects) *State {
 		}
 	}
 	s.readPools()
-	listens := s.readListens()
+	listens := s.readListens(lengths)
 	profiles := map[string]*lb.Profile{}
 	for _, chain := range slices.Sorted(maps.Keys(o.chains)) {
 		profile, service, ok := serviceOf(chain)
@@ -176,21 +177,18 @@ func (s *State) poolAddrs(service string, f *family, chain string) []netip.Addr 
 }
 
 // readListens finds what leads to each chain.
-func (s *State) readListens() map[string]*listens {
+func (s *State) readListens(lengths []prefixLength) map[string]*listens {
 	out := map[string]*listens{}
-	for _, t := range tiers {
+	for _, t := range tiers(lengths) {
 		if t.exempt {
 			continue
 		}
-		for _, f := range families {
+		for _, f := range t.families() {
 			for _, e := range s.elements(t.mapName(f)) {
 				if out[e.data] == nil {
 					out[e.data] = &listens{role: t.role, ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
 				}
 				out[e.data].add(t.parse(f, e))
-			}
-			if t.own {
-				break
 			}
 		}
 	}
@@ -350,6 +348,7 @@ func (s *State) numbers() *numbers {
 	for chain, id := range s.guards {
 		n.services[chain] = id & indexMask
 	}
+	n.lengths = lengthsIn(maps.Keys(s.objects.maps))
 	maps.Copy(n.slots, s.blocks)
 	maps.Copy(n.sources, s.sources)
 	n.freeSlot = newSpace(s.marks(slotsMap))

@@ -37,6 +37,7 @@ type numbers struct {
 	taken                map[uint32]bool       // indices
 	slots                map[poolKey]block
 	sources              map[string]block // by the pool's chain
+	lengths              []prefixLength   // that there are maps for
 	freeSlot, freeSource space
 }
 

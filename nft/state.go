@@ -132,18 +132,6 @@ func (o *objects) readChains(c *wire.Conn, table string) error {
 }
 
 func (o *objects) readMaps(c *wire.Conn, table string) error {
-	specs := map[string]*mapping{}
-	for _, m := range layout(table).maps {
-		specs[m.name] = m
-	}
-	spec := func(name string) *mapping {
-		for _, f := range families {
-			if strings.HasPrefix(name, listPrefix+f.digit) {
-				return &mapping{name: name, key: typ{f.addr}, prefixes: true}
-			}
-		}
-		return specs[name]
-	}
 	var names []string
 	err := c.Dump(msgType(unix.NFT_MSG_GETSET), inet, named(table), func(b []byte) error {
 		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
@@ -153,6 +141,18 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 	})
 	if err != nil {
 		return err
+	}
+	specs := map[string]*mapping{}
+	for _, m := range layout(table, lengthsIn(slices.Values(names))).maps {
+		specs[m.name] = m
+	}
+	spec := func(name string) *mapping {
+		for _, f := range families {
+			if strings.HasPrefix(name, listPrefix+f.digit) {
+				return &mapping{name: name, key: typ{f.addr}, prefixes: true}
+			}
+		}
+		return specs[name]
 	}
 	for _, name := range names {
 		m := &haveMap{spec: spec(name), elements: map[string]element{}}

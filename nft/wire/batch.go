@@ -29,7 +29,7 @@ type Batch struct {
 type cut struct{ at, seq int }
 
 // NewBatch returns a batch that the kernel refuses with ERESTART unless the
-// ruleset still is of this generation.
+// ruleset still is of this generation, or it is AnyGeneration.
 func NewBatch(generation uint32) *Batch {
 	b := &Batch{}
 	b.Begin(unix.NFNL_MSG_BATCH_BEGIN, unix.AF_UNSPEC, 0, "the batch")

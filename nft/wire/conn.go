@@ -1,6 +1,7 @@
 package wire
 
-// A conversation with the kernel: dumps, single requests, and batches.
+// A conversation with the kernel: dumps and single requests. Batches are in
+// commit.go.
 
 import (
 	"encoding/binary"
@@ -10,26 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Transport carries datagrams of netlink messages. Dial returns the real one.
+// Transport carries datagrams of netlink messages. Open returns the real one.
 // A Transport is used by one goroutine at a time.
 type Transport interface {
 	// Send hands one datagram to the kernel, which has worked on all of it
 	// when Send returns.
 	Send(b []byte) error
 	// Receive waits for a datagram and returns its length. It fails with
-	// ENOBUFS where the kernel had more to say than the socket could hold.
+	// ENOBUFS where the kernel had more to say than the socket could hold, and
+	// with os.ErrDeadlineExceeded where it says nothing for long.
 	Receive(b []byte) (int, error)
 	// Reserve makes room for a datagram of n bytes and returns the largest
 	// that can be sent now, which may be less.
 	Reserve(n int) (int, error)
+	// Port is the number of the socket, which answers to it bear.
+	Port() uint32
+	// Another opens a further socket in the same network namespace: on this
+	// port, or on any where it is 0, and with these multicast groups (a mask).
+	// It fails with EADDRINUSE where somebody has the port.
+	Another(port, groups uint32) (Transport, error)
 	Close() error
 }
 
-// Message types that end or break a conversation.
-const (
-	receiveSize = 1 << 16 // the kernel's dumps use at most 32 KiB of it
-	fenceTries  = 8
-)
+const receiveSize = 1 << 16 // the kernel's dumps use at most 32 KiB of it
 
 // Errors of a conversation.
 var (
@@ -58,6 +62,9 @@ func (e *TooBigError) Error() string {
 type Error struct {
 	// What is the object that the message was about; empty for a request.
 	What string
+	// Expr is the expression of a rule that the kernel stumbled over, as it
+	// calls it; empty where it did not say.
+	Expr string
 	// Errno is why.
 	Errno unix.Errno
 	// Detail is the kernel's own explanation (extended acknowledgement);
@@ -69,6 +76,9 @@ type Error struct {
 
 func (e *Error) Error() string {
 	s := e.Errno.Error()
+	if e.Expr != "" {
+		s = "expression " + e.Expr + ": " + s
+	}
 	if e.What != "" {
 		s = e.What + ": " + s
 	}
@@ -99,6 +109,19 @@ func NewConn(t Transport) *Conn {
 // Close ends the conversation.
 func (c *Conn) Close() error { return c.transport.Close() }
 
+// Renew goes on over a new socket in the same network namespace, where the old
+// one cannot be relied on any more. Where there is none to be had, the old one
+// stays.
+func (c *Conn) Renew() error {
+	t, err := c.transport.Another(0, 0)
+	if err != nil {
+		return err
+	}
+	_ = c.transport.Close() // it may be broken
+	c.transport = t
+	return nil
+}
+
 // Request sends a message that the kernel answers with one message, and
 // returns the attributes of the answer.
 func (c *Conn) Request(typ uint16, family uint8, attrs []byte) ([]byte, error) {
@@ -116,7 +139,8 @@ func (c *Conn) Do(typ uint16, family uint8, flags uint16, attrs []byte) error {
 }
 
 // Dump asks for all objects of a kind and calls each with the attributes of
-// every one; the bytes are valid during the call only.
+// every one; the bytes are valid during the call only. After ErrInterrupted
+// each was called for all there was to read, some of it perhaps not or twice.
 func (c *Conn) Dump(typ uint16, family uint8, attrs []byte, each func(attrs []byte) error) error {
 	return c.ask(typ, family, unix.NLM_F_DUMP, attrs, each)
 }
@@ -128,6 +152,10 @@ func (c *Conn) send(typ uint16, family uint8, flags uint16, attrs []byte) error 
 	binary.NativeEndian.PutUint32(b, uint32(len(b)))
 	return c.transport.Send(b)
 }
+
+// ours reports whether a message is the answer to something that this socket
+// sent.
+func (c *Conn) ours(m message) bool { return m.port == c.transport.Port() }
 
 // ask sends one message and reads until its answer is complete: one message, an
 // acknowledgement, or the end of a dump.
@@ -142,12 +170,19 @@ func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, each fu
 		if err != nil {
 			return err
 		}
-		for m := range messages(c.buf[:n]) {
-			if m.seq != c.seq || done {
-				continue // the answer to an earlier request that was given up
+		for m, err := range messages(c.buf[:n]) {
+			if err != nil {
+				return err
+			}
+			if m.seq != c.seq || !c.ours(m) || done {
+				continue // the answer to somebody else, or to what was given up
 			}
 			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
 			switch {
+			case m.typ == unix.NLMSG_NOOP:
+				continue
+			case m.typ == unix.NLMSG_OVERRUN:
+				return unix.ENOBUFS
 			case m.typ == unix.NLMSG_DONE:
 				done = true
 				if errno := errnoOf(m.body); errno != 0 {
@@ -156,10 +191,11 @@ func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, each fu
 			case m.typ == unix.NLMSG_ERROR:
 				done = true
 				if errno := errnoOf(m.body); errno != 0 {
-					fail = &Error{Errno: errno, Detail: detail(m)}
+					words, _ := explanation(m)
+					fail = &Error{Errno: errno, Detail: words}
 				}
 			case len(m.body) < nfHeader:
-				return fmt.Errorf("netlink: a message of %d bytes", len(m.body))
+				return errMalformed
 			case fail == nil:
 				fail = each(m.body[nfHeader:])
 			}
@@ -186,106 +222,4 @@ func (c *Conn) Generation() (uint32, error) {
 		return 0, errors.New("netlink: the kernel names no generation")
 	}
 	return Uint32(id), nil
-}
-
-// Limit returns the largest batch that can be sent, where n bytes are wanted.
-func (c *Conn) Limit(n int) (int, error) { return c.transport.Reserve(n) }
-
-// Commit sends a batch made for a generation, and returns the generation after
-// it. An error is ErrStale, ErrRefused, *TooBigError or *Error (nothing was
-// changed), ErrUnknown, or the transport's.
-func (c *Conn) Commit(b *Batch, generation uint32) (uint32, error) {
-	buf := appendHeader(b.buf, unix.NFNL_MSG_BATCH_END, unix.AF_UNSPEC, unix.NLM_F_REQUEST, uint32(len(b.what)))
-	binary.BigEndian.PutUint16(buf[len(buf)-2:], unix.NFNL_SUBSYS_NFTABLES)
-	now, lost, err := c.deliver(b, buf)
-	switch {
-	case err != nil:
-		return 0, err
-	case now == generation:
-		// An empty batch makes no generation; anything else was refused.
-		if lost {
-			return 0, ErrRefused
-		}
-	case lost:
-		return 0, ErrUnknown
-	}
-	return now, nil
-}
-
-// Check lets the kernel validate a batch and changes nothing: the kernel drops
-// a batch that has no END. Errors are those of Commit.
-func (c *Conn) Check(b *Batch) error {
-	_, lost, err := c.deliver(b, b.buf)
-	if err == nil && lost {
-		err = ErrUnknown
-	}
-	return err
-}
-
-// deliver sends a batch and behind it a question for the generation: the
-// kernel answers in order, so that the errors of the batch, which it reports
-// without being asked for acknowledgements, are all there when the generation
-// is. lost says that there was an answer that did not fit the socket.
-func (c *Conn) deliver(b *Batch, buf []byte) (generation uint32, lost bool, err error) {
-	limit, err := c.transport.Reserve(len(buf))
-	if err != nil {
-		return 0, false, err
-	}
-	if len(buf) > limit {
-		return 0, false, &TooBigError{Size: len(buf), Limit: limit}
-	}
-	if err := c.transport.Send(buf); err != nil {
-		if errors.Is(err, unix.EMSGSIZE) {
-			return 0, false, &TooBigError{Size: len(buf), Limit: limit}
-		}
-		return 0, false, err
-	}
-	var refused *Error
-	for range fenceTries {
-		if err := c.send(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, 0, nil); err != nil {
-			return 0, false, fmt.Errorf("%w: %w", ErrUnknown, err)
-		}
-		for {
-			n, err := c.transport.Receive(c.buf)
-			if errors.Is(err, unix.ENOBUFS) {
-				lost = true
-				break // the answer to our question may be among what was lost
-			}
-			if err != nil {
-				return 0, false, fmt.Errorf("%w: %w", ErrUnknown, err)
-			}
-			fence := false
-			for m := range messages(c.buf[:n]) {
-				switch {
-				case m.seq == c.seq && m.typ == unix.NLMSG_ERROR:
-					return 0, false, fmt.Errorf("%w: %w", ErrUnknown, errnoOf(m.body))
-				case m.seq == c.seq && len(m.body) >= nfHeader:
-					generation, fence = Uint32(Attr(m.body[nfHeader:], unix.NFTA_GEN_ID)), true
-				case m.typ == unix.NLMSG_ERROR && int(m.seq) < len(b.what):
-					if errno := errnoOf(m.body); errno != 0 {
-						refused = refused.and(&Error{What: b.what[m.seq], Errno: errno, Detail: detail(m)})
-					}
-				}
-			}
-			if !fence {
-				continue
-			}
-			switch {
-			case refused == nil:
-				return generation, lost, nil
-			case refused.Errno == unix.ERESTART:
-				return 0, false, ErrStale
-			}
-			return 0, false, refused
-		}
-	}
-	return 0, true, ErrUnknown
-}
-
-func (e *Error) and(next *Error) *Error {
-	if e == nil {
-		return next
-	}
-	e.Others++
-	return e
 }

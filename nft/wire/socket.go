@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -17,6 +18,9 @@ const (
 	receiveBuffer = 1 << 20
 	// What the kernel takes off the send buffer (netlink_sendmsg).
 	sendOverhead = 32
+	// The kernel has its answer ready when Send returns; nobody should wait for
+	// ever for one that is lost.
+	patience = 10 * time.Second
 )
 
 type socket struct {
@@ -36,7 +40,15 @@ func Dial() (*Conn, error) {
 
 // Open opens a netfilter socket in the network namespace of the calling thread.
 func Open() (Transport, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	s, err := open(0, 0)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+func open(port, groups uint32) (*socket, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{PID: port, Groups: groups})
 	if err != nil {
 		return nil, fmt.Errorf("netfilter socket: %w", errno(err))
 	}
@@ -53,6 +65,27 @@ func Open() (Transport, error) {
 }
 
 func (s *socket) Close() error { return s.conn.Close() }
+
+func (s *socket) Port() uint32 { return s.conn.PID() }
+
+func (s *socket) Another(port, groups uint32) (Transport, error) {
+	t, err := open(port, groups)
+	if err != nil {
+		return nil, err
+	}
+	if s.namespace() != t.namespace() {
+		return nil, errors.Join(errors.New("this thread is in another network namespace by now"), t.Close())
+	}
+	return t, nil
+}
+
+// namespace identifies the network namespace of the socket; 0 where the kernel
+// is older than Linux 5.14, which cannot tell.
+func (s *socket) namespace() uint64 {
+	var id uint64
+	_ = s.raw.Control(func(fd uintptr) { id, _ = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_NETNS_COOKIE) })
+	return id
+}
 
 func (s *socket) Reserve(n int) (int, error) {
 	if n <= s.room {
@@ -74,33 +107,49 @@ func (s *socket) Reserve(n int) (int, error) {
 func (s *socket) Send(b []byte) error {
 	var err error
 	ctrl := s.raw.Write(func(fd uintptr) bool {
-		err = unix.Send(int(fd), b, 0)
-		return err != unix.EAGAIN && err != unix.EINTR
-	})
-	return errors.Join(ctrl, err)
-}
-
-func (s *socket) Receive(b []byte) (int, error) {
-	var n int
-	var err error
-	ctrl := s.raw.Read(func(fd uintptr) bool {
 		for {
-			n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_TRUNC)
+			err = unix.Send(int(fd), b, 0)
 			if err != unix.EINTR {
 				return err != unix.EAGAIN
 			}
 		}
 	})
-	switch {
-	case ctrl != nil:
-		return 0, ctrl
-	case err != nil:
-		return 0, err
-	case n > len(b):
-		return 0, fmt.Errorf("a datagram of %d bytes: %w", n, unix.EMSGSIZE)
-	}
-	return n, nil
+	return errors.Join(ctrl, err)
 }
+
+// Receive passes over what other programs send to the socket.
+func (s *socket) Receive(b []byte) (int, error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return 0, errno(err)
+	}
+	for {
+		var n int
+		var from unix.Sockaddr
+		var err error
+		ctrl := s.raw.Read(func(fd uintptr) bool {
+			for {
+				n, from, err = unix.Recvfrom(int(fd), b, unix.MSG_TRUNC)
+				if err != unix.EINTR {
+					return err != unix.EAGAIN
+				}
+			}
+		})
+		sender, _ := from.(*unix.SockaddrNetlink)
+		switch {
+		case ctrl != nil:
+			return 0, ctrl
+		case err != nil:
+			return 0, err
+		case sender == nil || sender.Pid != kernelPort:
+			continue
+		case n > len(b):
+			return 0, fmt.Errorf("a datagram of %d bytes: %w", n, unix.EMSGSIZE)
+		}
+		return n, nil
+	}
+}
+
+const kernelPort = 0
 
 // errno takes the library's wrapping off.
 func errno(err error) error {
