@@ -15,7 +15,7 @@ func readAffinity(d *decoder, k *Key, v *node, s *draft) {
 	a := Affinity{Bits: 32, Bits6: 128}
 	switch v.kind {
 	case scalar:
-		a.Timeout, _ = readTime(d, k, v)
+		a.Timeout = readTime(d, k, v)
 	case mapping:
 		affinityKeys.need(d, v, affinityKeys.read(d, v, &a), "timeout", timeValues)
 	default:
@@ -24,7 +24,7 @@ func readAffinity(d *decoder, k *Key, v *node, s *draft) {
 	s.Affinity = &a
 }
 
-func readTimeout(d *decoder, k *Key, v *node, a *Affinity) { a.Timeout, _ = readTime(d, k, v) }
+func readTimeout(d *decoder, k *Key, v *node, a *Affinity) { a.Timeout = readTime(d, k, v) }
 
 // limitDraft is a limit while it is read.
 type limitDraft struct {

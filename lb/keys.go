@@ -202,7 +202,7 @@ var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitD
 		Values: rateValues, Default: "none",
 		Meaning: "new connections of one client address at most",
 	}, func(d *decoder, k *Key, v *node, l *limitDraft) {
-		l.NewPerSource, _ = readRate(d, k, v)
+		l.NewPerSource = readRate(d, k, v)
 		l.newPerSource = v
 	}},
 	{"burst", Key{
@@ -215,7 +215,7 @@ var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitD
 	{"new", Key{
 		Values: rateValues, Default: "none",
 		Meaning: "new connections of the service at most",
-	}, func(d *decoder, k *Key, v *node, l *limitDraft) { l.New, _ = readRate(d, k, v) }},
+	}, func(d *decoder, k *Key, v *node, l *limitDraft) { l.New = readRate(d, k, v) }},
 }}
 
 var logKeys = table[Log]{of: "log", what: "log", keys: []key[Log]{
@@ -230,7 +230,7 @@ var logKeys = table[Log]{of: "log", what: "log", keys: []key[Log]{
 	{"rate", Key{
 		Values: rateValues, Default: "none",
 		Meaning: "lines at most",
-	}, func(d *decoder, k *Key, v *node, l *Log) { l.Rate, _ = readRate(d, k, v) }},
+	}, func(d *decoder, k *Key, v *node, l *Log) { l.Rate = readRate(d, k, v) }},
 }}
 
 // Reference returns all keys that a profile may have, the outermost first.

@@ -139,7 +139,7 @@ func TestNearest(t *testing.T) {
 	}
 	for s, want := range map[string]string{
 		"schedular": "scheduler", "Listen": "listen", "lisen": "listen", "listne": "listen", "backend": "backends", "hash_by": "hash-by",
-		"hashby": "hash-by", "proto": "protocol", "protocols": "protocol", "names": "name", "nat": "snat", "logs": "log", "onempty": "on-empty",
+		"hashby": "hash-by", "proto": "protocol", "protocols": "protocol", "names": "name", "nat": "snat", "logs": "log", "onempty": "on-empty", "pro": "protocol", "pr": "",
 		"affinity-timeout": "affinity", "port": "", "weight": "", "x": "", "": "", "ip": "", "something-else": "",
 	} {
 		if got := nearest(s, keys); got != want {

@@ -66,7 +66,8 @@ func TestParse(t *testing.T) {
 	}{
 		{"least", start, web(nil)},
 		{"no services", "services: []", &Profile{Name: "test"}},
-		{"names", "profile: a-b_c.1\nsysctl: keep\nservices: []", &Profile{Name: "a-b_c.1", Sysctl: SysctlKeep}},
+		{"names", "profile: az-AZ_09.\nsysctl: keep\nservices: []", &Profile{Name: "az-AZ_09.", Sysctl: SysctlKeep}},
+		{"longest name", "profile: " + strings.Repeat("x", MaxName) + "\nservices: []", &Profile{Name: strings.Repeat("x", MaxName)}},
 		{"quoted", "\"profile\": 'x'\n'services': []", &Profile{Name: "x"}},
 		{"number as name", "profile: 010\nservices: []", &Profile{Name: "010"}},
 		{"JSON", `{"profile": "j", "services": [{"name": "web", "listen": ["203.0.113.10:80"], "backends": [{"address": "10.0.0.11:8080", "weight": 1}]}]}`,
@@ -120,6 +121,19 @@ func TestParse(t *testing.T) {
 		})},
 		{"affinity keys", start + "    affinity: {timeout: 7d, prefix: 24, prefix6: 64}", web(func(s *Service) {
 			s.Affinity = &Affinity{Timeout: 7 * 24 * time.Hour, Bits: 24, Bits6: 64}
+		})},
+		{"longest affinity", start + "    affinity: {timeout: 365d, prefix: 1, prefix6: 1}", web(func(s *Service) {
+			s.Affinity = &Affinity{Timeout: maxTimeout, Bits: 1, Bits6: 1}
+		})},
+		{"shortest affinity", start + "    affinity: {timeout: 1s, prefix: 32, prefix6: 128}", web(func(s *Service) {
+			s.Affinity = &Affinity{Timeout: time.Second, Bits: 32, Bits6: 128}
+		})},
+		{"largest", start + "    scheduler: hash\n    hash-seed: 4294967295\n    limit: {connections-per-source: 4294967295, new: 1000000000/second}\n" +
+			"    log: {prefix: " + strings.Repeat("x", MaxLogPrefix) + "}", web(func(s *Service) {
+			s.Scheduler, s.HashBy, s.HashSeed = Hash, []HashField{SourceAddress}, 1<<32-1
+			s.Limit = Limit{ConnectionsPerSource: 1<<32 - 1, New: Rate{1e9, time.Second}}
+			s.Log = &Log{Prefix: strings.Repeat("x", MaxLogPrefix), Level: LogInfo}
+			s.Backends[0].Log = s.Log
 		})},
 		{"snat none", start + "    snat: none", web(func(s *Service) {
 			s.SNAT.Mode, s.Backends[0].SNAT.Mode = SNATNone, SNATNone
@@ -268,7 +282,7 @@ func TestParseEncoding(t *testing.T) {
 		"line breaks of DOS": strings.ReplaceAll(valid, "\n", "\r\n"),
 		"byte order mark":    bom + valid,
 		"no last line break": strings.TrimSuffix(valid, "\n"),
-		"umlauts":            "# für größere Läden\n" + valid,
+		"umlauts":            "# für größere\u00a0Läden \U0001f600\n" + valid,
 	} {
 		if _, err := Parse("a.yaml", []byte(text)); err != nil {
 			t.Errorf("%s: %v", name, err)

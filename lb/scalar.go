@@ -162,10 +162,10 @@ var units = []struct {
 // maxTimeout is the longest time.
 const maxTimeout = 365 * 24 * time.Hour
 
-func readTime(d *decoder, k *Key, v *node) (time.Duration, bool) {
+func readTime(d *decoder, k *Key, v *node) time.Duration {
 	text, ok := readText(d, k, v)
 	if !ok {
-		return 0, false
+		return 0
 	}
 	for _, u := range units {
 		n, ok := number(strings.TrimSuffix(text, u.short))
@@ -174,25 +174,25 @@ func readTime(d *decoder, k *Key, v *node) (time.Duration, bool) {
 		}
 		if n == 0 || n > uint64(maxTimeout/u.Duration) {
 			d.fail(v, fmt.Sprintf("%s %s is out of range", k.name(), show(text)), "1s to 365d", "")
-			return 0, false
+			return 0
 		}
-		return time.Duration(n) * u.Duration, true
+		return time.Duration(n) * u.Duration
 	}
 	hint := ""
 	if digits(text) {
 		hint = "with its unit: " + show(text) + "s"
 	}
 	d.fail(v, fmt.Sprintf("%s %s is not a time", k.name(), show(text)), timeValues, hint)
-	return 0, false
+	return 0
 }
 
 // maxRate keeps the kernel's arithmetic exact: it counts in nanoseconds.
 const maxRate = 1_000_000_000
 
-func readRate(d *decoder, k *Key, v *node) (Rate, bool) {
+func readRate(d *decoder, k *Key, v *node) Rate {
 	text, ok := readText(d, k, v)
 	if !ok {
-		return Rate{}, false
+		return Rate{}
 	}
 	events, per, _ := strings.Cut(text, "/")
 	for _, u := range units {
@@ -202,12 +202,12 @@ func readRate(d *decoder, k *Key, v *node) (Rate, bool) {
 		}
 		if n == 0 || n > maxRate {
 			d.fail(v, fmt.Sprintf("%s %s is out of range", k.name(), show(text)), fmt.Sprintf("1 to %d per %s", maxRate, u.long), "")
-			return Rate{}, false
+			return Rate{}
 		}
-		return Rate{n, u.Duration}, true
+		return Rate{n, u.Duration}
 	}
 	d.fail(v, fmt.Sprintf("%s %s is not a rate", k.name(), show(text)), rateValues, "")
-	return Rate{}, false
+	return Rate{}
 }
 
 // none reports whether a value is the word for nothing.

@@ -211,9 +211,6 @@ func width(line string, at int) int {
 		if i := strings.IndexAny(s, " ,]}"); i > 0 {
 			end = i
 		}
-		if next := end + spaces(s[end:]); s[0] != '*' && next < len(s) && s[end] == ' ' {
-			return utf8.RuneCountInString(s[:next]) + width(line, at+next)
-		}
 	case s == "-" || strings.HasPrefix(s, "- "):
 		end = 1
 	default:

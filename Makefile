@@ -1,0 +1,74 @@
+# make && sudo make install
+#
+# PREFIX says where it goes, DESTDIR what to put before that, for packages:
+# make install PREFIX=/usr DESTDIR=package. Root needs no Go for the second
+# command: there is nothing left to build.
+
+GO     ?= go
+PREFIX ?= /usr/local
+# Where what is built goes.
+O      ?= .
+
+sbindir     = $(PREFIX)/sbin
+mandir      = $(PREFIX)/share/man/man8
+docdir      = $(PREFIX)/share/doc/nlb
+unitdir     = $(PREFIX)/lib/systemd/system
+bashdir     = $(PREFIX)/share/bash-completion/completions
+zshdir      = $(PREFIX)/share/zsh/site-functions
+fishdir     = $(PREFIX)/share/fish/vendor_completions.d
+profiledir  = /etc/nlb
+
+installed = $(sbindir)/nlb $(mandir)/nlb.8 $(unitdir)/nlb.service \
+	$(bashdir)/nlb $(zshdir)/_nlb $(fishdir)/nlb.fish
+
+# The linters, pinned.
+gofumpt     = $(GO) run mvdan.cc/gofumpt@v0.12.0
+staticcheck = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# What the program is made of.
+sources := go.mod go.sum $(shell find cmd lb nft sysctl -type f ! -name '*_test.go' ! -path '*/testdata/*')
+
+.PHONY: build man install uninstall test lint clean
+
+build: $(O)/nlb man
+
+$(O)/nlb: $(sources)
+	CGO_ENABLED=0 $(GO) build -trimpath -o $@ ./cmd/nlb
+
+man: $(O)/nlb.8
+
+# Made by a program for this machine, also where nlb is built for another.
+$(O)/nlb.8: $(sources)
+	GOOS= GOARCH= CGO_ENABLED=0 $(GO) run -trimpath ./cmd/nlb man >$@.new
+	mv $@.new $@
+
+install: build
+	install -d $(addprefix $(DESTDIR),$(sort $(dir $(installed))) $(docdir)/examples $(profiledir))
+	install -m 755 $(O)/nlb $(DESTDIR)$(sbindir)/nlb
+	install -m 644 $(O)/nlb.8 $(DESTDIR)$(mandir)/nlb.8
+	sed 's|/usr/sbin/nlb|$(sbindir)/nlb|' packaging/nlb.service >$(DESTDIR)$(unitdir)/nlb.service
+	chmod 644 $(DESTDIR)$(unitdir)/nlb.service
+	install -m 644 cmd/nlb/completion/nlb.bash $(DESTDIR)$(bashdir)/nlb
+	install -m 644 cmd/nlb/completion/nlb.zsh $(DESTDIR)$(zshdir)/_nlb
+	install -m 644 cmd/nlb/completion/nlb.fish $(DESTDIR)$(fishdir)/nlb.fish
+	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(docdir)
+	install -m 644 examples/*.yaml $(DESTDIR)$(docdir)/examples
+
+# The profiles stay.
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(installed))
+	rm -rf $(DESTDIR)$(docdir)
+	-rmdir --ignore-fail-on-non-empty $(DESTDIR)$(profiledir)
+
+test:
+	$(GO) test ./...
+
+lint:
+	$(GO) vet ./...
+	@unformatted=$$($(gofumpt) -l .) && test -z "$$unformatted" || { echo "gofumpt would change: $$unformatted"; exit 1; }
+	$(staticcheck) ./...
+	$(GO) mod tidy -diff
+	GOOS=darwin $(GO) vet ./cmd/nlb
+
+clean:
+	rm -f $(O)/nlb $(O)/nlb.8
