@@ -75,6 +75,23 @@ func TestPlainAccepts(t *testing.T) {
 	}
 }
 
+// TestPlainDepth: what the YAML package refuses as too deep is declined.
+func TestPlainDepth(t *testing.T) {
+	for _, open := range []string{"a:\n", "-\n", "- a:\n"} {
+		var b strings.Builder
+		for i := range maxDepth + 2 {
+			b.WriteString(strings.Repeat("    ", i) + open)
+		}
+		b.WriteString(strings.Repeat("    ", maxDepth+2) + "- b\n")
+		if _, ok := readPlain(b.String()); ok {
+			t.Errorf("%q: accepted", open)
+		}
+		if _, err := readYAML("f", b.String()); err == nil {
+			t.Errorf("%q: accepted by the YAML package", open)
+		}
+	}
+}
+
 // TestPlainSoup compares the two readers over random lines of what YAML is made
 // of, right and wrong, which a fuzzer that thinks in bytes rarely finds.
 func TestPlainSoup(t *testing.T) {

@@ -3,6 +3,7 @@ package migration
 // Findings as people read them.
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -75,4 +76,20 @@ func LineList(lines []int) string {
 		word = "lines "
 	}
 	return word + strings.Join(parts, ", ")
+}
+
+// Mistake is an error in a text, with its line.
+func Mistake(file string, lines []string, at Place, msg, want string) *lb.Error {
+	e := &lb.Error{Pos: lb.Pos{File: file, Line: at.Line, Column: at.Column}, Width: at.Width, Msg: msg, Want: want}
+	if 0 < at.Line && at.Line <= len(lines) {
+		e.Line = lines[at.Line-1]
+	}
+	return e
+}
+
+// SortErrors puts errors in the order of the text.
+func SortErrors(errs lb.Errors) {
+	slices.SortStableFunc(errs, func(a, b *lb.Error) int {
+		return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
+	})
 }

@@ -10,9 +10,9 @@ import (
 	"nlb/lb"
 )
 
-// MaxText is the size of the largest text, in bytes. 30,000 rules of
-// kube-proxy take 6 MB.
-const MaxText = 32 << 20
+// MaxText is the size of the largest text, in bytes: that of the largest
+// profile. 30,000 rules of kube-proxy take 6 MB.
+const MaxText = lb.MaxFile
 
 // Lines are the lines of a text in UTF-8, without line breaks. The error is
 // lb.Errors: binary, or too large.

@@ -19,6 +19,7 @@ type Ruleset struct {
 type Table struct {
 	Name   string
 	chains []*Chain // in the order in which they were met
+	byName map[string]*Chain
 }
 
 // Chain is a list of rules.
@@ -93,9 +94,9 @@ func (r *Ruleset) table(name string) *Table {
 	if t := r.Table(name); t != nil {
 		return t
 	}
-	t := &Table{Name: name}
+	t := &Table{Name: name, byName: map[string]*Chain{}}
 	for _, chain := range builtin[name] {
-		t.chains = append(t.chains, &Chain{Name: chain, Policy: "ACCEPT"})
+		t.chain(chain).Policy = "ACCEPT"
 	}
 	r.tables = append(r.tables, t)
 	return t
@@ -106,12 +107,7 @@ func (t *Table) Chain(name string) *Chain {
 	if t == nil {
 		return nil
 	}
-	for _, c := range t.chains {
-		if c.Name == name {
-			return c
-		}
-	}
-	return nil
+	return t.byName[name]
 }
 
 // chain is the chain of this name, which is made.
@@ -120,8 +116,15 @@ func (t *Table) chain(name string) *Chain {
 	if c == nil {
 		c = &Chain{Name: name}
 		t.chains = append(t.chains, c)
+		t.byName[name] = c
 	}
 	return c
+}
+
+// remove takes a chain of the user's own away.
+func (t *Table) remove(c *Chain) {
+	delete(t.byName, c.Name)
+	t.chains = slices.DeleteFunc(t.chains, func(o *Chain) bool { return o == c })
 }
 
 // insert puts rules at a place, from 0.
