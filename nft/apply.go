@@ -3,11 +3,13 @@ package nft
 // Apply and flush: from what is there to what is wanted, in one batch.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"math/rand/v2"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -17,10 +19,6 @@ import (
 	"nlb/lb"
 	"nlb/nft/wire"
 )
-
-// A writer that changes the ruleset between our reading and our writing makes
-// us begin again, this often.
-const applyTries = 60
 
 // Options say how to apply.
 type Options struct {
@@ -37,6 +35,9 @@ type Options struct {
 	// digest is that of the last one sends nothing, and reads nothing back where
 	// nobody has changed the ruleset since. At most 64 bytes; empty: unknown.
 	Digest string
+	// Settle is how long answers of removed backends that are under way may take;
+	// 0: 250 ms. It is waited for where UDP flows have to move only.
+	Settle time.Duration
 	// Params are kernel parameters with the values that were found before they
 	// were changed; kept in the table until it is flushed. Those that the table
 	// knows already stay as they are.
@@ -101,69 +102,89 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	if generation, ok, err := upToDate(c, o); err == nil && ok {
 		return &Result{Generation: generation}, nil
 	}
+	w, err := newWriter(ctx, c, o)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
 	var result *Result
-	err := again(ctx, func() error {
-		have, err := Load(c, o.Table)
+	err = w.again(func() error {
+		have, err := w.load()
 		if err != nil {
 			return err
 		}
-		result, err = apply(c, have, profiles, o)
-		return err
+		p, r, err := planFor(have, profiles, o)
+		if err != nil {
+			return err
+		}
+		result = w.amend(result, r)
+		return w.commit(have, p, o, result)
 	})
 	return result, err
 }
 
-// again repeats what failed because the ruleset changed meanwhile.
-func again(ctx context.Context, f func() error) error {
-	for try := 1; ; try++ {
-		err := f()
-		stale := errors.Is(err, wire.ErrStale) || errors.Is(err, wire.ErrInterrupted)
-		if partial := (*PartialError)(nil); !stale || try == applyTries || errors.As(err, &partial) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(rand.N(time.Duration(try) * time.Millisecond)):
-		}
-	}
-}
-
-func apply(c *wire.Conn, have *State, profiles []*lb.Profile, o Options) (*Result, error) {
-	p, result, err := planFor(have, profiles, o)
-	if err != nil {
-		return nil, err
-	}
-	return result, have.commit(c, p, o, result)
-}
-
 // commit sends a plan, and ends the flows of backends that it leaves behind.
-func (s *State) commit(c *wire.Conn, p *plan, o Options, result *Result) error {
+func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
+	retired, leaving := have.gone(p.alive)
+	// Those that an earlier plan retired come first: with the sweep it would be
+	// forgotten whose flows they are.
+	flows := w.endFlows(retired, o, result)
+	if flows != nil {
+		p.ops = slices.DeleteFunc(p.ops, func(o op) bool { return o.sweep })
+	}
 	if len(p.ops) > 0 {
-		if err := send(c, p, s.Generation, o.DryRun, result); err != nil {
+		if err := w.send(p, have.Generation, result); err != nil {
 			return err
 		}
 	}
-	if o.DryRun || !s.anyGone(p.alive) {
-		return nil
+	// What is under way to them is answered, as long as the table is there.
+	end := w.moveFlows
+	if len(p.alive) == 0 {
+		end = w.endFlows
 	}
-	var err error
-	if result.Ended, err = endFlows(c, p.alive, o.Cut); err != nil {
-		return &FlowsError{err}
+	if err := cmp.Or(end(leaving, o, result), flows); err != nil || !o.Cut {
+		return err
 	}
-	return nil
+	return w.cut(p.alive, o, result)
 }
 
-// anyGone reports whether the kernel holds a backend that is not alive, one
-// that an earlier plan retired included.
-func (s *State) anyGone(alive map[uint32]bool) bool {
-	for _, f := range families {
-		for _, name := range []string{f.endpoints, f.addresses} {
-			for key := range s.elements(name) {
-				if !alive[markOf(key)&indexMask] {
-					return true
+// gone are the numbers of backends that are not alive: those that an earlier
+// plan has retired, and those that have been in use until now.
+func (s *State) gone(alive map[uint32]bool) (retired, leaving map[uint32]bool) {
+	retired, leaving = map[uint32]bool{}, map[uint32]bool{}
+	for _, b := range s.backends {
+		leaving[b.mark&indexMask] = true
+	}
+	for n := range s.marked() {
+		if !leaving[n] && !alive[n] {
+			retired[n] = true
+		}
+	}
+	maps.DeleteFunc(leaving, func(n uint32, _ bool) bool { return alive[n] })
+	return retired, leaving
+}
+
+// marked are the numbers of the backends that the kernel has elements for,
+// those included that an earlier plan retired.
+func (s *State) marked() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		for _, f := range families {
+			for _, name := range []string{f.endpoints, f.addresses} {
+				for key := range s.elements(name) {
+					if !yield(markOf(key) & indexMask) {
+						return
+					}
 				}
 			}
+		}
+	}
+}
+
+// anyGone reports whether the kernel holds a backend that is not alive.
+func (s *State) anyGone(alive map[uint32]bool) bool {
+	for n := range s.marked() {
+		if !alive[n] {
+			return true
 		}
 	}
 	return false
@@ -249,14 +270,25 @@ func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 // goes with the last profile. The state is what was there; one without the
 // table says that there was nothing to do. Errors are those of Apply.
 func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State, *Result, error) {
-	var have *State
+	w, err := newWriter(ctx, c, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer w.close()
+	var first *State
 	var result *Result
-	err := again(ctx, func() error {
-		var err error
-		if have, err = loadForFlush(c, o.Table, len(names) == 0); err != nil {
+	err = w.again(func() error {
+		have, err := w.load()
+		if len(names) == 0 && errors.Is(err, ErrLayout) {
+			have, err = otherLayout(c, o.Table)
+		}
+		if err != nil {
 			return err
 		}
-		result = &Result{Generation: have.Generation}
+		if first == nil || !w.sent() {
+			first = have
+		}
+		result = w.amend(result, &Result{Generation: have.Generation})
 		if !have.objects.exists {
 			return nil
 		}
@@ -266,79 +298,20 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		if len(others) > 0 {
 			p = have.planTo(nil, others, inScope, o)
 		}
-		return have.commit(c, p, o, result)
+		return w.commit(have, p, o, result)
 	})
-	return have, result, err
+	return first, result, err
 }
 
-// loadForFlush also takes a table of another layout, where it goes as a whole.
-func loadForFlush(c *wire.Conn, table string, all bool) (*State, error) {
-	have, err := Load(c, table)
-	if !all || !errors.Is(err, ErrLayout) {
-		return have, err
-	}
+// otherLayout is a table of another layout, which can be flushed as a whole.
+func otherLayout(c *wire.Conn, table string) (*State, error) {
 	generation, err := c.Generation()
 	if err != nil {
 		return nil, err
 	}
-	have = newState(table, &objects{exists: true})
+	have := newState(table, &objects{exists: true})
 	have.Generation = generation
 	return have, nil
-}
-
-// send commits a plan.
-func send(c *wire.Conn, p *plan, generation uint32, dryRun bool, result *Result) error {
-	// Ask for what the batch will need at most, before it is written: what the
-	// socket can take decides how large its messages may be.
-	limit, err := c.Limit(p.estimate())
-	if err != nil {
-		return err
-	}
-	b := wire.NewBatch(generation)
-	p.encode(b, min(maxList, limit/2))
-	if limit, err = c.Limit(b.Size()); err != nil {
-		return err
-	}
-	result.Messages = b.Messages()
-	if dryRun {
-		// A part of a batch cannot be checked alone: it needs what comes before.
-		result.Batches = 1
-		return c.Check(b)
-	}
-	all := b.Size()/limit + 1
-	for b != nil {
-		part := b
-		b = nil
-		if part.Size() > limit {
-			part, b = part.Split(limit)
-		}
-		part.SetGeneration(generation)
-		next, err := c.Commit(part, generation)
-		if err == nil && b != nil && next != generation+1 {
-			// Somebody else committed right behind us: what we know is old.
-			err = wire.ErrStale
-			result.Batches++
-		}
-		if err != nil {
-			if result.Batches > 0 {
-				err = &PartialError{Done: result.Batches, All: all, Err: err}
-			}
-			return err
-		}
-		generation = next
-		result.Batches++
-	}
-	result.Generation = generation
-	return nil
-}
-
-// estimate is about the number of bytes of the plan's messages.
-func (p *plan) estimate() int {
-	n := 0
-	for _, o := range p.ops {
-		n += 512 + 128*len(o.elements)
-	}
-	return n
 }
 
 // element is how the table remembers a parameter.

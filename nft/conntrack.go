@@ -4,7 +4,7 @@ package nft
 // their mark (linux/netfilter/nfnetlink_conntrack.h).
 
 import (
-	"errors"
+	"encoding/binary"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -18,19 +18,28 @@ const (
 	ctDelete = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
 
 	ctaTupleOrig = 1
+	ctaStatus    = 3
 	ctaProtoinfo = 4
 	ctaMark      = 8
 	ctaID        = 12
 	ctaZone      = 18
 	ctaMarkMask  = 21
+	ctaFilter    = 25
+
+	ctaFilterOrig  = 1      // CTA_FILTER_ORIG_FLAGS
+	filterProtoNum = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM (nf_conntrack_netlink.c)
 
 	ctaTupleIP    = 1
 	ctaTupleProto = 2
+	ctaTupleZone  = 3
 	ctaIPv4Src    = 1
+	ctaIPv6Src    = 3
 	ctaProtoNum   = 1
 
 	ctaProtoinfoTCP      = 1
 	ctaProtoinfoTCPState = 1
+
+	statusSeenReply = 1 << 1 // IPS_SEEN_REPLY (nf_conntrack_common.h)
 
 	// Connections in these states are over (nf_conntrack_tcp.h).
 	tcpTimeWait = 7
@@ -61,18 +70,52 @@ type flow struct {
 	mark     uint32
 	protocol lb.Protocol
 	over     bool // ended, and only remembered
+	answered bool
 	family   uint8
+	zoned    bool   // it is not in the zone that packets are in by default
+	tuple    []byte // CTA_TUPLE_ORIG
 	key      []byte // the attributes that a request to delete it needs
 }
 
-// tracked yields the connections with a mark of ours; the key of a flow is
-// valid during the call only.
+// tracked yields the connections with a mark of ours; the key and the tuple of
+// a flow are valid during the call only.
 func tracked(c *wire.Conn, each func(flow)) error {
 	var filter wire.Encoder
 	filter.Uint32(ctaMark, oursMark)
 	filter.Uint32(ctaMarkMask, oursMask)
+	return dumpFlows(c, unix.AF_UNSPEC, filter.Bytes(), each)
+}
+
+// trackedUDP is tracked for UDP alone: there may be a million others. Kernels
+// before Linux 5.8 do not know this filter and yield them, too.
+func trackedUDP(c *wire.Conn, each func(flow)) error {
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		var filter wire.Encoder
+		filter.Uint32(ctaMark, oursMark)
+		filter.Uint32(ctaMarkMask, oursMask)
+		tuple := filter.Begin(ctaTupleOrig)
+		proto := filter.Begin(ctaTupleProto)
+		filter.Data(ctaProtoNum, string(rune(lb.UDP)))
+		filter.End(proto)
+		filter.End(tuple)
+		by := filter.Begin(ctaFilter)
+		filter.Data(ctaFilterOrig, string(binary.NativeEndian.AppendUint32(nil, filterProtoNum)))
+		filter.End(by)
+		err := dumpFlows(c, family, filter.Bytes(), func(f flow) {
+			if f.protocol == lb.UDP {
+				each(f)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func dumpFlows(c *wire.Conn, family uint8, filter []byte, each func(flow)) error {
 	var key wire.Encoder
-	return c.Dump(ctGet, unix.AF_UNSPEC, filter.Bytes(), func(b []byte) error {
+	return c.Dump(ctGet, family, filter, func(b []byte) error {
 		f := flow{family: unix.AF_INET6}
 		key.Reset()
 		for t, v := range wire.Attrs(b) {
@@ -84,11 +127,18 @@ func tracked(c *wire.Conn, each func(flow)) error {
 				if n := wire.Attr(wire.Attr(v, ctaTupleProto), ctaProtoNum); len(n) == 1 {
 					f.protocol = lb.Protocol(n[0])
 				}
+				f.tuple = v
+				f.zoned = f.zoned || wire.Attr(v, ctaTupleZone) != nil
 				key.Data(t|unix.NLA_F_NESTED, string(v))
-			case ctaID, ctaZone:
+			case ctaZone:
+				f.zoned = true
+				key.Data(t, string(v))
+			case ctaID:
 				key.Data(t, string(v))
 			case ctaMark:
 				f.mark = wire.Uint32(v)
+			case ctaStatus:
+				f.answered = wire.Uint32(v)&statusSeenReply != 0
 			case ctaProtoinfo:
 				state := wire.Attr(wire.Attr(v, ctaProtoinfoTCP), ctaProtoinfoTCPState)
 				f.over = len(state) == 1 && (state[0] == tcpTimeWait || state[0] == tcpClose)
@@ -101,32 +151,6 @@ func tracked(c *wire.Conn, each func(flow)) error {
 		}
 		return nil
 	})
-}
-
-// endFlows makes conntrack forget the connections of backends that are gone:
-// UDP, whose next datagram then goes to a backend that is there, and with cut
-// TCP and SCTP too. alive has the numbers of the backends that are there.
-func endFlows(c *wire.Conn, alive map[uint32]bool, cut bool) (ended int, err error) {
-	var stale []flow
-	err = tracked(c, func(f flow) {
-		if !alive[f.mark&indexMask] && (cut || f.protocol == lb.UDP) {
-			f.key = append([]byte{}, f.key...)
-			stale = append(stale, f)
-		}
-	})
-	for _, f := range stale {
-		if err != nil {
-			break
-		}
-		err = c.Do(ctDelete, f.family, 0, f.key)
-		switch {
-		case err == nil:
-			ended++
-		case errors.Is(err, unix.ENOENT):
-			err = nil // it ended by itself
-		}
-	}
-	return ended, err
 }
 
 // Stats are the figures of a backend.

@@ -41,6 +41,8 @@ type op struct {
 	// joined: never in a later batch than the operation before, since between
 	// the two a packet would find neither the old nor the new.
 	joined bool
+	// sweep: it takes away what an earlier plan retired.
+	sweep bool
 }
 
 // plan is operations in the order in which the kernel can take them.
@@ -49,6 +51,11 @@ type plan struct {
 	ops    []op
 	sweeps []op            // what earlier plans retired
 	alive  map[uint32]bool // the numbers of the backends that it leads to
+	// early: the first operations, so many of them, go ahead; see handover.
+	early bool
+	ahead int
+	// after: what goes when no packet is under way any more; see handover.
+	after []op
 }
 
 func (p *plan) add(o op) { p.ops = append(p.ops, o) }
@@ -102,6 +109,7 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 			p.rules(c, nil)
 		}
 	}
+	p.ahead = len(p.ops)
 	// The maps are in the packet's order. They are written against it: what is
 	// met first comes last, for the case that it takes several batches.
 	ours := func(name string) bool {
@@ -112,9 +120,9 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 		switch {
 		case m.tier:
 		case m.name == stickySet:
-			p.immediate(have, m, func(e element) bool { return ours(have.owned[m.name][e.id()]) })
+			p.change(m, have.immediate(m, func(e element) bool { return ours(have.owned[m.name][e.id()]) }))
 		case m.name == backendsMap:
-			p.immediate(have, m, func(e element) bool { return ours(e.data) })
+			p.change(m, have.immediate(m, func(e element) bool { return ours(e.data) }))
 		default:
 			p.numbered(have, m)
 		}
@@ -127,23 +135,29 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 		}
 	}
 	for _, m := range want.maps {
-		switch {
-		case m.tier && strings.HasPrefix(m.name, exemptTier().name):
-			p.immediate(have, m, func(element) bool { return true })
-		case m.tier:
-			p.immediate(have, m, func(e element) bool { return ours(e.data) })
+		if m.tier && strings.HasPrefix(m.name, exemptTier().name) {
+			p.change(m, have.immediate(m, func(element) bool { return true }))
 		}
 	}
+	p.handOver(have, want, ours)
 	p.removals(have, want, chains, ours)
 	// What retired costs nothing, so it is no reason to send anything.
 	if len(p.ops) > 0 {
-		p.ops = append(p.ops, p.sweeps...)
+		for _, o := range p.sweeps {
+			o.sweep = true
+			p.ops = append(p.ops, o)
+		}
 	}
 	return p
 }
 
 // removals deletes the chains and maps that nothing is left of.
 func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours func(name string) bool) {
+	for _, o := range removeMoving() { // an apply that did not come to its end
+		if have.objects.has(o) {
+			p.add(o)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(have.objects.chains)) {
 		drop := op{verb: remove, chain: &chain{name: name}}
 		switch {
@@ -168,6 +182,14 @@ func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours
 			p.sweeps = append(p.sweeps, drop)
 		}
 	}
+}
+
+// has reports whether the chain or map of an operation is there.
+func (o *objects) has(of op) bool {
+	if of.chain != nil {
+		return o.chains[of.chain.name] != nil
+	}
+	return o.maps[of.mapping.name] != nil
 }
 
 // poolInUse reports whether a backend that stays leads to a pool's chain.
@@ -229,6 +251,9 @@ func (p *plan) numbered(have *State, m *mapping) {
 			c.fresh = append(c.fresh, e)
 		case !same:
 			c.replace(h, e)
+			if m.verdicts() {
+				p.leadsTo(have, e.data)
+			}
 		case h.more().comment != e.more().comment:
 			// The same backend under another name or weight goes on counting.
 			x := *e.more()
@@ -251,11 +276,10 @@ func (p *plan) numbered(have *State, m *mapping) {
 
 // immediate brings a map up to date whose elements go at once: without them a
 // packet finds its way as if it had come later.
-func (p *plan) immediate(have *State, m *mapping, inScope func(element) bool) {
-	elements := have.elements(m.name)
+func (s *State) immediate(m *mapping, inScope func(element) bool) change {
+	elements := s.elements(m.name)
 	if len(elements) == 0 {
-		p.change(m, change{fresh: m.elements})
-		return
+		return change{fresh: m.elements}
 	}
 	var c change
 	wanted := make(map[string]bool, len(m.elements))
@@ -264,7 +288,7 @@ func (p *plan) immediate(have *State, m *mapping, inScope func(element) bool) {
 		wanted[id] = true
 		if h, ok := elements[id]; !ok {
 			c.fresh = append(c.fresh, e)
-		} else if h.data != e.data {
+		} else if h.data != e.data || h.retired() {
 			c.replace(h, e)
 		}
 	}
@@ -273,7 +297,7 @@ func (p *plan) immediate(have *State, m *mapping, inScope func(element) bool) {
 			c.gone = append(c.gone, h)
 		}
 	}
-	p.change(m, c)
+	return c
 }
 
 // change is what becomes of the elements of a map.
@@ -308,11 +332,14 @@ func sorted(elements []element) []element {
 	return elements
 }
 
-// encode writes the plan as messages. list bounds a list of elements, in
+// encode writes the plan as messages.
+func (p *plan) encode(b *wire.Batch, list int) { encode(b, p.table, p.ops, list) }
+
+// encode writes operations as messages. list bounds a list of elements, in
 // bytes.
-func (p *plan) encode(b *wire.Batch, list int) {
-	m := &messages{Batch: b, table: p.table, list: list}
-	for _, o := range p.ops {
+func encode(b *wire.Batch, table string, ops []op, list int) {
+	m := &messages{Batch: b, table: table, list: list}
+	for _, o := range ops {
 		if !o.joined {
 			b.Cut()
 		}

@@ -17,7 +17,7 @@ import (
 // kernel would: an object that is there already, or is not there, or is still
 // in use.
 func (o *objects) run(p *plan) error {
-	for _, op := range p.ops {
+	for _, op := range slices.Concat(p.ops, p.after) {
 		if err := o.do(op); err != nil {
 			return fmt.Errorf("%w in\n%s", err, &plan{table: p.table, ops: []op1{op}})
 		}

@@ -262,7 +262,7 @@ func (m *messages) newChain(c *chain) {
 		m.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(h.priority))
 		m.Unnest(at)
 		m.Uint32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
-		m.Text(unix.NFTA_CHAIN_TYPE, "nat")
+		m.Text(unix.NFTA_CHAIN_TYPE, c.kind())
 	}
 	m.End()
 }

@@ -104,12 +104,17 @@ func newState(table string, o *objects) *State {
 		if !ok {
 			continue
 		}
+		// A chain that nothing leads to is one that went ahead of its service.
+		read := s.readService(chain, service, listens[chain])
+		if listens[chain] == nil {
+			continue
+		}
 		p := profiles[profile]
 		if p == nil {
 			p = &lb.Profile{Name: profile}
 			profiles[profile] = p
 		}
-		p.Services = append(p.Services, s.readService(chain, service, listens[chain]))
+		p.Services = append(p.Services, read)
 	}
 	for _, name := range slices.Sorted(maps.Keys(profiles)) {
 		slices.SortFunc(profiles[name].Services, func(a, b lb.Service) int { return strings.Compare(a.Name, b.Name) })
@@ -185,6 +190,9 @@ func (s *State) readListens(lengths []prefixLength) map[string]*listens {
 		}
 		for _, f := range t.families() {
 			for _, e := range s.elements(t.mapName(f)) {
+				if e.retired() {
+					continue
+				}
 				if out[e.data] == nil {
 					out[e.data] = &listens{role: t.role, ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
 				}

@@ -68,9 +68,18 @@ func (e *element) more() *extra {
 
 // chain is a regular chain, or a base chain where it has a hook.
 type chain struct {
-	name  string
-	hook  *hook
-	rules []rule
+	name   string
+	hook   *hook
+	filter bool // a base chain of type filter, not nat
+	rules  []rule
+}
+
+// kind is the type of a base chain.
+func (c *chain) kind() string {
+	if c.filter {
+		return "filter"
+	}
+	return "nat"
 }
 
 type hook struct {
@@ -255,7 +264,7 @@ func (m *mapping) verdicts() bool { return len(m.data) == 1 && m.data[0].id == v
 func (p *printer) chain(c *chain) {
 	p.printf("\n\tchain %s {\n", c.name)
 	if h := c.hook; h != nil {
-		p.printf("\t\ttype nat hook %s priority %s; policy accept;\n", h.name, h.text)
+		p.printf("\t\ttype %s hook %s priority %s; policy accept;\n", c.kind(), h.name, h.text)
 	}
 	for _, r := range c.rules {
 		p.printf("\t\t%s\n", r)

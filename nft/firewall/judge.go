@@ -2,20 +2,25 @@ package firewall
 
 // Judging: what a base chain makes of a packet.
 
-import "cmp"
-
 // Judgement is what becomes of a packet in a base chain.
 type Judgement struct {
 	// Action is Accept, Drop, Translate or Anything: what becomes of it where
 	// no rule applies of which that cannot be told.
 	Action Action
-	// By names the chain whose rule, or whose policy, does it.
-	By string
-	// Rule says that a rule of By does it, not the policy.
-	Rule bool
-	// May has what else may become of it, and the chain whose rule might do
-	// that. Translate is there only where a rule is about this destination.
-	May map[Action]string
+	// By is what does it.
+	By Cause
+	// May has what else may become of it, and the rule that might do that.
+	// Translate is there only where a rule is about this destination.
+	May map[Action]Cause
+}
+
+// Cause is a rule, or a chain's policy.
+type Cause struct {
+	Chain string
+	// Policy says that it is no rule.
+	Policy bool
+	// Number is the rule's; 0 where it has none of its own.
+	Number uint64
 }
 
 // depth bounds the jumps from chain to chain; the kernel allows 16.
@@ -25,9 +30,9 @@ const depth = 16
 func (t *Table) Judge(base *Chain, p *Packet) Judgement {
 	w := &walk{table: t, packet: p, known: map[string]outcome{}}
 	o := w.chain(base.Name, 0)
-	j := Judgement{Action: o.action, By: o.by, Rule: true, May: o.may}
+	j := Judgement{Action: o.action, By: o.by, May: o.may}
 	if o.action == Pass {
-		j.Action, j.By, j.Rule = Accept, base.Name, false
+		j.Action, j.By = Accept, Cause{Chain: base.Name, Policy: true}
 		if base.Base.Drop {
 			j.Action = Drop
 		}
@@ -46,16 +51,19 @@ type walk struct {
 // end of it.
 type outcome struct {
 	action Action
-	by     string
-	may    map[Action]string
+	by     Cause
+	about  bool // a rule on the way to the action names the destination
+	may    map[Action]Cause
 	passes bool // it may come out although the action says otherwise
 }
 
-func (o *outcome) might(a Action, by string) {
+func (o *outcome) might(a Action, by Cause) {
 	if o.may == nil {
-		o.may = map[Action]string{}
+		o.may = map[Action]Cause{}
 	}
-	o.may[a] = cmp.Or(o.may[a], by)
+	if _, known := o.may[a]; !known {
+		o.may[a] = by
+	}
 }
 
 // merge adds what might become of it in a chain that it may go to.
@@ -71,7 +79,7 @@ func (w *walk) chain(name string, level int) outcome {
 	}
 	c := w.table.Chains[name]
 	if c == nil || level > depth {
-		return outcome{action: Anything, by: name}
+		return outcome{action: Anything, by: Cause{Chain: name}}
 	}
 	o := w.rules(c, level)
 	w.known[name] = o
@@ -100,26 +108,27 @@ func (w *walk) rules(c *Chain, level int) outcome {
 			o.merge(sub)
 			o.passes = o.passes || sub.passes && r.Action == Goto
 			switch {
-			case met == Maybe && sub.action == Translate && !about:
+			case met == Maybe && sub.action == Translate && !about && !sub.about:
 			case met == Maybe && sub.action != Pass:
 				o.might(sub.action, sub.by)
 			case met == True && sub.action != Pass:
 				if sub.passes && r.Action == Jump {
 					// What comes after it may be met.
-					o.might(Anything, c.Name)
+					o.might(Anything, Cause{Chain: c.Name})
 				}
-				o.action, o.by = sub.action, sub.by
+				o.action, o.by, o.about = sub.action, sub.by, about || sub.about
 				return o
 			case met == True && r.Action == Goto:
 				return o
 			}
 		default:
+			cause := Cause{Chain: c.Name, Number: r.Number}
 			if met == True {
-				o.action, o.by = r.Action, c.Name
+				o.action, o.by, o.about = r.Action, cause, about
 				return o
 			}
 			if r.Action != Translate || about {
-				o.might(r.Action, c.Name)
+				o.might(r.Action, cause)
 			}
 		}
 	}

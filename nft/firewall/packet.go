@@ -27,6 +27,9 @@ type Packet struct {
 	Established bool
 	// Translated: the connection's destination was translated.
 	Translated bool
+	// Solicitation: it asks a neighbour for its address on the link (RFC 4861),
+	// in ICMPv6. Such packets have no connection.
+	Solicitation bool
 	// Local says whether the destination is this host's own address; Maybe: it
 	// is not known.
 	Local Tri
@@ -92,6 +95,11 @@ func (p *Packet) value(f Field) (r Range, ok bool) {
 			return single([]byte{unix.NFPROTO_IPV6}), true
 		}
 		return single([]byte{unix.NFPROTO_IPV4}), true
+	case EtherType:
+		if p.V6 {
+			return single([]byte{0x86, 0xdd}), true
+		}
+		return single([]byte{0x08, 0x00}), true
 	case L4Proto:
 		return single([]byte{p.Protocol}), p.Protocol != 0
 	case Network:
@@ -102,6 +110,8 @@ func (p *Packet) value(f Field) (r Range, ok bool) {
 		return addrRange(p.Dst)
 	case Transport:
 		switch {
+		case p.Solicitation:
+			return single([]byte{135, 0}), f.Offset == 0 && f.Len <= 2 // type and code
 		case f.Len != 2:
 		case f.Offset == 0:
 			return portRange(p.SrcPort)
@@ -109,7 +119,7 @@ func (p *Packet) value(f Field) (r Range, ok bool) {
 			return portRange(p.DstPort)
 		}
 	case State:
-		return host32(stateBit(p.Established)), true
+		return host32(p.state()), true
 	case Status:
 		return host32(p.status()), true
 	case TypeOfDst, typeOfDstBits:
@@ -148,14 +158,18 @@ func (p *Packet) network(f Field) (Range, bool) {
 const (
 	stateEstablished = 1 << 1
 	stateNew         = 1 << 3
+	stateUntracked   = 1 << 6
 	statusSeenReply  = 1 << 1
 	statusConfirmed  = 1 << 3
 	statusDNAT       = 1 << 5
 	statusDstDone    = 1 << 8
 )
 
-func stateBit(established bool) uint32 {
-	if established {
+func (p *Packet) state() uint32 {
+	switch {
+	case p.Solicitation:
+		return stateUntracked
+	case p.Established:
 		return stateEstablished
 	}
 	return stateNew

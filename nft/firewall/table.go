@@ -92,6 +92,9 @@ type Rule struct {
 	Conditions []Condition
 	Action     Action
 	Target     string // of Jump and Goto
+	// Number finds it in its chain: its handle, in a legacy table its place. 0:
+	// it is one of several that a map of verdicts makes.
+	Number uint64
 }
 
 // Condition compares fields of a packet with ranges of values.
@@ -125,6 +128,7 @@ const (
 	InIndex                   // their numbers, in host order
 	OutIndex                  //
 	NFProto                   // the family: 2 or 10
+	EtherType                 // the same as a link has it: 0x0800 or 0x86dd
 	L4Proto                   // the transport protocol
 	Network                   // the network header
 	Transport                 // the transport header

@@ -98,6 +98,7 @@ type Conn struct {
 	transport Transport
 	buf       []byte
 	seq       uint32
+	watched   bool
 }
 
 // NewConn returns a conversation over a transport.
@@ -121,6 +122,10 @@ func (c *Conn) Renew() error {
 	c.transport = t
 	return nil
 }
+
+// Watched says whether a Watch tells what the ruleset's changes are: then a
+// dump that was interrupted is no error.
+func (c *Conn) Watched(on bool) { c.watched = on }
 
 // Request sends a message that the kernel answers with one message, and
 // returns the attributes of the answer.
@@ -204,7 +209,7 @@ func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, each fu
 			}
 		}
 	}
-	if fail == nil && interrupted {
+	if fail == nil && interrupted && !c.watched {
 		return ErrInterrupted
 	}
 	return fail

@@ -1,0 +1,132 @@
+package nft
+
+// Benchmarks of what is pure: from profiles to messages, and from objects to
+// profiles. integration has those that ask the kernel.
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"testing"
+
+	"nlb/lb"
+	"nlb/nft/wire"
+)
+
+// benchSizes are numbers of services, of three backends each.
+var benchSizes = []int{10, 1_000, 10_000}
+
+func benchFleet(services int) *lb.Profile {
+	p := &lb.Profile{Name: "fleet"}
+	vip, addr := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("100.64.0.1")
+	for i := range services {
+		var backends []lb.Backend
+		for range 3 {
+			e := lb.Endpoint{Addr: addr, Port: 8080}
+			backends = append(backends, lb.Backend{Name: e.String(), Address: e, Weight: 1})
+			addr = addr.Next()
+		}
+		p.Services = append(p.Services, service(fmt.Sprintf("s%05d", i), vip.String(), backends...))
+		vip = vip.Next()
+	}
+	return p
+}
+
+// benchEach runs a benchmark for each size. It is given a fleet, and the
+// objects that a kernel has after the fleet was applied.
+func benchEach(b *testing.B, f func(b *testing.B, p *lb.Profile, o *objects)) {
+	for _, n := range benchSizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			p, o := benchFleet(n), emptyObjects()
+			if err := o.run(benchPlan(b, newState("nlb", o), p)); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			f(b, p, o)
+		})
+	}
+}
+
+func benchPlan(b *testing.B, have *State, p *lb.Profile) *plan {
+	b.Helper()
+	plan, _, err := planFor(have, []*lb.Profile{p}, Options{Table: "nlb"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return plan
+}
+
+func BenchmarkCompile(b *testing.B) {
+	benchEach(b, func(b *testing.B, p *lb.Profile, _ *objects) {
+		for b.Loop() {
+			Compile("nlb", []*lb.Profile{p})
+		}
+	})
+}
+
+func BenchmarkText(b *testing.B) {
+	benchEach(b, func(b *testing.B, p *lb.Profile, _ *objects) {
+		r := Compile("nlb", []*lb.Profile{p})
+		for b.Loop() {
+			if _, err := r.WriteTo(io.Discard); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
+// BenchmarkState turns objects into profiles.
+func BenchmarkState(b *testing.B) {
+	benchEach(b, func(b *testing.B, _ *lb.Profile, o *objects) {
+		for b.Loop() {
+			newState("nlb", o)
+		}
+	})
+}
+
+// BenchmarkPlanCold compiles and compares with nothing.
+func BenchmarkPlanCold(b *testing.B) {
+	benchEach(b, func(b *testing.B, p *lb.Profile, _ *objects) {
+		have := newState("nlb", emptyObjects())
+		for b.Loop() {
+			benchPlan(b, have, p)
+		}
+	})
+}
+
+// BenchmarkPlanUnchanged compiles and compares with the same.
+func BenchmarkPlanUnchanged(b *testing.B) {
+	benchEach(b, func(b *testing.B, p *lb.Profile, o *objects) {
+		have := newState("nlb", o)
+		for b.Loop() {
+			if plan := benchPlan(b, have, p); len(plan.ops) > 0 {
+				b.Fatalf("a plan for no change:\n%s", plan)
+			}
+		}
+	})
+}
+
+// BenchmarkPlanOneBackend compiles and compares where one backend is another.
+func BenchmarkPlanOneBackend(b *testing.B) {
+	benchEach(b, func(b *testing.B, p *lb.Profile, o *objects) {
+		have := newState("nlb", o)
+		p.Services[len(p.Services)/2].Backends[0] = backend("10.0.0.1:80", 1)
+		for b.Loop() {
+			if plan := benchPlan(b, have, p); len(plan.ops) == 0 {
+				b.Fatal("no plan for a change")
+			}
+		}
+	})
+}
+
+// BenchmarkEncode writes the messages of a cold apply.
+func BenchmarkEncode(b *testing.B) {
+	benchEach(b, func(b *testing.B, p *lb.Profile, _ *objects) {
+		plan := benchPlan(b, newState("nlb", emptyObjects()), p)
+		for b.Loop() {
+			batch := wire.NewBatch(1)
+			plan.encode(batch, maxList)
+			b.SetBytes(int64(batch.Size()))
+		}
+	})
+}

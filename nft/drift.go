@@ -1,0 +1,226 @@
+package nft
+
+// Drift: what is in our table that nlb did not put there, or that it put there
+// otherwise. What packets fill, and what waits to be swept, is none.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/nft/wire"
+)
+
+// Drift is a difference between a table and what nlb made of it.
+type Drift struct {
+	// Object is a chain or a map: "chain prerouting".
+	Object string
+	// What is the matter: "a rule is not of nlb".
+	What string
+	// Foreign says that the object itself is not of nlb, so that an apply
+	// leaves it alone.
+	Foreign bool
+	// Handles are those of rules that are not of nlb.
+	Handles []uint64
+}
+
+// Drift is what an apply of the profiles that the state holds would change.
+func (s *State) Drift() []Drift {
+	if !s.objects.exists {
+		return nil
+	}
+	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table})
+	var out []Drift
+	for _, d := range s.tallies(p) {
+		out = append(out, d.drift()...)
+	}
+	fixed := []string{preroutingChain, outputChain, postroutingChain, refuseChain, turnAwayChain}
+	for _, f := range families {
+		fixed = append(fixed, f.pick, f.deliver)
+	}
+	served := s.services()
+	for _, name := range slices.Sorted(maps.Keys(s.objects.chains)) {
+		_, _, owned := ownerOf(name)
+		_, _, service := serviceOf(name)
+		switch {
+		case service && !served[name]:
+			out = append(out, Drift{Object: "chain " + name, What: "nothing leads to it"})
+		case !slices.Contains(fixed, name) && !owned && !strings.HasPrefix(name, poolPrefix) && !strings.HasPrefix(name, movingPrefix):
+			out = append(out, Drift{Object: "chain " + name, What: "it is not of nlb", Foreign: true})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.objects.maps)) {
+		out = append(out, s.strayElements(s.objects.maps[name])...)
+		if _, _, service := ownerOf(name); !service && s.objects.maps[name].spec == nil && !strings.HasPrefix(name, movingPrefix) {
+			out = append(out, Drift{Object: "map " + name, What: "it is not of nlb", Foreign: true})
+		}
+	}
+	return out
+}
+
+// services are the chains of the services that the state has.
+func (s *State) services() map[string]bool {
+	out := map[string]bool{}
+	for _, p := range s.Profiles {
+		for i := range p.Services {
+			out[chainOf(p.Name, p.Services[i].Name)] = true
+		}
+	}
+	return out
+}
+
+// strayElements are those of a map of services that lead to no service. An
+// apply leaves them alone.
+func (s *State) strayElements(m *haveMap) []Drift {
+	if m.spec == nil || !m.spec.tier || strings.HasPrefix(m.spec.name, exemptTier().name) {
+		return nil
+	}
+	var out []Drift
+	for _, id := range slices.Sorted(maps.Keys(m.elements)) {
+		e := m.elements[id]
+		if _, _, ok := serviceOf(e.data); !ok {
+			out = append(out, Drift{
+				Object: fmt.Sprintf("element %s { %s }", m.spec.name, m.spec.keyText(e)), What: "it is not of nlb", Foreign: true,
+			})
+		}
+	}
+	return out
+}
+
+// tally counts the differences of one object.
+type tally struct {
+	object                           string
+	absent                           bool
+	foreign, missing, other, changed int
+	noun                             string
+	handles                          []uint64
+}
+
+// tallies sorts the operations of a plan by their objects. The order of slots
+// follows that of a profile, which the state does not know, so what they lead
+// to is passed over; so are operations that sweep.
+func (s *State) tallies(p *plan) []*tally {
+	var out []*tally
+	of := func(object, noun string) *tally {
+		i := slices.IndexFunc(out, func(t *tally) bool { return t.object == object })
+		if i < 0 {
+			out, i = append(out, &tally{object: object, noun: noun}), len(out)
+		}
+		return out[i]
+	}
+	for i, o := range p.ops {
+		switch {
+		case o.table:
+		case o.mapping != nil && o.elements == nil, o.chain != nil && o.rule == nil && o.handle == 0:
+			if o.verb != add {
+				continue // swept
+			}
+			if o.mapping != nil {
+				of("map "+o.mapping.name, "element").absent = true
+			} else {
+				of("chain "+o.chain.name, "rule").absent = true
+			}
+		case o.mapping != nil:
+			if kept(o.mapping.name) {
+				continue
+			}
+			replaced := i+1 < len(p.ops) && p.ops[i+1].joined && p.ops[i+1].mapping != nil
+			tallyElements(o, replaced, of)
+		default:
+			s.tallyRule(o, of("chain "+o.chain.name, "rule"))
+		}
+	}
+	return out
+}
+
+// kept reports whether a map is not compared.
+func kept(name string) bool {
+	return slices.Contains([]string{slotsMap, paramsSet, appliedSet}, name)
+}
+
+// tallyElements counts the elements of an operation. What is removed from maps
+// that packets do not come to first is swept.
+func tallyElements(o op, replaced bool, of func(object, noun string) *tally) {
+	m := o.mapping
+	switch {
+	case o.verb == add && o.joined:
+		of("map "+m.name, "element").changed += len(o.elements)
+	case o.verb == add:
+		of("map "+m.name, "element").missing += len(o.elements)
+	case !replaced && (m.tier || m.name == stickySet || m.name == backendsMap):
+		of("map "+m.name, "element").foreign += len(o.elements)
+	}
+}
+
+func (s *State) tallyRule(o op, t *tally) {
+	c := s.objects.chains[o.chain.name]
+	if c == nil || t.absent {
+		return // it says so already
+	}
+	i := slices.IndexFunc(c.rules, func(r haveRule) bool { return r.handle == o.handle })
+	switch {
+	case o.verb == add:
+		t.missing++
+	case i >= 0 && c.rules[i].fingerprint == "":
+		t.foreign++
+		t.handles = append(t.handles, o.handle)
+	default:
+		t.other++
+	}
+}
+
+func (t *tally) drift() []Drift {
+	if t.absent {
+		return []Drift{{Object: t.object, What: "it is missing"}}
+	}
+	var out []Drift
+	for _, d := range []struct {
+		n    int
+		what string
+	}{{t.foreign, "not of nlb"}, {t.missing, "missing"}, {t.changed, "changed"}, {t.other, "not as nlb made it"}} {
+		switch {
+		case d.n == 1:
+			out = append(out, Drift{Object: t.object, What: article(t.noun) + " is " + d.what})
+		case d.n > 1:
+			out = append(out, Drift{Object: t.object, What: fmt.Sprintf("%d %ss are %s", d.n, t.noun, d.what)})
+		}
+	}
+	if t.foreign > 0 {
+		out[0].Handles = t.handles
+	}
+	return out
+}
+
+func article(noun string) string {
+	if noun == "element" {
+		return "an " + noun
+	}
+	return "a " + noun
+}
+
+// Header is what a table is, besides what it holds. The zero Header is one that
+// is not there.
+type Header struct {
+	// Handle grows with every new table of the namespace, of whatever family.
+	Handle uint64
+	// Dormant says that the table is turned off: its chains are there and not
+	// attached.
+	Dormant bool
+}
+
+// ReadHeader reads the header of a table of family inet.
+func ReadHeader(c *wire.Conn, table string) (Header, error) {
+	const dormant, handle = 1, 4 // NFT_TABLE_F_DORMANT, NFTA_TABLE_HANDLE
+	var h Header
+	err := c.Dump(msgType(unix.NFT_MSG_GETTABLE), inet, nil, func(b []byte) error {
+		if wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)) == table {
+			h.Dormant = wire.Uint32(wire.Attr(b, unix.NFTA_TABLE_FLAGS))&dormant != 0
+			h.Handle = wire.Uint64(wire.Attr(b, handle))
+		}
+		return nil
+	})
+	return h, err
+}

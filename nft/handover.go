@@ -1,0 +1,197 @@
+package nft
+
+// Handover: destinations that pass from one map, or from one service, to
+// another while connections come in. A packet that is between two rules when a
+// batch commits goes on with the old rules, and asks the maps of the new
+// generation. So
+//
+//   - a destination that moves to a map that is asked earlier is not found any
+//     more by a packet that has been there already, nor by one whose old rules
+//     do not ask the new map. It also stays in the old map, as retired, until no
+//     packet is under way any more; then a second batch takes it away. Load
+//     does not see it.
+//   - a chain that is new has no rules in the old generation: a packet that is
+//     sent there by a map falls through it. So where a destination that is in use
+//     passes to a new chain, the new chains go ahead, in a batch of their own;
+//     nothing leads to them, and Load does not see them.
+
+import (
+	"iter"
+	"maps"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+)
+
+// retiredMark is the comment of elements that are on their way out.
+const retiredMark = "retired"
+
+func (e *element) retired() bool { return e.more().comment == retiredMark }
+
+// retire is the element in its last hour.
+func (e element) retire(chain string) element {
+	return element{key: e.key, end: e.end, data: chain, extra: &extra{comment: retiredMark}}
+}
+
+// claim is an element of a tier, read.
+type claim struct {
+	in     int // the place of its map among the tiers
+	e      element
+	prefix netip.Prefix // not valid: this host's own addresses
+	proto  lb.Protocol
+	ports  lb.PortRange
+}
+
+func (c *claim) overlaps(d *claim) bool {
+	return c.proto == d.proto && c.ports.First <= d.ports.Last && d.ports.First <= c.ports.Last &&
+		(!c.prefix.IsValid() || !d.prefix.IsValid() || c.prefix.Overlaps(d.prefix))
+}
+
+// handed is a map of a tier and what becomes of it.
+type handed struct {
+	*mapping
+	tier
+	*family
+	change
+	stale []element // retired by a plan that did not come to its end
+}
+
+func (h *handed) claim(in int, e element) claim {
+	c := claim{in: in, e: e}
+	_, c.prefix, c.proto, c.ports = h.tier.parse(h.family, e)
+	return c
+}
+
+// handOver brings the maps of the tiers up to date.
+func (p *plan) handOver(have *State, want *Ruleset, ours func(name string) bool) {
+	all := handedBy(want)
+	var gone []claim
+	stays := map[string]bool{}
+	for _, c := range want.chains {
+		stays[c.name] = true
+	}
+	for i := range all {
+		h := &all[i]
+		h.change = have.immediate(h.mapping, func(e element) bool { return e.retired() || ours(e.data) })
+		for _, e := range h.change.new {
+			p.leadsTo(have, e.data)
+		}
+		for _, e := range sorted(h.change.gone) {
+			if e.retired() {
+				h.stale = append(h.stale, e)
+			} else {
+				gone = append(gone, h.claim(i, e))
+			}
+		}
+		h.change.gone = h.stale
+	}
+	index := newClaims(gone)
+	heirs := map[*claim]string{} // of those that another map has now
+	inPlace := map[*claim]bool{} // of those whose own map has a part of it now
+	for i := range all {
+		for _, e := range all[i].change.fresh {
+			w := all[i].claim(i, e)
+			for g := range index.overlapping(&w) {
+				p.leadsTo(have, w.e.data)
+				if g.in == i {
+					inPlace[g] = true
+				} else if heirs[g] == "" {
+					heirs[g] = w.e.data
+				}
+			}
+		}
+	}
+	for i := range gone {
+		g, h := &gone[i], &all[gone[i].in]
+		heir := heirs[g]
+		if heir == "" || inPlace[g] {
+			h.change.gone = append(h.change.gone, g.e)
+			continue
+		}
+		if stays[g.e.data] {
+			heir = g.e.data
+		}
+		last := g.e.retire(heir)
+		h.change.replace(g.e, last)
+		p.after = append(p.after, op{verb: remove, mapping: h.mapping, elements: []element{last}})
+	}
+	for i := range all {
+		p.change(all[i].mapping, all[i].change)
+	}
+}
+
+// leadsTo notes that something in use leads to a chain from now on.
+func (p *plan) leadsTo(have *State, chain string) {
+	if chain != "" && have.objects.chains[chain] == nil {
+		p.early = true
+	}
+}
+
+// handedBy are the maps of the tiers in a ruleset, in the packet's order.
+func handedBy(want *Ruleset) []handed {
+	byName := map[string]*mapping{}
+	for _, m := range want.maps {
+		byName[m.name] = m
+	}
+	var out []handed
+	for _, t := range tiers(lengthsIn(maps.Keys(byName))) {
+		for _, f := range t.families() {
+			if m := byName[t.mapName(f)]; m != nil && !t.exempt {
+				out = append(out, handed{mapping: m, tier: t, family: f})
+			}
+		}
+	}
+	return out
+}
+
+// claims finds those that overlap with another one.
+type claims struct {
+	single map[netip.Addr][]*claim
+	wide   []*claim
+}
+
+func newClaims(all []claim) *claims {
+	c := &claims{single: map[netip.Addr][]*claim{}}
+	for i := range all {
+		if g := &all[i]; g.prefix.IsSingleIP() {
+			c.single[g.prefix.Addr()] = append(c.single[g.prefix.Addr()], g)
+		} else {
+			c.wide = append(c.wide, g)
+		}
+	}
+	return c
+}
+
+func (c *claims) overlapping(w *claim) iter.Seq[*claim] {
+	return func(yield func(*claim) bool) {
+		lists := [][]*claim{c.wide}
+		if w.prefix.IsSingleIP() {
+			lists = append(lists, c.single[w.prefix.Addr()])
+		} else {
+			for _, l := range c.single {
+				lists = append(lists, l)
+			}
+		}
+		for _, l := range lists {
+			for _, g := range l {
+				if g.overlaps(w) && !yield(g) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// quiesce returns when no packet is under way any more that was so when it was
+// called: the kernel lets all readers of the ruleset (RCU) finish once.
+// https://man7.org/linux/man-pages/man2/membarrier.2.html
+func quiesce() {
+	const membarrierGlobal = 1
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
+		// Not on every kernel. No packet takes so long.
+		time.Sleep(20 * time.Millisecond)
+	}
+}

@@ -1,0 +1,321 @@
+package nft
+
+// Writer: how a plan gets into the kernel while others write too, and how it
+// is found out what came of it where the kernel's answer is lost.
+//
+// A batch is made for a generation of the whole ruleset, so that a commit of
+// anybody in between makes it stale. Where that happens, the writer watches
+// what the others change: as long as it is not our table, what was read and
+// planned stays right, and only the number is old. Against a program that
+// commits all the time even that is too slow; then the batch goes without a
+// number, and the watch tells afterwards whether somebody came in between. If
+// so all begins again, which mends it.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/nft/wire"
+)
+
+const (
+	// A writer that changes our table between our reading and our writing makes
+	// us begin again, this often.
+	applyTries = 60
+	// A socket that loses the kernel's answer is replaced, this often.
+	lostTries = 3
+	// Batches that are stale, although nobody has touched our table, before
+	// one goes without a generation.
+	staleTries = 8
+	// How long packets that are under way are waited for, for the sake of
+	// sweeping.
+	sweepWait = 50 * time.Millisecond
+	// How long another nlb is waited for.
+	turnWait = 15 * time.Second
+)
+
+type writer struct {
+	ctx   context.Context
+	conn  *wire.Conn
+	table string
+	dry   bool
+
+	watch  *wire.Watch // nil until somebody else turns out to be writing
+	lost   error       // the kernel's answer did not come
+	final  bool        // only read back, do not try again
+	torn   bool        // somebody may have committed behind our latest batch
+	done   int         // batches that were committed
+	aside  []op        // what puts moving flows aside
+	quiet  chan struct{}
+	unlock func()
+}
+
+func newWriter(ctx context.Context, c *wire.Conn, o Options) (*writer, error) {
+	w := &writer{ctx: ctx, conn: c, table: o.Table, dry: o.DryRun}
+	if o.DryRun {
+		return w, nil
+	}
+	// Without the lock nothing goes wrong, it only takes longer.
+	w.unlock, _ = c.Lock(ctx, "nlb/"+o.Table, turnWait)
+	return w, ctx.Err()
+}
+
+func (w *writer) close() {
+	if w.watch != nil {
+		_ = w.watch.Close()
+	}
+	if w.unlock != nil {
+		w.unlock()
+	}
+}
+
+// again repeats what failed because the ruleset changed meanwhile, or because
+// the kernel's answer was lost: then the next reading tells what came of it.
+func (w *writer) again(f func() error) error {
+	for try, lost := 1, 0; ; try++ {
+		err := f()
+		var pause time.Duration
+		switch {
+		case errors.Is(err, wire.ErrUnknown) && !w.dry && !w.final:
+			lost++
+			w.lost, w.final = err, lost > lostTries
+			if e := w.conn.Renew(); e != nil {
+				return w.partial(unknown(err, e))
+			}
+		case errors.Is(err, wire.ErrStale), errors.Is(err, wire.ErrInterrupted):
+			if try == applyTries {
+				return w.partial(err)
+			}
+			w.listen()
+			pause = rand.N(time.Duration(try) * time.Millisecond)
+		default:
+			return w.partial(err)
+		}
+		select {
+		case <-w.ctx.Done():
+			return w.partial(w.ctx.Err())
+		case <-time.After(pause):
+		}
+	}
+}
+
+// partial says of an error that some batches were committed before.
+func (w *writer) partial(err error) error {
+	var flows *FlowsError
+	if err == nil || w.done == 0 || errors.As(err, &flows) {
+		return err
+	}
+	return &PartialError{Done: w.done, All: w.done + 1, Err: err}
+}
+
+// listen watches what others change, from now on.
+func (w *writer) listen() {
+	if w.watch == nil && !w.dry {
+		w.watch, _ = w.conn.Watch(inet, w.table) // without it, it goes as before
+	}
+}
+
+// load reads the table. What waits to be swept can be when quiet is closed.
+func (w *writer) load() (*State, error) {
+	quiet := make(chan struct{})
+	w.quiet = quiet
+	go func() { quiesce(); close(quiet) }()
+	s, err := w.read()
+	w.torn = false
+	if err != nil && w.lost != nil && !errors.Is(err, wire.ErrInterrupted) {
+		err = unknown(w.lost, err)
+	}
+	return s, err
+}
+
+// unknown says that neither the kernel's answer came nor what it holds could
+// be read.
+func unknown(lost, err error) error {
+	if errors.Is(err, wire.ErrUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w; unknown, read back: %w", lost, err)
+}
+
+func (w *writer) read() (*State, error) {
+	if w.watch == nil {
+		s, err := load(w.conn, w.table)
+		if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EINTR) {
+			err = fmt.Errorf("%w: %w", wire.ErrInterrupted, err)
+		}
+		return s, err
+	}
+	if _, _, err := w.watch.Touched(w.conn); err != nil {
+		return nil, err
+	}
+	w.conn.Watched(true)
+	o, err := read(w.conn, w.table)
+	w.conn.Watched(false)
+	if err != nil {
+		return nil, err
+	}
+	generation, touched, err := w.watch.Touched(w.conn)
+	switch {
+	case err != nil:
+		return nil, err
+	case touched:
+		return nil, wire.ErrInterrupted
+	}
+	s := newState(w.table, o)
+	s.Generation = generation
+	return s, nil
+}
+
+// send commits a plan.
+func (w *writer) send(p *plan, generation uint32, result *Result) error {
+	switch {
+	case w.dry:
+		return w.check(p, generation, result)
+	case w.final:
+		return fmt.Errorf("%v; read back: not applied", w.lost)
+	}
+	ops, ahead := p.ops, []op(nil)
+	if p.early {
+		ops, ahead = ops[p.ahead:], ops[:p.ahead]
+	}
+	sweep := func(o op) bool { return o.sweep }
+	if slices.ContainsFunc(ops, sweep) {
+		select {
+		case <-w.quiet:
+		case <-time.After(sweepWait):
+			// On a machine that is very busy with packets. The next apply sweeps.
+			ops = slices.DeleteFunc(ops, sweep)
+		}
+	}
+	var err error
+	if len(ahead) > 0 {
+		if generation, _, err = w.batches(p.table, ahead, generation, result); err != nil {
+			return err
+		}
+	}
+	var batches int
+	generation, batches, err = w.batches(p.table, ops, generation, result)
+	result.Batches = max(result.Batches, batches)
+	if err != nil {
+		return err
+	}
+	if len(p.after) > 0 {
+		quiesce()
+		if generation, _, err = w.batches(p.table, p.after, generation, result); err != nil {
+			return err
+		}
+	}
+	result.Generation = generation
+	return nil
+}
+
+// check lets the kernel check a plan: all of it, since a part needs what comes
+// before.
+func (w *writer) check(p *plan, generation uint32, result *Result) error {
+	b, _, err := w.batch(p.table, slices.Concat(p.ops, p.after), generation)
+	if err != nil {
+		return err
+	}
+	result.Messages, result.Batches = b.Messages(), 1
+	err = w.conn.Check(b)
+	if errors.Is(err, wire.ErrUnknown) {
+		err = errors.New(err.Error()) // nothing was changed, that is known
+	}
+	return err
+}
+
+// batch writes operations as one batch. limit is what the socket can take.
+func (w *writer) batch(table string, ops []op, generation uint32) (b *wire.Batch, limit int, err error) {
+	// Ask for what the batch will need at most, before it is written: what the
+	// socket can take decides how large its messages may be.
+	if limit, err = w.conn.Limit(estimate(ops)); err != nil {
+		return nil, 0, err
+	}
+	b = wire.NewBatch(generation)
+	encode(b, table, ops, min(maxList, limit/2))
+	limit, err = w.conn.Limit(b.Size())
+	return b, limit, err
+}
+
+// batches sends operations, in one batch where the socket can take it.
+func (w *writer) batches(table string, ops []op, generation uint32, result *Result) (next uint32, batches int, err error) {
+	b, limit, err := w.batch(table, ops, generation)
+	if err != nil {
+		return 0, 0, err
+	}
+	result.Messages += b.Messages()
+	for b != nil {
+		part := b
+		b = nil
+		if part.Size() > limit {
+			part, b = part.Split(limit)
+		}
+		if next, err = w.put(part, generation); err != nil {
+			return 0, batches, err
+		}
+		w.done++
+		batches++
+		w.torn = w.torn || next != generation+1
+		generation = next
+	}
+	return generation, batches, nil
+}
+
+// put commits a batch that was made for a state of our table.
+func (w *writer) put(b *wire.Batch, generation uint32) (uint32, error) {
+	if w.torn && w.watch == nil {
+		return 0, wire.ErrStale
+	}
+	for try := 1; ; try++ {
+		number := generation
+		if try > staleTries && w.unlock != nil {
+			number = wire.AnyGeneration
+		}
+		b.SetGeneration(number)
+		next, err := w.conn.Commit(b, generation)
+		if w.watch == nil || errors.Is(err, wire.ErrUnknown) {
+			return next, err
+		}
+		now, touched, e := w.watch.Touched(w.conn)
+		switch {
+		case e != nil || touched:
+			if err == nil {
+				w.done++ // on top of what somebody else did
+			}
+			return 0, wire.ErrStale
+		case !errors.Is(err, wire.ErrStale):
+			return now, err
+		case try == applyTries:
+			return 0, err
+		}
+		generation = now
+	}
+}
+
+// sent reports whether anything may have been committed.
+func (w *writer) sent() bool { return w.done > 0 || w.lost != nil }
+
+// amend returns what an apply says of itself that had to plan again: after
+// something of it was committed, what differed at first is what it changes.
+func (w *writer) amend(before, now *Result) *Result {
+	if before != nil && w.sent() {
+		now.Changes, now.Repaired, now.Messages, now.Batches = before.Changes, before.Repaired, before.Messages, before.Batches
+		now.Ended = before.Ended
+	}
+	return now
+}
+
+// estimate is about the number of bytes of operations as messages.
+func estimate(ops []op) int {
+	n := 0
+	for _, o := range ops {
+		n += 512 + 128*len(o.elements)
+	}
+	return n
+}
