@@ -5,6 +5,7 @@ package lb
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -84,6 +85,26 @@ func TestExamplesInDocuments(t *testing.T) {
 			line := 1 + strings.Count(string(data[:at[2]]), "\n")
 			if _, err := Parse("example.yaml", data[at[2]:at[3]]); err != nil {
 				t.Errorf("%s:%d:\n%s", file, line, err.(Errors).Format())
+			}
+		}
+	}
+}
+
+// TestLinks: what the documents refer to is there.
+func TestLinks(t *testing.T) {
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := regexp.MustCompile(`\]\(([^)#:]+)`)
+	for _, file := range append(files, "../README.md") {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllStringSubmatch(string(data), -1) {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(file), m[1])); err != nil {
+				t.Errorf("%s: %v", file, err)
 			}
 		}
 	}

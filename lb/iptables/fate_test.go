@@ -106,11 +106,11 @@ func cluster(services, backends int) []byte {
 
 func TestCluster(t *testing.T) {
 	began := time.Now()
-	m, err := Import("cluster", cluster(200, 3))
+	m, err := Import("cluster", cluster(100, 3))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(m.Profile.Services) != 200 || !m.Complete() {
+	if len(m.Profile.Services) != 100 || !m.Complete() {
 		t.Fatalf("%d services, complete: %v", len(m.Profile.Services), m.Complete())
 	}
 	for _, s := range m.Profile.Services {

@@ -133,7 +133,7 @@ func (t *translator) roles(both [2][]*candidate) []*candidate {
 	}
 	for _, p := range services {
 		switch {
-		case !alone[p] || p.role != lb.RoleProxy || !p.region[space.Interface].Equal(t.interfaces.All()):
+		case !alone[p] || p.role != lb.RoleProxy || !t.anyInterface(p.region):
 		default:
 			t.draft.Note("these rules balance what comes from the network only; the profile also what this host itself sends to the same address", "",
 				places(p.deciding())...)
@@ -146,9 +146,7 @@ func (t *translator) roles(both [2][]*candidate) []*candidate {
 // from the network.
 func (t *translator) alike(p, o *candidate) bool {
 	loop := loopback(t.set.Family)
-	patterns, ok := t.interfaces.Patterns(p.region[space.Interface])
-	anywhere := !ok || slices.Equal(patterns, []string{"+"}) // see entering
-	return anywhere &&
+	return t.anyInterface(p.region) &&
 		p.region[space.Port].Equal(o.region[space.Port]) && p.region[space.Protocol].Equal(o.region[space.Protocol]) &&
 		p.region[space.Local].Equal(o.region[space.Local]) &&
 		p.region[space.Destination].Without(loop).Equal(o.region[space.Destination].Without(loop)) &&
@@ -158,8 +156,14 @@ func (t *translator) alike(p, o *candidate) bool {
 // own reports whether a region has to be this host's own addresses: because the
 // rules say so, or because nothing else fits what they say.
 func (t *translator) own(r space.Region) bool {
-	return r[space.Local].Equal(space.One(1, 1)) ||
-		t.everywhere(r) && r[space.Interface].Equal(t.interfaces.All())
+	return r[space.Local].Equal(space.One(1, 1)) || t.everywhere(r) && t.anyInterface(r)
+}
+
+// anyInterface reports whether a service for a region cannot be limited to
+// interfaces, since it has all, or all but some.
+func (t *translator) anyInterface(r space.Region) bool {
+	patterns, ok := t.interfaces.Patterns(r[space.Interface])
+	return !ok || slices.Equal(patterns, []string{"+"})
 }
 
 // everywhere reports whether a region has all destinations.

@@ -205,8 +205,14 @@ func (w *walker) act(r *syntax.Rule, flows []flow) (on, back []flow) {
 		}
 		return out, nil
 	case syntax.DNAT:
+		if w.leaving { // no kernel has that
+			return flows, nil
+		}
 		w.dnat(r, t, flows)
 	case syntax.Redirect:
+		if w.leaving {
+			return flows, nil
+		}
 		for _, f := range flows {
 			if port, ok := w.port(r, syntax.NATRange{Ports: t.Ports}); ok {
 				f.to = destination{natted: true, redirected: true, port: port}
@@ -214,9 +220,9 @@ func (w *walker) act(r *syntax.Rule, flows []flow) (on, back []flow) {
 			}
 		}
 	case syntax.Masquerade:
-		w.source(flows, source{masquerade: true})
+		return w.source(flows, source{masquerade: true}), nil
 	case syntax.SNAT:
-		w.source(flows, source{first: t.To.First, last: t.To.Last})
+		return w.source(flows, source{first: t.To.First, last: t.To.Last}), nil
 	case syntax.SetMark:
 		return each(func(s *state) {
 			if t.Connection {
@@ -243,13 +249,16 @@ func (w *walker) act(r *syntax.Rule, flows []flow) (on, back []flow) {
 	return nil, nil
 }
 
-// source notes what a backend sees of these flows.
-func (w *walker) source(flows []flow, s source) {
-	for _, f := range flows {
-		if w.leaving {
-			w.sources = append(w.sources, end{f, balanced, s})
-		}
+// source notes what a backend sees of these flows. It returns those that go on,
+// as they would where no kernel has SNAT.
+func (w *walker) source(flows []flow, s source) []flow {
+	if !w.leaving {
+		return flows
 	}
+	for _, f := range flows {
+		w.sources = append(w.sources, end{f, balanced, s})
+	}
+	return nil
 }
 
 // logged is the number of a rule that logs, as a part of state.logs.

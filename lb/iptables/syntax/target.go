@@ -103,3 +103,12 @@ func (r *Rule) Balances() bool {
 	}
 	return false
 }
+
+// translates reports whether the rule does NAT.
+func (r *Rule) translates() bool {
+	switch r.Target.(type) {
+	case SNAT, Masquerade:
+		return true
+	}
+	return r.Balances()
+}

@@ -280,6 +280,9 @@ func resolve(s *Ruleset) {
 			state[c] = 1
 			for _, r := range c.Rules {
 				r.Table, r.Chain = t.Name, c.Name
+				if t.Name != "nat" && r.translates() {
+					r.leaveOut("no table but nat takes this target")
+				}
 				j, ok := r.Target.(Jump)
 				if !ok {
 					continue
