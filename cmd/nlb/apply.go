@@ -48,7 +48,7 @@ func apply(ctx context.Context, j *job) error {
 		return failed(err, unchanged, "")
 	}
 	profiles := profilesOf(sources)
-	o := nft.Options{Table: j.table, Prune: j.flag("prune"), DryRun: j.flag("dry-run")}
+	o := nft.Options{Table: j.table, Prune: j.flag("prune"), Cut: j.flag("cut"), DryRun: j.flag("dry-run")}
 	o.Digest = digest(sources, o.Prune)
 	a, err := balance(ctx, profiles, o)
 	if a != nil {
@@ -87,7 +87,7 @@ func apply(ctx context.Context, j *job) error {
 // digest stands for everything that an apply is asked for.
 func digest(sources []source, prune bool) string {
 	h := sha256.New()
-	fmt.Fprintln(h, prune)
+	fmt.Fprintln(h, prune, build()) // another version may make another ruleset of it
 	for _, s := range sources {
 		fmt.Fprintln(h, s.profile.Name, len(s.text))
 		h.Write(s.text)

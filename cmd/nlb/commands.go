@@ -5,6 +5,7 @@ package main
 
 import (
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -19,6 +20,7 @@ func commands(c *console) []*cli.Command {
 			Flags: with(
 				&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "plan, let the kernel check it, change nothing"},
 				&cli.BoolFlag{Name: "prune", Usage: "also remove the profiles that are not named"},
+				&cli.BoolFlag{Name: "cut", Usage: "also end live TCP connections of removed backends (UDP flows always move)"},
 			),
 			Action: c.action(apply, 1, -1),
 		},
@@ -28,8 +30,15 @@ func commands(c *console) []*cli.Command {
 		},
 		{
 			Name: "show", ArgsUsage: "[PROFILE[/SERVICE]]", Usage: "what is in the kernel now: services, backends, weights, connections",
-			Description: "CONNECTIONS counts new connections since the backend came, LIVE is what conntrack holds now.",
-			Flags:       with(), Action: c.action(show, 0, 1),
+			Description: "CONNECTIONS counts new connections since the backend came, LIVE is what conntrack holds now.\n" +
+				"With --watch, NEW is a backend's part of the new connections since the last look, /S how many a\n" +
+				"second, + and +- what has changed. q, Ctrl-C or a closed terminal end it. Without a terminal, one\n" +
+				"table follows the other.",
+			Flags: with(
+				&cli.BoolFlag{Name: "watch", Usage: "again and again, in place at a terminal, with rates and what has changed"},
+				&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "how often --watch looks, a `TIME` such as 500ms or 2s (default 1s)"},
+			),
+			Action: c.action(show, 0, 1),
 		},
 		{
 			Name: "flush", ArgsUsage: "[PROFILE...]", Usage: "remove these profiles, or everything that nlb made",
@@ -50,7 +59,26 @@ func commands(c *console) []*cli.Command {
 			Name: "lab", ArgsUsage: "[PROFILE...]", Usage: "rehearse a profile, or an example, in throw-away network namespaces",
 			Description: "Real connections go from clients over this balancer to stand-in backends. It needs no root where\n" +
 				"user namespaces are allowed, and leaves nothing behind. Exit 0 only where all was as due.",
-			Flags: with(), Action: c.action(rehearse, 0, -1),
+			Flags: with(
+				&cli.IntFlag{Name: "connections", Usage: "about `N` of them for each service, family and protocol (default 600)"},
+				&cli.BoolFlag{Name: "keep", Usage: "leave the hosts standing, and say how to step into them, until interrupted"},
+			),
+			Action: c.action(rehearse, 0, -1),
+		},
+		{
+			Name: "doctor", ArgsUsage: "[PROFILE...]", Usage: "why it does not work here, or why it will; exit 4 where it needs mending",
+			Description: "It looks at the kernel, its parameters, routes, other tables and conntrack, for the services and\n" +
+				"backends of the profiles, or of those that are in the kernel, and changes nothing. A finding has the\n" +
+				"command that mends it, where there is one.",
+			Flags: with(), Action: c.action(examine, 0, -1),
+		},
+		{
+			Name: "import", ArgsUsage: "FORMAT [FILE]", Usage: "what runs today becomes a profile; exit 4: a part was not translated",
+			Description: "FORMAT: iptables (iptables-save, ip6tables-save, or commands), ipvs (ipvsadm -S -n),\n" +
+				"iptlb (its state), nftlb (its JSON). Without FILE, or with -, from stdin. The profile goes to\n" +
+				"stdout, findings to stderr: what the old rules really did, and what of it is not in the profile.\n" +
+				"It needs no root and no Linux. Exit 3: the text is not of this format.",
+			Flags: with(), Action: c.action(importProfile, 0, 2),
 		},
 		{
 			Name: "version", Usage: "the version of nlb",
@@ -68,8 +96,15 @@ func commands(c *console) []*cli.Command {
 	}
 	for _, c := range all {
 		c.HideHelp = true // ours says it
+		c.OnUsageError = asUsage
 	}
 	return all
+}
+
+// asUsage makes what the library says of a flag's value an error of ours; it
+// would print it on stdout.
+func asUsage(_ *cli.Context, err error, _ bool) error {
+	return usagef("%s", strings.TrimSuffix(err.Error(), ": parse error"))
 }
 
 // with are a command's own flags and those of every command.

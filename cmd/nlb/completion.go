@@ -7,7 +7,6 @@ import (
 	"context"
 	"embed"
 	"fmt"
-	"io"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -25,8 +24,8 @@ func completion(_ context.Context, j *job) error {
 		e.hint = "want " + strings.Join(shells, ", ")
 		return e
 	}
-	_, err = j.out.Write(script)
-	return err
+	fmt.Fprintf(j.out, "%s", script)
+	return nil
 }
 
 // completeCommand is what the scripts run, with the words after nlb, the last
@@ -36,19 +35,16 @@ const completeCommand = "__complete"
 
 const filesPlease = ":files"
 
-func (c *console) complete(commands []*cli.Command, words []string) error {
+func (c *console) complete(commands []*cli.Command, words []string) {
 	if len(words) == 0 {
 		words = []string{""}
 	}
 	word := words[len(words)-1]
 	for _, line := range candidates(commands, words[:len(words)-1], word) {
 		if line == filesPlease || strings.HasPrefix(line, word) {
-			if _, err := io.WriteString(c.out, line+"\n"); err != nil {
-				return err
-			}
+			fmt.Fprintln(c.out, line)
 		}
 	}
-	return nil
 }
 
 // candidates are what may stand for a word, after these.
@@ -72,12 +68,17 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 		return commandCandidates(commands)
 	}
 	switch before[at] {
-	case "apply", "diff", "check", "render", "lab":
+	case "apply", "diff", "check", "render", "lab", "doctor":
 		return []string{filesPlease}
 	case "show", "flush":
 		return running(tableOf(before), before[at] == "show")
 	case "completion":
 		return shells
+	case "import":
+		if at == len(before)-1 {
+			return formatNames()
+		}
+		return []string{filesPlease}
 	case "help":
 		return commandCandidates(commands)
 	}

@@ -17,5 +17,6 @@ func show(context.Context, *job) error     { return errLinux }
 func flush(context.Context, *job) error    { return errLinux }
 func render(context.Context, *job) error   { return errLinux }
 func rehearse(context.Context, *job) error { return errLinux }
+func examine(context.Context, *job) error  { return errLinux }
 
 func running(string, bool) []string { return nil }

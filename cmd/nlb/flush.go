@@ -22,6 +22,7 @@ type flushedValue struct {
 	Flushed    []string         `json:"flushed"`    // profiles that were removed
 	Missing    []string         `json:"missing"`    // profiles that were not there
 	Parameters []parameterValue `json:"parameters"` // that were put back
+	Ended      int              `json:"ended"`      // flows of removed backends
 }
 
 func flush(ctx context.Context, j *job) error {
@@ -46,50 +47,62 @@ func flush(ctx context.Context, j *job) error {
 		return aftermath(err)
 	}
 	had, result, err := nft.Flush(ctx, conn, j.args, nft.Options{Table: j.table})
-	if err != nil {
+	if err != nil && !committed(err) {
 		return aftermath(err)
 	}
-	value := flushedValue{Table: j.table, Generation: result.Generation, Flushed: []string{}, Missing: []string{}, Parameters: []parameterValue{}}
-	var stay, here []string
-	for _, p := range had.Profiles {
-		here = append(here, p.Name)
-		if len(j.args) == 0 || slices.Contains(j.args, p.Name) {
-			value.Flushed = append(value.Flushed, p.Name)
-		} else {
-			stay = append(stay, p.Name)
-		}
-	}
-	for _, name := range j.args {
-		if !slices.Contains(here, name) && !slices.Contains(value.Missing, name) {
-			value.Missing = append(value.Missing, name)
-		}
-	}
+	value, here, stay := flushedOf(had, j.args)
+	value.Generation, value.Ended = result.Generation, result.Ended
 	switch params := recorded(had.Params()); {
 	case !had.Exists():
 	case len(stay) > 0:
 		if j.flag("sysctl") && len(params) > 0 {
-			j.remark("kernel parameters stay as they are: %s is still balanced", strings.Join(stay, ", "))
+			j.remark("kernel parameters stay as they are; still balanced: %s", strings.Join(stay, ", "))
 		}
 	case j.flag("sysctl"):
-		if value.Parameters, err = j.putBack(params); err != nil {
-			return failed(err, "the rules are gone", "")
+		var wrong error
+		if value.Parameters, wrong = j.putBack(params); wrong != nil {
+			return failed(wrong, "the rules are gone", "")
 		}
 	default:
 		j.leave(params)
 	}
-	return j.result(value, "%s", flushedLine(j.table, had.Exists(), value, here))
+	if err != nil {
+		return aftermath(err)
+	}
+	j.flowsEnded(value.Ended)
+	return j.result(value, "%s", flushedLine(value, had.Exists(), here))
+}
+
+// flushedOf says what a flush of these profiles, all where there are none,
+// removes of what was there, and what stays.
+func flushedOf(had *nft.State, names []string) (v flushedValue, here, stay []string) {
+	v = flushedValue{Table: had.Table, Flushed: []string{}, Missing: []string{}, Parameters: []parameterValue{}}
+	for _, p := range had.Profiles {
+		here = append(here, p.Name)
+		if len(names) == 0 || slices.Contains(names, p.Name) {
+			v.Flushed = append(v.Flushed, p.Name)
+		} else {
+			stay = append(stay, p.Name)
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(here, name) && !slices.Contains(v.Missing, name) {
+			v.Missing = append(v.Missing, name)
+		}
+	}
+	return v, here, stay
 }
 
 // flushedLine says what flush did.
-func flushedLine(table string, existed bool, v flushedValue, here []string) string {
+func flushedLine(v flushedValue, existed bool, here []string) string {
 	var parts []string
 	switch {
 	case !existed:
-		return "nothing to flush (no table inet " + table + ")"
+		return "nothing to flush (no table inet " + v.Table + ")"
 	case len(v.Flushed) > 0:
 		parts = append(parts, "flushed "+strings.Join(v.Flushed, ", "))
 	case len(v.Missing) == 0:
-		parts = append(parts, "flushed table inet "+table)
+		parts = append(parts, "flushed table inet "+v.Table)
 	default:
 		parts = append(parts, "nothing to flush")
 	}

@@ -9,10 +9,12 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
+const purpose = "balances connections over backends, in the kernel: profiles become nftables"
+
 // overview is the help of nlb itself.
 func overview(commands []*cli.Command) string {
 	var b strings.Builder
-	b.WriteString("nlb balances connections over backends, in the kernel: profiles become nftables.\n\n")
+	fmt.Fprintf(&b, "nlb %s.\n\n", purpose)
 	b.WriteString("usage: nlb COMMAND [ARGUMENTS] [FLAGS]\n\n")
 	var rows [][2]string
 	for _, c := range commands {
@@ -21,8 +23,24 @@ func overview(commands []*cli.Command) string {
 	list(&b, rows)
 	b.WriteString("\neverywhere, before or after the arguments:\n")
 	list(&b, flagRows(everywhere()))
-	b.WriteString("\nexit: 0 done, 1 failed or interrupted, 2 usage, 3 invalid profile, 4 differences (diff)\n")
+	b.WriteString("\nexit: ")
+	for i, e := range exitCodes {
+		fmt.Fprintf(&b, "%s%d %s", []string{"", ", "}[min(i, 1)], e.code, e.meaning)
+	}
+	b.WriteString("\n")
 	return b.String()
+}
+
+// exitCodes are what they mean, in words.
+var exitCodes = []struct {
+	code    int
+	meaning string
+}{
+	{exitDone, "done"},
+	{exitFailed, "failed or interrupted"},
+	{exitUsage, "usage"},
+	{exitInvalid, "invalid profile"},
+	{exitDiffer, "differences, findings"},
 }
 
 // helpOf is the help of a command.

@@ -67,7 +67,7 @@ func balance(ctx context.Context, profiles []*lb.Profile, o nft.Options) (*appli
 		return nil, err
 	}
 	result, err := nft.Apply(ctx, conn, profiles, o)
-	if err != nil {
+	if err != nil && !committed(err) {
 		return nil, err
 	}
 	// A parameter that is recorded for the first time is no repair.
@@ -80,7 +80,13 @@ func balance(ctx context.Context, profiles []*lb.Profile, o nft.Options) (*appli
 		out.Parameters = visible(done)
 		return out, &lateError{result.Generation, err}
 	}
-	return out, nil
+	return out, err
+}
+
+// committed reports whether an error comes from what follows the commit.
+func committed(err error) bool {
+	_, ok := errors.AsType[*nft.FlowsError](err)
+	return ok
 }
 
 // explain says what helps where the kernel refused something, of the sources
@@ -125,6 +131,8 @@ func aftermath(err error, sources ...source) error {
 	case isLate:
 		return failed(err, fmt.Sprintf("the rules were applied, generation %d, but do not work without it", late.generation),
 			"mend it and apply again, or nlb flush")
+	case committed(err):
+		return failed(err, "all else was done", "")
 	case isPartial:
 		return failed(explain(partial.Err), fmt.Sprintf("%d of about %d batches were committed before", partial.Done, partial.All),
 			"apply again, or nlb flush; what makes a service reachable comes last")

@@ -30,6 +30,7 @@ func TestAftermath(t *testing.T) {
 		{&nft.PartialError{Done: 2, All: 3, Err: &wire.Error{What: "map slots", Errno: unix.ENOMEM}},
 			"nlb: error: map slots: cannot allocate memory; 2 of about 3 batches were committed before\n" +
 				"nlb: hint: apply again, or nlb flush; what makes a service reachable comes last\n"},
+		{&nft.FlowsError{Err: unix.EPERM}, "nlb: error: flows of removed backends were not ended: operation not permitted; all else was done\n"},
 		{&lateError{7, errors.New("set net.ipv4.ip_forward to 1: input/output error")},
 			"nlb: error: set net.ipv4.ip_forward to 1: input/output error; the rules were applied, generation 7, but do not work without it\n" +
 				"nlb: hint: mend it and apply again, or nlb flush\n"},

@@ -27,8 +27,17 @@ func rehearse(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	options := lab.Options{Progress: j.progress}
-	report, err := lab.Run(ctx, profiles, balancer{j.table}, options)
+	options := lab.Options{Progress: j.progress, Connections: j.number("connections")}
+	if options.Connections < 0 || options.Connections > maxConnections {
+		return usagef("--connections %d is out of range, want 1 to %d", options.Connections, maxConnections)
+	}
+	l, err := lab.New(ctx, profiles, balancer{j.table}, options)
+	if err != nil {
+		j.progress("")
+		return explain(err)
+	}
+	defer l.Close()
+	report, err := l.Rehearse(ctx)
 	j.progress("")
 	if err != nil {
 		return explain(err)
@@ -42,8 +51,18 @@ func rehearse(ctx context.Context, j *job) error {
 	if err == nil && !report.OK() {
 		err = fmt.Errorf("%s in the rehearsal", count(len(report.AllProblems()), "problem"))
 	}
+	if j.flag("keep") {
+		// The hosts live as long as this process.
+		if doors := l.WriteDoors(j.err); err == nil {
+			err = doors
+		}
+		<-ctx.Done()
+	}
 	return err
 }
+
+// maxConnections bounds the time that a rehearsal takes.
+const maxConnections = 1_000_000
 
 // rehearsed are the profiles that the arguments name, or the example.
 func (j *job) rehearsed(ctx context.Context) ([]*lb.Profile, error) {

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/urfave/cli/v2"
 )
@@ -46,9 +47,12 @@ func run(ctx context.Context, typed []string, in io.Reader, out, err io.Writer) 
 
 func (c *console) run(ctx context.Context, typed []string) error {
 	commands := commands(c)
-	if len(typed) > 0 && typed[0] == completeCommand {
+	switch {
+	case len(typed) > 0 && typed[0] == completeCommand:
 		c.complete(commands, typed[1:])
 		return nil
+	case len(typed) == 1 && typed[0] == manCommand:
+		return c.man(commands)
 	}
 	// --no-color is for the errors of the command line itself, too.
 	if slices.Contains(typed, "--no-color") {
@@ -71,7 +75,7 @@ func (c *console) run(ctx context.Context, typed []string) error {
 		Name: program, Commands: commands, HideHelp: true, HideVersion: true,
 		Reader: c.in, Writer: c.out, ErrWriter: c.err,
 		// What it would print goes the way of every error.
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usagef("%v", err) },
+		OnUsageError:   asUsage,
 		ExitErrHandler: func(*cli.Context, error) {},
 	}
 	return app.RunContext(ctx, l.words())
@@ -104,13 +108,19 @@ type job struct {
 	table string
 	args  []string
 	flag  func(name string) bool
+	// number is the value of a flag that takes one.
+	number func(name string) int
+	// duration is likewise.
+	duration func(name string) time.Duration
+	// given says whether a flag was typed.
+	given func(name string) bool
 }
 
 // action makes a command of a function that takes least to most arguments; a
 // negative most is any number.
 func (c *console) action(do func(context.Context, *job) error, least, most int) cli.ActionFunc {
 	return func(ctx *cli.Context) error {
-		j := &job{console: c, table: ctx.String("table"), args: ctx.Args().Slice(), flag: ctx.Bool}
+		j := &job{console: c, table: ctx.String("table"), args: ctx.Args().Slice(), flag: ctx.Bool, number: ctx.Int, duration: ctx.Duration, given: ctx.IsSet}
 		c.json, c.quiet = ctx.Bool("json"), ctx.Bool("quiet")
 		if ctx.Bool("no-color") {
 			c.plain()

@@ -46,6 +46,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			h, err := enter(e)
 			e.Values[host{}] = h
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // with -race: no second of sleep for each nlb
 			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){

@@ -7,6 +7,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,19 +33,18 @@ const gap = "  "
 
 func (j *job) service(s *shownService) {
 	title := s.profile + "/" + s.Name
-	words := []string{strings.Join(s.Protocol, ","), s.service.SchedulerText(), "snat " + s.SNAT}
-	if s.Role != lb.RoleProxy.String() {
-		words = append(words, "role "+s.Role)
-	}
-	how := strings.Join(words, gap)
+	how := strings.Join(words(s), gap)
 	listen := strings.Join(s.Listen, " ")
 	if len(title)+len(listen)+len(how)+2*len(gap) <= j.width {
 		fmt.Fprintln(j.out, j.onOut(bold, title)+gap+j.onOut(cyan, listen)+gap+how)
 	} else {
 		fmt.Fprintln(j.out, j.onOut(bold, title)+gap+how)
-		for _, line := range wrap(s.Listen, j.width-len(gap)) {
+		for _, line := range wrap(s.Listen, " ", j.width-len(gap)) {
 			fmt.Fprintln(j.out, gap+j.onOut(cyan, line))
 		}
+	}
+	for _, line := range wrap(rules(s.service), gap, j.width-len(gap)) {
+		fmt.Fprintln(j.out, gap+line)
 	}
 	if empty := j.empty(s); empty != "" {
 		fmt.Fprintln(j.out, gap+j.onOut(yellow, empty))
@@ -52,6 +52,62 @@ func (j *job) service(s *shownService) {
 	if len(s.Backends) > 0 {
 		j.backends(s)
 	}
+}
+
+// words say how a service balances, and how much.
+func words(s *shownService) []string {
+	out := []string{strings.Join(s.Protocol, ","), s.service.SchedulerText(), "snat " + s.SNAT}
+	if s.Role != lb.RoleProxy.String() {
+		out = append(out, "role "+s.Role)
+	}
+	if s.Interface != "" {
+		out = append(out, "interface "+s.Interface)
+	}
+	if s.pace.known {
+		out = append(out, perSecond(s.pace.perSecond)+"/s")
+	}
+	if s.Refused > 0 {
+		refused := fmt.Sprintf("refused %d", s.Refused)
+		if s.pace.refused > 0 {
+			refused += fmt.Sprintf(" (+%d)", s.pace.refused)
+		}
+		out = append(out, refused)
+	}
+	return out
+}
+
+// rules say whom a service serves, and what it remembers and writes of them.
+func rules(s *lb.Service) []string {
+	var out []string
+	if s.Affinity != nil {
+		out = append(out, "affinity "+s.Affinity.String())
+	}
+	for _, list := range []struct {
+		name     string
+		prefixes []netip.Prefix
+	}{{"allow", s.Allow}, {"deny", s.Deny}} {
+		switch n := len(list.prefixes); {
+		case n == 1:
+			out = append(out, list.name+" "+list.prefixes[0].String())
+		case n > 1:
+			out = append(out, fmt.Sprintf("%s %d prefixes", list.name, n))
+		}
+	}
+	if s.Limit != (lb.Limit{}) {
+		out = append(out, "limit "+s.Limit.String())
+	}
+	if s.Log != nil {
+		out = append(out, "log "+s.Log.String())
+	}
+	return out
+}
+
+// perSecond is a rate in few digits.
+func perSecond(v float64) string {
+	if v >= 100 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 1, 64)
 }
 
 // empty says what becomes of connections that no backend can take.
@@ -74,11 +130,11 @@ func (j *job) empty(s *shownService) string {
 }
 
 // wrap puts words into lines of a width.
-func wrap(words []string, width int) []string {
+func wrap(words []string, between string, width int) []string {
 	var lines []string
 	for _, w := range words {
-		if n := len(lines); n > 0 && len(lines[n-1])+1+len(w) <= width {
-			lines[n-1] += " " + w
+		if n := len(lines); n > 0 && len(lines[n-1])+len(between)+len(w) <= width {
+			lines[n-1] += between + w
 		} else {
 			lines = append(lines, w)
 		}
@@ -91,31 +147,83 @@ type column struct {
 	title string
 	right bool
 	text  func(shownBackend) string
+	// steady columns are there in every look but the first, and at least this
+	// wide, so that a table in place does not jump.
+	steady int
 }
 
 var columns = []column{
-	{"backend", false, func(b shownBackend) string { return b.Name }},
-	{"address", false, func(b shownBackend) string {
+	{title: "backend", text: func(b shownBackend) string { return b.Name }},
+	{title: "address", text: func(b shownBackend) string {
 		if b.Name == b.Address {
 			return ""
 		}
 		return b.Address
 	}},
-	{"weight", true, func(b shownBackend) string { return strconv.Itoa(b.Weight) }},
-	{"share", true, func(b shownBackend) string {
-		if b.Weight == 0 {
+	{title: "weight", right: true, text: func(b shownBackend) string { return strconv.Itoa(b.Weight) }},
+	{title: "share", right: true, text: func(b shownBackend) string {
+		switch {
+		case b.pace.known:
+			return "" // what it has of the new ones says more
+		case b.Weight == 0:
 			return "-"
 		}
 		return strconv.FormatFloat(100*b.Share, 'f', 1, 64) + "%"
 	}},
-	{"connections", true, func(b shownBackend) string { return strconv.FormatUint(b.Connections, 10) }},
-	{"live", true, func(b shownBackend) string {
+	{title: "new", steady: 1, text: func(b shownBackend) string {
+		if !b.pace.known {
+			return ""
+		}
+		return bar(b.pace.share) + fmt.Sprintf("%4.0f%%", 100*b.pace.share)
+	}},
+	{title: "/s", right: true, steady: 6, text: func(b shownBackend) string {
+		if !b.pace.known {
+			return ""
+		}
+		return perSecond(b.pace.perSecond)
+	}},
+	{title: "connections", right: true, text: func(b shownBackend) string { return strconv.FormatUint(b.Connections, 10) }},
+	{title: "+", right: true, steady: 5, text: func(b shownBackend) string { return change(int(b.pace.connections)) }},
+	{title: "live", right: true, text: func(b shownBackend) string {
 		if b.Live == nil {
 			return ""
 		}
 		return strconv.Itoa(*b.Live)
 	}},
-	{"snat", false, func(b shownBackend) string { return b.SNAT }},
+	{title: "+-", right: true, steady: 4, text: func(b shownBackend) string { return change(b.pace.live) }},
+	{title: "max", right: true, text: func(b shownBackend) string {
+		if b.MaxConnections == 0 {
+			return ""
+		}
+		return strconv.FormatUint(uint64(b.MaxConnections), 10)
+	}},
+	{title: "snat", text: func(b shownBackend) string { return b.SNAT }},
+	{title: "log", text: func(b shownBackend) string {
+		if b.Log == nil {
+			return ""
+		}
+		return b.Log.Level
+	}},
+}
+
+// barWidth is how many columns all new connections take.
+const barWidth = 8
+
+// bar is a share as a bar.
+func bar(share float64) string {
+	n := min(barWidth, int(share*barWidth+0.5))
+	if n == 0 && share > 0 {
+		n = 1
+	}
+	return strings.Repeat("#", n) + strings.Repeat(".", barWidth-n)
+}
+
+// change is a difference; empty where there is none.
+func change(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%+d", n)
 }
 
 func (j *job) backends(s *shownService) {
@@ -126,7 +234,8 @@ func (j *job) backends(s *shownService) {
 		col, longest, used := []string{c.title}, len(c.title), false
 		for _, b := range s.Backends {
 			text := c.text(b)
-			col, longest, used = append(col, text), max(longest, len(text)), used || text != ""
+			steady := c.steady > 0 && b.pace.known
+			col, longest, used = append(col, text), max(longest, len(text), c.steady), used || text != "" || steady
 		}
 		if !used {
 			continue

@@ -1,0 +1,231 @@
+package doctor
+
+// Arrival: whether what clients send to a service comes to this host, and gets
+// in.
+
+import (
+	"fmt"
+	"net/netip"
+
+	"nlb/lb"
+)
+
+// listens looks at the addresses that services listen on, and at the links
+// that they name.
+func (e *exam) listens() {
+	services := 0
+	for _, profile := range e.Profiles {
+		for i := range profile.Services {
+			s := &profile.Services[i]
+			services++
+			e.listensOf(profile.Name+"/"+s.Name, s)
+		}
+	}
+	if services > 0 {
+		e.fine("what services listen on is this host's, or may be routed to it")
+	}
+}
+
+func (e *exam) listensOf(title string, s *lb.Service) {
+	if s.Interface != "" {
+		e.entrance(title, s)
+	}
+	for _, l := range s.Listen {
+		if !l.Prefix.IsValid() {
+			continue
+		}
+		a := l.Prefix.Addr()
+		route := e.Routes[Question{To: a}]
+		switch {
+		case s.Role == lb.RoleClient:
+			e.ownConnections(title, l, route)
+		case !l.Prefix.IsSingleIP():
+		case route.Way == Local:
+			e.held(title, a)
+		case s.Role == lb.RoleServer:
+			e.add(Fail, title, fmt.Sprintf("nothing is for %s here", a),
+				"role: server takes what is for this host's own addresses, and it is none of them", e.addAddress(a))
+		default:
+			e.elsewhere(title, a)
+		}
+	}
+}
+
+// ownConnections: a program of this host connects to a listen of role client.
+// Without any route connect(2) fails before a packet is there.
+func (e *exam) ownConnections(title string, l lb.Listen, route Route) {
+	switch route.Way {
+	case Out, Local:
+		return
+	}
+	e.add(Fail, title, fmt.Sprintf("programs of this host cannot connect to %s", l.Prefix.Addr()),
+		way(route)+": their packets are balanced only where there is some route to the address, a default route for one",
+		"ip route add "+host(l.Prefix.Addr())+" dev lo")
+}
+
+// held: the listen is this host's own. Is its link on?
+func (e *exam) held(title string, a netip.Addr) {
+	if l := e.holder(a); l != nil && !l.Up && !l.Loopback {
+		e.add(Fail, title, fmt.Sprintf("%s cannot be reached over %s", a, l.Name), "the link is down, or has no carrier", "ip link set "+l.Name+" up")
+	}
+}
+
+// elsewhere: a proxy's listen is not this host's own. It may be routed to it;
+// but a neighbour asks for it, and nobody answers.
+func (e *exam) elsewhere(title string, a netip.Addr) {
+	l, network := e.neighbour(a)
+	if l == nil {
+		e.add(OK, title, fmt.Sprintf("%s is on no interface: others have to route it here", a), "", "")
+		return
+	}
+	proxy := "net/ipv4/conf/" + l.Name + "/proxy_arp"
+	if a.Is6() {
+		proxy = "net/ipv6/conf/" + l.Name + "/proxy_ndp"
+	}
+	if e.Params[proxy] == "1" || e.Params["net/ipv4/conf/all/proxy_arp"] == "1" && a.Is4() {
+		e.add(OK, title, fmt.Sprintf("%s is on no interface; %s may answer for it (%s)", a, l.Name, dotted(proxy)), "", "")
+		return
+	}
+	e.add(Warn, title, fmt.Sprintf("%s is not this host's", a),
+		fmt.Sprintf("it is in the network %s of %s, where neighbours ask who has it, and this host does not answer", network, l.Name), e.addAddress(a))
+}
+
+// addAddress is the command that gives this host an address.
+func (e *exam) addAddress(a netip.Addr) string {
+	link := "lo"
+	if l, _ := e.neighbour(a); l != nil {
+		link = l.Name
+	}
+	return "ip address add " + host(a) + " dev " + link
+}
+
+func host(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
+
+// entrance looks at the link that a service names.
+func (e *exam) entrance(title string, s *lb.Service) {
+	in, _ := entrances(e.Host, s)
+	if len(in) == 0 {
+		e.add(Fail, title, fmt.Sprintf("there is no interface %s", s.Interface), "the service takes only what comes by it", "ip link show")
+		return
+	}
+	for _, name := range in {
+		if l := e.link(name); l.Up {
+			return
+		}
+	}
+	e.add(Fail, title, fmt.Sprintf("interface %s is down", s.Interface), "the service takes only what comes by it", "ip link set "+in[0]+" up")
+}
+
+// reversePath finds packets that rp_filter drops.
+func (e *exam) reversePath() {
+	for i := range e.paths {
+		p := &e.paths[i]
+		if !p.fromNetwork() || p.family != lb.IPv4 {
+			continue
+		}
+		for _, q := range p.arrivals() {
+			if why := e.reversed(q); why != "" && e.told(p, q) {
+				who := "clients such as " + q.From.String()
+				if q.From == distant[p.family] {
+					who = "clients beyond its own networks"
+				}
+				if !p.sure {
+					why += "; that they come by " + q.In + " is likely, since " + p.service.Listen[0].String() + " is there"
+				}
+				e.add(e.certainty(p), p.title(), fmt.Sprintf("%s that come by %s are dropped", who, q.In), why+e.dropped(),
+					setParam("net/ipv4/conf/"+q.In+"/rp_filter", "2"))
+			}
+		}
+		e.reverseOfReplies(p)
+	}
+	if len(e.paths) > 0 {
+		e.fine("no route back is another than the one there")
+	}
+}
+
+// reversed says why rp_filter drops a packet; empty: it does not. The highest
+// value of the link and of all holds (ip-sysctl.rst).
+func (e *exam) reversed(q Question) string {
+	if e.Routes[q].Way != Refused {
+		return "" // the kernel says itself that it lets it in
+	}
+	strictest := max(e.Params["net/ipv4/conf/all/rp_filter"], e.Params["net/ipv4/conf/"+q.In+"/rp_filter"])
+	back := e.Routes[Question{To: q.From}]
+	switch {
+	case strictest == "1" && (back.Way != Out || back.Link != q.In):
+		return fmt.Sprintf("rp_filter is strict on %s, and of the way back, %s", q.In, way(back))
+	case strictest == "2" && back.Way != Out:
+		return fmt.Sprintf("rp_filter is on for %s, and of any way back, %s", q.In, way(back))
+	}
+	return ""
+}
+
+func (e *exam) certainty(p *path) Level {
+	if p.sure {
+		return Fail
+	}
+	return Warn
+}
+
+// told reports whether it is worth telling: that clients from far away come by
+// a link is no guess where it has a private address.
+func (e *exam) told(p *path, q Question) bool {
+	if p.sure || q.From != distant[p.family] {
+		return true
+	}
+	public := false
+	for _, l := range p.listens {
+		a := l.Prefix.Addr()
+		if h := e.holder(a); h != nil && h.Name == q.In && !a.IsPrivate() {
+			public = true
+		}
+	}
+	return public && e.uplink(p.family).Way == Out
+}
+
+// reverseOfReplies: a backend in the networks of several links may answer by
+// another one than it was asked by.
+func (e *exam) reverseOfReplies(p *path) {
+	way := e.way(p)
+	if way.Way != Out || way.Gateway.IsValid() {
+		return
+	}
+	for _, link := range e.others(p.backend.Address.Addr) {
+		if link == way.Link || e.reversed(reply(p, link)) == "" {
+			continue
+		}
+		e.add(Warn, p.subject(), fmt.Sprintf("its answers are dropped where they come by %s", link),
+			fmt.Sprintf("it is in the networks of %s and %s, the way to it is %s, and rp_filter is strict on %s%s", way.Link, link, way.Link, link, e.dropped()),
+			setParam("net/ipv4/conf/"+link+"/rp_filter", "2"))
+	}
+}
+
+// dropped is what rp_filter has dropped so far.
+func (e *exam) dropped() string {
+	if e.ReverseDrops == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %s dropped so far", plural(int(e.ReverseDrops), "packet"))
+}
+
+// way says what a route does.
+func way(r Route) string {
+	switch r.Way {
+	case Out:
+		if r.Gateway.IsValid() {
+			return "the route goes by " + r.Gateway.String() + " on " + r.Link
+		}
+		return "the route goes out of " + r.Link
+	case Local:
+		return "it is this host's own"
+	case Blackhole:
+		return "a blackhole route drops it"
+	case Unreachable:
+		return "an unreachable route, or a host that does not answer"
+	case Prohibited:
+		return "a prohibit route forbids it"
+	case Refused:
+		return "the kernel does not let it in"
+	}
+	return "there is no route"
+}

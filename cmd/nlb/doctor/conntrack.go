@@ -1,0 +1,182 @@
+package doctor
+
+// Conntrack: its room, what it had to drop, the ports of SNAT, and what
+// becomes of connections.
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+)
+
+const (
+	full     = 80 // percent: it gets narrow
+	nearly   = 95 // percent: it fails now and then
+	maxTrack = "net.netfilter.nf_conntrack_max"
+)
+
+// level grades a use of what is there.
+func level(used, all int) (Level, int) {
+	percent := 100
+	if all > 0 {
+		percent = int(int64(used) * 100 / int64(all))
+	}
+	switch {
+	case percent >= nearly:
+		return Fail, percent
+	case percent >= full:
+		return Warn, percent
+	}
+	return OK, percent
+}
+
+func (e *exam) conntrack() {
+	t := &e.Track
+	if t.Known {
+		if l, percent := level(t.Count, t.Max); l != OK {
+			e.add(l, "", fmt.Sprintf("the connection table is %d%% full", percent),
+				fmt.Sprintf("%d of %d connections; new ones are dropped when it is full", t.Count, t.Max), fmt.Sprintf("sysctl -w %s=%d", maxTrack, 2*t.Max))
+		}
+	}
+	for _, s := range []struct {
+		n         uint64
+		what, why string
+		grow      bool
+	}{
+		{t.EarlyDrop, "connection was forgotten to make room|connections were forgotten to make room", "the connection table was full", true},
+		{t.InsertFailed, "connection could not be entered|connections could not be entered", "its addresses and ports were taken: of masqueraded ones, the ports may have run out", false},
+		{minus(t.Drop, t.InsertFailed), "packet was dropped|packets were dropped", "there was no room for their connection, or no memory", true},
+	} {
+		if s.n == 0 {
+			continue
+		}
+		one, many, _ := strings.Cut(s.what, "|")
+		what := fmt.Sprintf("%d %s", s.n, many)
+		if s.n == 1 {
+			what = "1 " + one
+		}
+		mend := ""
+		if s.grow && t.Max > 0 {
+			mend = fmt.Sprintf("sysctl -w %s=%d", maxTrack, 2*t.Max)
+		}
+		e.add(Warn, "", what, s.why+"; counted since this host, or network namespace, came up", mend)
+	}
+	if t.Known {
+		e.fine(fmt.Sprintf("%d of %d connections", t.Count, t.Max))
+	}
+}
+
+func minus(a, b uint64) uint64 { return max(a, b) - b }
+
+// portsOfAddress is how many ports SNAT takes of one address towards one
+// backend: 1024 to 65535 (nf_nat_core.c, find_best_ips_proto and
+// nf_nat_l4proto_unique_tuple).
+const portsOfAddress = 65536 - 1024
+
+// ports looks at the ports of translated sources. They are shared by all
+// services that lead to the same endpoint with the same sources.
+func (e *exam) ports() {
+	type socket struct {
+		protocol lb.Protocol
+		address  lb.Endpoint
+		sources  string
+	}
+	used, room, subject := map[socket]int{}, map[socket]int{}, map[socket]string{}
+	for i := range e.paths {
+		p := &e.paths[i]
+		if p.backend.Address.Port == 0 || p.backend.SNAT.Mode == lb.SNATNone {
+			continue
+		}
+		use, ok := e.Track.Uses[Key{p.profile, p.service.Name, p.backend.Address}]
+		if !ok {
+			continue
+		}
+		sources, n := sources(p)
+		for _, proto := range p.service.Protocols {
+			s := socket{proto, p.backend.Address, sources}
+			used[s] += use.Entries[proto]
+			room[s] = n * portsOfAddress
+			subject[s] = cmp.Or(subject[s], p.subject())
+		}
+	}
+	highest := 0
+	for _, s := range slices.SortedFunc(maps.Keys(used), func(a, b socket) int {
+		return cmp.Or(cmp.Compare(subject[a], subject[b]), cmp.Compare(a.protocol, b.protocol))
+	}) {
+		l, percent := level(used[s], room[s])
+		highest = max(highest, percent)
+		if l != OK {
+			e.add(l, subject[s], fmt.Sprintf("%d%% of the ports of its source addresses are in use", percent),
+				fmt.Sprintf("%d of %d over %s, by connections that live or ended just now; a new one is dropped when there is none left. More addresses in snat multiply the ports", used[s], room[s], s.protocol), "")
+		}
+	}
+	if len(e.paths) > 0 && e.Track.Listed {
+		e.fine(fmt.Sprintf("at most %d%% of the source ports towards a backend are in use", highest))
+	}
+}
+
+// sources are the addresses that a backend sees, as a name, and how many.
+func sources(p *path) (string, int) {
+	switch p.backend.SNAT.Mode {
+	case lb.SNATPool:
+		pool := p.backend.EffectiveSNAT()
+		return pool.String(), len(pool.Pool)
+	case lb.SNATVIP:
+		n := 0
+		var names []string
+		for _, l := range p.listens {
+			names = append(names, l.Prefix.String())
+			n++
+			if l.Prefix.IsValid() && !l.Prefix.IsSingleIP() {
+				n += 1 << min(16, l.Prefix.Addr().BitLen()-l.Prefix.Bits()) // as many as clients ask for
+			}
+		}
+		return strings.Join(names, ","), max(n, 1)
+	}
+	return "masquerade", 1
+}
+
+// few is how many connections say something about a backend.
+const few = 5
+
+// answers finds backends that do not answer.
+func (e *exam) answers() {
+	for i := range e.paths {
+		p := &e.paths[i]
+		use := e.Track.Uses[Key{p.profile, p.service.Name, p.backend.Address}]
+		n := use.Live[lb.TCP] + use.Live[lb.SCTP]
+		if use.Unanswered < few || 2*use.Unanswered < n {
+			continue
+		}
+		e.add(Warn, p.subject(), fmt.Sprintf("it has not answered %d of its %d connections", use.Unanswered, n),
+			"conntrack has seen no packet back: nothing listens there, or the answers do not come back through here", "")
+	}
+	if len(e.paths) > 0 && e.Track.Listed {
+		e.fine("no backend leaves its connections unanswered")
+	}
+}
+
+// gone finds connections of backends that are no more.
+func (e *exam) gone() {
+	var parts []string
+	for _, proto := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
+		if n := e.Track.Gone.Live[proto]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, proto))
+		}
+	}
+	if len(parts) > 0 {
+		mend := e.apply("--cut")
+		if mend == "" {
+			mend = "nlb apply --cut PROFILE"
+		}
+		e.add(Warn, "", "live connections of backends that are gone: "+list(parts),
+			"they go on until they end by themselves, or are cut", mend)
+	}
+	if e.Track.Listed {
+		e.fine("no connections of backends that are gone")
+	}
+}

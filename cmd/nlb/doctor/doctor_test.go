@@ -1,0 +1,249 @@
+package doctor
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"nlb/lb"
+	"nlb/nft/firewall"
+)
+
+// shop is a service of both families.
+func shop(t *testing.T, more string) *lb.Profile {
+	t.Helper()
+	p, err := lb.Parse("shop.yaml", []byte(`profile: shop
+services:
+  - name: web
+    listen: ["203.0.113.10:80", "[2001:db8::10]:80"]
+    backends: ["10.2.0.11:8080", "10.2.0.12:8080", "[fd02::11]:8080"]
+`+more))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func prefixes(texts ...string) []Addr {
+	var out []Addr
+	for _, s := range texts {
+		out = append(out, Addr{Prefix: netip.MustParsePrefix(s)})
+	}
+	return out
+}
+
+// router is a host between clients on eth0 and backends on eth1, where all is
+// well for these profiles.
+func router(profiles ...*lb.Profile) *Host {
+	h := &Host{
+		Kernel: "6.18", Admin: true, Blind: map[string]bool{},
+		Params: map[string]string{forward4: "1", forward6: "1"},
+		Links: []Link{
+			{Name: "lo", Index: 1, Up: true, Loopback: true, Addrs: prefixes("127.0.0.1/8", "::1/128")},
+			{Name: "eth0", Index: 2, Up: true, Addrs: prefixes("10.1.0.1/24", "fd01::1/64", "203.0.113.10/32", "2001:db8::10/128")},
+			{Name: "eth1", Index: 3, Up: true, Addrs: prefixes("10.2.0.1/24", "fd02::1/64")},
+		},
+		Routes: map[Question]Route{},
+		Ours:   Table{Exists: true, Profiles: []string{"shop"}},
+		Track:  Track{Known: true, Count: 10, Max: 1000, Counted: true, Listed: true, Uses: map[Key]Use{}},
+	}
+	for _, q := range Questions(h.Links, profiles) {
+		h.Routes[q] = h.answer(q)
+	}
+	return h
+}
+
+// answer is what a kernel would say: own addresses, networks, and a default
+// route by eth0.
+func (h *Host) answer(q Question) Route {
+	if h.holder(q.To) != nil {
+		return Route{Way: Local, Link: "lo"}
+	}
+	if l, _ := h.neighbour(q.To); l != nil {
+		return Route{Way: Out, Link: l.Name}
+	}
+	gateway := "10.1.0.254"
+	if q.To.Is6() {
+		gateway = "fd01::254"
+	}
+	return Route{Way: Out, Link: "eth0", Gateway: netip.MustParseAddr(gateway)}
+}
+
+// sick are the findings that are to be mended, as text.
+func sick(h *Host, profiles ...*lb.Profile) []string {
+	var out []string
+	for _, f := range Examine(h, Ask{Table: "nlb", Profiles: profiles}) {
+		if f.Level != OK {
+			out = append(out, fmt.Sprintf("%s %s %s: %s", f.Level, f.Check, f.Subject, f.Problem))
+		}
+	}
+	return out
+}
+
+func TestHealthy(t *testing.T) {
+	p := shop(t, "")
+	findings := Examine(router(p), Ask{Table: "nlb", Profiles: []*lb.Profile{p}})
+	if Sick(findings) {
+		t.Errorf("%+v", findings)
+	}
+	var have []string
+	for _, f := range findings {
+		have = append(have, f.Check)
+	}
+	// Each check says that it found nothing, those that have nothing to look at
+	// do not.
+	want := []string{
+		"rights", "nftables", "rules", "forwarding", "router-advertisements", "listen", "rp-filter", "route", "return",
+		"filter", "nat", "conntrack", "ports", "answers", "gone",
+	}
+	if !slices.Equal(have, want) {
+		t.Errorf("got %v, want %v", have, want)
+	}
+}
+
+// TestBlind: a check that could not look does not say that all is well.
+func TestBlind(t *testing.T) {
+	p := shop(t, "")
+	h := router(p)
+	h.Admin = false
+	for _, c := range []string{"nftables", "rules", "filter", "nat", "ports", "answers", "gone"} {
+		h.Blind[c] = true
+	}
+	for _, f := range Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}, Files: []string{"shop.yaml"}}) {
+		if f.Level == OK && h.Blind[f.Check] {
+			t.Errorf("%+v", f)
+		}
+		if f.Check == "rights" && (f.Level != Fail || f.Mend != "sudo nlb doctor shop.yaml") {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+func TestThresholds(t *testing.T) {
+	p := shop(t, "")
+	key := Key{"shop", "web", p.Services[0].Backends[0].Address}
+	tcp := func(n int) map[lb.Protocol]int { return map[lb.Protocol]int{lb.TCP: n} }
+	for _, test := range []struct {
+		name   string
+		change func(t *Track)
+		want   string // empty: nothing
+	}{
+		{"room", func(t *Track) { t.Count = 799 }, ""},
+		{"little room", func(t *Track) { t.Count = 800 }, "warn conntrack : the connection table is 80% full"},
+		{"no room", func(t *Track) { t.Count = 950 }, "fail conntrack : the connection table is 95% full"},
+		{"early drops", func(t *Track) { t.EarlyDrop = 1 }, "warn conntrack : 1 connection was forgotten to make room"},
+		{"insert failures are drops, too", func(t *Track) { t.InsertFailed, t.Drop = 3, 3 }, "warn conntrack : 3 connections could not be entered"},
+		{"drops", func(t *Track) { t.Drop = 2 }, "warn conntrack : 2 packets were dropped"},
+		{"ports", func(t *Track) { t.Uses[key] = Use{Entries: tcp(51609)} }, ""},
+		{"few ports", func(t *Track) { t.Uses[key] = Use{Entries: tcp(51610)} }, "warn ports shop/web 10.2.0.11:8080: 80% of the ports of its source addresses are in use"},
+		{"no ports", func(t *Track) { t.Uses[key] = Use{Entries: tcp(64512)} }, "fail ports shop/web 10.2.0.11:8080: 100% of the ports of its source addresses are in use"},
+		{"silence of a few", func(t *Track) { t.Uses[key] = Use{Live: tcp(4), Unanswered: 4} }, ""},
+		{"silence", func(t *Track) { t.Uses[key] = Use{Live: tcp(5), Unanswered: 5} }, "warn answers shop/web 10.2.0.11:8080: it has not answered 5 of its 5 connections"},
+		{"some silence", func(t *Track) { t.Uses[key] = Use{Live: tcp(100), Unanswered: 49} }, ""},
+		{"much silence", func(t *Track) { t.Uses[key] = Use{Live: tcp(100), Unanswered: 50} }, "warn answers shop/web 10.2.0.11:8080: it has not answered 50 of its 100 connections"},
+		{"gone", func(t *Track) { t.Gone = Use{Live: map[lb.Protocol]int{lb.TCP: 2, lb.UDP: 1}} }, "warn gone : live connections of backends that are gone: 2 tcp and 1 udp"},
+		{"over", func(t *Track) { t.Gone = Use{Entries: tcp(2)} }, ""},
+	} {
+		h := router(p)
+		test.change(&h.Track)
+		if got := strings.Join(sick(h, p), "; "); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
+		}
+	}
+}
+
+// TestPortsOfPools: addresses multiply the ports, and services that share an
+// endpoint share them.
+func TestPortsOfPools(t *testing.T) {
+	const most = portsOfAddress
+	for _, test := range []struct {
+		snat string
+		used int
+		want int // findings
+	}{
+		{"masquerade", most / 2, 1}, // in two services
+		{"none", most, 0},
+		{"[10.2.0.1, 10.1.0.1]", most / 2, 0},
+		{"[10.2.0.1, 10.1.0.1]", most, 1},
+		{"vip", most / 2, 0}, // of two addresses
+	} {
+		text := fmt.Sprintf(`profile: shop
+defaults: {snat: %s}
+services:
+  - {name: a, listen: "203.0.113.10:80", backends: "10.2.0.11:8080"}
+  - {name: b, listen: "10.1.0.1:80", backends: "10.2.0.11:8080"}
+`, test.snat)
+		p, err := lb.Parse("shop.yaml", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := router(p)
+		for _, s := range p.Services {
+			h.Track.Uses[Key{"shop", s.Name, s.Backends[0].Address}] = Use{Entries: map[lb.Protocol]int{lb.TCP: test.used}}
+		}
+		got := slices.DeleteFunc(sick(h, p), func(f string) bool { return !strings.Contains(f, " ports ") })
+		if len(got) != test.want {
+			t.Errorf("%s, %d each: %v", test.snat, test.used, got)
+		}
+	}
+}
+
+// TestFold: what is the same of many is said once, with a few of their
+// commands.
+func TestFold(t *testing.T) {
+	var all []Finding
+	for i := range 5 {
+		all = append(all, Finding{Warn, "route", fmt.Sprintf("s%d", i), "p", "w", fmt.Sprintf("m%d", i)}, Finding{Warn, "route", "s0", "p", "w", "m0"})
+	}
+	all = append(all, Finding{OK, "rights", "", "fine", "", ""}, Finding{Fail, "route", "s0", "p", "w", ""})
+	got := fold(all)
+	want := []Finding{
+		{OK, "rights", "", "fine", "", ""},
+		{Fail, "route", "s0", "p", "w", ""},
+		{Warn, "route", "s0, s1, s2 and 2 others", "p", "w", "m0 && m1 && m2"},
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	b, err := json.Marshal(want[1])
+	if text := `{"level":"fail","check":"route","subject":"s0","problem":"p","why":"w","mend":""}`; err != nil || string(b) != text {
+		t.Errorf("got %s, %v", b, err)
+	}
+}
+
+// TestMends: the command fits the tool whose chain it is.
+func TestMends(t *testing.T) {
+	p := shop(t, "")
+	for _, test := range []struct {
+		table  string // family and name
+		chain  string
+		others []string // chains beside it
+		legacy bool
+		want   string
+	}{
+		{"inet f", "x", nil, false, "nft insert rule inet f x ct status dnat accept"},
+		{"ip filter", "FORWARD", nil, false, "iptables -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT"},
+		{"ip6 filter", "FORWARD", nil, false, "ip6tables -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT"},
+		{"ip filter", "FORWARD", nil, true, "iptables-legacy -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT"},
+		{"ip mangle", "FORWARD", nil, true, "iptables-legacy -t mangle -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT"},
+		{"ip filter", "FORWARD", []string{"DOCKER-USER"}, false, "iptables -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT"},
+		{"ip filter", "FORWARD", []string{"ufw-before-forward"}, false, "ufw route allow proto tcp to 10.2.0.11 port 8080"},
+	} {
+		h := router(p)
+		family, name, _ := strings.Cut(test.table, " ")
+		table := &firewall.Table{Family: family, Name: name, Legacy: test.legacy, Chains: map[string]*firewall.Chain{
+			test.chain: {Name: test.chain, Base: &firewall.Base{Type: "filter", Hook: "forward", Drop: true}},
+		}}
+		for _, c := range test.others {
+			table.Chains[c] = &firewall.Chain{Name: c}
+		}
+		h.Tables = []*firewall.Table{table}
+		found := slices.DeleteFunc(Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}}), func(f Finding) bool { return f.Check != "filter" })
+		if len(found) != 1 || found[0].Level != Fail || !strings.HasPrefix(found[0].Mend, test.want) {
+			t.Errorf("%s: %+v", test.table, found)
+		}
+	}
+}

@@ -1,0 +1,297 @@
+package doctor
+
+// Filters: base chains of others that drop what nlb sends through the host.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"nlb/lb"
+	"nlb/nft/firewall"
+)
+
+// natPriority is where destinations are translated: before it, a chain sees
+// what the client sent.
+const natPriority = -100
+
+// stop is a hook on a path, with the packet as it comes there.
+type stop struct {
+	hook string
+	// before: the destination is not translated yet; so is what chains of a
+	// lower priority see.
+	before bool
+	// packets are the same by each of the links that it may come by.
+	packets []firewall.Packet
+	what    string // what it is, for people
+}
+
+// filters looks for chains that drop, on the way of every path.
+func (e *exam) filters() {
+	if len(e.Tables) > 0 {
+		for i := range e.paths {
+			p := &e.paths[i]
+			said := map[*firewall.Chain]bool{}
+			for _, s := range e.stops(p) {
+				e.filtersAt(p, s, said)
+			}
+		}
+	}
+	if len(e.Tables) == 0 {
+		e.fine("no rules of others")
+	}
+	e.fine(fmt.Sprintf("%s of others: none drops this traffic", plural(len(e.Tables), "table")))
+}
+
+// stops are the hooks that a path goes by: the first packet of a connection,
+// and an answer.
+func (e *exam) stops(p *path) []stop {
+	way := e.way(p)
+	if way.Way != Out && way.Way != Local {
+		return nil
+	}
+	to := firewall.AddrsOf(netip.PrefixFrom(p.backend.Address.Addr, p.backend.Address.Addr.BitLen()))
+	var out []stop
+	for _, proto := range p.service.Protocols {
+		var asked, first, reply []firewall.Packet
+		for _, in := range e.inOrAny(p) {
+			a := firewall.Packet{V6: p.family == lb.IPv6, Protocol: uint8(proto)}
+			r := a
+			e.enters(&a, in)
+			f := a
+			a.Dst, a.DstPort, a.Local = e.asked(p)
+			f.Dst, f.DstPort, f.Translated, f.Local = to, target(p), true, firewall.False
+			r.Src, r.SrcPort, r.Established, r.Translated, r.Local = to, target(p), true, true, firewall.False
+			switch {
+			case way.Way == Local:
+				f.Local = firewall.True
+			default:
+				e.leaves(&f, way.Link)
+				e.enters(&r, way.Link)
+				e.leaves(&r, in)
+			}
+			if p.fromHost() {
+				r.Local = firewall.True
+			}
+			asked, first, reply = append(asked, a), append(first, f), append(reply, r)
+		}
+		comes := []stop{{"ingress", true, asked, "what comes in"}, {"prerouting", true, asked, "what comes in"}, {"prerouting", false, first, "what comes in"}}
+		switch {
+		case p.fromHost():
+			const sent = "what this host sends"
+			out = append(out, stop{"output", false, first, sent}, stop{"postrouting", false, first, sent}, stop{"input", false, reply, "answers"})
+		case way.Way == Local:
+			out = append(append(out, comes...), stop{"input", false, first, "what comes in"})
+		default:
+			out = append(append(out, comes...), stop{"forward", false, first, "what is forwarded"},
+				stop{"postrouting", false, first, "what is forwarded"}, stop{"forward", false, reply, "answers"})
+		}
+	}
+	return append(out, e.solicitations(p, way)...)
+}
+
+// solicitations are the questions of IPv6 neighbours for this host's address
+// on the link: where they are dropped, nothing finds its way.
+func (e *exam) solicitations(p *path, way Route) []stop {
+	if p.family != lb.IPv6 {
+		return nil
+	}
+	links := e.inOrAny(p)
+	if way.Way == Out && !slices.Contains(links, way.Link) {
+		links = append(slices.Clone(links), way.Link)
+	}
+	var out []stop
+	for _, link := range links {
+		ask := firewall.Packet{V6: true, Protocol: 58, Solicitation: true, Local: firewall.Maybe}
+		e.enters(&ask, link)
+		for _, hook := range []string{"ingress", "prerouting", "input"} {
+			out = append(out, stop{hook, true, []firewall.Packet{ask}, solicited})
+		}
+	}
+	return out
+}
+
+const solicited = "IPv6 neighbours' questions for this host's address"
+
+// inOrAny are the links that clients come by; where they are not known, all
+// that they may come by.
+func (e *exam) inOrAny(p *path) []string {
+	if p.fromHost() {
+		return []string{""}
+	}
+	if in := e.comeBy(p); len(in) > 0 || p.sure {
+		return in
+	}
+	back := e.way(p).Link
+	var out []string
+	for _, l := range e.Links {
+		if l.Up && !l.Loopback && l.Master == "" && l.Name != back {
+			out = append(out, l.Name)
+		}
+	}
+	if len(out) == 0 {
+		return []string{back}
+	}
+	return out
+}
+
+// asked is the destination as the client has it.
+func (e *exam) asked(p *path) (firewall.Addrs, firewall.Ports, firewall.Tri) {
+	l := p.listens[0]
+	ports := firewall.Ports{First: l.Ports[0].First, Last: l.Ports[len(l.Ports)-1].Last}
+	if !l.Prefix.IsValid() {
+		return firewall.Addrs{}, ports, firewall.True
+	}
+	local := firewall.False
+	switch {
+	case !l.Prefix.IsSingleIP():
+		local = firewall.Maybe
+	case e.Routes[Question{To: l.Prefix.Addr()}].Way == Local:
+		local = firewall.True
+	}
+	return firewall.AddrsOf(l.Prefix), ports, local
+}
+
+// target is the port of the backend.
+func target(p *path) firewall.Ports {
+	if port := p.backend.Address.Port; port != 0 {
+		return firewall.Ports{First: port, Last: port}
+	}
+	ports := p.listens[0].Ports
+	return firewall.Ports{First: ports[0].First, Last: ports[len(ports)-1].Last}
+}
+
+func (e *exam) enters(p *firewall.Packet, link string) {
+	p.In = link
+	if l := e.link(link); l != nil {
+		p.InIndex = l.Index
+	}
+}
+
+func (e *exam) leaves(p *firewall.Packet, link string) {
+	p.Out = link
+	if l := e.link(link); l != nil {
+		p.OutIndex = l.Index
+	}
+}
+
+// filtersAt judges one stop by the chains of all tables. said has the chains
+// that something was said of: if the first packet is dropped, so are answers.
+func (e *exam) filtersAt(p *path, s stop, said map[*firewall.Chain]bool) {
+	for _, t := range e.Tables {
+		for _, c := range t.Bases() {
+			if c.Base.Hook != s.hook || c.Base.Type == "nat" || said[c] || s.hook == "prerouting" && s.what != solicited && (c.Base.Priority < natPriority) != s.before {
+				continue
+			}
+			var worst *firewall.Judgement
+			dropped, all := 0, 0
+			for i := range s.packets {
+				packet := &s.packets[i]
+				if !e.sees(t, s.hook, packet) || !onDevice(c, packet.In) {
+					continue
+				}
+				all++
+				j := t.Judge(c, packet)
+				if j.Action == firewall.Drop {
+					worst = &j
+					dropped++
+				}
+			}
+			if worst != nil {
+				said[c] = true
+				e.drops(p, s, t, c, worst, dropped == all)
+			}
+		}
+	}
+}
+
+// sees reports whether a table is for the family, or for the links, of a
+// packet.
+func (e *exam) sees(t *firewall.Table, hook string, p *firewall.Packet) bool {
+	switch t.Family {
+	case "inet":
+		return true
+	case "ip":
+		return !p.V6
+	case "ip6":
+		return p.V6
+	case "netdev":
+		return hook == "ingress"
+	case "bridge":
+		// Frames for this host, and from it: those that it forwards leave and
+		// come back to the bridge.
+		link := p.In
+		if hook == "output" || hook == "postrouting" {
+			link = p.Out
+		}
+		l := e.link(link)
+		return l != nil && l.Bridge && hook != "forward"
+	}
+	return false
+}
+
+// onDevice reports whether a chain that is attached to links is on this one.
+func onDevice(c *firewall.Chain, link string) bool {
+	return len(c.Base.Devices) == 0 || slices.Contains(c.Base.Devices, link)
+}
+
+func (e *exam) drops(p *path, s stop, t *firewall.Table, c *firewall.Chain, j *firewall.Judgement, always bool) {
+	accepts, maybe := j.May[firewall.Accept]
+	if _, unknown := j.May[firewall.Anything]; unknown {
+		maybe = true
+	}
+	level, verb, why := Fail, "drops", "no rule of it lets these connections through"
+	if maybe {
+		level, verb, why = Warn, "may drop", "it has rules that let some through, by what cannot be told here"
+		if accepts.Chain != "" && accepts.Chain != c.Name {
+			why += ", in chain " + accepts.Chain
+		}
+	}
+	if !always && level == Fail {
+		level, verb, why = Warn, "may drop", "it depends on the link that clients come by, which is not known here"
+	}
+	by := "its policy is drop"
+	switch {
+	case j.By.Policy:
+	case j.By.Chain != c.Name:
+		by = "a rule of chain " + j.By.Chain + " drops"
+	default:
+		by = "a rule of it drops"
+	}
+	e.add(level, p.title(), fmt.Sprintf("%s, chain %s %s %s", t, c.Name, verb, s.what), by+", and "+why, e.letThrough(p, s, t, c))
+}
+
+// letThrough is the command that has a chain accept what nlb balances: all of
+// its packets, in both directions, have the status that their destination was
+// translated.
+func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain) string {
+	docker, ufw := t.Chains["DOCKER-USER"] != nil, t.Chains["ufw-before-forward"] != nil || t.Chains["ufw6-before-forward"] != nil
+	iptables := map[string]string{"ip": "iptables", "ip6": "ip6tables"}[t.Family]
+	if t.Legacy {
+		iptables += "-legacy"
+	}
+	switch {
+	case s.what == solicited && iptables != "":
+		return fmt.Sprintf("%s -I %s -p icmpv6 -j ACCEPT", iptables, c.Name)
+	case s.what == solicited:
+		return fmt.Sprintf("nft insert rule %s %s %s meta l4proto ipv6-icmp accept", t.Family, t.Name, c.Name)
+	case s.before:
+		l := p.listens[0]
+		word := map[lb.Family]string{lb.IPv4: "ip", lb.IPv6: "ip6"}[p.family]
+		if !l.Prefix.IsValid() {
+			return fmt.Sprintf("nft insert rule %s %s %s meta l4proto %s accept", t.Family, t.Name, c.Name, p.service.Protocols[0])
+		}
+		return fmt.Sprintf("nft insert rule %s %s %s %s daddr %s accept", t.Family, t.Name, c.Name, word, l.Prefix)
+	case docker && c.Name == "FORWARD":
+		return iptables + " -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT"
+	case ufw && c.Name == "FORWARD" && p.backend.Address.Port != 0:
+		return fmt.Sprintf("ufw route allow proto %s to %s port %d", p.service.Protocols[0], p.backend.Address.Addr, p.backend.Address.Port)
+	case iptables != "" && (t.Legacy || t.Name == "filter" && c.Name == upper(c.Base.Hook)):
+		table := ""
+		if t.Name != "filter" {
+			table = " -t " + t.Name
+		}
+		return fmt.Sprintf("%s%s -I %s -m conntrack --ctstate DNAT -j ACCEPT", iptables, table, c.Name)
+	}
+	return fmt.Sprintf("nft insert rule %s %s %s ct status dnat accept", t.Family, t.Name, c.Name)
+}

@@ -1,0 +1,199 @@
+package doctor
+
+// Kernel parameters: forwarding, and what it does to router advertisements;
+// what is for this host alone; bridges.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+)
+
+const (
+	forward4 = "net/ipv4/ip_forward"
+	forward6 = "net/ipv6/conf/all/forwarding"
+)
+
+func (e *exam) forwarding() {
+	needs := lb.Needs(e.Profiles)
+	for _, n := range needs {
+		name := strings.ReplaceAll(n.Param, ".", "/")
+		value, there := e.Params[name]
+		switch {
+		case value == n.Value:
+		case !there:
+			e.add(Fail, "", n.Param+" is not there", "this host has no IPv6 (ipv6.disable=1?): "+n.Why, "")
+		case e.applied() || e.keeps() || e.Fixed:
+			e.add(Fail, "", fmt.Sprintf("%s is %s", n.Param, value), n.Why, setParam(name, n.Value))
+		default:
+			e.add(Warn, "", fmt.Sprintf("%s is %s", n.Param, value), n.Why+"; an apply turns it on", e.apply())
+		}
+	}
+	if e.Params[forward4] == "1" {
+		e.forwardingLinks()
+	}
+	if len(needs) == 0 {
+		e.fine("not needed: no backend on another host")
+	}
+	e.fine("on")
+}
+
+// keeps reports whether a profile wants kernel parameters left alone.
+func (e *exam) keeps() bool {
+	return slices.ContainsFunc(e.Profiles, func(p *lb.Profile) bool { return p.Sysctl == lb.SysctlKeep })
+}
+
+// forwardingLinks finds links that do not forward although the host does. The
+// parameter is of the link that a packet comes by, IPv4 only: clients' and
+// replies'.
+func (e *exam) forwardingLinks() {
+	for i := range e.paths {
+		p := &e.paths[i]
+		way := e.way(p)
+		if p.family != lb.IPv4 || !p.fromNetwork() || way.Way != Out {
+			continue
+		}
+		for _, link := range append(slices.Clone(p.in), way.Link) {
+			name := "net/ipv4/conf/" + link + "/forwarding"
+			if e.Params[name] == "0" {
+				e.add(Fail, "", dotted(name)+" is 0", "what comes by "+link+" is not forwarded, although net.ipv4.ip_forward is 1", setParam(name, "1"))
+			}
+		}
+	}
+}
+
+// advertisements finds links that learn their default route from a router, and
+// no longer do once the host forwards.
+func (e *exam) advertisements() {
+	six := slices.ContainsFunc(lb.Needs(e.Profiles), func(n lb.Need) bool { return strings.Contains(n.Param, "ipv6") })
+	if !six {
+		return
+	}
+	up := e.uplink(lb.IPv6)
+	for i := range e.Links {
+		l := &e.Links[i]
+		name := "net/ipv6/conf/" + l.Name + "/accept_ra"
+		if e.Params[name] != "1" || l.Loopback {
+			continue
+		}
+		learned := up.Way == Out && up.Link == l.Name && up.Advertised
+		lost := e.Params[forward6] == "1" && up.Way != Out && slices.ContainsFunc(l.Addrs, func(a Addr) bool { return a.Advertised })
+		switch {
+		case lost:
+			e.add(Fail, "", "there is no IPv6 default route any more",
+				fmt.Sprintf("%s learned it from a router's advertisement; a host that forwards takes those only with accept_ra 2", l.Name), setParam(name, "2"))
+		case learned && (e.Params[forward6] == "1" || e.keeps()):
+			e.add(Warn, "", "the IPv6 default route will go",
+				fmt.Sprintf("%s learned it from a router's advertisement; a host that forwards takes those only with accept_ra 2", l.Name), setParam(name, "2"))
+		}
+	}
+	e.fine("the IPv6 default route does not depend on them, or accept_ra is 2")
+}
+
+// loopback looks at services that listen on, or lead to, a loopback address.
+// Measured on Linux 6.18: IPv4 takes route_localnet on the link that the
+// foreign packet comes by; IPv6 has no such thing.
+func (e *exam) loopback() {
+	for i := range e.paths {
+		p := &e.paths[i]
+		if p.backend.Address.Addr.IsLoopback() {
+			e.toLoopback(p)
+			continue
+		}
+		for _, l := range p.listens {
+			if l.Prefix.IsValid() && l.Prefix.Addr().IsLoopback() && e.remote(p) {
+				e.fromLoopback(p, l)
+			}
+		}
+	}
+	if slices.ContainsFunc(e.paths, func(p path) bool { return p.backend.Address.Addr.IsLoopback() }) {
+		e.fine("what the network sends to loopback addresses is let in")
+	}
+}
+
+// toLoopback: a backend on a loopback address.
+func (e *exam) toLoopback(p *path) {
+	if !p.fromNetwork() {
+		return // this host's own connections get there
+	}
+	if p.family == lb.IPv6 {
+		e.add(Fail, p.subject(), "clients on the network do not reach ::1", "the kernel drops what comes from a link and is for ::1; only this host's own connections get there",
+			"")
+		return
+	}
+	for _, link := range e.comeBy(p) {
+		if !e.localnet(link) {
+			name := "net/ipv4/conf/" + link + "/route_localnet"
+			e.add(Fail, p.subject(), "clients that come by "+link+" do not reach a loopback address",
+				dotted(name)+" is 0: the kernel drops such packets as martian; this host's own connections get there", setParam(name, "1"))
+		}
+	}
+}
+
+// fromLoopback: this host connects to a loopback address, and the backend is
+// elsewhere.
+func (e *exam) fromLoopback(p *path, l lb.Listen) {
+	link := e.way(p).Link
+	name := "net/ipv4/conf/" + link + "/route_localnet"
+	switch {
+	case p.family == lb.IPv6:
+		e.add(Fail, p.subject(), "connections to "+l.String()+" do not reach it",
+			"what has the source ::1 cannot leave the host; listen on another address", "")
+	case p.backend.SNAT.Mode == lb.SNATNone || p.backend.SNAT.Mode == lb.SNATVIP:
+		e.add(Fail, p.subject(), "connections to "+l.String()+" do not reach it",
+			"with snat "+p.backend.SNAT.Mode.String()+" the backend would see a loopback address; snat: masquerade works", "")
+	case !e.localnet(link):
+		e.add(Fail, p.subject(), "connections to "+l.String()+" get no answer from it",
+			dotted(name)+" is 0: the kernel drops the replies as martian", setParam(name, "1"))
+	}
+}
+
+// localnet reports whether a link takes IPv4 packets for loopback addresses.
+func (e *exam) localnet(link string) bool {
+	return e.Params["net/ipv4/conf/all/route_localnet"] == "1" || e.Params["net/ipv4/conf/"+link+"/route_localnet"] == "1"
+}
+
+// comeBy are the links that clients come by, or most probably do.
+func (e *exam) comeBy(p *path) []string {
+	if up := e.uplink(p.family); len(p.in) == 0 && !p.sure && up.Way == Out {
+		return []string{up.Link}
+	}
+	return p.in
+}
+
+// bridges finds bridges of this host whose passing frames meet nlb's chains.
+func (e *exam) bridges() {
+	var names []string
+	for _, l := range e.Links {
+		if ports := slices.DeleteFunc(slices.Clone(e.Links), func(p Link) bool { return p.Master != l.Name }); l.Bridge && len(ports) > 1 {
+			names = append(names, l.Name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	for _, v := range []struct {
+		family lb.Family
+		name   string
+	}{{lb.IPv4, "net/bridge/bridge-nf-call-iptables"}, {lb.IPv6, "net/bridge/bridge-nf-call-ip6tables"}} {
+		if e.Params[v.name] != "1" {
+			continue
+		}
+		for i := range e.paths {
+			p := &e.paths[i]
+			if p.family != v.family || !p.fromNetwork() || p.service.Role == lb.RoleServer || p.sure {
+				continue
+			}
+			for _, l := range p.listens {
+				if l.Prefix.IsValid() && e.Routes[Question{To: l.Prefix.Addr()}].Way != Local {
+					e.add(Warn, p.title(), fmt.Sprintf("frames that %s only passes on are balanced too", list(names)),
+						fmt.Sprintf("%s is 1, and %s is not this host's own address: a neighbour's connection to it is taken here even on its way to another router", dotted(v.name), l),
+						setParam(v.name, "0"))
+				}
+			}
+		}
+	}
+	e.fine("bridged frames stay out of the way")
+}

@@ -1,0 +1,202 @@
+package doctor
+
+// Routes: to the backends, and from them back to here.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+)
+
+// routes looks at the ways to backends.
+func (e *exam) routes() {
+	backends := 0
+	for i := range e.paths {
+		p := &e.paths[i]
+		backends++
+		a := p.backend.Address.Addr
+		r := e.way(p)
+		switch r.Way {
+		case Local:
+		case Out:
+			e.out(p, r)
+		case Nowhere:
+			if l := e.down(a); l != nil {
+				e.add(Fail, p.subject(), "there is no route to it", "its network is that of "+l.Name+", which is down", "ip link set "+l.Name+" up")
+				continue
+			}
+			e.add(Fail, p.subject(), "there is no route to it", e.nearest(a), "ip route add "+host(a)+" via GATEWAY")
+		default:
+			e.add(Fail, p.subject(), "it cannot be reached", way(r), "ip route show match "+a.String())
+		}
+	}
+	if backends > 0 {
+		e.fine("to " + plural(backends, "backend"))
+	}
+}
+
+// down finds a link that is off and has an address in the network of another.
+func (e *exam) down(a netip.Addr) *Link {
+	if l, _ := e.neighbour(a); l != nil && !l.Up {
+		return l
+	}
+	return nil
+}
+
+// nearest says what networks there are, where there is no route.
+func (e *exam) nearest(a netip.Addr) string {
+	var networks []string
+	for _, l := range e.Links {
+		for _, own := range l.Addrs {
+			if own.Addr().Is4() == a.Is4() && !l.Loopback && !own.Addr().IsLinkLocalUnicast() {
+				networks = append(networks, own.Masked().String()+" on "+l.Name)
+			}
+		}
+	}
+	if len(networks) == 0 {
+		return "no link has an address of its family"
+	}
+	return "it is in none of " + strings.Join(networks, ", ") + ", and no default route leads to it"
+}
+
+// out looks at a route that leaves the host.
+func (e *exam) out(p *path, r Route) {
+	a := p.backend.Address.Addr
+	if l := e.link(r.Link); l != nil && !l.Up {
+		e.add(Fail, p.subject(), "the way to it is down", "the route goes out of "+r.Link+", which has no carrier", "ip link set "+r.Link+" up")
+		return
+	}
+	if direct, network := e.neighbour(a); direct != nil && direct.Name != r.Link && direct.Up && !slices.Contains(e.others(a), r.Link) {
+		e.add(Warn, p.subject(), "the way to it is another than its network's",
+			fmt.Sprintf("%s, although %s has an address in %s", way(r), direct.Name, network), "ip route get "+a.String())
+	}
+	// What comes from clients may be routed otherwise than what the host sends
+	// itself.
+	for _, q := range p.arrivals() {
+		switch in, asked := e.Routes[q]; {
+		case !asked || e.off(p.family, q.In) || e.reversed(q) != "":
+		case in.Way == Out && (in.Link != r.Link || in.Gateway != r.Gateway):
+			e.add(Warn, p.subject(), fmt.Sprintf("what comes by %s takes another way to it", q.In),
+				way(in)+"; for what this host sends itself, "+way(r)+": a rule of the routing policy", "ip rule show")
+		case in.Way != Out && in.Way != Local:
+			e.add(Fail, p.subject(), fmt.Sprintf("what comes by %s does not get to it", q.In), way(in)+"; what this host sends itself gets there: a rule of the routing policy",
+				fmt.Sprintf("ip route get %s from %s iif %s", q.To, q.From, q.In))
+		}
+	}
+}
+
+// off reports whether what comes by a link is not forwarded: then the kernel
+// refuses every such packet.
+func (e *exam) off(f lb.Family, in string) bool {
+	if f == lb.IPv6 {
+		return e.Params[forward6] != "1"
+	}
+	return e.Params[forward4] != "1" || e.Params["net/ipv4/conf/"+in+"/forwarding"] == "0"
+}
+
+// returns looks for backends whose answers do not come back through here.
+func (e *exam) returns() {
+	for i := range e.paths {
+		p := &e.paths[i]
+		r := e.way(p)
+		if r.Way != Out || !p.fromNetwork() {
+			continue
+		}
+		switch p.backend.SNAT.Mode {
+		case lb.SNATNone:
+			e.returnsOfNone(p, r)
+		case lb.SNATVIP:
+			for _, l := range p.listens {
+				if l.Prefix.IsValid() && l.Prefix.IsSingleIP() {
+					e.unanswered(p, r, l.Prefix.Addr())
+				}
+			}
+		case lb.SNATPool:
+			for _, a := range p.backend.SNAT.Of(p.family) {
+				e.unanswered(p, r, a)
+			}
+		}
+	}
+	if len(e.paths) > 0 {
+		e.fine("nothing says that answers take another way")
+	}
+}
+
+// returnsOfNone: the backend answers the client itself, by its own routes,
+// which cannot be seen from here. How certain it is depends on what is shared.
+func (e *exam) returnsOfNone(p *path, r Route) {
+	up := e.uplink(p.family)
+	gateway := "ip route replace default via " + e.own(r.Link, p.backend.Address.Addr)
+	if r.Gateway.IsValid() {
+		if up.Way == Out && up.Link == r.Link && up.Gateway == r.Gateway {
+			e.add(Warn, p.subject(), "its answers may not come back through here",
+				fmt.Sprintf("with snat none it answers the clients themselves; the way to it is the default route, by %s, which may know a shorter way to them. Cannot be seen from here; snat: masquerade needs no such thing", r.Gateway), "")
+		}
+		return
+	}
+	l, network := e.neighbour(p.backend.Address.Addr)
+	if l == nil || e.switched(l) {
+		return
+	}
+	inside, outside := split(p.clients, network)
+	vip := slices.ContainsFunc(p.listens, func(l lb.Listen) bool { return l.Prefix.IsValid() && network.Contains(l.Prefix.Addr()) })
+	switch {
+	case len(inside) > 0 && len(outside) == 0:
+		e.add(Fail, p.subject(), "its answers do not come back through here",
+			fmt.Sprintf("with snat none it answers the clients themselves, and they are in its own network %s. This is certain; snat: masquerade or vip works", network), "")
+	case len(inside) > 0 || vip || slices.Contains(p.in, l.Name):
+		e.add(Warn, p.subject(), fmt.Sprintf("answers to clients in %s do not come back through here", network),
+			fmt.Sprintf("with snat none it answers the clients themselves, and these are its neighbours on %s. Certain for them; others need this host as the backend's gateway (there: %s). snat: masquerade works for all", l.Name, gateway), "")
+	case up.Way == Out && up.Link == l.Name && up.Gateway.IsValid():
+		e.add(Warn, p.subject(), "its answers do not come back through here",
+			fmt.Sprintf("with snat none it answers the clients themselves, by its own gateway, which is probably %s, as this host's is, in the same network %s. Likely, not certain. It needs this host as its gateway (there: %s), or snat: masquerade", up.Gateway, network, gateway), "")
+	}
+}
+
+// split parts clients by whether they are in a network.
+func split(clients []netip.Addr, network netip.Prefix) (inside, outside []netip.Addr) {
+	for _, c := range clients {
+		if network.Contains(c) {
+			inside = append(inside, c)
+		} else {
+			outside = append(outside, c)
+		}
+	}
+	return inside, outside
+}
+
+// switched reports whether a link is a bridge of this host whose frames pass
+// through netfilter: then answers that are only switched are seen, too.
+func (e *exam) switched(l *Link) bool {
+	return l.Bridge && e.Params["net/bridge/bridge-nf-call-iptables"] == "1"
+}
+
+// own is an address of this host in the network of a neighbour.
+func (e *exam) own(link string, neighbour netip.Addr) string {
+	if l := e.link(link); l != nil {
+		for _, a := range l.Addrs {
+			if a.Contains(neighbour) {
+				return a.Addr().String()
+			}
+		}
+	}
+	return "THIS-HOST"
+}
+
+// unanswered: the backend answers to an address in its own network. It asks
+// its neighbours who has it; is it this host?
+func (e *exam) unanswered(p *path, r Route, source netip.Addr) {
+	l, network := e.neighbour(source)
+	if l == nil || l.Name != r.Link || r.Gateway.IsValid() || e.Routes[Question{To: source}].Way == Local {
+		return
+	}
+	proxy := e.Params["net/ipv4/conf/"+l.Name+"/proxy_arp"] == "1" && source.Is4()
+	if proxy {
+		return
+	}
+	e.add(Fail, p.subject(), "its answers get lost",
+		fmt.Sprintf("it sees %s, in its own network %s, and asks there who has it: this host does not answer", source, network), e.addAddress(source))
+}
