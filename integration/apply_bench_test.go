@@ -1,0 +1,134 @@
+package integration
+
+// Benchmarks against the kernel: applying and reading back. `go run
+// ./integration/bench` measures whole processes beside their yardsticks.
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"nlb/cmd/nlb/lab/world"
+	"nlb/lb"
+	"nlb/nft"
+	"nlb/nft/wire"
+)
+
+var benchSizes = []int{10, 1_000, 10_000}
+
+// benchFleet is services of three backends each; the first backend of the last
+// service is another one for each edition.
+func benchFleet(services int, edition byte) *lb.Profile {
+	p := &lb.Profile{Name: "fleet"}
+	vip, addr := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("100.64.0.1")
+	for i := range services {
+		s := lb.Service{
+			Name:      fmt.Sprintf("s%05d", i),
+			Listen:    []lb.Listen{{Prefix: netip.PrefixFrom(vip, 32), Ports: []lb.PortRange{{First: 80, Last: 80}}}},
+			Protocols: []lb.Protocol{lb.TCP},
+		}
+		vip = vip.Next()
+		for range 3 {
+			e := lb.Endpoint{Addr: addr, Port: 8080}
+			s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: 1})
+			addr = addr.Next()
+		}
+		p.Services = append(p.Services, s)
+	}
+	e := lb.Endpoint{Addr: netip.AddrFrom4([4]byte{100, 127, 0, edition}), Port: 8080}
+	p.Services[services-1].Backends[0] = lb.Backend{Name: e.String(), Address: e, Weight: 1}
+	return p
+}
+
+// benchKernel runs a benchmark for each size, with a conversation with the
+// kernel of a host that has nothing else to do.
+func benchKernel(b *testing.B, f func(b *testing.B, c *wire.Conn, services int)) {
+	for _, n := range benchSizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			w, err := world.New()
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer w.Close()
+			h, err := w.Host("balancer")
+			var c *wire.Conn
+			if err == nil {
+				err = h.Do(func() (err error) { c, err = wire.Dial(); return err })
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			b.ReportAllocs()
+			f(b, c, n)
+		})
+	}
+}
+
+func benchApply(b *testing.B, c *wire.Conn, p *lb.Profile, digest string) *nft.Result {
+	b.Helper()
+	r, err := nft.Apply(b.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Digest: digest})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return r
+}
+
+func BenchmarkApplyCold(b *testing.B) {
+	benchKernel(b, func(b *testing.B, c *wire.Conn, services int) {
+		p := benchFleet(services, 1)
+		for b.Loop() {
+			benchApply(b, c, p, "")
+			b.StopTimer()
+			if _, _, err := nft.Flush(b.Context(), c, nil, nft.Options{Table: "nlb"}); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+		}
+	})
+}
+
+// BenchmarkApplyUnchanged reads everything back to find that nothing changed.
+func BenchmarkApplyUnchanged(b *testing.B) { benchUnchanged(b, "") }
+
+// BenchmarkApplyRecorded finds so by the record of the apply before.
+func BenchmarkApplyRecorded(b *testing.B) { benchUnchanged(b, "digest") }
+
+func benchUnchanged(b *testing.B, digest string) {
+	benchKernel(b, func(b *testing.B, c *wire.Conn, services int) {
+		p := benchFleet(services, 1)
+		benchApply(b, c, p, digest)
+		for b.Loop() {
+			if r := benchApply(b, c, p, digest); r.Batches != 0 {
+				b.Fatalf("%d batches for no change", r.Batches)
+			}
+		}
+	})
+}
+
+func BenchmarkApplyOneBackend(b *testing.B) {
+	benchKernel(b, func(b *testing.B, c *wire.Conn, services int) {
+		editions := []*lb.Profile{benchFleet(services, 1), benchFleet(services, 2)}
+		benchApply(b, c, editions[0], "first")
+		for i := 1; b.Loop(); i++ {
+			if r := benchApply(b, c, editions[i%2], fmt.Sprint(i%2)); r.Batches != 1 {
+				b.Fatalf("%d batches for one change", r.Batches)
+			}
+		}
+	})
+}
+
+func BenchmarkLoad(b *testing.B) {
+	benchKernel(b, func(b *testing.B, c *wire.Conn, services int) {
+		benchApply(b, c, benchFleet(services, 1), "")
+		for b.Loop() {
+			s, err := nft.Load(c, "nlb")
+			if err != nil {
+				b.Fatal(err)
+			}
+			if n := len(s.Profiles[0].Services); n != services {
+				b.Fatalf("%d services", n)
+			}
+		}
+	})
+}

@@ -1,0 +1,197 @@
+package integration
+
+// nlb doctor and the rules of others: those that drop, and those that take the
+// same packets first.
+
+import (
+	"testing"
+)
+
+// TestDoctorFilters: chains of others that drop this traffic.
+func TestDoctorFilters(t *testing.T) { diagnose(t, filterFaults) }
+
+// TestDoctorRivals: nat rules of others for the same packets.
+func TestDoctorRivals(t *testing.T) { diagnose(t, rivalFaults) }
+
+// chain is a shell command that makes a table with one base chain.
+func chain(table, hook, rules string) string {
+	return "printf '%s\\n' 'table " + table + " {' 'chain c {' 'type " + hook + ";' '" + rules + "' '}' '}' | nft -f -"
+}
+
+const itself = `{name: web, role: server, listen: "10.1.0.1:80", backends: ["10.2.0.1:8080"]}`
+
+var filterFaults = []fault{
+	{
+		name: "forward, policy drop", breaks: chain("inet f", "filter hook forward priority filter; policy drop", ""),
+		level: "fail", check: "filter", says: "table inet f, chain c drops what is forwarded; its policy is drop, and no rule of it lets these connections through", probe: "203.0.113.10:80",
+	},
+	{
+		name: "forward, answers only", breaks: chain("ip f", "filter hook forward priority filter; policy drop", "ct state established accept;"),
+		level: "fail", check: "filter", says: "table ip f, chain c drops what is forwarded", probe: "203.0.113.10:80",
+	},
+	{
+		name: "forward, no answers", breaks: chain("ip f", "filter hook forward priority filter; policy drop", "ct state new accept;"),
+		level: "fail", check: "filter", says: "table ip f, chain c drops answers", probe: "203.0.113.10:80",
+	},
+	{
+		name: "forward, IPv6", breaks: chain("ip6 f", "filter hook forward priority filter; policy drop", ""),
+		level: "fail", check: "filter", says: "table ip6 f, chain c drops what is forwarded", probe: "[2001:db8::10]:80",
+	},
+	{
+		name: "forward, reject at the end", breaks: chain("inet f", "filter hook forward priority filter; policy accept", "ct state established accept; reject;"),
+		level: "fail", check: "filter", says: "a rule of it drops, and no rule", probe: "203.0.113.10:80",
+	},
+	{
+		name: "forward, some clients", breaks: chain("inet f", "filter hook forward priority filter; policy drop", "ip saddr 10.99.0.0/24 accept;"),
+		level: "warn", check: "filter", says: "may drop what is forwarded; its policy is drop, and it has rules that let some through", probe: "203.0.113.10:80", also: []string{"filter"},
+	},
+	{
+		name: "iptables", breaks: "iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD ACCEPT",
+		level: "fail", check: "filter", says: "table ip filter, chain FORWARD drops what is forwarded", probe: "203.0.113.10:80",
+	},
+	{
+		name: "legacy iptables", breaks: "iptables-legacy -P FORWARD DROP",
+		level: "fail", check: "filter", says: "legacy iptables table filter, chain FORWARD drops what is forwarded", probe: "203.0.113.10:80",
+	},
+	{
+		name: "legacy ip6tables", breaks: "ip6tables-legacy -A FORWARD -d fd02::/64 -p tcp --dport 8080 -j REJECT",
+		level: "fail", check: "filter", says: "legacy ip6tables table filter, chain FORWARD drops what is forwarded", probe: "[2001:db8::10]:80",
+	},
+	{
+		name: "Docker", breaks: dockerRules, level: "fail", check: "filter", says: "chain FORWARD drops what is forwarded", probe: "203.0.113.10:80",
+	},
+	{
+		name: "ufw", breaks: "iptables-nft -N ufw-before-forward; iptables-nft -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables-nft -A FORWARD -j ufw-before-forward; iptables-nft -P FORWARD DROP",
+		level: "fail", check: "filter", says: "chain FORWARD drops what is forwarded", probe: "203.0.113.10:80", lasts: true, // by ufw
+	},
+	{
+		name: "input", profile: one(itself), breaks: chain("inet f", "filter hook input priority filter; policy drop", "ct state established,related accept; tcp dport 22 accept;"),
+		level: "fail", check: "filter", says: "table inet f, chain c drops what comes in", probe: "10.1.0.1:80",
+	},
+	{
+		name: "input, IPv6 neighbours", breaks: chain("inet f", "filter hook input priority filter; policy drop", `iif "lo" accept; ct state established,related accept;`),
+		level: "fail", check: "filter", says: "drops IPv6 neighbours' questions for this host's address", probe: "[2001:db8::10]:80",
+	},
+	{
+		name: "input, IPv6 neighbours and legacy ip6tables", breaks: "ip6tables-legacy -P INPUT DROP",
+		level: "fail", check: "filter", says: "drops IPv6 neighbours' questions for this host's address", probe: "[2001:db8::10]:80",
+	},
+	{
+		name: "prerouting, before nlb", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: chain("ip f", "filter hook prerouting priority raw; policy accept", "ip daddr 203.0.113.0/24 tcp dport 80 drop;"),
+		level:  "fail", check: "filter", says: "drops what comes in", probe: "203.0.113.10:80",
+	},
+	{
+		name: "prerouting, behind nlb", breaks: chain("ip f", "filter hook prerouting priority filter; policy accept", "tcp dport 8080 drop;"),
+		level: "fail", check: "filter", says: "drops what comes in", probe: "203.0.113.10:80",
+	},
+	{
+		name: "postrouting", breaks: chain("inet f", "filter hook postrouting priority filter; policy accept", `oifname "eth1" ip daddr 10.2.0.0/24 drop;`),
+		level: "fail", check: "filter", says: "drops what is forwarded", probe: "203.0.113.10:80",
+	},
+	{
+		name: "ingress", profile: one(`{name: web, listen: "203.0.113.10:80", interface: eth0, backends: ["10.2.0.11:8080"]}`),
+		breaks: chain("netdev f", "filter hook ingress device eth0 priority 0; policy accept", "ip daddr 203.0.113.10 tcp dport 80 drop;"),
+		level:  "fail", check: "filter", says: "table netdev f, chain c drops what comes in", probe: "203.0.113.10:80",
+	},
+	{
+		name: "output", ready: "ip route add default via 10.1.0.2", profile: one(`{name: web, role: client, listen: "198.51.100.1:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: chain("inet f", "filter hook output priority filter; policy drop", "ct state established accept;"),
+		level:  "fail", check: "filter", says: "drops what this host sends",
+	},
+}
+
+// dockerRules are what Docker makes of the forward chain.
+const dockerRules = `iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -N DOCKER-FORWARD; iptables-nft -N DOCKER-CT
+iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-FORWARD; iptables-nft -A DOCKER-FORWARD -j DOCKER-CT
+iptables-nft -A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables-nft -A DOCKER-FORWARD -i docker0 -j ACCEPT; iptables-nft -A DOCKER-USER -j RETURN`
+
+var rivalFaults = []fault{
+	{
+		name: "before nlb", breaks: chain("ip r", "nat hook prerouting priority -110; policy accept", "ip daddr 203.0.113.10 tcp dport 80 dnat to 10.2.0.12:80;"),
+		level: "fail", check: "nat", says: "table ip r, chain c takes what is for 203.0.113.10:80; it translates the destination at priority -110, before nlb at -100", probe: "203.0.113.10:80",
+	},
+	{
+		name: "at the same priority, later", breaks: chain("ip r", "nat hook prerouting priority dstnat; policy accept", "ip daddr 203.0.113.0/24 tcp dport { 80, 443 } dnat to 10.2.0.12:80;"),
+		level: "warn", check: "nat", says: "probably this one, since its table is the younger", probe: "203.0.113.10:80",
+	},
+	{
+		name: "at the same priority, earlier", ready: chain("ip r", "nat hook prerouting priority dstnat; policy accept", "tcp dport 80 dnat to 10.2.0.12:80;"),
+		profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`), level: "warn", check: "nat", says: "probably nlb's, since its table is the younger",
+	},
+	{
+		name: "redirect", breaks: chain("inet r", "nat hook prerouting priority -110; policy accept", "tcp dport 1-1000 redirect to :9;"),
+		level: "fail", check: "nat", says: "takes what is for 203.0.113.10:80", probe: "203.0.113.10:80", also: []string{"nat"},
+	},
+	{
+		name: "a map", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: "printf '%s\\n' 'table ip r {' 'chain d {' 'dnat to 10.2.0.12' '}' 'chain c {' 'type nat hook prerouting priority -110;' 'ip daddr . tcp dport vmap { 203.0.113.10 . 80 : goto d }' '}' '}' | nft -f -",
+		level:  "fail", check: "nat", says: "chain c (a rule of d) takes what is for 203.0.113.10:80", probe: "203.0.113.10:80",
+	},
+	{
+		name: "a part of the ports", profile: one(`{name: web, listen: "203.0.113.10:80-90", backends: ["10.2.0.11:8080"]}`),
+		breaks: chain("ip r", "nat hook prerouting priority -110; policy accept", "tcp dport 85 dnat to 10.2.0.12:80;"),
+		level:  "warn", check: "nat", says: "may take what is for 203.0.113.10:80-90", probe: "203.0.113.10:85",
+	},
+	{
+		name: "Docker's port", ready: "ip address add 203.0.113.10/32 dev lo", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.2.0.12:80",
+		level:  "warn", check: "nat", says: "(a rule of DOCKER) takes what is for 203.0.113.10:80", probe: "203.0.113.10:80",
+	},
+	{
+		name: "legacy iptables", breaks: "iptables-legacy -t nat -A PREROUTING -d 203.0.113.10 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.12:80",
+		level: "warn", check: "nat", says: "legacy iptables table nat, chain PREROUTING takes what is for 203.0.113.10:80", probe: "203.0.113.10:80",
+	},
+	{
+		name: "role client", ready: "ip route add default via 10.1.0.2", profile: one(`{name: web, role: client, listen: "198.51.100.1:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: chain("ip r", "nat hook output priority -110; policy accept", "ip daddr 198.51.100.1 dnat to 10.2.0.12;"),
+		level:  "fail", check: "nat", says: "takes what is for 198.51.100.1:80",
+	},
+	{
+		name: "masquerading what snat none leaves", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, backends: ["10.2.0.11:8080"]}`),
+		breaks: chain("ip r", "nat hook postrouting priority srcnat; policy accept", `oifname "eth1" masquerade;`),
+		level:  "warn", check: "nat", says: "with snat none the backend is to see the clients",
+	},
+}
+
+// healthy are rules of others that do no harm.
+var healthy = map[string]string{
+	"firewalld": chain("inet firewalld", "filter hook forward priority filter + 10; policy accept",
+		`ct state { established, related } accept; ct status dnat accept; iifname "lo" accept; ct state invalid drop; reject with icmpx admin-prohibited;`) + "\n" +
+		"nft add chain inet firewalld rp '{ type filter hook prerouting priority mangle + 10; policy accept; }'\n" +
+		"nft add rule inet firewalld rp meta nfproto ipv6 fib saddr . mark . iif oif missing drop",
+	"a list of enemies": chain("inet f", "filter hook forward priority filter; policy accept", "ip saddr { 192.0.2.1, 198.51.100.0/24 } drop; ct state invalid drop;"),
+	"a router": chain("inet f", "filter hook forward priority filter; policy drop",
+		`ct state vmap { established : accept, related : accept, invalid : drop }; oifname "eth1" accept;`),
+	"a server's input": chain("inet f", "filter hook input priority filter; policy drop", `iif "lo" accept; ct state established,related accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; tcp dport 22 accept;`),
+	"Docker, mended":   dockerRules + "\niptables-nft -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
+	"other ports": "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8088 -j DNAT --to-destination 10.2.0.12:80\n" +
+		"iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+	"legacy tables without rules": "iptables-legacy -L; iptables-legacy -t nat -L; ip6tables-legacy -L",
+	"behind nlb":                  chain("ip r", "nat hook prerouting priority -90; policy accept", "tcp dport 80 dnat to 10.2.0.12:80;"),
+	"another table of nlb":        "sed 's/shop/other/; s/:80\"/:81\"/' NAME | nlb --table other apply -",
+}
+
+// TestDoctorHealthy: there is nothing to mend where connections are made.
+func TestDoctorHealthy(t *testing.T) {
+	for name, rules := range healthy {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+			path := b.write("shop.yaml", shop)
+			b.shell(b.balancer, "nlb apply "+path)
+			b.shell(b.balancer, named(rules, path))
+			for _, to := range []string{"203.0.113.10:80", "[2001:db8::10]:80"} {
+				if b.reaches(b.client, "tcp", to) == "" {
+					t.Errorf("%s does not answer", to)
+				}
+			}
+			for _, args := range [][]string{nil, {path}} {
+				if sick := b.doctor(args...); len(sick) > 0 {
+					t.Errorf("%v: %+v", args, sick)
+				}
+			}
+		})
+	}
+}

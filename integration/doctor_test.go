@@ -1,0 +1,317 @@
+package integration
+
+// nlb doctor: each fault is made in a namespace and found, and the command
+// that the finding names mends it; before and after, there is nothing to mend.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nlb/cmd/nlb/lab/world"
+	"nlb/cmd/nlb/lab/world/traffic"
+)
+
+// finding is one of nlb doctor --json.
+type finding struct{ Level, Check, Subject, Problem, Why, Mend string }
+
+// doctor runs nlb doctor on the balancer, and returns what is to be mended.
+func (b *bed) doctor(args ...string) []finding {
+	b.t.Helper()
+	c := b.balancer.Command(context.Background(), b.command(), append([]string{"doctor", "--json"}, args...)...)
+	out, err := c.Output()
+	exit, failed := errors.AsType[*exec.ExitError](err)
+	if err != nil && (!failed || exit.ExitCode() != 4) {
+		b.t.Fatalf("nlb doctor: %v\n%s", err, exit.Stderr)
+	}
+	var value struct {
+		OK       bool
+		Findings []finding
+		Unseen   []string
+	}
+	b.check(json.Unmarshal(out, &value))
+	if len(value.Unseen) > 0 {
+		b.t.Errorf("not seen: %v", value.Unseen)
+	}
+	sick := slices.DeleteFunc(value.Findings, func(f finding) bool { return f.Level == "ok" })
+	if value.OK != (len(sick) == 0) || value.OK == failed {
+		b.t.Errorf("ok is %v, failed is %v, findings: %v", value.OK, failed, sick)
+	}
+	return sick
+}
+
+// shell runs a command line on a host, with nlb in its path.
+func (b *bed) shell(h *world.Host, line string) {
+	b.t.Helper()
+	c := h.Command(context.Background(), "sh", "-ec", line)
+	c.Env = append(os.Environ(), "PATH="+filepath.Dir(b.command())+":"+os.Getenv("PATH"))
+	if out, err := c.CombinedOutput(); err != nil {
+		b.t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+}
+
+// fault is something that goes wrong on the balancer.
+type fault struct {
+	name string
+	// profile is applied, services of it; empty: that of the bed.
+	profile string
+	// ready makes the host fit for the profile before it is applied, in a shell.
+	ready string
+	// break makes the fault, in a shell; empty: the profile itself is at fault.
+	breaks string
+	// file is given to doctor in place of what is in the kernel, with NAME for
+	// its path in breaks.
+	file bool
+	// The finding: its level and check, and a part of what it says.
+	level, check, says string
+	// probe is an address that a client connects to; it does so in vain as long
+	// as the fault is there.
+	probe string
+	// lasts says that the finding's command is not run: it needs a person.
+	lasts bool
+	// also allows other findings beside it, by their checks.
+	also []string
+}
+
+const shop = `profile: shop
+services:
+  - {name: web, listen: "203.0.113.10:80", protocol: [tcp, udp], backends: ["10.2.0.11:8080"]}
+  - {name: six, listen: "[2001:db8::10]:80", protocol: [tcp, udp], backends: ["[fd02::11]:8080"]}
+`
+
+func one(service string) string { return "profile: shop\nservices:\n  - " + service + "\n" }
+
+// TestDoctor: faults of parameters, addresses and routes.
+func TestDoctor(t *testing.T) { diagnose(t, hostFaults) }
+
+var hostFaults = []fault{
+	{name: "forwarding", breaks: "sysctl -w net.ipv4.ip_forward=0", level: "fail", check: "forwarding", says: "net.ipv4.ip_forward is 0", probe: "203.0.113.10:80"},
+	{name: "IPv6 forwarding", breaks: "sysctl -w net.ipv6.conf.all.forwarding=0", level: "fail", check: "forwarding", says: "net.ipv6.conf.all.forwarding is 0", probe: "[2001:db8::10]:80"},
+	{
+		name: "forwarding of a link", profile: one(`{name: web, listen: "203.0.113.10:80", interface: eth0, backends: ["10.2.0.11:8080"]}`),
+		breaks: "sysctl -w net.ipv4.conf.eth0.forwarding=0", level: "fail", check: "forwarding", says: "what comes by eth0 is not forwarded", probe: "203.0.113.10:80",
+	},
+	{
+		name: "forwarding of the backends' link", breaks: "sysctl -w net.ipv4.conf.eth1.forwarding=0",
+		level: "fail", check: "forwarding", says: "what comes by eth1 is not forwarded", probe: "203.0.113.10:80",
+	},
+	{
+		name: "the default route was advertised", breaks: "sysctl -w net.ipv6.conf.eth0.accept_ra=1; ip address add fd09::5/64 dev eth0 valid_lft 1000 preferred_lft 1000",
+		level: "fail", check: "router-advertisements", says: "there is no IPv6 default route any more",
+	},
+	{
+		name: "the default route is advertised", breaks: "sysctl -w net.ipv6.conf.eth0.accept_ra=1; ip -6 route add default via fd01::2 dev eth0 proto ra",
+		level: "warn", check: "router-advertisements", says: "the IPv6 default route will go",
+	},
+	{
+		name: "a listen that nobody answers for", profile: one(`{name: web, listen: "10.1.0.50:80", backends: ["10.2.0.11:8080"]}`),
+		level: "warn", check: "listen", says: "it is in the network 10.1.0.0/24 of eth0", probe: "10.1.0.50:80",
+	},
+	{
+		name: "an IPv6 listen that nobody answers for", profile: one(`{name: web, listen: "[fd01::50]:80", backends: ["[fd02::11]:8080"]}`),
+		level: "warn", check: "listen", says: "it is in the network fd01::/64 of eth0", probe: "[fd01::50]:80",
+	},
+	{
+		name: "role server and another's address", profile: one(`{name: web, role: server, listen: "203.0.113.10:80", backends: ["10.2.0.1:8080"]}`),
+		level: "fail", check: "listen", says: "it is none of them", probe: "203.0.113.10:80",
+	},
+	{
+		name: "role client without any route", profile: one(`{name: web, role: client, listen: "198.51.100.1:80", backends: ["10.2.0.11:8080"]}`),
+		level: "fail", check: "listen", says: "programs of this host cannot connect", lasts: true,
+	},
+	{
+		name: "no such interface", profile: one(`{name: web, listen: "203.0.113.10:80", interface: eth9, backends: ["10.2.0.11:8080"]}`),
+		level: "fail", check: "listen", says: "there is no interface eth9", probe: "203.0.113.10:80", lasts: true,
+	},
+	{
+		name: "the interface is down", profile: one(`{name: web, listen: "203.0.113.10:80", interface: eth0, backends: ["10.2.0.11:8080"]}`),
+		breaks: "ip link set eth0 down", level: "fail", check: "listen", says: "interface eth0 is down", probe: "203.0.113.10:80",
+	},
+	{
+		name: "the listen's link is down", ready: "ip address add 203.0.113.10/32 dev eth0", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: "ip link set eth0 down", level: "fail", check: "listen", says: "cannot be reached over eth0", probe: "203.0.113.10:80",
+	},
+	{
+		name: "rp_filter and clients with another way back", ready: "ip route add 198.51.100.0/24 via 10.2.0.11",
+		profile: one(`{name: web, listen: "203.0.113.10:80", interface: eth0, allow: [198.51.100.0/24], backends: ["10.2.0.11:8080"]}`),
+		breaks:  "sysctl -w net.ipv4.conf.eth0.rp_filter=1", level: "fail", check: "rp-filter", says: "clients such as 198.51.100.1 that come by eth0 are dropped",
+	},
+	{
+		name: "rp_filter and the default route elsewhere", ready: "ip route add default via 10.2.0.15; ip address add 203.0.113.10/32 dev eth0",
+		profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
+		breaks:  "sysctl -w net.ipv4.conf.all.rp_filter=1", level: "warn", check: "rp-filter", says: "clients beyond its own networks that come by eth0 are dropped",
+	},
+	{
+		name: "rp_filter and a backend in two networks", ready: "ip link add eth2 type veth peer name eth3; ip link set eth3 up; ip link set eth2 up; ip address add 10.2.0.9/24 dev eth2",
+		breaks: "sysctl -w net.ipv4.conf.eth2.rp_filter=1", level: "warn", check: "rp-filter", says: "it is in the networks of eth1 and eth2",
+	},
+	{
+		name: "no route", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.9.0.1:8080"]}`),
+		level: "fail", check: "route", says: "it is in none of 10.1.0.0/24 on eth0, 10.2.0.0/24 on eth1", probe: "203.0.113.10:80", lasts: true,
+	},
+	{name: "a blackhole", breaks: "ip route add blackhole 10.2.0.11", level: "fail", check: "route", says: "a blackhole route drops it", probe: "203.0.113.10:80", lasts: true},
+	{name: "unreachable", breaks: "ip route add unreachable 10.2.0.11", level: "fail", check: "route", says: "an unreachable route", probe: "203.0.113.10:80", lasts: true},
+	{name: "prohibited", breaks: "ip route add prohibit 10.2.0.11", level: "fail", check: "route", says: "a prohibit route forbids it", probe: "203.0.113.10:80", lasts: true},
+	{name: "an IPv6 blackhole", breaks: "ip route add blackhole fd02::11", level: "fail", check: "route", says: "a blackhole route drops it", probe: "[2001:db8::10]:80", lasts: true},
+	{name: "the backends' link is off", breaks: "ip link set eth1 down", level: "fail", check: "route", says: "its network is that of eth1, which is down", probe: "203.0.113.10:80", lasts: true, also: []string{"route"}},
+	{
+		name: "the wrong interface", breaks: "ip route add 10.2.0.11 via 10.1.0.2", level: "warn", check: "route",
+		says: "although eth1 has an address in 10.2.0.0/24", probe: "203.0.113.10:80", lasts: true,
+	},
+	{
+		name: "a rule for what comes by a link", profile: one(`{name: web, listen: "203.0.113.10:80", interface: eth0, backends: ["10.2.0.11:8080"]}`),
+		breaks: "ip rule add iif eth0 lookup 100; ip route add blackhole default table 100", level: "fail", check: "route", says: "what comes by eth0 does not get to it", probe: "203.0.113.10:80", lasts: true,
+	},
+	{
+		name: "snat none and clients beside the backend", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, allow: [10.2.0.0/24], backends: ["10.2.0.11:8080"]}`),
+		level: "fail", check: "return", says: "This is certain", lasts: true,
+	},
+	{
+		name: "snat none and a listen beside the backend", ready: "ip address add 10.2.0.50/24 dev eth1",
+		profile: one(`{name: web, listen: "10.2.0.50:80", snat: none, backends: ["10.2.0.11:8080"]}`),
+		level:   "warn", check: "return", says: "answers to clients in 10.2.0.0/24 do not come back", lasts: true,
+	},
+	{
+		name: "snat none and another gateway", ready: "ip route add default via 10.2.0.15", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, backends: ["10.2.0.11:8080"]}`),
+		level: "warn", check: "return", says: "which is probably 10.2.0.15", lasts: true,
+	},
+	{
+		name: "snat none and the way of the clients", ready: "ip route add default via 10.1.0.2", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, backends: ["198.51.100.7:8080"]}`),
+		level: "warn", check: "return", says: "the way to it is the default route, by 10.1.0.2", lasts: true,
+	},
+	{
+		name: "snat vip that nobody answers for", profile: one(`{name: web, listen: "10.2.0.50:80", snat: vip, backends: ["10.2.0.11:8080"]}`),
+		level: "fail", check: "return", says: "it sees 10.2.0.50, in its own network 10.2.0.0/24", probe: "10.2.0.50:80", also: []string{"listen"},
+	},
+	{
+		name: "a snat address that nobody answers for", profile: one(`{name: web, listen: "203.0.113.10:80", snat: 10.2.0.77, backends: ["10.2.0.11:8080"]}`),
+		level: "fail", check: "return", says: "it sees 10.2.0.77", probe: "203.0.113.10:80",
+	},
+	{
+		name: "a backend on the loopback", ready: "ip address add 203.0.113.10/32 dev eth0", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["127.0.0.1:8080"]}`),
+		level: "fail", check: "loopback", says: "clients that come by eth0 do not reach a loopback address", probe: "203.0.113.10:80",
+	},
+	{
+		name: "a backend on the IPv6 loopback", profile: one(`{name: web, listen: "[2001:db8::10]:80", backends: ["[::1]:8080"]}`),
+		level: "fail", check: "loopback", says: "do not reach ::1", probe: "[2001:db8::10]:80", lasts: true,
+	},
+	{
+		name: "a listen on the loopback", profile: one(`{name: web, listen: "127.0.0.1:81", backends: ["10.2.0.11:8080"]}`),
+		level: "fail", check: "loopback", says: "get no answer from it",
+	},
+	{
+		name: "a listen on the loopback with snat vip", profile: one(`{name: web, listen: "127.0.0.1:81", snat: vip, backends: ["10.2.0.11:8080"]}`),
+		level: "fail", check: "loopback", says: "with snat vip the backend would see a loopback address", lasts: true,
+	},
+	{
+		name: "a listen on the IPv6 loopback", profile: one(`{name: web, listen: "[::1]:81", backends: ["[fd02::11]:8080"]}`),
+		level: "fail", check: "loopback", says: "cannot leave the host", lasts: true,
+	},
+	{
+		name:   "bridged frames",
+		ready:  "ip link add br0 type bridge; ip link set br0 up; for i in 2 3; do ip link add p$i type veth peer name q$i; ip link set p$i master br0; ip link set p$i up; done; sysctl -w net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0",
+		breaks: "sysctl -w net.bridge.bridge-nf-call-iptables=1", level: "warn", check: "bridge", says: "frames that br0 only passes on are balanced too",
+	},
+	{name: "a rule of somebody in our table", breaks: "nft insert rule inet nlb prerouting tcp dport 80 accept", level: "fail", check: "rules", says: "chain prerouting: a rule is not of nlb", probe: "203.0.113.10:80"},
+	{name: "an element of somebody in our table", breaks: "nft add element inet nlb services4 { 192.0.2.1 . tcp . 80 : accept }", level: "warn", check: "rules", says: "element services4 { 192.0.2.1 . tcp . 80 }: it is not of nlb"},
+	{name: "a chain of somebody in our table", breaks: "nft add chain inet nlb evil { type filter hook forward priority 0\\; policy drop\\; }", level: "warn", check: "rules", says: "chain evil: it is not of nlb", probe: "203.0.113.10:80"},
+	{name: "rules that were deleted", file: true, breaks: "nft flush chain inet nlb postrouting", level: "fail", check: "rules", says: "chain postrouting: 3 rules are missing"},
+	{name: "a map that was emptied", file: true, breaks: "nft flush map inet nlb services4", level: "fail", check: "rules", says: "chain shop/web: nothing leads to it", also: []string{"rules"}},
+	{name: "dormant", breaks: "nft add table inet nlb { flags dormant\\; }", level: "fail", check: "rules", says: "is turned off", probe: "203.0.113.10:80"},
+	{name: "another profile", file: true, breaks: "sed -i s/8080/8081/ NAME", level: "warn", check: "rules", says: "the kernel differs from the profiles in 4 objects"},
+	{name: "a profile that is not there", file: true, breaks: "nlb flush", level: "warn", check: "rules", says: "not in the kernel: shop"},
+	{name: "a listen that is taken", file: true, breaks: "nlb flush; sed s/shop/other/ NAME | nlb apply -", level: "fail", check: "rules", says: "an apply would refuse", lasts: true, also: []string{"rules"}},
+	{name: "somebody else's table", file: true, breaks: "nlb flush; nft add table inet nlb", level: "fail", check: "rules", says: "was not made by nlb", lasts: true},
+}
+
+// diagnose makes each fault on a host of its own.
+func diagnose(t *testing.T, faults []fault) {
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			b := newBed(t)
+			b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+			b.standIns()
+			path := b.write("shop.yaml", map[bool]string{true: f.profile, false: shop}[f.profile != ""])
+			var args []string
+			if f.file {
+				args = append(args, path)
+			}
+			b.shell(b.balancer, f.ready)
+			apply := "nlb apply " + path
+			if f.breaks != "" {
+				b.shell(b.balancer, apply)
+				if sick := b.doctor(args...); len(sick) > 0 {
+					t.Fatalf("before the fault: %+v", sick)
+				}
+				apply = named(f.breaks, path)
+			}
+			b.shell(b.balancer, apply)
+			if f.probe != "" && b.reaches(b.client, "tcp", f.probe) != "" {
+				t.Errorf("there is no fault: %s answers", f.probe)
+			}
+			found := b.found(f, args)
+			if found == nil || f.lasts {
+				return
+			}
+			b.shell(b.balancer, found.Mend)
+			sick := b.doctor(args...)
+			for i := 0; len(sick) > 0 && i < 10; i++ {
+				time.Sleep(50 * time.Millisecond) // a link needs some time to be up
+				sick = b.doctor(args...)
+			}
+			if len(sick) > 0 {
+				t.Errorf("after %q: %+v", found.Mend, sick)
+			}
+			if f.probe != "" && b.reaches(b.client, "tcp", f.probe) == "" {
+				t.Errorf("after %q: %s does not answer", found.Mend, f.probe)
+			}
+		})
+	}
+}
+
+// named puts the path of the profile into a command line.
+func named(line, path string) string { return strings.ReplaceAll(line, "NAME", path) }
+
+// standIns are servers on the balancer itself.
+func (b *bed) standIns() {
+	b.t.Helper()
+	b.serveOn(b.balancer, "itself", "10.2.0.1:8080", "127.0.0.1:8080", "[::1]:8080")
+}
+
+// found returns the finding of a fault; nil: it is not there, or not alone.
+func (b *bed) found(f fault, args []string) *finding {
+	b.t.Helper()
+	var out *finding
+	for _, s := range b.doctor(args...) {
+		switch {
+		case out == nil && s.Level == f.level && s.Check == f.check && strings.Contains(s.Problem+"; "+s.Why, f.says):
+			out = &s
+		case slices.Contains(f.also, s.Check):
+		default:
+			b.t.Errorf("another finding: %+v", s)
+		}
+	}
+	if out == nil {
+		b.t.Errorf("not found: %s %s %q", f.level, f.check, f.says)
+	}
+	return out
+}
+
+// serveOn starts a stand-in backend on a host, for TCP.
+func (b *bed) serveOn(h *world.Host, name string, at ...string) {
+	b.t.Helper()
+	var ports []traffic.Port
+	for _, a := range at {
+		ports = append(ports, traffic.Port{Network: "tcp", At: netip.MustParseAddrPort(a)})
+	}
+	_, err := traffic.Serve(h, name, ports...)
+	b.check(err)
+}

@@ -1,0 +1,167 @@
+package integration
+
+// nlb doctor and conntrack: its room, its losses, the ports of SNAT, and the
+// connections of backends that do not answer or are gone.
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"nlb/nft/wire"
+)
+
+// remember gives the balancer's conntrack UDP connections of clients to the
+// service, as they are towards a backend of a mark: those with the numbers
+// from first to last.
+func (b *bed) remember(first, last int, mark uint32) {
+	b.t.Helper()
+	const create = unix.NFNL_SUBSYS_CTNETLINK << 8 // IPCTNL_MSG_CT_NEW
+	backend, vip := netip.MustParseAddrPort("10.2.0.11:8080"), netip.MustParseAddrPort("203.0.113.10:80")
+	b.kernel(b.balancer, func(c *wire.Conn) error {
+		for i := first; i <= last; i++ {
+			client := netip.AddrFrom4([4]byte{10, 8, 0, byte(i / 64000)})
+			own := netip.AddrFrom4([4]byte{10, 2, 0, byte(100 + i/64000)})
+			port := uint16(1024 + i%64000)
+			var e wire.Encoder
+			tuple(&e, 1, netip.AddrPortFrom(client, port), vip)
+			tuple(&e, 2, backend, netip.AddrPortFrom(own, port))
+			e.Uint32(7, 600) // CTA_TIMEOUT
+			e.Uint32(8, mark)
+			if err := c.Do(create, unix.AF_INET, unix.NLM_F_CREATE, e.Bytes()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// tuple writes CTA_TUPLE_ORIG or CTA_TUPLE_REPLY of UDP.
+func tuple(e *wire.Encoder, typ uint16, from, to netip.AddrPort) {
+	text := func(b []byte) string { return string(b) }
+	port := func(p uint16) string { return string(binary.BigEndian.AppendUint16(nil, p)) }
+	at := e.Begin(typ)
+	ip := e.Begin(1)
+	e.Data(1, text(from.Addr().AsSlice()))
+	e.Data(2, text(to.Addr().AsSlice()))
+	e.End(ip)
+	proto := e.Begin(2)
+	e.Data(1, "\x11")
+	e.Data(2, port(from.Port()))
+	e.Data(3, port(to.Port()))
+	e.End(proto)
+	e.End(at)
+}
+
+// mark is that of the only backend which a datagram to the service gets.
+func (b *bed) mark() uint32 {
+	b.t.Helper()
+	b.ask("udp", "203.0.113.10:80")
+	var flows []*netlink.ConntrackFlow
+	b.check(b.balancer.Do(func() (err error) {
+		flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+		return err
+	}))
+	if len(flows) != 1 {
+		b.t.Fatalf("%d connections, want 1", len(flows))
+	}
+	return flows[0].Mark
+}
+
+// tracked is a bed with the shop and its profile.
+func tracked(t *testing.T) (b *bed, path string) {
+	b = newBed(t)
+	b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+	path = b.write("shop.yaml", shop)
+	b.shell(b.balancer, "nlb apply "+path)
+	if sick := b.doctor(); len(sick) > 0 {
+		t.Fatalf("before the fault: %+v", sick)
+	}
+	return b, path
+}
+
+func (b *bed) sees(level, check, says string) *finding {
+	b.t.Helper()
+	return b.found(fault{level: level, check: check, says: says}, nil)
+}
+
+func TestDoctorPorts(t *testing.T) {
+	b, _ := tracked(t)
+	mark := b.mark()
+	b.remember(1, 51000, mark)
+	if sick := b.doctor(); len(sick) > 0 {
+		t.Fatalf("79%% of the ports: %+v", sick)
+	}
+	b.remember(51001, 52000, mark)
+	b.sees("warn", "ports", "80% of the ports of its source addresses are in use; 52001 of 64512 over udp")
+	b.remember(52001, 62000, mark)
+	b.sees("fail", "ports", "96% of the ports")
+}
+
+// TestDoctorRoom fills the connection table, whose size is the machine's.
+func TestDoctorRoom(t *testing.T) {
+	b, _ := tracked(t)
+	text, err := b.balancer.Sysctl("net.netfilter.nf_conntrack_max")
+	b.check(err)
+	size, err := strconv.Atoi(text)
+	b.check(err)
+	if most := 1 << 20; size > most {
+		t.Skipf("SKIPPED, NOT PROVED: nf_conntrack_max is %d, too many to fill", size)
+	}
+	b.remember(1, size*8/10+1, 0)
+	b.sees("warn", "conntrack", "the connection table is 80% full")
+	b.remember(size*8/10+2, size, 0)
+	for range 3 {
+		b.ask("udp", "203.0.113.10:80")
+	}
+	found := b.doctor()
+	if len(found) != 2 || !strings.Contains(found[0].Problem, "the connection table is") || found[0].Level != "fail" ||
+		!strings.Contains(found[1].Problem, "forgotten to make room") || found[1].Mend != found[0].Mend {
+		t.Errorf("the table is full: %+v", found)
+	}
+}
+
+// TestDoctorInsertFailed: two connections that have to share a port.
+func TestDoctorInsertFailed(t *testing.T) {
+	b, _ := tracked(t)
+	b.serve([]int{9999}, "10.2.0.11")
+	b.nft(b.balancer, "table ip x {\nchain c { type nat hook postrouting priority 90;\nudp dport 9999 snat to 10.2.0.1:5000\n}\n}\n")
+	for range 3 {
+		b.reaches(b.client, "udp", "10.2.0.11:9999")
+	}
+	b.sees("warn", "conntrack", "2 connections could not be entered")
+}
+
+func TestDoctorAnswers(t *testing.T) {
+	b, _ := tracked(t)
+	b.nft(b.server, "table ip x {\nchain c { type filter hook input priority 0;\ntcp dport 8080 drop\n}\n}\n")
+	for range 6 {
+		b.reaches(b.client, "tcp", "203.0.113.10:80")
+	}
+	b.sees("warn", "answers", "it has not answered 6 of its 6 connections")
+}
+
+func TestDoctorGone(t *testing.T) {
+	b, path := tracked(t)
+	conn, err := b.from().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
+	b.check(err)
+	defer conn.Close()
+	b.shell(b.balancer, "sed -i s/10.2.0.11/10.2.0.12/ "+path+"; nlb apply "+path)
+	b.sees("warn", "gone", "live connections of backends that are gone: 1 tcp")
+	found := b.doctor(path)
+	if len(found) != 1 || found[0].Mend != "nlb apply --cut "+path {
+		t.Fatalf("with the profile: %+v", found)
+	}
+	b.shell(b.balancer, found[0].Mend)
+	if sick := b.doctor(path); len(sick) > 0 {
+		t.Errorf("after the cut: %+v", sick)
+	}
+	if _, err := conn.Again(); err == nil {
+		t.Error("the connection goes on")
+	}
+}

@@ -1,0 +1,94 @@
+package integration
+
+// The profiles in examples/ work, each alone and all of them together.
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"nlb/lb"
+	"nlb/nft"
+	"nlb/nft/wire"
+)
+
+func TestExamples(t *testing.T) {
+	files, err := filepath.Glob("../examples/*.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < 6 {
+		t.Errorf("%d examples in %v", len(files), files)
+	}
+	var all []*lb.Profile
+	for _, file := range files {
+		p := readExample(t, file)
+		if p == nil {
+			continue
+		}
+		all = append(all, p)
+		t.Run(p.Name, func(t *testing.T) { newBed(t).wantApplied(p) })
+	}
+	t.Run("together", func(t *testing.T) {
+		if errs := lb.Conflicts(all); len(errs) > 0 {
+			t.Fatal(errs.Format())
+		}
+		newBed(t).wantApplied(all...)
+	})
+}
+
+func readExample(t *testing.T, file string) *lb.Profile {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := lb.Parse(file, data)
+	if err != nil {
+		t.Errorf("%s: %v", file, err)
+		return nil
+	}
+	if want := strings.TrimSuffix(filepath.Base(file), ".yaml"); p.Name != want {
+		t.Errorf("%s holds the profile %s", file, p.Name)
+	}
+	if !strings.HasPrefix(string(data), "# ") {
+		t.Errorf("%s does not begin with what it shows", file)
+	}
+	return p
+}
+
+// wantApplied applies profiles: the kernel takes them and gives them back, the
+// same again sends nothing, and nft lists each service.
+func (b *bed) wantApplied(profiles ...*lb.Profile) {
+	b.t.Helper()
+	apply := func() (r *nft.Result) {
+		b.t.Helper()
+		b.kernel(b.balancer, func(c *wire.Conn) (err error) {
+			r, err = nft.Apply(b.t.Context(), c, profiles, nft.Options{Table: "nlb"})
+			return err
+		})
+		return r
+	}
+	if r := apply(); r.Batches != 1 {
+		b.t.Errorf("applied in %d batches", r.Batches)
+	}
+	if changes := lb.Compare(b.load().Profiles, profiles); len(changes) > 0 {
+		b.t.Errorf("read back, they differ: %v", changes)
+	}
+	if r := apply(); r.Messages != 0 || len(r.Changes) != 0 {
+		b.t.Errorf("applied again: %d messages, %v", r.Messages, r.Changes)
+	}
+	list := b.witness(b.balancer, "", "nft", "list", "ruleset")
+	for _, p := range profiles {
+		for _, s := range p.Services {
+			if !strings.Contains(list, "chain "+p.Name+"/"+s.Name+" {") {
+				b.t.Errorf("nft lists no chain of %s/%s:\n%s", p.Name, s.Name, list)
+			}
+		}
+	}
+	b.witness(b.balancer, "flush ruleset\n"+list, "nft", "-f", "-")
+	if changes := lb.Compare(b.load().Profiles, profiles); len(changes) > 0 {
+		b.t.Errorf("listed by nft and loaded again, they differ: %v", changes)
+	}
+}

@@ -1,0 +1,211 @@
+package integration
+
+// What an administrator installs: make install, and the systemd unit.
+
+import (
+	"bytes"
+	"debug/elf"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"nlb/cmd/nlb/lab/world"
+)
+
+// install runs make install into a folder that everybody can read.
+func install(t *testing.T) (destdir string) {
+	t.Helper()
+	if _, err := exec.LookPath("make"); err != nil {
+		missing(t, "make")
+	}
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	destdir = filepath.Join(dir, "destdir")
+	for _, target := range []string{"build", "install"} {
+		c := exec.CommandContext(t.Context(), "make", "-C", "..", target, "O="+dir, "DESTDIR="+destdir, "PREFIX=/usr")
+		// Git may not let us look at somebody else's clone.
+		c.Env = append(os.Environ(), "MAKEFLAGS=", "GOFLAGS="+os.Getenv("GOFLAGS")+" -buildvcs=false")
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("make %s: %v\n%s", target, err, out)
+		}
+		if target == "install" && bytes.Contains(out, []byte("go build")) {
+			t.Errorf("make install builds what make build has built:\n%s", out)
+		}
+	}
+	return destdir
+}
+
+func TestInstall(t *testing.T) {
+	destdir := install(t)
+	for _, want := range []struct {
+		path string
+		mode os.FileMode
+		has  string
+	}{
+		{"usr/sbin/nlb", 0o755, "nftables"},
+		{"usr/lib/systemd/system/nlb.service", 0o644, "\nExecStart=/usr/sbin/nlb apply "},
+		{"usr/share/man/man8/nlb.8", 0o644, ".TH \"NLB\" \"8\""},
+		{"usr/share/bash-completion/completions/nlb", 0o644, "complete -F _nlb nlb"},
+		{"usr/share/zsh/site-functions/_nlb", 0o644, "#compdef nlb"},
+		{"usr/share/fish/vendor_completions.d/nlb.fish", 0o644, "complete -c nlb"},
+		{"usr/share/doc/nlb/README.md", 0o644, "# nlb"},
+		{"usr/share/doc/nlb/profile.md", 0o644, "# The profile"},
+		{"usr/share/doc/nlb/examples/web.yaml", 0o644, "services:"},
+		{"etc/nlb", os.ModeDir | 0o755, ""},
+	} {
+		path := filepath.Join(destdir, want.path)
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if info.Mode() != want.mode {
+			t.Errorf("%s has the mode %v, want %v", want.path, info.Mode(), want.mode)
+		}
+		if want.mode.IsDir() {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Error(err)
+		}
+		if !bytes.Contains(data, []byte(want.has)) {
+			t.Errorf("%s has no %q", want.path, want.has)
+		}
+	}
+	binary, err := elf.Open(filepath.Join(destdir, "usr/sbin/nlb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer binary.Close()
+	for _, p := range binary.Progs {
+		if p.Type == elf.PT_INTERP {
+			t.Error("the program is not static")
+		}
+	}
+}
+
+// TestUnit: systemd finds nothing wrong with the unit, and little exposed.
+func TestUnit(t *testing.T) {
+	if _, err := exec.LookPath("systemd-analyze"); err != nil {
+		missing(t, "systemd-analyze")
+	}
+	destdir := install(t)
+	// verify looks for the program and the manual where they are now.
+	unit := filepath.Join(t.TempDir(), "nlb.service")
+	text := strings.ReplaceAll(readUnit(t, destdir), "=/usr/sbin/", "="+destdir+"/usr/sbin/")
+	if err := os.WriteFile(unit, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"verify", unit},
+		{"security", "--offline=true", "--no-pager", "--threshold=15", unit}, // tenths: 1.5 of 10
+	} {
+		c := exec.CommandContext(t.Context(), "systemd-analyze", args...)
+		c.Env = append(os.Environ(), "MANPATH="+destdir+"/usr/share/man")
+		out, err := c.CombinedOutput()
+		if err != nil || args[0] == "verify" && len(out) > 0 {
+			t.Errorf("systemd-analyze %s: %v\n%s", args[0], err, out)
+		}
+	}
+}
+
+func readUnit(t *testing.T, destdir string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(destdir, "usr/lib/systemd/system/nlb.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// setting is the one value of a key of a unit.
+func setting(t *testing.T, unit, key string) string {
+	t.Helper()
+	found := regexp.MustCompile("(?m)^"+key+"=(.*)$").FindAllStringSubmatch(unit, -1)
+	if len(found) != 1 {
+		t.Fatalf("the unit has %d settings %s", len(found), key)
+	}
+	return found[0][1]
+}
+
+// TestUnitCommands: what the unit runs works with the one capability that it
+// gives, as a user that is not root: kernel parameters included.
+func TestUnitCommands(t *testing.T) {
+	destdir := install(t)
+	unit := readUnit(t, destdir)
+	b := newBed(t)
+	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+	b.check(b.balancer.SetSysctl("net.ipv4.ip_forward", "0"))
+	folder := filepath.Join(destdir, "etc/nlb")
+	write := func(servers ...int) {
+		b.t.Helper()
+		b.check(os.WriteFile(filepath.Join(folder, "web.yaml"), []byte(web+backends(8080, servers...)), 0o644))
+	}
+	run := func(key string) (string, error) {
+		command := setting(t, unit, key)
+		command = strings.ReplaceAll(command, "/usr/sbin/", destdir+"/usr/sbin/")
+		command = strings.ReplaceAll(command, "/etc/nlb", folder)
+		return b.limited(b.balancer, setting(t, unit, "CapabilityBoundingSet"), setting(t, unit, "AmbientCapabilities"), strings.Fields(command)...)
+	}
+	succeed := func(key, want string) {
+		t.Helper()
+		if out, err := run(key); err != nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v\n%s\nwant %s", key, err, out, want)
+		}
+	}
+	write(-1)
+	succeed("ExecStart", "turned on net.ipv4.ip_forward")
+	b.wantShares(count(b.row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 4})
+	write(-1, -1)
+	succeed("ExecReload", "(+1 ~0 -0)")
+	b.wantShares(count(b.row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 2})
+	// A mistake, and a folder without profiles, change nothing.
+	b.check(os.WriteFile(filepath.Join(folder, "wrong.yaml"), []byte("services: 1\n"), 0o644))
+	if out, err := run("ExecReload"); err == nil || !strings.Contains(out, "nothing was changed") {
+		t.Errorf("a wrong profile: %v\n%s", err, out)
+	}
+	b.check(os.RemoveAll(folder))
+	b.check(os.Mkdir(folder, 0o755))
+	if out, err := run("ExecReload"); err == nil || !strings.Contains(out, "nothing was changed") {
+		t.Errorf("an empty folder: %v\n%s", err, out)
+	}
+	b.wantShares(count(b.row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 2})
+	succeed("ExecStop", "flushed")
+	if list := b.witness(b.balancer, "", "nft", "list", "ruleset"); list != "" {
+		t.Errorf("left after stop:\n%s", list)
+	}
+}
+
+// limited runs a program on a host, with these capabilities at most, as nobody
+// where there is one: the user namespace of tests that are not run by root has
+// root only.
+func (b *bed) limited(h *world.Host, bounding, ambient string, command ...string) (string, error) {
+	b.t.Helper()
+	if _, err := exec.LookPath("setpriv"); err != nil {
+		missing(b.t, "setpriv")
+	}
+	only := func(set string) string {
+		return "-all,+" + strings.ToLower(strings.ReplaceAll(set, "CAP_", ""))
+	}
+	args := []string{
+		"--bounding-set=" + only(bounding), "--inh-caps=" + only(ambient), "--ambient-caps=" + only(ambient),
+		"--securebits=+noroot,+noroot_locked", "--no-new-privs",
+	}
+	users, err := os.ReadFile("/proc/self/uid_map")
+	b.check(err)
+	if strings.Fields(string(users))[2] != "1" {
+		args = append(args, "--reuid=65534", "--regid=65534", "--clear-groups")
+	}
+	c := h.Command(b.t.Context(), "setpriv", append(append(args, "--"), command...)...)
+	out, err := c.CombinedOutput()
+	return string(out), err
+}

@@ -1,0 +1,134 @@
+// Package qemu is a laboratory of virtual machines that need nothing but QEMU
+// and packages of Debian's: a cloud kernel, busybox, dropbear and our own
+// static programs, in an initramfs. Nothing is installed, and the machine's
+// own network is not touched: QEMU and ssh run in a network namespace that has
+// a loopback and nothing else.
+package qemu
+
+// The initramfs as a cpio archive.
+// https://docs.kernel.org/driver-api/early-userspace/buffer-format.html
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+)
+
+// archive writes files in the "newc" format.
+type archive struct {
+	w     *bufio.Writer
+	n     int // the last inode number
+	made  map[string]bool
+	bytes int64
+	err   error // the first one; nothing is written after it
+}
+
+func newArchive(w io.Writer) *archive {
+	return &archive{w: bufio.NewWriterSize(w, 1<<20), made: map[string]bool{"/": true, ".": true}}
+}
+
+const (
+	dirMode  = 0o040755
+	linkMode = 0o120777
+	fileMode = 0o100000
+)
+
+// entry writes one file, and the folders that it is in. Names have no leading
+// slash in the archive.
+func (a *archive) entry(name string, mode uint32, size int64, data io.Reader) {
+	name = strings.TrimPrefix(path.Clean(name), "/")
+	if parent := path.Dir(name); !a.made[parent] && name != "TRAILER!!!" {
+		a.entry(parent, dirMode, 0, nil)
+	}
+	if a.err != nil || a.made[name] {
+		return
+	}
+	a.made[name] = true
+	a.n++
+	a.printf("070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", a.n, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(name)+1, 0)
+	a.printf("%s\x00", name)
+	a.pad()
+	if data != nil && a.err == nil {
+		n, err := io.Copy(a.w, data)
+		if err == nil && n != size {
+			err = fmt.Errorf("%s: %d bytes, want %d", name, n, size)
+		}
+		a.bytes += n
+		a.err = err
+	}
+	a.pad()
+}
+
+func (a *archive) printf(format string, args ...any) {
+	if a.err == nil {
+		var n int
+		n, a.err = fmt.Fprintf(a.w, format, args...)
+		a.bytes += int64(n)
+	}
+}
+
+// pad fills up to a multiple of four.
+func (a *archive) pad() { a.printf("%s", "\x00\x00\x00"[:(4-a.bytes%4)%4]) }
+
+func (a *archive) text(name string, mode uint32, text string) {
+	a.entry(name, fileMode|mode, int64(len(text)), strings.NewReader(text))
+}
+
+func (a *archive) link(name, to string) {
+	a.entry(name, linkMode, int64(len(to)), strings.NewReader(to))
+}
+
+// file copies a file. What it is a link to is copied, not the link.
+func (a *archive) file(name, from string) {
+	if a.err != nil {
+		return
+	}
+	f, err := os.Open(from)
+	if err != nil {
+		a.err = err
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		a.err = err
+		return
+	}
+	a.entry(name, fileMode|uint32(info.Mode().Perm()), info.Size(), f)
+}
+
+// tree copies the files below a folder that keep wants, links as links.
+func (a *archive) tree(root string, keep func(name string) bool) {
+	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, p)
+		if err != nil || d.IsDir() || !keep(name) {
+			return err
+		}
+		if d.Type() == fs.ModeSymlink {
+			to, err := os.Readlink(p)
+			a.link(name, to)
+			return err
+		}
+		a.file(name, p)
+		return nil
+	})
+	if a.err == nil {
+		a.err = err
+	}
+}
+
+func (a *archive) close() error {
+	a.entry("TRAILER!!!", 0, 0, nil)
+	if a.err == nil {
+		a.err = a.w.Flush()
+	}
+	return a.err
+}

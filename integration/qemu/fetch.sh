@@ -1,0 +1,113 @@
+#!/bin/bash
+# Fetches what the QEMU lab boots from Debian's archive into a cache folder, and
+# unpacks it there. Nothing is installed, and apt's own lists are left alone.
+#
+#	fetch.sh CACHE tools|bench|KERNEL...
+#
+# A KERNEL is the beginning of a version, such as 6.1, 6.12 or 5.10. It becomes
+# CACHE/linux-KERNEL with vmlinux, release and lib/modules; tools, which every
+# machine needs, and bench become folders of programs and libraries.
+set -euo pipefail
+unset APT_CONFIG
+
+tools=(busybox-static dropbear-bin libtomcrypt1 libtommath1 libgmp10 zlib1g libcrypt1 libc6)
+bench=(iptables libxtables12 libip4tc2 libip6tc2 libmnl0 libnftnl11 libnfnetlink0
+	libnetfilter-conntrack3 ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0
+	nftables libnftables1 libjansson4 libedit2 libbsd0 libmd0 libtinfo6 libgmp10)
+
+[[ $# -ge 2 ]] || { sed -n '5p' "$0" >&2; exit 2; }
+cache=$(realpath -m "$1")
+shift
+mkdir -p "$cache"/apt/{lists/partial,cache/archives/partial} "$cache/debs"
+exec 9>"$cache/lock"
+flock 9
+
+# apt with lists of our own: three releases for three kernels.
+configure() {
+	local key=/usr/share/keyrings/debian-archive-keyring.gpg mirror=${NLB_LAB_MIRROR:-http://deb.debian.org}
+	for suite in "debian bookworm" "debian bookworm-backports" "debian bullseye" "debian-security bookworm-security"; do
+		echo "deb [signed-by=$key] $mirror/$suite main"
+	done >"$cache/apt/sources.list"
+	: >"$cache/apt/status"
+	cat >"$cache/apt/apt.conf" <<-CONF
+		Dir::Etc::SourceList "$cache/apt/sources.list";
+		Dir::Etc::SourceParts "-";
+		Dir::State::Lists "$cache/apt/lists";
+		Dir::State::status "$cache/apt/status";
+		Dir::Cache "$cache/apt/cache";
+		Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+		Acquire::Languages "none";
+	CONF
+	export APT_CONFIG=$cache/apt/apt.conf
+	apt-get -q update >&2
+}
+
+# download puts packages (NAME or NAME=VERSION) into debs and prints their files.
+download() {
+	(cd "$cache/debs" && apt-get -q -o APT::Sandbox::User=root download "$@" >&2)
+	for package in "$@"; do
+		ls -t "$cache/debs/${package%%=*}"_*.deb | head -n 1
+	done
+}
+
+unpack() { # FOLDER PACKAGE...
+	local to=$1 deb
+	shift
+	rm -rf "$to.new"
+	mkdir -p "$to.new"
+	for deb in $(download "$@"); do
+		dpkg-deb -x "$deb" "$to.new"
+	done
+}
+
+# vmlinux takes the ELF kernel out of a bzImage. QEMU starts it by PVH, which
+# saves the emulated machine the decompression.
+# https://docs.kernel.org/arch/x86/boot.html (setup_sects, payload_offset)
+vmlinux() { # BZIMAGE
+	local number sects offset length magic
+	number() { od -An -v -t "u$3" -j "$2" -N "$3" "$1" | tr -d ' '; }
+	sects=$(number "$1" $((0x1f1)) 1)
+	offset=$(((sects + 1) * 512 + $(number "$1" $((0x248)) 4)))
+	length=$(number "$1" $((0x24c)) 4)
+	magic=$(od -An -v -t x1 -j "$offset" -N 4 "$1" | tr -d ' ')
+	# The last four bytes are the size of what was packed.
+	dd if="$1" iflag=skip_bytes,count_bytes skip="$offset" count=$((length - 4)) bs=1M status=none | case $magic in
+		fd377a58) xz -dc --single-stream ;;
+		28b52ffd) zstd -dcq ;;
+		02214c18) lz4 -dc ;;
+		1f8b*) gzip -dc ;;
+		*) echo "fetch.sh: $1 is packed in a way that is not known: $magic" >&2; exit 1 ;;
+	esac
+}
+
+kernel() { # VERSION
+	local to=$cache/linux-$1 version image release
+	version=$(apt-cache madison linux-image-cloud-amd64 | awk -v v="$1." 'index($3, v) == 1 {print $3; exit}')
+	[[ $version ]] || { echo "fetch.sh: Debian's archive has no cloud kernel $1" >&2; exit 1; }
+	image=$(apt-cache show "linux-image-cloud-amd64=$version" | sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p')
+	unpack "$to" "$image"
+	release=${image#linux-image-}
+	vmlinux "$to.new/boot/vmlinuz-$release" >"$to.new/vmlinux"
+	rm -rf "$to.new"/{boot,usr/share}
+	[[ -d $to.new/lib/modules ]] || mv "$to.new/usr/lib" "$to.new/lib"
+	# busybox loads plain modules fastest.
+	find "$to.new/lib/modules" -name '*.ko.xz' -exec xz -d {} +
+	"$cache/tools/bin/busybox" depmod -b "$to.new" "$release"
+	echo "$release" >"$to.new/release"
+}
+
+for what in tools "$@"; do
+	case $what in
+		tools | bench) to=$cache/$what ;;
+		*) to=$cache/linux-$what ;;
+	esac
+	[[ -e $to ]] && continue
+	[[ ${APT_CONFIG:-} ]] || configure
+	case $what in
+		tools) unpack "$to" "${tools[@]}" ;;
+		bench) unpack "$to" "${bench[@]}" ;;
+		*) kernel "$what" ;;
+	esac
+	mv "$to.new" "$to"
+	echo "fetched $to" >&2
+done
