@@ -28,7 +28,7 @@ staticcheck = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What the program is made of.
 sources := go.mod go.sum $(shell find cmd lb nft sysctl -type f ! -name '*_test.go' ! -path '*/testdata/*')
 
-.PHONY: build man install uninstall test lint clean
+.PHONY: build man install uninstall test lint vet format staticcheck tidy portable fmt clean
 
 build: $(O)/nlb man
 
@@ -37,9 +37,9 @@ $(O)/nlb: $(sources)
 
 man: $(O)/nlb.8
 
-# Made by a program for this machine, also where nlb is built for another.
-$(O)/nlb.8: $(sources)
-	GOOS= GOARCH= CGO_ENABLED=0 $(GO) run -trimpath ./cmd/nlb man >$@.new
+# By a program for this machine, where nlb is built for another.
+$(O)/nlb.8: $(O)/nlb
+	$(O)/nlb man >$@.new || GOOS= GOARCH= CGO_ENABLED=0 $(GO) run -trimpath ./cmd/nlb man >$@.new
 	mv $@.new $@
 
 install: build
@@ -63,12 +63,26 @@ uninstall:
 test:
 	$(GO) test ./...
 
-lint:
+lint: vet format staticcheck tidy portable
+
+vet:
 	$(GO) vet ./...
-	@unformatted=$$($(gofumpt) -l .) && test -z "$$unformatted" || { echo "gofumpt would change: $$unformatted"; exit 1; }
+
+format:
+	@files=$$($(gofumpt) -l .) && if [ -n "$$files" ]; then echo "make fmt would change:" $$files; exit 1; fi
+
+staticcheck:
 	$(staticcheck) ./...
+
+tidy:
 	$(GO) mod tidy -diff
+
+# check, version and completion work everywhere.
+portable:
 	GOOS=darwin $(GO) vet ./cmd/nlb
+
+fmt:
+	$(gofumpt) -w .
 
 clean:
 	rm -f $(O)/nlb $(O)/nlb.8
