@@ -171,18 +171,36 @@ func TestImportedCascades(t *testing.T) {
 		exact  map[string]int
 		random map[string]float64
 	}{
-		{"the four rules of a hundred tutorials", nat(nth(4, 0), nth(4, 1), nth(4, 2), nth(4, 3)), false,
-			map[string]int{"10.2.0.11": 64, "10.2.0.12": 48, "10.2.0.13": 36, "10.2.0.14": 27, unbalanced: 81}, nil},
-		{"the right four rules", nat(nth(4, 0), nth(3, 0), nth(2, 0), ""), true,
-			map[string]int{"10.2.0.11": 64, "10.2.0.12": 64, "10.2.0.13": 64, "10.2.0.14": 64}, nil},
-		{"a quarter, and the same of the rest", nat(nth(4, 3), nth(4, 0), ""), true,
-			map[string]int{"10.2.0.11": 64, "10.2.0.12": 48, "10.2.0.13": 144}, nil},
-		{".25 .3333 .5 1", nat(chance(".25"), chance(".3333"), chance(".5"), chance("1")), true,
-			nil, map[string]float64{"10.2.0.11": .25, "10.2.0.12": .25, "10.2.0.13": .25, "10.2.0.14": .25}},
-		{".25 four times", nat(chance(".25"), chance(".25"), chance(".25"), chance(".25")), false,
-			nil, map[string]float64{"10.2.0.11": .25, "10.2.0.12": .1875, "10.2.0.13": .140625, "10.2.0.14": .10546875, unbalanced: .31640625}},
-		{"three tenths", nat(chance(".3"), ""), true,
-			nil, map[string]float64{"10.2.0.11": .3, "10.2.0.12": .7}},
+		{
+			"the four rules of a hundred tutorials", nat(nth(4, 0), nth(4, 1), nth(4, 2), nth(4, 3)), false,
+			map[string]int{"10.2.0.11": 64, "10.2.0.12": 48, "10.2.0.13": 36, "10.2.0.14": 27, unbalanced: 81},
+			nil,
+		},
+		{
+			"the right four rules", nat(nth(4, 0), nth(3, 0), nth(2, 0), ""), true,
+			map[string]int{"10.2.0.11": 64, "10.2.0.12": 64, "10.2.0.13": 64, "10.2.0.14": 64},
+			nil,
+		},
+		{
+			"a quarter, and the same of the rest", nat(nth(4, 3), nth(4, 0), ""), true,
+			map[string]int{"10.2.0.11": 64, "10.2.0.12": 48, "10.2.0.13": 144},
+			nil,
+		},
+		{
+			".25 .3333 .5 1", nat(chance(".25"), chance(".3333"), chance(".5"), chance("1")), true,
+			nil,
+			map[string]float64{"10.2.0.11": .25, "10.2.0.12": .25, "10.2.0.13": .25, "10.2.0.14": .25},
+		},
+		{
+			".25 four times", nat(chance(".25"), chance(".25"), chance(".25"), chance(".25")), false,
+			nil,
+			map[string]float64{"10.2.0.11": .25, "10.2.0.12": .1875, "10.2.0.13": .140625, "10.2.0.14": .10546875, unbalanced: .31640625},
+		},
+		{
+			"three tenths", nat(chance(".3"), ""), true,
+			nil,
+			map[string]float64{"10.2.0.11": .3, "10.2.0.12": .7},
+		},
 	} {
 		for _, variant := range variants {
 			t.Run(tt.name+" "+variant, func(t *testing.T) {
@@ -417,16 +435,23 @@ func TestImportedOthers(t *testing.T) {
 -a -t [2001:db8::10]:80 -r [fd02::11]:8080 -m -w 1
 -a -t [2001:db8::10]:80 -r [fd02::12]:8080 -m -w 1
 `, "[2001:db8::10]:80", "fd01::2", map[string]int{"fd02::11": 20, "fd02::12": 20}, nil},
-		{"nftlb weight", nftlb.Import, `{"farms": [{"name": "lb01", "family": "ipv4", "virtual-addr": "203.0.113.10", "virtual-ports": "80",
+		{
+			"nftlb weight", nftlb.Import, `{"farms": [{"name": "lb01", "family": "ipv4", "virtual-addr": "203.0.113.10", "virtual-ports": "80",
   "mode": "snat", "protocol": "tcp", "scheduler": "weight", "intra-connect": "on", "state": "up", "backends": [
     {"name": "bck0", "ip-addr": "10.2.0.11", "port": "8080", "weight": "5", "priority": "1", "state": "up"},
     {"name": "bck1", "ip-addr": "10.2.0.12", "port": "8080", "weight": "15", "priority": "1", "state": "up"}]}]}`,
-			oldVIP, "10.2.0.1", nil, map[string]float64{"10.2.0.11": .25, "10.2.0.12": .75}},
-		{"nftlb rr", nftlb.Import, `{"farms": [{"name": "lb01", "virtual-addr": "203.0.113.10", "virtual-ports": "80", "source-addr": "203.0.113.10",
+			oldVIP, "10.2.0.1", nil,
+			map[string]float64{"10.2.0.11": .25, "10.2.0.12": .75},
+		},
+		{
+			"nftlb rr", nftlb.Import, `{"farms": [{"name": "lb01", "virtual-addr": "203.0.113.10", "virtual-ports": "80", "source-addr": "203.0.113.10",
   "mode": "snat", "scheduler": "rr", "intra-connect": "on", "backends": [
     {"name": "bck0", "ip-addr": "10.2.0.11", "port": "8080", "weight": "1"},
     {"name": "bck1", "ip-addr": "10.2.0.12", "port": "8080", "weight": "3"}]}]}`,
-			oldVIP, "203.0.113.10", map[string]int{"10.2.0.11": 10, "10.2.0.12": 30}, nil},
+			oldVIP, "203.0.113.10",
+			map[string]int{"10.2.0.11": 10, "10.2.0.12": 30},
+			nil,
+		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := oldBed(t, tt.to)
@@ -457,14 +482,26 @@ func TestImportedTargets(t *testing.T) {
 		{"MASQUERADE of others", "iptables", dnat + "-A POSTROUTING -d 10.2.0.99 -j MASQUERADE\n", []string{oldVIP}, "10.2.0.11 10.1.0.2 8080"},
 		{"SNAT", "iptables", dnat + "-A POSTROUTING -p tcp -d 10.2.0.11 --dport 8080 -j SNAT --to-source 192.0.2.1\n", []string{oldVIP}, "10.2.0.11 192.0.2.1 8080"},
 		{"SNAT to the service", "iptables", dnat + "-A POSTROUTING -p tcp -d 10.2.0.0/24 -j SNAT --to-source 203.0.113.10\n", []string{oldVIP}, "10.2.0.11 203.0.113.10 8080"},
-		{"ports stay", "iptables", "*nat\n-A PREROUTING -d 203.0.113.10 -p tcp -m multiport --dports 80,8080:8090 -j DNAT --to-destination 10.2.0.11\n",
-			[]string{"203.0.113.10:8080"}, "10.2.0.11 10.1.0.2 8080"},
-		{"a range of ports", "iptables", "*nat\n-A PREROUTING -d 203.0.113.10 -p tcp --dport 8070:8090 -j DNAT --to-destination 10.2.0.11:8080-8085\n",
-			[]string{"203.0.113.10:8080", "203.0.113.10:8070", "203.0.113.10:8090"}, "10.2.0.11 10.1.0.2 8080"},
-		{"shifted ports", "iptables", "*nat\n-A PREROUTING -d 203.0.113.10 -p tcp --dport 5000:5010 -j DNAT --to-destination 10.2.0.11:8075-8085/5000\n",
-			[]string{"203.0.113.10:5005"}, "10.2.0.11 10.1.0.2 8080"},
-		{"IPv6", "ip6tables", "*nat\n-A PREROUTING -d 2001:db8::10 -p tcp --dport 80 -j DNAT --to-destination [fd02::11]:8080\n-A POSTROUTING -d fd02::/64 -j MASQUERADE\n",
-			[]string{"[2001:db8::10]:80"}, "fd02::11 fd02::1 8080"},
+		{
+			"ports stay", "iptables", "*nat\n-A PREROUTING -d 203.0.113.10 -p tcp -m multiport --dports 80,8080:8090 -j DNAT --to-destination 10.2.0.11\n",
+			[]string{"203.0.113.10:8080"},
+			"10.2.0.11 10.1.0.2 8080",
+		},
+		{
+			"a range of ports", "iptables", "*nat\n-A PREROUTING -d 203.0.113.10 -p tcp --dport 8070:8090 -j DNAT --to-destination 10.2.0.11:8080-8085\n",
+			[]string{"203.0.113.10:8080", "203.0.113.10:8070", "203.0.113.10:8090"},
+			"10.2.0.11 10.1.0.2 8080",
+		},
+		{
+			"shifted ports", "iptables", "*nat\n-A PREROUTING -d 203.0.113.10 -p tcp --dport 5000:5010 -j DNAT --to-destination 10.2.0.11:8075-8085/5000\n",
+			[]string{"203.0.113.10:5005"},
+			"10.2.0.11 10.1.0.2 8080",
+		},
+		{
+			"IPv6", "ip6tables", "*nat\n-A PREROUTING -d 2001:db8::10 -p tcp --dport 80 -j DNAT --to-destination [fd02::11]:8080\n-A POSTROUTING -d fd02::/64 -j MASQUERADE\n",
+			[]string{"[2001:db8::10]:80"},
+			"fd02::11 fd02::1 8080",
+		},
 		{"an order of rules", "iptables", "*nat\n:OWN - [0:0]\n-A PREROUTING -i eth1 -j ACCEPT\n-A PREROUTING -d 203.0.113.0/24 -g OWN\n-A PREROUTING -j DNAT --to-destination 10.2.0.13\n" +
 			"-A OWN -d 203.0.113.9 -j RETURN\n-A OWN -p tcp ! --dport 443 -j DNAT --to-destination 10.2.0.12\n", []string{"203.0.113.10:8080"}, "10.2.0.12 10.1.0.2 8080"},
 	} {

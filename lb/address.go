@@ -32,8 +32,10 @@ func parseListen(s string) (l Listen, p *problem) {
 		p.want = listenForms()
 		return l, p
 	case !found && s != "" && strings.Trim(s, "0123456789,-*") == "":
-		return l, &problem{"listen " + show(s) + " has no address", listenForms(),
-			`in a list in [ ], a comma ends the item; with quotes it does not: "203.0.113.10:80,443"`}
+		return l, &problem{
+			"listen " + show(s) + " has no address", listenForms(),
+			`in a list in [ ], a comma ends the item; with quotes it does not: "203.0.113.10:80,443"`,
+		}
 	}
 	if host != "" {
 		if l.Prefix, p = parseDestination(host); p != nil {
@@ -121,8 +123,10 @@ func splitPort(s, what string) (host, port string, found bool, p *problem) {
 		case rest == "":
 			return host, "", false, nil
 		case rest[0] == '/':
-			return "", "", false, &problem{msg: what + " " + show(s) + " has its prefix length outside of the brackets",
-				hint: "as in [2001:db8::/32]:53"}
+			return "", "", false, &problem{
+				msg:  what + " " + show(s) + " has its prefix length outside of the brackets",
+				hint: "as in [2001:db8::/32]:53",
+			}
 		case rest[0] != ':':
 			return "", "", false, &problem{msg: what + " " + show(s) + " has " + show(rest) + " after the brackets"}
 		}
@@ -227,8 +231,10 @@ func parsePrefix(s, what string) (netip.Prefix, *problem) {
 	}
 	prefix := netip.PrefixFrom(a, int(n))
 	if prefix != prefix.Masked() {
-		return prefix, &problem{msg: fmt.Sprintf("%s %s has bits behind its prefix length", what, show(s)),
-			hint: fmt.Sprintf("the prefix is %s, the address %s", prefix.Masked(), a)}
+		return prefix, &problem{
+			msg:  fmt.Sprintf("%s %s has bits behind its prefix length", what, show(s)),
+			hint: fmt.Sprintf("the prefix is %s, the address %s", prefix.Masked(), a),
+		}
 	}
 	return prefix, nil
 }

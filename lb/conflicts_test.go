@@ -31,17 +31,29 @@ func TestConflictsAcrossProfiles(t *testing.T) {
 		profiles []*Profile
 		want     string
 	}{
-		{"two files", []*Profile{shop, blog},
+		{
+			"two files",
+			[]*Profile{shop, blog},
 			"blog.yaml:2:25: service blog/web claims 203.0.113.10:80 tcp, which service shop/web claims at shop.yaml:2:25, " +
-				"want each address, port and protocol once"},
-		{"the other order", []*Profile{blog, shop},
+				"want each address, port and protocol once",
+		},
+		{
+			"the other order",
+			[]*Profile{blog, shop},
 			"shop.yaml:2:25: service shop/web claims 203.0.113.10:80 tcp, which service blog/web claims at blog.yaml:2:25, " +
-				"want each address, port and protocol once"},
-		{"kernel", []*Profile{kernel, blog},
+				"want each address, port and protocol once",
+		},
+		{
+			"kernel",
+			[]*Profile{kernel, blog},
 			"blog.yaml:2:25: service blog/web claims 203.0.113.10:80 tcp, which service shop/web claims in the kernel, " +
-				"want each address, port and protocol once"},
-		{"one name", []*Profile{parseNamed(t, "a/shop.yaml", "services: []"), parseNamed(t, "b/shop.yaml", "\nservices: []")},
-			"b/shop.yaml:1:1: profile shop is here twice, first at a/shop.yaml:1:1, want a name for each profile"},
+				"want each address, port and protocol once",
+		},
+		{
+			"one name",
+			[]*Profile{parseNamed(t, "a/shop.yaml", "services: []"), parseNamed(t, "b/shop.yaml", "\nservices: []")},
+			"b/shop.yaml:1:1: profile shop is here twice, first at a/shop.yaml:1:1, want a name for each profile",
+		},
 		{"none", []*Profile{shop}, ""},
 	} {
 		if diff := cmp.Diff(tt.want, Conflicts(tt.profiles).Error()); diff != "" {

@@ -70,14 +70,19 @@ func TestParse(t *testing.T) {
 		{"longest name", "profile: " + strings.Repeat("x", MaxName) + "\nservices: []", &Profile{Name: strings.Repeat("x", MaxName)}},
 		{"quoted", "\"profile\": 'x'\n'services': []", &Profile{Name: "x"}},
 		{"number as name", "profile: 010\nservices: []", &Profile{Name: "010"}},
-		{"JSON", `{"profile": "j", "services": [{"name": "web", "listen": ["203.0.113.10:80"], "backends": [{"address": "10.0.0.11:8080", "weight": 1}]}]}`,
-			&Profile{Name: "j", Services: web(nil).Services}},
-		{"aliases", "services:\n  - name: &n web\n    listen: 203.0.113.10:80\n    backends: [&a 10.0.0.11:8080]\n  - {name: b, listen: 203.0.113.11:80, backends: [*a]}\n",
+		{
+			"JSON", `{"profile": "j", "services": [{"name": "web", "listen": ["203.0.113.10:80"], "backends": [{"address": "10.0.0.11:8080", "weight": 1}]}]}`,
+			&Profile{Name: "j", Services: web(nil).Services},
+		},
+		{
+			"aliases", "services:\n  - name: &n web\n    listen: 203.0.113.10:80\n    backends: [&a 10.0.0.11:8080]\n  - {name: b, listen: 203.0.113.11:80, backends: [*a]}\n",
 			&Profile{Name: "test", Services: append(web(nil).Services, web(func(s *Service) {
 				s.Name, s.Listen[0].Prefix = "b", one("203.0.113.11")
-			}).Services...)}},
+			}).Services...)},
+		},
 
-		{"listens", noListen + "    listen: [\"203.0.113.10:443,80\", \"203.0.113.11:8000-8010\", \"203.0.113.12:*\", 10.9.0.0/16:53, \":8080\", 10.0.0.1/32:80]",
+		{
+			"listens", noListen + "    listen: [\"203.0.113.10:443,80\", \"203.0.113.11:8000-8010\", \"203.0.113.12:*\", 10.9.0.0/16:53, \":8080\", 10.0.0.1/32:80]",
 			web(func(s *Service) {
 				s.Listen = []Listen{
 					{Prefix: one("203.0.113.10"), Ports: []PortRange{{80, 80}, {443, 443}}},
@@ -87,18 +92,21 @@ func TestParse(t *testing.T) {
 					{Ports: []PortRange{{8080, 8080}}},
 					{Prefix: one("10.0.0.1"), Ports: []PortRange{{80, 80}}},
 				}
-			})},
+			}),
+		},
 		{"listen on everything", noListen + "    listen: 0.0.0.0/0:1-65535", web(func(s *Service) {
 			s.Listen = []Listen{{Prefix: netip.MustParsePrefix("0.0.0.0/0"), Ports: []PortRange{{1, 65535}}}}
 		})},
-		{"IPv6", "services:\n  - name: web\n    listen: [\"[2001:DB8:0::1]:80\", \"[2001:db8:1::/48]:80\"]\n    backends: [\"[2001:db8::2]:80\", 2001:db8::3, \"2001:0db8::4\"]",
+		{
+			"IPv6", "services:\n  - name: web\n    listen: [\"[2001:DB8:0::1]:80\", \"[2001:db8:1::/48]:80\"]\n    backends: [\"[2001:db8::2]:80\", 2001:db8::3, \"2001:0db8::4\"]",
 			web(func(s *Service) {
 				s.Listen = []Listen{
 					{Prefix: one("2001:db8::1"), Ports: []PortRange{{80, 80}}},
 					{Prefix: netip.MustParsePrefix("2001:db8:1::/48"), Ports: []PortRange{{80, 80}}},
 				}
 				s.Backends = []Backend{plainBackend("[2001:db8::2]:80"), plainBackend("2001:db8::3"), plainBackend("2001:db8::4")}
-			})},
+			}),
+		},
 		{"loopback", "services:\n  - {name: web, listen: 127.0.0.1:80, backends: [127.0.0.1:8080]}", web(func(s *Service) {
 			s.Listen[0].Prefix, s.Backends = one("127.0.0.1"), []Backend{plainBackend("127.0.0.1:8080")}
 		})},
@@ -187,16 +195,18 @@ func TestParse(t *testing.T) {
 			s.Log, s.Backends[0].Log = log, log
 			s.Affinity = &Affinity{time.Hour, 32, 128}
 		})},
-		{"defaults give way", "defaults:\n  snat: none\n  scheduler: hash\n  hash-by: [source-port]\n  log: true\n  affinity: 1h\n  role: client\n  limit: {new: 1/day}\n" +
-			"  allow: 10.0.0.0/8\n" + start +
-			"    scheduler: random\n    snat: masquerade\n    log: false\n    affinity: none\n    role: proxy\n    limit: none\n    allow: none\n" +
-			"  - {name: h, listen: 203.0.113.11:80, backends: []}",
+		{
+			"defaults give way", "defaults:\n  snat: none\n  scheduler: hash\n  hash-by: [source-port]\n  log: true\n  affinity: 1h\n  role: client\n  limit: {new: 1/day}\n" +
+				"  allow: 10.0.0.0/8\n" + start +
+				"    scheduler: random\n    snat: masquerade\n    log: false\n    affinity: none\n    role: proxy\n    limit: none\n    allow: none\n" +
+				"  - {name: h, listen: 203.0.113.11:80, backends: []}",
 			&Profile{Name: "test", Services: append(web(func(s *Service) { s.Scheduler = Random }).Services, Service{
 				Name: "h", Listen: []Listen{{Prefix: one("203.0.113.11"), Ports: []PortRange{{80, 80}}}}, Protocols: []Protocol{TCP},
 				Role: RoleClient, Scheduler: Hash, HashBy: []HashField{SourcePort}, HashSeed: seed("h"), SNAT: SNAT{Mode: SNATNone},
 				Log: &Log{Prefix: "h ", Level: LogInfo}, Affinity: &Affinity{time.Hour, 32, 128}, Limit: Limit{New: Rate{1, 24 * time.Hour}},
 				Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
-			})}},
+			})},
+		},
 		{"default backends", "defaults: {backends: [10.0.0.11:8080]}\nservices:\n- {name: web, listen: 203.0.113.10:80}", web(nil)},
 		{"default pool of both families", "defaults: {snat: [198.51.100.1, \"2001:db8::9\"]}\n" + start, web(func(s *Service) {
 			s.SNAT = SNAT{SNATPool, []netip.Addr{netip.MustParseAddr("198.51.100.1")}}

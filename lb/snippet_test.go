@@ -13,10 +13,16 @@ func TestFormat(t *testing.T) {
 		e    Error
 		want string
 	}{
-		{"all", Error{Pos{"web.yaml", 12, 15}, "weight 3000 is out of range", "      weight: 3000", 0, "0 to 1000", "weights are relative"},
-			"web.yaml:12:15: error: weight 3000 is out of range\n   12 |       weight: 3000\n      |               want 0 to 1000\n   hint: weights are relative"},
-		{"caret", Error{Pos{"web.yaml", 12, 15}, "m", "      weight: 3000", 4, "0 to 1000", ""},
-			"web.yaml:12:15: error: m\n   12 |       weight: 3000\n      |               ^^^^ want 0 to 1000"},
+		{
+			"all",
+			Error{Pos{"web.yaml", 12, 15}, "weight 3000 is out of range", "      weight: 3000", 0, "0 to 1000", "weights are relative"},
+			"web.yaml:12:15: error: weight 3000 is out of range\n   12 |       weight: 3000\n      |               want 0 to 1000\n   hint: weights are relative",
+		},
+		{
+			"caret",
+			Error{Pos{"web.yaml", 12, 15}, "m", "      weight: 3000", 4, "0 to 1000", ""},
+			"web.yaml:12:15: error: m\n   12 |       weight: 3000\n      |               ^^^^ want 0 to 1000",
+		},
 		{"least", Error{Pos: Pos{"a", 1, 1}, Msg: "m"}, "a:1:1: error: m"},
 		{"no line", Error{Pos: Pos{"a", 1, 1}, Msg: "m", Want: "w", Hint: "h"}, "a:1:1: error: m\n   want w\n   hint: h"},
 		{"no width, no want", Error{Pos: Pos{"a", 1, 1}, Msg: "m", Line: "x"}, "a:1:1: error: m\n   1 | x"},
@@ -37,11 +43,31 @@ func TestWidth(t *testing.T) {
 		at   int
 		want string
 	}{
-		{"a: b", 0, "a"}, {"a: b", 3, "b"}, {"a:", 0, "a"}, {"a: b # c", 3, "b"}, {"a: b c ", 3, "b c"}, {"a: b#c", 3, "b#c"},
-		{`a: "b" # c`, 3, `"b"`}, {`a: "b\"c" d`, 3, `"b\"c"`}, {`a: 'b''c' d`, 3, `'b''c'`}, {`a: "b`, 3, `"b`},
-		{"a: [b, c] d", 3, "[b, c]"}, {`a: ["]", c] d`, 3, `["]", c]`}, {"a: [b, c", 3, "[b, c"}, {"a: {b: [c]}", 3, "{b: [c]}"},
-		{"a: [b, c]", 4, "b"}, {"a: {b: c}", 4, "b"}, {"a: {b: c}", 7, "c"}, {"- a", 0, "-"}, {"-", 0, "-"}, {"-a", 0, "-a"},
-		{"a: *b # c", 3, "*b"}, {"a: &b c # d", 3, "&b"}, {"a: &b", 3, "&b"}, {"\t\ta: b", 0, "\t\t"}, {"a: größe", 3, "größe"},
+		{"a: b", 0, "a"},
+		{"a: b", 3, "b"},
+		{"a:", 0, "a"},
+		{"a: b # c", 3, "b"},
+		{"a: b c ", 3, "b c"},
+		{"a: b#c", 3, "b#c"},
+		{`a: "b" # c`, 3, `"b"`},
+		{`a: "b\"c" d`, 3, `"b\"c"`},
+		{`a: 'b''c' d`, 3, `'b''c'`},
+		{`a: "b`, 3, `"b`},
+		{"a: [b, c] d", 3, "[b, c]"},
+		{`a: ["]", c] d`, 3, `["]", c]`},
+		{"a: [b, c", 3, "[b, c"},
+		{"a: {b: [c]}", 3, "{b: [c]}"},
+		{"a: [b, c]", 4, "b"},
+		{"a: {b: c}", 4, "b"},
+		{"a: {b: c}", 7, "c"},
+		{"- a", 0, "-"},
+		{"-", 0, "-"},
+		{"-a", 0, "-a"},
+		{"a: *b # c", 3, "*b"},
+		{"a: &b c # d", 3, "&b"},
+		{"a: &b", 3, "&b"},
+		{"\t\ta: b", 0, "\t\t"},
+		{"a: größe", 3, "größe"},
 		{"10.0.0.1:80,443", 0, "10.0.0.1:80,443"},
 	} {
 		if got := width(tt.line, tt.at); got != len([]rune(tt.want)) {

@@ -24,16 +24,26 @@ const (
 )
 
 var complaints = []complaint{
-	{theirs: "mapping values are not allowed in this context", msg: "this key does not fit the line above it",
-		want: "KEY: VALUE in the column of the other keys"},
-	{theirs: "did not find expected key", msg: "this does not belong to the mapping above it",
-		want: "KEY: VALUE in the column of its other keys"},
-	{theirs: "did not find expected '-' indicator", msg: "this does not belong to the list above it",
-		want: `"- " in the column of its other items`},
-	{theirs: "did not find expected <document start>", msg: "this does not belong to the value above it", want: "the end of the file",
-		hint: "a profile is one mapping"},
-	{theirs: "block sequence entries are not allowed in this context", msg: `"- " at a place where no list can begin`,
-		want: "a list that begins in a line of its own"},
+	{
+		theirs: "mapping values are not allowed in this context", msg: "this key does not fit the line above it",
+		want: "KEY: VALUE in the column of the other keys",
+	},
+	{
+		theirs: "did not find expected key", msg: "this does not belong to the mapping above it",
+		want: "KEY: VALUE in the column of its other keys",
+	},
+	{
+		theirs: "did not find expected '-' indicator", msg: "this does not belong to the list above it",
+		want: `"- " in the column of its other items`,
+	},
+	{
+		theirs: "did not find expected <document start>", msg: "this does not belong to the value above it", want: "the end of the file",
+		hint: "a profile is one mapping",
+	},
+	{
+		theirs: "block sequence entries are not allowed in this context", msg: `"- " at a place where no list can begin`,
+		want: "a list that begins in a line of its own",
+	},
 	{theirs: "mapping keys are not allowed in this context", msg: `"?" at a place where no key can begin`, want: "KEY: VALUE"},
 	{theirs: "could not find expected ':'", msg: "a key without a value", want: "KEY: VALUE", context: true},
 	{theirs: "did not find expected ',' or ']'", msg: "the list has no end", want: "a comma or ]", context: true},
@@ -42,12 +52,16 @@ var complaints = []complaint{
 	{theirs: "found unexpected end of stream", msg: "the quoted text has no end", want: "a closing quote", context: true},
 	{theirs: "found unexpected document indicator", msg: "the quoted text has no end", want: "a closing quote", context: true},
 	{theirs: "found a tab character", msg: "a tab is used to indent", want: "spaces"},
-	{theirs: "did not find expected alphabetic or numeric character", msg: "a name is missing after & or *", want: "a name",
-		hint: quoteStar, context: true},
+	{
+		theirs: "did not find expected alphabetic or numeric character", msg: "a name is missing after & or *", want: "a name",
+		hint: quoteStar, context: true,
+	},
 	{theirs: "found a comment without preceding whitespace", msg: "a comment needs a space before it", want: `" #"`},
 	{theirs: "found undefined tag handle", msg: noTags, want: "the value without it"},
-	{theirs: "found unknown escape character", msg: `\ begins an escape in double quotes, and this is none`,
-		want: `\\ for \ itself`, hint: "in single quotes it has no meaning"},
+	{
+		theirs: "found unknown escape character", msg: `\ begins an escape in double quotes, and this is none`,
+		want: `\\ for \ itself`, hint: "in single quotes it has no meaning",
+	},
 	{theirs: "did not find expected hexadecimal number", msg: "the escape is not complete", want: "hexadecimal digits"},
 	{theirs: "found invalid Unicode character escape code", msg: "the escape is not a character", want: "hexadecimal digits"},
 	{theirs: "found incompatible YAML document", msg: "this version of YAML is not supported", want: "a file without %YAML"},

@@ -46,8 +46,10 @@ func TestWords(t *testing.T) {
 
 // TestTexts: values of several parts print as they are read.
 func TestTexts(t *testing.T) {
-	for _, s := range []string{"203.0.113.10:80", "203.0.113.10:80,443,8000-8010", "203.0.113.10:*", "10.9.0.0/16:53", "0.0.0.0/0:80",
-		":80", ":*", "[2001:db8::1]:80", "[2001:db8::/32]:1-65535", "[::/0]:80"} {
+	for _, s := range []string{
+		"203.0.113.10:80", "203.0.113.10:80,443,8000-8010", "203.0.113.10:*", "10.9.0.0/16:53", "0.0.0.0/0:80",
+		":80", ":*", "[2001:db8::1]:80", "[2001:db8::/32]:1-65535", "[::/0]:80",
+	} {
 		if l, p := parseListen(s); p != nil || l.String() != s {
 			t.Errorf("listen %s is %v, %v", s, l, p)
 		}

@@ -22,8 +22,10 @@ const (
 func readYAML(file, text string) (*node, *Error) {
 	place := func(line, column int) Pos { return Pos{file, line, column} }
 	if tokens(text) > maxNodes {
-		return nil, &Error{Pos: place(1, 1), Msg: "the file has too many values",
-			Want: fmt.Sprintf("at most %d", maxNodes), Hint: "several profiles can be applied together"}
+		return nil, &Error{
+			Pos: place(1, 1), Msg: "the file has too many values",
+			Want: fmt.Sprintf("at most %d", maxNodes), Hint: "several profiles can be applied together",
+		}
 	}
 	loader, err := yaml.NewLoader(strings.NewReader(text), yaml.WithPlugin(limits{}))
 	if err != nil {
@@ -38,8 +40,10 @@ func readYAML(file, text string) (*node, *Error) {
 	}
 	switch err := loader.Load(&second); {
 	case err == nil:
-		return nil, &Error{Pos: place(second.Line, second.Column), Msg: "a second document begins here",
-			Want: "one profile in a file", Hint: "several profiles can be applied together"}
+		return nil, &Error{
+			Pos: place(second.Line, second.Column), Msg: "a second document begins here",
+			Want: "one profile in a file", Hint: "several profiles can be applied together",
+		}
 	case err != io.EOF:
 		return nil, syntaxError(file, text, err)
 	}

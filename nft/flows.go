@@ -18,6 +18,7 @@ package nft
 //     these are deleted, too.
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -138,15 +139,20 @@ func (f flow) clone() flow {
 }
 
 func (w *writer) forget(flows []flow, result *Result) error {
-	for _, f := range flows {
-		switch err := w.conn.Do(ctDelete, f.family, 0, f.key); {
+	orders := make([]wire.Order, len(flows))
+	for i, f := range flows {
+		orders[i] = wire.Order{Family: f.family, Attrs: f.key}
+	}
+	var failed error
+	err := w.conn.DoAll(ctDelete, orders, func(_ int, err error) {
+		switch {
 		case err == nil:
 			result.Ended++
 		case !errors.Is(err, unix.ENOENT): // else it ended by itself
-			return err
+			failed = err
 		}
-	}
-	return nil
+	})
+	return cmp.Or(err, failed)
 }
 
 // zonedKey is the key of the flow's connection in the zone.

@@ -79,7 +79,8 @@ func TestPlan(t *testing.T) {
 		{
 			"IPv6 is on",
 			[]string{"net/ipv6/conf/all/forwarding=1", "net/ipv6/conf/wlan0/accept_ra=1"},
-			[]Setting{{on6, "1"}}, nil,
+			[]Setting{{on6, "1"}},
+			nil,
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -27,16 +27,22 @@ func TestAftermath(t *testing.T) {
 		{fmt.Errorf("%w: %w", wire.ErrUnknown, unix.ENOBUFS), "nlb: error: the kernel's answer was lost: no buffer space available; " +
 			"it is not known whether anything was changed\nnlb: hint: nlb diff says whether it was applied\n"},
 		{wire.ErrRefused, "nlb: error: the kernel refused the batch, and its reason was lost; nothing was changed\n"},
-		{&nft.PartialError{Done: 2, All: 3, Err: &wire.Error{What: "map slots", Errno: unix.ENOMEM}},
+		{
+			&nft.PartialError{Done: 2, All: 3, Err: &wire.Error{What: "map slots", Errno: unix.ENOMEM}},
 			"nlb: error: map slots: cannot allocate memory; 2 of about 3 batches were committed before\n" +
-				"nlb: hint: apply again, or nlb flush; what makes a service reachable comes last\n"},
+				"nlb: hint: apply again, or nlb flush; what makes a service reachable comes last\n",
+		},
 		{&nft.FlowsError{Err: unix.EPERM}, "nlb: error: flows of removed backends were not ended: operation not permitted; all else was done\n"},
-		{&lateError{7, errors.New("set net.ipv4.ip_forward to 1: input/output error")},
+		{
+			&lateError{7, errors.New("set net.ipv4.ip_forward to 1: input/output error")},
 			"nlb: error: set net.ipv4.ip_forward to 1: input/output error; the rules were applied, generation 7, but do not work without it\n" +
-				"nlb: hint: mend it and apply again, or nlb flush\n"},
-		{fmt.Errorf("read the table: %w", &wire.Error{Errno: unix.EPERM}),
+				"nlb: hint: mend it and apply again, or nlb flush\n",
+		},
+		{
+			fmt.Errorf("read the table: %w", &wire.Error{Errno: unix.EPERM}),
 			"nlb: error: not permitted: nlb needs CAP_NET_ADMIN in this network namespace; nothing was changed\n" +
-				"nlb: hint: run it as root, or give it the capability: setcap cap_net_admin+ep $(command -v nlb)\n"},
+				"nlb: hint: run it as root, or give it the capability: setcap cap_net_admin+ep $(command -v nlb)\n",
+		},
 		{refused, "nlb: error: chain shop/web: operation not supported; nothing was changed\n" +
 			"nlb: hint: this kernel, Linux " + release() + ", may lack something that nlb needs: " + modules + "\n"},
 		{context.Canceled, "nlb: error: interrupted; nothing was changed\n"},

@@ -120,7 +120,7 @@ func reply(answer any) error { return json.NewEncoder(os.NewFile(3, "answer")).E
 
 // hurry gives this process, and what it starts, the highest priority of
 // ordinary ones, so that others on the machine disturb less; what it is
-// compared with gets the same. Without root all stays as it is.
+// compared with gets the same. Where that is not allowed all stays as it is.
 func hurry() error {
 	const highest = -20
 	// Where the kernel groups processes by session, a priority counts within

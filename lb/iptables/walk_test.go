@@ -289,13 +289,19 @@ func TestFollowedCounters(t *testing.T) {
 		want        map[string]float64 // by mark; the rest is unbalanced
 	}{
 		{"in step, the last wins", mark("nth --every 2 --packet 0", 1) + mark("nth --every 2 --packet 0", 2), map[string]float64{"10.2.0.2": 1.0 / 2}},
-		{"in turn", mark("nth --every 3 --packet 0", 1) + mark("nth --every 3 --packet 1", 2) + mark("nth --every 3 --packet 2", 3),
-			map[string]float64{"10.2.0.1": 1.0 / 3, "10.2.0.2": 1.0 / 3, "10.2.0.3": 1.0 / 3}},
-		{"at different paces", mark("nth --every 4 --packet 1", 1) + mark("nth --every 6 --packet 3", 2),
+		{
+			"in turn", mark("nth --every 3 --packet 0", 1) + mark("nth --every 3 --packet 1", 2) + mark("nth --every 3 --packet 2", 3),
+			map[string]float64{"10.2.0.1": 1.0 / 3, "10.2.0.2": 1.0 / 3, "10.2.0.3": 1.0 / 3},
+		},
+		{
+			"at different paces", mark("nth --every 4 --packet 1", 1) + mark("nth --every 6 --packet 3", 2),
 			// Of 12, 1, 5 and 9 get 1, and 3 and 9 get 2.
-			map[string]float64{"10.2.0.1": 2.0 / 12, "10.2.0.2": 2.0 / 12}},
-		{"with chance between", mark("nth --every 2 --packet 0", 1) + mark("random --probability 0.5", 2) + mark("nth --every 2 --packet 0", 3),
-			map[string]float64{"10.2.0.2": 1.0 / 4, "10.2.0.3": 1.0 / 2}},
+			map[string]float64{"10.2.0.1": 2.0 / 12, "10.2.0.2": 2.0 / 12},
+		},
+		{
+			"with chance between", mark("nth --every 2 --packet 0", 1) + mark("random --probability 0.5", 2) + mark("nth --every 2 --packet 0", 3),
+			map[string]float64{"10.2.0.2": 1.0 / 4, "10.2.0.3": 1.0 / 2},
+		},
 	} {
 		rules := "*mangle\n" + tt.marks + "COMMIT\n*nat\n"
 		for i := range 3 {

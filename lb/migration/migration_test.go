@@ -105,7 +105,8 @@ func TestLineList(t *testing.T) {
 		lines []int
 		want  string
 	}{
-		{[]int{7}, "line 7"}, {[]int{1, 2, 3, 5}, "lines 1-3, 5"},
+		{[]int{7}, "line 7"},
+		{[]int{1, 2, 3, 5}, "lines 1-3, 5"},
 		{[]int{1, 3, 5, 7, 9, 11, 13, 15, 17, 18}, "lines 1, 3, 5, 7, 9, 11, 13, 15, and 2 more"},
 	} {
 		if got := LineList(tt.lines); got != tt.want {

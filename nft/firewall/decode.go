@@ -123,6 +123,10 @@ func at(reg uint32) uint32 {
 }
 
 func (p *program) load(reg uint32, f Field) {
+	const all = 64 // bytes of all registers
+	if f.Len > all {
+		f = Field{}
+	}
 	p.registers[at(reg)] = register{field: f}
 	for i := 1; i < (f.Len+3)/4; i++ {
 		p.registers[at(reg)+uint32(i)] = register{rest: true}

@@ -34,8 +34,11 @@ var families = []struct {
 	name   string
 	number uint8
 }{
-	{"inet", unix.NFPROTO_INET}, {"ip", unix.NFPROTO_IPV4}, {"ip6", unix.NFPROTO_IPV6},
-	{"bridge", unix.NFPROTO_BRIDGE}, {"netdev", unix.NFPROTO_NETDEV},
+	{"inet", unix.NFPROTO_INET},
+	{"ip", unix.NFPROTO_IPV4},
+	{"ip6", unix.NFPROTO_IPV6},
+	{"bridge", unix.NFPROTO_BRIDGE},
+	{"netdev", unix.NFPROTO_NETDEV},
 }
 
 func read(c *wire.Conn, skip func(family, name string) bool) ([]*Table, error) {

@@ -143,6 +143,73 @@ func (c *Conn) Do(typ uint16, family uint8, flags uint16, attrs []byte) error {
 	return c.ask(typ, family, flags|unix.NLM_F_ACK, attrs, func([]byte) error { return nil })
 }
 
+// Order is a request that the kernel only acknowledges.
+type Order struct {
+	Family uint8
+	Attrs  []byte
+}
+
+// orderRun is how many orders go into one datagram: their errors have to fit
+// the socket.
+const orderRun = 256
+
+// DoAll sends orders of one type, many at a time, and calls each with the error
+// of every one, nil where it was done.
+func (c *Conn) DoAll(typ uint16, orders []Order, each func(i int, err error)) error {
+	for first := 0; first < len(orders); first += orderRun {
+		run := orders[first:min(first+orderRun, len(orders))]
+		var b []byte
+		before := c.seq
+		for i, o := range run {
+			flags := uint16(unix.NLM_F_REQUEST)
+			if i == len(run)-1 {
+				flags |= unix.NLM_F_ACK // the errors of the others come before
+			}
+			c.seq++
+			at := len(b)
+			b = append(appendHeader(b, typ, o.Family, flags, c.seq), o.Attrs...)
+			binary.NativeEndian.PutUint32(b[at:], uint32(len(b)-at))
+		}
+		if err := c.transport.Send(b); err != nil {
+			return err
+		}
+		errs := make([]error, len(run))
+		if err := c.answers(before, errs); err != nil {
+			return err
+		}
+		for i, err := range errs {
+			each(first+i, err)
+		}
+	}
+	return nil
+}
+
+// answers reads the errors of the requests behind a sequence number, up to the
+// last one's.
+func (c *Conn) answers(before uint32, errs []error) error {
+	for {
+		n, err := c.transport.Receive(c.buf)
+		if err != nil {
+			return err
+		}
+		for m, err := range messages(c.buf[:n]) {
+			i := int(m.seq - before - 1)
+			switch {
+			case err != nil:
+				return err
+			case !c.ours(m) || m.typ != unix.NLMSG_ERROR || i < 0 || i >= len(errs):
+				continue
+			case errnoOf(m.body) != 0:
+				words, _ := explanation(m)
+				errs[i] = &Error{Errno: errnoOf(m.body), Detail: words}
+			}
+			if i == len(errs)-1 {
+				return nil
+			}
+		}
+	}
+}
+
 // Dump asks for all objects of a kind and calls each with the attributes of
 // every one; the bytes are valid during the call only. After ErrInterrupted
 // each was called for all there was to read, some of it perhaps not or twice.

@@ -38,47 +38,67 @@ func TestFaults(t *testing.T) {
 	}{
 		{"a backend gets nothing", web, replace("2 : 65538", "2 : 65537"), []string{
 			"p/web: IPv4 tcp: 10.0.0.12:8080 got 240 connections, due were 120",
-			"p/web: IPv4 tcp: 10.0.0.13:8080 got 0 connections, due were 120"}},
+			"p/web: IPv4 tcp: 10.0.0.13:8080 got 0 connections, due were 120",
+		}},
 		{"a small difference", find("weights"), replace("numgen inc mod 6 map { 0 : 65536", "numgen inc mod 7 map { 6 : 65536, 0 : 65536"), []string{
-			"10.0.0.11:8080 got 309 connections, due were 300"}},
+			"10.0.0.11:8080 got 309 connections, due were 300",
+		}},
 		{"random by the wrong weights", find("random"), replace("2 : 65538", "2 : 65536"), []string{
-			"10.0.0.13:8080 got 0 connections, due were"}},
+			"10.0.0.13:8080 got 0 connections, due were",
+		}},
 		{"no masquerading", web, replace("  ct mark 65537 masquerade\n", ""), []string{
-			"10.0.0.12:8080 saw 198.18.128.1 and 15 others, due is the balancer, 198.18.0.1"}},
+			"10.0.0.12:8080 saw 198.18.128.1 and 15 others, due is the balancer, 198.18.0.1",
+		}},
 		{"masquerading", find("snat"), replace("ct mark 65537 snat", "ct mark 65537 masquerade # "), []string{
-			"10.0.0.12:80 saw 198.18.0.1, due is the address that the client connected to"}},
+			"10.0.0.12:80 saw 198.18.0.1, due is the address that the client connected to",
+		}},
 		{"an address of a pool unused", find("snat"), replace("numgen inc mod 2 map { 0 : 192.0.2.1, 1 : 192.0.2.2 }", "192.0.2.1"), []string{
-			"10.0.0.13:80 never saw 192.0.2.2, one of its snat addresses"}},
+			"10.0.0.13:80 never saw 192.0.2.2, one of its snat addresses",
+		}},
 		{"the wrong port", web, replace("10.0.0.12:8080", "10.0.0.12:8081"), []string{
-			"120 of 360 connections failed: refused", "10.0.0.12:8080 got 0 connections"}},
+			"120 of 360 connections failed: refused", "10.0.0.12:8080 got 0 connections",
+		}},
 		{"somebody else's backend", find("both"), replace("ct mark 65536 meta l4proto { tcp, udp } dnat ip6 to [fd00::11]:8080", "ct mark 65536 dnat ip6 to fd00::12"), []string{
-			"240 of 360 connections failed: refused"}},
+			"240 of 360 connections failed: refused",
+		}},
 		{"no service", web, replace("goto s0_ip\n", "accept\n"), []string{
-			"360 of 360 connections failed: refused"}},
+			"360 of 360 connections failed: refused",
+		}},
 		{"silence", web, replace("chain s0_ip {", "chain s0_ip {\n drop"), []string{
-			"4 of 4 connections failed: timeout"}},
+			"4 of 4 connections failed: timeout",
+		}},
 		{"refused in silence", find("parked"), replace("goto refuse", "drop"), []string{
-			"2 of 2 connections failed: timeout, due is: refused"}},
+			"2 of 2 connections failed: timeout, due is: refused",
+		}},
 		{"answered, though parked", with(find("parked"), func(s *lb.Service) { s.Protocols = s.Protocols[:1] }), replace("  goto refuse", "  meta l4proto tcp dnat ip to 10.0.0.11:80"), []string{
-			"2 of 2 connections were answered, due is: refused"}},
+			"2 of 2 connections were answered, due is: refused",
+		}},
 		{"no affinity", find("affinity"), replace("update @a_s0_ip", "# "), []string{"clients met several backends, although the affinity is to keep them"}},
 		{"no hash", find("hash"), replace("jhash ip saddr mod 3 seed 0x7", "numgen inc mod 3"), []string{
-			"clients met several backends, although the hash is by source-address"}},
+			"clients met several backends, although the hash is by source-address",
+		}},
 		{"nobody denied", find("allow"), replace("ip saddr 192.0.2.0/28 goto refuse", ""), []string{
-			"a connection of 192.0.2.1 was answered, although allow and deny turn it away"}},
+			"a connection of 192.0.2.1 was answered, although allow and deny turn it away",
+		}},
 		{"silently denied", find("allow"), replace("ip saddr != { 192.0.2.0/24 } goto refuse", "ip saddr != { 192.0.2.0/24 } drop"), []string{
-			"a connection of 198.18.128.1 is to be refused, but: "}},
+			"a connection of 198.18.128.1 is to be refused, but: ",
+		}},
 		{"any interface", find("interface"), replace(`iifname "wan*"`, `iifname "lan*"`), []string{"360 of 360 connections failed: refused"}},
 		{"not for the balancer itself", web, replace("chain output {\n  type nat hook output priority -100\n", "chain output {\n  type nat hook output priority -100\n  accept\n"), []string{
-			"IPv4 tcp from the balancer itself: 60 of 60 connections failed: refused"}},
+			"IPv4 tcp from the balancer itself: 60 of 60 connections failed: refused",
+		}},
 		{"too many of one client", find("limits"), replace("ct count over 5", "ct count over 6"), []string{
-			"connections-per-source 5: 6 live connections of one client, due were 5"}},
+			"connections-per-source 5: 6 live connections of one client, due were 5",
+		}},
 		{"too few of one client", find("limits"), replace("ct count over 5", "ct count over 4"), []string{
-			"connections-per-source 5: 4 live connections of one client, due were 5"}},
+			"connections-per-source 5: 4 live connections of one client, due were 5",
+		}},
 		{"too many on a backend", find("max"), replace("ct count over 20", "ct count over 22"), []string{
-			"10.0.0.11:8080 had 22 live connections, due were 20"}},
+			"10.0.0.11:8080 had 22 live connections, due were 20",
+		}},
 		{"too fast", find("limit"), replace("limit rate over 500/second", "limit rate over 50000/second"), []string{
-			"were let through, due were 1 to"}},
+			"were let through, due were 1 to",
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // the waiting, mostly
@@ -126,26 +146,34 @@ func TestForesight(t *testing.T) {
 	}{
 		{"nothing", web, nil, nil},
 		{"itself", service("s", vip, backendAt("203.0.113.10:80", 1)), []string{
-			"p/s: backend 203.0.113.10:80 is what the service itself listens on: a connection is not balanced twice, so it ends on the balancer"}, nil},
+			"p/s: backend 203.0.113.10:80 is what the service itself listens on: a connection is not balanced twice, so it ends on the balancer",
+		}, nil},
 		{"itself, any port", service("s", vip, backendAt("203.0.113.10", 1)), []string{
-			"p/s: backend 203.0.113.10 is what the service itself listens on: a connection is not balanced twice, so it ends on the balancer"}, nil},
+			"p/s: backend 203.0.113.10 is what the service itself listens on: a connection is not balanced twice, so it ends on the balancer",
+		}, nil},
 		{"another service", service("s", vip, backendAt("203.0.113.99:80", 1)), []string{
-			"p/s: backend 203.0.113.99:80 is what p/other listens on: a connection is not balanced twice, so it ends on the balancer"}, nil},
+			"p/s: backend 203.0.113.99:80 is what p/other listens on: a connection is not balanced twice, so it ends on the balancer",
+		}, nil},
 		{"another port of the balancer", service("s", vip, backendAt("203.0.113.10:8080", 1)), nil, nil},
 		{"loopback", service("s", vip, backendAt("127.0.0.1:8080", 1)), []string{
-			"p/s: backend 127.0.0.1:8080 is a loopback address: what comes from the network is not delivered there"}, nil},
+			"p/s: backend 127.0.0.1:8080 is a loopback address: what comes from the network is not delivered there",
+		}, nil},
 		{"link-local", service("s", []lb.Listen{listenAt("2001:db8::1", 80)}, backendAt("[fe80::1]:80", 1)), []string{
-			"p/s: backend [fe80::1]:80 is a link-local address: it is not reached through a router"}, nil},
+			"p/s: backend [fe80::1]:80 is a link-local address: it is not reached through a router",
+		}, nil},
 		{"one network, surely", with(service("s", vip, none("10.0.0.11:80")), func(s *lb.Service) {
 			s.Allow = []netip.Prefix{netip.MustParsePrefix("10.0.0.64/26"), netip.MustParsePrefix("192.0.2.0/24")}
 		}), []string{
 			"p/s: backend 10.0.0.11:80 is in one network with clients 10.0.0.64/26, and snat is none: it answers them directly, " +
-				"past the balancer, and they do not know the answer; use snat masquerade"}, nil},
+				"past the balancer, and they do not know the answer; use snat masquerade",
+		}, nil},
 		{"one network, maybe", service("s", vip, none("203.0.113.11:80")), nil, []string{
 			"p/s: snat is none, and backends are in the network of 203.0.113.10, 203.0.113.0/24: clients that are in it too get their " +
-				"answers past the balancer, and drop them"}},
+				"answers past the balancer, and drop them",
+		}},
 		{"all parked", service("s", vip, backendAt("10.0.0.11:80", 0)), nil, []string{
-			"p/s: no IPv4 backend can take a connection: all are refused"}},
+			"p/s: no IPv4 backend can take a connection: all are refused",
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			other := service("other", []lb.Listen{listenAt("203.0.113.99", 80)}, backendAt("10.0.0.1:80", 1))

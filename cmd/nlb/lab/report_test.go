@@ -35,8 +35,10 @@ var sample = Report{
 					Denied: &Denied{2, 2},
 					Backends: []Backend{
 						{Name: "large", Weight: 5, Connections: 501, Due: 500, Least: 440, Most: 550, Sources: []string{"198.18.0.1"}},
-						{Name: "10.0.0.12:8080", Weight: 1, Connections: 99, Due: 100, Least: 50, Most: 160,
-							Sources: []string{"a", "b", "c"}, SourcesDue: "the client"},
+						{
+							Name: "10.0.0.12:8080", Weight: 1, Connections: 99, Due: 100, Least: 50, Most: 160,
+							Sources: []string{"a", "b", "c"}, SourcesDue: "the client",
+						},
 						{Name: "10.0.0.13:8080", Sources: []string{}},
 					},
 				},
@@ -58,8 +60,10 @@ var sample = Report{
 			Name: "dns", Listen: []string{"a", "b", "c", "d"}, Protocol: []string{"tcp", "udp"}, Role: "client", Scheduler: "hash", SNAT: "none",
 			Trials: []Trial{
 				{Family: "IPv4", Protocol: "tcp", From: "host", Due: "silence", Connections: 2, Clients: 1, Failures: map[string]int{"timeout": 2}},
-				{Family: "IPv4", Protocol: "udp", From: "host", Due: "balanced", Connections: 60, Clients: 8, Answered: 60, Kept: &Kept{8, 8},
-					Backends: []Backend{{Name: "10.0.0.11", Weight: 1, Connections: 60, Due: 60, Least: 60, Most: 60, Sources: []string{"198.18.0.1"}}}},
+				{
+					Family: "IPv4", Protocol: "udp", From: "host", Due: "balanced", Connections: 60, Clients: 8, Answered: 60, Kept: &Kept{8, 8},
+					Backends: []Backend{{Name: "10.0.0.11", Weight: 1, Connections: 60, Due: 60, Least: 60, Most: 60, Sources: []string{"198.18.0.1"}}},
+				},
 			},
 		},
 	}}},

@@ -195,7 +195,8 @@ func (t *trial) key(c *traffic.Call) (k struct {
 	source      netip.Prefix
 	port        uint16
 	destination netip.AddrPort
-}) {
+},
+) {
 	from := c.Reply.From
 	if bits := t.sticky(); bits > 0 {
 		k.source, _ = from.Addr().Prefix(bits)

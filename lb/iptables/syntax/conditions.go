@@ -110,8 +110,10 @@ func (r *reader) conntrack(g *group) {
 					r.fail(o.values[0], fmt.Sprintf("%q is not a state", s), "NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, SNAT or DNAT")
 				}
 			}
-			r.add(State{slices.Contains(states, "NEW"), slices.Contains(states, "DNAT"),
-				slices.Contains(states, "ESTABLISHED") || slices.Contains(states, "RELATED"), o.not})
+			r.add(State{
+				slices.Contains(states, "NEW"), slices.Contains(states, "DNAT"),
+				slices.Contains(states, "ESTABLISHED") || slices.Contains(states, "RELATED"), o.not,
+			})
 		case "ctproto":
 			if set, err := parseProtocol(o.value()); err != nil {
 				r.fail(o.values[0], err.Error(), "tcp, udp, sctp, a number or all")

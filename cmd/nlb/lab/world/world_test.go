@@ -237,9 +237,12 @@ func TestSysctl(t *testing.T) {
 		h         *world.Host
 		key, want string
 	}{
-		{a, "net.ipv4.ip_forward", "1"}, {b, "net.ipv4.ip_forward", "0"},
-		{a, "net.ipv6.conf.all.forwarding", "1"}, {b, "net.ipv6.conf.all.forwarding", "0"},
-		{a, "net/ipv4/conf/eth0.1/rp_filter", "1"}, {a, "net.ipv4.conf.peer.rp_filter", "0"},
+		{a, "net.ipv4.ip_forward", "1"},
+		{b, "net.ipv4.ip_forward", "0"},
+		{a, "net.ipv6.conf.all.forwarding", "1"},
+		{b, "net.ipv6.conf.all.forwarding", "0"},
+		{a, "net/ipv4/conf/eth0.1/rp_filter", "1"},
+		{a, "net.ipv4.conf.peer.rp_filter", "0"},
 	} {
 		if got, err := c.h.Sysctl(c.key); err != nil || got != c.want {
 			t.Errorf("%s of %s is %q, %v, want %q", c.key, c.h.Name(), got, err, c.want)
