@@ -14,6 +14,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -30,8 +31,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "FAIL: packet tests cannot run:", err)
 		os.Exit(1)
 	}
+	// The lock of iptables-legacy is root's; each run has its own.
+	lock := filepath.Join(os.TempDir(), fmt.Sprintf("nlb-xtables-%d.lock", os.Getpid()))
+	os.Setenv("XTABLES_LOCKFILE", lock)
 	code := m.Run()
 	os.RemoveAll(builtIn)
+	os.Remove(lock)
 	os.Exit(code)
 }
 

@@ -53,7 +53,7 @@ func (o *objects) do(op op) error {
 				delete(m.elements, e.id())
 				continue
 			}
-			if op.mapping.verdicts() && o.chains[e.data] == nil {
+			if op.mapping.verdicts() && e.data != "" && o.chains[e.data] == nil {
 				return fmt.Errorf("no chain %s", e.data)
 			}
 			m.elements[e.id()] = e

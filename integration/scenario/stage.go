@@ -18,6 +18,7 @@ type Stage struct {
 	Logf func(format string, args ...any)
 
 	lab     *Lab
+	life    context.Context // the stage's, which outlives those of the phases
 	servers *session
 	port    int // the next one for a UDP socket of the client's
 }
@@ -60,7 +61,7 @@ func Play(t *testing.T, lab *Lab) {
 func Open(ctx context.Context, lab *Lab) (*Stage, error) {
 	// Ports below those that the kernel chooses, and others in each run.
 	first := 10000 + int(time.Now().Unix()%20)*1000
-	s := &Stage{Logf: func(string, ...any) {}, lab: lab, port: first}
+	s := &Stage{Logf: func(string, ...any) {}, lab: lab, life: ctx, port: first}
 	if err := s.prepare(ctx); err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func (s *Stage) serve(ctx context.Context) error {
 		args += fmt.Sprintf(" %c=%s:%s %c=[%s]:%s", name, backend(name), backendPort, name, backend6(name), backendPort)
 	}
 	var err error
-	if s.servers, err = start(ctx, s.lab.Server, args); err != nil {
+	if s.servers, err = start(s.life, s.lab.Server, args); err != nil {
 		return err
 	}
 	lines, err := s.servers.lines(ctx, 1)
