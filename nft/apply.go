@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -149,32 +150,28 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 
 // gone are the numbers of backends that are not alive: those that an earlier
 // plan has retired, and those that have been in use until now.
-func (s *State) gone(alive map[uint32]bool) (retired, leaving departed) {
-	retired, leaving = departed{}, departed{}
-	used := map[uint32]bool{}
+func (s *State) gone(alive map[uint32]bool) (retired, leaving map[uint32]bool) {
+	retired, leaving = map[uint32]bool{}, map[uint32]bool{}
 	for _, b := range s.backends {
-		used[b.mark&indexMask] = true
+		leaving[b.mark&indexMask] = true
 	}
-	for n, f := range s.numbered() {
-		switch {
-		case alive[n]:
-		case used[n]:
-			leaving[n] = f
-		default:
-			retired[n] = f
+	for n := range s.marked() {
+		if !leaving[n] && !alive[n] {
+			retired[n] = true
 		}
 	}
+	maps.DeleteFunc(leaving, func(n uint32, _ bool) bool { return alive[n] })
 	return retired, leaving
 }
 
-// numbered are the numbers of the backends that the kernel has elements for,
+// marked are the numbers of the backends that the kernel has elements for,
 // those included that an earlier plan retired.
-func (s *State) numbered() iter.Seq2[uint32, lb.Family] {
-	return func(yield func(uint32, lb.Family) bool) {
+func (s *State) marked() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
 		for _, f := range families {
 			for _, name := range []string{f.endpoints, f.addresses} {
 				for key := range s.elements(name) {
-					if !yield(markOf(key)&indexMask, f.Family) {
+					if !yield(markOf(key) & indexMask) {
 						return
 					}
 				}
@@ -185,7 +182,7 @@ func (s *State) numbered() iter.Seq2[uint32, lb.Family] {
 
 // anyGone reports whether the kernel holds a backend that is not alive.
 func (s *State) anyGone(alive map[uint32]bool) bool {
-	for n := range s.numbered() {
+	for n := range s.marked() {
 		if !alive[n] {
 			return true
 		}

@@ -80,42 +80,29 @@ type flow struct {
 // tracked yields the connections with a mark of ours; the key and the tuple of
 // a flow are valid during the call only.
 func tracked(c *wire.Conn, each func(flow)) error {
-	return dumpFlows(c, unix.AF_UNSPEC, ourFlows(0, 0).Bytes(), each)
+	var filter wire.Encoder
+	filter.Uint32(ctaMark, oursMark)
+	filter.Uint32(ctaMarkMask, oursMask)
+	return dumpFlows(c, unix.AF_UNSPEC, filter.Bytes(), each)
 }
 
-// ourFlows filters connections by the mark, of which further bits may be
-// given.
-func ourFlows(value, mask uint32) *wire.Encoder {
-	var e wire.Encoder
-	e.Uint32(ctaMark, oursMark|value)
-	e.Uint32(ctaMarkMask, oursMask|mask)
-	return &e
-}
-
-// departed are numbers of backends that are gone, with their families.
-type departed map[uint32]lb.Family
-
-// trackedOf is tracked for some backends, and for one protocol where it is not
-// 0: there may be a million other connections, so the kernel filters as far as
-// it can. It can by the bits that the numbers have in common, and since Linux
-// 5.8 by the protocol, of one family at a time.
-func trackedOf(c *wire.Conn, numbers departed, protocol lb.Protocol, each func(flow)) error {
-	ones, zeros := uint32(indexMask), uint32(indexMask)
-	wanted := map[uint8]bool{}
-	for n, f := range numbers {
-		ones, zeros = ones&n, zeros&^n
-		wanted[map[lb.Family]uint8{lb.IPv4: unix.AF_INET, lb.IPv6: unix.AF_INET6}[f]] = true
-	}
+// trackedUDP is tracked for UDP alone: there may be a million others. Kernels
+// before Linux 5.8 do not know this filter and yield them, too.
+func trackedUDP(c *wire.Conn, each func(flow)) error {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		if !wanted[family] {
-			continue
-		}
-		filter := ourFlows(ones, ones|zeros)
-		if protocol != 0 {
-			byProtocol(filter, protocol)
-		}
+		var filter wire.Encoder
+		filter.Uint32(ctaMark, oursMark)
+		filter.Uint32(ctaMarkMask, oursMask)
+		tuple := filter.Begin(ctaTupleOrig)
+		proto := filter.Begin(ctaTupleProto)
+		filter.Data(ctaProtoNum, string(rune(lb.UDP)))
+		filter.End(proto)
+		filter.End(tuple)
+		by := filter.Begin(ctaFilter)
+		filter.Data(ctaFilterOrig, string(binary.NativeEndian.AppendUint32(nil, filterProtoNum)))
+		filter.End(by)
 		err := dumpFlows(c, family, filter.Bytes(), func(f flow) {
-			if _, ok := numbers[f.mark&indexMask]; ok && f.family == family && (protocol == 0 || f.protocol == protocol) {
+			if f.protocol == lb.UDP {
 				each(f)
 			}
 		})
@@ -124,18 +111,6 @@ func trackedOf(c *wire.Conn, numbers departed, protocol lb.Protocol, each func(f
 		}
 	}
 	return nil
-}
-
-// CTA_TUPLE_ORIG [CTA_TUPLE_PROTO [CTA_PROTO_NUM]], CTA_FILTER [ORIG_FLAGS]
-func byProtocol(e *wire.Encoder, protocol lb.Protocol) {
-	tuple := e.Begin(ctaTupleOrig)
-	proto := e.Begin(ctaTupleProto)
-	e.Data(ctaProtoNum, string([]byte{byte(protocol)}))
-	e.End(proto)
-	e.End(tuple)
-	filter := e.Begin(ctaFilter)
-	e.Data(ctaFilterOrig, string(binary.NativeEndian.AppendUint32(nil, filterProtoNum)))
-	e.End(filter)
 }
 
 func dumpFlows(c *wire.Conn, family uint8, filter []byte, each func(flow)) error {

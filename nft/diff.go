@@ -153,8 +153,10 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 
 // removals deletes the chains and maps that nothing is left of.
 func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours func(name string) bool) {
-	for _, o := range removeMoving(have.objects.has) { // an apply that did not come to its end
-		p.add(o)
+	for _, o := range removeMoving() { // an apply that did not come to its end
+		if have.objects.has(o) {
+			p.add(o)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(have.objects.chains)) {
 		drop := op{verb: remove, chain: &chain{name: name}}
@@ -182,8 +184,13 @@ func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours
 	}
 }
 
-// has reports whether a chain or map is there.
-func (o *objects) has(name string) bool { return o.chains[name] != nil || o.maps[name] != nil }
+// has reports whether the chain or map of an operation is there.
+func (o *objects) has(of op) bool {
+	if of.chain != nil {
+		return o.chains[of.chain.name] != nil
+	}
+	return o.maps[of.mapping.name] != nil
+}
 
 // poolInUse reports whether a backend that stays leads to a pool's chain.
 func (s *State) poolInUse(chain string) bool {

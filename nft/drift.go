@@ -48,13 +48,13 @@ func (s *State) Drift() []Drift {
 		switch {
 		case service && !served[name]:
 			out = append(out, Drift{Object: "chain " + name, What: "nothing leads to it"})
-		case !slices.Contains(fixed, name) && !owned && !strings.HasPrefix(name, poolPrefix) && !strings.HasPrefix(name, movingChain):
+		case !slices.Contains(fixed, name) && !owned && !strings.HasPrefix(name, poolPrefix) && !strings.HasPrefix(name, movingPrefix):
 			out = append(out, Drift{Object: "chain " + name, What: "it is not of nlb", Foreign: true})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.objects.maps)) {
 		out = append(out, s.strayElements(s.objects.maps[name])...)
-		if _, _, service := ownerOf(name); !service && s.objects.maps[name].spec == nil && !strings.HasPrefix(name, movingChain) {
+		if _, _, service := ownerOf(name); !service && s.objects.maps[name].spec == nil && !strings.HasPrefix(name, movingPrefix) {
 			out = append(out, Drift{Object: "map " + name, What: "it is not of nlb", Foreign: true})
 		}
 	}

@@ -18,7 +18,6 @@ package nft
 //     these are deleted, too.
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -32,21 +31,20 @@ import (
 )
 
 const (
-	movingChain = "moving"
-	movingOut   = "moving-out"
-	movingZone  = 0x4e4c // of nobody else, it is to be hoped; no harm if it is
-	movingText  = "ct original zone set 20044"
-	// settleTime is how long answers that are under way may take.
-	settleTime = 250 * time.Millisecond
-
-	rawPriority = -300 // NF_IP_PRI_RAW, before conntrack
-	ctDirection = 3    // NFTA_CT_DIRECTION
+	movingChain  = "moving"
+	movingOut    = "moving-out"
+	movingZone   = 0x4e4c // nobody else's, it is to be hoped; no harm if it is
+	settleTime   = 250 * time.Millisecond
+	rawPriority  = -300 // NF_IP_PRI_RAW, before conntrack
+	ctDirection  = 3    // NFTA_CT_DIRECTION
+	originalWay  = "\x00"
+	movingPrefix = "moving"
 )
 
-func (f *family) moving() string { return movingChain + f.digit }
+func (f *family) moving() string { return movingPrefix + f.digit }
 
 // endFlows makes conntrack forget the flows of backends that are gone.
-func (w *writer) endFlows(gone departed, o Options, result *Result) error {
+func (w *writer) endFlows(gone map[uint32]bool, o Options, result *Result) error {
 	if o.DryRun || len(gone) == 0 {
 		return nil
 	}
@@ -54,10 +52,6 @@ func (w *writer) endFlows(gone departed, o Options, result *Result) error {
 	if err == nil {
 		err = w.forget(flows, result)
 	}
-	return flowsError(err)
-}
-
-func flowsError(err error) error {
 	if err != nil {
 		return &FlowsError{err}
 	}
@@ -69,30 +63,27 @@ func (w *writer) cut(alive map[uint32]bool, o Options, result *Result) error {
 	if o.DryRun {
 		return nil
 	}
-	var flows []flow
-	err := tracked(w.conn, func(f flow) {
-		if !alive[f.mark&indexMask] {
-			flows = append(flows, f.clone())
-		}
-	})
+	flows, err := keep(w.conn, tracked, func(f flow) bool { return !alive[f.mark&indexMask] })
 	if err == nil {
 		err = w.forget(flows, result)
 	}
-	return flowsError(err)
+	if err != nil {
+		return &FlowsError{err}
+	}
+	return nil
 }
 
 // moveFlows is endFlows for backends that may be answering still.
-func (w *writer) moveFlows(gone departed, o Options, result *Result) error {
+func (w *writer) moveFlows(gone map[uint32]bool, o Options, result *Result) error {
 	if o.DryRun || len(gone) == 0 {
 		return nil
 	}
 	flows, err := flowsOf(w.conn, gone, o.Cut)
 	if err != nil {
-		return flowsError(err)
+		return &FlowsError{err}
 	}
-	flows = slices.DeleteFunc(flows, func(f flow) bool { return f.protocol != lb.UDP || f.zoned || f.movingKey() == "" })
-	aside := setAside(flows)
-	if len(aside) == 0 || w.now(aside, result) != nil {
+	move := slices.DeleteFunc(slices.Clone(flows), func(f flow) bool { return f.protocol != lb.UDP || f.zoned || f.movingKey() == "" })
+	if len(move) == 0 || w.setAside(move, result) != nil {
 		// A kernel without zones loses the answers that are under way.
 		return w.endFlows(gone, o, result)
 	}
@@ -103,75 +94,71 @@ func (w *writer) moveFlows(gone departed, o Options, result *Result) error {
 	w.pause(settle)
 	// Those that came at the very end are among them now.
 	err = w.endFlows(gone, o, result)
-	if e := w.now(removeMoving(adds(aside)), result); e != nil && err == nil {
-		err = flowsError(e)
+	if e := w.comeBack(result); e != nil && err == nil {
+		err = &FlowsError{e}
 	}
 	w.pause(settle)
-	for i := range flows {
-		flows[i].key = flows[i].zonedKey()
+	if flows, e := zonedFlows(w.conn); e == nil {
+		_ = w.forget(flows, &Result{}) // they would end by themselves
 	}
-	_ = w.forget(flows, &Result{}) // they would end by themselves
 	return err
 }
 
-// pause lets time pass; what comes after a commit is done in any case.
 func (w *writer) pause(d time.Duration) {
 	select {
-	case <-w.ctx.Done():
+	case <-w.ctx.Done(): // what follows is done in any case
 	case <-time.After(d):
 	}
 }
 
 // flowsOf are the flows of backends that have to end.
-func flowsOf(c *wire.Conn, gone departed, cut bool) ([]flow, error) {
-	var out []flow
-	protocol := lb.UDP
+func flowsOf(c *wire.Conn, gone map[uint32]bool, cut bool) ([]flow, error) {
+	list := trackedUDP
 	if cut {
-		protocol = 0 // all
+		list = tracked
 	}
-	err := trackedOf(c, gone, protocol, func(f flow) { out = append(out, f.clone()) })
+	return keep(c, list, func(f flow) bool { return gone[f.mark&indexMask] && (cut || f.protocol == lb.UDP) })
+}
+
+// zonedFlows are those in the zone of flows that moved.
+func zonedFlows(c *wire.Conn) ([]flow, error) {
+	return keep(c, trackedUDP, func(f flow) bool {
+		zone := wire.Attr(f.tuple, ctaTupleZone)
+		return len(zone) == 2 && binary.BigEndian.Uint16(zone) == movingZone
+	})
+}
+
+func keep(c *wire.Conn, list func(*wire.Conn, func(flow)) error, wanted func(flow) bool) ([]flow, error) {
+	var out []flow
+	err := list(c, func(f flow) {
+		if wanted(f) {
+			f.key, f.tuple = slices.Clone(f.key), slices.Clone(f.tuple)
+			out = append(out, f)
+		}
+	})
 	return out, err
 }
 
-func (f flow) clone() flow {
-	f.key, f.tuple = slices.Clone(f.key), slices.Clone(f.tuple)
-	return f
-}
-
 func (w *writer) forget(flows []flow, result *Result) error {
-	orders := make([]wire.Order, len(flows))
-	for i, f := range flows {
-		orders[i] = wire.Order{Family: f.family, Attrs: f.key}
-	}
-	var failed error
-	err := w.conn.DoAll(ctDelete, orders, func(_ int, err error) {
-		switch {
+	for _, f := range flows {
+		switch err := w.conn.Do(ctDelete, f.family, 0, f.key); {
 		case err == nil:
 			result.Ended++
 		case !errors.Is(err, unix.ENOENT): // else it ended by itself
-			failed = err
+			return err
 		}
-	})
-	return cmp.Or(err, failed)
-}
-
-// zonedKey is the key of the flow's connection in the zone.
-func (f *flow) zonedKey() []byte {
-	var e wire.Encoder
-	tuple := e.Begin(ctaTupleOrig)
-	e.Raw(f.tuple)
-	e.Data(ctaTupleZone, string(binary.BigEndian.AppendUint16(nil, movingZone)))
-	e.End(tuple)
-	return e.Bytes()
+	}
+	return nil
 }
 
 // movingKey is the flow as the maps of moving flows have it: source, port,
-// destination, port. It is empty where conntrack does not say.
+// destination, port.
 func (f *flow) movingKey() string {
 	ip, proto := wire.Attr(f.tuple, ctaTupleIP), wire.Attr(f.tuple, ctaTupleProto)
-	fam, first := families[0], uint16(ctaIPv4Src)
+	first := uint16(ctaIPv4Src)
+	fam := families[0]
 	if f.family == unix.AF_INET6 {
-		fam, first = families[1], ctaIPv6Src
+		first, fam = ctaIPv6Src, families[1]
 	}
 	var key []byte
 	for i := range uint16(2) {
@@ -184,17 +171,17 @@ func (f *flow) movingKey() string {
 	return string(key)
 }
 
-// setAside is what puts what clients send in these flows into the zone.
-func setAside(flows []flow) []op {
+// setAside puts what clients send in these flows into the zone.
+func (w *writer) setAside(flows []flow, result *Result) error {
 	var ops []op
-	in := &chain{name: movingChain, hook: &hook{"prerouting", unix.NF_INET_PRE_ROUTING, rawPriority, "raw"}, filter: true}
+	pre := &chain{name: movingChain, hook: &hook{"prerouting", unix.NF_INET_PRE_ROUTING, rawPriority, "raw"}, filter: true}
 	out := &chain{name: movingOut, hook: &hook{"output", unix.NF_INET_LOCAL_OUT, rawPriority, "raw"}, filter: true}
 	for _, f := range families {
 		m := movingMap(f)
 		seen := map[string]bool{}
 		for i := range flows {
 			key := flows[i].movingKey()
-			if len(key) == m.key.size() && !seen[key] {
+			if (flows[i].family == unix.AF_INET) == (f.Family == lb.IPv4) && !seen[key] {
 				seen[key] = true
 				m.elements = append(m.elements, element{key: key})
 			}
@@ -203,52 +190,48 @@ func setAside(flows []flow) []op {
 			continue
 		}
 		ops = append(ops, op{verb: add, mapping: m}, op{verb: add, mapping: m, elements: m.elements})
-		r := rule{statements: []statement{f.setZone()}}
-		in.rules, out.rules = append(in.rules, r), append(out.rules, r)
+		r := rule{statements: []statement{f.setAside()}}
+		pre.rules, out.rules = append(pre.rules, r), append(out.rules, r)
 	}
-	if len(ops) == 0 {
-		return nil
-	}
-	for _, c := range []*chain{in, out} {
+	for _, c := range []*chain{pre, out} {
 		ops = append(ops, op{verb: add, chain: c})
 		for i := range c.rules {
 			ops = append(ops, op{verb: add, chain: c, rule: &c.rules[i]})
 		}
 	}
-	return ops
+	w.aside = ops
+	return w.now(ops, result)
 }
 
 func movingMap(f *family) *mapping {
 	return &mapping{name: f.moving(), key: typ{f.addr, inetService, f.addr, inetService}}
 }
 
-// removeMoving undoes what setAside made, as far as it is there.
-func removeMoving(there func(object string) bool) []op {
+// comeBack undoes setAside.
+func (w *writer) comeBack(result *Result) error {
 	var ops []op
-	for _, name := range []string{movingChain, movingOut} {
-		if there(name) {
-			ops = append(ops, op{verb: remove, chain: &chain{name: name}})
+	for _, o := range removeMoving() {
+		if slices.ContainsFunc(w.aside, func(a op) bool { return a.adds(o) }) {
+			ops = append(ops, o)
 		}
 	}
-	for _, f := range families {
-		if there(f.moving()) {
-			ops = append(ops, op{verb: remove, mapping: movingMap(f)})
-		}
-	}
-	return ops
+	return w.now(ops, result)
 }
 
-// adds tells the objects that operations make.
-func adds(ops []op) func(object string) bool {
-	made := map[string]bool{}
-	for _, o := range ops {
-		if o.mapping != nil {
-			made[o.mapping.name] = true
-		} else {
-			made[o.chain.name] = true
-		}
+// adds reports whether an operation makes the object that another one removes.
+func (o op) adds(r op) bool {
+	if o.mapping != nil && r.mapping != nil {
+		return o.mapping.name == r.mapping.name
 	}
-	return func(object string) bool { return made[object] }
+	return o.chain != nil && r.chain != nil && o.chain.name == r.chain.name
+}
+
+func removeMoving() []op {
+	ops := []op{{verb: remove, chain: &chain{name: movingChain}}, {verb: remove, chain: &chain{name: movingOut}}}
+	for _, f := range families {
+		ops = append(ops, op{verb: remove, mapping: movingMap(f)})
+	}
+	return ops
 }
 
 // now commits operations that do not depend on what else the table holds.
@@ -271,34 +254,34 @@ func (w *writer) now(ops []op, result *Result) error {
 	return nil
 }
 
-// setZone is the statement that gives moving flows the zone.
-func (f *family) setZone() statement {
+// setAside is the statement that gives moving flows the zone:
+//
+//	meta l4proto udp ip saddr . th sport . ip daddr . th dport @moving4 ct original zone set 20044
+func (f *family) setAside() statement {
 	width := uint32(f.addr.padded() / 4)
 	exprs := append([]expr.Any{
 		loadL4, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{unix.IPPROTO_UDP}},
 	}, f.isFamily()...)
-	s := newStatement("meta l4proto udp "+f.word+" saddr . th sport . "+f.word+" daddr . th dport @"+f.moving()+" "+movingText, append(exprs,
+	exprs = append(exprs,
 		&expr.Payload{DestRegister: reg32, Base: expr.PayloadBaseNetworkHeader, Offset: f.saddr, Len: uint32(f.addr.size)},
 		&expr.Payload{DestRegister: reg32 + width, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
 		&expr.Payload{DestRegister: reg32 + width + 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: uint32(f.addr.size)},
 		&expr.Payload{DestRegister: reg32 + 2*width + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Lookup{SourceRegister: reg32, SetName: f.moving()},
-		&expr.Immediate{Register: reg, Data: binary.NativeEndian.AppendUint16(nil, movingZone)})...)
-	s.exprs = append(s.exprs, zoneOfOriginal()...)
+		&expr.Immediate{Register: reg, Data: binary.NativeEndian.AppendUint16(nil, movingZone)})
+	s := newStatement("meta l4proto udp "+f.word+" saddr . th sport . "+f.word+" daddr . th dport @"+f.moving()+" ct original zone set 20044", exprs...)
+	s.exprs = append(s.exprs, setZone()...)
 	return s
 }
 
-// zoneOfOriginal sets the zone of one direction, which the library cannot
-// encode.
-//
-//	LIST_ELEM: EXPR_NAME, EXPR_DATA [CT_KEY, CT_DIRECTION, CT_SREG]
-func zoneOfOriginal() []byte {
+// setZone is an expression that the library cannot encode: for one direction.
+func setZone() []byte {
 	var e wire.Encoder
 	item := e.Begin(unix.NFTA_LIST_ELEM)
 	e.Text(unix.NFTA_EXPR_NAME, "ct")
 	data := e.Begin(unix.NFTA_EXPR_DATA)
 	e.Uint32(unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
-	e.Data(ctDirection, "\x00") // IP_CT_DIR_ORIGINAL
+	e.Data(ctDirection, originalWay)
 	e.Uint32(unix.NFTA_CT_SREG, reg)
 	e.End(data)
 	e.End(item)

@@ -51,6 +51,7 @@ type writer struct {
 	final  bool        // only read back, do not try again
 	torn   bool        // somebody may have committed behind our latest batch
 	done   int         // batches that were committed
+	aside  []op        // what puts moving flows aside
 	quiet  chan struct{}
 	unlock func()
 }
