@@ -304,6 +304,9 @@ func (s *site) staff() {
 	taken := map[traffic.Port]bool{}
 	for _, t := range s.trials {
 		for _, b := range t.backends() {
+			if a := b.Address.Addr; a.Is6() && a.IsLinkLocalUnicast() {
+				continue // nobody can be there without naming a link, which a profile cannot
+			}
 			i, ok := index[b.Address]
 			if !ok {
 				i = len(s.standins)
