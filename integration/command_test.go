@@ -21,6 +21,9 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	builtIn = dir
+	if err := os.Chmod(dir, 0o755); err != nil { // for nobody, too
+		return "", err
+	}
 	path := filepath.Join(dir, "nlb")
 	if out, err := exec.Command("go", "build", "-o", path, "nlb/cmd/nlb").CombinedOutput(); err != nil {
 		return "", &buildError{string(out), err}
@@ -66,4 +69,15 @@ func TestRunsNothingElse(t *testing.T) {
 			t.Errorf("nlb %s started other programs:\n%s", strings.Join(args, " "), text)
 		}
 	}
+}
+
+// rootOfMachine reports whether this process is root, and not just of a user
+// namespace, which has one user only.
+func rootOfMachine(t *testing.T) bool {
+	t.Helper()
+	users, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(users))[2] != "1"
 }
