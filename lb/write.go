@@ -29,6 +29,14 @@ func Write(p *Profile) []byte {
 	return w.b
 }
 
+// AppendService appends a service as Write does, and says where its backends
+// begin: what is before them does not depend on them.
+func AppendService(b []byte, s *Service) (out []byte, backends int) {
+	w := writer{b}
+	backends = w.service(s)
+	return w.b, backends
+}
+
 // writer writes lines of YAML.
 type writer struct{ b []byte }
 
@@ -92,7 +100,8 @@ func texts[T fmt.Stringer](values []T) []string {
 	return out
 }
 
-func (w *writer) service(s *Service) {
+// service returns where the backends begin.
+func (w *writer) service(s *Service) int {
 	w.key(2, "- name", s.Name)
 	w.list(4, "listen", texts(s.Listen))
 	if !slices.Equal(s.Protocols, []Protocol{TCP}) {
@@ -132,14 +141,16 @@ func (w *writer) service(s *Service) {
 	if s.OnEmpty != Reject {
 		w.key(4, "on-empty", s.OnEmpty.String())
 	}
+	backends := len(w.b)
 	if len(s.Backends) == 0 {
 		w.b = append(w.b, "    backends: []\n"...)
-		return
+		return backends
 	}
 	w.b = append(w.b, "    backends:\n"...)
 	for i := range s.Backends {
 		w.backend(&s.Backends[i], s)
 	}
+	return backends
 }
 
 func (w *writer) backend(b *Backend, s *Service) {

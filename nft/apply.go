@@ -35,6 +35,9 @@ type Options struct {
 	// digest is that of the last one sends nothing, and reads nothing back where
 	// nobody has changed the ruleset since. At most 64 bytes; empty: unknown.
 	Digest string
+	// Build stands for the nlb that applies: what another one has applied is read
+	// back as a whole.
+	Build string
 	// Settle is how long answers of removed backends that are under way may take;
 	// 0: 250 ms. It is waited for where UDP flows have to move only.
 	Settle time.Duration
@@ -99,8 +102,17 @@ func (e *FlowsError) Unwrap() error { return e.Err }
 // the flows), wire.ErrUnknown; after any
 // other nothing was changed.
 func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
-	if generation, ok, err := upToDate(c, o); err == nil && ok {
+	applied, err := readApplied(c, o.Table)
+	if err != nil {
+		applied = nil // whoever reads it all will say why
+	}
+	last := decodeRecord(applied)
+	if generation, ok := last.upToDate(c, o); ok {
 		return &Result{Generation: generation}, nil
+	}
+	var now []fingerprint
+	if o.Digest != "" {
+		now = fingerprints(profiles, o.Build)
 	}
 	w, err := newWriter(ctx, c, o)
 	if err != nil {
@@ -109,11 +121,16 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	defer w.close()
 	var result *Result
 	err = w.again(func() error {
-		have, err := w.load()
-		if err != nil {
-			return err
+		have, part := last.recalled(c, applied, profiles, o, now)
+		w.begin()
+		if have == nil {
+			var err error
+			if have, err = w.load(); err != nil {
+				return err
+			}
+			part = profiles
 		}
-		p, r, err := planFor(have, profiles, o)
+		p, r, err := planFor(have, part, o, now)
 		if err != nil {
 			return err
 		}
@@ -130,7 +147,8 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 	// forgotten whose flows they are.
 	flows := w.endFlows(retired, o, result)
 	if flows != nil {
-		p.ops = slices.DeleteFunc(p.ops, func(o op) bool { return o.sweep })
+		p.ops = withoutRecord(slices.DeleteFunc(p.ops, func(o op) bool { return o.sweep }))
+		p.record = nil
 	}
 	if len(p.ops) > 0 {
 		if err := w.send(p, have.Generation, result); err != nil {
@@ -168,6 +186,16 @@ func (s *State) gone(alive map[uint32]bool) (retired, leaving map[uint32]bool) {
 // those included that an earlier plan retired.
 func (s *State) marked() iter.Seq[uint32] {
 	return func(yield func(uint32) bool) {
+		if s.last != nil {
+			for _, r := range s.last.retired {
+				for i := range r.count {
+					if r.gone && !yield((r.first+i)&indexMask) {
+						return
+					}
+				}
+			}
+			return
+		}
 		for _, f := range families {
 			for _, name := range []string{f.endpoints, f.addresses} {
 				for key := range s.elements(name) {
@@ -180,26 +208,17 @@ func (s *State) marked() iter.Seq[uint32] {
 	}
 }
 
-// anyGone reports whether the kernel holds a backend that is not alive.
-func (s *State) anyGone(alive map[uint32]bool) bool {
-	for n := range s.marked() {
-		if !alive[n] {
-			return true
-		}
-	}
-	return false
-}
-
-// planFor plans an apply.
-func planFor(have *State, profiles []*lb.Profile, o Options) (*plan, *Result, error) {
+// planFor plans an apply. now are the fingerprints of all that is applied; the
+// profiles may be a part of it, where the state is.
+func planFor(have *State, profiles []*lb.Profile, o Options, now []fingerprint) (*plan, *Result, error) {
 	inScope := o.scope(profiles)
 	scope, others := have.split(inScope)
 	if errs := lb.Conflicts(slices.Concat(others, profiles)); len(errs) > 0 {
 		return nil, nil, &ConflictError{errs}
 	}
-	p := have.planTo(profiles, others, inScope, o)
+	p := have.planTo(profiles, others, inScope, o, now)
 	result := &Result{Changes: lb.Compare(scope, profiles), Generation: have.Generation}
-	result.Repaired = len(result.Changes) == 0 && len(p.ops) > 0 && have.objects.exists
+	result.Repaired = len(result.Changes) == 0 && len(p.ops) > 0 && have.objects.exists && !have.untouched()
 	return p, result, nil
 }
 
@@ -226,7 +245,7 @@ func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Pr
 
 // planTo plans to hold these profiles in place of those in scope, beside the
 // others.
-func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options) *plan {
+func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, now []fingerprint) *plan {
 	n := s.numbers()
 	want := compile(o.Table, profiles, others, n, func(object string) bool {
 		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params) > 0
@@ -234,7 +253,10 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	want.params(s, o.Params)
 	p := diff(s, want, inScope)
 	p.alive = n.alive(slices.Concat(others, profiles))
-	p.remember(s, o.Digest)
+	p.remember(s, record{
+		digest: o.recordDigest(), services: now, slots: s.slotsEnd(want),
+		whole: len(others) == 0 && (s.last == nil || s.last.whole),
+	})
 	return p
 }
 
@@ -262,7 +284,7 @@ func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, result, err := planFor(have, profiles, o)
+	_, result, err := planFor(have, profiles, o, nil)
 	return result, err
 }
 
@@ -296,7 +318,7 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		_, others := have.split(inScope)
 		p := &plan{table: o.Table, ops: []op{{verb: remove, table: true}}}
 		if len(others) > 0 {
-			p = have.planTo(nil, others, inScope, o)
+			p = have.planTo(nil, others, inScope, o, nil)
 		}
 		return w.commit(have, p, o, result)
 	})

@@ -49,7 +49,7 @@ func benchEach(b *testing.B, f func(b *testing.B, p *lb.Profile, o *objects)) {
 
 func benchPlan(b *testing.B, have *State, p *lb.Profile) *plan {
 	b.Helper()
-	plan, _, err := planFor(have, []*lb.Profile{p}, Options{Table: "nlb"})
+	plan, _, err := planFor(have, []*lb.Profile{p}, Options{Table: "nlb"}, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

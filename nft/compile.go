@@ -78,23 +78,9 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	for _, r := range own.rules {
 		c.refers(r)
 	}
-	for _, l := range s.Listen {
-		for _, r := range l.Ports {
-			t := tierOf(s, l.Prefix, r)
-			for _, proto := range s.Protocols {
-				e := t.destination(s.Interface, l.Prefix, proto, r)
-				e.data = own.name
-				c.add(t.mapName(familyOfPrefix(l.Prefix)), e)
-			}
-		}
+	for name, e := range destinations(own.name, s) {
+		c.add(name, e)
 	}
-}
-
-func familyOfPrefix(p netip.Prefix) *family {
-	if !p.IsValid() {
-		return families[0] // the maps of own addresses are for both
-	}
-	return familyOf(lb.FamilyOf(p.Addr()))
 }
 
 // refers notes the chains that a rule goes to.

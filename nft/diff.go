@@ -50,6 +50,8 @@ type plan struct {
 	table  string
 	ops    []op
 	sweeps []op            // what earlier plans retired
+	leaves []leave         // what this one retires
+	record *record         // that it leaves; nil: none
 	alive  map[uint32]bool // the numbers of the backends that it leads to
 	// early: the first operations, so many of them, go ahead; see handover.
 	early bool
@@ -124,7 +126,7 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 		case m.name == backendsMap:
 			p.change(m, have.immediate(m, func(e element) bool { return ours(e.data) }))
 		default:
-			p.numbered(have, m)
+			p.numbered(have, m, ours)
 		}
 	}
 	for _, c := range want.chains {
@@ -178,7 +180,7 @@ func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours
 		case wanted[name]:
 		case ours(name):
 			p.add(drop)
-		case strings.HasPrefix(name, listPrefix) && !have.lists[name]:
+		case strings.HasPrefix(name, listPrefix) && !have.lists[name] && have.last == nil:
 			p.sweeps = append(p.sweeps, drop)
 		}
 	}
@@ -229,7 +231,7 @@ func (p *plan) rules(c *chain, have []haveRule) {
 }
 
 // numbered brings a map up to date whose elements retire.
-func (p *plan) numbered(have *State, m *mapping) {
+func (p *plan) numbered(have *State, m *mapping, ours func(name string) bool) {
 	if m.dynamic || m.prefixes && have.objects.maps[m.name] != nil {
 		return // filled by packets; never changed
 	}
@@ -265,8 +267,13 @@ func (p *plan) numbered(have *State, m *mapping) {
 	p.change(m, c)
 	var retired []element
 	for id, h := range elements {
-		if _, used := owned[id]; !used && !wanted[id] {
+		if wanted[id] {
+			continue
+		}
+		if owner, used := owned[id]; !used {
 			retired = append(retired, h)
+		} else if ours(owner) {
+			p.leaves = append(p.leaves, leave{m, h.key})
 		}
 	}
 	if len(retired) > 0 {

@@ -113,7 +113,7 @@ func emptyObjects() *objects {
 // applyTo plans and runs an apply of profiles on objects.
 func applyTo(t *testing.T, o *objects, profiles ...*lb.Profile) *plan {
 	t.Helper()
-	p, _, err := planFor(newState("nlb", o), profiles, Options{Table: "nlb"})
+	p, _, err := planFor(newState("nlb", o), profiles, Options{Table: "nlb"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

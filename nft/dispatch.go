@@ -262,6 +262,29 @@ func (t tier) destination(iface string, p netip.Prefix, proto lb.Protocol, r lb.
 	return element{key: first, end: last + protoBytes(proto) + portBytes(r.Last)}
 }
 
+// destinations are the elements that lead to the chain of a service, with the
+// names of their maps.
+func destinations(chain string, s *lb.Service) iter.Seq2[string, element] {
+	return func(yield func(string, element) bool) {
+		for _, l := range s.Listen {
+			f := families[0] // the maps of own addresses are for both
+			if l.Prefix.IsValid() {
+				f = familyOf(lb.FamilyOf(l.Prefix.Addr()))
+			}
+			for _, r := range l.Ports {
+				t := tierOf(s, l.Prefix, r)
+				for _, proto := range s.Protocols {
+					e := t.destination(s.Interface, l.Prefix, proto, r)
+					e.data = chain
+					if !yield(t.mapName(f), e) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
 // parse reads what destination writes.
 func (t tier) parse(f *family, e element) (iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {
 	first, last := e.key, e.end

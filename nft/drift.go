@@ -32,7 +32,7 @@ func (s *State) Drift() []Drift {
 	if !s.objects.exists {
 		return nil
 	}
-	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table})
+	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table}, nil)
 	var out []Drift
 	for _, d := range s.tallies(p) {
 		out = append(out, d.drift()...)

@@ -215,6 +215,9 @@ func (w *writer) comeBack(result *Result) error {
 			ops = append(ops, o)
 		}
 	}
+	if w.record != nil {
+		ops = append(ops, amendRecord(*w.record, result.Generation+1)...)
+	}
 	return w.now(ops, result)
 }
 

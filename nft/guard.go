@@ -208,13 +208,13 @@ func logRule(l *lb.Log) rule {
 // readGuard reads the comments of guard's rules and of logRule into a service,
 // and reports whether it was one.
 func (s *State) readGuard(chain, comment string, out *lb.Service) bool {
-	word, rest, _ := strings.Cut(comment, " ")
-	switch word {
-	case "guard":
-		var id uint32
-		_, _ = fmt.Sscanf(rest, "0x%x", &id)
+	if id, ok := guardOf(comment); ok {
 		s.guards[chain] = id
 		s.ownRefused(chain, id)
+		return true
+	}
+	word, rest, _ := strings.Cut(comment, " ")
+	switch word {
 	case "deny":
 		out.Deny = append(out.Deny, s.listed(rest)...)
 	case "allow":
@@ -227,6 +227,12 @@ func (s *State) readGuard(chain, comment string, out *lb.Service) bool {
 		return false
 	}
 	return true
+}
+
+// guardOf is the mark of a guarded service, from the comment of its first rule.
+func guardOf(comment string) (id uint32, ok bool) {
+	n, _ := fmt.Sscanf(comment, "guard 0x%x", &id)
+	return id, n == 1
 }
 
 // listed are the prefixes of a set.

@@ -63,8 +63,10 @@ func modeMark(m lb.SNATMode) uint32 {
 	return 0x4e000000 // masquerade
 }
 
+var snatModes = []lb.SNATMode{lb.Masquerade, lb.SNATNone, lb.SNATVIP, lb.SNATPool}
+
 func modeOf(mark uint32) (lb.SNATMode, bool) {
-	for _, m := range []lb.SNATMode{lb.Masquerade, lb.SNATNone, lb.SNATVIP, lb.SNATPool} {
+	for _, m := range snatModes {
 		if modeMark(m) == mark&modeMask {
 			return m, true
 		}

@@ -31,7 +31,9 @@ type State struct {
 	// first backend's.
 	Profiles []*lb.Profile
 
-	objects  *objects
+	objects *objects
+	// last is the record where only a part of the table was read; see recall.
+	last     *record
 	backends map[backendKey]haveBackend
 	blocks   map[poolKey]block
 	sources  map[string]block
@@ -360,6 +362,9 @@ func (s *State) numbers() *numbers {
 	maps.Copy(n.slots, s.blocks)
 	maps.Copy(n.sources, s.sources)
 	n.freeSlot = newSpace(s.marks(slotsMap))
+	if s.last != nil {
+		n.freeSlot.next = s.last.slots
+	}
 	n.freeSource = newSpace(append(s.marks(families[0].sources), s.marks(families[1].sources)...))
 	return n
 }

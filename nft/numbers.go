@@ -56,7 +56,7 @@ func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
 	if i, ok := n.backends[key]; ok {
 		return i
 	}
-	i := n.free(chain + " " + address.String())
+	i := n.free(key.nameOf())
 	n.backends[key] = i
 	return i
 }
@@ -74,15 +74,25 @@ func (n *numbers) serviceNumber(chain string) uint32 {
 
 // free takes the first free number from a place that the name decides.
 func (n *numbers) free(name string) uint32 {
-	h := fnv.New32a()
-	h.Write([]byte(name))
-	i := (h.Sum32()>>24 ^ h.Sum32()) & indexMask
+	i := firstNumber(name)
 	for n.taken[i] {
-		i = (i + 1) & indexMask
+		i = nextNumber(i)
 	}
 	n.taken[i] = true
 	return i
 }
+
+// firstNumber is the number that a name gets where it is free.
+func firstNumber(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name))
+	return (h.Sum32()>>24 ^ h.Sum32()) & indexMask
+}
+
+func nextNumber(i uint32) uint32 { return (i + 1) & indexMask }
+
+// nameOf is what a backend's number comes from.
+func (k backendKey) nameOf() string { return k.chain + " " + k.address.String() }
 
 // alive has the numbers of the backends of profiles.
 func (n *numbers) alive(profiles []*lb.Profile) map[uint32]bool {

@@ -1,41 +1,175 @@
 package nft
 
 // The record: what was applied last, kept in the table. Where nobody has
-// changed the ruleset since, it spares reading everything back to find that
-// nothing changed. It travels as user data that nft does not print, so that a
-// ruleset that was saved and loaded again has none.
+// changed the ruleset since, it spares reading back what is known: everything,
+// where the same is applied again, and all services but those that differ,
+// where only backends do (see recall). It travels as user data that nft does not
+// print, so that a ruleset that was saved and loaded again has none.
 
 import (
+	"cmp"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"nlb/lb"
 	"nlb/nft/wire"
 )
 
-// appliedSet has one element, whose user data is the record.
+// appliedSet has the elements whose user data is the record.
 const appliedSet = "applied"
 
-// record is the digest of what was applied and the generation that it made.
+// retiring are the maps whose elements the record can have as retired: slots,
+// and marks of backends.
+var retiring = []string{
+	slotsMap, refusedSet, families[0].endpoints, families[0].addresses, families[1].endpoints, families[1].addresses,
+}
+
+// record is what was applied and the generation that it made.
 type record struct {
 	digest     string
 	generation uint32
+	// whole says that the table has no other services.
+	whole bool
+	// slots is above the number of every slot.
+	slots uint32
+	// retired is what waits to be swept.
+	retired []run
+	// services has one for each that was applied.
+	services []fingerprint
 }
 
-func (r record) element() element {
-	value := string(binary.BigEndian.AppendUint32(nil, r.generation)) + r.digest
-	return element{key: markBytes(0), extra: &extra{udata: udata(udataFingerprint, value)}}
+// run is keys in a row of a map whose elements retire.
+type run struct {
+	mapping      string
+	first, count uint32
+	// gone says that they are marks of backends that are not there any more, in
+	// whatever map.
+	gone bool
 }
 
-// readRecord returns the record; a table without one gives none.
-func readRecord(c *wire.Conn, table string) (record, error) {
-	var r record
+// fingerprint stands for a service: for all of it but its backends, and for
+// these.
+type fingerprint struct{ frame, backends [fingerprintSize]byte }
+
+const (
+	fingerprintSize = 8
+	// The kernel's user data has at most 256 bytes; each element holds this much
+	// of a list.
+	recordChunk = 240
+	// More that waits to be swept is not written down.
+	maxRetired = recordChunk / 12
+	// The elements, by their keys.
+	recordHead    = 0
+	recordRetired = 1
+	recordList    = 2
+)
+
+// fingerprints are those of the services of profiles, in order. build stands for
+// the nlb that makes rules of them.
+func fingerprints(profiles []*lb.Profile, build string) []fingerprint {
+	var out []fingerprint
+	var text []byte
+	for _, p := range profiles {
+		for i := range p.Services {
+			text = append(append(append(text[:0], build...), 0), p.Name...)
+			text = append(text, '\n')
+			var at int
+			text, at = lb.AppendService(text, &p.Services[i])
+			frame, backends := sha256.Sum256(text[:at]), sha256.Sum256(text[at:])
+			out = append(out, fingerprint{[fingerprintSize]byte(frame[:]), [fingerprintSize]byte(backends[:])})
+		}
+	}
+	return out
+}
+
+// elements are how the table holds a record.
+func (r *record) elements() []element {
+	head := binary.BigEndian.AppendUint32(nil, r.generation)
+	head = binary.BigEndian.AppendUint32(head, r.slots)
+	head = binary.BigEndian.AppendUint32(head, uint32(len(r.services)))
+	if r.whole {
+		head = append(head, 1)
+	} else {
+		head = append(head, 0)
+	}
+	out := []element{recordElement(recordHead, append(head, r.digest...))}
+	if len(r.retired) > 0 {
+		var b []byte
+		for _, run := range r.retired {
+			kind := uint32(slices.Index(retiring, run.mapping)) << 1
+			if run.gone {
+				kind |= 1
+			}
+			b = binary.BigEndian.AppendUint32(b, kind)
+			b = binary.BigEndian.AppendUint32(b, run.first)
+			b = binary.BigEndian.AppendUint32(b, run.count)
+		}
+		out = append(out, recordElement(recordRetired, b))
+	}
+	list := make([]byte, 0, 2*fingerprintSize*len(r.services))
+	for _, f := range r.services {
+		list = append(append(list, f.frame[:]...), f.backends[:]...)
+	}
+	key := uint32(recordList)
+	for chunk := range slices.Chunk(list, recordChunk) {
+		out = append(out, recordElement(key, chunk))
+		key++
+	}
+	return out
+}
+
+func recordElement(key uint32, value []byte) element {
+	return element{key: markBytes(key), extra: &extra{udata: udata(udataFingerprint, string(value))}}
+}
+
+// decodeRecord reads what elements writes, the zero record where it is not
+// that.
+func decodeRecord(elements map[string]element) record {
+	value := func(key uint32) string {
+		e := elements[markBytes(key)]
+		return udataValue(e.more().udata, udataFingerprint)
+	}
+	number := func(b string) uint32 { return binary.BigEndian.Uint32([]byte(b[:4])) }
+	head := value(recordHead)
+	const size = 13
+	if len(head) <= size {
+		return record{}
+	}
+	r := record{digest: head[size:], generation: number(head), slots: number(head[4:]), whole: head[12] == 1}
+	for b := value(recordRetired); len(b) >= 12; b = b[12:] {
+		kind := number(b)
+		if kind>>1 >= uint32(len(retiring)) {
+			return record{}
+		}
+		r.retired = append(r.retired, run{retiring[kind>>1], number(b[4:]), number(b[8:]), kind&1 != 0})
+	}
+	count := int(number(head[8:]))
+	for key := uint32(recordList); len(r.services) < count; key++ {
+		b := value(key)
+		if len(b) == 0 || len(b)%(2*fingerprintSize) != 0 {
+			return record{}
+		}
+		for ; len(b) > 0; b = b[2*fingerprintSize:] {
+			r.services = append(r.services, fingerprint{
+				[fingerprintSize]byte([]byte(b[:fingerprintSize])), [fingerprintSize]byte([]byte(b[fingerprintSize : 2*fingerprintSize])),
+			})
+		}
+	}
+	return r
+}
+
+// readApplied reads the elements of the record; a table without them gives none.
+func readApplied(c *wire.Conn, table string) (map[string]element, error) {
+	m := haveMap{spec: recordSet(), elements: map[string]element{}}
 	err := c.Dump(msgType(unix.NFT_MSG_GETSETELEM), inet, named(table, appliedSet), func(b []byte) error {
-		for _, v := range wire.Attrs(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
-			value := udataValue(wire.Attr(v, unix.NFTA_SET_ELEM_USERDATA), udataFingerprint)
-			if len(value) > 4 {
-				r = record{value[4:], binary.BigEndian.Uint32([]byte(value))}
+		for e := range m.decoded(b) {
+			if m.spec.holds(e) {
+				m.elements[e.id()] = e
 			}
 		}
 		return nil
@@ -43,44 +177,150 @@ func readRecord(c *wire.Conn, table string) (record, error) {
 	if errors.Is(err, unix.ENOENT) {
 		err = nil
 	}
-	return r, err
+	return m.elements, err
 }
 
-// upToDate reports whether exactly this was applied last, and nobody has
-// changed the ruleset since.
-func upToDate(c *wire.Conn, o Options) (generation uint32, ok bool, err error) {
-	if o.Digest == "" || len(o.Params) > 0 || o.Cut {
-		return 0, false, nil
+// upToDate reports whether exactly this was applied last, nobody has changed
+// the ruleset since, and no flows of removed backends have to be looked after.
+func (r *record) upToDate(c *wire.Conn, o Options) (generation uint32, ok bool) {
+	gone := slices.ContainsFunc(r.retired, func(r run) bool { return r.gone })
+	if o.Digest == "" || r.digest != o.recordDigest() || len(o.Params) > 0 || o.Cut || gone {
+		return 0, false
 	}
-	r, err := readRecord(c, o.Table)
-	if err != nil || r.digest != o.Digest+tableComment {
-		return 0, false, err
-	}
-	generation, err = c.Generation()
-	return generation, generation == r.generation, err
+	generation, err := c.Generation()
+	return generation, err == nil && generation == r.generation
 }
 
-// remember makes a plan leave a record of itself. A plan that leaves retired
-// backends behind leaves none, so that the next apply looks after their flows.
-func (p *plan) remember(have *State, digest string) {
+// recordDigest is the digest as the record has it: another version of the layout
+// has to write it anew.
+func (o Options) recordDigest() string {
+	if o.Digest == "" {
+		return ""
+	}
+	return o.Digest + tableComment
+}
+
+// remember makes a plan leave a record of itself.
+func (p *plan) remember(have *State, r record) {
 	old := have.elements(appliedSet)
-	if len(p.ops) == 0 || digest == "" && len(old) == 0 {
+	if len(p.ops) == 0 || r.digest == "" && len(old) == 0 {
 		return
 	}
 	set := recordSet()
 	if have.objects.maps[appliedSet] == nil {
 		p.add(op{verb: add, mapping: set})
 	}
-	for _, e := range old {
-		p.add(op{verb: remove, mapping: set, elements: []element{e}})
+	var c change
+	stays := map[string]bool{}
+	var ok bool
+	if r.retired, ok = p.retires(); ok && r.digest != "" {
+		r.generation = have.Generation + p.commits()
+		p.record = &r
+		for _, e := range r.elements() {
+			stays[e.id()] = true
+			if h, there := old[e.id()]; !there {
+				c.fresh = append(c.fresh, e)
+			} else if h.more().udata != e.more().udata {
+				c.replace(h, e)
+			}
+		}
 	}
-	if digest != "" && !have.anyGone(p.alive) {
-		// Another version of the layout would have to write it anew.
-		r := record{digest + tableComment, have.Generation + 1}
-		p.add(op{verb: add, mapping: set, elements: []element{r.element()}})
+	for id, e := range old {
+		if !stays[id] {
+			c.gone = append(c.gone, e)
+		}
 	}
+	p.change(set, c)
+}
+
+// untouched reports whether nobody has changed the ruleset since the last apply.
+func (s *State) untouched() bool {
+	r := decodeRecord(s.elements(appliedSet))
+	return r.digest != "" && r.generation == s.Generation
+}
+
+// slotsEnd is above the number of every slot, those of a ruleset to come
+// included.
+func (s *State) slotsEnd(want *Ruleset) uint32 {
+	var end uint32
+	if s.last != nil {
+		end = s.last.slots
+	}
+	for key := range s.elements(slotsMap) {
+		end = max(end, markOf(key)+1)
+	}
+	for _, m := range want.maps {
+		if m.name == slotsMap {
+			for _, e := range m.elements {
+				end = max(end, markOf(e.key)+1)
+			}
+		}
+	}
+	return end
+}
+
+// commits is how many generations a plan makes.
+func (p *plan) commits() uint32 {
+	n := uint32(1)
+	if p.early && p.ahead > 0 {
+		n++
+	}
+	if len(p.after) > 0 {
+		n++
+	}
+	return n
+}
+
+// retires is what a plan leaves to be swept, unless that is too much, or of
+// other maps, to be written down.
+func (p *plan) retires() (out []run, ok bool) {
+	slices.SortFunc(p.leaves, func(a, b leave) int {
+		return cmp.Or(strings.Compare(a.mapping.name, b.mapping.name), strings.Compare(a.key, b.key))
+	})
+	for _, l := range p.leaves {
+		if !slices.Contains(retiring, l.mapping.name) {
+			return nil, false
+		}
+		next := run{mapping: l.mapping.name, first: markOf(l.key), count: 1}
+		next.gone = next.mapping != slotsMap && !p.alive[next.first&indexMask]
+		if n := len(out); n > 0 && out[n-1].joins(next) {
+			out[n-1].count++
+		} else {
+			out = append(out, next)
+		}
+	}
+	return out, len(out) <= maxRetired
+}
+
+// joins reports whether another run goes on where this one ends.
+func (r run) joins(next run) bool {
+	return r.mapping == next.mapping && r.gone == next.gone && r.first+r.count == next.first
+}
+
+// amendRecord is the operations that make the record one of this generation.
+func amendRecord(r record, generation uint32) []op {
+	old := r.elements()[:1]
+	r.generation = generation
+	return []op{
+		{verb: remove, mapping: recordSet(), elements: old},
+		{verb: add, mapping: recordSet(), elements: r.elements()[:1], joined: true},
+	}
+}
+
+// withoutRecord are operations that leave no record behind, so that the next
+// apply reads everything.
+func withoutRecord(ops []op) []op {
+	return slices.DeleteFunc(ops, func(o op) bool {
+		return o.verb == add && o.mapping != nil && o.mapping.name == appliedSet && o.elements != nil
+	})
 }
 
 func recordSet() *mapping {
 	return &mapping{name: appliedSet, key: typ{mark}, comment: "what nlb applied last"}
+}
+
+// leave is an element that a plan retires.
+type leave struct {
+	mapping *mapping
+	key     string
 }

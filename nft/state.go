@@ -6,6 +6,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -108,7 +109,12 @@ func (o *objects) readChains(c *wire.Conn, table string) error {
 	if err != nil {
 		return err
 	}
-	return c.Dump(msgType(unix.NFT_MSG_GETRULE), inet, named(table), func(b []byte) error {
+	return o.readRules(c, table)
+}
+
+// readRules reads the rules of all chains of the table, or of some of them.
+func (o *objects) readRules(c *wire.Conn, table string, chain ...string) error {
+	return c.Dump(msgType(unix.NFT_MSG_GETRULE), inet, named(append([]string{table}, chain...)...), func(b []byte) error {
 		var r haveRule
 		var of, name string
 		for t, v := range wire.Attrs(b) {
@@ -132,40 +138,17 @@ func (o *objects) readChains(c *wire.Conn, table string) error {
 }
 
 func (o *objects) readMaps(c *wire.Conn, table string) error {
-	var names []string
-	err := c.Dump(msgType(unix.NFT_MSG_GETSET), inet, named(table), func(b []byte) error {
-		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
-			names = append(names, wire.Text(wire.Attr(b, unix.NFTA_SET_NAME)))
-		}
-		return nil
-	})
-	if err != nil {
+	if err := o.readSpecs(c, table); err != nil {
 		return err
 	}
-	specs := map[string]*mapping{}
-	for _, m := range layout(table, lengthsIn(slices.Values(names))).maps {
-		specs[m.name] = m
-	}
-	spec := func(name string) *mapping {
-		for _, f := range families {
-			if strings.HasPrefix(name, listPrefix+f.digit) {
-				return &mapping{name: name, key: typ{f.addr}, prefixes: true}
-			}
-		}
-		return specs[name]
-	}
-	for _, name := range names {
-		m := &haveMap{spec: spec(name), elements: map[string]element{}}
-		o.maps[name] = m
+	for _, name := range slices.Sorted(maps.Keys(o.maps)) {
+		m := o.maps[name]
 		if m.spec == nil || m.spec.dynamic {
 			continue // what packets fill is theirs
 		}
 		ends := map[string]bool{}
 		err := c.Dump(msgType(unix.NFT_MSG_GETSETELEM), inet, named(table, name), func(b []byte) error {
-			// The elements share the memory of one copy.
-			list := string(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS))
-			for _, v := range wire.Attrs(list) {
-				e, end := m.spec.decode(v)
+			for e, end := range m.decoded(b) {
 				if end {
 					ends[e.key] = true
 				} else if m.spec.holds(e) {
@@ -182,6 +165,46 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 		}
 	}
 	return nil
+}
+
+// readSpecs reads which maps there are.
+func (o *objects) readSpecs(c *wire.Conn, table string) error {
+	var names []string
+	err := c.Dump(msgType(unix.NFT_MSG_GETSET), inet, named(table), func(b []byte) error {
+		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
+			names = append(names, wire.Text(wire.Attr(b, unix.NFTA_SET_NAME)))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	specs := map[string]*mapping{}
+	for _, m := range layout(table, lengthsIn(slices.Values(names))).maps {
+		specs[m.name] = m
+	}
+	for _, name := range names {
+		spec := specs[name]
+		for _, f := range families {
+			if strings.HasPrefix(name, listPrefix+f.digit) {
+				spec = &mapping{name: name, key: typ{f.addr}, prefixes: true}
+			}
+		}
+		o.maps[name] = &haveMap{spec: spec, elements: map[string]element{}}
+	}
+	return nil
+}
+
+// decoded are the elements of a message. end: it is the end of a prefix.
+func (m *haveMap) decoded(attrs []byte) iter.Seq2[element, bool] {
+	return func(yield func(e element, end bool) bool) {
+		// The elements share the memory of one copy.
+		for _, v := range wire.Attrs(string(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS))) {
+			if !yield(m.spec.decode(v)) {
+				return
+			}
+		}
+	}
 }
 
 // close gives each range of a set of prefixes its last address: the one before
@@ -227,6 +250,9 @@ func (m *mapping) decode(b string) (e element, end bool) {
 			end = wire.Uint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_USERDATA:
 			x.comment = udataText(v, udataComment)
+			if f := udataValue(v, udataFingerprint); f != "" {
+				x.udata = udata(udataFingerprint, string(f))
+			}
 		case unix.NFTA_SET_ELEM_EXPR:
 			d := wire.Attr(v, unix.NFTA_EXPR_DATA)
 			x.bytes = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_BYTES))

@@ -51,6 +51,7 @@ type writer struct {
 	final  bool        // only read back, do not try again
 	torn   bool        // somebody may have committed behind our latest batch
 	done   int         // batches that were committed
+	record *record     // that the plan has left
 	aside  []op        // what puts moving flows aside
 	quiet  chan struct{}
 	unlock func()
@@ -121,11 +122,17 @@ func (w *writer) listen() {
 	}
 }
 
-// load reads the table. What waits to be swept can be when quiet is closed.
-func (w *writer) load() (*State, error) {
+// begin is called before a plan is made. What waits to be swept can be when
+// quiet is closed.
+func (w *writer) begin() {
 	quiet := make(chan struct{})
 	w.quiet = quiet
 	go func() { quiesce(); close(quiet) }()
+}
+
+// load reads the table.
+func (w *writer) load() (*State, error) {
+	w.begin()
 	s, err := w.read()
 	w.torn = false
 	if err != nil && w.lost != nil && !errors.Is(err, wire.ErrInterrupted) {
@@ -190,7 +197,8 @@ func (w *writer) send(p *plan, generation uint32, result *Result) error {
 		case <-w.quiet:
 		case <-time.After(sweepWait):
 			// On a machine that is very busy with packets. The next apply sweeps.
-			ops = slices.DeleteFunc(ops, sweep)
+			ops = withoutRecord(slices.DeleteFunc(ops, sweep))
+			p.record = nil
 		}
 	}
 	var err error
@@ -212,6 +220,7 @@ func (w *writer) send(p *plan, generation uint32, result *Result) error {
 		}
 	}
 	result.Generation = generation
+	w.record = p.record
 	return nil
 }
 

@@ -49,7 +49,7 @@ func apply(ctx context.Context, j *job) error {
 	}
 	profiles := profilesOf(sources)
 	o := nft.Options{Table: j.table, Prune: j.flag("prune"), Cut: j.flag("cut"), DryRun: j.flag("dry-run")}
-	o.Digest = digest(sources, o.Prune)
+	o.Digest, o.Build = digest(sources, o.Prune), fmt.Sprint(build())
 	a, err := balance(ctx, profiles, o)
 	if a != nil {
 		j.parametersSet(a.Parameters, o.DryRun)

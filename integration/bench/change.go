@@ -30,14 +30,14 @@ func (b *bench) changeRows() error {
 			return errors.Join(
 				b.step(h, &first, 1, b.nlb, "apply", as),
 				b.step(h, &again, 0, b.nlb, "apply", as),
-				b.step(h, nil, 1, "nft", "add", "table", "inet", "other"),
-				b.step(h, &reread, 0, b.nlb, "apply", as),
 				b.step(h, &one, 1, b.nlb, "apply", to),
-				// Back again, which also sweeps what the change retired.
+				b.step(h, nil, 1, "nft", "add", "table", "inet", "other"),
+				b.step(h, &reread, 0, b.nlb, "apply", to),
+				// Back, and once more, watched.
 				func() error {
-					var s sent
-					err := b.role(h, &s, "commit", as)
-					batches = append(batches, s)
+					var back, once sent
+					err := errors.Join(b.role(h, &back, "commit", as), b.role(h, &once, "commit", to))
+					batches = append(batches, once)
 					return err
 				}())
 		})

@@ -1,0 +1,334 @@
+package nft
+
+// Recall: what a plan needs to know where only backends of a few services
+// differ from what was applied last. The record says which, and that nobody has
+// changed the ruleset since; so these services are read, element by element,
+// and the others are not. What recall does not know how to read, and whatever
+// it stumbles over, is left to load, which reads everything.
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+	"nlb/nft/wire"
+)
+
+const (
+	// With more to read than this, reading everything is no slower.
+	recallServices = 64
+	recallElements = 4096
+	// Slots are taken above those that were ever used, until there are so many.
+	recallSlots = 1 << 24
+)
+
+// errNotRecalled leaves it to load.
+var errNotRecalled = errors.New("it cannot be recalled")
+
+// recall is a reading of a part of a table.
+type recall struct {
+	*objects
+	conn  *wire.Conn
+	table string
+	asked int
+}
+
+// recalled returns a state that has the services whose backends differ from
+// what the record says, and the profiles with these alone. It is nil where
+// everything has to be read.
+func (r *record) recalled(c *wire.Conn, applied map[string]element, profiles []*lb.Profile, o Options, now []fingerprint) (*State, []*lb.Profile) {
+	generation, err := c.Generation()
+	if err != nil || generation != r.generation || !r.trusted(o) {
+		return nil, nil
+	}
+	part, ok := r.differing(profiles, now)
+	if !ok {
+		return nil, nil
+	}
+	read := &recall{
+		objects: &objects{exists: true, maps: map[string]*haveMap{}, chains: map[string]*haveChain{}},
+		conn:    c, table: o.Table,
+	}
+	s, err := read.state(r, applied, part)
+	if err != nil {
+		return nil, nil
+	}
+	return s, part
+}
+
+// trusted reports whether a plan needs no more than the record and the
+// services that differ.
+func (r *record) trusted(o Options) bool {
+	return r.digest != "" && o.Digest != "" && len(o.Params) == 0 && !o.Cut && (r.whole || !o.Prune) && r.slots < recallSlots
+}
+
+// differing are the services whose backends differ. It fails where services
+// were added or removed, or differ otherwise, or too many do.
+func (r *record) differing(profiles []*lb.Profile, now []fingerprint) (part []*lb.Profile, ok bool) {
+	if len(now) != len(r.services) {
+		return nil, false
+	}
+	backends := make(map[[fingerprintSize]byte][fingerprintSize]byte, len(r.services))
+	for _, f := range r.services {
+		backends[f.frame] = f.backends
+	}
+	n := 0
+	for _, p := range profiles {
+		var services []lb.Service
+		for i := range p.Services {
+			was, known := backends[now[0].frame]
+			if !known || n > recallServices {
+				return nil, false
+			}
+			if was != now[0].backends {
+				services = append(services, p.Services[i])
+				n++
+			}
+			now = now[1:]
+		}
+		if len(services) > 0 {
+			part = append(part, &lb.Profile{Name: p.Name, Sysctl: p.Sysctl, Services: services})
+		}
+	}
+	return part, true
+}
+
+// state reads these services.
+func (r *recall) state(rec *record, applied map[string]element, part []*lb.Profile) (*State, error) {
+	if err := r.readSpecs(r.conn, r.table); err != nil {
+		return nil, err
+	}
+	wanted := byChain(part)
+	for name := range r.maps {
+		_, chain, owned := ownerOf(name)
+		switch {
+		case strings.HasPrefix(name, exemptTier().name):
+			return nil, errNotRecalled // they depend on all services
+		case owned && wanted[chain] == nil:
+			delete(r.maps, name)
+		}
+	}
+	if r.maps[appliedSet] == nil {
+		return nil, errNotRecalled
+	}
+	r.maps[appliedSet].elements = applied
+	for _, c := range layout(r.table, nil).chains {
+		if err := r.chain(c.name); err != nil {
+			return nil, err
+		}
+	}
+	for _, chain := range slices.Sorted(maps.Keys(wanted)) {
+		if err := r.service(chain, wanted[chain]); err != nil {
+			return nil, err
+		}
+	}
+	if err := r.retired(rec.retired); err != nil {
+		return nil, err
+	}
+	s := newState(r.table, r.objects)
+	s.last = rec
+	for chain, w := range byChain(s.Profiles) {
+		w.Allow, w.Deny = wanted[chain].Allow, wanted[chain].Deny // these sets were not read
+	}
+	if err := r.newNumbers(s, wanted); err != nil {
+		return nil, err
+	}
+	generation, err := r.conn.Generation()
+	if err == nil && generation != rec.generation {
+		err = errNotRecalled
+	}
+	s.Generation = generation
+	return s, err
+}
+
+func byChain(profiles []*lb.Profile) map[string]*lb.Service {
+	out := map[string]*lb.Service{}
+	for _, p := range profiles {
+		for i := range p.Services {
+			out[chainOf(p.Name, p.Services[i].Name)] = &p.Services[i]
+		}
+	}
+	return out
+}
+
+// chain reads the rules of a chain. One without rules counts as absent: none of
+// ours is.
+func (r *recall) chain(name string) error {
+	r.chains[name] = &haveChain{}
+	if err := r.readRules(r.conn, r.table, name); err != nil {
+		return err
+	}
+	if len(r.chains[name].rules) == 0 {
+		delete(r.chains, name)
+	}
+	return nil
+}
+
+// element reads one element of a map, and reports whether it is there.
+func (r *recall) element(name, key string) (e element, ok bool, err error) {
+	m := r.maps[name]
+	if m == nil {
+		return e, false, nil
+	}
+	if r.asked++; r.asked > recallElements {
+		return e, false, errNotRecalled
+	}
+	var w wire.Encoder
+	w.Raw(named(r.table, name))
+	list := w.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	item := w.Begin(unix.NFTA_LIST_ELEM)
+	data := w.Begin(unix.NFTA_SET_ELEM_KEY)
+	w.Data(unix.NFTA_DATA_VALUE, key)
+	w.End(data)
+	w.End(item)
+	w.End(list)
+	b, err := r.conn.Request(msgType(unix.NFT_MSG_GETSETELEM), inet, w.Bytes())
+	if errors.Is(err, unix.ENOENT) {
+		return e, false, nil
+	}
+	if err != nil {
+		return e, false, err
+	}
+	for e = range m.decoded(b) {
+		if ok = m.spec.holds(e) && e.key == key; ok {
+			m.elements[e.id()] = e
+		}
+	}
+	return e, ok, nil
+}
+
+// service reads a service.
+func (r *recall) service(chain string, s *lb.Service) error {
+	// Its destinations are those that it is to have.
+	for name, e := range destinations(chain, s) {
+		if r.asked++; r.asked > recallElements || r.maps[name] == nil {
+			return errNotRecalled
+		}
+		r.maps[name].elements[e.id()] = e
+	}
+	if err := r.chain(chain); err != nil {
+		return err
+	}
+	if r.chains[chain] == nil {
+		return errNotRecalled
+	}
+	for _, rule := range r.chains[chain].rules {
+		if p, ok := parsePoolInfo(rule.comment); ok {
+			if err := r.pool(p.block); err != nil {
+				return err
+			}
+		}
+		if id, ok := guardOf(rule.comment); ok {
+			if _, _, err := r.element(refusedSet, markBytes(id)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pool reads what a block of slots leads to.
+func (r *recall) pool(b block) error {
+	seen := map[string]bool{}
+	for i := b.base; i < b.end(); i++ {
+		e, ok, err := r.element(slotsMap, markBytes(i))
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errNotRecalled
+		}
+		if seen[e.data] {
+			continue
+		}
+		seen[e.data] = true
+		if err := r.backend(e.data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// backend reads all that there is of a backend's mark.
+func (r *recall) backend(mark string) error {
+	for _, name := range markMaps() {
+		e, ok, err := r.element(name, mark)
+		switch {
+		case err != nil:
+			return err
+		case ok && name == poolsMap:
+			return errNotRecalled // other services may use the same addresses
+		case ok && name == backendsMap:
+			if err := r.chain(e.data); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// markMaps are the maps whose keys are the marks of backends.
+func markMaps() []string {
+	out := []string{stickySet, backendsMap, poolsMap, refusedSet}
+	for _, f := range families {
+		out = append(out, f.endpoints, f.addresses)
+	}
+	return out
+}
+
+// retired reads what waits to be swept.
+func (r *recall) retired(runs []run) error {
+	for _, run := range runs {
+		for i := range run.count {
+			if _, _, err := r.element(run.mapping, markBytes(run.first+i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// newNumbers finds out which numbers new backends cannot have. They are not
+// among the elements that were read, so nothing becomes of these.
+func (r *recall) newNumbers(s *State, wanted map[string]*lb.Service) error {
+	var taken []uint32
+	for chain, w := range wanted {
+		for _, b := range w.Backends {
+			if b.SNAT.Mode == lb.SNATPool {
+				return errNotRecalled
+			}
+			key := backendKey{chain, b.Address}
+			if _, known := s.backends[key]; known {
+				continue
+			}
+			i := firstNumber(key.nameOf())
+			if used, err := r.used(i); err != nil {
+				return err
+			} else if used || slices.Contains(taken, i) {
+				return errNotRecalled
+			}
+			taken = append(taken, i)
+		}
+	}
+	return nil
+}
+
+// used reports whether a backend or a guard has a number.
+func (r *recall) used(number uint32) (bool, error) {
+	marks := []uint32{serviceMark | number}
+	for _, m := range snatModes {
+		marks = append(marks, modeMark(m)|number)
+	}
+	for _, mark := range marks {
+		for _, name := range markMaps() {
+			if _, ok, err := r.element(name, markBytes(mark)); ok || err != nil {
+				return ok, err
+			}
+		}
+	}
+	return false, nil
+}
