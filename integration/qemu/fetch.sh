@@ -22,10 +22,15 @@ mkdir -p "$cache"/apt/{lists/partial,cache/archives/partial} "$cache/debs"
 exec 9>"$cache/lock"
 flock 9
 
-# apt with lists of our own: three releases for three kernels.
+# apt with lists of our own. It keeps what it has parsed, though the system's own
+# may be told not to.
+parsed=(-q -o Dir::Cache::pkgcache=pkgcache.bin -o Dir::Cache::srcpkgcache=srcpkgcache.bin)
+wanted="$*"
 configure() {
 	local key=/usr/share/keyrings/debian-archive-keyring.gpg mirror=${NLB_LAB_MIRROR:-http://deb.debian.org}
-	for suite in "debian bookworm" "debian bookworm-backports" "debian bullseye" "debian-security bookworm-security"; do
+	local suites=("debian bookworm" "debian bookworm-backports" "debian-security bookworm-security")
+	[[ " $wanted" == *" 5."* ]] && suites+=("debian bullseye")
+	for suite in "${suites[@]}"; do
 		echo "deb [signed-by=$key] $mirror/$suite main"
 	done >"$cache/apt/sources.list"
 	: >"$cache/apt/status"
@@ -39,12 +44,12 @@ configure() {
 		Acquire::Languages "none";
 	CONF
 	export APT_CONFIG=$cache/apt/apt.conf
-	apt-get -q update >&2
+	apt-get "${parsed[@]}" update >&2
 }
 
 # download puts packages (NAME or NAME=VERSION) into debs and prints their files.
 download() {
-	(cd "$cache/debs" && apt-get -q -o APT::Sandbox::User=root download "$@" >&2)
+	(cd "$cache/debs" && apt-get "${parsed[@]}" -o APT::Sandbox::User=root download "$@" >&2)
 	for package in "$@"; do
 		ls -t "$cache/debs/${package%%=*}"_*.deb | head -n 1
 	done
@@ -82,16 +87,16 @@ vmlinux() { # BZIMAGE
 
 kernel() { # VERSION
 	local to=$cache/linux-$1 version image release
-	version=$(apt-cache madison linux-image-cloud-amd64 | awk -v v="$1." 'index($3, v) == 1 {print $3; exit}')
+	version=$(apt-cache "${parsed[@]}" madison linux-image-cloud-amd64 | awk -v v="$1." 'index($3, v) == 1 {print $3; exit}')
 	[[ $version ]] || { echo "fetch.sh: Debian's archive has no cloud kernel $1" >&2; exit 1; }
-	image=$(apt-cache show "linux-image-cloud-amd64=$version" | sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p')
+	image=$(apt-cache "${parsed[@]}" show "linux-image-cloud-amd64=$version" | sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p')
 	unpack "$to" "$image"
 	release=${image#linux-image-}
 	vmlinux "$to.new/boot/vmlinuz-$release" >"$to.new/vmlinux"
 	rm -rf "$to.new"/{boot,usr/share}
 	[[ -d $to.new/lib/modules ]] || mv "$to.new/usr/lib" "$to.new/lib"
 	# busybox loads plain modules fastest.
-	find "$to.new/lib/modules" -name '*.ko.xz' -exec xz -d {} +
+	find "$to.new/lib/modules" -name '*.ko.xz' -print0 | xargs -0 -r -n 64 -P 2 xz -d
 	"$cache/tools/bin/busybox" depmod -b "$to.new" "$release"
 	echo "$release" >"$to.new/release"
 }
