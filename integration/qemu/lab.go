@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"nlb/cmd/nlb/lab/world"
 )
@@ -21,6 +22,19 @@ type Lab struct {
 	Ups    []string    // what the machines said when they were up
 
 	machines []*Machine
+	end      context.CancelFunc
+}
+
+// bootLimit is how long three machines may take to get up. Emulated on two
+// processors that have nothing else to do they take 10 s.
+const bootLimit = 3 * time.Minute
+
+// Close ends the machines.
+func (l *Lab) Close() {
+	l.end()
+	for _, m := range l.machines {
+		<-m.over
+	}
 }
 
 // Consoles is the end of what each machine has printed.
@@ -54,10 +68,11 @@ func Key(dir string) (private, public string, err error) {
 }
 
 // Boot boots the three machines, and returns when all are up. They end with
-// the world that h is in.
+// Close, and at the latest with the world that h is in.
 func Boot(ctx context.Context, h *world.Host, image *Image, a Accelerator, dir, key string) (*Lab, error) {
 	const front, back, ssh = 10001, 10002, 10022
 	lab := &Lab{Host: h, Config: filepath.Join(dir, "ssh_config")}
+	ctx, lab.end = context.WithCancel(ctx)
 	var config strings.Builder
 	for i, one := range []struct {
 		name   string
@@ -70,21 +85,34 @@ func Boot(ctx context.Context, h *world.Host, image *Image, a Accelerator, dir, 
 	} {
 		m := &Machine{Name: one.name, image: image, dir: dir, accelerator: a, memory: 256}
 		if err := m.start(ctx, h, ssh+i, one.boot, one.cables...); err != nil {
+			lab.Close()
 			return nil, err
 		}
 		lab.machines = append(lab.machines, m)
 		fmt.Fprintf(&config, "Host %s\n  HostName 127.0.0.1\n  Port %d\n  User root\n  IdentityFile %s\n", one.name, ssh+i, key)
 		config.WriteString("  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n")
 	}
-	if err := os.WriteFile(lab.Config, []byte(config.String()), 0o600); err != nil {
+	err := os.WriteFile(lab.Config, []byte(config.String()), 0o600)
+	if err == nil {
+		err = lab.await(ctx)
+	}
+	if err != nil {
+		lab.Close()
 		return nil, err
 	}
-	for _, m := range lab.machines {
+	return lab, nil
+}
+
+// await waits until all machines are up.
+func (l *Lab) await(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bootLimit)
+	defer cancel()
+	for _, m := range l.machines {
 		up, err := m.await(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		lab.Ups = append(lab.Ups, up)
+		l.Ups = append(l.Ups, up)
 	}
-	return lab, nil
+	return nil
 }

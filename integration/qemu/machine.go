@@ -91,6 +91,7 @@ func (m *Machine) start(ctx context.Context, h *world.Host, ssh int, boot bool, 
 			"-netdev", fmt.Sprintf("socket,id=%s,mcast=230.0.0.1:%d,localaddr=127.0.0.1", id, c.port),
 			"-device", "virtio-net-pci,romfile=,netdev="+id+",mac="+mac(ssh, i+1))
 	}
+	_ = os.Remove(m.console()) // of an attempt before
 	c := m.command(ctx, h, parameters, args...)
 	if err := c.Start(); err != nil {
 		return err
@@ -117,7 +118,7 @@ func (m *Machine) await(ctx context.Context) (string, error) {
 		}
 		select {
 		case <-m.over:
-			return "", fmt.Errorf("%s ended: %w: %s\n%s", m.Name, m.err, m.stderr.String(), m.tail())
+			return "", fmt.Errorf("%s ended (%v): %s\n%s", m.Name, m.err, m.stderr.String(), m.tail())
 		case <-ctx.Done():
 			return "", fmt.Errorf("%s did not get up: %w\n%s", m.Name, ctx.Err(), m.tail())
 		case <-time.After(50 * time.Millisecond):

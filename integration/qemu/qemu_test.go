@@ -117,12 +117,14 @@ func TestScenario(t *testing.T) {
 				accelerator = &a
 			}
 			start := time.Now()
-			ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
-			defer cancel()
 			lab, err := Boot(t.Context(), h, image, *accelerator, dir, private)
 			if err != nil {
-				t.Fatal(err)
+				t.Logf("BOOTED AGAIN, since linux %s did not get up: %v", image.Release, err)
+				if lab, err = Boot(t.Context(), h, image, *accelerator, dir, private); err != nil {
+					t.Fatal(err)
+				}
 			}
+			defer lab.Close()
 			defer func() {
 				if t.Failed() {
 					t.Log(lab.Consoles())
@@ -133,6 +135,8 @@ func TestScenario(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer connections.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
 			machines, err := connections.Lab(ctx, peer)
 			if err != nil {
 				t.Fatal(err)
