@@ -8,6 +8,7 @@
 # CACHE/linux-KERNEL with vmlinux, release and lib/modules; tools, which every
 # machine needs, and bench become folders of programs and libraries.
 set -euo pipefail
+shopt -s inherit_errexit
 unset APT_CONFIG
 
 tools=(busybox-static dropbear-bin libtomcrypt1 libtommath1 libgmp10 zlib1g libcrypt1 libc6)
@@ -42,9 +43,10 @@ configure() {
 		Dir::Cache "$cache/apt/cache";
 		Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
 		Acquire::Languages "none";
+		Acquire::Retries "3";
 	CONF
 	export APT_CONFIG=$cache/apt/apt.conf
-	apt-get "${parsed[@]}" update >&2
+	apt-get "${parsed[@]}" -o APT::Update::Error-Mode=any update >&2
 }
 
 # download puts packages (NAME or NAME=VERSION) into debs and prints their files.
@@ -56,11 +58,12 @@ download() {
 }
 
 unpack() { # FOLDER PACKAGE...
-	local to=$1 deb
+	local to=$1 debs deb
 	shift
 	rm -rf "$to.new"
 	mkdir -p "$to.new"
-	for deb in $(download "$@"); do
+	debs=$(download "$@")
+	for deb in $debs; do
 		dpkg-deb -x "$deb" "$to.new"
 	done
 }
