@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -45,23 +46,23 @@ func (c Change) String() string {
 // sorted by service. What cannot be seen from outside (the order of backends,
 // how a listen is spelled) does not differ.
 func Compare(have, want []*Profile) []Change {
-	var out []Change
 	old, new := byName(have), byName(want)
-	for name, s := range old {
-		if new[name] == nil {
-			out = append(out, changes(Removed, name, s)...)
-		}
-	}
-	for name, s := range new {
-		if h := old[name]; h == nil {
-			out = append(out, changes(Added, name, s)...)
-		} else {
+	names := slices.AppendSeq(make([]string, 0, len(old)+len(new)), maps.Keys(old))
+	names = slices.AppendSeq(names, maps.Keys(new))
+	slices.Sort(names)
+	var out []Change
+	for _, name := range slices.Compact(names) {
+		first := len(out)
+		switch h, s := old[name], new[name]; {
+		case s == nil:
+			out = changes(out, Removed, name, h)
+		case h == nil:
+			out = changes(out, Added, name, s)
+		default:
 			out = append(out, compareService(name, h, s)...)
 		}
+		slices.SortStableFunc(out[first:], func(a, b Change) int { return strings.Compare(a.Backend, b.Backend) })
 	}
-	slices.SortStableFunc(out, func(a, b Change) int {
-		return cmp.Or(strings.Compare(a.Service, b.Service), strings.Compare(a.Backend, b.Backend))
-	})
 	return out
 }
 
@@ -75,9 +76,9 @@ func byName(profiles []*Profile) map[string]*Service {
 	return out
 }
 
-// changes are a service and its backends as a whole.
-func changes(op Op, name string, s *Service) []Change {
-	out := []Change{{op, name, "", strings.Join(words(s), "  ")}}
+// changes appends a service and its backends as a whole.
+func changes(out []Change, op Op, name string, s *Service) []Change {
+	out = append(out, Change{op, name, "", strings.Join(words(s), "  ")})
 	for _, b := range s.Backends {
 		out = append(out, Change{op, name, b.Name, backendWords(b)})
 	}

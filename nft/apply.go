@@ -157,7 +157,7 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 	}
 	// What is under way to them is answered, as long as the table is there.
 	end := w.moveFlows
-	if len(p.alive) == 0 {
+	if p.alive == nil {
 		end = w.endFlows
 	}
 	if err := cmp.Or(end(leaving, o, result), flows); err != nil || !o.Cut {
@@ -252,7 +252,7 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	})
 	want.params(s, o.Params)
 	p := diff(s, want, inScope)
-	p.alive = n.alive(slices.Concat(others, profiles))
+	p.alive = n.alive(others)
 	p.remember(s, record{
 		digest: o.recordDigest(), services: now, slots: s.slotsEnd(want),
 		whole: len(others) == 0 && (s.last == nil || s.last.whole),

@@ -30,6 +30,13 @@ func compile(table string, profiles, others []*lb.Profile, n *numbers, there fun
 	for _, m := range c.maps {
 		c.byName[m.name] = m
 	}
+	backends := 0
+	for _, p := range profiles {
+		for i := range p.Services {
+			backends += len(p.Services[i].Backends)
+		}
+	}
+	n.expect(backends)
 	for _, p := range profiles {
 		for i := range p.Services {
 			c.service(p, &p.Services[i])
@@ -187,7 +194,11 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 
 // draw is the rule that picks a slot. With affinity the slot is not the end.
 func (c *compiler) draw(s *lb.Service, f *family, b block) drawRule {
-	r := rule{statements: []statement{f.match}, comment: poolInfo{family: f.Family, service: s, block: b}.String()}
+	r := rule{comment: poolInfo{family: f.Family, service: s, block: b}.String()}
+	readsHeader := b.slots > 0 && (s.Affinity != nil || s.Scheduler == lb.Hash)
+	if readsHeader || !onlyFamily(s) {
+		r.statements = append(r.statements, f.match)
+	}
 	switch {
 	case b.slots == 0 && s.OnEmpty == lb.Drop:
 		r.statements = append(r.statements, dropIt())
@@ -204,6 +215,13 @@ func (c *compiler) draw(s *lb.Service, f *family, b block) drawRule {
 		r.statements = append(r.statements, f.gotoPick)
 	}
 	return drawRule{r, false}
+}
+
+// onlyFamily reports whether what is sent to a service is of one family, whatever
+// it is.
+func onlyFamily(s *lb.Service) bool {
+	own := func(l lb.Listen) bool { return !l.Prefix.IsValid() }
+	return len(s.Families()) == 1 && !slices.ContainsFunc(s.Listen, own)
 }
 
 // sourcePool returns the chain that translates sources to these addresses.

@@ -348,12 +348,12 @@ func (s *State) numbers() *numbers {
 	for _, f := range families {
 		for _, name := range []string{f.endpoints, f.addresses} {
 			for key := range s.elements(name) {
-				n.taken[markOf(key)&indexMask] = true
+				n.taken[markOf(key)&indexMask] = false
 			}
 		}
 	}
 	for key := range s.elements(refusedSet) {
-		n.taken[markOf(key)&indexMask] = true
+		n.taken[markOf(key)&indexMask] = false
 	}
 	for chain, id := range s.guards {
 		n.services[chain] = id & indexMask

@@ -5,7 +5,7 @@ package nft
 // connections and its place in the round stay.
 
 import (
-	"hash/fnv"
+	"net/netip"
 	"slices"
 
 	"nlb/lb"
@@ -30,11 +30,11 @@ type backendKey struct {
 	address lb.Endpoint
 }
 
-// numbers hands out what is free. The zero value starts from nothing.
+// numbers hands out what is free.
 type numbers struct {
 	backends             map[backendKey]uint32 // index
 	services             map[string]uint32     // index, by the chain
-	taken                map[uint32]bool       // indices
+	taken                map[uint32]bool       // indices; true: by a backend that is wanted
 	slots                map[poolKey]block
 	sources              map[string]block // by the pool's chain
 	lengths              []prefixLength   // that there are maps for
@@ -53,11 +53,12 @@ func newNumbers() *numbers {
 // the live connections of the backend that had it before.
 func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
 	key := backendKey{chain, address}
-	if i, ok := n.backends[key]; ok {
-		return i
+	i, ok := n.backends[key]
+	if !ok {
+		i = n.free(key.firstNumber())
+		n.backends[key] = i
 	}
-	i := n.free(key.nameOf())
-	n.backends[key] = i
+	n.taken[i] = true
 	return i
 }
 
@@ -66,46 +67,62 @@ func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
 func (n *numbers) serviceNumber(chain string) uint32 {
 	i, ok := n.services[chain]
 	if !ok {
-		i = n.free(chain)
+		i = n.free(firstNumber([]byte(chain)))
 		n.services[chain] = i
 	}
 	return i
 }
 
-// free takes the first free number from a place that the name decides.
-func (n *numbers) free(name string) uint32 {
-	i := firstNumber(name)
-	for n.taken[i] {
-		i = nextNumber(i)
+// free takes the first free number from one on.
+func (n *numbers) free(i uint32) uint32 {
+	for {
+		if _, taken := n.taken[i]; !taken {
+			n.taken[i] = false
+			return i
+		}
+		i = (i + 1) & indexMask
 	}
-	n.taken[i] = true
-	return i
 }
 
-// firstNumber is the number that a name gets where it is free.
-func firstNumber(name string) uint32 {
-	h := fnv.New32a()
-	h.Write([]byte(name))
-	return (h.Sum32()>>24 ^ h.Sum32()) & indexMask
+// firstNumber is the number that a backend gets where it is free.
+func (k backendKey) firstNumber() uint32 {
+	name := append(append(make([]byte, 0, 128), k.chain...), ' ')
+	if k.address.Port == 0 {
+		name = k.address.Addr.AppendTo(name)
+	} else {
+		name = netip.AddrPortFrom(k.address.Addr, k.address.Port).AppendTo(name)
+	}
+	return firstNumber(name)
 }
 
-func nextNumber(i uint32) uint32 { return (i + 1) & indexMask }
+// firstNumber hashes a name (FNV-1a).
+func firstNumber(name []byte) uint32 {
+	h := uint32(2166136261)
+	for _, c := range name {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return (h>>24 ^ h) & indexMask
+}
 
-// nameOf is what a backend's number comes from.
-func (k backendKey) nameOf() string { return k.chain + " " + k.address.String() }
-
-// alive has the numbers of the backends of profiles.
-func (n *numbers) alive(profiles []*lb.Profile) map[uint32]bool {
-	out := make(map[uint32]bool, len(n.backends))
-	for _, p := range profiles {
+// alive tells the numbers of the backends that were asked for, those of other
+// profiles included.
+func (n *numbers) alive(others []*lb.Profile) map[uint32]bool {
+	for _, p := range others {
 		for i := range p.Services {
 			chain := chainOf(p.Name, p.Services[i].Name)
 			for _, b := range p.Services[i].Backends {
-				out[n.backend(chain, b.Address)] = true
+				n.backend(chain, b.Address)
 			}
 		}
 	}
-	return out
+	return n.taken
+}
+
+// expect makes room for so many backends.
+func (n *numbers) expect(backends int) {
+	if len(n.backends) == 0 {
+		n.backends, n.taken = make(map[backendKey]uint32, backends), make(map[uint32]bool, backends)
+	}
 }
 
 // slot returns the block of a service and family. It moves when its size

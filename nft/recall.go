@@ -305,7 +305,7 @@ func (r *recall) newNumbers(s *State, wanted map[string]*lb.Service) error {
 			if _, known := s.backends[key]; known {
 				continue
 			}
-			i := firstNumber(key.nameOf())
+			i := key.firstNumber()
 			if used, err := r.used(i); err != nil {
 				return err
 			} else if used || slices.Contains(taken, i) {

@@ -247,6 +247,7 @@ func (w *writer) batch(table string, ops []op, generation uint32) (b *wire.Batch
 		return nil, 0, err
 	}
 	b = wire.NewBatch(generation)
+	b.Grow(estimate(ops))
 	encode(b, table, ops, min(maxList, limit/2))
 	limit, err = w.conn.Limit(b.Size())
 	return b, limit, err

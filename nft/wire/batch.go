@@ -5,6 +5,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +40,9 @@ func NewBatch(generation uint32) *Batch {
 	b.End()
 	return b
 }
+
+// Grow makes room for so many more bytes.
+func (b *Batch) Grow(n int) { b.buf = slices.Grow(b.buf, n) }
 
 // Begin opens a message. what names the object that it is about, for errors.
 func (b *Batch) Begin(typ uint16, family uint8, flags uint16, what string) {
