@@ -50,12 +50,15 @@ type haveBackend struct {
 }
 
 // Load reads a table. One that is not there gives an empty State. Errors:
-// ErrForeign, ErrLayout, wire.ErrInterrupted where somebody changes the
-// ruleset all the time, *wire.Error.
+// ErrForeign, ErrLayout, wire.ErrInterrupted where somebody changes the table
+// all the time, *wire.Error.
 func Load(c *wire.Conn, table string) (*State, error) {
+	w := &writer{conn: c, table: table}
+	defer w.close()
 	for try := 0; ; try++ {
-		s, err := load(c, table)
+		s, err := w.read()
 		if errors.Is(err, wire.ErrInterrupted) && try < loadTries {
+			w.listen() // it may be another table that changes
 			continue
 		}
 		return s, err
