@@ -1,0 +1,257 @@
+package integration
+
+// Stopped: an apply that comes to its end at any message to or from the kernel.
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+	"nlb/nft"
+	"nlb/nft/wire"
+)
+
+// crash is a scenario of an apply that stops at some message.
+type crash struct {
+	name     string
+	old, new string
+	flows    bool // UDP flows of a backend that leaves
+	limit    int  // what the socket can take; 0: everything
+	batches  bool // it takes several batches, with states between the old and the new
+}
+
+func crashes() []crash {
+	service := func(name, listen string, backends ...int) string {
+		s := fmt.Sprintf("  - {name: %s, listen: \"%s\", protocol: [tcp, udp], backends: [", name, listen)
+		for _, i := range backends {
+			s += fmt.Sprintf("\"10.2.0.%d:8080\", ", i)
+		}
+		return s + "]}\n"
+	}
+	const web, wide, mail = "203.0.113.10:80", "203.0.113.10:80-89", "203.0.113.11:80"
+	head := "profile: shop\nservices:\n"
+	old := head + service("web", web, 11, 12, 13) + service("mail", mail, 11)
+	changed := head + service("web", web, 12, 14) + service("mail", mail, 11, 12) + service("new", "203.0.113.12:80", 11)
+	return []crash{
+		{name: "one batch", old: old, new: changed},
+		{name: "flows move", old: old, new: changed, flows: true},
+		{name: "handover to another map", old: old, new: head + service("web", wide, 11, 12) + service("mail", mail, 11), batches: true},
+		{name: "handover to another service", old: old, new: head + service("shop", web, 11, 12) + service("mail", mail, 11), batches: true},
+		{name: "small socket", old: old, new: changed, limit: 900, batches: true},
+		{name: "small socket, handover", old: old, new: head + service("shop", wide, 12, 13), limit: 900, batches: true},
+	}
+}
+
+// TestNothingLostStopped stops an apply at each of its messages to and from
+// the kernel.
+func TestNothingLostStopped(t *testing.T) {
+	total := 0
+	for _, c := range crashes() {
+		t.Run(c.name, func(t *testing.T) { total += c.run(t) })
+	}
+	figures(t, "%d applies stopped, each at another message", total)
+}
+
+func (c *crash) run(t *testing.T) int {
+	b := newBed(t)
+	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14")
+	oldProfile, newProfile := b.parse(c.old), b.parse(c.new)
+	// An apply sweeps what others retired, unless packets keep it waiting, as on
+	// a busy machine: then the next one does.
+	swept := func(enough func(shape string) bool) (got string) {
+		for i := range 20 {
+			scheduler := []string{"random", "round-robin"}[i%2]
+			b.applySoon(c.new + "  - {name: last, listen: \"203.0.113.99:80\", backends: [\"10.2.0.11:8080\"], scheduler: " + scheduler + "}\n")
+			if got = shape(b.listing()); enough(got) {
+				break
+			}
+		}
+		return got
+	}
+	reset := func() {
+		b.within(func(k *wire.Conn) error {
+			_, _, err := nft.Flush(t.Context(), k, nil, nft.Options{Table: "nlb"})
+			return err
+		})
+		b.applySoon(c.old)
+		if c.flows {
+			b.row("udp", "203.0.113.10:80", 3)
+		}
+	}
+	reset()
+	before := b.listing()
+	undisturbed := b.stopAt(1<<30, c.limit, newProfile)
+	after := b.listing()
+	want := swept(func(string) bool { return false })
+
+	// Until it writes, there is little to go wrong.
+	outcomes := map[string]int{}
+	first, stride, n := undisturbed.first, 3, 0
+	if *full {
+		first, stride = 0, 1
+	}
+	for step := first; step <= undisturbed.steps; step += stride {
+		n++
+		reset()
+		b.stopAt(step, c.limit, newProfile)
+		state, listing := b.load(), b.listing()
+		isOld, isNew := holds(state, oldProfile), holds(state, newProfile)
+		switch {
+		case isOld && listing == before:
+			outcomes["old"]++
+		case isNew && listing == after:
+			outcomes["new"]++
+		case c.batches && (isOld || isNew):
+			outcomes["old or new, with what goes ahead or retires"]++
+		case c.batches && c.limit > 0:
+			outcomes["between"]++
+		default:
+			t.Errorf("stopped at %d: neither the old nor the new state (read as old: %v, as new: %v)", step, isOld, isNew)
+		}
+		// Whatever it is, what both profiles listen on is served, by a backend
+		// of one of them.
+		was, will := servedBy(oldProfile), servedBy(newProfile)
+		for to := range was {
+			if will[to] == nil {
+				continue
+			}
+			for _, backend := range append(b.row("tcp", to+":80", 4), b.row("udp", to+":80", 4)...) {
+				if !slices.Contains(was[to], backend) && !slices.Contains(will[to], backend) {
+					t.Errorf("stopped at %d: %s answers at %s", step, backend, to)
+				}
+			}
+		}
+		b.applySoon(c.new)
+		b.repaired(newProfile)
+		if got := swept(func(s string) bool { return s == want }); got != want {
+			t.Errorf("stopped at %d: something is left for good:\n%s\nwant\n%s", step, got, want)
+		}
+	}
+	figures(t, "%s: stopped at %d of %d messages: %v", c.name, n, undisturbed.steps, outcomes)
+	return n
+}
+
+// servedBy are the backends of each address that a profile listens on.
+func servedBy(p *lb.Profile) map[string][]string {
+	out := map[string][]string{}
+	for i := range p.Services {
+		for _, l := range p.Services[i].Listen {
+			for _, backend := range p.Services[i].Backends {
+				to := l.Prefix.Addr().String()
+				out[to] = append(out[to], backend.Address.Addr.String())
+			}
+		}
+	}
+	return out
+}
+
+// stopping is a transport whose program comes to its end when it has done some
+// steps, as by a crash: nothing more is sent, and its sockets are closed.
+type stopping struct {
+	wire.Transport
+	program *program
+}
+
+// program is one that stops before a step. Its steps are messages to and from
+// the kernel, and sockets.
+type program struct {
+	stop, limit int
+	steps       int // that it made
+	first       int // the first that changed something
+	sockets     []wire.Transport
+}
+
+func (p *program) step() {
+	if p.steps == p.stop {
+		runtime.Goexit()
+	}
+	p.steps++
+}
+
+func (p *program) open(t wire.Transport, err error) (wire.Transport, error) {
+	if err != nil {
+		return nil, err
+	}
+	p.sockets = append(p.sockets, t)
+	return &stopping{t, p}, nil
+}
+
+func (s *stopping) Send(b []byte) error {
+	s.program.step()
+	if s.program.first == 0 && binary.NativeEndian.Uint16(b[4:]) == unix.NFNL_MSG_BATCH_BEGIN {
+		s.program.first = s.program.steps - 1
+	}
+	return s.Transport.Send(b)
+}
+
+func (s *stopping) Receive(b []byte) (int, error) {
+	s.program.step()
+	return s.Transport.Receive(b)
+}
+
+func (s *stopping) Another(port, groups uint32) (wire.Transport, error) {
+	s.program.step()
+	return s.program.open(s.Transport.Another(port, groups))
+}
+
+func (s *stopping) Reserve(n int) (int, error) {
+	limit, err := s.Transport.Reserve(n)
+	if s.program.limit > 0 {
+		limit = min(limit, s.program.limit)
+	}
+	return limit, err
+}
+
+// stopAt applies a profile and stops before a step, if it comes to it.
+func (b *bed) stopAt(step, limit int, profile *lb.Profile) *program {
+	b.t.Helper()
+	p := &program{stop: step, limit: limit}
+	err := b.balancer.Do(func() error {
+		defer func() {
+			for _, s := range p.sockets {
+				_ = s.Close()
+			}
+		}()
+		transport, err := p.open(wire.Open())
+		if err != nil {
+			return err
+		}
+		_, err = nft.Apply(b.t.Context(), wire.NewConn(transport), []*lb.Profile{profile}, nft.Options{Table: "nlb", Settle: time.Millisecond})
+		return err
+	})
+	if p.steps < step {
+		b.check(err)
+	}
+	return p
+}
+
+// applySoon is apply that does not wait for answers that are under way.
+func (b *bed) applySoon(profile string) {
+	b.t.Helper()
+	p := b.parse(profile)
+	b.within(func(c *wire.Conn) error {
+		_, err := nft.Apply(b.t.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Settle: time.Millisecond})
+		return err
+	})
+}
+
+// shape is how much there is of what in a listing, whatever its numbers are.
+func shape(listing string) string {
+	n := map[string]int{}
+	for line := range strings.Lines(listing) {
+		words := strings.Fields(line)
+		what := strings.Join(words[:2], " ")
+		if words[2] == "element" {
+			what += " element"
+		}
+		n[what]++
+	}
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(n), "map[]"), " ", "\n")
+}
