@@ -16,6 +16,7 @@ package nft
 //     nothing leads to them, and Load does not see them.
 
 import (
+	"cmp"
 	"iter"
 	"maps"
 	"net/netip"
@@ -31,11 +32,6 @@ const retiredMark = "retired"
 
 func (e *element) retired() bool { return e.more().comment == retiredMark }
 
-// retire is the element in its last hour.
-func (e element) retire(chain string) element {
-	return element{key: e.key, end: e.end, data: chain, extra: &extra{comment: retiredMark}}
-}
-
 // claim is an element of a tier, read.
 type claim struct {
 	in     int // the place of its map among the tiers
@@ -43,6 +39,7 @@ type claim struct {
 	prefix netip.Prefix // not valid: this host's own addresses
 	proto  lb.Protocol
 	ports  lb.PortRange
+	rest   []lb.PortRange // those that its map does not have otherwise
 }
 
 func (c *claim) overlaps(d *claim) bool {
@@ -62,6 +59,7 @@ type handed struct {
 func (h *handed) claim(in int, e element) claim {
 	c := claim{in: in, e: e}
 	_, c.prefix, c.proto, c.ports = h.tier.parse(h.family, e)
+	c.rest = []lb.PortRange{c.ports}
 	return c
 }
 
@@ -89,38 +87,73 @@ func (p *plan) handOver(have *State, want *Ruleset, ours func(name string) bool)
 		h.change.gone = h.stale
 	}
 	index := newClaims(gone)
-	heirs := map[*claim]string{} // of those that another map has now
-	inPlace := map[*claim]bool{} // of those whose own map has a part of it now
+	heirs := map[*claim][]claim{} // who has the destinations in another map now
 	for i := range all {
 		for _, e := range all[i].change.fresh {
 			w := all[i].claim(i, e)
 			for g := range index.overlapping(&w) {
 				p.leadsTo(have, w.e.data)
 				if g.in == i {
-					inPlace[g] = true
-				} else if heirs[g] == "" {
-					heirs[g] = w.e.data
+					g.rest = minus(g.rest, w.ports) // found in the same map
+				} else {
+					heirs[g] = append(heirs[g], w)
 				}
 			}
 		}
 	}
 	for i := range gone {
 		g, h := &gone[i], &all[gone[i].in]
-		heir := heirs[g]
-		if heir == "" || inPlace[g] {
+		chain := g.e.data
+		if !stays[chain] {
+			chain = "" // its heir's
+		}
+		last := g.retired(heirs[g], chain)
+		if len(last) == 0 {
 			h.change.gone = append(h.change.gone, g.e)
 			continue
 		}
-		if stays[g.e.data] {
-			heir = g.e.data
-		}
-		last := g.e.retire(heir)
-		h.change.replace(g.e, last)
-		p.after = append(p.after, op{verb: remove, mapping: h.mapping, elements: []element{last}})
+		h.change.replace(g.e, last[0])
+		h.change.fresh = append(h.change.fresh, last[1:]...)
+		p.after = append(p.after, op{verb: remove, mapping: h.mapping, elements: last})
 	}
 	for i := range all {
 		p.change(all[i].mapping, all[i].change)
 	}
+}
+
+// retired are the elements that stay for a moment: of what is found nowhere
+// else in its map, the ports that other maps have now.
+func (c *claim) retired(heirs []claim, chain string) []element {
+	var out []element
+	for _, r := range c.rest {
+		for _, h := range heirs {
+			if h.ports.First > r.Last || r.First > h.ports.Last {
+				continue
+			}
+			e := element{key: c.e.key, end: c.e.end, data: cmp.Or(chain, h.e.data), extra: &extra{comment: retiredMark}}
+			if r != c.ports {
+				e.key = e.key[:len(e.key)-inetService.padded()] + portBytes(r.First)
+				e.end = e.end[:len(e.end)-inetService.padded()] + portBytes(r.Last)
+			}
+			out = append(out, e)
+			break
+		}
+	}
+	return out
+}
+
+// minus takes ports away.
+func minus(from []lb.PortRange, r lb.PortRange) []lb.PortRange {
+	var out []lb.PortRange
+	for _, f := range from {
+		if r.First > f.First {
+			out = append(out, lb.PortRange{First: f.First, Last: min(f.Last, r.First-1)})
+		}
+		if r.Last < f.Last {
+			out = append(out, lb.PortRange{First: max(f.First, r.Last+1), Last: f.Last})
+		}
+	}
+	return out
 }
 
 // leadsTo notes that something in use leads to a chain from now on.
