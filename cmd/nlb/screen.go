@@ -47,7 +47,14 @@ type screen struct {
 // openScreen takes the terminal, if stdout is one. The context ends with the
 // other one, and when somebody at the terminal wants it to, or hangs up.
 func openScreen(ctx context.Context, j *job) (*screen, context.Context, error) {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+	ctx, stop := context.WithCancel(ctx)
+	hangup := make(chan os.Signal, 1)
+	// For good: it may come when the watch is over, and is no reason to die of.
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		<-hangup
+		stop()
+	}()
 	s := &screen{out: j.out, restore: func() {}, stop: stop, resized: make(chan os.Signal, 1)}
 	out, ok := j.out.w.(*os.File)
 	if !ok || !j.out.terminal || j.json {

@@ -1,0 +1,344 @@
+//go:build linux
+
+package main
+
+// nlb show --watch at a terminal: a pseudo-terminal whose other end is the
+// test.
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"nlb/cmd/nlb/lab/world"
+)
+
+// terminal is a pseudo-terminal (pty(7)) with a program on it.
+type terminal struct {
+	t      *testing.T
+	master *os.File
+	slave  *os.File
+	before unix.Termios
+	cmd    *exec.Cmd
+	done   chan error
+
+	mu      sync.Mutex
+	output  bytes.Buffer
+	awaited int // the number of the frame
+}
+
+const testProfile = `profile: shop
+services:
+  - name: web
+    listen: 203.0.113.10:80
+    protocol: udp
+    snat: none
+    backends: [10.0.0.11:8080, {address: "10.0.0.12:8080", name: second}]
+`
+
+// watchAt runs nlb show --watch on a terminal of a host with a profile.
+func watchAt(t *testing.T, columns, lines uint16, args ...string) (*terminal, *world.Host) {
+	t.Helper()
+	w, err := world.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	h, err := w.Host("balancer")
+	must(t, err)
+	must(t, h.AddLocal(netip.MustParsePrefix("203.0.113.0/24")), h.AddLocal(netip.MustParsePrefix("10.0.0.0/24")))
+	apply := nlbOn(h, "apply", "-")
+	apply.Stdin = strings.NewReader(testProfile)
+	if out, err := apply.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	p := &terminal{t: t, done: make(chan error, 1)}
+	p.open(columns, lines)
+	c := nlbOn(h, append([]string{"show", "--watch", "--interval", "200ms"}, args...)...)
+	c.Stdin, c.Stdout, c.Stderr = p.slave, p.slave, p.slave
+	c.Env = append(os.Environ(), "TERM=xterm")
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	must(t, c.Start())
+	p.cmd = c.Cmd
+	go func() { p.done <- c.Wait() }()
+	go p.read()
+	return p, h
+}
+
+// nlbOn prepares this program on a host.
+func nlbOn(h *world.Host, args ...string) *world.Cmd {
+	c := h.Command(context.Background(), "/proc/self/exe", args...)
+	c.Args[0] = "nlb" // see TestMain
+	return c
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// open makes the pseudo-terminal.
+func (p *terminal) open(columns, lines uint16) {
+	p.t.Helper()
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	must(p.t, err)
+	p.master = os.NewFile(uintptr(fd), "ptmx")
+	must(p.t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+	must(p.t, err)
+	p.slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(p.t, err)
+	p.t.Cleanup(func() { p.master.Close(); p.slave.Close() })
+	p.resize(columns, lines)
+	before, err := unix.IoctlGetTermios(int(p.slave.Fd()), unix.TCGETS)
+	must(p.t, err)
+	p.before = *before
+}
+
+func (p *terminal) resize(columns, lines uint16) {
+	p.t.Helper()
+	must(p.t, unix.IoctlSetWinsize(int(p.slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: lines, Col: columns}))
+}
+
+func (p *terminal) read() {
+	b := make([]byte, 1<<12)
+	for {
+		n, err := p.master.Read(b)
+		p.mu.Lock()
+		p.output.Write(b[:n])
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (p *terminal) text() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.output.String()
+}
+
+// frames are all whole frames, without colors.
+func (p *terminal) frames() []string {
+	all := strings.Split(p.text(), toTop)
+	if len(all) < 3 {
+		return nil
+	}
+	out := all[1 : len(all)-1]
+	for i := range out {
+		out[i] = colorless(out[i])
+	}
+	return out
+}
+
+// screen is the last of them.
+func (p *terminal) screen() string {
+	frames := p.frames()
+	if len(frames) == 0 {
+		return ""
+	}
+	return frames[len(frames)-1]
+}
+
+func colorless(s string) string {
+	return strings.NewReplacer("\x1b[1m", "", "\x1b[2m", "", "\x1b[36m", "", "\x1b[33m", "", "\x1b[0m", "", eraseLine, "", eraseRest, "", "\r", "").Replace(s)
+}
+
+// patience is how long something may take on a busy machine.
+const patience = time.Minute
+
+// await waits for a frame, later than those that were awaited before, that
+// matches; spaces count as one.
+func (p *terminal) await(pattern string) {
+	p.t.Helper()
+	re := regexp.MustCompile(pattern)
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		frames := p.frames()
+		for i := p.awaited; i < len(frames); i++ {
+			if re.MatchString(strings.Join(strings.Fields(frames[i]), " ")) {
+				p.awaited = i
+				return
+			}
+		}
+	}
+	p.t.Fatalf("no frame matches %q; the last one:\n%s\n%.3000q", pattern, p.screen(), p.text()[max(0, len(p.text())-1000):])
+}
+
+// ended waits for the end, with this exit code, and compares the terminal with
+// how it was.
+func (p *terminal) ended(code int) {
+	p.t.Helper()
+	select {
+	case err := <-p.done:
+		if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && (!ok || exit.ExitCode() != code) {
+			p.t.Errorf("ended with %v, want exit code %d", err, code)
+		} else if err == nil && code != 0 {
+			p.t.Errorf("ended with 0, want %d", code)
+		}
+	case <-time.After(patience):
+		_ = p.cmd.Process.Kill()
+		p.t.Fatal("it does not end")
+	}
+}
+
+// restored compares the terminal with how it was.
+func (p *terminal) restored() {
+	p.t.Helper()
+	after, err := unix.IoctlGetTermios(int(p.slave.Fd()), unix.TCGETS)
+	must(p.t, err)
+	if *after != p.before {
+		p.t.Errorf("the terminal is %+v, and was %+v", *after, p.before)
+	}
+	for end := time.Now().Add(patience); !strings.Contains(p.text(), leaveScreen); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("the screen was not left: %q", p.text())
+		}
+	}
+	if text := p.text(); strings.Count(text, enterScreen) != 1 || strings.Count(text, leaveScreen) != 1 {
+		p.t.Errorf("the second screen: %q", text)
+	}
+}
+
+// datagrams sends some to the service, each from a port of its own.
+func datagrams(t *testing.T, h *world.Host, n int) {
+	t.Helper()
+	must(t, h.Do(func() error {
+		for range n {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { unix.Close(fd) }) // at the end: a port is not to come twice
+			if err := unix.Sendto(fd, []byte("x"), 0, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{203, 0, 113, 10}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+func TestWatch(t *testing.T) {
+	p, h := watchAt(t, 100, 30)
+	p.await(`every 200ms, q ends it shop/web 203\.0\.113\.10:80 udp round-robin snat none backend address weight share connections live`)
+	p.await(`snat none 0\.0/s backend address weight new /s connections \+ live \+- .* second 10\.0\.0\.12:8080 1 \.{8} 0% 0\.0 0 0$`)
+	datagrams(t, h, 40)
+	p.await(`second 10\.0\.0\.12:8080 1 #{3,5}\.{3,5} [3-6]\d% \d+(\.\d)? \d+ \+\d+ \d+ \+\d+$`)
+	p.await(`second 10\.0\.0\.12:8080 1 \.{8} 0% 0\.0 20 20$`) // nothing new since
+	p.resize(40, 5)
+	p.await(`\.\.\. \d more lines$`)
+	for line := range strings.Lines(p.screen()) {
+		if n := len(strings.TrimSuffix(line, "\n")); n > 40 {
+			t.Errorf("a line of %d columns: %q", n, line)
+		}
+	}
+	_, err := p.master.WriteString("xq")
+	must(t, err)
+	p.ended(0)
+	p.restored()
+}
+
+// TestWatchEnds: Ctrl-C, signals, and an error leave the terminal as it was; so
+// does what is watched when it goes.
+func TestWatchEnds(t *testing.T) {
+	t.Run("Ctrl-C", func(t *testing.T) {
+		p, _ := watchAt(t, 100, 30)
+		p.await("shop/web")
+		_, err := p.master.WriteString("\x03")
+		must(t, err)
+		p.ended(0)
+		p.restored()
+	})
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
+		t.Run(s.String(), func(t *testing.T) {
+			p, _ := watchAt(t, 100, 30)
+			p.await("shop/web")
+			must(t, p.cmd.Process.Signal(s))
+			p.ended(0)
+			p.restored()
+		})
+	}
+	t.Run("closed terminal", func(t *testing.T) {
+		p, _ := watchAt(t, 100, 30)
+		p.await("shop/web")
+		must(t, p.slave.Close(), p.master.Close())
+		p.ended(0)
+	})
+	t.Run("an error", func(t *testing.T) {
+		p, h := watchAt(t, 100, 30, "shop/web")
+		p.await("shop/web")
+		if out, err := nlbOn(h, "flush").CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		p.await("profile shop is not in the kernel")
+		// A table that is not nlb's cannot be read.
+		must(t, foreignTable(h, "nlb"))
+		p.ended(1)
+		p.restored()
+		if !strings.Contains(p.text(), "was not made by nlb") {
+			t.Errorf("%q", p.text())
+		}
+	})
+	t.Run("not there from the beginning", func(t *testing.T) {
+		p, _ := watchAt(t, 100, 30, "shopp")
+		p.ended(1)
+		p.restored()
+	})
+}
+
+// foreignTable adds a table that is not nlb's.
+func foreignTable(h *world.Host, name string) error {
+	return h.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		c.AddTable(&nftables.Table{Name: name, Family: nftables.TableFamilyINet})
+		return c.Flush()
+	})
+}
+
+// TestWatchElsewhere: without a terminal one table follows the other.
+func TestWatchElsewhere(t *testing.T) {
+	p, h := watchAt(t, 100, 30)
+	_, err := p.master.WriteString("q")
+	must(t, err)
+	p.ended(0)
+	for _, args := range [][]string{nil, {"--json"}} {
+		c := nlbOn(h, append([]string{"show", "--watch", "--interval", "100ms"}, args...)...)
+		r, w, err := os.Pipe()
+		must(t, err)
+		c.Stdout = w
+		must(t, c.Start())
+		w.Close()
+		var got strings.Builder
+		b := make([]byte, 1<<12)
+		for strings.Count(got.String(), "203.0.113.10:80") < 3 {
+			n, err := r.Read(b)
+			got.Write(b[:n])
+			must(t, err)
+		}
+		must(t, c.Process.Signal(syscall.SIGINT))
+		_, _ = io.Copy(io.Discard, r)
+		must(t, c.Wait())
+		if text := got.String(); strings.Contains(text, "\x1b") || len(args) == 0 && !strings.Contains(text, "\n\n") {
+			t.Errorf("%q", text)
+		}
+	}
+}
