@@ -28,12 +28,12 @@ func (c *Conn) Commit(b *Batch, generation uint32) (uint32, error) {
 	switch {
 	case err != nil:
 		return 0, err
-	case now == generation && lost:
+	case now == generation && b.Messages() > 0: // an empty one makes no generation
 		return 0, ErrRefused
 	case lost:
 		return 0, ErrUnknown
 	}
-	return now, nil // an empty batch makes no generation
+	return now, nil
 }
 
 // Check lets the kernel validate a batch and changes nothing: the kernel drops
