@@ -312,7 +312,9 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		}
 		result = w.amend(result, &Result{Generation: have.Generation})
 		if !have.objects.exists {
-			return nil
+			// Perhaps by a flush of ours whose answer was lost.
+			retired, leaving := first.gone(nil)
+			return cmp.Or(w.endFlows(retired, o, result), w.endFlows(leaving, o, result))
 		}
 		inScope := func(profile string) bool { return len(names) == 0 || slices.Contains(names, profile) }
 		_, others := have.split(inScope)
