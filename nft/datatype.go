@@ -109,7 +109,7 @@ func (d datatype) rangeText(first, last string) string {
 // prefixOf returns the prefix that is exactly this range of addresses.
 func prefixOf(first, last string) (netip.Prefix, bool) {
 	a, ok := netip.AddrFromSlice([]byte(first))
-	if !ok {
+	if !ok || len(first) != len(last) {
 		return netip.Prefix{}, false
 	}
 	bits := 0
