@@ -236,7 +236,7 @@ func (c *compiler) sourcePool(f *family, addrs []netip.Addr) string {
 		c.add(f.sources, element{key: markBytes(b.base + uint32(i)), data: addrBytes(a)})
 	}
 	c.chains = append(c.chains, &chain{name: name, rules: []rule{{
-		statements: []statement{f.snatInTurn(b)},
+		statements: []statement{f.snatToAny(b)},
 		comment:    fmt.Sprintf("%s sources %d+%d", f.Family, b.base, b.slots),
 	}}})
 	return name

@@ -209,10 +209,11 @@ func lookupPool() statement {
 		&expr.Lookup{SourceRegister: reg, SetName: poolsMap, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
 }
 
-// snatInTurn makes the source one of a block of addresses, in turn.
-func (f *family) snatInTurn(b block) statement {
-	return newStatement(fmt.Sprintf("snat %s to numgen inc mod %d offset %d map @%s", f.word, b.slots, b.base, f.sources),
-		&expr.Numgen{Register: reg, Modulus: b.slots, Type: unix.NFT_NG_INCREMENTAL, Offset: b.base},
+// snatToAny makes the source one of a block of addresses, at random: in turn, it
+// would keep step with the backends, and each would see few of the addresses.
+func (f *family) snatToAny(b block) statement {
+	return newStatement(fmt.Sprintf("snat %s to numgen random mod %d offset %d map @%s", f.word, b.slots, b.base, f.sources),
+		&expr.Numgen{Register: reg, Modulus: b.slots, Type: unix.NFT_NG_RANDOM, Offset: b.base},
 		lookupMark(f.sources),
 		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.nfproto), RegAddrMin: reg})
 }
