@@ -109,7 +109,7 @@ func explain(err error, sources ...source) error {
 	case errors.Is(err, wire.ErrStale), errors.Is(err, wire.ErrInterrupted):
 		hint = "something changes the ruleset all the time; nft monitor shows it"
 	case isRefused && slices.Contains(unsupported, refused.Errno):
-		hint = "this kernel, Linux " + release() + ", may lack something that nlb needs: " + modules
+		hint = "this kernel, Linux " + release() + ", may lack " + needs(refused.Expr)
 	case errors.Is(err, unix.EPROTONOSUPPORT):
 		hint = "this kernel, Linux " + release() + ", has no nfnetlink; modprobe nf_tables"
 	}
@@ -121,6 +121,22 @@ func explain(err error, sources ...source) error {
 var unsupported = []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EINVAL, unix.EAFNOSUPPORT}
 
 const modules = "nf_tables, nft_chain_nat, nft_ct, nft_numgen, nft_hash, nft_nat, nft_masq, nft_reject_inet"
+
+// needs says what an expression that the kernel stumbled over needs; empty: it
+// did not say which.
+func needs(expression string) string {
+	for _, p := range nft.Parts() {
+		if p.Name != expression {
+			continue
+		}
+		s := "the expression " + p.Name + ", for " + p.For + ": it needs Linux >= " + p.Since
+		if p.Module != "" {
+			s += " and the module " + p.Module + " (modprobe " + p.Module + ")"
+		}
+		return s
+	}
+	return "something that nlb needs: " + modules
+}
 
 // aftermath says also what was changed, of a failure of what changes the
 // kernel.

@@ -45,6 +45,12 @@ func TestAftermath(t *testing.T) {
 		},
 		{refused, "nlb: error: chain shop/web: operation not supported; nothing was changed\n" +
 			"nlb: hint: this kernel, Linux " + release() + ", may lack something that nlb needs: " + modules + "\n"},
+		{
+			&wire.Error{What: "chain shop/web", Expr: "hash", Errno: unix.ENOENT},
+			"nlb: error: chain shop/web: expression hash: no such file or directory; nothing was changed\n" +
+				"nlb: hint: this kernel, Linux " + release() + ", may lack the expression hash, for scheduler: hash: " +
+				"it needs Linux >= 4.10 and the module nft_hash (modprobe nft_hash)\n",
+		},
 		{context.Canceled, "nlb: error: interrupted; nothing was changed\n"},
 	} {
 		var out, err bytes.Buffer
