@@ -53,11 +53,16 @@ func read(c *wire.Conn, table string) (*objects, error) {
 	if o.exists, err = tableIsOurs(c, table); err != nil || !o.exists {
 		return o, err
 	}
-	if err := o.readChains(c, table); err != nil {
-		return nil, fmt.Errorf("read the chains: %w", err)
+	if err = o.readChains(c, table); err != nil {
+		err = fmt.Errorf("read the chains: %w", err)
+	} else if err = o.readMaps(c, table); err != nil {
+		err = fmt.Errorf("read the maps: %w", err)
 	}
-	if err := o.readMaps(c, table); err != nil {
-		return nil, fmt.Errorf("read the maps: %w", err)
+	if errors.Is(err, unix.ENOENT) {
+		err = fmt.Errorf("%w: %w", wire.ErrInterrupted, err) // deleted meanwhile
+	}
+	if err != nil {
+		return nil, err
 	}
 	return o, nil
 }
