@@ -63,6 +63,8 @@ const (
 	recordChunk = 240
 	// More that waits to be swept is not written down.
 	maxRetired = recordChunk / 12
+	// A longer run is none of nlb's.
+	maxRun = 1 << 20
 	// The elements, by their keys.
 	recordHead    = 0
 	recordRetired = 1
@@ -143,7 +145,7 @@ func decodeRecord(elements map[string]element) record {
 	r := record{digest: head[size:], generation: number(head), slots: number(head[4:]), whole: head[12] == 1}
 	for b := value(recordRetired); len(b) >= 12; b = b[12:] {
 		kind := number(b)
-		if kind>>1 >= uint32(len(retiring)) {
+		if kind>>1 >= uint32(len(retiring)) || number(b[8:]) > maxRun {
 			return record{}
 		}
 		r.retired = append(r.retired, run{retiring[kind>>1], number(b[4:]), number(b[8:]), kind&1 != 0})
