@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"nlb/lb"
 	"nlb/nft/wire"
 )
 
@@ -29,8 +30,8 @@ func (b *bed) remember(first, last int, mark uint32) {
 			own := netip.AddrFrom4([4]byte{10, 2, 0, byte(100 + i/64000)})
 			port := uint16(1024 + i%64000)
 			var e wire.Encoder
-			tuple(&e, 1, netip.AddrPortFrom(client, port), vip)
-			tuple(&e, 2, backend, netip.AddrPortFrom(own, port))
+			tuple(&e, 1, lb.UDP, netip.AddrPortFrom(client, port), vip)
+			tuple(&e, 2, lb.UDP, backend, netip.AddrPortFrom(own, port))
 			e.Uint32(7, 600) // CTA_TIMEOUT
 			e.Uint32(8, mark)
 			if err := c.Do(create, unix.AF_INET, unix.NLM_F_CREATE, e.Bytes()); err != nil {
@@ -41,8 +42,8 @@ func (b *bed) remember(first, last int, mark uint32) {
 	})
 }
 
-// tuple writes CTA_TUPLE_ORIG or CTA_TUPLE_REPLY of UDP.
-func tuple(e *wire.Encoder, typ uint16, from, to netip.AddrPort) {
+// tuple writes CTA_TUPLE_ORIG or CTA_TUPLE_REPLY.
+func tuple(e *wire.Encoder, typ uint16, protocol lb.Protocol, from, to netip.AddrPort) {
 	text := func(b []byte) string { return string(b) }
 	port := func(p uint16) string { return string(binary.BigEndian.AppendUint16(nil, p)) }
 	at := e.Begin(typ)
@@ -51,7 +52,7 @@ func tuple(e *wire.Encoder, typ uint16, from, to netip.AddrPort) {
 	e.Data(2, text(to.Addr().AsSlice()))
 	e.End(ip)
 	proto := e.Begin(2)
-	e.Data(1, "\x11")
+	e.Data(1, string([]byte{byte(protocol)}))
 	e.Data(2, port(from.Port()))
 	e.Data(3, port(to.Port()))
 	e.End(proto)
