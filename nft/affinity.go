@@ -21,6 +21,8 @@ import (
 // connections.
 const stickySet = "sticky"
 
+const resolveChain = "resolve"
+
 // affinity is what a service's rules need to know.
 type affinity struct {
 	*family
@@ -40,22 +42,31 @@ func (c *compiler) affinity(chain string, s *lb.Service, f *family) affinity {
 	return a
 }
 
-// wrap puts the affinity around the rule that draws a slot:
+// wrap puts the affinity around the statements that draw a slot:
 //
 //	look the client up
-//	known, and its backend takes connections: refresh, deliver
-//	draw, remember, deliver
-func (a affinity) wrap(draw rule) []rule {
+//	unknown, or its backend takes no new connections: forget it, draw
+//	remember, or keep for longer
+//	deliver
+func (a affinity) wrap(draw drawRule) []rule {
 	info := fmt.Sprintf("affinity %s timeout %s bits %d", a.Family, a.timeout, a.bits)
 	return []rule{
 		{statements: []statement{a.match, a.lookup()}},
-		{statements: []statement{a.match, isSticky(), a.dynset("update", unix.NFT_DYNSET_OP_UPDATE), goTo(a.deliver)}, comment: info},
-		{statements: []statement{a.match, a.dynset("delete", nftDynsetDelete)}},
-		draw,
-		{statements: []statement{a.match, slotToBackend()}},
-		{statements: []statement{a.match, a.dynset("update", unix.NFT_DYNSET_OP_UPDATE)}},
+		{
+			statements: append([]statement{a.match, isNotSticky(), a.dynset("delete", nftDynsetDelete)}, append(draw.draw, jumpTo(resolveChain))...),
+			comment:    draw.comment,
+		},
+		{statements: []statement{a.match, a.dynset("update", unix.NFT_DYNSET_OP_UPDATE)}, comment: info},
+		// By itself: an update of a map that is full ends its rule.
 		{statements: []statement{a.match, goTo(a.deliver)}},
 	}
+}
+
+// resolve turns the slot in the mark into the backend's mark, for all services
+// with affinity: for each element that the kernel adds to a map it goes through
+// all rules that look into it.
+func resolve() *chain {
+	return &chain{name: resolveChain, rules: []rule{{statements: []statement{slotToBackend()}}}}
 }
 
 const nftDynsetDelete = 2 // NFT_DYNSET_OP_DELETE
@@ -65,8 +76,8 @@ func (a affinity) lookup() statement {
 	return newStatement(fmt.Sprintf("ct mark set %s map @%s", a.sourceText(a.bits), a.set), exprs...)
 }
 
-func isSticky() statement {
-	return newStatement("ct mark @"+stickySet, loadMark, &expr.Lookup{SourceRegister: reg, SetName: stickySet})
+func isNotSticky() statement {
+	return newStatement("ct mark != @"+stickySet, loadMark, &expr.Lookup{SourceRegister: reg, SetName: stickySet, Invert: true})
 }
 
 // dynset changes the client's entry to the backend in the mark.

@@ -77,10 +77,10 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		f := familyOf(f)
 		draw := c.pool(own.name, s, f, shared)
 		if s.Affinity == nil || draw.refuses {
-			own.rules = append(own.rules, draw.rule)
+			own.rules = append(own.rules, draw.alone())
 			continue
 		}
-		own.rules = append(own.rules, c.affinity(own.name, s, f).wrap(draw.rule)...)
+		own.rules = append(own.rules, c.affinity(own.name, s, f).wrap(draw)...)
 	}
 	for _, r := range own.rules {
 		c.refers(r)
@@ -96,6 +96,8 @@ func (c *compiler) refers(r rule) {
 		switch s.text {
 		case "goto " + refuseChain:
 			c.needed[refuseChain] = true
+		case "jump " + resolveChain:
+			c.needed[resolveChain] = true
 		case "goto " + turnAwayChain:
 			c.needed[refuseChain], c.needed[turnAwayChain] = true, true
 		}
@@ -118,8 +120,15 @@ func sharedLog(s *lb.Service) *lb.Log {
 
 // drawRule picks a backend, or refuses where there is none.
 type drawRule struct {
-	rule
+	match   []statement
+	draw    []statement
+	comment string
 	refuses bool
+}
+
+// alone is the rule without an affinity.
+func (r drawRule) alone() rule {
+	return rule{statements: append(r.match, r.draw...), comment: r.comment}
 }
 
 // pool writes the backends of a service and family, and returns the rule that
@@ -192,29 +201,26 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 	c.add(backendsMap, element{key: markBytes(mark), data: own.name})
 }
 
-// draw is the rule that picks a slot. With affinity the slot is not the end.
+// draw is what picks a slot, and without affinity delivers.
 func (c *compiler) draw(s *lb.Service, f *family, b block) drawRule {
-	r := rule{comment: poolInfo{family: f.Family, service: s, block: b}.String()}
-	readsHeader := b.slots > 0 && (s.Affinity != nil || s.Scheduler == lb.Hash)
-	if readsHeader || !onlyFamily(s) {
-		r.statements = append(r.statements, f.match)
+	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.slots == 0}
+	if s.Scheduler == lb.Hash && !r.refuses || !onlyFamily(s) {
+		r.match = []statement{f.match}
 	}
 	switch {
-	case b.slots == 0 && s.OnEmpty == lb.Drop:
-		r.statements = append(r.statements, dropIt())
-		return drawRule{r, true}
-	case b.slots == 0:
-		r.statements = append(r.statements, goTo(refuseChain))
-		return drawRule{r, true}
+	case r.refuses && s.OnEmpty == lb.Drop:
+		r.draw = []statement{dropIt()}
+	case r.refuses:
+		r.draw = []statement{goTo(refuseChain)}
 	case s.Scheduler == lb.Hash:
-		r.statements = append(r.statements, f.drawHash(s.HashBy, s.HashSeed, b.slots, b.base))
+		r.draw = []statement{f.drawHash(s.HashBy, s.HashSeed, b.slots, b.base)}
 	default:
-		r.statements = append(r.statements, drawNumgen(s.Scheduler == lb.Random, b.slots, b.base))
+		r.draw = []statement{drawNumgen(s.Scheduler == lb.Random, b.slots, b.base)}
 	}
-	if s.Affinity == nil {
-		r.statements = append(r.statements, f.gotoPick)
+	if s.Affinity == nil && !r.refuses {
+		r.draw = append(r.draw, f.gotoPick)
 	}
-	return drawRule{r, false}
+	return r
 }
 
 // onlyFamily reports whether what is sent to a service is of one family, whatever

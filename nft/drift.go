@@ -37,7 +37,7 @@ func (s *State) Drift() []Drift {
 	for _, d := range s.tallies(p) {
 		out = append(out, d.drift()...)
 	}
-	fixed := []string{preroutingChain, outputChain, postroutingChain, refuseChain, turnAwayChain}
+	fixed := []string{preroutingChain, outputChain, postroutingChain, resolveChain, refuseChain, turnAwayChain}
 	for _, f := range families {
 		fixed = append(fixed, f.pick, f.deliver)
 	}

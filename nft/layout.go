@@ -155,7 +155,7 @@ func layout(table string, lengths []prefixLength) *Ruleset {
 	for _, f := range families {
 		r.chains = append(r.chains, f.pickChain(), f.deliverChain())
 	}
-	r.chains = append(r.chains, turnAway(), refuse())
+	r.chains = append(r.chains, resolve(), turnAway(), refuse())
 	return r
 }
 
@@ -228,7 +228,7 @@ func (r *Ruleset) trim(needed func(object string) bool) {
 	r.chains = slices.DeleteFunc(r.chains, func(c *chain) bool {
 		c.rules = slices.DeleteFunc(c.rules, func(r rule) bool { return r.needs != "" && !keep[r.needs] })
 		switch c.name {
-		case refuseChain, turnAwayChain:
+		case refuseChain, turnAwayChain, resolveChain:
 			return !needed(c.name)
 		case families[0].pick, families[0].deliver, families[1].pick, families[1].deliver:
 			return !uses[c.name] && !needed(c.name)

@@ -116,6 +116,10 @@ func goTo(chain string) statement {
 	return newStatement("goto "+chain, &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
 }
 
+func jumpTo(chain string) statement {
+	return newStatement("jump "+chain, &expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
+}
+
 func dropIt() statement {
 	return newStatement("drop", &expr.Verdict{Kind: expr.VerdictDrop})
 }

@@ -29,9 +29,8 @@ var bounded = []struct {
 	{"slots in one service", 65_535, slots, ""},
 	{"listens of one service", 16_384, ports, ""},
 	{"prefixes in deny", 100_000, denied, ""},
-	{"services with affinity", 10_000, sticky, "each service with affinity has a map of its own, and rules of its own that look into the shared " +
-		"maps: the kernel compares the name of a new map with those of all that are there, and for each element that it adds to a " +
-		"shared map it goes through all rules that look into it"},
+	{"services with affinity", 10_000, sticky, "each service with affinity has a map of its own: the kernel compares the name of each new map, " +
+		"and of each map that a new rule asks for, with those of all that are there"},
 }
 
 func (b *bench) boundedRows() error {
