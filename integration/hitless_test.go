@@ -60,7 +60,7 @@ func TestNothingLostHitless(t *testing.T) {
 	p := newHitlessProfile()
 	change := func(what string) {
 		past.next(what, p.members())
-		b.apply(p.String())
+		b.recalling(b.parse(p.String()))
 		past.done()
 	}
 	change("the first")

@@ -75,14 +75,20 @@ func (a *asking) Send(b []byte) error {
 	return a.Transport.Send(b)
 }
 
-// recalling applies profiles as the command does, with a digest, and reports
-// whether everything was read.
-func (b *bed) recalling(profiles ...*lb.Profile) (r *nft.Result, all bool) {
-	b.t.Helper()
+// asCommand are options as `nlb apply` has them: with a digest of the profiles,
+// by which a later apply knows them.
+func asCommand(profiles ...*lb.Profile) nft.Options {
 	h := sha256.New()
 	for _, p := range profiles {
 		h.Write(lb.Write(p))
 	}
+	return nft.Options{Table: "nlb", Digest: string(h.Sum(nil)), Build: "test"}
+}
+
+// recalling applies profiles as the command does, and reports whether everything
+// was read.
+func (b *bed) recalling(profiles ...*lb.Profile) (r *nft.Result, all bool) {
+	b.t.Helper()
 	b.check(b.balancer.Do(func() error {
 		transport, err := wire.Open()
 		if err != nil {
@@ -91,7 +97,7 @@ func (b *bed) recalling(profiles ...*lb.Profile) (r *nft.Result, all bool) {
 		a := &asking{Transport: transport}
 		c := wire.NewConn(a)
 		defer c.Close()
-		r, err = nft.Apply(b.t.Context(), c, profiles, nft.Options{Table: "nlb", Digest: string(h.Sum(nil)), Build: "test"})
+		r, err = nft.Apply(b.t.Context(), c, profiles, asCommand(profiles...))
 		all = a.all
 		return err
 	}))
