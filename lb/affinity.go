@@ -88,7 +88,7 @@ func readLogPrefix(d *decoder, k *Key, v *node, l *Log) {
 		d.fail(v, "prefix is empty", k.Values, "without the key, it is the service's name")
 	case len(text) > MaxLogPrefix:
 		d.fail(v, fmt.Sprintf("prefix has %d characters", len(text)), k.Values, "")
-	case !printable(text) || strings.ContainsAny(text, `"\`):
+	case !printable(text) || strings.ContainsAny(text, `"\$`):
 		d.fail(v, "prefix "+show(text)+" has a character that a log line cannot have", k.Values, "")
 	default:
 		l.Prefix = text

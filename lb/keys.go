@@ -220,7 +220,7 @@ var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitD
 
 var logKeys = table[Log]{of: "log", what: "log", keys: []key[Log]{
 	{"prefix", Key{
-		Values: `1 to 64 printable ASCII characters without " and \`, Default: "the service's name and a space",
+		Values: `1 to 64 printable ASCII characters without ", \ and $`, Default: "the service's name and a space",
 		Meaning: "begins each line",
 	}, readLogPrefix},
 	{"level", Key{

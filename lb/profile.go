@@ -162,7 +162,8 @@ type Rate struct {
 // Log writes new connections into the kernel log.
 type Log struct {
 	// Prefix begins each line; at most MaxLogPrefix printable ASCII characters
-	// without '"' and '\'.
+	// without '"' and '\', which nft has no way to write, and '$', which begins a
+	// variable there.
 	Prefix string
 	// Level is the syslog level, 0 (emerg) to 7 (debug).
 	Level LogLevel

@@ -192,6 +192,9 @@ func sound(r *Ruleset) error {
 			if !inQuotes.MatchString(bare[at[0]:at[1]]) || !beforeQuote.MatchString(strings.TrimLeft(bare[:at[0]], "\t")) {
 				return fmt.Errorf("a text in line %q", line)
 			}
+			if strings.HasSuffix(bare[:at[0]], " prefix ") && strings.Contains(bare[at[0]:at[1]], "$") {
+				return fmt.Errorf("a variable in line %q", line)
+			}
 			bare = bare[:at[0]] + "text" + bare[at[1]:]
 		}
 		switch {
