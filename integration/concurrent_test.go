@@ -38,7 +38,7 @@ func rivals(round int) []*rival {
 	profile := func(name, address string, edition int) string {
 		s := fmt.Sprintf("profile: %s\nservices:\n", name)
 		for i := range 20 {
-			s += fmt.Sprintf("  - {name: s%d, listen: \"%s:%d\", protocol: [tcp, udp], backends: [\"10.2.0.11:80\", \"10.2.%d.%d:80\"]}\n", i, address, 1000+i, edition, round)
+			s += fmt.Sprintf("  - {name: s%d, listen: \"%s:%d\", protocol: [tcp, udp], backends: [\"10.3.0.1:80\", \"10.2.%d.%d:80\"]}\n", i, address, 1000+i, edition, round)
 		}
 		return s
 	}

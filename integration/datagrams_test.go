@@ -7,6 +7,7 @@ package integration
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nlb/cmd/nlb/lab/world"
 )
@@ -181,6 +184,9 @@ func (d *datagrams) serve(h *world.Host, at netip.AddrPort) error {
 // ends, and waits for the last answers.
 func (d *datagrams) flow(ctx context.Context, h *world.Host, from netip.Addr, to netip.AddrPort, n uint64) error {
 	c, err := listenUDP(h, netip.AddrPortFrom(from, h.NextPort()))
+	for errors.Is(err, unix.EADDRINUSE) { // by another flow
+		c, err = listenUDP(h, netip.AddrPortFrom(from, h.NextPort()))
+	}
 	if err != nil {
 		return err
 	}
