@@ -138,7 +138,8 @@ func (r *report) add(m message) {
 	}
 }
 
-// expression names the expression at a place of a message.
+// expression names the expression at a place of a message, empty where it is
+// none: elements of maps are items of lists, too.
 //
 //	NFTA_LIST_ELEM [NFTA_EXPR_NAME, ...]
 func (b *Batch) expression(seq uint32, at int) string {
@@ -148,7 +149,7 @@ func (b *Batch) expression(seq uint32, at int) string {
 			break
 		}
 		size := msgHeader + len(m.body)
-		if m.seq == seq && at < size {
+		if m.seq == seq && at < size && m.typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWRULE {
 			for typ, v := range Attrs(rest[at:size]) {
 				if typ == unix.NFTA_LIST_ELEM {
 					return Text(Attr(v, unix.NFTA_EXPR_NAME))
