@@ -74,10 +74,7 @@ func TestNothingLostConcurrent(t *testing.T) {
 	applied, refused := 0, 0
 	var longest time.Duration
 	for round := range rounds {
-		b.within(func(c *wire.Conn) error {
-			_, _, err := nft.Flush(t.Context(), c, []string{"claim0", "claim1"}, nft.Options{Table: "nlb"})
-			return err
-		})
+		b.flush("claim0", "claim1")
 		all := rivals(1 + round)
 		ok := map[string]int{}
 		var mu sync.Mutex

@@ -44,10 +44,7 @@ func TestNothingLostKilled(t *testing.T) {
 	// reset makes the state that an apply begins with, flows included.
 	reset := func() {
 		b.check(b.balancer.Forward())
-		b.within(func(c *wire.Conn) error {
-			_, _, err := nft.Flush(t.Context(), c, nil, nft.Options{Table: "nlb"})
-			return err
-		})
+		b.flush()
 		b.apply(texts[0])
 		b.row("udp", "203.0.113.10:53", 4)
 		b.check(b.balancer.SetSysctl("net.ipv4.ip_forward", "0"))
@@ -116,6 +113,15 @@ func (b *bed) within(f func(c *wire.Conn) error) {
 		}
 		return errors.Join(f(c), c.Close())
 	}))
+}
+
+// flush removes profiles from the balancer, all of them where none is named.
+func (b *bed) flush(profiles ...string) {
+	b.t.Helper()
+	b.within(func(c *wire.Conn) error {
+		_, _, err := nft.Flush(b.t.Context(), c, profiles, nft.Options{Table: "nlb"})
+		return err
+	})
 }
 
 // holds reports whether a state is one profile.
