@@ -192,7 +192,7 @@ func TestNothingLostSmallSocket(t *testing.T) {
 	b := newBed(t)
 	services := 2000
 	if *full {
-		services = 60_000
+		services = 30_000
 	}
 	var profile strings.Builder
 	profile.WriteString("profile: many\nservices:\n")
