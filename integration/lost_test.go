@@ -3,7 +3,7 @@ package integration
 // Nothing lost: the tests called TestNothingLost... say with figures that
 // changing the profile costs nobody a connection, whatever happens meanwhile.
 //
-//	go test ./integration -run NothingLost -count=1 -v -full
+//	go test ./integration -run NothingLost -count=1 -v -full -timeout 2h
 //
 // Without -full they are short.
 
