@@ -3,6 +3,7 @@ package integration
 // Stopped: an apply that comes to its end at any message to or from the kernel.
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -97,7 +98,7 @@ func (c *crash) run(t *testing.T) int {
 	}
 	reset()
 	before := b.listing()
-	undisturbed := b.stopAt(1<<30, c.limit, newProfile)
+	undisturbed := b.stopAt(1<<30, c.limit, c.new)
 	after := b.listing()
 	want := swept(clean)
 	if !clean(want) {
@@ -113,7 +114,7 @@ func (c *crash) run(t *testing.T) int {
 	for step := first; step < undisturbed.steps; step += stride {
 		n++
 		reset()
-		b.stopAt(step, c.limit, newProfile)
+		b.stopAt(step, c.limit, c.new)
 		state, listing := b.load(), b.listing()
 		isOld, isNew := holds(state, oldProfile), holds(state, newProfile)
 		switch {
@@ -223,7 +224,7 @@ func (s *stopping) Reserve(n int) (int, error) {
 }
 
 // stopAt applies a profile and stops before a step, if it comes to it.
-func (b *bed) stopAt(step, limit int, profile *lb.Profile) *program {
+func (b *bed) stopAt(step, limit int, profile string) *program {
 	b.t.Helper()
 	p := &program{stop: step, limit: limit}
 	err := b.balancer.Do(func() error {
@@ -236,8 +237,7 @@ func (b *bed) stopAt(step, limit int, profile *lb.Profile) *program {
 		if err != nil {
 			return err
 		}
-		_, err = nft.Apply(b.t.Context(), wire.NewConn(transport), []*lb.Profile{profile}, nft.Options{Table: "nlb", Settle: time.Millisecond})
-		return err
+		return b.applyOver(wire.NewConn(transport), profile)
 	})
 	if p.steps < step {
 		b.check(err)
@@ -248,11 +248,14 @@ func (b *bed) stopAt(step, limit int, profile *lb.Profile) *program {
 // applySoon is apply that does not wait for answers that are under way.
 func (b *bed) applySoon(profile string) {
 	b.t.Helper()
-	p := b.parse(profile)
-	b.within(func(c *wire.Conn) error {
-		_, err := nft.Apply(b.t.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Settle: time.Millisecond})
-		return err
-	})
+	b.within(func(c *wire.Conn) error { return b.applyOver(c, profile) })
+}
+
+// applyOver applies as the command does, but for the wait.
+func (b *bed) applyOver(c *wire.Conn, profile string) error {
+	digest := sha256.Sum256([]byte(profile))
+	_, err := nft.Apply(b.t.Context(), c, []*lb.Profile{b.parse(profile)}, nft.Options{Table: "nlb", Digest: string(digest[:]), Settle: time.Millisecond})
+	return err
 }
 
 // shape is how much there is of what in a listing, whatever its numbers are.
