@@ -79,14 +79,14 @@ func (c *crash) run(t *testing.T) int {
 		return got
 	}
 	reset := func() {
-		b.flush()
+		b.drop()
 		b.applySoon(c.old)
 		if c.flows {
 			b.row("udp", "203.0.113.10:80", 3)
 		}
 	}
 	// In the end there are as many elements as in a table that never was another.
-	b.flush()
+	b.drop()
 	fresh := swept(func(map[string]int) bool { return true })
 	clean := func(shape map[string]int) bool {
 		for what, n := range shape {
@@ -105,14 +105,16 @@ func (c *crash) run(t *testing.T) int {
 		t.Errorf("what was retired stays for good:\n%s", cmp.Diff(fresh, want))
 	}
 
-	// Until it writes, there is little to go wrong.
+	// Before each write, and after the last, the kernel holds something else.
 	outcomes := map[string]int{}
-	first, stride, n := undisturbed.first, 3, 0
+	steps := append(undisturbed.writes, undisturbed.steps-1)
 	if *full {
-		first, stride = 0, 1
+		steps = nil
+		for step := range undisturbed.steps {
+			steps = append(steps, step)
+		}
 	}
-	for step := first; step < undisturbed.steps; step += stride {
-		n++
+	for _, step := range steps {
 		reset()
 		b.stopAt(step, c.limit, c.new)
 		state, listing := b.load(), b.listing()
@@ -148,8 +150,8 @@ func (c *crash) run(t *testing.T) int {
 			t.Errorf("stopped at %d: something is left for good:\n%s", step, d)
 		}
 	}
-	figures(t, "%s: stopped at %d of %d messages: %v", c.name, n, undisturbed.steps, outcomes)
-	return n
+	figures(t, "%s: stopped at %d of %d messages: %v", c.name, len(steps), undisturbed.steps, outcomes)
+	return len(steps)
 }
 
 // servedBy are the backends of each address that a profile listens on.
@@ -177,8 +179,8 @@ type stopping struct {
 // the kernel, and sockets.
 type program struct {
 	stop, limit int
-	steps       int // that it made
-	first       int // the first that changed something
+	steps       int   // that it made
+	writes      []int // those that changed something
 	sockets     []wire.Transport
 }
 
@@ -197,10 +199,12 @@ func (p *program) open(t wire.Transport, err error) (wire.Transport, error) {
 	return &stopping{t, p}, nil
 }
 
+const deleteFlow = unix.NFNL_SUBSYS_CTNETLINK<<8 | 2 // IPCTNL_MSG_CT_DELETE
+
 func (s *stopping) Send(b []byte) error {
 	s.program.step()
-	if s.program.first == 0 && binary.NativeEndian.Uint16(b[4:]) == unix.NFNL_MSG_BATCH_BEGIN {
-		s.program.first = s.program.steps - 1
+	if typ := binary.NativeEndian.Uint16(b[4:]); typ == unix.NFNL_MSG_BATCH_BEGIN || typ == deleteFlow {
+		s.program.writes = append(s.program.writes, s.program.steps-1)
 	}
 	return s.Transport.Send(b)
 }
