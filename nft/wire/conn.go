@@ -99,6 +99,7 @@ type Conn struct {
 	buf       []byte
 	seq       uint32
 	watched   bool
+	midway    bool // the kernel has a dump for this socket that was not read to its end
 }
 
 // NewConn returns a conversation over a transport.
@@ -119,7 +120,7 @@ func (c *Conn) Renew() error {
 		return err
 	}
 	_ = c.transport.Close() // it may be broken
-	c.transport = t
+	c.transport, c.midway = t, false
 	return nil
 }
 
@@ -165,9 +166,13 @@ func (c *Conn) ours(m message) bool { return m.port == c.transport.Port() }
 // ask sends one message and reads until its answer is complete: one message, an
 // acknowledgement, or the end of a dump.
 func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, each func([]byte) error) error {
+	if c.midway {
+		_ = c.Renew() // another dump would be refused
+	}
 	if err := c.send(typ, family, flags, attrs); err != nil {
 		return err
 	}
+	c.midway = flags&unix.NLM_F_DUMP == unix.NLM_F_DUMP
 	var fail error
 	interrupted := false
 	for done := false; !done; {
@@ -209,6 +214,7 @@ func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, each fu
 			}
 		}
 	}
+	c.midway = false
 	if fail == nil && interrupted && !c.watched {
 		return ErrInterrupted
 	}
