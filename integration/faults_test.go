@@ -216,6 +216,46 @@ func (b *bed) trial(d *deed, plan map[int]int, v *verdicts) []call {
 	return f.calls
 }
 
+// TestNothingLostBrokenDumps: a dump of many datagrams breaks off anywhere. It is
+// read again, over a socket for which the kernel does not go on with the first.
+func TestNothingLostBrokenDumps(t *testing.T) {
+	b := newBed(t)
+	fleet := killedFleet(3000, 1)
+	profiles := b.all([]string{fleet, otherShop})
+	b.apply(fleet)
+	dump := func(at int) (calls []call) {
+		f := &flaws{at: map[int]int{at: 0}} // no room for an answer
+		b.check(b.balancer.Do(func() error {
+			transport, err := wire.Open()
+			if err != nil {
+				return err
+			}
+			c := wire.NewConn(&flawed{Transport: transport, flaws: f})
+			defer c.Close()
+			if _, err = nft.Apply(t.Context(), c, profiles, nft.Options{Table: "nlb", DryRun: true}); err != nil {
+				t.Errorf("%v: %v", f.hit, err)
+			}
+			return nil
+		}))
+		return f.calls
+	}
+	broken, step := 0, 9
+	if *full {
+		step = 1
+	}
+	calls := dump(-1)
+	for at, c := range calls[:len(calls)-1] { // the last one is the answer to the batch
+		if at%step == 0 && c == receives {
+			dump(at)
+			broken++
+		}
+	}
+	if broken < 5 {
+		t.Errorf("%d dumps were broken off", broken)
+	}
+	figures(t, "dumps of 3,000 services broken off at any datagram: %d, and read again each time", broken)
+}
+
 // begin makes the balancer hold what a deed begins with, over a clean
 // connection, with flows: once over whatever is there, to see that this mends
 // it, and once from nothing, so that all trials begin with the same.
