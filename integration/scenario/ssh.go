@@ -178,6 +178,9 @@ ip -6 route replace ` + frontNet6 + ` via ` + balancerBack6 + `
 `
 )
 
+// rebootLimit is for a machine with systemd that is emulated by a busy one.
+const rebootLimit = 10 * time.Minute
+
 // reboot boots the machine and waits until it is up: systemd says so, or sshd,
 // which an init without systemd starts last.
 func (m *machine) reboot(ctx context.Context) error {
@@ -192,7 +195,7 @@ if [ -d /run/systemd/system ]; then do="systemctl reboot"; else do="reboot -f"; 
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, rebootLimit)
 	defer cancel()
 	// The old connection may hang; new ones tell whether it is a new boot.
 	_ = os.Remove(filepath.Join(m.dir, m.name))
