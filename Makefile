@@ -28,7 +28,7 @@ staticcheck = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What the program is made of.
 sources := go.mod go.sum $(shell find cmd lb nft sysctl -type f ! -name '*_test.go' ! -path '*/testdata/*')
 
-.PHONY: build man install uninstall test lint vet format staticcheck tidy portable fmt clean
+.PHONY: build man install uninstall test lab-vagrant lint vet format staticcheck tidy portable fmt clean
 
 build: $(O)/nlb man
 
@@ -62,6 +62,11 @@ uninstall:
 
 test:
 	$(GO) test ./...
+
+# Three emulated machines by Vagrant and libvirt, for which it wants root and
+# packages: docs/lab.md.
+lab-vagrant:
+	integration/vagrant/run.sh
 
 lint: vet format staticcheck tidy portable
 
