@@ -120,7 +120,7 @@ type verdicts struct {
 func TestNothingLostFaults(t *testing.T) {
 	b := newBed(t)
 	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
-	singles, pairs := 7, 2
+	singles, pairs := 4, 2
 	if *full {
 		singles, pairs = 1<<20, 60
 	}
