@@ -108,7 +108,14 @@ func (s *starving) Receive(b []byte) (int, error) {
 func limitMemory() (limit func(kilobytes int) error, release func() error, err error) {
 	const root = "/sys/fs/cgroup/memory"
 	group := filepath.Join(root, fmt.Sprintf("nlb-test-%d", os.Getpid()))
-	write := func(dir, file, value string) error { return os.WriteFile(filepath.Join(dir, file), []byte(value), 0) }
+	write := func(dir, file, value string) error {
+		f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0) // it is there, or this is no group
+		if err != nil {
+			return err
+		}
+		_, err = f.WriteString(value)
+		return errors.Join(err, f.Close())
+	}
 	tid := strconv.Itoa(unix.Gettid())
 	if err := os.Mkdir(group, 0o755); err != nil {
 		return nil, nil, err
