@@ -62,15 +62,22 @@ func TestNothingLostKilled(t *testing.T) {
 	draw := rand.New(rand.NewPCG(3, 4))
 	outcomes := map[string]int{}
 	held := after
-	for range kills {
+	for i := range kills {
 		if held != before {
 			reset()
 		}
 		c := b.balancer.Command(t.Context(), nlb, "apply", file)
+		committed := b.nextCommit()
 		b.check(c.Start())
 		// More often near the beginning: the last half second is spent waiting.
 		moment := time.Duration(draw.Float64() * draw.Float64() * 1.1 * float64(whole))
-		time.Sleep(moment)
+		if i%5 == 4 { // or as soon as anything was committed
+			began := time.Now()
+			committed()
+			moment = time.Since(began)
+		} else {
+			time.Sleep(moment)
+		}
 		_ = c.Process.Kill()
 		ended := c.Wait() == nil
 		moving := b.moving()
@@ -113,6 +120,22 @@ func (b *bed) within(f func(c *wire.Conn) error) {
 		}
 		return errors.Join(f(c), c.Close())
 	}))
+}
+
+// nextCommit returns a function that waits until the balancer's ruleset is
+// another than now.
+func (b *bed) nextCommit() (wait func()) {
+	b.t.Helper()
+	generation := func() (g uint32) {
+		b.kernel(b.balancer, func(c *wire.Conn) (err error) { g, err = c.Generation(); return err })
+		return g
+	}
+	before := generation()
+	return func() {
+		for begin := time.Now(); generation() == before && time.Since(begin) < 10*time.Second; {
+			time.Sleep(100 * time.Microsecond)
+		}
+	}
 }
 
 // drop deletes the balancer's table. Flows stay, unlike with a flush, which
