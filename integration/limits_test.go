@@ -200,7 +200,7 @@ func TestNothingLostPorts(t *testing.T) {
 	b.wantShares(answers, map[string]int{"10.2.0.12": 3, "none": 3})
 	b.apply(web + "    snat: [10.2.0.1, 10.2.0.2]\n" + backends(8080, -1, -1))
 	row := map[string]int{}
-	for range 16 {
+	for i := 0; i < 16 || i < 100 && row["10.2.0.11"] == 0; i++ {
 		if r, err := quick.Exchange(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80")); err == nil {
 			row[r.Backend]++
 		}
@@ -208,7 +208,7 @@ func TestNothingLostPorts(t *testing.T) {
 	if row["10.2.0.11"] == 0 {
 		t.Errorf("with a second source address: %v", row)
 	}
-	figures(t, "64512 ports of a masquerade used up: 6 connections went to %v; with a second source address, which is drawn half of the time, 16 to %v", answers, row)
+	figures(t, "64512 ports of a masquerade used up: 6 connections went to %v; with a second source address, which is drawn half of the time, 16 or more to %v", answers, row)
 }
 
 // fill gives the balancer's conntrack lasting TCP connections, so many, or until
