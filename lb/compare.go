@@ -50,8 +50,9 @@ func Compare(have, want []*Profile) []Change {
 	names := slices.AppendSeq(make([]string, 0, len(old)+len(new)), maps.Keys(old))
 	names = slices.AppendSeq(names, maps.Keys(new))
 	slices.Sort(names)
-	var out []Change
-	for _, name := range slices.Compact(names) {
+	names = slices.Compact(names)
+	out := make([]Change, 0, most(old, new))
+	for _, name := range names {
 		first := len(out)
 		switch h, s := old[name], new[name]; {
 		case s == nil:
@@ -64,6 +65,22 @@ func Compare(have, want []*Profile) []Change {
 		slices.SortStableFunc(out[first:], func(a, b Change) int { return strings.Compare(a.Backend, b.Backend) })
 	}
 	return out
+}
+
+// most is how many changes there are at most between services, about.
+func most(old, new map[string]*Service) int {
+	n := 0
+	for name, s := range old {
+		if new[name] == nil {
+			n += 1 + len(s.Backends)
+		}
+	}
+	for name, s := range new {
+		if old[name] == nil {
+			n += 1 + len(s.Backends)
+		}
+	}
+	return n
 }
 
 func byName(profiles []*Profile) map[string]*Service {

@@ -29,6 +29,11 @@ func Conflicts(profiles []*Profile) Errors {
 			Want: "a name for each profile",
 		})
 	})
+	n := 0
+	for _, p := range profiles {
+		n += len(p.Services)
+	}
+	c.claims, c.holders, c.lost = make([]claim, 0, n), make([]holder, 0, n), make([]bool, 0, n)
 	for _, p := range profiles {
 		for i := range p.Services {
 			c.add(p, &p.Services[i])

@@ -6,6 +6,7 @@ package lb
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -220,8 +221,12 @@ func index(f Family) int {
 	return 0
 }
 
-// Of returns the backends of one family, in order.
+// Of returns the backends of one family, in order; the service's own where all
+// of them are.
 func (s *Service) Of(f Family) []Backend {
+	if !slices.ContainsFunc(s.Backends, func(b Backend) bool { return FamilyOf(b.Address.Addr) != f }) {
+		return s.Backends
+	}
 	var out []Backend
 	for _, b := range s.Backends {
 		if FamilyOf(b.Address.Addr) == f {

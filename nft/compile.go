@@ -37,6 +37,9 @@ func compile(table string, profiles, others []*lb.Profile, n *numbers, there fun
 		}
 	}
 	n.expect(backends)
+	for _, name := range []string{slotsMap, families[0].endpoints} { // where most of them go
+		c.byName[name].elements = make([]element, 0, backends)
+	}
 	for _, p := range profiles {
 		for i := range p.Services {
 			c.service(p, &p.Services[i])

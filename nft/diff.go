@@ -90,6 +90,9 @@ func (p *plan) String() string {
 // scope only; everybody else's objects are left alone.
 func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 	p := &plan{table: want.Table}
+	if len(have.objects.chains) == 0 {
+		p.ops = make([]op, 0, 2*len(want.chains)+2*len(want.maps)) // about: a rule for each
+	}
 	if !have.objects.exists {
 		p.add(op{verb: add, table: true})
 	}

@@ -53,7 +53,7 @@ func FuzzLoad(f *testing.F) {
 		profiles := []*lb.Profile{fuzzProfile(f, i)}
 		p, _, err := planFor(newState("nlb", emptyObjects()), profiles, Options{
 			Table: "nlb", Digest: "d", Params: []Param{{"net.ipv4.ip_forward", "0"}},
-		}, fingerprints(profiles, ""))
+		}, func() []fingerprint { return fingerprints(profiles, "") })
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func FuzzLoad(f *testing.F) {
 		if drift := s.Drift(); len(drift) > len(messages) {
 			t.Errorf("%d differences in %d bytes", len(drift), len(messages))
 		}
-		mend := func(s *State, profiles []*lb.Profile, o Options, now []fingerprint) {
+		mend := func(s *State, profiles []*lb.Profile, o Options, now func() []fingerprint) {
 			p, _, err := planFor(s, profiles, o, now)
 			if err != nil {
 				return
@@ -92,13 +92,14 @@ func FuzzLoad(f *testing.F) {
 				t.Errorf("%d bytes to mend %d", b.Size(), len(messages))
 			}
 		}
-		mend(s, wanted, Options{Table: "nlb", Digest: "d"}, nil)
-		mend(s, wanted, Options{Table: "nlb", Prune: true}, nil)
+		none := func() []fingerprint { return nil }
+		mend(s, wanted, Options{Table: "nlb", Digest: "d"}, none)
+		mend(s, wanted, Options{Table: "nlb", Prune: true}, none)
 		applied, err := readApplied(c, "nlb")
 		if err != nil {
 			return
 		}
-		o, now := Options{Table: "nlb", Digest: "e"}, fingerprints(fewer, "")
+		o, now := Options{Table: "nlb", Digest: "e"}, func() []fingerprint { return fingerprints(fewer, "") }
 		last := decodeRecord(applied)
 		_, _ = last.upToDate(c, o)
 		if have, part := last.recalled(c, applied, fewer, o, now); have != nil {

@@ -40,12 +40,12 @@ type recall struct {
 // recalled returns a state that has the services whose backends differ from
 // what the record says, and the profiles with these alone. It is nil where
 // everything has to be read.
-func (r *record) recalled(c *wire.Conn, applied map[string]element, profiles []*lb.Profile, o Options, now []fingerprint) (*State, []*lb.Profile) {
+func (r *record) recalled(c *wire.Conn, applied map[string]element, profiles []*lb.Profile, o Options, now func() []fingerprint) (*State, []*lb.Profile) {
 	generation, err := c.Generation()
 	if err != nil || generation != r.generation || !r.trusted(o) {
 		return nil, nil
 	}
-	part, ok := r.differing(profiles, now)
+	part, ok := r.differing(profiles, now())
 	if !ok {
 		return nil, nil
 	}

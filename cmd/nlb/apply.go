@@ -171,7 +171,7 @@ func profileValues(profiles []*lb.Profile) []profileValue {
 }
 
 func changeValues(changes []lb.Change) []changeValue {
-	out := []changeValue{}
+	out := make([]changeValue, 0, len(changes)) // there may be tens of thousands
 	for _, c := range changes {
 		out = append(out, changeValue{string(c.Op), c.Service, c.Backend, c.Detail})
 	}

@@ -5,7 +5,6 @@ package wire
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -41,8 +40,11 @@ func NewBatch(generation uint32) *Batch {
 	return b
 }
 
-// Grow makes room for so many more bytes.
-func (b *Batch) Grow(n int) { b.buf = slices.Grow(b.buf, n) }
+// Grow makes room for so many more bytes. What of it is not used costs nothing:
+// append would touch it all.
+func (b *Batch) Grow(n int) {
+	b.buf = append(make([]byte, 0, len(b.buf)+n), b.buf...)
+}
 
 // Begin opens a message. what names the object that it is about, for errors.
 func (b *Batch) Begin(typ uint16, family uint8, flags uint16, what string) {
