@@ -321,11 +321,28 @@ func (w *writer) amend(before, now *Result) *Result {
 	return now
 }
 
-// estimate is about the number of bytes of operations as messages.
+// estimate is about the number of bytes of operations as messages, rather more.
 func estimate(ops []op) int {
+	const message, nested = 96, 44 // headers, the names of the table and the object; of an element
 	n := 0
 	for _, o := range ops {
-		n += 512 + 128*len(o.elements)
+		n += message
+		switch {
+		case o.rule != nil:
+			n += len(o.chain.name) + len(o.rule.comment)
+			for _, s := range o.rule.statements {
+				n += len(s.exprs)
+			}
+		case o.mapping != nil && o.elements == nil:
+			n += 256
+		}
+		for i := range o.elements {
+			e := &o.elements[i]
+			n += nested + len(e.key) + len(e.end) + len(e.data)
+			if e.extra != nil {
+				n += 64 + len(e.comment) + len(e.udata)
+			}
+		}
 	}
 	return n
 }
