@@ -216,8 +216,10 @@ func (s *State) marked() iter.Seq[uint32] {
 func planFor(have *State, profiles []*lb.Profile, o Options, now func() []fingerprint) (*plan, *Result, error) {
 	inScope := o.scope(profiles)
 	scope, others := have.split(inScope)
-	if errs := lb.Conflicts(slices.Concat(others, profiles)); len(errs) > 0 {
-		return nil, nil, &ConflictError{errs}
+	if len(others) > 0 {
+		if errs := lb.Conflicts(slices.Concat(others, profiles)); len(errs) > 0 {
+			return nil, nil, &ConflictError{errs}
+		}
 	}
 	changes := sync.OnceValue(func() []lb.Change { return lb.Compare(scope, profiles) })
 	go changes()
