@@ -72,7 +72,10 @@ func apply(ctx context.Context, j *job) error {
 	j.flowsEnded(a.Ended)
 	value := appliedValue{
 		Table: j.table, Generation: a.Generation, Applied: !o.DryRun, Profiles: profileValues(profiles),
-		Changes: changeValues(a.Changes), Parameters: a.Parameters, Repaired: a.Repaired, Batches: a.Batches, Ended: a.Ended,
+		Parameters: a.Parameters, Repaired: a.Repaired, Batches: a.Batches, Ended: a.Ended,
+	}
+	if j.json { // there may be tens of thousands
+		value.Changes = changeValues(a.Changes)
 	}
 	what := fmt.Sprintf("%s: %s (%s)", called(profiles), size(profiles...), signs(a.Changes))
 	switch {
@@ -171,7 +174,7 @@ func profileValues(profiles []*lb.Profile) []profileValue {
 }
 
 func changeValues(changes []lb.Change) []changeValue {
-	out := make([]changeValue, 0, len(changes)) // there may be tens of thousands
+	out := make([]changeValue, 0, len(changes))
 	for _, c := range changes {
 		out = append(out, changeValue{string(c.Op), c.Service, c.Backend, c.Detail})
 	}
