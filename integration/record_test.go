@@ -4,6 +4,7 @@ package integration
 // where nothing has changed.
 
 import (
+	"strings"
 	"testing"
 
 	"nlb/lb"
@@ -70,5 +71,44 @@ func TestRecordOfLastApply(t *testing.T) {
 	b.witness(b.balancer, "flush ruleset\n"+saved, "nft", "-f", "-")
 	if _, sent := apply("two", two); sent <= 2 {
 		t.Errorf("after nft has loaded it, an apply sent %d requests only", sent)
+	}
+}
+
+// An apply that takes two batches leaves its record with the second one: it may
+// be stopped between them, and then somebody else's commit makes the generation
+// that it would have made.
+func TestRecordOfHalfAnApply(t *testing.T) {
+	b := newBed(t)
+	listen := func(to string) string {
+		return "profile: shop\nservices: [{name: web, listen: \"203.0.113.10:" + to + "\", backends: [10.2.0.11:80]}]\n"
+	}
+	one, wide := listen("80"), listen("80-89")
+	halves := 0
+	for step := 0; ; step++ {
+		b.within(func(c *wire.Conn) error {
+			_, _, err := nft.Flush(t.Context(), c, nil, nft.Options{Table: "nlb"})
+			return err
+		})
+		b.applySoon(one)
+		stopped := b.stopAt(step, 0, wide)
+		retired := func() bool {
+			return strings.Contains(b.witness(b.balancer, "", "nft", "list", "table", "inet", "nlb"), `comment "retired"`)
+		}
+		if retired() {
+			halves++
+		}
+		b.witness(b.balancer, "add table ip other\n", "nft", "-f", "-")
+		b.applySoon(wide)
+		b.repaired(b.parse(wide))
+		if retired() {
+			t.Errorf("stopped at %d of %d: what was retired stays", step, stopped.steps)
+		}
+		b.witness(b.balancer, "delete table ip other\n", "nft", "-f", "-")
+		if stopped.steps < step {
+			break
+		}
+	}
+	if halves == 0 {
+		t.Error("it was never stopped between the batches")
 	}
 }

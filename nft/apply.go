@@ -124,8 +124,8 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	defer w.close()
 	var result *Result
 	err = w.again(func() error {
-		have, part := last.recalled(c, applied, profiles, o, now)
 		w.begin()
+		have, part := last.recalled(c, applied, profiles, o, now)
 		if have == nil {
 			var err error
 			if have, err = w.load(); err != nil {
@@ -150,8 +150,7 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 	// forgotten whose flows they are.
 	flows := w.endFlows(retired, o, result)
 	if flows != nil {
-		p.ops = withoutRecord(slices.DeleteFunc(p.ops, func(o op) bool { return o.sweep }))
-		p.record = nil
+		p.keepRetired()
 	}
 	if len(p.ops) > 0 {
 		if err := w.send(p, have.Generation, result); err != nil {
@@ -308,6 +307,7 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 	var first *State
 	var result *Result
 	err = w.again(func() error {
+		w.begin()
 		have, err := w.load()
 		if len(names) == 0 && errors.Is(err, ErrLayout) {
 			have, err = otherLayout(c, o.Table)

@@ -134,7 +134,7 @@ func (r *recall) state(rec *record, applied map[string]element, part []*lb.Profi
 	for chain, w := range byChain(s.Profiles) {
 		w.Allow, w.Deny = wanted[chain].Allow, wanted[chain].Deny // these sets were not read
 	}
-	if err := r.newNumbers(s, wanted); err != nil {
+	if err := r.checkNumbers(s, wanted); err != nil {
 		return nil, err
 	}
 	generation, err := r.conn.Generation()
@@ -292,9 +292,8 @@ func (r *recall) retired(runs []run) error {
 	return nil
 }
 
-// newNumbers finds out which numbers new backends cannot have. They are not
-// among the elements that were read, so nothing becomes of these.
-func (r *recall) newNumbers(s *State, wanted map[string]*lb.Service) error {
+// checkNumbers fails where a new backend cannot have the number of its name.
+func (r *recall) checkNumbers(s *State, wanted map[string]*lb.Service) error {
 	var taken []uint32
 	for chain, w := range wanted {
 		for _, b := range w.Backends {

@@ -202,13 +202,14 @@ func (o Options) recordDigest() string {
 	return o.Digest + tableComment
 }
 
-// remember makes a plan leave a record of itself.
+// remember makes a plan leave a record of itself, in its last batch: the record
+// of a plan that did not come to its end could be taken for true later.
 func (p *plan) remember(have *State, r record) {
 	old := have.elements(appliedSet)
 	if len(p.ops) == 0 || r.digest == "" && len(old) == 0 {
 		return
 	}
-	set := recordSet()
+	set, first := recordSet(), len(p.ops)
 	if have.objects.maps[appliedSet] == nil {
 		p.add(op{verb: add, mapping: set})
 	}
@@ -233,6 +234,9 @@ func (p *plan) remember(have *State, r record) {
 		}
 	}
 	p.change(set, c)
+	if len(p.after) > 0 {
+		p.ops, p.after = p.ops[:first], append(p.after, p.ops[first:]...)
+	}
 }
 
 // untouched reports whether nobody has changed the ruleset since the last apply.
@@ -309,12 +313,13 @@ func amendRecord(r record, generation uint32) []op {
 	}
 }
 
-// withoutRecord are operations that leave no record behind, so that the next
-// apply reads everything.
-func withoutRecord(ops []op) []op {
-	return slices.DeleteFunc(ops, func(o op) bool {
-		return o.verb == add && o.mapping != nil && o.mapping.name == appliedSet && o.elements != nil
-	})
+// keepRetired makes a plan sweep nothing, and leave no record, so that the next
+// apply reads everything and sweeps.
+func (p *plan) keepRetired() {
+	drop := func(o op) bool {
+		return o.sweep || o.verb == add && o.mapping != nil && o.mapping.name == appliedSet && o.elements != nil
+	}
+	p.ops, p.after, p.record = slices.DeleteFunc(p.ops, drop), slices.DeleteFunc(p.after, drop), nil
 }
 
 func recordSet() *mapping {

@@ -122,8 +122,8 @@ func (w *writer) listen() {
 	}
 }
 
-// begin is called before a plan is made. What waits to be swept can be when
-// quiet is closed.
+// begin is called before what a plan is made of is read. What waits to be swept
+// then can be when quiet is closed.
 func (w *writer) begin() {
 	quiet := make(chan struct{})
 	w.quiet = quiet
@@ -132,7 +132,6 @@ func (w *writer) begin() {
 
 // load reads the table.
 func (w *writer) load() (*State, error) {
-	w.begin()
 	s, err := w.read()
 	w.torn = false
 	if err != nil && w.lost != nil && !errors.Is(err, wire.ErrInterrupted) {
@@ -187,19 +186,17 @@ func (w *writer) send(p *plan, generation uint32, result *Result) error {
 	case w.final:
 		return fmt.Errorf("%v; read back: not applied", w.lost)
 	}
-	ops, ahead := p.ops, []op(nil)
-	if p.early {
-		ops, ahead = ops[p.ahead:], ops[:p.ahead]
-	}
-	sweep := func(o op) bool { return o.sweep }
-	if slices.ContainsFunc(ops, sweep) {
+	if slices.ContainsFunc(p.ops, func(o op) bool { return o.sweep }) {
 		select {
 		case <-w.quiet:
 		case <-time.After(sweepWait):
 			// On a machine that is very busy with packets. The next apply sweeps.
-			ops = withoutRecord(slices.DeleteFunc(ops, sweep))
-			p.record = nil
+			p.keepRetired()
 		}
+	}
+	ops, ahead := p.ops, []op(nil)
+	if p.early {
+		ops, ahead = ops[p.ahead:], ops[:p.ahead]
 	}
 	var err error
 	if len(ahead) > 0 {
