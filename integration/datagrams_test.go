@@ -156,28 +156,31 @@ func (d *datagrams) serve(h *world.Host, at netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	go func() {
-		for buf := make([]byte, 64); ; {
-			n, from, err := c.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			if n != 8 {
-				continue
-			}
-			id := binary.BigEndian.Uint64(buf)
-			answer := func() {
-				d.answer(id)
-				_, _ = c.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, id), from)
-			}
-			if d.arrive(id, at.Addr()); id%4 != 0 {
-				answer()
-			} else {
-				time.AfterFunc(answerAfter, answer)
-			}
+	go each(c, func(id uint64, from netip.AddrPort) {
+		answer := func() {
+			d.answer(id)
+			_, _ = c.WriteToUDPAddrPort(binary.BigEndian.AppendUint64(nil, id), from)
 		}
-	}()
+		if d.arrive(id, at.Addr()); id%4 != 0 {
+			answer()
+		} else {
+			time.AfterFunc(answerAfter, answer)
+		}
+	})
 	return nil
+}
+
+// each hands over the number in each datagram, until the socket is closed.
+func each(c *net.UDPConn, of func(id uint64, from netip.AddrPort)) {
+	for buf := make([]byte, 64); ; {
+		n, from, err := c.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		if n == 8 {
+			of(binary.BigEndian.Uint64(buf), from)
+		}
+	}
 }
 
 // flow sends datagrams from a port of its own, n of them or until the context
@@ -190,17 +193,7 @@ func (d *datagrams) flow(ctx context.Context, h *world.Host, from netip.Addr, to
 	if err != nil {
 		return err
 	}
-	go func() {
-		for buf := make([]byte, 64); ; {
-			n, from, err := c.ReadFromUDPAddrPort(buf)
-			if err != nil {
-				return
-			}
-			if n == 8 {
-				d.receive(binary.BigEndian.Uint64(buf), from, to)
-			}
-		}
-	}()
+	go each(c, func(id uint64, from netip.AddrPort) { d.receive(id, from, to) })
 	defer c.Close()
 	flow := d.newFlow()
 	first, next := uint64(0), uint64(0) // all before the first are done with
