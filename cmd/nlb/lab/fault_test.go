@@ -96,7 +96,7 @@ func TestFaults(t *testing.T) {
 		{"too many on a backend", find("max"), replace("ct count over 20", "ct count over 22"), []string{
 			"10.0.0.11:8080 had 22 live connections, due were 20",
 		}},
-		{"too fast", find("limit"), replace("limit rate over 500/second", "limit rate over 50000/second"), []string{
+		{"too fast", find("limit"), replace("limit rate over 20/second", "limit rate over 50000/second"), []string{
 			"were let through, due were 1 to",
 		}},
 	} {

@@ -98,7 +98,7 @@ var cases = []lb.Service{
 		s.Protocols = []lb.Protocol{lb.TCP, lb.UDP}
 	}),
 	with(web, func(s *lb.Service) {
-		s.Name, s.Limit = "limit", lb.Limit{New: lb.Rate{Events: 500, Per: time.Second}}
+		s.Name, s.Limit = "limit", lb.Limit{New: lb.Rate{Events: 20, Per: time.Second}}
 	}),
 }
 

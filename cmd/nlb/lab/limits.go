@@ -228,15 +228,24 @@ func (l *Lab) flood(ctx context.Context, p *probe, tries, least, burst int, r lb
 	if err := traffic.Run(ctx, l.origin(p.trial), calls, workers); err != nil {
 		return Limit{}, 0, err
 	}
-	took := time.Since(begin)
-	most := burst + 1 + int(float64(r.Events)*took.Seconds()/r.Per.Seconds())
 	var out Limit
 	answered, refused := out.count(calls)
-	out.Found = fmt.Sprintf("of %d connections in %d ms %d were refused", tries, took.Milliseconds(), refused)
-	if answered < least || answered > most {
-		out.Problems = append(out.Problems, fmt.Sprintf("%d connections in %d ms were let through, due were %d to %d", answered, took.Milliseconds(), least, most))
-	}
+	out.weigh(answered, refused, time.Since(begin), least, burst, r)
 	return out, tries, nil
+}
+
+// weigh judges a flood. Where none was refused, and so many may come in that
+// time, the machine was too slow to show the limit.
+func (l *Limit) weigh(answered, refused int, took time.Duration, least, burst int, r lb.Rate) {
+	most := burst + 1 + int(float64(r.Events)*took.Seconds()/r.Per.Seconds())
+	flood := fmt.Sprintf("%d connections in %d ms", answered+refused, took.Milliseconds())
+	l.Found = fmt.Sprintf("of %s %d were refused", flood, refused)
+	switch {
+	case answered < least || answered > most:
+		l.Problems = append(l.Problems, fmt.Sprintf("of %s %d were let through, due were %d to %d", flood, answered, least, most))
+	case refused == 0 && len(l.Problems) == 0:
+		l.Found, l.Skipped = fmt.Sprintf("not tried, since %s are no more than it lets through", flood), true
+	}
 }
 
 // probeBackend opens connections until a backend has had as many as may be
