@@ -18,12 +18,16 @@ func TestWeigh(t *testing.T) {
 		found, problem    string
 	}{
 		{21, 9, 10 * time.Millisecond, "of 30 connections in 10 ms 9 were refused", ""},
-		{30, 0, 440 * time.Millisecond, "of 30 connections in 440 ms 0 were refused",
-			"of 30 connections in 440 ms 30 were let through, due were 20 to 29"},
+		{
+			30, 0, 440 * time.Millisecond, "of 30 connections in 440 ms 0 were refused",
+			"of 30 connections in 440 ms 30 were let through, due were 20 to 29",
+		},
 		{30, 0, time.Second, "not tried, since 30 connections in 1000 ms are no more than it lets through", ""},
 		{29, 1, time.Second, "of 30 connections in 1000 ms 1 were refused", ""},
-		{19, 11, time.Second, "of 30 connections in 1000 ms 11 were refused",
-			"of 30 connections in 1000 ms 19 were let through, due were 20 to 41"},
+		{
+			19, 11, time.Second, "of 30 connections in 1000 ms 11 were refused",
+			"of 30 connections in 1000 ms 19 were let through, due were 20 to 41",
+		},
 	} {
 		var l Limit
 		l.weigh(c.answered, c.refused, c.took, 20, 20, lb.Rate{Events: 20, Per: time.Second})
