@@ -24,23 +24,22 @@ type poolInfo struct {
 //	IPv6 hash source-address,protocol seed 77 slots 3+2+1 (one is parked)
 //	IPv4 random slots 6+0+2 on-empty drop
 func (p poolInfo) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s", p.family, p.service.Scheduler)
+	b := append(make([]byte, 0, 64), p.family.String()+" "+p.service.Scheduler.String()...)
 	if p.service.Scheduler == lb.Hash {
 		for i, f := range p.service.HashBy {
-			b.WriteByte(" ,"[min(i, 1)])
-			b.WriteString(f.String())
+			b = append(append(b, " ,"[min(i, 1)]), f.String()...)
 		}
-		fmt.Fprintf(&b, " seed %d", p.service.HashSeed)
+		b = fmt.Appendf(b, " seed %d", p.service.HashSeed)
 	}
-	fmt.Fprintf(&b, " slots %d+%d", p.block.base, p.block.slots)
+	b = append(strconv.AppendUint(append(b, " slots "...), uint64(p.block.base), 10), '+')
+	b = strconv.AppendUint(b, uint64(p.block.slots), 10)
 	if p.block.parked > 0 {
-		fmt.Fprintf(&b, "+%d", p.block.parked)
+		b = fmt.Appendf(b, "+%d", p.block.parked)
 	}
 	if p.block.slots == 0 && p.service.OnEmpty == lb.Drop {
-		b.WriteString(" on-empty drop")
+		b = append(b, " on-empty drop"...)
 	}
-	return b.String()
+	return string(b)
 }
 
 // parsePoolInfo reads what String writes.

@@ -30,14 +30,14 @@ type backendKey struct {
 	address lb.Endpoint
 }
 
-// numbers hands out what is free.
+// numbers hands out what is free. Each backend and each pool asks once.
 type numbers struct {
-	backends             map[backendKey]uint32 // index
+	backends             map[backendKey]uint32 // index, of those that are there
 	services             map[string]uint32     // index, by the chain
 	taken                map[uint32]bool       // indices; true: by a backend that is wanted
-	slots                map[poolKey]block
-	sources              map[string]block // by the pool's chain
-	lengths              []prefixLength   // that there are maps for
+	slots                map[poolKey]block     // of those that are there
+	sources              map[string]block      // by the pool's chain
+	lengths              []prefixLength        // that there are maps for
 	freeSlot, freeSource space
 }
 
@@ -53,13 +53,11 @@ func newNumbers() *numbers {
 // the live connections of the backend that had it before.
 func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
 	key := backendKey{chain, address}
-	i, ok := n.backends[key]
-	if !ok {
-		i = n.free(key.firstNumber())
-		n.backends[key] = i
+	if i, ok := n.backends[key]; ok {
+		n.taken[i] = true
+		return i
 	}
-	n.taken[i] = true
-	return i
+	return n.free(key.firstNumber(), true)
 }
 
 // serviceNumber returns the number of a service that needs one. It is none of
@@ -67,17 +65,17 @@ func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
 func (n *numbers) serviceNumber(chain string) uint32 {
 	i, ok := n.services[chain]
 	if !ok {
-		i = n.free(firstNumber([]byte(chain)))
+		i = n.free(firstNumber([]byte(chain)), false)
 		n.services[chain] = i
 	}
 	return i
 }
 
-// free takes the first free number from one on.
-func (n *numbers) free(i uint32) uint32 {
+// free takes the first free number from one on, for a backend or not.
+func (n *numbers) free(i uint32, backend bool) uint32 {
 	for {
 		if _, taken := n.taken[i]; !taken {
-			n.taken[i] = false
+			n.taken[i] = backend
 			return i
 		}
 		i = (i + 1) & indexMask
@@ -120,8 +118,8 @@ func (n *numbers) alive(others []*lb.Profile) map[uint32]bool {
 
 // expect makes room for so many backends.
 func (n *numbers) expect(backends int) {
-	if len(n.backends) == 0 {
-		n.backends, n.taken = make(map[backendKey]uint32, backends), make(map[uint32]bool, backends)
+	if len(n.taken) == 0 {
+		n.taken = make(map[uint32]bool, backends)
 	}
 }
 
@@ -134,7 +132,6 @@ func (n *numbers) slot(key poolKey, slots, parked uint32) block {
 		b.base = n.freeSlot.take(slots + parked)
 	}
 	b.slots, b.parked = slots, parked
-	n.slots[key] = b
 	return b
 }
 

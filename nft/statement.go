@@ -50,11 +50,16 @@ func drawNumgen(random bool, slots, offset uint32) statement {
 	if random {
 		word, typ = "random", unix.NFT_NG_RANDOM
 	}
-	return newStatement(fmt.Sprintf("ct mark set numgen %s mod %d offset %d", word, slots, offset),
-		&expr.Numgen{Register: reg, Modulus: slots, Type: typ, Offset: offset}, setMark)
+	s := newStatement(fmt.Sprintf("ct mark set numgen %s mod %d offset %d", word, slots, offset),
+		&expr.Numgen{Register: reg, Modulus: slots, Type: typ, Offset: offset})
+	s.exprs = append(s.exprs, encodedSetMark...)
+	return s
 }
 
-var setMark = &expr.Ct{Key: expr.CtKeyMARK, Register: reg, SourceRegister: true}
+var (
+	setMark        = &expr.Ct{Key: expr.CtKeyMARK, Register: reg, SourceRegister: true}
+	encodedSetMark = encodeExprs(setMark)
+)
 
 // drawHash puts a slot into the connection mark, by the hash of some fields.
 func (f *family) drawHash(by []lb.HashField, seed, slots, offset uint32) statement {
@@ -107,7 +112,7 @@ func (f *family) drawHash(by []lb.HashField, seed, slots, offset uint32) stateme
 	if seed == 0 {
 		hash = zeroSeed(hash)
 	}
-	s.exprs = append(append(s.exprs, hash...), encodeExprs(setMark)...)
+	s.exprs = append(append(s.exprs, hash...), encodedSetMark...)
 	s.text = fmt.Sprintf("ct mark set jhash %s mod %d seed 0x%x offset %d", strings.Join(texts, " . "), slots, seed, offset)
 	return s
 }
