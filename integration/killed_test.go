@@ -87,12 +87,12 @@ func TestNothingLostKilled(t *testing.T) {
 			outcome = "the new state"
 		}
 		switch s := b.load(); {
-		case ended:
-			outcome = "ended before"
 		case held != before && held != after:
 			t.Errorf("killed after %s: neither the old nor the new ruleset", moment)
 		case held == before && !holds(s, oldProfile), held == after && !holds(s, newProfile):
 			t.Errorf("killed after %s: it is not read as %s", moment, outcome)
+		case ended:
+			outcome = "ended before"
 		case moving:
 			outcome = "the new state, flows on their way"
 		}

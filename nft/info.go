@@ -24,22 +24,23 @@ type poolInfo struct {
 //	IPv6 hash source-address,protocol seed 77 slots 3+2+1 (one is parked)
 //	IPv4 random slots 6+0+2 on-empty drop
 func (p poolInfo) String() string {
-	b := append(make([]byte, 0, 64), p.family.String()+" "+p.service.Scheduler.String()...)
+	number := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+	s := p.family.String() + " " + p.service.Scheduler.String()
 	if p.service.Scheduler == lb.Hash {
-		for i, f := range p.service.HashBy {
-			b = append(append(b, " ,"[min(i, 1)]), f.String()...)
+		var by []string
+		for _, f := range p.service.HashBy {
+			by = append(by, f.String())
 		}
-		b = fmt.Appendf(b, " seed %d", p.service.HashSeed)
+		s += " " + strings.Join(by, ",") + " seed " + number(p.service.HashSeed)
 	}
-	b = append(strconv.AppendUint(append(b, " slots "...), uint64(p.block.base), 10), '+')
-	b = strconv.AppendUint(b, uint64(p.block.slots), 10)
+	s += " slots " + number(p.block.base) + "+" + number(p.block.slots)
 	if p.block.parked > 0 {
-		b = fmt.Appendf(b, "+%d", p.block.parked)
+		s += "+" + number(p.block.parked)
 	}
 	if p.block.slots == 0 && p.service.OnEmpty == lb.Drop {
-		b = append(b, " on-empty drop"...)
+		s += " on-empty drop"
 	}
-	return string(b)
+	return s
 }
 
 // parsePoolInfo reads what String writes.
