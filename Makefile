@@ -26,7 +26,7 @@ gofumpt     = $(GO) run mvdan.cc/gofumpt@v0.12.0
 staticcheck = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 # What the program is made of.
-sources := go.mod go.sum $(shell find cmd lb nft sysctl -type f ! -name '*_test.go' ! -path '*/testdata/*')
+sources := go.mod go.sum $(shell find cmd integration lb nft sysctl -type f ! -name '*_test.go' ! -path '*/testdata/*')
 
 .PHONY: build man install uninstall test lab-vagrant lint vet format staticcheck tidy portable fmt clean
 

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/wire"
@@ -45,7 +45,7 @@ func benchFleet(services int, edition byte) *lb.Profile {
 func benchKernel(b *testing.B, f func(b *testing.B, c *wire.Conn, services int)) {
 	for _, n := range benchSizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			w, err := world.New()
+			w, err := netlab.New()
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"nlb/cmd/nlb/lab/world/traffic"
+	"nlb/integration/netlab/traffic"
 )
 
 // backends is the YAML of a service's backends with weights; a weight of -1 is

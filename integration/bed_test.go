@@ -19,15 +19,15 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/cmd/nlb/lab/world"
-	"nlb/cmd/nlb/lab/world/traffic"
+	"nlb/integration/netlab"
+	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/wire"
 )
 
 func TestMain(m *testing.M) {
-	if err := world.Isolate(); err != nil {
+	if err := netlab.Isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL: packet tests cannot run:", err)
 		os.Exit(1)
 	}
@@ -50,13 +50,13 @@ func TestMain(m *testing.M) {
 // balancer.
 type bed struct {
 	t                        *testing.T
-	world                    *world.World
-	client, balancer, server *world.Host
+	world                    *netlab.World
+	client, balancer, server *netlab.Host
 }
 
 func newBed(t *testing.T) *bed {
 	t.Helper()
-	w, err := world.New()
+	w, err := netlab.New()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func newBed(t *testing.T) *bed {
 	return b
 }
 
-func (b *bed) host(name string) *world.Host {
+func (b *bed) host(name string) *netlab.Host {
 	b.t.Helper()
 	h, err := b.world.Host(name)
 	b.check(err)
@@ -91,14 +91,14 @@ func (b *bed) check(err error) {
 	}
 }
 
-func (b *bed) address(h *world.Host, link string, prefixes ...string) {
+func (b *bed) address(h *netlab.Host, link string, prefixes ...string) {
 	b.t.Helper()
 	for _, p := range prefixes {
 		b.check(h.AddAddress(link, netip.MustParsePrefix(p)))
 	}
 }
 
-func (b *bed) via(h *world.Host, gateways ...string) {
+func (b *bed) via(h *netlab.Host, gateways ...string) {
 	b.t.Helper()
 	for _, g := range gateways {
 		b.check(h.DefaultVia(netip.MustParseAddr(g)))
@@ -139,7 +139,7 @@ func (b *bed) apply(profiles ...string) *nft.Result {
 	return b.applyOn(b.balancer, profiles...)
 }
 
-func (b *bed) applyOn(h *world.Host, profiles ...string) *nft.Result {
+func (b *bed) applyOn(h *netlab.Host, profiles ...string) *nft.Result {
 	b.t.Helper()
 	var parsed []*lb.Profile
 	for _, p := range profiles {
@@ -154,7 +154,7 @@ func (b *bed) applyOn(h *world.Host, profiles ...string) *nft.Result {
 }
 
 // kernel talks to a host's kernel.
-func (b *bed) kernel(h *world.Host, f func(c *wire.Conn) error) {
+func (b *bed) kernel(h *netlab.Host, f func(c *wire.Conn) error) {
 	b.t.Helper()
 	var c *wire.Conn
 	b.check(h.Do(func() (err error) { c, err = wire.Dial(); return err }))
@@ -209,7 +209,7 @@ func (b *bed) wantShares(got map[string]int, want map[string]int) {
 
 // witness runs a program on a host, which has to be installed, and returns what
 // it prints.
-func (b *bed) witness(h *world.Host, stdin, name string, args ...string) string {
+func (b *bed) witness(h *netlab.Host, stdin, name string, args ...string) string {
 	b.t.Helper()
 	if _, err := exec.LookPath(name); err != nil {
 		missing(b.t, name)

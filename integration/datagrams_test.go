@@ -18,7 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 const (
@@ -148,7 +148,7 @@ func (d *datagrams) unanswered(flow, next uint64) int {
 }
 
 // serve answers datagrams at an address until the world ends.
-func (d *datagrams) serve(h *world.Host, at netip.AddrPort) error {
+func (d *datagrams) serve(h *netlab.Host, at netip.AddrPort) error {
 	c, err := listenUDP(h, at)
 	if err == nil {
 		err = h.World().Own(c)
@@ -185,7 +185,7 @@ func each(c *net.UDPConn, of func(id uint64, from netip.AddrPort)) {
 
 // flow sends datagrams from a port of its own, n of them or until the context
 // ends, and waits for the last answers.
-func (d *datagrams) flow(ctx context.Context, h *world.Host, from netip.Addr, to netip.AddrPort, n uint64) error {
+func (d *datagrams) flow(ctx context.Context, h *netlab.Host, from netip.Addr, to netip.AddrPort, n uint64) error {
 	c, err := listenUDP(h, netip.AddrPortFrom(from, h.NextPort()))
 	for errors.Is(err, unix.EADDRINUSE) { // by another flow
 		c, err = listenUDP(h, netip.AddrPortFrom(from, h.NextPort()))
@@ -216,7 +216,7 @@ func (d *datagrams) flow(ctx context.Context, h *world.Host, from netip.Addr, to
 
 // stream keeps flows going until the context ends: long ones from each of the
 // sources, and short ones, one after the other.
-func (d *datagrams) stream(ctx context.Context, h *world.Host, sources []netip.Addr, to netip.AddrPort) error {
+func (d *datagrams) stream(ctx context.Context, h *netlab.Host, sources []netip.Addr, to netip.AddrPort) error {
 	var wait sync.WaitGroup
 	var fail atomic.Pointer[error]
 	run := func(from netip.Addr, n uint64) bool {
@@ -240,7 +240,7 @@ func (d *datagrams) stream(ctx context.Context, h *world.Host, sources []netip.A
 	return nil
 }
 
-func listenUDP(h *world.Host, at netip.AddrPort) (*net.UDPConn, error) {
+func listenUDP(h *netlab.Host, at netip.AddrPort) (*net.UDPConn, error) {
 	var c *net.UDPConn
 	err := h.Do(func() (err error) {
 		c, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"nlb/cmd/nlb/lab/world/traffic"
+	"nlb/integration/netlab/traffic"
 )
 
 // TestSourceSeenByBackend: every snat mode, for both families and protocols.

@@ -16,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
-	"nlb/cmd/nlb/lab/world/traffic"
+	"nlb/integration/netlab"
+	"nlb/integration/netlab/traffic"
 )
 
 // finding is one of nlb doctor --json.
@@ -49,7 +49,7 @@ func (b *bed) doctor(args ...string) []finding {
 }
 
 // shell runs a command line on a host, with nlb in its path.
-func (b *bed) shell(h *world.Host, line string) {
+func (b *bed) shell(h *netlab.Host, line string) {
 	b.t.Helper()
 	c := h.Command(context.Background(), "sh", "-ec", line)
 	c.Env = append(os.Environ(), "PATH="+filepath.Dir(b.command())+":"+os.Getenv("PATH"))
@@ -306,7 +306,7 @@ func (b *bed) found(f fault, args []string) *finding {
 }
 
 // serveOn starts a stand-in backend on a host, for TCP.
-func (b *bed) serveOn(h *world.Host, name string, at ...string) {
+func (b *bed) serveOn(h *netlab.Host, name string, at ...string) {
 	b.t.Helper()
 	var ports []traffic.Port
 	for _, a := range at {

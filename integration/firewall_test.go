@@ -10,20 +10,20 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 	"nlb/nft/firewall"
 	"nlb/nft/wire"
 	"nlb/sysctl"
 )
 
 // nft gives a host a script for nft.
-func (b *bed) nft(h *world.Host, script string) {
+func (b *bed) nft(h *netlab.Host, script string) {
 	b.t.Helper()
 	b.witness(h, script, "nft", "-f", "-")
 }
 
 // tables reads the tables of a host that are not nlb's.
-func (b *bed) tables(h *world.Host) []*firewall.Table {
+func (b *bed) tables(h *netlab.Host) []*firewall.Table {
 	b.t.Helper()
 	var out []*firewall.Table
 	b.kernel(h, func(c *wire.Conn) (err error) {

@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world/traffic"
+	"nlb/integration/netlab/traffic"
 )
 
 // The services that the clients use; they are there in every edition.

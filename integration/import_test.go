@@ -17,14 +17,14 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/cmd/nlb/lab/world"
-	"nlb/cmd/nlb/lab/world/traffic"
+	"nlb/integration/netlab"
+	"nlb/integration/netlab/traffic"
 	"nlb/lb"
-	"nlb/lb/iptables"
-	"nlb/lb/iptlb"
-	"nlb/lb/ipvs"
-	"nlb/lb/migration"
-	"nlb/lb/nftlb"
+	"nlb/lb/importer"
+	"nlb/lb/importer/iptables"
+	"nlb/lb/importer/iptlb"
+	"nlb/lb/importer/ipvs"
+	"nlb/lb/importer/nftlb"
 )
 
 // unbalanced is who answers what no rule has sent to a backend.
@@ -66,7 +66,7 @@ func (b *bed) forget(variant string) {
 }
 
 // take imports a text, and requires it to be complete or not.
-func (b *bed) take(read func(string, []byte) (*migration.Import, error), text string, complete bool) *migration.Import {
+func (b *bed) take(read func(string, []byte) (*importer.Import, error), text string, complete bool) *importer.Import {
 	b.t.Helper()
 	m, err := read("old", []byte(text))
 	b.check(err)
@@ -81,7 +81,7 @@ func (b *bed) take(read func(string, []byte) (*migration.Import, error), text st
 
 // stated are the shares that an import names for rules that do not give all
 // the same, with what they leave unbalanced.
-func stated(m *migration.Import) map[string]float64 {
+func stated(m *importer.Import) map[string]float64 {
 	out := map[string]float64{}
 	for _, f := range m.Findings {
 		_, list, ok := strings.Cut(f.Msg, ": ")
@@ -379,7 +379,7 @@ COMMIT
 func TestImportedKubeProxy(t *testing.T) {
 	chains := strings.NewReplacer("10.244.1.5:8080", "10.2.0.11:8080", "10.244.1.5/32", "10.2.0.11/32", "10.244.1.6:8080", "10.2.0.12:8080",
 		"10.244.1.6/32", "10.2.0.12/32", "10.244.2.7:8080", "10.2.0.13:8080", "10.244.2.7/32", "10.2.0.13/32", "10.244.0.0/16", "10.2.0.0/24")
-	text, err := os.ReadFile("../lb/iptables/testdata/kube-proxy.rules")
+	text, err := os.ReadFile("../lb/importer/iptables/testdata/kube-proxy.rules")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +393,7 @@ func TestImportedKubeProxy(t *testing.T) {
 			measure := func(what string) {
 				t.Helper()
 				for _, to := range []string{"10.96.10.20:80", "10.1.0.1:30080"} {
-					for _, from := range []*world.Host{b.client, b.balancer} {
+					for _, from := range []*netlab.Host{b.client, b.balancer} {
 						got := traffic.Client{Host: from}.Many(t.Context(), "tcp", netip.MustParseAddrPort(to), 900, 8)
 						b.check(got.Err)
 						b.wantNear(what+", from "+from.Name()+" to "+to, got.Backends, want)
@@ -419,7 +419,7 @@ func TestImportedKubeProxy(t *testing.T) {
 func TestImportedOthers(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		read  func(string, []byte) (*migration.Import, error)
+		read  func(string, []byte) (*importer.Import, error)
 		text  string
 		to    string
 		seen  string

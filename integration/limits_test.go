@@ -17,7 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world/traffic"
+	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/wire"

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // install runs make install into a folder that everybody can read.
@@ -188,7 +188,7 @@ func TestUnitCommands(t *testing.T) {
 // limited runs a program on a host, with these capabilities at most, as nobody
 // where there is one: the user namespace of tests that are not run by root has
 // root only.
-func (b *bed) limited(h *world.Host, bounding, ambient string, command ...string) (string, error) {
+func (b *bed) limited(h *netlab.Host, bounding, ambient string, command ...string) (string, error) {
 	b.t.Helper()
 	if _, err := exec.LookPath("setpriv"); err != nil {
 		missing(b.t, "setpriv")

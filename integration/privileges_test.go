@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // rights are the options of setpriv(1) for a process that has no capability but
@@ -27,7 +27,7 @@ func rights(capability string) []string {
 }
 
 // confined runs a program on a host with these options of setpriv.
-func (b *bed) confined(h *world.Host, options []string, stdin string, args ...string) (string, int) {
+func (b *bed) confined(h *netlab.Host, options []string, stdin string, args ...string) (string, int) {
 	b.t.Helper()
 	if _, err := exec.LookPath("setpriv"); err != nil {
 		missing(b.t, "setpriv")

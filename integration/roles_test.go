@@ -9,12 +9,12 @@ import (
 	"testing"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
-	"nlb/cmd/nlb/lab/world/traffic"
+	"nlb/integration/netlab"
+	"nlb/integration/netlab/traffic"
 )
 
 // reaches is who answers at an address, for somebody; empty: nobody.
-func (b *bed) reaches(from *world.Host, network, to string) string {
+func (b *bed) reaches(from *netlab.Host, network, to string) string {
 	b.t.Helper()
 	c := traffic.Client{Host: from, Timeout: 200 * time.Millisecond}
 	r, err := c.Exchange(b.t.Context(), network, netip.MustParseAddrPort(to))
@@ -60,7 +60,7 @@ services:
 	for _, network := range []string{"tcp", "udp"} {
 		for _, tt := range tests {
 			for _, who := range []struct {
-				host *world.Host
+				host *netlab.Host
 				due  bool
 			}{{b.client, tt.client}, {b.balancer, tt.itself}, {b.server, tt.backend}} {
 				want := ""
@@ -95,7 +95,7 @@ services:
 `)
 	for _, network := range []string{"tcp", "udp"} {
 		for _, tt := range []struct {
-			from *world.Host
+			from *netlab.Host
 			to   string
 			want string
 		}{
@@ -136,7 +136,7 @@ services:
 `)
 	for _, network := range []string{"tcp", "udp"} {
 		for _, tt := range []struct {
-			from *world.Host
+			from *netlab.Host
 			to   string
 			want string
 		}{

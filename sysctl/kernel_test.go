@@ -15,12 +15,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 	"nlb/sysctl"
 )
 
 func TestMain(m *testing.M) {
-	if err := world.Isolate(); err != nil {
+	if err := netlab.Isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -37,8 +37,8 @@ func must(t *testing.T, errs ...error) {
 }
 
 // hosts returns two that are joined by a cable, eth0 at either end.
-func hosts(t *testing.T) (a, b *world.Host) {
-	w, err := world.New()
+func hosts(t *testing.T) (a, b *netlab.Host) {
+	w, err := netlab.New()
 	must(t, err)
 	t.Cleanup(func() { must(t, w.Close()) })
 	a, err = w.Host("a")
@@ -49,7 +49,7 @@ func hosts(t *testing.T) (a, b *world.Host) {
 }
 
 // turnOn makes the settings hold in a host.
-func turnOn(t *testing.T, h *world.Host, settings ...sysctl.Setting) (made []sysctl.Change) {
+func turnOn(t *testing.T, h *netlab.Host, settings ...sysctl.Setting) (made []sysctl.Change) {
 	t.Helper()
 	must(t, h.Do(func() error {
 		plan, err := sysctl.Local.Plan(settings)
@@ -65,7 +65,7 @@ func turnOn(t *testing.T, h *world.Host, settings ...sysctl.Setting) (made []sys
 	return made
 }
 
-func putBack(t *testing.T, h *world.Host, made []sysctl.Change) {
+func putBack(t *testing.T, h *netlab.Host, made []sysctl.Change) {
 	t.Helper()
 	must(t, h.Do(func() error {
 		back, others, err := sysctl.Local.Undo(made)
@@ -80,7 +80,7 @@ func putBack(t *testing.T, h *world.Host, made []sysctl.Change) {
 	}))
 }
 
-func check(t *testing.T, h *world.Host, name, want string) {
+func check(t *testing.T, h *netlab.Host, name, want string) {
 	t.Helper()
 	got, err := h.Sysctl(name)
 	must(t, err)
@@ -133,7 +133,7 @@ func TestForwardingForgets(t *testing.T) {
 }
 
 // advised returns a host with a default route that a router advertised.
-func advised(t *testing.T) (h *world.Host, route string) {
+func advised(t *testing.T) (h *netlab.Host, route string) {
 	h, router := hosts(t)
 	must(t, h.SetSysctl("net.ipv6.conf.eth0.accept_ra", "1"))
 	for deadline := time.Now().Add(10 * time.Second); route == ""; {
@@ -148,7 +148,7 @@ func advised(t *testing.T) (h *world.Host, route string) {
 }
 
 // advertise sends a router advertisement (RFC 4861, 4.2) of half an hour.
-func advertise(h *world.Host) error {
+func advertise(h *netlab.Host) error {
 	return h.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
 		if err != nil {
@@ -167,7 +167,7 @@ func advertise(h *world.Host) error {
 }
 
 // defaultRoute is the next hop of a host's IPv6 default route.
-func defaultRoute(t *testing.T, h *world.Host) (via string) {
+func defaultRoute(t *testing.T, h *netlab.Host) (via string) {
 	t.Helper()
 	must(t, h.Do(func() error {
 		b, err := os.ReadFile("/proc/thread-self/net/ipv6_route")

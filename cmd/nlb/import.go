@@ -10,17 +10,17 @@ import (
 	"strings"
 
 	"nlb/lb"
-	"nlb/lb/iptables"
-	"nlb/lb/iptlb"
-	"nlb/lb/ipvs"
-	"nlb/lb/migration"
-	"nlb/lb/nftlb"
+	"nlb/lb/importer"
+	"nlb/lb/importer/iptables"
+	"nlb/lb/importer/iptlb"
+	"nlb/lb/importer/ipvs"
+	"nlb/lb/importer/nftlb"
 )
 
 // formats are what can be imported.
 var formats = []struct {
 	name string
-	read func(file string, data []byte) (*migration.Import, error)
+	read func(file string, data []byte) (*importer.Import, error)
 }{
 	{"iptables", iptables.Import},
 	{"ipvs", ipvs.Import},
@@ -46,7 +46,7 @@ type imported struct {
 	Findings []findingValue `json:"findings"`
 }
 
-// findingValue is a migration.Finding.
+// findingValue is a importer.Finding.
 type findingValue struct {
 	File    string `json:"file"`
 	Line    int    `json:"line"`
@@ -98,7 +98,7 @@ func importProfile(ctx context.Context, j *job) error {
 }
 
 // formatOf finds how to read a format.
-func formatOf(name string) (func(string, []byte) (*migration.Import, error), error) {
+func formatOf(name string) (func(string, []byte) (*importer.Import, error), error) {
 	for _, f := range formats {
 		if f.name == name {
 			return f.read, nil
@@ -112,7 +112,7 @@ func formatOf(name string) (func(string, []byte) (*migration.Import, error), err
 	return nil, err
 }
 
-func importedOf(m *migration.Import) imported {
+func importedOf(m *importer.Import) imported {
 	services, backends := totals(m.Profile)
 	out := imported{m.Profile.Name, services, backends, m.Complete(), string(m.YAML()), []findingValue{}}
 	for i := range m.Findings {
@@ -129,11 +129,11 @@ func importedOf(m *migration.Import) imported {
 
 // say prints what there is to say, each with its line, and the sum of it.
 // Notes are remarks.
-func (j *job) say(m *migration.Import) {
+func (j *job) say(m *importer.Import) {
 	lost := 0
 	for i := range m.Findings {
 		f := &m.Findings[i]
-		if f.Level == migration.Lost {
+		if f.Level == importer.Lost {
 			lost++
 		} else if j.quiet {
 			continue
@@ -148,13 +148,13 @@ func (j *job) say(m *migration.Import) {
 }
 
 // painted is a finding, with colors where stderr has them.
-func (j *job) painted(f *migration.Finding) string {
+func (j *job) painted(f *importer.Finding) string {
 	text := f.Format()
 	if !j.err.color {
 		return text
 	}
 	st := cyan
-	if f.Level == migration.Lost {
+	if f.Level == importer.Lost {
 		st = yellow
 	}
 	place := f.Pos().String() + ": "

@@ -9,8 +9,8 @@ import (
 	_ "embed"
 	"fmt"
 
-	"nlb/cmd/nlb/lab"
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/lab"
+	"nlb/integration/netlab"
 	"nlb/lb"
 	"nlb/nft"
 )
@@ -20,7 +20,7 @@ var example []byte
 
 func rehearse(ctx context.Context, j *job) error {
 	// Who may not make namespaces goes on from here in a process that may.
-	if err := world.Isolate(); err != nil {
+	if err := netlab.Isolate(); err != nil {
 		return err
 	}
 	profiles, err := j.rehearsed(ctx)

@@ -22,7 +22,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 var update = flag.Bool("update", false, "write what nlb prints into the scripts")
@@ -32,7 +32,7 @@ var programs = map[string]func(){"nlb": main, "as": as}
 
 func TestMain(m *testing.M) {
 	if programs[filepath.Base(os.Args[0])] == nil {
-		if err := world.Isolate(); err != nil {
+		if err := netlab.Isolate(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -59,8 +59,8 @@ type host struct{}
 
 // enter moves the script, whose programs are started by the calling thread,
 // to a host of its own.
-func enter(e *testscript.Env) (*world.Host, error) {
-	w, err := world.New()
+func enter(e *testscript.Env) (*netlab.Host, error) {
+	w, err := netlab.New()
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func enter(e *testscript.Env) (*world.Host, error) {
 	return h, unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
 }
 
-func hostOf(ts *testscript.TestScript) *world.Host { return ts.Value(host{}).(*world.Host) }
+func hostOf(ts *testscript.TestScript) *netlab.Host { return ts.Value(host{}).(*netlab.Host) }
 
 // exits CODE PROGRAM [ARGUMENT...] runs a program that must end with a code.
 func exits(ts *testscript.TestScript, neg bool, args []string) {

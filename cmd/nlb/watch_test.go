@@ -24,7 +24,7 @@ import (
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // terminal is a pseudo-terminal (pty(7)) with a program on it.
@@ -51,9 +51,9 @@ services:
 `
 
 // watchAt runs nlb show --watch on a terminal of a host with a profile.
-func watchAt(t *testing.T, columns, lines uint16, args ...string) (*terminal, *world.Host) {
+func watchAt(t *testing.T, columns, lines uint16, args ...string) (*terminal, *netlab.Host) {
 	t.Helper()
-	w, err := world.New()
+	w, err := netlab.New()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func watchAt(t *testing.T, columns, lines uint16, args ...string) (*terminal, *w
 }
 
 // nlbOn prepares this program on a host.
-func nlbOn(h *world.Host, args ...string) *world.Cmd {
+func nlbOn(h *netlab.Host, args ...string) *netlab.Cmd {
 	c := h.Command(context.Background(), "/proc/self/exe", args...)
 	c.Args[0] = "nlb" // see TestMain
 	return c
@@ -217,7 +217,7 @@ func (p *terminal) restored() {
 }
 
 // datagrams sends some to the service, each from a port of its own.
-func datagrams(t *testing.T, h *world.Host, n int) {
+func datagrams(t *testing.T, h *netlab.Host, n int) {
 	t.Helper()
 	must(t, h.Do(func() error {
 		for range n {
@@ -303,7 +303,7 @@ func TestWatchEnds(t *testing.T) {
 }
 
 // foreignTable adds a table that is not nlb's.
-func foreignTable(h *world.Host, name string) error {
+func foreignTable(h *netlab.Host, name string) error {
 	return h.Do(func() error {
 		c, err := nftables.New()
 		if err != nil {

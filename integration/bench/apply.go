@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // cold is what it takes to apply a profile in a fresh namespace, and what it
@@ -78,16 +78,16 @@ func (b *bench) cold(services int) (c cold, err error) {
 // kernel's own time for the same bytes.
 func (b *bench) netlink(profile string) (ours, bare []time.Duration, err error) {
 	recording := filepath.Join(b.dir, "recording")
-	err = b.fresh(func(h *world.Host) error { return b.role(h, &sent{}, "commit", profile, recording) })
+	err = b.fresh(func(h *netlab.Host) error { return b.role(h, &sent{}, "commit", profile, recording) })
 	if err != nil {
 		return nil, nil, err
 	}
 	for round := range b.rounds {
 		var o, k sent
-		if err := b.fresh(func(h *world.Host) error { return b.role(h, &o, "commit", profile) }); err != nil {
+		if err := b.fresh(func(h *netlab.Host) error { return b.role(h, &o, "commit", profile) }); err != nil {
 			return nil, nil, err
 		}
-		if err := b.fresh(func(h *world.Host) error { return b.role(h, &k, "replay", recording) }); err != nil {
+		if err := b.fresh(func(h *netlab.Host) error { return b.role(h, &k, "replay", recording) }); err != nil {
 			return nil, nil, err
 		}
 		if o.Batches != k.Batches {

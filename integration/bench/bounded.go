@@ -11,7 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 	"nlb/lb"
 )
 
@@ -138,7 +138,7 @@ func (b *bench) folderRow() error {
 	}
 	var ways []string
 	for _, what := range []string{filepath.Join(large, "p0000.yaml"), large} {
-		err := b.fresh(func(h *world.Host) error {
+		err := b.fresh(func(h *netlab.Host) error {
 			if err := b.oneBatch(h, what); err != nil {
 				return err
 			}
@@ -157,7 +157,7 @@ func (b *bench) folderRow() error {
 }
 
 // oneBatch applies, and fails unless that was one generation.
-func (b *bench) oneBatch(h *world.Host, what string) error {
+func (b *bench) oneBatch(h *netlab.Host, what string) error {
 	before, err := generation(h)
 	if err != nil {
 		return err
@@ -172,7 +172,7 @@ func (b *bench) oneBatch(h *world.Host, what string) error {
 }
 
 // packetsWay is the one table's chains that packets meet, as nft lists them.
-func (b *bench) packetsWay(h *world.Host) (string, error) {
+func (b *bench) packetsWay(h *netlab.Host) (string, error) {
 	tables, err := b.output(h, "nft", "list", "tables")
 	if err != nil {
 		return "", err

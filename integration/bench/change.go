@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 	"nlb/nft/wire"
 )
 
@@ -26,7 +26,7 @@ func (b *bench) changeRows() error {
 	var first, again, reread, one usages
 	var batches []sent
 	for round := range b.rounds {
-		err := b.fresh(func(h *world.Host) error {
+		err := b.fresh(func(h *netlab.Host) error {
 			return errors.Join(
 				b.step(h, &first, 1, b.nlb, "apply", as),
 				b.step(h, &again, 0, b.nlb, "apply", as),
@@ -65,7 +65,7 @@ func (b *bench) changeRows() error {
 
 // step measures a program in a host that is not fresh, and fails unless it made
 // so many generations of the ruleset.
-func (b *bench) step(h *world.Host, to *usages, generations uint32, program ...string) error {
+func (b *bench) step(h *netlab.Host, to *usages, generations uint32, program ...string) error {
 	before, err := generation(h)
 	if err != nil {
 		return err
@@ -86,7 +86,7 @@ func (b *bench) step(h *world.Host, to *usages, generations uint32, program ...s
 }
 
 // generation is the number of a host's ruleset.
-func generation(h *world.Host) (n uint32, err error) {
+func generation(h *netlab.Host) (n uint32, err error) {
 	err = h.Do(func() error {
 		c, err := wire.Dial()
 		if err != nil {

@@ -23,7 +23,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 var (
@@ -33,8 +33,8 @@ var (
 )
 
 type path struct {
-	world                     *world.World
-	generator, balancer, sink *world.Host
+	world                     *netlab.World
+	generator, balancer, sink *netlab.Host
 	// in is where the generator's frames go, out where answers go: the
 	// hardware addresses of the balancer's links.
 	in, out net.HardwareAddr
@@ -45,7 +45,7 @@ type path struct {
 
 // newPath makes one whose balancer forwards and has no rules.
 func newPath() (*path, error) {
-	w, err := world.New()
+	w, err := netlab.New()
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +59,7 @@ func newPath() (*path, error) {
 
 func (p *path) build() error {
 	for _, h := range []struct {
-		host **world.Host
+		host **netlab.Host
 		name string
 	}{{&p.generator, "generator"}, {&p.balancer, "balancer"}, {&p.sink, "sink"}} {
 		var err error

@@ -19,7 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // usage is what one process took.
@@ -51,8 +51,8 @@ func each[S ~[]E, E, T any](s S, field func(E) T) []T {
 
 // fresh runs f with a host that is made for it, and waits before until the
 // kernel has taken down what was there.
-func (b *bench) fresh(f func(h *world.Host) error) error {
-	w, err := world.New()
+func (b *bench) fresh(f func(h *netlab.Host) error) error {
+	w, err := netlab.New()
 	if err != nil {
 		return err
 	}
@@ -66,14 +66,14 @@ func (b *bench) fresh(f func(h *world.Host) error) error {
 
 // timed runs a program in a host under the stopwatch. What it prints goes
 // nowhere.
-func (b *bench) timed(h *world.Host, program ...string) (usage, error) {
+func (b *bench) timed(h *netlab.Host, program ...string) (usage, error) {
 	var u usage
 	return u, b.role(h, &u, "stopwatch", program...)
 }
 
 // alone is timed in a fresh host.
 func (b *bench) alone(program ...string) (u usage, err error) {
-	err = b.fresh(func(h *world.Host) error {
+	err = b.fresh(func(h *netlab.Host) error {
 		u, err = b.timed(h, program...)
 		return err
 	})
@@ -81,7 +81,7 @@ func (b *bench) alone(program ...string) (u usage, err error) {
 }
 
 // output runs a program in a host, unmeasured, and returns what it prints.
-func (b *bench) output(h *world.Host, program ...string) (string, error) {
+func (b *bench) output(h *netlab.Host, program ...string) (string, error) {
 	out, err := h.Command(b.ctx, program[0], program[1:]...).Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%s: %w\n%s", strings.Join(program, " "), err, exit.Stderr)
@@ -93,7 +93,7 @@ func (b *bench) output(h *world.Host, program ...string) (string, error) {
 // answer. A process of its own starts with an empty heap, and the program that
 // it starts in turn is not told our memory as its own (the kernel counts a
 // process's memory from before its exec).
-func (b *bench) role(h *world.Host, answer any, role string, args ...string) error {
+func (b *bench) role(h *netlab.Host, answer any, role string, args ...string) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // Accelerator is how QEMU runs a machine.
@@ -29,7 +29,7 @@ func (a Accelerator) args() []string {
 // Probe finds out whether KVM works. /dev/kvm may be there and not work, and
 // QEMU then hangs instead of failing; so a kernel is booted with it, and given
 // ten seconds.
-func Probe(ctx context.Context, h *world.Host, image *Image, dir string) Accelerator {
+func Probe(ctx context.Context, h *netlab.Host, image *Image, dir string) Accelerator {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		return Accelerator{Name: "tcg", Why: err.Error()}

@@ -12,14 +12,14 @@ import (
 	"strings"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // Lab is a client, a balancer and a server that are up.
 type Lab struct {
-	Host   *world.Host // where QEMU runs, and ssh has to
-	Config string      // path of the configuration of ssh
-	Ups    []string    // what the machines said when they were up
+	Host   *netlab.Host // where QEMU runs, and ssh has to
+	Config string       // path of the configuration of ssh
+	Ups    []string     // what the machines said when they were up
 
 	machines []*Machine
 	end      context.CancelFunc
@@ -48,7 +48,7 @@ func (l *Lab) Consoles() string {
 
 // Bench is a host of a world for QEMU: its loopback takes multicast, by which
 // the machines' cables go.
-func Bench(w *world.World) (*world.Host, error) {
+func Bench(w *netlab.World) (*netlab.Host, error) {
 	h, err := w.Host("bench")
 	if err == nil {
 		err = h.AddLinkRoute(netip.MustParsePrefix("224.0.0.0/4"), "lo")
@@ -69,7 +69,7 @@ func Key(dir string) (private, public string, err error) {
 
 // Boot boots the three machines, and returns when all are up. They end with
 // Close, and at the latest with the world that h is in.
-func Boot(ctx context.Context, h *world.Host, image *Image, a Accelerator, dir, key string) (*Lab, error) {
+func Boot(ctx context.Context, h *netlab.Host, image *Image, a Accelerator, dir, key string) (*Lab, error) {
 	const front, back, ssh = 10001, 10002, 10022
 	lab := &Lab{Host: h, Config: filepath.Join(dir, "ssh_config")}
 	ctx, lab.end = context.WithCancel(ctx)

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // Program is QEMU.
@@ -41,7 +41,7 @@ func (m *Machine) console() string { return filepath.Join(m.dir, m.Name+".consol
 
 // command is QEMU's, with a kernel that is started by PVH. The parameters
 // spare an emulated kernel what it would do for real processors and clocks.
-func (m *Machine) command(ctx context.Context, h *world.Host, parameters string, args ...string) *world.Cmd {
+func (m *Machine) command(ctx context.Context, h *netlab.Host, parameters string, args ...string) *netlab.Cmd {
 	all := append(m.accelerator.args(), "-machine", "pc", "-nodefaults", "-no-user-config", "-display", "none",
 		"-m", fmt.Sprint(m.memory), "-smp", "1", "-serial", "file:"+m.console(), "-kernel", m.image.Kernel, "-initrd", m.image.Initrd,
 		"-append", "console=ttyS0 quiet loglevel=3 panic=-1 net.ifnames=0 mitigations=off nokaslr tsc=reliable no_timer_check "+parameters)
@@ -52,7 +52,7 @@ func (m *Machine) command(ctx context.Context, h *world.Host, parameters string,
 }
 
 // Once boots a machine that runs one program and powers off.
-func (m *Machine) Once(ctx context.Context, h *world.Host, program string, args []string) error {
+func (m *Machine) Once(ctx context.Context, h *netlab.Host, program string, args []string) error {
 	_ = os.Remove(m.console())
 	err := m.command(ctx, h, "nlb.run="+program, append([]string{"-no-reboot"}, args...)...).Run()
 	if err != nil {
@@ -66,7 +66,7 @@ func (m *Machine) Once(ctx context.Context, h *world.Host, program string, args 
 
 // start boots a machine of the laboratory. Its cables are eth1 and eth2; the
 // loopback's port ssh leads to its sshd.
-func (m *Machine) start(ctx context.Context, h *world.Host, ssh int, boot bool, cables ...segment) error {
+func (m *Machine) start(ctx context.Context, h *netlab.Host, ssh int, boot bool, cables ...segment) error {
 	disk := filepath.Join(m.dir, m.Name+".disk")
 	f, err := os.Create(disk)
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 	"testing"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 	"nlb/integration/scenario"
 )
 
 const root = "../.."
 
 func TestMain(m *testing.M) {
-	if err := world.Isolate(); err != nil {
+	if err := netlab.Isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL: QEMU gets no network namespace:", err)
 		os.Exit(1)
 	}
@@ -58,9 +58,9 @@ func cache(t *testing.T) string {
 	return filepath.Join(dir, "nlb-lab")
 }
 
-func bench(t *testing.T) *world.Host {
+func bench(t *testing.T) *netlab.Host {
 	t.Helper()
-	w, err := world.New()
+	w, err := netlab.New()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // Exec runs a program to its end.
@@ -32,7 +32,7 @@ func Here(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, name s
 }
 
 // In runs programs in a host of a world.
-func In(h *world.Host) Exec {
+func In(h *netlab.Host) Exec {
 	return func(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer, name string, args ...string) error {
 		c := h.Command(ctx, name, args...)
 		c.Stdin, c.Stdout, c.Stderr, c.WaitDelay = stdin, stdout, stderr, patience

@@ -13,11 +13,11 @@ import (
 	"strings"
 	"sync/atomic"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // namespace is a Host. A reboot puts another one in its place.
-type namespace struct{ at atomic.Pointer[world.Host] }
+type namespace struct{ at atomic.Pointer[netlab.Host] }
 
 func (n *namespace) Run(ctx context.Context, stdin io.Reader, script string) (Result, error) {
 	return In(n.at.Load()).result(ctx, stdin, "sh", "-c", script)
@@ -25,7 +25,7 @@ func (n *namespace) Run(ctx context.Context, stdin io.Reader, script string) (Re
 
 // Namespaces makes a laboratory in a world. nlb and peer are the programs,
 // folder is for the profiles, boot is what the unit runs, with that folder.
-func Namespaces(w *world.World, nlb, peer, folder, boot string) (*Lab, error) {
+func Namespaces(w *netlab.World, nlb, peer, folder, boot string) (*Lab, error) {
 	var client, balancer, server namespace
 	for _, h := range []struct {
 		n    *namespace
@@ -79,7 +79,7 @@ func Namespaces(w *world.World, nlb, peer, folder, boot string) (*Lab, error) {
 	}, nil
 }
 
-func address(h *world.Host, link string, prefixes ...string) error {
+func address(h *netlab.Host, link string, prefixes ...string) error {
 	var errs []error
 	for _, p := range prefixes {
 		errs = append(errs, h.AddAddress(link, netip.MustParsePrefix(p)))
@@ -87,7 +87,7 @@ func address(h *world.Host, link string, prefixes ...string) error {
 	return errors.Join(errs...)
 }
 
-func route(h *world.Host, to, via string) error {
+func route(h *netlab.Host, to, via string) error {
 	return h.AddRoute(netip.MustParsePrefix(to), netip.MustParseAddr(via))
 }
 

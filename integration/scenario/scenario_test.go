@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 var sshConfig = flag.String("ssh-config", os.Getenv("NLB_SSH_CONFIG"),
@@ -23,7 +23,7 @@ var nlb, peer string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := world.Isolate(); err != nil {
+	if err := netlab.Isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL: the scenario cannot run on namespaces:", err)
 		os.Exit(1)
 	}
@@ -47,7 +47,7 @@ func run(m *testing.M) int {
 
 func namespaces(t *testing.T, nlb string) *Lab {
 	t.Helper()
-	w, err := world.New()
+	w, err := netlab.New()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 // Ports of the service and of its servers, for TCP and UDP.
@@ -39,7 +39,7 @@ type listeners struct {
 	udp []int // one for each backend, so that answers come from its address
 }
 
-func listen(h *world.Host) (*listeners, error) {
+func listen(h *netlab.Host) (*listeners, error) {
 	l := new(listeners)
 	err := h.Do(func() (err error) {
 		if l.tcp, err = socket(unix.SOCK_STREAM); err != nil {

@@ -17,7 +17,7 @@ import (
 	"runtime/debug"
 	"slices"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 const (
@@ -119,6 +119,6 @@ func measure(w way) (tcp, udp counts, err error) {
 
 // site is the hosts of one way.
 type site struct {
-	world                    *world.World
-	client, balancer, server *world.Host
+	world                    *netlab.World
+	client, balancer, server *netlab.Host
 }

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 )
 
 var (
@@ -99,12 +99,12 @@ func (s *site) run(stdin, name string, args ...string) error {
 
 // build makes the hosts: two networks with the balancer between them.
 func build() (*site, error) {
-	w, err := world.New()
+	w, err := netlab.New()
 	if err != nil {
 		return nil, err
 	}
 	s := &site{world: w}
-	for name, h := range map[string]**world.Host{"client": &s.client, "lb": &s.balancer, "server": &s.server} {
+	for name, h := range map[string]**netlab.Host{"client": &s.client, "lb": &s.balancer, "server": &s.server} {
 		if *h, err = w.Host(name); err != nil {
 			return nil, errors.Join(err, w.Close())
 		}

@@ -21,7 +21,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"nlb/cmd/nlb/lab/world"
+	"nlb/integration/netlab"
 	"nlb/integration/qemu"
 	"nlb/integration/scenario"
 )
@@ -31,7 +31,7 @@ func main() {
 	cache := flag.String("cache", filepath.Join(dir, "nlb-lab"), "the folder that fetch.sh filled")
 	kernel := flag.String("kernel", "6.1", "the version of the kernel")
 	flag.Parse()
-	err := world.Isolate()
+	err := netlab.Isolate()
 	if err == nil {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
@@ -59,7 +59,7 @@ func run(ctx context.Context, cache, kernel string) (err error) {
 	if err != nil {
 		return err
 	}
-	w, err := world.New()
+	w, err := netlab.New()
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@
 // A client prints an answer as it came, or the word for why none came:
 // refused, timeout, reset, unreachable, closed.
 //
-// It is the protocol's way of nlb/cmd/nlb/lab/world/traffic, which needs a
+// It is the protocol's way of nlb/integration/netlab/traffic, which needs a
 // world for its hosts; on a virtual machine there is none.
 package main
 

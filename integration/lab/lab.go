@@ -1,0 +1,168 @@
+//go:build linux
+
+// Package lab rehearses profiles: it builds a world of network namespaces with
+// clients, the balancer and stand-in backends at the profiles' own addresses,
+// applies the profiles in it, sends connections, and compares what came of them
+// with what is due.
+package lab
+
+// The lab: a world that stands, and the rehearsal in it.
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"nlb/integration/netlab"
+	"nlb/integration/netlab/traffic"
+	"nlb/lb"
+)
+
+// Balancer makes the kernel of the host that it is called in balance what the
+// profiles say, and nothing else that a former call made it balance, and sets
+// the kernel parameters that this takes. It is called on a thread in that host,
+// and must open its sockets there, not in goroutines that it starts.
+type Balancer interface {
+	Apply(ctx context.Context, profiles []*lb.Profile) error
+}
+
+// DefaultConnections is what Options.Connections means by 0.
+const DefaultConnections = 600
+
+// Options of a rehearsal.
+type Options struct {
+	// Connections is how many there are for each service, family and protocol,
+	// about: whole cycles of a round robin, fewer where a limit would take
+	// long. 0: DefaultConnections.
+	Connections int
+	// Progress is told what comes next; nil: nobody.
+	Progress func(what string)
+
+	patience time.Duration // for a call; 0: callLimit
+}
+
+// Lab is a world with the profiles applied. It ends with the process, if not
+// closed before.
+type Lab struct {
+	world    *netlab.World
+	site     *site
+	balancer *netlab.Host
+	clients  []*netlab.Host // one for each link of the site
+	backends *netlab.Host
+	servers  map[traffic.Port]*traffic.Server
+	agent    Balancer
+	options  Options
+	started  time.Time
+}
+
+// Run builds a lab, rehearses the profiles, and takes the lab down. An error
+// means that there was no rehearsal to the end; what the rehearsal found is in
+// the report.
+func Run(ctx context.Context, profiles []*lb.Profile, b Balancer, o Options) (*Report, error) {
+	l, err := New(ctx, profiles, b, o)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return l.Rehearse(ctx)
+}
+
+// New builds a lab and applies the profiles in it, which are free of conflicts
+// among each other. The process must be able to make namespaces; see
+// netlab.Isolate.
+func New(ctx context.Context, profiles []*lb.Profile, b Balancer, o Options) (*Lab, error) {
+	if o.Connections == 0 {
+		o.Connections = DefaultConnections
+	}
+	if o.Progress == nil {
+		o.Progress = func(string) {}
+	}
+	l := &Lab{agent: b, options: o, started: time.Now(), servers: map[traffic.Port]*traffic.Server{}}
+	o.Progress("building hosts")
+	var err error
+	if l.world, err = netlab.New(); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	l.site = draft(profiles, o.Connections, traffic.Supported("sctp"))
+	if err = l.build(); err == nil {
+		o.Progress("applying " + names(profiles))
+		err = l.apply(ctx, profiles)
+		l.shorten()
+	}
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		l.world.Close()
+		return nil, fmt.Errorf("lab: %w", err)
+	}
+	return l, nil
+}
+
+// Close takes the lab down.
+func (l *Lab) Close() error { return l.world.Close() }
+
+// WriteDoors writes how to step into the lab's hosts and out of them.
+func (l *Lab) WriteDoors(w io.Writer) error {
+	hosts := append([]*netlab.Host{l.balancer}, l.clients...)
+	for _, h := range append(hosts, l.backends) {
+		if _, err := fmt.Fprintf(w, "%-12s %s\n", h.Name(), h.Enter()); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(w, "exit leaves a host; ending this program ends them all")
+	return err
+}
+
+func (l *Lab) apply(ctx context.Context, profiles []*lb.Profile) error {
+	err := l.balancer.Do(func() error { return l.agent.Apply(ctx, profiles) })
+	if err != nil {
+		return fmt.Errorf("apply %s: %w", names(profiles), err)
+	}
+	return nil
+}
+
+// short are kernel parameters of connection tracking that keep its table small
+// on a small machine, and have it ignore what comes late of a connection that
+// it has forgotten. Such a packet would count as a new connection, and take
+// somebody's turn in a round robin.
+var short = []struct{ key, value string }{
+	{"net.netfilter.nf_conntrack_tcp_timeout_time_wait", "2"},
+	{"net.netfilter.nf_conntrack_tcp_timeout_close", "2"},
+	{"net.netfilter.nf_conntrack_udp_timeout", "5"},
+	{"net.netfilter.nf_conntrack_udp_timeout_stream", "5"},
+	{"net.netfilter.nf_conntrack_tcp_loose", "0"},
+}
+
+// shorten sets them. A kernel that does not let a user namespace do it works
+// as well, up to its limit of connections.
+func (l *Lab) shorten() {
+	for _, s := range short {
+		_ = l.balancer.SetSysctl(s.key, s.value)
+	}
+}
+
+// settled is how long connections take to end, and to be counted no longer.
+const settled = 25 * time.Millisecond
+
+// forget has connection tracking forget all connections, so that none counts
+// for a limit. Where the kernel cannot do it, limits may be found too low.
+func (l *Lab) forget() {
+	time.Sleep(settled)
+	_ = l.balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
+	time.Sleep(settled)
+}
+
+func names(profiles []*lb.Profile) string {
+	s := ""
+	for i, p := range profiles {
+		if i > 0 {
+			s += ", "
+		}
+		s += p.Name
+	}
+	return s
+}

@@ -1,0 +1,288 @@
+//go:build linux
+
+package lab
+
+// Limits: each is driven to its bound and over it.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	"nlb/integration/netlab/traffic"
+	"nlb/lb"
+)
+
+// A limit beyond these is not tried: it would take too many sockets, or too
+// long.
+const (
+	mostLive = 300
+	mostFast = 3000
+	overLive = 3 // live connections over a limit that are tried
+)
+
+// probe drives one limit of a trial's service.
+type probe struct {
+	*trial
+	what string
+	// clients are this probe's own, so that no other connection counts.
+	clients []netip.Addr
+	// run returns what was found in words, the problems, and the number of
+	// connections.
+	run func(l *Lab, ctx context.Context, p *probe) (Limit, int, error)
+}
+
+// probes plans those of a service, with the clients of its first trial.
+func (s *site) probes(t *trial) []*probe {
+	limit := t.service.Limit
+	var out []*probe
+	add := func(what string, clients int, run func(*Lab, context.Context, *probe) (Limit, int, error)) {
+		p := &probe{trial: t, what: what, run: run}
+		bits := max(t.sticky(), 0)
+		if bits == 0 {
+			bits = t.targets[0].Addr().BitLen()
+		}
+		p.clients = s.recruit(t.family, clients, bits, t.service.Allow, t.service.Deny, true, t)
+		if len(p.clients) == clients {
+			out = append(out, p)
+		}
+	}
+	if n := limit.ConnectionsPerSource; n > 0 {
+		add(fmt.Sprintf("connections-per-source %d", n), 1, (*Lab).probeLive)
+	}
+	if r := limit.NewPerSource; r.Events > 0 {
+		add(fmt.Sprintf("new-per-source %s, burst %d", rate(r), burst(limit)), 1, (*Lab).probeSource)
+	}
+	if r := limit.New; r.Events > 0 {
+		add("new "+rate(r), t.spread(int(min(r.Events, mostFast))*2), (*Lab).probeNew)
+	}
+	for _, b := range t.backends() {
+		if b.MaxConnections > 0 && b.Weight > 0 && t.service.Scheduler == lb.RoundRobin && len(out) < 4 {
+			add(fmt.Sprintf("max-connections %d of %s", b.MaxConnections, b.Name), t.spread(mostLive), func(l *Lab, ctx context.Context, p *probe) (Limit, int, error) {
+				return l.probeBackend(ctx, p, b)
+			})
+		}
+	}
+	return out
+}
+
+// spread is how many clients make n calls within what one client may do.
+func (t *trial) spread(n int) int {
+	q := t.perClient()
+	switch {
+	case t.sticky() > 0:
+		return min(n, mostClients)
+	case q > 0:
+		return min((n+q-1)/q, mostClients)
+	}
+	return someClients
+}
+
+func burst(l lb.Limit) uint64 {
+	if l.Burst > 0 {
+		return uint64(l.Burst)
+	}
+	return l.NewPerSource.Events
+}
+
+// rate is as it stands in a profile.
+func rate(r lb.Rate) string {
+	unit := map[time.Duration]string{time.Second: "second", time.Minute: "minute", time.Hour: "hour", 24 * time.Hour: "day"}[r.Per]
+	return fmt.Sprintf("%d/%s", r.Events, unit)
+}
+
+// probe drives a limit, and leaves conntrack empty.
+func (l *Lab) probe(ctx context.Context, p *probe) (Limit, int, error) {
+	l.forget()
+	r, n, err := p.run(l, ctx, p)
+	r.What = p.what
+	if r.Problems == nil {
+		r.Problems = []string{}
+	}
+	l.forget()
+	return r, n, err
+}
+
+func notTried(why string) (Limit, int, error) {
+	return Limit{Found: "not tried, since " + why, Skipped: true}, 0, nil
+}
+
+// request is the i-th call of a probe.
+func (l *Lab) request(p *probe, i int) traffic.Call {
+	c := p.call(l.client(p.trial), i)
+	c.Client.Source = p.clients[i%len(p.clients)]
+	return c
+}
+
+// hold opens connections one after the other and keeps them. It returns the
+// calls, and what closes them.
+func (l *Lab) hold(ctx context.Context, p *probe, n int) ([]traffic.Call, func(), error) {
+	var open []*traffic.Conn
+	closeAll := func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}
+	calls := make([]traffic.Call, n)
+	for i := range calls {
+		c := &calls[i]
+		*c = l.request(p, i)
+		conn, err := c.Client.Dial(ctx, c.Network, c.To)
+		if ctx.Err() != nil {
+			closeAll()
+			return nil, nil, ctx.Err()
+		}
+		if c.Err = err; err == nil {
+			c.Reply = conn.Reply
+			open = append(open, conn)
+		}
+	}
+	return calls, closeAll, nil
+}
+
+// count counts the calls that were answered and those that were refused; what
+// else came of one is a problem.
+func (r *Limit) count(calls []traffic.Call) (answered, refused int) {
+	for i := range calls {
+		switch err := calls[i].Err; {
+		case err == nil:
+			answered++
+		case errors.Is(err, traffic.ErrRefused):
+			refused++
+		case len(r.Problems) == 0:
+			r.Problems = append(r.Problems, "a connection is to be answered or refused, but: "+err.Error())
+		}
+	}
+	return answered, refused
+}
+
+// probeLive opens as many connections of one client as may be live, and some
+// more.
+func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, int, error) {
+	limit, most := p.service.Limit, int(min(p.service.Limit.ConnectionsPerSource, math.MaxInt32))
+	switch n := most + overLive; {
+	case most > mostLive:
+		return notTried(fmt.Sprintf("that is more than the %d live connections of a rehearsal", mostLive))
+	case limit.NewPerSource.Events > 0 && burst(limit) < uint64(n):
+		return notTried("new-per-source comes first")
+	case limit.New.Events > 0 && limit.New.Events < uint64(n), p.chunk > 0 && p.chunk < n:
+		return notTried("another limit comes first")
+	}
+	calls, done, err := l.hold(ctx, p, most+overLive)
+	if err != nil {
+		return Limit{}, 0, err
+	}
+	defer done()
+	var r Limit
+	answered, refused := r.count(calls)
+	r.Found = fmt.Sprintf("of %d live connections of one client %d were refused", len(calls), refused)
+	if answered != most {
+		r.Problems = append(r.Problems, fmt.Sprintf("%d live connections of one client, due were %d", answered, most))
+	}
+	return r, len(calls), nil
+}
+
+// probeSource opens connections of one client as fast as they go.
+func (l *Lab) probeSource(ctx context.Context, p *probe) (Limit, int, error) {
+	limit := p.service.Limit
+	n := burst(limit)
+	tries := n + max(10, n/2)
+	switch {
+	case tries > mostFast:
+		return notTried(fmt.Sprintf("it takes more than %d connections", mostFast))
+	case limit.ConnectionsPerSource > 0 && uint64(limit.ConnectionsPerSource) < tries:
+		return notTried("connections-per-source comes first")
+	case limit.New.Events > 0 && limit.New.Events < tries, p.chunk > 0 && uint64(p.chunk) < tries:
+		return notTried("another limit comes first")
+	}
+	return l.flood(ctx, p, int(tries), int(n), int(n), limit.NewPerSource)
+}
+
+// probeNew opens connections of many clients as fast as they go. How large a
+// burst the limit lets through is not the profile's to say, so anything up to
+// the events of its unit of time is right.
+func (l *Lab) probeNew(ctx context.Context, p *probe) (Limit, int, error) {
+	r := p.service.Limit.New
+	tries := r.Events + max(60, r.Events/2)
+	q := p.perClient()
+	switch {
+	case tries > mostFast:
+		return notTried(fmt.Sprintf("it takes more than %d connections", mostFast))
+	case q > 0 && uint64(q*len(p.clients)) < tries, p.chunk > 0 && uint64(p.chunk) < tries:
+		return notTried("another limit comes first")
+	}
+	return l.flood(ctx, p, int(tries), 1, int(r.Events), r)
+}
+
+// flood makes calls as fast as they go, of which a token bucket lets at least
+// so many through, and at most its burst and what came in meanwhile.
+func (l *Lab) flood(ctx context.Context, p *probe, tries, least, burst int, r lb.Rate) (Limit, int, error) {
+	calls := make([]traffic.Call, tries)
+	for i := range calls {
+		calls[i] = l.request(p, i)
+	}
+	begin := time.Now()
+	if err := traffic.Run(ctx, l.origin(p.trial), calls, workers); err != nil {
+		return Limit{}, 0, err
+	}
+	var out Limit
+	answered, refused := out.count(calls)
+	out.weigh(answered, refused, time.Since(begin), least, burst, r)
+	return out, tries, nil
+}
+
+// weigh judges a flood. Where none was refused, and so many may come in that
+// time, the machine was too slow to show the limit.
+func (l *Limit) weigh(answered, refused int, took time.Duration, least, burst int, r lb.Rate) {
+	most := burst + 1 + int(float64(r.Events)*took.Seconds()/r.Per.Seconds())
+	flood := fmt.Sprintf("%d connections in %d ms", answered+refused, took.Milliseconds())
+	l.Found = fmt.Sprintf("of %s %d were refused", flood, refused)
+	switch {
+	case answered < least || answered > most:
+		l.Problems = append(l.Problems, fmt.Sprintf("of %s %d were let through, due were %d to %d", flood, answered, least, most))
+	case refused == 0 && len(l.Problems) == 0:
+		l.Found, l.Skipped = fmt.Sprintf("not tried, since %s are no more than it lets through", flood), true
+	}
+}
+
+// probeBackend opens connections until a backend has had as many as may be
+// live, and some more.
+func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, int, error) {
+	cycle, own := lb.Slots(p.weights()), 0
+	for _, i := range cycle {
+		if p.backends()[i].Address == b.Address {
+			own++
+		}
+	}
+	most := int(min(b.MaxConnections, mostLive+1))
+	rounds := (most + overLive + own - 1) / own
+	n := rounds * len(cycle)
+	q := p.perClient()
+	switch {
+	case most > mostLive || n > 2*mostLive:
+		return notTried(fmt.Sprintf("it takes more than %d live connections", 2*mostLive))
+	case p.sticky() > 0 && n > len(p.clients), q > 0 && n > q*len(p.clients), p.service.Limit.New.Events > 0:
+		return notTried("other limits come first")
+	}
+	calls, done, err := l.hold(ctx, p, n)
+	if err != nil {
+		return Limit{}, 0, err
+	}
+	defer done()
+	var r Limit
+	_, refused := r.count(calls)
+	got := 0
+	for i := range calls {
+		if k := p.answeredBy(&calls[i]); calls[i].Err == nil && k >= 0 && p.backends()[k].Address == b.Address {
+			got++
+		}
+	}
+	r.Found = fmt.Sprintf("%d live connections, then %d were refused", got, refused)
+	if got != most {
+		r.Problems = append(r.Problems, fmt.Sprintf("%s had %d live connections, due were %d", b.Name, got, most))
+	}
+	return r, len(calls), nil
+}

@@ -1,0 +1,252 @@
+//go:build linux
+
+package netlab
+
+// A host: one network namespace with its addresses, routes and kernel
+// parameters.
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"sync/atomic"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Host is a machine of the world. Its methods may be called from several
+// goroutines.
+type Host struct {
+	name   string
+	world  *World
+	ns     *os.File
+	handle *netlink.Handle
+	port   atomic.Uint32 // the last one that NextPort gave
+}
+
+// settings are those that a new namespace may inherit from the machine that
+// it is on, or that would make the first packets wait. A key that this kernel
+// lacks is passed over.
+var settings = []struct{ key, value string }{
+	{"net.ipv4.ip_forward", "0"},
+	{"net.ipv4.conf.all.rp_filter", "0"},
+	{"net.ipv4.conf.default.rp_filter", "0"},
+	{"net.ipv4.conf.all.accept_local", "0"},
+	{"net.ipv4.conf.default.accept_local", "0"},
+	{"net.ipv4.conf.all.route_localnet", "0"},
+	{"net.ipv4.conf.default.route_localnet", "0"},
+	{"net.ipv4.icmp_ratemask", "0"}, // no type is limited: every refused datagram is told so
+	{"net.ipv6.icmp.ratemask", "0"}, // only type 0 is, which there is not
+	{"net.ipv6.conf.all.disable_ipv6", "0"},
+	{"net.ipv6.conf.default.disable_ipv6", "0"},
+	{"net.ipv6.conf.default.accept_dad", "0"},
+	{"net.ipv6.conf.default.dad_transmits", "0"},
+	{"net.ipv6.conf.default.accept_ra", "0"},
+	{"net.ipv6.conf.default.router_solicitations", "0"},
+}
+
+// Host makes a machine whose only link is the loopback, which is up. It
+// neither forwards nor filters.
+func (w *World) Host(name string) (*Host, error) {
+	h := &Host{name: name, world: w}
+	err := onThread(w.origin, func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
+		}
+		var err error
+		if h.ns, err = currentNamespace(); err != nil {
+			return err
+		}
+		if h.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+			return fmt.Errorf("open a netlink socket: %w", err)
+		}
+		for _, s := range settings {
+			if err := writeSysctl(s.key, s.value); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		return h.up("lo")
+	})
+	if err == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.closed {
+			w.hosts = append(w.hosts, h)
+			return h, nil
+		}
+		err = errClosed
+	}
+	if h.handle != nil {
+		h.handle.Close()
+	}
+	if h.ns != nil {
+		h.ns.Close()
+	}
+	return nil, h.errorf("%w", err)
+}
+
+// Name is the name that the host was made with.
+func (h *Host) Name() string { return h.name }
+
+// World is the world that the host is in.
+func (h *Host) World() *World { return h.world }
+
+// Path is where other processes find the host's namespace while this one
+// lives.
+func (h *Host) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.ns.Fd()) }
+
+// Enter is the shell command that opens a shell in the host, for the user who
+// runs this process, while it lives.
+func (h *Host) Enter() string {
+	if isolated.Load() {
+		return fmt.Sprintf("nsenter --preserve-credentials --user=/proc/%d/ns/user --net=%s", os.Getpid(), h.Path())
+	}
+	return "nsenter --net=" + h.Path()
+}
+
+// Do runs f on a thread that is in the host. Sockets that f opens and
+// /proc/sys/net as f sees it are the host's; goroutines that f starts are not
+// in the host. What f panics with becomes an error.
+func (h *Host) Do(f func() error) error {
+	return onThread(h.world.origin, func() error {
+		if err := h.world.enter(h.ns); err != nil {
+			return h.errorf("%w", err)
+		}
+		return f()
+	})
+}
+
+// AddAddress gives a link an address and the prefix that is reached over it.
+// The address can be used at once.
+func (h *Host) AddAddress(link string, p netip.Prefix) error {
+	l, err := h.handle.LinkByName(link)
+	if err == nil {
+		a := &netlink.Addr{IPNet: ipNet(p)}
+		if p.Addr().Is6() {
+			a.Flags = unix.IFA_F_NODAD
+		}
+		err = h.handle.AddrAdd(l, a)
+	}
+	if err != nil {
+		return h.errorf("add address %s to %s: %w", p, link, err)
+	}
+	return nil
+}
+
+// RemoveAddress undoes AddAddress.
+func (h *Host) RemoveAddress(link string, p netip.Prefix) error {
+	l, err := h.handle.LinkByName(link)
+	if err == nil {
+		err = h.handle.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
+	}
+	if err != nil {
+		return h.errorf("remove address %s from %s: %w", p, link, err)
+	}
+	return nil
+}
+
+// AddRoute sends what goes to dst by way of a neighbour.
+func (h *Host) AddRoute(dst netip.Prefix, via netip.Addr) error {
+	r := &netlink.Route{Dst: ipNet(dst), Gw: via.AsSlice()}
+	if err := h.handle.RouteAdd(r); err != nil {
+		return h.errorf("add route to %s via %s: %w", dst, via, err)
+	}
+	return nil
+}
+
+// AddLinkRoute sends what goes to dst out of a link, to neighbours there.
+func (h *Host) AddLinkRoute(dst netip.Prefix, link string) error {
+	l, err := h.handle.LinkByName(link)
+	if err == nil {
+		err = h.handle.RouteAdd(&netlink.Route{Dst: ipNet(dst), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK})
+	}
+	if err != nil {
+		return h.errorf("add route to %s over %s: %w", dst, link, err)
+	}
+	return nil
+}
+
+// AddLocal makes every address in dst the host's own, without a neighbour on
+// a link being told: others need a route to it.
+func (h *Host) AddLocal(dst netip.Prefix) error {
+	l, err := h.handle.LinkByName("lo")
+	if err == nil {
+		err = h.handle.RouteAdd(&netlink.Route{
+			Dst: ipNet(dst), LinkIndex: l.Attrs().Index, Type: unix.RTN_LOCAL,
+			Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST,
+		})
+	}
+	if err != nil {
+		return h.errorf("make %s local: %w", dst, err)
+	}
+	return nil
+}
+
+// DefaultVia sends what has no other route by way of a neighbour.
+func (h *Host) DefaultVia(via netip.Addr) error {
+	any4, any6 := netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	if via.Is6() {
+		return h.AddRoute(any6, via)
+	}
+	return h.AddRoute(any4, via)
+}
+
+// Forward lets the host route packets between its links.
+func (h *Host) Forward() error {
+	return errors.Join(h.SetSysctl("net.ipv4.ip_forward", "1"), h.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
+}
+
+// SetSysctl writes a kernel parameter of the host, one below net: with dots,
+// or with slashes where a link's name has dots.
+func (h *Host) SetSysctl(key, value string) error {
+	return h.Do(func() error {
+		if err := writeSysctl(key, value); err != nil {
+			return h.errorf("%w", err)
+		}
+		return nil
+	})
+}
+
+// Sysctl reads a kernel parameter of the host.
+func (h *Host) Sysctl(key string) (string, error) {
+	var value string
+	err := h.Do(func() error {
+		b, err := os.ReadFile(sysctlPath(key))
+		if err != nil {
+			return h.errorf("%w", err)
+		}
+		value = strings.TrimSpace(string(b))
+		return nil
+	})
+	return value, err
+}
+
+// NextPort gives ports 10000 to 59999 in turn, so that a port, and with it a
+// connection's entry in conntrack, comes again only after 50,000 others.
+func (h *Host) NextPort() uint16 { return uint16(10000 + (h.port.Add(1)-1)%50000) }
+
+func sysctlPath(key string) string {
+	if !strings.Contains(key, "/") {
+		key = strings.ReplaceAll(key, ".", "/")
+	}
+	return "/proc/sys/" + key
+}
+
+func writeSysctl(key, value string) error {
+	if err := os.WriteFile(sysctlPath(key), []byte(value), 0); err != nil {
+		return fmt.Errorf("set %s to %s: %w", key, value, err)
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func (h *Host) errorf(format string, args ...any) error {
+	return fmt.Errorf("host %s: "+format, append([]any{h.name}, args...)...)
+}

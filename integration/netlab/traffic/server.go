@@ -1,0 +1,240 @@
+//go:build linux
+
+// Package traffic is clients and stand-in backends in the hosts of a world,
+// which tell each other whom they see.
+//
+// A server answers a TCP or SCTP connection with one line,
+//
+//	NAME SOURCE-ADDRESS:PORT LOCAL-ADDRESS:PORT
+//
+// and then sends back what it gets, until the client closes. It answers a UDP
+// datagram with the same line and the datagram's payload after it.
+package traffic
+
+// The server.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"nlb/integration/netlab"
+)
+
+// Port is where a server listens: a transport protocol, "tcp", "udp" or
+// "sctp", at an address and a port.
+type Port struct {
+	Network string
+	At      netip.AddrPort
+}
+
+// Server is a stand-in backend. Its methods may be called from several
+// goroutines.
+type Server struct {
+	name string
+	wait sync.WaitGroup
+
+	mu      sync.Mutex
+	stopped bool
+	sources map[netip.Addr]int
+	open    []io.Closer // listeners and UDP sockets
+	live    map[net.Conn]bool
+}
+
+// Serve starts a server on a host, which must have the addresses. The server
+// ends with the world at the latest.
+func Serve(h *netlab.Host, name string, ports ...Port) (*Server, error) {
+	s := &Server{name: name, sources: make(map[netip.Addr]int), live: make(map[net.Conn]bool)}
+	err := h.Do(func() error {
+		for _, p := range ports {
+			if err := s.listen(p); err != nil {
+				return fmt.Errorf("host %s: serve %s at %s %s: %w", h.Name(), name, p.Network, p.At, classify(err))
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = h.World().Own(s)
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Sources is how many connections and datagrams came from each address.
+func (s *Server) Sources() map[netip.Addr]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.sources)
+}
+
+// Count is how many connections and datagrams came.
+func (s *Server) Count() int {
+	n := 0
+	for _, c := range s.Sources() {
+		n += c
+	}
+	return n
+}
+
+// Stop takes no more connections and datagrams: new ones are refused. Live
+// connections go on.
+func (s *Server) Stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	for _, c := range s.open {
+		c.Close()
+	}
+	s.open = nil
+}
+
+// Abort resets the live connections.
+func (s *Server) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.live {
+		reset(c)
+		c.Close()
+	}
+}
+
+// Close stops the server, aborts its connections and waits for their end.
+func (s *Server) Close() error {
+	s.Stop()
+	s.Abort()
+	s.wait.Wait()
+	return nil
+}
+
+func (s *Server) listen(p Port) error {
+	if p.Network == "udp" {
+		c, err := net.ListenUDP(p.Network, net.UDPAddrFromAddrPort(p.At))
+		if err != nil {
+			return err
+		}
+		s.open = append(s.open, c)
+		s.wait.Go(func() { s.answer(c, p.At) })
+		return nil
+	}
+	l, err := listenStream(p)
+	if err != nil {
+		return err
+	}
+	s.open = append(s.open, l)
+	s.wait.Go(func() { s.accept(l) })
+	return nil
+}
+
+func listenStream(p Port) (net.Listener, error) {
+	if p.Network == "sctp" {
+		return listenSCTP(p.At)
+	}
+	return net.ListenTCP(p.Network, net.TCPAddrFromAddrPort(p.At))
+}
+
+// answer serves UDP until its socket is closed. An ICMP error that comes back
+// to the socket is not the end.
+func (s *Server) answer(c *net.UDPConn, at netip.AddrPort) {
+	in, out := make([]byte, 64<<10), []byte(nil)
+	for {
+		n, from, err := c.ReadFromUDPAddrPort(in)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		s.count(from)
+		out = append(s.line(out[:0], from, at), in[:n]...)
+		_, _ = c.WriteToUDPAddrPort(out, from) // a client that has gone does not matter
+	}
+}
+
+// accept serves connections until its listener is closed.
+func (s *Server) accept(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		switch {
+		case err == nil:
+			if s.enlist(c) {
+				s.wait.Go(func() { s.serve(c) })
+			}
+		case errors.Is(err, net.ErrClosed):
+			return
+		default: // a client that went before it was taken, or no file descriptors
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// enlist takes a connection into the list of the live ones; false: it came too
+// late and is reset.
+func (s *Server) enlist(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		reset(c)
+		c.Close()
+		return false
+	}
+	s.live[c] = true
+	return true
+}
+
+func (s *Server) serve(c net.Conn) {
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.live, c)
+		c.Close()
+	}()
+	from, at := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
+	s.count(from)
+	if _, err := c.Write(s.line(nil, from, at)); err != nil {
+		return
+	}
+	// Not io.Copy, which would splice, and so take a pipe for each connection.
+	for buf := make([]byte, 512); ; {
+		n, err := c.Read(buf)
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
+	}
+}
+
+func (s *Server) count(from netip.AddrPort) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sources[from.Addr()]++
+}
+
+func (s *Server) line(b []byte, from, at netip.AddrPort) []byte {
+	return fmt.Appendf(b, "%s %s %s\n", s.name, from, at)
+}
+
+// addrPort is the address of an end of a connection.
+func addrPort(a net.Addr) netip.AddrPort {
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		ap := a.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+// reset makes the coming Close end a connection with a reset.
+func reset(c net.Conn) {
+	if c, ok := c.(interface{ SetLinger(int) error }); ok {
+		_ = c.SetLinger(0)
+	}
+}

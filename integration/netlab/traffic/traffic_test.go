@@ -1,0 +1,278 @@
+//go:build linux
+
+package traffic_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nlb/integration/netlab"
+	"nlb/integration/netlab/traffic"
+)
+
+func TestMain(m *testing.M) {
+	if err := netlab.Isolate(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var families = []struct{ name, client, server, nobody string }{
+	{"IPv4", "10.1.0.1", "10.1.0.2", "10.1.0.9"},
+	{"IPv6", "2001:db8::1", "2001:db8::2", "2001:db8::9"},
+}
+
+func port(a string, p uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(a), p) }
+
+// pair is a client host and a server host on one cable, with addresses of both
+// families.
+func pair(t testing.TB) (client, server *netlab.Host) {
+	t.Helper()
+	w, err := netlab.New()
+	must(t, err)
+	t.Cleanup(func() { must(t, w.Close()) })
+	client, err = w.Host("client")
+	must(t, err)
+	server, err = w.Host("server")
+	must(t, err, w.Link(client, "eth0", server, "eth0"))
+	for _, f := range families {
+		bits := 24
+		if netip.MustParseAddr(f.client).Is6() {
+			bits = 64
+		}
+		must(t,
+			client.AddAddress("eth0", netip.PrefixFrom(netip.MustParseAddr(f.client), bits)),
+			server.AddAddress("eth0", netip.PrefixFrom(netip.MustParseAddr(f.server), bits)))
+	}
+	return client, server
+}
+
+func each(t *testing.T, f func(t *testing.T, network, client, server, nobody string)) {
+	for _, fam := range families {
+		for _, network := range []string{"tcp", "udp"} {
+			t.Run(fam.name+"/"+network, func(t *testing.T) { f(t, network, fam.client, fam.server, fam.nobody) })
+		}
+	}
+}
+
+func TestExchange(t *testing.T) {
+	ch, sh := pair(t)
+	each(t, func(t *testing.T, network, client, server, _ string) {
+		to := port(server, 80)
+		s, err := traffic.Serve(sh, "web", traffic.Port{Network: network, At: to})
+		must(t, err)
+		defer s.Close()
+
+		c := traffic.Client{Host: ch, Port: 4444}
+		got, err := c.Exchange(t.Context(), network, to)
+		must(t, err)
+		from := port(client, 4444)
+		if want := (traffic.Reply{Backend: "web", Seen: from, Local: to, From: from}); got != want {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		// A connection's port again, while its last one is in TIME_WAIT.
+		if network == "tcp" {
+			c.Reset = true
+			c.Port = 4445
+			for range 3 {
+				_, err := c.Exchange(t.Context(), network, to)
+				must(t, err)
+			}
+		}
+	})
+}
+
+func TestKeep(t *testing.T) {
+	ch, sh := pair(t)
+	each(t, func(t *testing.T, network, _, server, _ string) {
+		to := port(server, 81)
+		s, err := traffic.Serve(sh, "kept", traffic.Port{Network: network, At: to})
+		must(t, err)
+		defer s.Close()
+		conn, err := traffic.Client{Host: ch}.Dial(t.Context(), network, to)
+		must(t, err)
+		defer conn.Close()
+		first := conn.Reply
+		for range 3 {
+			r, err := conn.Again()
+			must(t, err)
+			if r != first {
+				t.Errorf("got %v, then %v", first, r)
+			}
+		}
+		want := map[string]int{"tcp": 1, "udp": 4}[network] // connections, datagrams
+		if got := s.Count(); got != want {
+			t.Errorf("the server counts %d, want %d", got, want)
+		}
+
+		s.Stop()
+		if network == "tcp" {
+			if _, err := conn.Again(); err != nil {
+				t.Errorf("a live connection to a stopped server: %v", err)
+			}
+		}
+		if _, err := (traffic.Client{Host: ch}).Exchange(t.Context(), network, to); !errors.Is(err, traffic.ErrRefused) {
+			t.Errorf("a stopped server: %v", err)
+		}
+		s.Abort()
+		if _, err := conn.Again(); !errors.Is(err, traffic.ErrRefused) {
+			t.Errorf("an aborted connection: %v", err)
+		}
+	})
+}
+
+func TestFailures(t *testing.T) {
+	ch, sh := pair(t)
+	each(t, func(t *testing.T, network, _, server, nobody string) {
+		t.Parallel()
+		c := traffic.Client{Host: ch}
+		for _, f := range []struct {
+			to   netip.AddrPort
+			want error
+		}{
+			{port(server, 99), traffic.ErrRefused},
+			{port(nobody, 80), traffic.ErrUnreachable}, // nobody answers neighbour discovery
+			{port(map[bool]string{true: "2001:db8:1::1", false: "10.2.0.1"}[len(server) > 10], 80), traffic.ErrUnreachable}, // no route
+		} {
+			begin := time.Now()
+			if _, err := c.Exchange(t.Context(), network, f.to); !errors.Is(err, f.want) {
+				t.Errorf("%s: got %v, want %v", f.to, err, f.want)
+			}
+			if d := time.Since(begin); d > traffic.DefaultTimeout {
+				t.Errorf("%s took %s", f.to, d)
+			}
+		}
+		c.Timeout = 30 * time.Millisecond
+		if _, err := c.Exchange(t.Context(), network, port(nobody, 80)); !errors.Is(err, traffic.ErrTimeout) {
+			t.Errorf("got %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		c.Timeout = 0
+		begin := time.Now()
+		if _, err := c.Exchange(ctx, network, port(nobody, 80)); err == nil || time.Since(begin) > time.Second {
+			t.Errorf("a context that ends: %v after %s", err, time.Since(begin))
+		}
+	})
+	t.Run("not there", func(t *testing.T) {
+		if _, err := traffic.Serve(sh, "x", traffic.Port{Network: "tcp", At: port("10.9.9.9", 80)}); err == nil {
+			t.Error("serves at an address that the host has not")
+		}
+	})
+}
+
+func TestMany(t *testing.T) {
+	ch, sh := pair(t)
+	each(t, func(t *testing.T, network, client, server, _ string) {
+		to := port(server, 82)
+		s, err := traffic.Serve(sh, "many", traffic.Port{Network: network, At: to})
+		must(t, err)
+		defer s.Close()
+		const n = 500
+		begin := time.Now()
+		got := traffic.Client{Host: ch}.Many(t.Context(), network, to, n, 4)
+		t.Logf("%s an exchange", time.Since(begin)/n)
+		must(t, got.Err)
+		a := netip.MustParseAddr(client)
+		want := &traffic.Tally{Backends: map[string]int{"many": n}, Sources: map[netip.Addr]int{a: n}, Failures: map[string]int{}}
+		if !got.Equal(want) {
+			t.Errorf("got %+v", got)
+		}
+		if d := cmp.Diff(map[netip.Addr]int{a: n}, s.Sources(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+			t.Errorf("the server counts otherwise: %s", d)
+		}
+
+		s.Stop()
+		// All of them, although the kernel usually limits what it tells.
+		got = traffic.Client{Host: ch}.Many(t.Context(), network, to, n, 2)
+		if got.Failures["refused"] != n || got.Failed() != n || got.Answered() != 0 || !errors.Is(got.Err, traffic.ErrRefused) {
+			t.Errorf("a stopped server: got %+v", got)
+		}
+	})
+	t.Run("interrupted", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		got := traffic.Client{Host: ch}.Many(ctx, "tcp", port("10.1.0.2", 82), 1000, 2)
+		if got.Failed() != 0 || !errors.Is(got.Err, context.Canceled) {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+func TestSCTP(t *testing.T) {
+	ch, sh := pair(t)
+	to := port("10.1.0.2", 80)
+	s, err := traffic.Serve(sh, "sctp", traffic.Port{Network: "sctp", At: to})
+	if errors.Is(err, traffic.ErrUnsupported) {
+		if _, err := (traffic.Client{Host: ch}).Exchange(t.Context(), "sctp", to); !errors.Is(err, traffic.ErrUnsupported) {
+			t.Errorf("the client: %v", err)
+		}
+		// There is no more to prove on such a kernel; the virtual machines have it.
+		t.Log("this kernel has no SCTP: only its absence was proved")
+		return
+	}
+	must(t, err)
+	defer s.Close()
+	conn, err := traffic.Client{Host: ch}.Dial(t.Context(), "sctp", to)
+	must(t, err)
+	if _, err := conn.Again(); err != nil {
+		t.Error(err)
+	}
+	must(t, conn.Close())
+	s.Stop()
+	if _, err := (traffic.Client{Host: ch}).Exchange(t.Context(), "sctp", to); !errors.Is(err, traffic.ErrRefused) {
+		t.Errorf("a stopped server: %v", err)
+	}
+}
+
+func TestCloseWithLiveConnections(t *testing.T) {
+	ch, sh := pair(t)
+	to := port("10.1.0.2", 83)
+	s, err := traffic.Serve(sh, "s", traffic.Port{Network: "tcp", At: to})
+	must(t, err)
+	conn, err := traffic.Client{Host: ch}.Dial(t.Context(), "tcp", to)
+	must(t, err, s.Close(), s.Close())
+	if _, err := io.ReadAll(conn); err == nil {
+		t.Error("a closed server ended its connection in order")
+	}
+	conn.Close()
+}
+
+func BenchmarkExchange(b *testing.B) {
+	ch, sh := pair(b)
+	for _, network := range []string{"tcp", "udp"} {
+		b.Run(network, func(b *testing.B) {
+			to := port("10.1.0.2", 80)
+			s, err := traffic.Serve(sh, "s", traffic.Port{Network: network, At: to})
+			must(b, err)
+			defer s.Close()
+			for b.Loop() {
+				_, err := traffic.Client{Host: ch}.Exchange(b.Context(), network, to)
+				must(b, err)
+			}
+		})
+		b.Run(network+"/many", func(b *testing.B) {
+			to := port("10.1.0.2", 81)
+			s, err := traffic.Serve(sh, "s", traffic.Port{Network: network, At: to})
+			must(b, err)
+			defer s.Close()
+			must(b, traffic.Client{Host: ch}.Many(b.Context(), network, to, b.N, 4).Err)
+		})
+	}
+}

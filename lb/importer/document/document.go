@@ -1,0 +1,192 @@
+// Package document reads JSON and YAML that is to be imported, and keeps the
+// places of everything in it.
+package document
+
+// Trees of values.
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"go.yaml.in/yaml/v4"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+)
+
+// Kind says what a value is.
+type Kind uint8
+
+// The kinds.
+const (
+	Scalar Kind = iota
+	List
+	Mapping
+)
+
+// String is a kind as people say it.
+func (k Kind) String() string {
+	return [...]string{"a single value", "a list", "a mapping"}[k]
+}
+
+// Node is a value.
+type Node struct {
+	Kind  Kind
+	Place importer.Place
+	// Text is a scalar's, without quotes. Null: it is the word for nothing,
+	// or is not there.
+	Text string
+	Null bool
+	// Items are those of a list.
+	Items []*Node
+	// Entries are those of a mapping, in their order.
+	Entries []Entry
+}
+
+// Entry is a key with its value.
+type Entry struct {
+	Key   string
+	At    importer.Place
+	Value *Node
+}
+
+// Get is the value of a key; nil where there is none.
+func (n *Node) Get(key string) *Node {
+	if n == nil {
+		return nil
+	}
+	for _, e := range n.Entries {
+		if e.Key == key {
+			return e.Value
+		}
+	}
+	return nil
+}
+
+const (
+	maxDepth  = 30
+	maxValues = 1_000_000
+)
+
+// Parse reads one document. The error is lb.Errors.
+func Parse(file string, lines []string) (*Node, error) {
+	text := strings.Join(lines, "\n") + "\n"
+	r := &reader{file: file, lines: lines}
+	if strings.Count(text, "\n")+strings.Count(text, ",")+strings.Count(text, "[")+strings.Count(text, "{")+
+		strings.Count(text, "- ")+strings.Count(text, ": ") > maxValues {
+		return nil, r.fail(1, 1, "the text has too many values", fmt.Sprintf("at most %d", maxValues))
+	}
+	loader, err := yaml.NewLoader(strings.NewReader(text), yaml.WithPlugin(limits{}))
+	if err != nil {
+		return nil, r.syntax(err)
+	}
+	var doc, second yaml.Node
+	switch err := loader.Load(&doc); {
+	case err == io.EOF || err == nil && len(doc.Content) == 0:
+		return nil, r.fail(1, 1, "the text is empty", "JSON or YAML")
+	case err != nil:
+		return nil, r.syntax(err)
+	}
+	if err := loader.Load(&second); err != io.EOF {
+		if err != nil {
+			return nil, r.syntax(err)
+		}
+		return nil, r.fail(second.Line, second.Column, "a second document begins here", "one")
+	}
+	root, errs := r.node(doc.Content[0])
+	if errs != nil {
+		return nil, errs
+	}
+	return root, nil
+}
+
+type limits struct{}
+
+var errDepth = fmt.Errorf("nested more than %d deep", maxDepth)
+
+// CheckDepth bounds how deep values nest.
+func (limits) CheckDepth(depth int, _ *yaml.DepthContext) error {
+	if depth > maxDepth {
+		return errDepth
+	}
+	return nil
+}
+
+// CheckAlias allows all, since reader.node allows none.
+func (limits) CheckAlias(int, int) error { return nil }
+
+type reader struct {
+	file  string
+	lines []string
+}
+
+func (r *reader) fail(line, column int, msg, want string) error {
+	return lb.Errors{importer.Mistake(r.file, r.lines, r.place(line, column, 1), msg, want)}
+}
+
+// syntax is an error of the YAML package.
+func (r *reader) syntax(err error) error {
+	if le, ok := errors.AsType[*yaml.LoadError](err); ok {
+		return r.fail(le.Mark.Line, le.Mark.Column, "neither JSON nor YAML: "+le.Message, "")
+	}
+	return r.fail(1, 1, "neither JSON nor YAML: "+err.Error(), "")
+}
+
+// place is a place that is in the text: the YAML package has some behind it.
+func (r *reader) place(line, column, width int) importer.Place {
+	line = min(max(1, line), max(1, len(r.lines)))
+	length := 0
+	if line <= len(r.lines) {
+		length = len([]rune(r.lines[line-1]))
+	}
+	return importer.Place{Line: line, Column: min(max(1, column), length+1), Width: max(1, width)}
+}
+
+// node turns the YAML package's tree into ours.
+func (r *reader) node(n *yaml.Node) (*Node, error) {
+	width := len([]rune(n.Value))
+	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
+		width += 2
+	}
+	out := &Node{Place: r.place(n.Line, n.Column, width)}
+	switch n.Kind {
+	case yaml.ScalarNode:
+		out.Text = n.Value
+		out.Null = n.Tag == "!!null"
+	case yaml.SequenceNode:
+		out.Kind = List
+		for _, item := range n.Content {
+			kid, err := r.node(item)
+			if err != nil {
+				return nil, err
+			}
+			out.Items = append(out.Items, kid)
+		}
+	case yaml.MappingNode:
+		out.Kind = Mapping
+		there := map[string]bool{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			key, err := r.node(n.Content[i])
+			if err != nil {
+				return nil, err
+			}
+			if key.Kind != Scalar {
+				return nil, r.fail(key.Place.Line, key.Place.Column, "a key is "+key.Kind.String(), "a word")
+			}
+			if there[key.Text] {
+				return nil, r.fail(key.Place.Line, key.Place.Column, fmt.Sprintf("key %q is here twice", key.Text), "each key once")
+			}
+			there[key.Text] = true
+			value, err := r.node(n.Content[i+1])
+			if err != nil {
+				return nil, err
+			}
+			out.Entries = append(out.Entries, Entry{key.Text, key.Place, value})
+		}
+	default:
+		return nil, r.fail(n.Line, n.Column, "& and * are not read", "the values themselves")
+	}
+	return out, nil
+}

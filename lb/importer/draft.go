@@ -1,0 +1,196 @@
+package importer
+
+// A profile while it grows.
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+)
+
+// Draft collects what an importer finds.
+type Draft struct {
+	file, format string
+	lines        []string
+	found        []Finding
+	same         map[string]int // findings by what they say
+	services     []entry
+}
+
+// entry is a service that waits for its name.
+type entry struct {
+	service lb.Service
+	place   Place
+	notes   []string
+}
+
+// New begins the import of a text. lines are what Lines has returned, file is
+// its name for messages.
+func New(file, format string, lines []string) *Draft {
+	return &Draft{file: file, format: format, lines: lines, same: map[string]int{}}
+}
+
+// Note reports something good to know.
+func (d *Draft) Note(msg, hint string, at ...Place) { d.add(Note, msg, hint, at) }
+
+// Lost reports a part of the original that is not in the profile, or works
+// otherwise there.
+func (d *Draft) Lost(msg, hint string, at ...Place) { d.add(Lost, msg, hint, at) }
+
+// add keeps a finding; what says the same of several places is one.
+func (d *Draft) add(level Level, msg, hint string, at []Place) {
+	key := fmt.Sprint(level, "\x00", msg, "\x00", hint)
+	i, ok := d.same[key]
+	if !ok {
+		i = len(d.found)
+		d.same[key] = i
+		d.found = append(d.found, Finding{Level: level, Msg: msg, Hint: hint, file: d.file})
+	}
+	d.found[i].Places = append(d.found[i].Places, at...)
+}
+
+// Add appends a service. Its name is what it would like to be called: it is
+// made valid and unique. So are logs without a prefix given that name, and
+// hashes the seed that goes with it. notes are lines of comment.
+func (d *Draft) Add(s lb.Service, at Place, notes ...string) {
+	d.services = append(d.services, entry{s, at, notes})
+}
+
+// Len is how many services there are.
+func (d *Draft) Len() int { return len(d.services) }
+
+// Finish is the import. What nlb refuses is left out, and said.
+func (d *Draft) Finish() *Import {
+	m := &Import{Profile: &lb.Profile{Name: fileName(d.file, d.format)}, file: d.title()}
+	taken := names{}
+	var kept []entry
+	for _, e := range d.services {
+		s := &e.service
+		s.Name = taken.unique(cmp.Or(Name(s.Name), "service"))
+		complete(s)
+		if err := refused(s); err != nil {
+			d.Lost(fmt.Sprintf("service %s is left out, since a profile cannot have it: %v", s.Name, err), "", e.place)
+			continue
+		}
+		kept = append(kept, e)
+	}
+	for _, e := range d.withoutConflicts(kept) {
+		e.service.Pos = lb.Pos{}
+		for j := range e.service.Listen {
+			e.service.Listen[j].Pos = lb.Pos{}
+		}
+		m.Profile.Services = append(m.Profile.Services, e.service)
+		m.notes = append(m.notes, e.notes)
+	}
+	m.Findings = d.findings()
+	return m
+}
+
+// title is what the text is called in the profile.
+func (d *Draft) title() string {
+	name := d.file[strings.LastIndexByte(d.file, '/')+1:]
+	if d.file == "-" || name == "" {
+		name = "stdin"
+	}
+	return name + " (" + d.format + ")"
+}
+
+// complete gives a service what follows from its name.
+func complete(s *lb.Service) {
+	prefixed := func(l *lb.Log) *lb.Log {
+		if l == nil || l.Prefix != "" {
+			return l
+		}
+		named := *l
+		named.Prefix = s.Name + " "
+		return &named
+	}
+	s.Log = prefixed(s.Log)
+	for i := range s.Backends {
+		s.Backends[i].Log = prefixed(s.Backends[i].Log)
+	}
+	if s.Scheduler == lb.Hash && s.HashSeed == 0 {
+		s.HashSeed = seed(s.Name)
+	}
+}
+
+// seed is the hash-seed that goes with a name: what lb gives a service that
+// does not say.
+func seed(name string) uint32 {
+	p, err := lb.Parse("seed", []byte("services: [{name: \""+name+"\", listen: \"192.0.2.1:1\", scheduler: hash, backends: []}]"))
+	if err != nil {
+		return 0
+	}
+	return p.Services[0].HashSeed
+}
+
+// refused is why nlb would not take a service.
+func refused(s *lb.Service) error {
+	_, err := lb.Parse("profile", lb.Write(&lb.Profile{Name: "p", Services: []lb.Service{*s}}))
+	if errs, ok := err.(lb.Errors); ok {
+		return fmt.Errorf("%s", strings.TrimPrefix(errs[0].Error(), errs[0].Pos.String()+": "))
+	}
+	return err
+}
+
+// withoutConflicts leaves out listens that an earlier service has.
+func (d *Draft) withoutConflicts(entries []entry) []entry {
+	for {
+		p := &lb.Profile{Name: "p"}
+		for i := range entries {
+			s := &entries[i].service
+			s.Pos = lb.Pos{File: d.file, Line: entries[i].place.Line, Column: 1}
+			for j := range s.Listen {
+				s.Listen[j].Pos = lb.Pos{File: d.file, Line: i + 1, Column: j + 1}
+			}
+			p.Services = append(p.Services, *s)
+		}
+		errs := lb.Conflicts([]*lb.Profile{p})
+		if len(errs) == 0 {
+			return entries
+		}
+		gone := map[[2]int]bool{}
+		for _, e := range errs {
+			gone[[2]int{e.Pos.Line - 1, e.Pos.Column - 1}] = true
+		}
+		var kept []entry
+		for i, e := range entries {
+			var listen []lb.Listen
+			for j, l := range e.service.Listen {
+				if !gone[[2]int{i, j}] {
+					listen = append(listen, l)
+					continue
+				}
+				d.Lost(fmt.Sprintf("service %s does not get %s, which another service has", e.service.Name, l), "", e.place)
+			}
+			if e.service.Listen = listen; len(listen) > 0 {
+				kept = append(kept, e)
+			}
+		}
+		entries = kept
+	}
+}
+
+// findings puts the findings in the order of the text, those about all of it
+// last.
+func (d *Draft) findings() []Finding {
+	place := func(a, b Place) int { return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column)) }
+	for i := range d.found {
+		f := &d.found[i]
+		slices.SortStableFunc(f.Places, place)
+		f.Places = slices.CompactFunc(f.Places, func(a, b Place) bool { return place(a, b) == 0 })
+		if len(f.Places) > 0 && f.Places[0].Line <= len(d.lines) && f.Places[0].Line > 0 {
+			f.line = d.lines[f.Places[0].Line-1]
+		}
+	}
+	slices.SortStableFunc(d.found, func(a, b Finding) int {
+		if len(a.Places) == 0 || len(b.Places) == 0 {
+			return len(b.Places) - len(a.Places)
+		}
+		return place(a.Places[0], b.Places[0])
+	})
+	return d.found
+}

@@ -1,0 +1,254 @@
+package iptables
+
+// Conditions: which part of a flow a rule applies to.
+
+import (
+	"math/big"
+
+	"nlb/lb/importer/iptables/space"
+	"nlb/lb/importer/iptables/syntax"
+)
+
+// concerns reports whether a rule can apply to the region, before NAT. Most do
+// not, and there is no need to ask for each flow. A condition that holds for a
+// part of the region is for match, unless one after it holds for none: but only
+// up to the first that counts.
+func (w *walker) concerns(r *syntax.Rule) bool {
+	for _, m := range r.Matches {
+		d, s := space.Destination, space.Set(nil)
+		switch m := m.(type) {
+		case syntax.Destination:
+			s = m.Set
+		case syntax.Protocol:
+			d, s = space.Protocol, m.Set
+		case syntax.Port:
+			d, s = space.Port, m.Set
+		case *syntax.Nth, syntax.Recent:
+			return true
+		default:
+			continue
+		}
+		if !w.region[d].Meets(s) {
+			return false
+		}
+	}
+	return true
+}
+
+// match parts flows into those that a rule applies to, and the rest. The
+// conditions are asked in their order, and the later ones only for what has
+// passed the earlier: an nth match counts nothing else.
+func (w *walker) match(r *syntax.Rule, flows []flow) (yes, no []flow) {
+	for _, f := range flows {
+		passing := []flow{f}
+		for _, m := range r.Matches {
+			var next []flow
+			for _, p := range passing {
+				y, n := w.test(r, m, p)
+				if w.split != nil {
+					return nil, nil
+				}
+				next = append(next, y...)
+				no = append(no, n...)
+			}
+			if passing = next; len(passing) == 0 {
+				break
+			}
+		}
+		yes = append(yes, passing...)
+	}
+	return yes, no
+}
+
+// test asks one condition of one flow.
+func (w *walker) test(r *syntax.Rule, m syntax.Match, f flow) (yes, no []flow) {
+	holds := false
+	switch m := m.(type) {
+	case syntax.Source:
+		return w.client(m.Set, f)
+	case syntax.Destination:
+		if f.to.addr.IsValid() && !m.Original {
+			holds = m.Has(space.NumberOf(f.to.addr))
+		} else {
+			holds = w.inside(space.Destination, m.Set)
+		}
+	case syntax.Protocol:
+		holds = w.inside(space.Protocol, m.Set)
+	case syntax.Port:
+		if f.to.port != 0 && !m.Original {
+			holds = m.Has(space.N(uint64(f.to.port)))
+		} else {
+			holds = w.inside(space.Port, m.Set)
+		}
+	case syntax.Entering:
+		holds = w.hook == prerouting && w.inside(space.Interface, w.interfaces.Matching(m.Pattern)) != m.Not ||
+			w.hook == output && m.Not
+	case syntax.Leaving:
+		holds = w.leaving && w.leaves(r, m, f)
+	case syntax.ToLocal:
+		switch {
+		case f.to.natted && f.to.addr.IsValid():
+			holds = m.Not
+		default:
+			holds = w.inside(space.Local, space.One(1, 1)) != m.Not
+		}
+	case syntax.FromLocal:
+		holds = (w.hook == output) != m.Not
+	case syntax.State:
+		holds = (m.New || m.DNAT && f.to.natted) != m.Not
+		f.first = f.first || holds && m.First()
+	case syntax.Fixed:
+		holds = m.Holds
+	case syntax.Mark:
+		value := f.mark
+		if m.Connection {
+			value = f.connmark
+		}
+		holds = (value&m.Mask == m.Value) != m.Not
+	case *syntax.Nth:
+		return w.everyNth(r, m, f)
+	case syntax.Chance:
+		return w.byChance(m, f)
+	case syntax.Recent:
+		if m.Set {
+			w.trace.set[m.List] = true
+			holds = !m.Not
+		} else {
+			w.checked[r] = m
+			holds = m.Not // a client that is new here is on no list
+		}
+	default:
+		holds = true
+	}
+	if holds {
+		return []flow{f}, nil
+	}
+	return nil, []flow{f}
+}
+
+// inside reports whether the region fulfils a condition; where only a part of
+// it does, it asks for a split.
+func (w *walker) inside(d space.Dimension, s space.Set) bool {
+	switch w.region[d].Against(s) {
+	case space.Inside:
+		return true
+	case space.Across:
+		w.split = &split{d, s}
+	}
+	return false
+}
+
+// client parts a flow by the addresses of clients.
+func (w *walker) client(s space.Set, f flow) (yes, no []flow) {
+	switch f.src.Against(s) {
+	case space.Inside:
+		return []flow{f}, nil
+	case space.Outside:
+		return nil, []flow{f}
+	}
+	in, out := f, f
+	in.src, out.src = f.src.And(s), f.src.Without(s)
+	return []flow{in}, []flow{out}
+}
+
+// leaves guesses whether backends are reached by an interface: not by that
+// which the connection came from, and not by another than that of their own
+// network, but else by any.
+func (w *walker) leaves(r *syntax.Rule, m syntax.Leaving, f flow) bool {
+	if m.Pattern == "lo" {
+		return m.Not
+	}
+	out, in := w.interfaces.Matching(m.Pattern), w.region[space.Interface]
+	back := w.hook == prerouting && in.Against(out) == space.Inside && !out.Equal(w.interfaces.All())
+	if back && !m.Not {
+		w.refused[r] = true
+		return false
+	}
+	for _, other := range r.Matches {
+		// -s NETWORK ! -o BRIDGE: what leaves the network of the bridge.
+		if s, ok := other.(syntax.Source); ok && m.Not && s.Has(space.NumberOf(f.to.addr)) {
+			w.refused[r] = true
+			return false
+		}
+	}
+	w.assumed[r] = true
+	return true
+}
+
+// everyNth parts a flow by an nth match.
+func (w *walker) everyNth(r *syntax.Rule, m *syntax.Nth, f flow) (yes, no []flow) {
+	if m.Every == 1 {
+		if m.Not {
+			return nil, []flow{f}
+		}
+		return []flow{f}, nil
+	}
+	w.nth = true
+	if r.Table != "nat" && !f.first {
+		w.everyPacket[r] = true
+	}
+	if i, ok := w.counters[m]; ok {
+		var hit bool
+		f.counters, hit = count(f.counters, i, m.Every)
+		if hit != m.Not {
+			return []flow{f}, nil
+		}
+		return nil, []flow{f}
+	}
+	for _, src := range w.visits[m] {
+		w.entangled = w.entangled || src.Meets(f.src)
+	}
+	w.visits[m] = append(w.visits[m], f.src)
+	n := int64(m.Every)
+	part, rest := f, f
+	part.share = f.share.times(1/float64(n), big.NewRat(1, n))
+	rest.share = f.share.times(1-1/float64(n), big.NewRat(n-1, n))
+	if m.Not {
+		part, rest = rest, part
+	}
+	return []flow{part}, []flow{rest}
+}
+
+// byChance parts a flow by a random match.
+func (w *walker) byChance(m syntax.Chance, f flow) (yes, no []flow) {
+	p := m.Kernel
+	one := big.NewRat(1, 1)
+	sure := p.Sign() == 0 || p.Cmp(one) == 0
+	if sure {
+		if (p.Sign() != 0) != m.Not {
+			return []flow{f}, nil
+		}
+		return nil, []flow{f}
+	}
+	w.chance = true
+	real, _ := p.Float64()
+	part, rest := f, f
+	part.share = f.share.times(real, m.Meant)
+	rest.share = f.share.times(1-real, new(big.Rat).Sub(one, m.Meant))
+	if m.Not {
+		part, rest = rest, part
+	}
+	return []flow{part}, []flow{rest}
+}
+
+// possible reports whether a rule that is not understood could apply to the
+// region, as far as it is understood.
+func (w *walker) possible(r *syntax.Rule) bool {
+	for _, m := range r.Matches {
+		d, s := space.Destination, space.Set(nil)
+		switch m := m.(type) {
+		case syntax.Destination:
+			s = m.Set
+		case syntax.Protocol:
+			d, s = space.Protocol, m.Set
+		case syntax.Port:
+			d, s = space.Port, m.Set
+		default:
+			continue
+		}
+		if !w.leaving && !w.region[d].Meets(s) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,145 @@
+package iptables
+
+// Flows: the new connections that take one way through the rules.
+
+import (
+	"math/big"
+	"net/netip"
+
+	"nlb/lb/importer/iptables/space"
+	"nlb/lb/importer/iptables/syntax"
+)
+
+// amount is a share of the new connections of a client.
+type amount struct {
+	// real is what the kernel's numbers give, meant what was meant by them
+	// (share.Probability).
+	real  float64
+	meant *big.Rat
+}
+
+var all = amount{1, big.NewRat(1, 1)}
+
+// maxBits bounds the exactness of amounts. Cascades of hundreds of rules stay
+// exact.
+const maxBits = 4096
+
+func (a amount) times(real float64, meant *big.Rat) amount {
+	out := amount{a.real * real, new(big.Rat).Mul(a.meant, meant)}
+	if out.meant.Denom().BitLen() > maxBits {
+		rounded, _ := out.meant.Float64()
+		if out.meant.SetFloat64(rounded) == nil {
+			out.meant = new(big.Rat)
+		}
+	}
+	return out
+}
+
+func (a amount) plus(b amount) amount {
+	return amount{a.real + b.real, new(big.Rat).Add(a.meant, b.meant)}
+}
+
+// destination is where NAT sends a connection; the zero value: nowhere else.
+type destination struct {
+	// natted: DNAT or REDIRECT applied. redirected: REDIRECT did.
+	natted, redirected bool
+	// addr is not valid where the address stays, or is this host's; port is 0
+	// where the port stays.
+	addr netip.Addr
+	port uint16
+}
+
+// state is all that rules have done to a connection so far. It is comparable:
+// connections with equal states have the same future.
+type state struct {
+	mark, connmark uint32
+	to             destination
+	// logs are the rules that have logged it, by number.
+	logs string
+	// first: a condition was met that only first packets fulfil.
+	first bool
+	// untracked: out of the reach of NAT.
+	untracked bool
+	// counters are those of the nth matches, where they are followed.
+	counters string
+}
+
+// flow is a share of the new connections of the clients src.
+type flow struct {
+	share amount
+	src   space.Set
+	state
+	// order is that of the rules that sent it to a backend.
+	order int
+}
+
+// merge joins flows with the same future.
+func merge(flows []flow) []flow {
+	if len(flows) < 2 {
+		return flows
+	}
+	type key struct {
+		state
+		src string
+	}
+	at := make(map[key]int, len(flows))
+	out := flows[:0:0]
+	for _, f := range flows {
+		k := key{f.state, f.src.Key()}
+		if i, ok := at[k]; ok {
+			out[i].share = out[i].share.plus(f.share)
+			continue
+		}
+		at[k] = len(out)
+		out = append(out, f)
+	}
+	return out
+}
+
+// fate is what becomes of a connection.
+type fate uint8
+
+const (
+	unbalanced fate = iota // it goes where the client has sent it
+	dropped
+	balanced
+	fates
+)
+
+// source is what the backend sees of a client's address.
+type source struct {
+	masquerade  bool
+	first, last netip.Addr // SNAT; not valid: none
+}
+
+// end is a flow at its end.
+type end struct {
+	flow
+	fate fate
+	source
+}
+
+// trace is what was seen on the way.
+type trace struct {
+	// matched are rules that applied to something, skipped those that might
+	// have if they were understood.
+	matched, skipped map[*syntax.Rule]bool
+	// nth, chance and hash say how shares came about.
+	nth, chance, hash bool
+	// everyPacket are nth rules that also count packets of old connections.
+	everyPacket map[*syntax.Rule]bool
+	// assumed are rules whose outgoing interface was taken for the right one,
+	// refused those where it was not.
+	assumed, refused map[*syntax.Rule]bool
+	// set and checked are the lists of -m recent.
+	set     map[string]bool
+	checked map[*syntax.Rule]syntax.Recent
+	shifted []*syntax.Rule // DNAT to shifted ports that cannot be translated
+}
+
+func newTrace() *trace {
+	m := func() map[*syntax.Rule]bool { return map[*syntax.Rule]bool{} }
+	return &trace{matched: m(), skipped: m(), everyPacket: m(), assumed: m(), refused: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
+}
+
+func zero() *big.Rat { return new(big.Rat) }

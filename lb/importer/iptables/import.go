@@ -1,0 +1,181 @@
+// Package iptables turns rules of iptables into a profile. It walks them as the
+// kernel does, and so finds out what they do, which is not always what they
+// look like.
+package iptables
+
+// Import: from a text to a profile.
+
+import (
+	"slices"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/space"
+	"nlb/lb/importer/iptables/syntax"
+)
+
+// Import reads what iptables-save and ip6tables-save print, and command lines.
+// file is the name of the text for messages. The error is lb.Errors: the text
+// is not what iptables would take.
+func Import(file string, data []byte) (*importer.Import, error) {
+	lines, err := importer.Lines(file, data)
+	if err != nil {
+		return nil, err
+	}
+	draft := importer.New(file, "iptables", lines)
+	sets, err := syntax.Parse(file, lines, draft)
+	if err != nil {
+		return nil, err
+	}
+	budget := maxSteps
+	for _, set := range sets {
+		t := &translator{set: set, draft: draft, interfaces: interfacesOf(set), used: map[*syntax.Rule]bool{}, told: map[*syntax.Rule]bool{}}
+		t.translate(&budget)
+	}
+	if len(sets) == 0 {
+		draft.Note("there are no rules of iptables here", "")
+	} else if draft.Len() == 0 {
+		draft.Note("these rules send no connection to a backend", "")
+	}
+	return draft.Finish(), nil
+}
+
+// interfacesOf divides the names of interfaces as the rules do.
+func interfacesOf(set *syntax.Ruleset) *space.Interfaces {
+	var patterns []string
+	set.Rules(func(r *syntax.Rule) {
+		for _, m := range r.Matches {
+			switch m := m.(type) {
+			case syntax.Entering:
+				patterns = append(patterns, m.Pattern)
+			case syntax.Leaving:
+				patterns = append(patterns, m.Pattern)
+			}
+		}
+	})
+	return space.NewInterfaces(patterns)
+}
+
+// translator turns one ruleset into services.
+type translator struct {
+	set        *syntax.Ruleset
+	draft      *importer.Draft
+	interfaces *space.Interfaces
+	// used are the rules that are in a service, told those that a finding is
+	// about.
+	used, told map[*syntax.Rule]bool
+	// cut: the search was ended before its end.
+	cut bool
+}
+
+// candidate is a region that wants to be a service.
+type candidate struct {
+	*finding
+	region space.Region
+	logs   []*syntax.Rule
+	role   lb.Role
+}
+
+func (t *translator) translate(budget *int) {
+	var both [2][]*candidate
+	for _, h := range []hook{prerouting, output} {
+		found, logs, err := partition(t.set, t.interfaces, h, budget)
+		if err != nil {
+			t.cut = true
+			t.draft.Lost(err.Error()+", so not all are looked at", "import a part of the rules")
+		}
+		for _, f := range found {
+			for _, r := range f.regions {
+				both[h] = append(both[h], &candidate{finding: f, region: r, logs: logs})
+			}
+		}
+	}
+	services := t.roles(both)
+	slices.SortStableFunc(services, func(a, b *candidate) int { return a.first().Place.Line - b.first().Place.Line })
+	for _, c := range services {
+		t.service(c)
+	}
+	t.account()
+}
+
+// first is the first rule that decides.
+func (c *candidate) first() *syntax.Rule {
+	if rules := c.deciding(); len(rules) > 0 {
+		return rules[0]
+	}
+	return &syntax.Rule{}
+}
+
+// roles says whose traffic each candidate is about. What both hooks do alike is
+// one service.
+func (t *translator) roles(both [2][]*candidate) []*candidate {
+	services := both[prerouting]
+	alone := map[*candidate]bool{}
+	for _, p := range services {
+		alone[p] = true
+	}
+	for _, o := range both[output] {
+		i := slices.IndexFunc(both[prerouting], func(p *candidate) bool { return alone[p] && t.alike(p, o) })
+		if i < 0 {
+			o.role = lb.RoleClient
+			services = append(services, o)
+			continue
+		}
+		p := both[prerouting][i]
+		alone[p] = false
+		// What the rules of either hook say is about the one service.
+		p.trace.add(o.trace)
+	}
+	for p := range alone {
+		if alone[p] && t.own(p.region) {
+			p.role = lb.RoleServer
+		}
+	}
+	for _, p := range services {
+		switch {
+		case !alone[p] || p.role != lb.RoleProxy || !t.anyInterface(p.region):
+		default:
+			t.draft.Note("these rules balance what comes from the network only; the profile also what this host itself sends to the same address", "",
+				places(p.deciding())...)
+		}
+	}
+	return services
+}
+
+// alike reports whether this host's own connections meet the same as those
+// from the network.
+func (t *translator) alike(p, o *candidate) bool {
+	loop := loopback(t.set.Family)
+	return t.anyInterface(p.region) &&
+		p.region[space.Port].Equal(o.region[space.Port]) && p.region[space.Protocol].Equal(o.region[space.Protocol]) &&
+		p.region[space.Local].Equal(o.region[space.Local]) &&
+		p.region[space.Destination].Without(loop).Equal(o.region[space.Destination].Without(loop)) &&
+		p.classes[0].key == o.classes[0].key
+}
+
+// own reports whether a region has to be this host's own addresses: because the
+// rules say so, or because nothing else fits what they say.
+func (t *translator) own(r space.Region) bool {
+	return r[space.Local].Equal(space.One(1, 1)) || t.everywhere(r) && t.anyInterface(r)
+}
+
+// anyInterface reports whether a service for a region cannot be limited to
+// interfaces, since it has all, or all but some.
+func (t *translator) anyInterface(r space.Region) bool {
+	patterns, ok := t.interfaces.Patterns(r[space.Interface])
+	return !ok || slices.Equal(patterns, []string{"+"})
+}
+
+// everywhere reports whether a region has all destinations.
+func (t *translator) everywhere(r space.Region) bool {
+	all := space.Addresses(t.set.Family)
+	return len(all.Without(r[space.Destination]).Without(loopback(t.set.Family))) == 0
+}
+
+func places(rules []*syntax.Rule) []importer.Place {
+	var out []importer.Place
+	for _, r := range rules {
+		out = append(out, r.Place)
+	}
+	return out
+}

@@ -1,0 +1,207 @@
+package iptables
+
+// Names and comments of services.
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/space"
+	"nlb/lb/importer/iptables/syntax"
+)
+
+func mapKeys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }
+
+func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
+
+// kubernetes is how kube-proxy names a service in a comment:
+// namespace/name:port.
+var kubernetes = regexp.MustCompile(`(?:^|[" ])([a-z0-9-]+)/([a-z0-9.-]+)(?::([a-z0-9-]+))?(?:$|[" ])`)
+
+// ownChains are chains whose names say nothing of a service.
+var ownChains = regexp.MustCompile(`^(PREROUTING|OUTPUT|POSTROUTING|DOCKER|KUBE-.*|CNI-.*|NAT|LB|LOADBALANCE.*)$`)
+
+// name is what a service is called: as the comments of its rules say, or their
+// chain, or by protocol and port.
+func (t *translator) name(c *candidate) string {
+	rules := slices.Collect(maps.Keys(c.matched))
+	sortRules(rules)
+	var comments []string
+	for _, r := range rules {
+		if m := kubernetes.FindStringSubmatch(r.Comment); m != nil && r.Table == "nat" && strings.HasPrefix(r.Chain, "KUBE-") {
+			return strings.Trim(strings.Join(m[1:], "-"), "-")
+		}
+		_, marks := r.Target.(syntax.SetMark)
+		if (r.Balances() || marks && r.Table == "mangle") && r.Comment != "" {
+			comments = append(comments, r.Comment)
+		}
+	}
+	if name := importer.Name(strings.TrimPrefix(shared(comments), "FARM_")); name != "" {
+		return name
+	}
+	for _, r := range rules {
+		if r.Balances() && !ownChains.MatchString(r.Chain) {
+			name := r.Chain
+			for _, before := range []string{"IPTLB_NAT_", "IPTLB_"} {
+				name = strings.TrimPrefix(name, before)
+			}
+			return strings.ToLower(importer.Name(name))
+		}
+	}
+	return t.portName(c.region)
+}
+
+// shared is what texts have in common at their beginning, without the number
+// that may follow.
+func shared(texts []string) string {
+	if len(texts) == 0 {
+		return ""
+	}
+	first := texts[0]
+	for _, s := range texts[1:] {
+		n := 0
+		for n < min(len(first), len(s)) && first[n] == s[n] {
+			n++
+		}
+		first = first[:n]
+	}
+	if len(texts) > 1 || strings.HasPrefix(strings.TrimSpace(first), "FARM_") {
+		first = strings.TrimRight(strings.TrimSpace(first), "0123456789_-:#/ ")
+	}
+	return strings.TrimSpace(first)
+}
+
+// portName is a name such as tcp-80.
+func (t *translator) portName(r space.Region) string {
+	var parts []string
+	for _, p := range transports {
+		if r[space.Protocol].Meets(space.Protocols(uint8(p))) {
+			parts = append(parts, p.String())
+		}
+	}
+	if len(parts) == len(transports) {
+		parts = []string{"all"}
+	}
+	ports := r[space.Port].PortRanges()
+	switch {
+	case len(ports) == 0 || r[space.Port].Size() > 1<<15:
+	default:
+		parts = append(parts, ports[0].String())
+	}
+	if t.set.Family == lb.IPv6 {
+		parts = append(parts, "v6")
+	}
+	return strings.Join(parts, "-")
+}
+
+// maxShares is how many shares a comment lists.
+const maxShares = 8
+
+// notes are the comments of a service: where it comes from, and what the rules
+// gave.
+func (t *translator) notes(c *candidate, s *lb.Service) []string {
+	var lines []int
+	for r := range c.matched {
+		lines = append(lines, r.Place.Line)
+	}
+	slices.Sort(lines)
+	out := []string{importer.LineList(slices.Compact(lines))}
+	main := c.classes[0]
+	text, equal := t.shares(s, main)
+	lost := main.part(unbalanced).real+main.part(dropped).real > 0
+	if len(s.Backends) > 1 && (!equal || lost) {
+		out = append(out, "the rules gave "+text)
+	}
+	if off := t.off(s, main); off > 1e-5 {
+		out = append(out, "weights are within "+percent(off)+" of what the rules gave")
+	}
+	return out
+}
+
+// shares lists what the backends of a class got; equal: they all got the same,
+// as far as weights go.
+func (t *translator) shares(s *lb.Service, c class) (text string, equal bool) {
+	got := t.got(s, c)
+	equal = true
+	var parts []string
+	for i, b := range s.Backends {
+		equal = equal && b.Weight == s.Backends[0].Weight
+		if len(s.Backends) <= maxShares {
+			parts = append(parts, b.Name+" "+percent(got[i]))
+		}
+	}
+	if len(s.Backends) > maxShares {
+		parts = append(parts, fmt.Sprintf("%d backends %s to %s", len(got), percent(slices.Min(got)), percent(slices.Max(got))))
+	}
+	if p := c.part(dropped).real; p > 0 {
+		parts = append(parts, "dropped "+percent(p))
+	}
+	if p := c.part(unbalanced).real; p > 0 {
+		parts = append(parts, "no backend "+percent(p))
+	}
+	return strings.Join(parts, ", "), equal
+}
+
+// got are the shares of a class that the backends of a service got.
+func (t *translator) got(s *lb.Service, c class) []float64 {
+	out := make([]float64, len(s.Backends))
+	at := map[lb.Endpoint]int{}
+	for i, b := range s.Backends {
+		at[b.Address] = i
+	}
+	for _, o := range c.outcomes {
+		e := lb.Endpoint{Addr: o.to.addr, Port: o.to.port}
+		if !e.Addr.IsValid() {
+			// As endpoint has filled it in: one address for all of these.
+			for _, b := range s.Backends {
+				if b.Address.Port == e.Port && (b.Address.Addr.IsLoopback() || len(s.Listen) == 1 && s.Listen[0].Prefix.IsValid() && b.Address.Addr == s.Listen[0].Prefix.Addr()) {
+					e.Addr = b.Address.Addr
+				}
+			}
+		}
+		if i, ok := at[e]; ok && o.fate == balanced {
+			out[i] += o.share.real
+		}
+	}
+	return out
+}
+
+// off is how far the weights are from the shares, relative to them.
+func (t *translator) off(s *lb.Service, c class) float64 {
+	got := t.got(s, c)
+	sum, weights := 0.0, 0
+	for i, g := range got {
+		sum += g
+		weights += s.Backends[i].Weight
+	}
+	worst := 0.0
+	for i, g := range got {
+		if g > 0 && weights > 0 {
+			worst = max(worst, math.Abs(float64(s.Backends[i].Weight)/float64(weights)-g/sum)/(g/sum))
+		}
+	}
+	return worst
+}
+
+// percent is a share as people write it: 25 %, 18.75 %, 0.4 %.
+func percent(p float64) string {
+	p *= 100
+	digits := 2
+	if p < 0.01 {
+		digits = 5
+	}
+	text := strconv.FormatFloat(p, 'f', digits, 64)
+	if strings.Contains(text, ".") {
+		text = strings.TrimRight(strings.TrimRight(text, "0"), ".")
+	}
+	return text + " %"
+}

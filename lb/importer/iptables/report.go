@@ -1,0 +1,204 @@
+package iptables
+
+// Reports: what is to say about a service.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/syntax"
+)
+
+// report says what the rules of a service really did, and what of it is not in
+// the profile.
+func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
+	main := c.classes[0]
+	text, equal := t.shares(s, main)
+	hint := t.cascade(c, len(s.Backends))
+	listens := "these rules"
+	switch lost := main.part(unbalanced).real; {
+	case lost > 0:
+		t.draft.Lost(fmt.Sprintf("%s leave %s of the new connections to %s unbalanced: %s", listens, percent(lost), listenText(s), text), hint, at...)
+	case main.part(dropped).real > 0:
+	case !equal && hint != "":
+		t.draft.Note(fmt.Sprintf("these rules do not give all backends of %s the same: %s", listenText(s), text), hint, at...)
+	}
+	if p := main.part(dropped).real; p > 0 {
+		t.draft.Lost(fmt.Sprintf("these rules drop %s of the new connections to %s, and the profile none", percent(p), listenText(s)), "", at...)
+	}
+	if c.notExact != nil {
+		t.draft.Lost("the shares are estimated: "+c.notExact.Error(), "", at...)
+	}
+	t.about(c.everyPacket, importer.Note, "this rule counts every packet, not only the first of a connection, so its share holds on average only; the profile is random", "-m conntrack --ctstate NEW counts connections")
+	t.about(c.assumed, importer.Note, "whether backends are reached by the interface of this rule is up to the routes; it is taken as so", "")
+	t.about(c.refused, importer.Note, "this rule is taken not to apply: by the looks of it, backends are not reached that way", "snat: masquerade would do what it does")
+	if len(c.shifted) > 0 {
+		t.draft.Lost("ports that are shifted are not translated; the profile leaves them as they are", "", places(c.shifted)...)
+	}
+	if s.Scheduler == lb.Hash {
+		t.draft.Note("of a range of addresses, DNAT chooses by a hash of the client's address; the profile's hash is another, so a client may meet another backend than before", "", at...)
+	}
+	if c.hash && s.Scheduler == lb.Random {
+		t.draft.Note("of a range of addresses, DNAT chooses by the client's address; the profile does so at random", "", at...)
+	}
+	issues := map[*syntax.Rule]bool{}
+	for r := range c.matched {
+		issues[r] = true
+	}
+	for r := range c.skipped {
+		issues[r] = true
+	}
+	t.issues(issues)
+}
+
+// about reports the same of several rules.
+func (t *translator) about(rules map[*syntax.Rule]bool, level importer.Level, msg, hint string) {
+	if len(rules) == 0 {
+		return
+	}
+	var list []*syntax.Rule
+	for r := range rules {
+		list = append(list, r)
+		t.told[r] = true
+	}
+	sortRules(list)
+	if level == importer.Lost {
+		t.draft.Lost(msg, hint, places(list)...)
+	} else {
+		t.draft.Note(msg, hint, places(list)...)
+	}
+}
+
+// issues reports what is not understood of rules, once for each.
+func (t *translator) issues(rules map[*syntax.Rule]bool) {
+	var list []*syntax.Rule
+	for r := range rules {
+		if len(r.Issues) > 0 && !t.told[r] {
+			list = append(list, r)
+		}
+	}
+	sortRules(list)
+	for _, r := range list {
+		t.told[r] = true
+		for _, i := range r.Issues {
+			if i.Level == importer.Lost {
+				t.draft.Lost(i.Msg, i.Hint, i.Place)
+			} else {
+				t.draft.Note(i.Msg, i.Hint, i.Place)
+			}
+		}
+	}
+}
+
+func listenText(s *lb.Service) string {
+	var parts []string
+	for _, l := range s.Listen {
+		parts = append(parts, l.String())
+	}
+	if len(parts) > 3 {
+		parts = append(parts[:3], fmt.Sprintf("%d more", len(s.Listen)-3))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// cascade explains rules that repeat the same share, each of what the others
+// left; empty where they do not.
+func (t *translator) cascade(c *candidate, backends int) string {
+	count := map[string]int{}
+	for _, r := range c.deciding() {
+		_, marks := r.Target.(syntax.SetMark)
+		for _, m := range r.Matches {
+			condition, right := "", func(int) string { return "" }
+			switch m := m.(type) {
+			case *syntax.Nth:
+				if m.Every > 1 {
+					condition = fmt.Sprint("every ", m.Every)
+					right = func(k int) string { return fmt.Sprintf("--every %d", k) }
+				}
+			case syntax.Chance:
+				if m.Meant.Sign() > 0 && !m.Meant.IsInt() {
+					condition = "probability " + m.Meant.RatString()
+					right = func(k int) string { return fmt.Sprintf("--probability %.5g", 1/float64(k)) }
+				}
+			}
+			if condition == "" {
+				continue
+			}
+			if count[condition]++; count[condition] == 1 {
+				continue
+			}
+			if marks {
+				return "a rule that sets a mark does not end the table: each of them sees every connection, and the last that matches wins"
+			}
+			return fmt.Sprintf("a rule sees what the rules before it left; equal shares for %d backends are %s", backends, countdown(backends, right))
+		}
+	}
+	return ""
+}
+
+// countdown lists the conditions of a right cascade.
+func countdown(n int, condition func(k int) string) string {
+	var parts []string
+	for k := n; k > 1; k-- {
+		if n > 6 && k < n-2 && k > 2 {
+			if k == n-3 {
+				parts = append(parts, "...")
+			}
+			continue
+		}
+		parts = append(parts, condition(k))
+	}
+	return strings.Join(append(parts, "and none for the last"), ", ")
+}
+
+// account says what becomes of the rules that are in no service, so that none
+// is passed over in silence.
+func (t *translator) account() {
+	type heap struct {
+		level     importer.Level
+		msg, hint string
+		rules     []*syntax.Rule
+	}
+	heaps := map[string]*heap{}
+	put := func(level importer.Level, msg, hint string, r *syntax.Rule) {
+		if heaps[msg] == nil {
+			heaps[msg] = &heap{level: level, msg: msg, hint: hint}
+		}
+		heaps[msg].rules = append(heaps[msg].rules, r)
+	}
+	t.set.Rules(func(r *syntax.Rule) {
+		if t.used[r] || t.told[r] {
+			return
+		}
+		_, isSNAT := r.Target.(syntax.SNAT)
+		_, isMasquerade := r.Target.(syntax.Masquerade)
+		switch {
+		case r.Table == "filter" || r.Table == "security":
+			put(importer.Note, "rules of table "+r.Table+" say what may pass, not where it goes: they are not in the profile, and stay in force", "", r)
+		case r.Skip && (r.Balances() || len(r.Issues) > 0 && r.Table == "nat"):
+			t.issues(map[*syntax.Rule]bool{r: true})
+		case r.Balances() && t.cut:
+			put(importer.Lost, "these rules were not looked at", "", r)
+		case r.Balances():
+			put(importer.Note, "no connection comes to these rules: others take it before, or nothing leads here", "", r)
+		case isSNAT || isMasquerade:
+			put(importer.Note, "these rules change the source of connections that are not balanced: not in the profile", "", r)
+		case r.Table != "nat":
+			put(importer.Note, "rules of table "+r.Table+" that do not choose a backend: not in the profile", "", r)
+		default:
+			put(importer.Note, "rules of table nat that no balanced connection meets: not in the profile", "", r)
+		}
+	})
+	for _, key := range slices.Sorted(mapKeys(heaps)) {
+		h := heaps[key]
+		sortRules(h.rules)
+		if h.level == importer.Lost {
+			t.draft.Lost(h.msg, h.hint, places(h.rules)...)
+		} else {
+			t.draft.Note(h.msg, h.hint, places(h.rules)...)
+		}
+	}
+}

@@ -1,0 +1,353 @@
+package syntax
+
+// The conditions of modules: what -m adds to a rule.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/space"
+	"nlb/lb/importer/share"
+)
+
+// match adds the conditions of one group.
+func (r *reader) match(g *group) {
+	switch g.name {
+	case "tcp", "udp", "udplite", "sctp", "dccp", "multiport", "icmp", "icmp6", "icmpv6":
+		r.transport(g)
+	case "comment":
+		if o := g.get("comment"); o != nil && r.rule.Comment == "" {
+			r.rule.Comment = o.value()
+		}
+	case "state", "conntrack":
+		r.conntrack(g)
+	case "statistic":
+		r.statistic(g)
+	case "mark", "connmark":
+		r.mark(g)
+	case "addrtype":
+		r.addressType(g)
+	case "iprange":
+		r.addressRange(g)
+	case "recent":
+		r.recent(g)
+	case "limit", "hashlimit", "connlimit", "quota":
+		r.limit(g)
+	case "pkttype":
+		if o := g.get("pkt-type"); o != nil {
+			r.add(Fixed{(o.value() == "unicast" || o.value() == "host") != o.not})
+		}
+	case "rpfilter":
+		r.add(Fixed{g.get("invert") == nil})
+	case "nth", "random":
+		r.lost(g.at, "-m "+g.name+" is not in Linux since 2.6.18",
+			"its rules shared one counter, so --every 4 with --packet 0 to 3 gave a quarter each; those of -m statistic do not")
+	default:
+		r.lost(g.at, "-m "+g.name+" is not translated", "")
+	}
+}
+
+// transport is about ports and flags.
+func (r *reader) transport(g *group) {
+	for i := range g.options {
+		o := &g.options[i]
+		switch o.name {
+		case "destination-port", "destination-ports":
+			set, err := parsePorts(o.value())
+			if err != nil {
+				r.fail(o.values[0], err.Error(), "80, http or 8000:8010")
+				continue
+			}
+			if o.not {
+				set = space.AllPorts().Without(set)
+			}
+			r.add(Port{Set: set})
+		case "syn":
+			r.add(Fixed{!o.not})
+		case "tcp-flags":
+			holds, err := synFits(o.values[0].text, o.values[1].text)
+			if err != nil {
+				r.fail(o.at, err.Error(), "lists of SYN, ACK, FIN, RST, URG, PSH, ALL or NONE")
+				continue
+			}
+			r.add(Fixed{holds != o.not})
+		case "icmp-type", "icmpv6-type":
+			// No connection that a service of ours takes is ICMP.
+		default:
+			r.lost(o.at, "--"+o.name+" is not translated", "")
+		}
+	}
+}
+
+// synFits reports whether a packet that has only the flag SYN has just the
+// flags in want, of those in mask.
+func synFits(mask, want string) (bool, error) {
+	bits := map[string]uint8{"FIN": 1, "SYN": 2, "RST": 4, "PSH": 8, "ACK": 16, "URG": 32, "ALL": 63, "NONE": 0}
+	var sets [2]uint8
+	for i, list := range []string{mask, want} {
+		for name := range strings.SplitSeq(list, ",") {
+			b, ok := bits[strings.ToUpper(name)]
+			if !ok {
+				return false, fmt.Errorf("%q is not a flag of TCP", name)
+			}
+			sets[i] |= b
+		}
+	}
+	return bits["SYN"]&sets[0] == sets[1], nil
+}
+
+func (r *reader) conntrack(g *group) {
+	for i := range g.options {
+		o := &g.options[i]
+		switch o.name {
+		case "state", "ctstate":
+			states := strings.Split(strings.ToUpper(o.value()), ",")
+			for _, s := range states {
+				if !slices.Contains([]string{"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "SNAT", "DNAT"}, s) {
+					r.fail(o.values[0], fmt.Sprintf("%q is not a state", s), "NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, SNAT or DNAT")
+				}
+			}
+			r.add(State{
+				slices.Contains(states, "NEW"), slices.Contains(states, "DNAT"),
+				slices.Contains(states, "ESTABLISHED") || slices.Contains(states, "RELATED"), o.not,
+			})
+		case "ctproto":
+			if set, err := parseProtocol(o.value()); err != nil {
+				r.fail(o.values[0], err.Error(), "tcp, udp, sctp, a number or all")
+			} else if o.not {
+				r.add(Protocol{space.AllProtocols().Without(set)})
+			} else {
+				r.add(Protocol{set})
+			}
+		case "ctorigsrc", "ctorigdst":
+			r.originalAddress(o)
+		case "ctorigdstport":
+			set, err := parsePorts(o.value())
+			if err != nil {
+				r.fail(o.values[0], err.Error(), "80 or 8000:8010")
+				continue
+			}
+			if o.not {
+				set = space.AllPorts().Without(set)
+			}
+			r.add(Port{set, true})
+		case "ctdir":
+			r.add(Fixed{strings.EqualFold(o.value(), "ORIGINAL") != o.not})
+		case "ctstatus":
+			r.add(Fixed{strings.Contains(strings.ToUpper(o.value()), "NONE") != o.not})
+		default:
+			r.lost(o.at, "--"+o.name+" is not translated", "")
+		}
+	}
+}
+
+func (r *reader) originalAddress(o *setting) {
+	set, named, err := parseNetwork(o.value(), r.family)
+	switch {
+	case err != nil:
+		r.fail(o.values[0], err.Error(), "an "+r.family.String()+" address or prefix")
+		return
+	case named:
+		r.lost(o.values[0], "names of hosts are not resolved: "+o.value(), "write the address")
+		return
+	case o.not:
+		set = space.Addresses(r.family).Without(set)
+	}
+	if o.name == "ctorigsrc" {
+		r.add(Source{set})
+	} else {
+		r.add(Destination{set, true})
+	}
+}
+
+func (r *reader) statistic(g *group) {
+	mode := g.get("mode")
+	if mode == nil {
+		r.fail(g.at, "-m statistic has no --mode", "--mode nth or --mode random")
+		return
+	}
+	switch mode.value() {
+	case "random":
+		o := g.get("probability")
+		if o == nil {
+			r.fail(g.at, "--mode random has no --probability", "--probability P, 0 to 1")
+			return
+		}
+		p, err := share.Parse(o.value())
+		if err != nil {
+			r.fail(o.values[0], err.Error(), "0 to 1")
+			return
+		}
+		r.add(Chance{p, o.not})
+	case "nth":
+		r.nth(g)
+	default:
+		r.fail(mode.values[0], fmt.Sprintf("%q is not a mode", mode.value()), "nth or random")
+	}
+}
+
+func (r *reader) nth(g *group) {
+	every, packet := g.get("every"), g.get("packet")
+	if every == nil {
+		r.fail(g.at, "--mode nth has no --every", "--every N")
+		return
+	}
+	n, ok := parseUint(every.value(), 1<<31)
+	if !ok || n == 0 {
+		r.fail(every.values[0], fmt.Sprintf("%q is not a number of packets", every.value()), "1 or more")
+		return
+	}
+	m := &Nth{Every: uint32(n), Not: every.not}
+	if packet != nil {
+		p, ok := parseUint(packet.value(), n-1)
+		if !ok {
+			r.fail(packet.values[0], fmt.Sprintf("--packet %s is out of range", packet.value()), fmt.Sprintf("0 to %d", n-1))
+			return
+		}
+		m.Packet = uint32(p)
+	}
+	r.add(m)
+}
+
+func (r *reader) mark(g *group) {
+	o := g.get("mark")
+	if o == nil {
+		r.fail(g.at, "-m "+g.name+" has no --mark", "--mark VALUE[/MASK]")
+		return
+	}
+	value, mask, _, err := parseMark(o.value())
+	if err != nil {
+		r.fail(o.values[0], err.Error(), "VALUE or VALUE/MASK")
+		return
+	}
+	r.add(Mark{g.name == "connmark", value, mask, o.not})
+}
+
+func (r *reader) addressType(g *group) {
+	for i := range g.options {
+		o := &g.options[i]
+		if o.name != "src-type" && o.name != "dst-type" {
+			continue // which interface an address is on: local is local
+		}
+		types := strings.Split(strings.ToUpper(o.value()), ",")
+		local, unicast := slices.Contains(types, "LOCAL"), slices.Contains(types, "UNICAST")
+		var m Match
+		switch {
+		case local == unicast: // both, or neither: no connection is to a broadcast
+			m = Fixed{local != o.not}
+		case o.name == "dst-type":
+			m = ToLocal{Not: local == o.not}
+		default:
+			m = FromLocal{Not: local == o.not}
+		}
+		r.add(m)
+	}
+}
+
+func (r *reader) addressRange(g *group) {
+	for i := range g.options {
+		o := &g.options[i]
+		first, last, isRange := strings.Cut(o.value(), "-")
+		if !isRange {
+			last = first
+		}
+		a, err := netip.ParseAddr(first)
+		b, err2 := netip.ParseAddr(last)
+		if err != nil || err2 != nil || b.Less(a) || a.BitLen() != b.BitLen() || a.Is4() != (r.family == 4) || a.Zone()+b.Zone() != "" {
+			r.fail(o.values[0], fmt.Sprintf("%q is not a range of %s addresses", o.value(), r.family), "FIRST-LAST")
+			continue
+		}
+		set := space.Between(a, b)
+		if o.not {
+			set = space.Addresses(r.family).Without(set)
+		}
+		if o.name == "src-range" {
+			r.add(Source{set})
+		} else {
+			r.add(Destination{Set: set})
+		}
+	}
+}
+
+func (r *reader) recent(g *group) {
+	m := Recent{List: "DEFAULT", Bits: 32, Bits6: 128}
+	for i := range g.options {
+		o := &g.options[i]
+		switch o.name {
+		case "set":
+			m.Set, m.Not = true, o.not
+		case "rcheck", "update":
+			m.Check, m.Not = true, o.not
+		case "name":
+			m.List = o.value()
+		case "seconds":
+			n, ok := parseUint(o.value(), 1<<31)
+			if !ok || n == 0 {
+				r.fail(o.values[0], fmt.Sprintf("%q is not a number of seconds", o.value()), "1 or more")
+			}
+			m.Seconds = uint32(n)
+		case "mask":
+			a, err := netip.ParseAddr(o.value())
+			bits, ok := prefixLength(a.Unmap())
+			if err != nil || !ok || bits == 0 {
+				r.fail(o.values[0], fmt.Sprintf("%q is not a mask that a prefix has", o.value()), "a netmask")
+				continue
+			}
+			if a.Is4() {
+				m.Bits = bits
+			} else {
+				m.Bits6 = bits
+			}
+		case "reap", "rsource":
+		default:
+			r.lost(o.at, "-m recent --"+o.name+" is not translated", "")
+		}
+	}
+	if m.Set == m.Check && !r.rule.Skip {
+		r.lost(g.at, "this -m recent is not translated", "")
+	}
+	r.add(m)
+}
+
+// limit is about conditions that hold until there is too much of something.
+func (r *reader) limit(g *group) {
+	switch g.name {
+	case "limit":
+		m := Limit{}
+		m.Events, m.Per = 3, 3600e9 // xt_limit's default is 3/hour
+		if o := g.get("limit"); o != nil {
+			rate, err := parseRate(o.value())
+			if err != nil {
+				r.fail(o.values[0], err.Error(), "a rate such as 5/second")
+				return
+			}
+			m.Rate = rate
+			if o.not {
+				r.lost(o.at, "! --limit is not translated", "")
+			}
+		}
+		r.add(m)
+		return
+	case "connlimit":
+		above := g.get("connlimit-above")
+		upto := g.get("connlimit-upto")
+		r.add(Fixed{above == nil || above.not})
+		hint := ""
+		for _, o := range []*setting{above, upto} {
+			if o != nil {
+				hint = "a service can have limit: {connections-per-source: " + o.value() + "}"
+			}
+		}
+		r.issue(importer.Lost, g.at, "the limit of connections is not in the profile", hint)
+		return
+	case "hashlimit":
+		above := g.get("hashlimit-above")
+		r.add(Fixed{above == nil || above.not})
+		r.issue(importer.Lost, g.at, "the limit of this rule is not in the profile", "a service can have limit: with new-per-source or new")
+		return
+	}
+	r.lost(g.at, "-m "+g.name+" is not translated", "")
+}

@@ -1,0 +1,315 @@
+package syntax
+
+// Rules: from the words of a command to conditions and a target.
+
+import (
+	"fmt"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+)
+
+// setting is an option with its values.
+type setting struct {
+	name   string
+	not    bool
+	at     word
+	values []word
+}
+
+func (o *setting) value() string {
+	if len(o.values) == 0 {
+		return ""
+	}
+	return o.values[0].text
+}
+
+// group is a match or a target with its options.
+type group struct {
+	name    string
+	at      word
+	module  *module // nil: unknown
+	options []setting
+}
+
+// get returns the last option of this name; nil where there is none.
+func (g *group) get(name string) *setting {
+	for i := len(g.options) - 1; i >= 0; i-- {
+		if g.options[i].name == name {
+			return &g.options[i]
+		}
+	}
+	return nil
+}
+
+// reader reads one rule.
+type reader struct {
+	family  lb.Family
+	base    group
+	matches []*group
+	target  *group
+	isGoto  bool
+	proto   string
+	rule    *Rule
+	errs    []*lb.Error
+	// guessed: a word has a part that is not known, so nothing can be wrong.
+	guessed bool
+}
+
+func (r *reader) fail(at word, msg, want string) {
+	r.errs = append(r.errs, &lb.Error{
+		Pos: lb.Pos{Line: at.place.Line, Column: at.place.Column}, Width: at.place.Width, Msg: msg, Want: want,
+	})
+}
+
+// lost notes a part of the rule that is not understood; the rule is left out.
+func (r *reader) lost(at word, msg, hint string) {
+	r.rule.Issues = append(r.rule.Issues, Issue{importer.Lost, at.place, msg + ", so this rule is left out", hint})
+	r.rule.Skip = true
+}
+
+func (r *reader) issue(level importer.Level, at word, msg, hint string) {
+	r.rule.Issues = append(r.rule.Issues, Issue{level, at.place, msg, hint})
+}
+
+// readRule reads the words of a rule, without the command. It is several rules
+// where -s or -d have lists, as iptables makes them. Places in errors have no
+// file.
+func readRule(words []word, f lb.Family, at importer.Place) ([]*Rule, []*lb.Error) {
+	at.Width = 0 // all of it
+	r := &reader{family: f, rule: &Rule{Place: at, Text: textOf(words)}}
+	r.base.module = &base
+	r.group(words)
+	rules := r.build()
+	if r.guessed {
+		return rules, nil
+	}
+	return rules, r.errs
+}
+
+// textOf is words as one could type them.
+func textOf(words []word) string {
+	var parts []string
+	for _, w := range words {
+		text := w.text
+		if text == "" || strings.ContainsAny(text, " \t\"'") {
+			text = `"` + strings.ReplaceAll(text, `"`, `\"`) + `"`
+		}
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, " ")
+}
+
+// group finds out which option belongs to which module.
+func (r *reader) group(words []word) {
+	not := false
+	for len(words) > 0 {
+		w := words[0]
+		words = words[1:]
+		switch {
+		case w.text == "!" && w.bare:
+			not = true
+			continue
+		case w.unknown != "" && !strings.HasPrefix(w.text, "-"):
+			r.unknown(w)
+		case len(w.text) < 2 || w.text[0] != '-':
+			r.fail(w, fmt.Sprintf("%q is no option", w.text), "options of iptables")
+		default:
+			words = r.option(w, words, not)
+		}
+		not = false
+	}
+	if not {
+		r.fail(word{place: r.rule.Place}, "! has nothing after it", "an option")
+	}
+}
+
+func (r *reader) unknown(w word) {
+	r.guessed = true
+	r.lost(w, "the value of "+w.unknown+" is not known here", "write it out, or set it once in a line before: NAME=value")
+}
+
+// option reads one option and returns the words after it.
+func (r *reader) option(w word, words []word, not bool) []word {
+	name, attached, has := strings.Cut(w.text, "=")
+	long := strings.HasPrefix(name, "--")
+	if long {
+		name = name[2:]
+	} else {
+		full, ok := short[w.text[1]]
+		if !ok {
+			r.fail(w, fmt.Sprintf("unknown option %s", w.text), "an option of iptables")
+			return words
+		}
+		attached, has = w.text[2:], len(w.text) > 2
+		name = full
+	}
+	g, option, count := r.owner(name, long, w)
+	o := setting{name: option, not: not, at: w}
+	if g == nil {
+		words = loose(words)
+		r.lost(w, "the option --"+name+" is not known", "")
+		return words
+	}
+	if has && count != 0 {
+		v := w
+		v.text = attached
+		o.values = append(o.values, v)
+	}
+	if len(words) > 0 && words[0].text == "!" && words[0].bare && count > 0 && len(o.values) == 0 {
+		o.not = true // as in -d ! 10.0.0.1, before iptables 1.4.3
+		words = words[1:]
+	}
+	switch {
+	case g.module == nil || g.module.open:
+		n := len(words) - len(loose(words))
+		o.values = append(o.values, words[:n]...)
+		words = words[n:]
+	case count < 0:
+		if len(words) > 0 && words[0].text != "" && strings.Trim(words[0].text, "0123456789.") == "" {
+			words = words[1:]
+		}
+	default:
+		for len(o.values) < count {
+			if len(words) == 0 {
+				r.fail(w, fmt.Sprintf("%s needs %d value%s", w.text, count, map[bool]string{true: "s"}[count > 1]), "a value after it")
+				return nil
+			}
+			o.values = append(o.values, words[0])
+			words = words[1:]
+		}
+	}
+	for _, v := range o.values {
+		if v.unknown != "" && o.name != "comment" && o.name != "log-prefix" {
+			r.unknown(v)
+			return words
+		}
+	}
+	r.take(g, o)
+	return words
+}
+
+// loose skips the values of an option that is not known.
+func loose(words []word) []word {
+	for len(words) > 0 && !(words[0].bare && (words[0].text == "!" || strings.HasPrefix(words[0].text, "-"))) {
+		words = words[1:]
+	}
+	return words
+}
+
+// owner finds the group that an option belongs to: what was loaded last has
+// precedence. The match of a protocol is loaded when an option asks for it.
+func (r *reader) owner(name string, long bool, at word) (*group, string, int) {
+	if option, n, ok := base.find(name); ok && (!long || option == name || r.target == nil && len(r.matches) == 0) {
+		return &r.base, option, n
+	}
+	if !long {
+		return nil, "", 0
+	}
+	var loaded []*group
+	if r.target != nil {
+		loaded = append(loaded, r.target)
+	}
+	for i := len(r.matches) - 1; i >= 0; i-- {
+		loaded = append(loaded, r.matches[i])
+	}
+	for _, g := range loaded {
+		if g.module != nil {
+			if option, n, ok := g.module.find(name); ok {
+				return g, option, n
+			}
+		}
+	}
+	if m := matches[r.proto]; m != nil && protocols[r.proto] != 0 || r.proto == "icmp6" {
+		if option, n, ok := m.find(name); ok {
+			g := &group{name: r.proto, at: at, module: m}
+			r.matches = append(r.matches, g)
+			return g, option, n
+		}
+	}
+	for _, g := range loaded {
+		if g.module == nil {
+			return g, name, 0
+		}
+	}
+	if option, n, ok := base.find(name); ok {
+		return &r.base, option, n
+	}
+	return nil, "", 0
+}
+
+// take puts an option where it belongs. Some begin a new group.
+func (r *reader) take(g *group, o setting) {
+	if g != &r.base {
+		g.options = append(g.options, o)
+		return
+	}
+	switch o.name {
+	case "match":
+		name := o.value()
+		r.matches = append(r.matches, &group{name: name, at: o.values[0], module: matches[name]})
+	case "jump", "goto":
+		if r.target != nil {
+			r.fail(o.at, "a second target", "one -j or -g")
+			return
+		}
+		r.target = &group{name: o.value(), at: o.values[0], module: targets[o.value()]}
+		r.isGoto = o.name == "goto"
+		if r.isGoto {
+			r.target.module = nil
+		}
+	case "protocol":
+		r.proto = strings.ToLower(o.value())
+		if n, ok := map[string]string{"6": "tcp", "17": "udp", "132": "sctp", "ipv6-icmp": "icmp6", "icmpv6": "icmp6"}[r.proto]; ok {
+			r.proto = n
+		}
+		g.options = append(g.options, o)
+	default:
+		g.options = append(g.options, o)
+	}
+}
+
+// build makes the rules of what was read.
+func (r *reader) build() []*Rule {
+	sources := r.networks("source")
+	destinations := r.networks("destination")
+	r.basics()
+	for _, g := range r.matches {
+		r.match(g)
+	}
+	r.readTarget()
+	for _, m := range r.rule.Matches {
+		if _, ok := m.(Limit); ok {
+			if _, isLog := r.rule.Target.(Log); !isLog {
+				r.issue(importer.Lost, word{place: r.rule.Place}, "the limit of this rule is not in the profile",
+					"a service can have limit: with new-per-source or new")
+			}
+		}
+	}
+	var rules []*Rule
+	for _, s := range sources {
+		for _, d := range destinations {
+			one := *r.rule
+			var first []Match
+			if s != nil {
+				first = append(first, Source{s})
+			}
+			if d != nil {
+				first = append(first, Destination{Set: d})
+			}
+			for _, m := range r.rule.Matches {
+				if n, ok := m.(*Nth); ok { // each rule counts for itself
+					own := *n
+					m = &own
+				}
+				first = append(first, m)
+			}
+			one.Matches = first
+			rules = append(rules, &one)
+		}
+	}
+	return rules
+}
+
+func (r *reader) add(m Match) { r.rule.Matches = append(r.rule.Matches, m) }

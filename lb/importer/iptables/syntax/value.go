@@ -1,0 +1,286 @@
+package syntax
+
+// Values of options: addresses, ports, marks, rates.
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"nlb/lb"
+	"nlb/lb/importer/iptables/space"
+)
+
+// parseNetwork reads an address with or without a prefix length or netmask. A
+// name of a host is not an error, but not an address either: named.
+func parseNetwork(s string, f lb.Family) (set space.Set, named bool, err error) {
+	host, mask, masked := strings.Cut(s, "/")
+	a, err := netip.ParseAddr(host)
+	switch {
+	case err != nil && hostName(host):
+		return nil, true, nil
+	case err != nil:
+		return nil, false, fmt.Errorf("%q is not an address", s)
+	case a.Zone() != "" || lb.FamilyOf(a) != f:
+		return nil, false, fmt.Errorf("%s is not an %s address", s, f)
+	case !masked:
+		return space.Prefix(netip.PrefixFrom(a, a.BitLen())), false, nil
+	}
+	if bits, ok := parseUint(mask, uint64(a.BitLen())); ok {
+		return space.Prefix(netip.PrefixFrom(a, int(bits))), false, nil
+	}
+	if m, err := netip.ParseAddr(mask); err == nil && m.BitLen() == a.BitLen() {
+		if bits, ok := prefixLength(m); ok {
+			return space.Prefix(netip.PrefixFrom(a, bits)), false, nil
+		}
+		return nil, false, fmt.Errorf("%s is not a mask that a prefix has", mask)
+	}
+	return nil, false, fmt.Errorf("%q is neither a prefix length nor a mask", mask)
+}
+
+// prefixLength is the length of a prefix that has this mask.
+func prefixLength(mask netip.Addr) (int, bool) {
+	bits := 0
+	for _, b := range mask.AsSlice() {
+		for i := 7; i >= 0 && b>>i&1 == 1; i-- {
+			bits++
+		}
+		if b != 0xff {
+			break
+		}
+	}
+	all, err := mask.Prefix(bits)
+	return bits, err == nil && all.Addr() == mask && space.NumberOf(mask) == space.Prefix(netip.PrefixFrom(mask, bits))[0].First
+}
+
+func hostName(s string) bool {
+	letters := false
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '_':
+			letters = true
+		case c >= '0' && c <= '9', c == '.', c == '-':
+		default:
+			return false
+		}
+	}
+	return letters
+}
+
+func parseUint(s string, most uint64) (uint64, bool) {
+	if s == "" || strings.Trim(s, "0123456789") != "" {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	return n, err == nil && n <= most
+}
+
+// services are names of ports that people write (services(5)).
+var services = map[string]uint16{
+	"ftp-data": 20, "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "domain": 53, "tftp": 69, "http": 80, "www": 80,
+	"kerberos": 88, "pop3": 110, "sunrpc": 111, "ntp": 123, "imap2": 143, "imap": 143, "snmp": 161, "ldap": 389,
+	"https": 443, "submissions": 465, "submission": 587, "syslog": 514, "ldaps": 636, "domain-s": 853, "imaps": 993,
+	"pop3s": 995, "ms-sql-s": 1433, "radius": 1812, "mqtt": 1883, "nfs": 2049, "mysql": 3306, "ms-wbt-server": 3389,
+	"sip": 5060, "sip-tls": 5061, "xmpp-client": 5222, "postgresql": 5432, "amqp": 5672, "redis": 6379, "http-alt": 8080, "webcache": 8080,
+}
+
+func parsePort(s string) (uint16, error) {
+	if n, ok := parseUint(s, 65535); ok {
+		return uint16(n), nil
+	}
+	if n, ok := services[s]; ok {
+		return n, nil
+	}
+	return 0, fmt.Errorf("%q is not a port", s)
+}
+
+// parsePorts reads 80, 1024:2048, :1024, 80: and lists of them.
+func parsePorts(s string) (space.Set, error) {
+	var ranges []lb.PortRange
+	for part := range strings.SplitSeq(s, ",") {
+		first, last, isRange := strings.Cut(part, ":")
+		r := lb.PortRange{First: 0, Last: 65535}
+		var err error
+		if first != "" || !isRange {
+			if r.First, err = parsePort(first); err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case !isRange:
+			r.Last = r.First
+		case last != "":
+			if r.Last, err = parsePort(last); err != nil {
+				return nil, err
+			}
+		}
+		if r.First > r.Last {
+			return nil, fmt.Errorf("ports %s end before they begin", part)
+		}
+		ranges = append(ranges, r)
+	}
+	return space.Ports(ranges...), nil
+}
+
+// protocols are the names in protocols(5) that rules have.
+var protocols = map[string]uint8{
+	"icmp": 1, "igmp": 2, "ipencap": 4, "tcp": 6, "udp": 17, "dccp": 33, "ipv6": 41, "gre": 47, "esp": 50, "ipv6-esp": 50,
+	"ah": 51, "ipv6-ah": 51, "icmpv6": 58, "ipv6-icmp": 58, "eigrp": 88, "ospf": 89, "ipip": 94, "pim": 103, "vrrp": 112, "l2tp": 115,
+	"sctp": 132, "udplite": 136,
+}
+
+func parseProtocol(s string) (space.Set, error) {
+	if s == "all" || s == "0" {
+		return space.AllProtocols(), nil
+	}
+	if n, ok := protocols[strings.ToLower(s)]; ok {
+		return space.Protocols(n), nil
+	}
+	if n, ok := parseUint(s, 255); ok {
+		return space.Protocols(uint8(n)), nil
+	}
+	return nil, fmt.Errorf("%q is not a protocol", s)
+}
+
+// parseMark reads VALUE or VALUE/MASK, in decimal, octal or hexadecimal; the
+// mask is all ones where there is none, and has says so.
+func parseMark(s string) (value, mask uint32, has bool, err error) {
+	v, m, has := strings.Cut(s, "/")
+	mask = ^uint32(0)
+	if value, err = parseBits(v); err == nil && has {
+		mask, err = parseBits(m)
+	}
+	return value, mask, has, err
+}
+
+func parseBits(s string) (uint32, error) {
+	base := 10
+	digits := s
+	switch {
+	case strings.HasPrefix(s, "0x"), strings.HasPrefix(s, "0X"):
+		base, digits = 16, s[2:]
+	case len(s) > 1 && s[0] == '0':
+		base, digits = 8, s[1:]
+	}
+	n, err := strconv.ParseUint(digits, base, 32)
+	if err != nil || strings.ContainsAny(digits, "+-_") {
+		return 0, fmt.Errorf("%q is not a number of 32 bits", s)
+	}
+	return uint32(n), nil
+}
+
+// parseRate reads 5/sec, 10/minute and the like (libxt_limit.c): the unit may
+// be cut short, and is a second where there is none.
+func parseRate(s string) (lb.Rate, error) {
+	number, unit, has := strings.Cut(s, "/")
+	n, ok := parseUint(number, 1_000_000)
+	if !ok || n == 0 || has && unit == "" {
+		return lb.Rate{}, fmt.Errorf("%q is not a rate", s)
+	}
+	for _, u := range []struct {
+		name string
+		per  time.Duration
+	}{{"second", time.Second}, {"minute", time.Minute}, {"hour", time.Hour}, {"day", 24 * time.Hour}} {
+		if strings.HasPrefix(u.name, strings.ToLower(unit)) {
+			return lb.Rate{Events: n, Per: u.per}, nil
+		}
+	}
+	return lb.Rate{}, fmt.Errorf("%q is not a rate", s)
+}
+
+// parseNAT reads what --to-destination and --to-source take:
+// ADDRESS[-ADDRESS][:PORT[-PORT[/BASE]]], each part of which may be missing.
+func parseNAT(s string, f lb.Family) (r NATRange, named bool, err error) {
+	host, ports := s, ""
+	switch {
+	case strings.HasPrefix(s, "["):
+		end := strings.LastIndexByte(s, ']')
+		if end < 0 || end+1 < len(s) && s[end+1] != ':' {
+			return r, false, fmt.Errorf("%q has [ without ]", s)
+		}
+		host = strings.ReplaceAll(s[1:end], "]-[", "-")
+		ports = strings.TrimPrefix(s[end+1:], ":")
+	case strings.Count(s, ":") == 1:
+		host, ports, _ = strings.Cut(s, ":")
+	}
+	if host == "" && ports == "" {
+		return r, false, fmt.Errorf("%q has neither an address nor a port", s)
+	}
+	if host != "" {
+		first, last, isRange := strings.Cut(host, "-")
+		if !isRange {
+			last = first
+		}
+		for i, text := range []string{first, last} {
+			a, err := netip.ParseAddr(text)
+			switch {
+			case err != nil && hostName(host):
+				return r, true, nil
+			case err != nil:
+				return r, false, fmt.Errorf("%q is not an address", text)
+			case a.Zone() != "" || lb.FamilyOf(a) != f:
+				return r, false, fmt.Errorf("%s is not an %s address", text, f)
+			case i == 0:
+				r.First = a
+			default:
+				r.Last = a
+			}
+		}
+		if r.Last.Less(r.First) {
+			return r, false, fmt.Errorf("addresses %s end before they begin", host)
+		}
+	}
+	if ports != "" {
+		err = r.parsePorts(ports)
+	}
+	return r, false, err
+}
+
+func (r *NATRange) parsePorts(s string) (err error) {
+	ports, base, shifted := strings.Cut(s, "/")
+	r.Ports, err = parseNATPorts(ports)
+	if err == nil && shifted {
+		r.Base, err = parsePort(base)
+	}
+	return err
+}
+
+func parseNATPorts(s string) (r lb.PortRange, err error) {
+	first, last, isRange := strings.Cut(s, "-")
+	if r.First, err = parsePort(first); err != nil {
+		// The name of a service may have a hyphen.
+		if r.First, err = parsePort(s); err != nil {
+			return r, err
+		}
+		isRange = false
+	}
+	r.Last = r.First
+	if isRange {
+		r.Last, err = parsePort(last)
+	}
+	switch {
+	case err != nil:
+	case r.First == 0:
+		err = fmt.Errorf("port 0 in %q", s)
+	case r.First > r.Last:
+		err = fmt.Errorf("ports %s end before they begin", s)
+	}
+	return r, err
+}
+
+// levels are the names of syslog levels (libxt_LOG.c).
+var levels = map[string]lb.LogLevel{
+	"emerg": 0, "panic": 0, "alert": 1, "crit": 2, "err": 3, "error": 3, "warn": 4, "warning": 4, "notice": 5, "info": 6, "debug": 7,
+}
+
+func parseLevel(s string) (lb.LogLevel, error) {
+	if l, ok := levels[strings.ToLower(s)]; ok {
+		return l, nil
+	}
+	if n, ok := parseUint(s, 7); ok {
+		return lb.LogLevel(n), nil
+	}
+	return 0, fmt.Errorf("%q is not a log level", s)
+}

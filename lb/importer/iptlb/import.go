@@ -1,0 +1,223 @@
+// Package iptlb turns the state of IPTLB (github.com/ulfox/iptlb) into a
+// profile.
+package iptlb
+
+// Import: a map of profile names to what each of them balances.
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+	"nlb/lb/importer/document"
+)
+
+// Import reads a state file, YAML or JSON. Each of its profiles becomes a
+// service. The error is lb.Errors.
+func Import(file string, data []byte) (*importer.Import, error) {
+	lines, err := importer.Lines(file, data)
+	if err != nil {
+		return nil, err
+	}
+	root, err := document.Parse(file, lines)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{file: file, lines: lines, draft: importer.New(file, "iptlb", lines)}
+	if root.Kind != document.Mapping {
+		r.fail(root, "the state is "+root.Kind.String(), "a mapping of profiles")
+	}
+	for _, e := range root.Entries {
+		r.profile(e)
+	}
+	if len(r.errs) > 0 {
+		importer.SortErrors(r.errs)
+		return nil, r.errs
+	}
+	if len(root.Entries) == 0 {
+		r.draft.Note("there are no profiles here", "")
+	}
+	return r.draft.Finish(), nil
+}
+
+type reader struct {
+	file  string
+	lines []string
+	draft *importer.Draft
+	errs  lb.Errors
+}
+
+func (r *reader) fail(n *document.Node, msg, want string) {
+	r.failAt(n.Place, msg, want)
+}
+
+func (r *reader) failAt(at importer.Place, msg, want string) {
+	r.errs = append(r.errs, importer.Mistake(r.file, r.lines, at, msg, want))
+}
+
+// profile reads one profile of IPTLB. Its rules are a cascade of random
+// matches that gives all destinations the same share, to 5 decimals.
+func (r *reader) profile(e document.Entry) {
+	if e.Value.Kind != document.Mapping {
+		r.fail(e.Value, fmt.Sprintf("profile %q is %s", e.Key, e.Value.Kind), "a mapping with source and destination")
+		return
+	}
+	s := lb.Service{Name: e.Key, Role: lb.RoleClient, Scheduler: lb.Random, Protocols: []lb.Protocol{lb.TCP}, SNAT: lb.SNAT{Mode: lb.SNATNone}}
+	said := len(r.errs)
+	for _, key := range e.Value.Entries {
+		switch key.Key {
+		case "source":
+			r.source(key.Value, &s)
+		case "destination":
+			r.destinations(key.Value, &s)
+		case "protocol":
+			r.protocol(key.Value, &s)
+		case "rulesBackend":
+			r.role(key.Value, &s)
+		case "logEnabled", "logLevel":
+			// together, below
+		default:
+			r.draft.Lost("key "+key.Key+" is not translated", "", key.At)
+		}
+	}
+	r.log(e, &s)
+	if len(r.errs) > said {
+		return
+	}
+	if s.Listen == nil {
+		r.failAt(e.At, fmt.Sprintf("profile %q has no source", e.Key), "source: ADDRESS:PORT")
+		return
+	}
+	if len(s.Backends) == 0 {
+		r.failAt(e.At, fmt.Sprintf("profile %q has no destination", e.Key), "destination: a list of ADDRESS:PORT")
+		return
+	}
+	if len(s.Backends) == 1 {
+		s.Scheduler = lb.RoundRobin // there is nothing to choose
+	}
+	r.draft.Add(s, e.At, "profile "+e.Key+", line "+strconv.Itoa(e.At.Line))
+}
+
+// text is a scalar that must be there.
+func (r *reader) text(n *document.Node, want string) (string, bool) {
+	if n.Kind != document.Scalar || n.Null {
+		r.fail(n, "a value is missing", want)
+		return "", false
+	}
+	return n.Text, true
+}
+
+// endpoint reads ADDRESS:PORT. IPTLB knows IPv4 only.
+func (r *reader) endpoint(n *document.Node) (netip.AddrPort, bool) {
+	text, ok := r.text(n, "ADDRESS:PORT")
+	if !ok {
+		return netip.AddrPort{}, false
+	}
+	a, err := netip.ParseAddrPort(text)
+	if err != nil || a.Addr().Zone() != "" || a.Port() == 0 {
+		r.fail(n, fmt.Sprintf("%q is not an address with a port", text), "ADDRESS:PORT")
+		return a, false
+	}
+	return a, true
+}
+
+func (r *reader) source(n *document.Node, s *lb.Service) {
+	a, ok := r.endpoint(n)
+	if !ok {
+		return
+	}
+	s.Listen = []lb.Listen{{
+		Prefix: netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), Ports: []lb.PortRange{{First: a.Port(), Last: a.Port()}},
+	}}
+}
+
+func (r *reader) destinations(n *document.Node, s *lb.Service) {
+	if n.Kind != document.List {
+		r.fail(n, "destination is "+n.Kind.String(), "a list of ADDRESS:PORT")
+		return
+	}
+	there := map[lb.Endpoint]int{}
+	for _, item := range n.Items {
+		a, ok := r.endpoint(item)
+		if !ok {
+			continue
+		}
+		e := lb.Endpoint{Addr: a.Addr(), Port: a.Port()}
+		if i, ok := there[e]; ok { // it has as many rules, and shares
+			s.Backends[i].Weight++
+			continue
+		}
+		there[e] = len(s.Backends)
+		s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: 1, SNAT: s.SNAT})
+	}
+}
+
+func (r *reader) protocol(n *document.Node, s *lb.Service) {
+	text, ok := r.text(n, "tcp, udp or sctp")
+	if !ok {
+		return
+	}
+	var p lb.Protocol
+	if err := p.UnmarshalText([]byte(strings.ToLower(text))); err != nil {
+		r.fail(n, fmt.Sprintf("protocol %q is not known", text), "tcp, udp or sctp")
+		return
+	}
+	s.Protocols = []lb.Protocol{p}
+	if p != lb.TCP {
+		r.draft.Note("the rules that IPTLB makes for this profile are all for TCP, so they never matched; the profile balances "+p.String(), "", n.Place)
+	}
+}
+
+func (r *reader) role(n *document.Node, s *lb.Service) {
+	text, ok := r.text(n, "client, proxy or server")
+	if !ok {
+		return
+	}
+	if err := s.Role.UnmarshalText([]byte(text)); err != nil {
+		r.fail(n, fmt.Sprintf("rulesBackend %q is not known", text), "client, proxy or server")
+		return
+	}
+	switch s.Role {
+	case lb.RoleServer:
+		r.draft.Note("no kernel takes the rules that IPTLB makes for this profile, DNAT in chain INPUT; the profile does what they were for", "", n.Place)
+	case lb.RoleProxy:
+		r.draft.Note("IPTLB balances what comes from the network only; the profile also what this host itself sends to the same address", "", n.Place)
+	}
+}
+
+// log reads logEnabled and logLevel.
+func (r *reader) log(e document.Entry, s *lb.Service) {
+	enabled, level := e.Value.Get("logEnabled"), e.Value.Get("logLevel")
+	chain := "IPTLB_NAT_" + strings.ReplaceAll(strings.ToUpper(importer.Name(e.Key)), "-", "_")
+	l := &lb.Log{Prefix: chain + ":ACCEPT:", Level: 4} // warning is IPTLB's default
+	if level != nil {
+		text, ok := r.text(level, "0 to 7")
+		n, err := strconv.ParseUint(text, 10, 8)
+		switch {
+		case !ok:
+		case err == nil && n <= 7:
+			l.Level = lb.LogLevel(n)
+		case l.Level.UnmarshalText([]byte(text)) == nil:
+		default:
+			r.fail(level, fmt.Sprintf("logLevel %q is not a level", text), "0 to 7")
+		}
+	}
+	if enabled == nil {
+		return
+	}
+	text, ok := r.text(enabled, "true or false")
+	switch {
+	case !ok:
+	case strings.EqualFold(text, "true"):
+		s.Log = l
+		for i := range s.Backends {
+			s.Backends[i].Log = l
+		}
+	case strings.EqualFold(text, "false") || text == "":
+	default:
+		r.fail(enabled, fmt.Sprintf("logEnabled %q is neither true nor false", text), "true or false")
+	}
+}

@@ -1,0 +1,219 @@
+package ipvs
+
+// The table: what the commands leave.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+)
+
+// virtual is a virtual service.
+type virtual struct {
+	key         string
+	place       importer.Place
+	protocol    lb.Protocol // of a mark, 0
+	addr        netip.Addr
+	port        uint16
+	mark        uint32
+	ipv6        bool
+	scheduler   string
+	flags       []string
+	persistent  uint32 // seconds; 0: not
+	netmask     string
+	onePacket   bool
+	engine      string // persistence engine
+	servers     []*server
+	schedulerAt importer.Place
+}
+
+// server is a real server of a virtual service.
+type server struct {
+	place      importer.Place
+	addr       netip.Addr
+	port       uint16
+	forwarding byte // g, i, m
+	weight     uint32
+	most       uint32 // upper threshold; 0: none
+}
+
+// table is all virtual services.
+type table struct {
+	file     string
+	lines    []string
+	draft    *importer.Draft
+	services []*virtual
+	errs     lb.Errors
+}
+
+func (t *table) fail(at importer.Place, msg, want string) {
+	t.errs = append(t.errs, importer.Mistake(t.file, t.lines, at, msg, want))
+}
+
+func (t *table) find(key string) *virtual {
+	for _, v := range t.services {
+		if v.key == key {
+			return v
+		}
+	}
+	return nil
+}
+
+// do does what a command says.
+func (t *table) do(c *command) {
+	if c.verb == 0 {
+		return
+	}
+	if c.verb == 'C' {
+		t.services = nil
+		return
+	}
+	v, ok := t.service(c)
+	if !ok {
+		return
+	}
+	old := t.find(v.key)
+	switch {
+	case c.verb == 'A' && old != nil:
+		t.fail(c.place, "this service is here twice", "each service once")
+	case c.verb == 'A':
+		t.services = append(t.services, v)
+	case old == nil:
+		t.fail(c.given["service"].place, "no -A before has this service", "a service that was added")
+	case c.verb == 'E':
+		v.servers = old.servers
+		*old = *v
+	case c.verb == 'D':
+		t.services = slices.DeleteFunc(t.services, func(o *virtual) bool { return o == old })
+	default:
+		t.server(c, old)
+	}
+}
+
+// service reads the virtual service of a command.
+func (t *table) service(c *command) (*virtual, bool) {
+	w := c.given["service"]
+	v := &virtual{place: c.place, scheduler: "wlc", onePacket: has(c, "o"), engine: c.given["pe"].text}
+	v.place.Width = 0
+	if c.transport == "f" {
+		n, err := strconv.ParseUint(w.text, 0, 32)
+		if err != nil || n == 0 {
+			t.fail(w.place, fmt.Sprintf("%q is not a mark", w.text), "1 to 4294967295")
+			return nil, false
+		}
+		v.mark, v.ipv6 = uint32(n), has(c, "6")
+		v.key = fmt.Sprint("f ", n, v.ipv6)
+	} else {
+		v.protocol = map[string]lb.Protocol{"t": lb.TCP, "u": lb.UDP, "sctp": lb.SCTP}[c.transport]
+		var ok bool
+		if v.addr, v.port, ok = t.endpoint(w, "an address that is listened on"); !ok {
+			return nil, false
+		}
+		v.ipv6 = v.addr.Is6()
+		v.key = fmt.Sprint(v.protocol, v.addr, v.port)
+	}
+	if s, ok := c.given["s"]; ok {
+		v.scheduler, v.schedulerAt = s.text, s.place
+	}
+	if b, ok := c.given["b"]; ok {
+		v.flags = strings.Split(b.text, ",")
+	}
+	if p, ok := c.given["p"]; ok {
+		n, err := strconv.ParseUint(p.text, 10, 31)
+		if err != nil || n == 0 {
+			t.fail(p.place, fmt.Sprintf("%q is not a number of seconds", p.text), "1 or more")
+		}
+		v.persistent = uint32(n)
+	}
+	v.netmask = c.given["M"].text
+	return v, true
+}
+
+func has(c *command, option string) bool {
+	_, ok := c.given[option]
+	return ok
+}
+
+// endpoint reads ADDRESS[:PORT] and [IPV6][:PORT].
+func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
+	host, port := w.text, ""
+	switch {
+	case strings.HasPrefix(host, "["):
+		end := strings.IndexByte(host, ']')
+		if end < 0 || end+1 < len(host) && host[end+1] != ':' {
+			t.fail(w.place, fmt.Sprintf("%q has [ without ]", w.text), want)
+			return netip.Addr{}, 0, false
+		}
+		port = strings.TrimPrefix(host[end+1:], ":")
+		host = host[1:end]
+	case strings.Count(host, ":") == 1:
+		host, port, _ = strings.Cut(host, ":")
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil || a.Zone() != "" {
+		hint := want
+		if err != nil && strings.ContainsAny(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") && !strings.Contains(host, ":") {
+			hint = "an address: ipvsadm -S -n prints numbers"
+		}
+		t.fail(w.place, fmt.Sprintf("%q is not an address", host), hint)
+		return a, 0, false
+	}
+	if port == "" {
+		return a, 0, true
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		hint := "0 to 65535"
+		if !isNumber(port) {
+			hint = "a number: ipvsadm -S -n prints numbers"
+		}
+		t.fail(w.place, fmt.Sprintf("%q is not a port", port), hint)
+		return a, 0, false
+	}
+	return a, uint16(n), true
+}
+
+// server adds, changes or removes a real server.
+func (t *table) server(c *command, v *virtual) {
+	s := &server{place: c.place, forwarding: 'g', weight: 1}
+	s.place.Width = 0
+	var ok bool
+	if s.addr, s.port, ok = t.endpoint(c.given["r"], "the address of a server"); !ok {
+		return
+	}
+	if s.port == 0 {
+		s.port = v.port
+	}
+	for _, f := range []string{"g", "i", "m"} {
+		if has(c, f) {
+			s.forwarding = f[0]
+		}
+	}
+	for option, into := range map[string]*uint32{"w": &s.weight, "x": &s.most} {
+		if w, given := c.given[option]; given {
+			n, err := strconv.ParseUint(w.text, 10, 31)
+			if err != nil {
+				t.fail(w.place, fmt.Sprintf("%q is not a number", w.text), "0 or more")
+			}
+			*into = uint32(n)
+		}
+	}
+	i := slices.IndexFunc(v.servers, func(o *server) bool { return o.addr == s.addr && o.port == s.port })
+	switch {
+	case c.verb == 'a' && i >= 0:
+		t.fail(c.given["r"].place, "this server is here twice", "each server once")
+	case c.verb == 'a':
+		v.servers = append(v.servers, s)
+	case i < 0:
+		t.fail(c.given["r"].place, "no -a before has this server", "a server that was added")
+	case c.verb == 'e':
+		v.servers[i] = s
+	default:
+		v.servers = slices.Delete(v.servers, i, i+1)
+	}
+}

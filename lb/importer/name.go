@@ -1,0 +1,59 @@
+package importer
+
+// Names that a profile can have.
+
+import (
+	"fmt"
+	"strings"
+
+	"nlb/lb"
+)
+
+// Name is text as a name: letters, digits, '-', '_' and '.', everything else a
+// hyphen, and hyphens neither at its ends nor in a row. Empty where nothing is
+// left.
+func Name(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', r == '.':
+			b.WriteRune(r)
+		case !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+		if b.Len() > 2*lb.MaxName {
+			break
+		}
+	}
+	return cut(strings.Trim(b.String(), "-"), lb.MaxName)
+}
+
+func cut(name string, length int) string {
+	return strings.TrimRight(name[:min(len(name), length)], "-")
+}
+
+// names gives out each name once.
+type names map[string]bool
+
+// unique is the name, or the first of name-2, name-3 ... that is free.
+func (n names) unique(name string) string {
+	free := name
+	for i := 2; n[free]; i++ {
+		suffix := fmt.Sprintf("-%d", i)
+		free = cut(name, lb.MaxName-len(suffix)) + suffix
+	}
+	n[free] = true
+	return free
+}
+
+// fileName is the name of a profile that is made of a file.
+func fileName(file, format string) string {
+	base := file[strings.LastIndexByte(file, '/')+1:]
+	if i := strings.LastIndexByte(base, '.'); i > 0 {
+		base = base[:i]
+	}
+	if name := Name(base); name != "" && file != "-" && file != "stdin" {
+		return name
+	}
+	return format
+}

@@ -1,0 +1,225 @@
+// Package nftlb turns the JSON of nftlb into a profile.
+package nftlb
+
+// Import: farms, and what they refer to.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+	"nlb/lb/importer/document"
+)
+
+// Import reads a configuration of nftlb, or what its API prints: objects with
+// farms, addresses and policies. The error is lb.Errors.
+func Import(file string, data []byte) (*importer.Import, error) {
+	lines, err := importer.Lines(file, data)
+	if err != nil {
+		return nil, err
+	}
+	root, err := document.Parse(file, lines)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{file: file, lines: lines, draft: importer.New(file, "nftlb", lines)}
+	if root.Kind != document.Mapping {
+		r.fail(root.Place, "the configuration is "+root.Kind.String(), `an object with "farms"`)
+	}
+	// What farms refer to may stand after them.
+	for _, e := range root.Entries {
+		switch e.Key {
+		case "addresses":
+			r.addresses = r.named(e.Value)
+		case "policies":
+			r.policies = r.named(e.Value)
+		case "farms":
+		default:
+			r.draft.Lost("key "+e.Key+" is not translated", "", e.At)
+		}
+	}
+	r.used = map[*document.Node]bool{}
+	farms := r.objects(root.Get("farms"))
+	for _, f := range farms {
+		r.farm(f)
+	}
+	r.unused("address", r.addresses)
+	r.unused("policy", r.policies)
+	if len(r.errs) > 0 {
+		importer.SortErrors(r.errs)
+		return nil, r.errs
+	}
+	if len(farms) == 0 {
+		r.draft.Note("there are no farms here", "")
+	}
+	return r.draft.Finish(), nil
+}
+
+// reader reads a configuration.
+type reader struct {
+	file      string
+	lines     []string
+	draft     *importer.Draft
+	errs      lb.Errors
+	addresses map[string]*document.Node
+	policies  map[string]*document.Node
+	used      map[*document.Node]bool
+}
+
+func (r *reader) fail(at importer.Place, msg, want string) {
+	r.errs = append(r.errs, importer.Mistake(r.file, r.lines, at, msg, want))
+}
+
+// objects are the items of a list of objects; none where there is no list.
+func (r *reader) objects(n *document.Node) []*document.Node {
+	if n == nil || n.Null {
+		return nil
+	}
+	if n.Kind != document.List {
+		r.fail(n.Place, "this is "+n.Kind.String(), "a list of objects")
+		return nil
+	}
+	var out []*document.Node
+	for _, item := range n.Items {
+		if item.Kind != document.Mapping {
+			r.fail(item.Place, "an item is "+item.Kind.String(), "an object")
+			continue
+		}
+		out = append(out, item)
+	}
+	return out
+}
+
+// named are objects by their names.
+func (r *reader) named(n *document.Node) map[string]*document.Node {
+	out := map[string]*document.Node{}
+	for _, o := range r.objects(n) {
+		name := r.text(o, "name", "")
+		if name == "" {
+			r.fail(o.Place, "an object has no name", `"name"`)
+			continue
+		}
+		out[name] = o
+	}
+	return out
+}
+
+// unused notes what no farm refers to.
+func (r *reader) unused(what string, objects map[string]*document.Node) {
+	var at []importer.Place
+	for _, o := range objects {
+		if !r.used[o] {
+			at = append(at, lineOf(o))
+		}
+	}
+	if len(at) > 0 {
+		r.draft.Note("no farm that is translated uses this "+what, "", at...)
+	}
+}
+
+// lineOf is the place of an object without a width: it goes over lines.
+func lineOf(o *document.Node) importer.Place {
+	at := o.Place
+	if len(o.Entries) > 0 {
+		at = o.Entries[0].At
+	}
+	at.Width = 0
+	return at
+}
+
+// text is the value of a key, or what holds where it is missing.
+func (r *reader) text(o *document.Node, key, otherwise string) string {
+	n := o.Get(key)
+	switch {
+	case n == nil || n.Null || n.Kind == document.Scalar && n.Text == "":
+		return otherwise
+	case n.Kind != document.Scalar:
+		r.fail(n.Place, key+" is "+n.Kind.String(), "a single value")
+		return otherwise
+	}
+	return n.Text
+}
+
+// at is the place of a key's value, or of the object where it has none.
+func at(o *document.Node, key string) importer.Place {
+	if n := o.Get(key); n != nil {
+		return n.Place
+	}
+	return lineOf(o)
+}
+
+// number is the value of a key as a number.
+func (r *reader) number(o *document.Node, key string, otherwise, most uint64) uint64 {
+	text := r.text(o, key, "")
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n > most {
+		r.fail(at(o, key), fmt.Sprintf("%s %q is not a number that fits", key, text), fmt.Sprintf("0 to %d", most))
+		return otherwise
+	}
+	return n
+}
+
+// address is the value of a key as an address; not valid where there is none.
+func (r *reader) address(o *document.Node, key string) netip.Addr {
+	text := r.text(o, key, "")
+	if text == "" {
+		return netip.Addr{}
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" {
+		r.fail(at(o, key), fmt.Sprintf("%s %q is not an address", key, text), "an address")
+		return netip.Addr{}
+	}
+	return a
+}
+
+// on reports whether a switch is on.
+func (r *reader) on(o *document.Node, key string) bool {
+	switch text := r.text(o, key, "off"); text {
+	case "on":
+		return true
+	case "off":
+	default:
+		r.fail(at(o, key), fmt.Sprintf("%s %q is neither on nor off", key, text), "on or off")
+	}
+	return false
+}
+
+// ports reads 80,443,8000-8010; all ports where there are none.
+func (r *reader) ports(o *document.Node, key string) []lb.PortRange {
+	text := r.text(o, key, "")
+	if text == "" || text == "0" || text == "*" {
+		return []lb.PortRange{lb.AllPorts}
+	}
+	var out []lb.PortRange
+	for part := range strings.SplitSeq(text, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		if !isRange {
+			last = first
+		}
+		a, err := strconv.ParseUint(first, 10, 16)
+		b, err2 := strconv.ParseUint(last, 10, 16)
+		if err != nil || err2 != nil || a == 0 || a > b {
+			r.fail(at(o, key), fmt.Sprintf("%s %q are not ports", key, text), "80,443,8000-8010")
+			return nil
+		}
+		out = append(out, lb.PortRange{First: uint16(a), Last: uint16(b)})
+	}
+	slices.SortFunc(out, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
+	joined := out[:1]
+	for _, p := range out[1:] {
+		if last := &joined[len(joined)-1]; p.First <= last.Last {
+			last.Last = max(last.Last, p.Last)
+		} else {
+			joined = append(joined, p)
+		}
+	}
+	return joined
+}
