@@ -13,7 +13,7 @@ import (
 	"nlb/cmd/nlb/doctor"
 	"nlb/cmd/nlb/doctor/survey"
 	"nlb/lb"
-	"nlb/nft"
+	"nlb/nft/probe"
 	"nlb/nft/wire"
 )
 
@@ -62,8 +62,8 @@ var objects = []string{"table inet", "nat chain", "set", "verdict map", "counter
 func TestDoctorMissing(t *testing.T) {
 	b := newBed(t)
 	p := b.parse(shop)
-	needed := nft.Needed([]*lb.Profile{p})
-	for _, part := range nft.Parts() {
+	needed := probe.Needed([]*lb.Profile{p})
+	for _, part := range probe.Parts() {
 		if slices.Contains(objects, part.Name) {
 			continue
 		}
@@ -103,12 +103,12 @@ func TestDoctorMissing(t *testing.T) {
 func TestPartsAreAll(t *testing.T) {
 	b := newBed(t)
 	known := map[string]bool{}
-	for _, p := range nft.Parts() {
+	for _, p := range probe.Parts() {
 		known[p.Name] = true
 	}
 	used := map[string]bool{}
 	for name, text := range features {
-		for part := range nft.Needed([]*lb.Profile{b.parse(text)}) {
+		for part := range probe.Needed([]*lb.Profile{b.parse(text)}) {
 			used[part] = true
 			if !known[part] {
 				t.Errorf("%s needs %q, which is not asked for", name, part)

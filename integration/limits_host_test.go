@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/nft"
+	"nlb/nft/probe"
 	"nlb/nft/wire"
 )
 
@@ -28,8 +29,8 @@ func TestNothingLostLacking(t *testing.T) {
 	before, refusals, services := b.generation(), 0, 0
 	for _, profile := range features {
 		parsed := b.all([]string{profile})
-		needed := nft.Needed(parsed)
-		for _, part := range nft.Parts() {
+		needed := probe.Needed(parsed)
+		for _, part := range probe.Parts() {
 			if !needed[part.Name] || slices.Contains(objects, part.Name) {
 				continue
 			}

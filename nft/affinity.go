@@ -11,8 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"nlb/nft/ruleset"
 
 	"nlb/lb"
 )
@@ -32,13 +31,13 @@ type affinity struct {
 }
 
 func (c *compiler) affinity(chain string, s *lb.Service, f *family) affinity {
-	a := affinity{family: f, set: chain + "/affinity" + f.digit, bits: s.Affinity.Bits, timeout: s.Affinity.Timeout}
+	a := affinity{family: f, set: chain + "/affinity" + f.ip.Digit, bits: s.Affinity.Bits, timeout: s.Affinity.Timeout}
 	if f.Family == lb.IPv6 {
 		a.bits = s.Affinity.Bits6
 	}
-	m := &mapping{name: a.set, key: typ{f.addr}, data: typ{mark}, dynamic: true, timeout: true, ofChain: chain}
-	c.byName[m.name] = m
-	c.maps = append(c.maps, m)
+	m := &ruleset.Map{Name: a.set, Key: ruleset.Type{f.ip.Addr}, Data: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients, OfChain: chain}
+	c.byName[m.Name] = m
+	c.Maps = append(c.Maps, m)
 	return a
 }
 
@@ -48,50 +47,25 @@ func (c *compiler) affinity(chain string, s *lb.Service, f *family) affinity {
 //	unknown, or its backend takes no new connections: forget it, draw
 //	remember, or keep for longer
 //	deliver
-func (a affinity) wrap(draw drawRule) []rule {
+func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	info := fmt.Sprintf("affinity %s timeout %s bits %d", a.Family, a.timeout, a.bits)
-	return []rule{
-		{statements: []statement{a.match, a.lookup()}},
+	return []ruleset.Rule{
+		{Statements: []ruleset.Statement{a.match, a.ip.SetMarkBySource(a.set, a.bits)}},
 		{
-			statements: append([]statement{a.match, isNotSticky(), a.dynset("delete", nftDynsetDelete)}, append(draw.draw, jumpTo(resolveChain))...),
-			comment:    draw.comment,
+			Statements: append([]ruleset.Statement{a.match, ruleset.MarkIn(stickySet, true), a.ip.DeleteSource(a.set, a.bits)}, append(draw.draw, ruleset.Jump(resolveChain))...),
+			Comment:    draw.comment,
 		},
-		{statements: []statement{a.match, a.dynset("update", unix.NFT_DYNSET_OP_UPDATE)}, comment: info},
+		{Statements: []ruleset.Statement{a.match, a.ip.UpdateSource(a.set, a.bits, a.timeout)}, Comment: info},
 		// By itself: an update of a map that is full ends its rule.
-		{statements: []statement{a.match, goTo(a.deliver)}},
+		{Statements: []ruleset.Statement{a.match, ruleset.Goto(a.deliver)}},
 	}
 }
 
 // resolve turns the slot in the mark into the backend's mark, for all services
 // with affinity: for each element that the kernel adds to a map it goes through
 // all rules that look into it.
-func resolve() *chain {
-	return &chain{name: resolveChain, rules: []rule{{statements: []statement{slotToBackend()}}}}
-}
-
-const nftDynsetDelete = 2 // NFT_DYNSET_OP_DELETE
-
-func (a affinity) lookup() statement {
-	exprs := append(a.loadSource(reg, a.bits), lookupMark(a.set), setMark)
-	return newStatement(fmt.Sprintf("ct mark set %s map @%s", a.sourceText(a.bits), a.set), exprs...)
-}
-
-func isNotSticky() statement {
-	return newStatement("ct mark != @"+stickySet, loadMark, &expr.Lookup{SourceRegister: reg, SetName: stickySet, Invert: true})
-}
-
-// dynset changes the client's entry to the backend in the mark.
-func (a affinity) dynset(word string, operation uint32) statement {
-	timeout, until := time.Duration(0), ""
-	if operation == unix.NFT_DYNSET_OP_UPDATE {
-		timeout, until = a.timeout, " timeout "+timeText(a.timeout)
-	}
-	data := *loadMark
-	data.Register = unix.NFT_REG_2
-	exprs := append(a.loadSource(reg, a.bits), &data, &expr.Dynset{
-		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: a.set, Operation: operation, Timeout: timeout,
-	})
-	return newStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, a.set, a.sourceText(a.bits), until), exprs...)
+func resolve() *ruleset.Chain {
+	return &ruleset.Chain{Name: resolveChain, Rules: []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.SetMarkByMap(slotsMap)}}}}
 }
 
 // readAffinity reads the comment that wrap writes.

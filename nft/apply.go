@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
@@ -201,7 +203,7 @@ func (s *State) marked() iter.Seq[uint32] {
 		for _, f := range families {
 			for _, name := range []string{f.endpoints, f.addresses} {
 				for key := range s.elements(name) {
-					if !yield(markOf(key) & indexMask) {
+					if !yield(ruleset.MarkOf(key) & indexMask) {
 						return
 					}
 				}
@@ -256,7 +258,7 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	want := compile(o.Table, profiles, others, n, func(object string) bool {
 		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params) > 0
 	})
-	want.params(s, o.Params)
+	addParams(want, s, o.Params)
 	p := diff(s, want, inScope)
 	p.alive = n.alive(others)
 	r := record{digest: o.recordDigest(), slots: s.slotsEnd(want), whole: len(others) == 0 && (s.last == nil || s.last.whole)}
@@ -268,18 +270,18 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 }
 
 // params adds the kernel parameters that the table does not know.
-func (r *Ruleset) params(have *State, params []Param) {
+func addParams(r *ruleset.Ruleset, have *State, params []Param) {
 	known := map[string]bool{}
 	for _, p := range have.Params() {
 		known[p.Name] = true
 	}
-	for _, m := range r.maps {
-		if m.name != paramsSet {
+	for _, m := range r.Maps {
+		if m.Name != paramsSet {
 			continue
 		}
 		for _, p := range params {
 			if !known[p.Name] {
-				m.elements = append(m.elements, p.element())
+				m.Elements = append(m.Elements, p.element())
 			}
 		}
 	}
@@ -347,10 +349,10 @@ func otherLayout(c *wire.Conn, table string) (*State, error) {
 }
 
 // element is how the table remembers a parameter.
-func (p Param) element() element {
+func (p Param) element() ruleset.Element {
 	h := fnv.New32a()
 	h.Write([]byte(p.Name))
-	return element{key: markBytes(h.Sum32()), extra: &extra{comment: p.Name + " was " + p.Value}}
+	return ruleset.Element{Key: ruleset.MarkBytes(h.Sum32()), Extra: &ruleset.Extra{Comment: p.Name + " was " + p.Value}}
 }
 
 // Params are the kernel parameters that the table remembers, with the values
@@ -359,7 +361,7 @@ func (s *State) Params() []Param {
 	var out []Param
 	for _, e := range s.elements(paramsSet) {
 		var p Param
-		if n, _ := fmt.Sscanf(e.more().comment, "%s was %s", &p.Name, &p.Value); n == 2 {
+		if n, _ := fmt.Sscanf(e.More().Comment, "%s was %s", &p.Name, &p.Value); n == 2 {
 			out = append(out, p)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"nlb/nft/ruleset"
+
 	"nlb/lb"
 	"nlb/nft/wire"
 )
@@ -125,7 +127,7 @@ func BenchmarkEncode(b *testing.B) {
 		plan := benchPlan(b, newState("nlb", emptyObjects()), p)
 		for b.Loop() {
 			batch := wire.NewBatch(1)
-			plan.encode(batch, maxList)
+			plan.encode(batch, ruleset.MaxList)
 			b.SetBytes(int64(batch.Size()))
 		}
 	})

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
@@ -91,8 +93,8 @@ func Gone(census Census, states ...*State) Use {
 // Tables are the names of the tables of family inet that nlb made.
 func Tables(c *wire.Conn) ([]string, error) {
 	var out []string
-	err := c.Dump(msgType(unix.NFT_MSG_GETTABLE), inet, nil, func(b []byte) error {
-		if udataText(wire.Attr(b, tableUserdata), udataComment) == tableComment {
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
+		if ruleset.UdataText(wire.Attr(b, ruleset.TableUserdata), ruleset.UdataComment) == tableComment {
 			out = append(out, wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)))
 		}
 		return nil

@@ -8,27 +8,29 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/nft/ruleset"
+
 	"nlb/lb"
 )
 
 // Compile returns the ruleset of profiles, numbered from nothing: the same
 // profiles give the same bytes. It does not check that the profiles are free
 // of conflicts; lb.Conflicts does.
-func Compile(table string, profiles []*lb.Profile) *Ruleset {
+func Compile(table string, profiles []*lb.Profile) *ruleset.Ruleset {
 	return compile(table, profiles, nil, newNumbers(), func(string) bool { return false })
 }
 
 // compile also regards the profiles of others, which are there already, and
 // keeps the objects of the layout that are there, maps for lengths of prefixes
 // included.
-func compile(table string, profiles, others []*lb.Profile, n *numbers, there func(object string) bool) *Ruleset {
+func compile(table string, profiles, others []*lb.Profile, n *numbers, there func(object string) bool) *ruleset.Ruleset {
 	lengths := sortedLengths(append(lengthsOf(profiles), n.lengths...))
 	c := &compiler{
 		Ruleset: layout(table, lengths), numbers: n,
-		byName: map[string]*mapping{}, pools: map[string]bool{}, needed: map[string]bool{},
+		byName: map[string]*ruleset.Map{}, pools: map[string]bool{}, needed: map[string]bool{},
 	}
-	for _, m := range c.maps {
-		c.byName[m.name] = m
+	for _, m := range c.Maps {
+		c.byName[m.Name] = m
 	}
 	backends := 0
 	for _, p := range profiles {
@@ -38,7 +40,7 @@ func compile(table string, profiles, others []*lb.Profile, n *numbers, there fun
 	}
 	n.expect(backends)
 	for _, name := range []string{slotsMap, families[0].endpoints} { // where most of them go
-		c.byName[name].elements = make([]element, 0, backends)
+		c.byName[name].Elements = make([]ruleset.Element, 0, backends)
 	}
 	for _, p := range profiles {
 		for i := range p.Services {
@@ -46,57 +48,57 @@ func compile(table string, profiles, others []*lb.Profile, n *numbers, there fun
 		}
 	}
 	for name, elements := range exemptions(slices.Concat(others, profiles)) {
-		c.byName[name].elements = elements
+		c.byName[name].Elements = elements
 	}
-	c.trim(func(object string) bool { return c.needed[object] || there(object) })
+	trim(c.Ruleset, func(object string) bool { return c.needed[object] || there(object) })
 	return c.Ruleset
 }
 
 type compiler struct {
-	*Ruleset
+	*ruleset.Ruleset
 	*numbers
-	byName map[string]*mapping
+	byName map[string]*ruleset.Map
 	pools  map[string]bool // chains of SNAT addresses that are there
 	needed map[string]bool // objects of the layout that rules refer to
 }
 
-func (c *compiler) add(name string, e element) {
+func (c *compiler) add(name string, e ruleset.Element) {
 	m := c.byName[name]
-	m.elements = append(m.elements, e)
+	m.Elements = append(m.Elements, e)
 }
 
 func (c *compiler) service(p *lb.Profile, s *lb.Service) {
-	own := &chain{name: chainOf(p.Name, s.Name)}
-	c.chains = append(c.chains, own)
+	own := &ruleset.Chain{Name: chainOf(p.Name, s.Name)}
+	c.Chains = append(c.Chains, own)
 	if s.Role == lb.RoleServer {
-		own.rules = append(own.rules, rule{statements: []statement{onlyOwn()}, comment: "role server"})
+		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptForeign()}, Comment: "role server"})
 	}
-	own.rules = append(own.rules, c.guard(own.name, s)...)
+	own.Rules = append(own.Rules, c.guard(own.Name, s)...)
 	shared := sharedLog(s)
 	if shared != nil {
-		own.rules = append(own.rules, logRule(shared))
+		own.Rules = append(own.Rules, logRule(shared))
 	}
 	for _, f := range s.Families() {
 		f := familyOf(f)
-		draw := c.pool(own.name, s, f, shared)
+		draw := c.pool(own.Name, s, f, shared)
 		if s.Affinity == nil || draw.refuses {
-			own.rules = append(own.rules, draw.alone())
+			own.Rules = append(own.Rules, draw.alone())
 			continue
 		}
-		own.rules = append(own.rules, c.affinity(own.name, s, f).wrap(draw)...)
+		own.Rules = append(own.Rules, c.affinity(own.Name, s, f).wrap(draw)...)
 	}
-	for _, r := range own.rules {
+	for _, r := range own.Rules {
 		c.refers(r)
 	}
-	for name, e := range destinations(own.name, s) {
+	for name, e := range destinations(own.Name, s) {
 		c.add(name, e)
 	}
 }
 
 // refers notes the chains that a rule goes to.
-func (c *compiler) refers(r rule) {
-	for _, s := range r.statements {
-		switch s.text {
+func (c *compiler) refers(r ruleset.Rule) {
+	for _, s := range r.Statements {
+		switch s.Text {
 		case "goto " + refuseChain:
 			c.needed[refuseChain] = true
 		case "jump " + resolveChain:
@@ -123,15 +125,15 @@ func sharedLog(s *lb.Service) *lb.Log {
 
 // drawRule picks a backend, or refuses where there is none.
 type drawRule struct {
-	match   []statement
-	draw    []statement
+	match   []ruleset.Statement
+	draw    []ruleset.Statement
 	comment string
 	refuses bool
 }
 
 // alone is the rule without an affinity.
-func (r drawRule) alone() rule {
-	return rule{statements: append(r.match, r.draw...), comment: r.comment}
+func (r drawRule) alone() ruleset.Rule {
+	return ruleset.Rule{Statements: append(r.match, r.draw...), Comment: r.comment}
 }
 
 // pool writes the backends of a service and family, and returns the rule that
@@ -155,28 +157,28 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 	}
 	counts := make([]int, len(backends))
 	for slot, i := range order {
-		c.add(slotsMap, element{key: markBytes(block.base + uint32(slot)), data: markBytes(marks[i])})
+		c.add(slotsMap, ruleset.Element{Key: ruleset.MarkBytes(block.base + uint32(slot)), Data: ruleset.MarkBytes(marks[i])})
 		counts[i]++
 	}
 	for j, i := range parked {
-		c.add(slotsMap, element{key: markBytes(block.base + uint32(len(order)+j)), data: markBytes(marks[i])})
+		c.add(slotsMap, ruleset.Element{Key: ruleset.MarkBytes(block.base + uint32(len(order)+j)), Data: ruleset.MarkBytes(marks[i])})
 	}
 	for i, b := range backends {
-		e := element{key: markBytes(marks[i]), data: addrBytes(b.Address.Addr)}
+		e := ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: ruleset.AddrBytes(b.Address.Addr)}
 		if comment := backendComment(b, counts[i]); comment != "" {
-			e.extra = &extra{comment: comment}
+			e.Extra = &ruleset.Extra{Comment: comment}
 		}
 		if b.Address.Port == 0 {
 			c.add(f.addresses, e)
 		} else {
-			e.data += portBytes(b.Address.Port)
+			e.Data += ruleset.PortBytes(b.Address.Port)
 			c.add(f.endpoints, e)
 		}
 		if b.SNAT.Mode == lb.SNATPool {
-			c.add(poolsMap, element{key: e.key, data: c.sourcePool(f, b.SNAT.Of(f.Family))})
+			c.add(poolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family))})
 		}
 		if s.Affinity != nil && b.Weight > 0 {
-			c.add(stickySet, element{key: e.key})
+			c.add(stickySet, ruleset.Element{Key: e.Key})
 		}
 		c.backendChain(chain, marks[i], b, shared)
 	}
@@ -185,45 +187,65 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 
 // backendChain writes the statements that a backend has of its own.
 func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, shared *lb.Log) {
-	own := &chain{}
+	own := &ruleset.Chain{}
 	if b.MaxConnections > 0 {
-		own.rules = append(own.rules, connectionLimit(b.MaxConnections))
-		c.add(refusedSet, element{key: markBytes(mark)})
+		own.Rules = append(own.Rules, connectionLimit(b.MaxConnections))
+		c.add(refusedSet, ruleset.Element{Key: ruleset.MarkBytes(mark)})
 	}
 	if b.Log != nil && shared == nil {
-		own.rules = append(own.rules, logRule(b.Log))
+		own.Rules = append(own.Rules, logRule(b.Log))
 	}
-	if len(own.rules) == 0 {
+	if len(own.Rules) == 0 {
 		return
 	}
-	own.name = backendChainOf(service, mark)
-	for _, r := range own.rules {
+	own.Name = backendChainOf(service, mark)
+	for _, r := range own.Rules {
 		c.refers(r)
 	}
-	c.chains = append(c.chains, own)
-	c.add(backendsMap, element{key: markBytes(mark), data: own.name})
+	c.Chains = append(c.Chains, own)
+	c.add(backendsMap, ruleset.Element{Key: ruleset.MarkBytes(mark), Data: own.Name})
 }
 
 // draw is what picks a slot, and without affinity delivers.
 func (c *compiler) draw(s *lb.Service, f *family, b block) drawRule {
 	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.slots == 0}
 	if s.Scheduler == lb.Hash && !r.refuses || !onlyFamily(s) {
-		r.match = []statement{f.match}
+		r.match = []ruleset.Statement{f.match}
 	}
 	switch {
 	case r.refuses && s.OnEmpty == lb.Drop:
-		r.draw = []statement{dropIt()}
+		r.draw = []ruleset.Statement{ruleset.Drop()}
 	case r.refuses:
-		r.draw = []statement{goTo(refuseChain)}
+		r.draw = []ruleset.Statement{ruleset.Goto(refuseChain)}
 	case s.Scheduler == lb.Hash:
-		r.draw = []statement{f.drawHash(s.HashBy, s.HashSeed, b.slots, b.base)}
+		r.draw = []ruleset.Statement{ruleset.SetMarkHash(f.hashFields(s.HashBy), s.HashSeed, b.slots, b.base)}
 	default:
-		r.draw = []statement{drawNumgen(s.Scheduler == lb.Random, b.slots, b.base)}
+		r.draw = []ruleset.Statement{ruleset.SetMarkNumgen(s.Scheduler == lb.Random, b.slots, b.base)}
 	}
 	if s.Affinity == nil && !r.refuses {
 		r.draw = append(r.draw, f.gotoPick)
 	}
 	return r
+}
+
+// hashFields are the parts of a packet that the scheduler hash looks at.
+func (f *family) hashFields(by []lb.HashField) []ruleset.Field {
+	out := make([]ruleset.Field, len(by))
+	for i, b := range by {
+		switch b {
+		case lb.SourceAddress:
+			out[i] = f.ip.Source()
+		case lb.SourcePort:
+			out[i] = ruleset.SourcePort
+		case lb.DestinationAddress:
+			out[i] = f.ip.Destination()
+		case lb.DestinationPort:
+			out[i] = ruleset.DestinationPort
+		case lb.ByProtocol:
+			out[i] = ruleset.L4Protocol
+		}
+	}
+	return out
 }
 
 // onlyFamily reports whether what is sent to a service is of one family, whatever
@@ -242,11 +264,11 @@ func (c *compiler) sourcePool(f *family, addrs []netip.Addr) string {
 	c.pools[name] = true
 	b := c.source(name, uint32(len(addrs)))
 	for i, a := range addrs {
-		c.add(f.sources, element{key: markBytes(b.base + uint32(i)), data: addrBytes(a)})
+		c.add(f.sources, ruleset.Element{Key: ruleset.MarkBytes(b.base + uint32(i)), Data: ruleset.AddrBytes(a)})
 	}
-	c.chains = append(c.chains, &chain{name: name, rules: []rule{{
-		statements: []statement{f.snatToAny(b)},
-		comment:    fmt.Sprintf("%s sources %d+%d", f.Family, b.base, b.slots),
+	c.Chains = append(c.Chains, &ruleset.Chain{Name: name, Rules: []ruleset.Rule{{
+		Statements: []ruleset.Statement{f.ip.SNATRandom(b.slots, b.base, f.sources)},
+		Comment:    fmt.Sprintf("%s sources %d+%d", f.Family, b.base, b.slots),
 	}}})
 	return name
 }

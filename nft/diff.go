@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/nft/wire"
@@ -33,10 +35,10 @@ const (
 type op struct {
 	verb     verb
 	table    bool
-	mapping  *mapping // with elements: these; without: the map itself
-	elements []element
-	chain    *chain // with rule or handle: that rule; without: the chain itself
-	rule     *rule
+	mapping  *ruleset.Map // with elements: these; without: the map itself
+	elements []ruleset.Element
+	chain    *ruleset.Chain // with rule or handle: that rule; without: the chain itself
+	rule     *ruleset.Rule
 	handle   uint64
 	// joined: never in a later batch than the operation before, since between
 	// the two a packet would find neither the old nor the new.
@@ -70,17 +72,17 @@ func (p *plan) String() string {
 		case o.table:
 			fmt.Fprintf(&b, "%s table %s\n", o.verb, p.table)
 		case o.mapping != nil && o.elements == nil:
-			fmt.Fprintf(&b, "%s map %s\n", o.verb, o.mapping.name)
+			fmt.Fprintf(&b, "%s map %s\n", o.verb, o.mapping.Name)
 		case o.mapping != nil:
 			for _, e := range o.elements {
-				fmt.Fprintf(&b, "%s element %s %s\n", o.verb, o.mapping.name, o.mapping.elementText(e))
+				fmt.Fprintf(&b, "%s element %s %s\n", o.verb, o.mapping.Name, o.mapping.ElementText(e))
 			}
 		case o.rule != nil:
-			fmt.Fprintf(&b, "%s rule %s %s\n", o.verb, o.chain.name, o.rule)
+			fmt.Fprintf(&b, "%s rule %s %s\n", o.verb, o.chain.Name, o.rule)
 		case o.handle != 0:
-			fmt.Fprintf(&b, "%s rule %s handle %d\n", o.verb, o.chain.name, o.handle)
+			fmt.Fprintf(&b, "%s rule %s handle %d\n", o.verb, o.chain.Name, o.handle)
 		default:
-			fmt.Fprintf(&b, "%s chain %s\n", o.verb, o.chain.name)
+			fmt.Fprintf(&b, "%s chain %s\n", o.verb, o.chain.Name)
 		}
 	}
 	return b.String()
@@ -88,29 +90,29 @@ func (p *plan) String() string {
 
 // diff plans from a state to a ruleset. The ruleset holds the profiles of the
 // scope only; everybody else's objects are left alone.
-func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
+func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool) *plan {
 	p := &plan{table: want.Table}
 	if len(have.objects.chains) == 0 {
-		p.ops = make([]op, 0, 2*len(want.chains)+2*len(want.maps)) // about: a rule for each
+		p.ops = make([]op, 0, 2*len(want.Chains)+2*len(want.Maps)) // about: a rule for each
 	}
 	if !have.objects.exists {
 		p.add(op{verb: add, table: true})
 	}
-	for _, m := range want.maps {
-		if have.objects.maps[m.name] == nil {
+	for _, m := range want.Maps {
+		if have.objects.maps[m.Name] == nil {
 			p.add(op{verb: add, mapping: m})
 		}
 	}
 	chains := map[string]bool{}
-	for _, c := range want.chains {
-		chains[c.name] = true
-		if have.objects.chains[c.name] == nil {
+	for _, c := range want.Chains {
+		chains[c.Name] = true
+		if have.objects.chains[c.Name] == nil {
 			p.add(op{verb: add, chain: c})
 		}
 	}
 	// Rules that nothing leads to yet.
-	for _, c := range want.chains {
-		if c.hook == nil && have.objects.chains[c.name] == nil {
+	for _, c := range want.Chains {
+		if c.Hook == nil && have.objects.chains[c.Name] == nil {
 			p.rules(c, nil)
 		}
 	}
@@ -121,27 +123,27 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 		profile, _, ok := ownerOf(name)
 		return ok && inScope(profile)
 	}
-	for _, m := range slices.Backward(want.maps) {
+	for _, m := range slices.Backward(want.Maps) {
 		switch {
-		case m.tier:
-		case m.name == stickySet:
-			p.change(m, have.immediate(m, func(e element) bool { return ours(have.owned[m.name][e.id()]) }))
-		case m.name == backendsMap:
-			p.change(m, have.immediate(m, func(e element) bool { return ours(e.data) }))
+		case m.Tier:
+		case m.Name == stickySet:
+			p.change(m, have.immediate(m, func(e ruleset.Element) bool { return ours(have.owned[m.Name][e.ID()]) }))
+		case m.Name == backendsMap:
+			p.change(m, have.immediate(m, func(e ruleset.Element) bool { return ours(e.Data) }))
 		default:
 			p.numbered(have, m, ours)
 		}
 	}
-	for _, c := range want.chains {
-		if h := have.objects.chains[c.name]; h != nil {
+	for _, c := range want.Chains {
+		if h := have.objects.chains[c.Name]; h != nil {
 			p.rules(c, h.rules)
-		} else if c.hook != nil {
+		} else if c.Hook != nil {
 			p.rules(c, nil)
 		}
 	}
-	for _, m := range want.maps {
-		if m.tier && strings.HasPrefix(m.name, exemptTier().name) {
-			p.change(m, have.immediate(m, func(element) bool { return true }))
+	for _, m := range want.Maps {
+		if m.Tier && strings.HasPrefix(m.Name, exemptTier().name) {
+			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
 		}
 	}
 	p.handOver(have, want, ours)
@@ -157,14 +159,14 @@ func diff(have *State, want *Ruleset, inScope func(profile string) bool) *plan {
 }
 
 // removals deletes the chains and maps that nothing is left of.
-func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours func(name string) bool) {
+func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bool, ours func(name string) bool) {
 	for _, o := range removeMoving() { // an apply that did not come to its end
 		if have.objects.has(o) {
 			p.add(o)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(have.objects.chains)) {
-		drop := op{verb: remove, chain: &chain{name: name}}
+		drop := op{verb: remove, chain: &ruleset.Chain{Name: name}}
 		switch {
 		case chains[name]:
 		case ours(name):
@@ -174,11 +176,11 @@ func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours
 		}
 	}
 	wanted := map[string]bool{}
-	for _, m := range want.maps {
-		wanted[m.name] = true
+	for _, m := range want.Maps {
+		wanted[m.Name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(have.objects.maps)) {
-		drop := op{verb: remove, mapping: &mapping{name: name}}
+		drop := op{verb: remove, mapping: &ruleset.Map{Name: name}}
 		switch {
 		case wanted[name]:
 		case ours(name):
@@ -192,15 +194,15 @@ func (p *plan) removals(have *State, want *Ruleset, chains map[string]bool, ours
 // has reports whether the chain or map of an operation is there.
 func (o *objects) has(of op) bool {
 	if of.chain != nil {
-		return o.chains[of.chain.name] != nil
+		return o.chains[of.chain.Name] != nil
 	}
-	return o.maps[of.mapping.name] != nil
+	return o.maps[of.mapping.Name] != nil
 }
 
 // poolInUse reports whether a backend that stays leads to a pool's chain.
 func (s *State) poolInUse(chain string) bool {
 	for id, e := range s.elements(poolsMap) {
-		if _, used := s.owned[poolsMap][id]; used && e.data == chain {
+		if _, used := s.owned[poolsMap][id]; used && e.Data == chain {
 			return true
 		}
 	}
@@ -208,12 +210,12 @@ func (s *State) poolInUse(chain string) bool {
 }
 
 // rules makes the rules of a chain those that are wanted, in place.
-func (p *plan) rules(c *chain, have []haveRule) {
-	want := c.rules
-	for len(want) > 0 && len(have) > 0 && want[0].fingerprint() == have[0].fingerprint {
+func (p *plan) rules(c *ruleset.Chain, have []haveRule) {
+	want := c.Rules
+	for len(want) > 0 && len(have) > 0 && want[0].Fingerprint() == have[0].fingerprint {
 		want, have = want[1:], have[1:]
 	}
-	for len(have) >= len(want) && len(want) > 0 && want[len(want)-1].fingerprint() == have[len(have)-1].fingerprint {
+	for len(have) >= len(want) && len(want) > 0 && want[len(want)-1].Fingerprint() == have[len(have)-1].fingerprint {
 		want, have = want[:len(want)-1], have[:len(have)-1]
 	}
 	joined := false
@@ -234,41 +236,41 @@ func (p *plan) rules(c *chain, have []haveRule) {
 }
 
 // numbered brings a map up to date whose elements retire.
-func (p *plan) numbered(have *State, m *mapping, ours func(name string) bool) {
-	if m.dynamic || m.prefixes && have.objects.maps[m.name] != nil {
+func (p *plan) numbered(have *State, m *ruleset.Map, ours func(name string) bool) {
+	if m.Dynamic || m.Prefixes && have.objects.maps[m.Name] != nil {
 		return // filled by packets; never changed
 	}
-	if len(have.elements(m.name)) == 0 {
-		p.change(m, change{fresh: m.elements})
+	if len(have.elements(m.Name)) == 0 {
+		p.change(m, change{fresh: m.Elements})
 		return
 	}
 	var c change
-	wanted := make(map[string]bool, len(m.elements))
-	elements, owned := have.elements(m.name), have.owned[m.name]
-	for _, e := range m.elements {
-		id := e.id()
+	wanted := make(map[string]bool, len(m.Elements))
+	elements, owned := have.elements(m.Name), have.owned[m.Name]
+	for _, e := range m.Elements {
+		id := e.ID()
 		wanted[id] = true
 		h, ok := elements[id]
 		_, used := owned[id]
-		same := ok && h.data == e.data && (used || h.more().packets == 0)
+		same := ok && h.Data == e.Data && (used || h.More().Packets == 0)
 		switch {
 		case !ok:
 			c.fresh = append(c.fresh, e)
 		case !same:
 			c.replace(h, e)
-			if m.verdicts() {
-				p.leadsTo(have, e.data)
+			if m.Verdicts() {
+				p.leadsTo(have, e.Data)
 			}
-		case h.more().comment != e.more().comment:
+		case h.More().Comment != e.More().Comment:
 			// The same backend under another name or weight goes on counting.
-			x := *e.more()
-			x.packets, x.bytes = h.more().packets, h.more().bytes
-			e.extra = &x
+			x := *e.More()
+			x.Packets, x.Bytes = h.More().Packets, h.More().Bytes
+			e.Extra = &x
 			c.replace(h, e)
 		}
 	}
 	p.change(m, c)
-	var retired []element
+	var retired []ruleset.Element
 	for id, h := range elements {
 		if wanted[id] {
 			continue
@@ -276,7 +278,7 @@ func (p *plan) numbered(have *State, m *mapping, ours func(name string) bool) {
 		if owner, used := owned[id]; !used {
 			retired = append(retired, h)
 		} else if ours(owner) {
-			p.leaves = append(p.leaves, leave{m, h.key})
+			p.leaves = append(p.leaves, leave{m, h.Key})
 		}
 	}
 	if len(retired) > 0 {
@@ -286,19 +288,19 @@ func (p *plan) numbered(have *State, m *mapping, ours func(name string) bool) {
 
 // immediate brings a map up to date whose elements go at once: without them a
 // packet finds its way as if it had come later.
-func (s *State) immediate(m *mapping, inScope func(element) bool) change {
-	elements := s.elements(m.name)
+func (s *State) immediate(m *ruleset.Map, inScope func(ruleset.Element) bool) change {
+	elements := s.elements(m.Name)
 	if len(elements) == 0 {
-		return change{fresh: m.elements}
+		return change{fresh: m.Elements}
 	}
 	var c change
-	wanted := make(map[string]bool, len(m.elements))
-	for _, e := range m.elements {
-		id := e.id()
+	wanted := make(map[string]bool, len(m.Elements))
+	for _, e := range m.Elements {
+		id := e.ID()
 		wanted[id] = true
 		if h, ok := elements[id]; !ok {
 			c.fresh = append(c.fresh, e)
-		} else if h.data != e.data || h.retired() {
+		} else if h.Data != e.Data || isRetired(&h) {
 			c.replace(h, e)
 		}
 	}
@@ -311,9 +313,9 @@ func (s *State) immediate(m *mapping, inScope func(element) bool) change {
 }
 
 // change is what becomes of the elements of a map.
-type change struct{ gone, old, new, fresh []element }
+type change struct{ gone, old, new, fresh []ruleset.Element }
 
-func (c *change) replace(old, new element) {
+func (c *change) replace(old, new ruleset.Element) {
 	c.old, c.new = append(c.old, old), append(c.new, new)
 }
 
@@ -321,7 +323,7 @@ func (c *change) replace(old, new element) {
 // socket, since the two halves have to be in one batch.
 const replaceRun = 256
 
-func (p *plan) change(m *mapping, c change) {
+func (p *plan) change(m *ruleset.Map, c change) {
 	if len(c.gone) > 0 {
 		p.add(op{verb: remove, mapping: m, elements: sorted(c.gone)})
 	}
@@ -337,8 +339,8 @@ func (p *plan) change(m *mapping, c change) {
 
 // sorted puts elements that come out of a Go map into an order: same plan,
 // same bytes.
-func sorted(elements []element) []element {
-	slices.SortFunc(elements, func(a, b element) int { return strings.Compare(a.id(), b.id()) })
+func sorted(elements []ruleset.Element) []ruleset.Element {
+	slices.SortFunc(elements, func(a, b ruleset.Element) int { return strings.Compare(a.ID(), b.ID()) })
 	return elements
 }
 
@@ -348,32 +350,32 @@ func (p *plan) encode(b *wire.Batch, list int) { encode(b, p.table, p.ops, list)
 // encode writes operations as messages. list bounds a list of elements, in
 // bytes.
 func encode(b *wire.Batch, table string, ops []op, list int) {
-	m := &messages{Batch: b, table: table, list: list}
+	m := &ruleset.Messages{Batch: b, Table: table, List: list}
 	for _, o := range ops {
 		if !o.joined {
 			b.Cut()
 		}
 		switch {
 		case o.table && o.verb == remove:
-			m.deleteTable()
+			m.DeleteTable()
 		case o.table:
-			m.newTable()
+			m.NewTable(tableComment)
 		case o.mapping != nil && o.elements == nil && o.verb == remove:
-			m.deleteMap(o.mapping.name)
+			m.DeleteMap(o.mapping.Name)
 		case o.mapping != nil && o.elements == nil:
-			m.newMap(o.mapping)
+			m.NewMap(o.mapping)
 		case o.mapping != nil && o.verb == remove:
-			m.elements(unix.NFT_MSG_DELSETELEM, o.mapping, o.elements)
+			m.Elements(unix.NFT_MSG_DELSETELEM, o.mapping, o.elements)
 		case o.mapping != nil:
-			m.elements(unix.NFT_MSG_NEWSETELEM, o.mapping, o.elements)
+			m.Elements(unix.NFT_MSG_NEWSETELEM, o.mapping, o.elements)
 		case o.rule != nil:
-			m.rule(o.chain.name, *o.rule, o.handle)
+			m.Rule(o.chain.Name, *o.rule, o.handle)
 		case o.handle != 0:
-			m.deleteRule(o.chain.name, o.handle)
+			m.DeleteRule(o.chain.Name, o.handle)
 		case o.verb == remove:
-			m.deleteChain(o.chain.name)
+			m.DeleteChain(o.chain.Name)
 		default:
-			m.newChain(o.chain)
+			m.NewChain(o.chain)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"nlb/nft/ruleset"
+
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/lb"
@@ -38,45 +40,45 @@ func (o *objects) do(op op) error {
 			o.maps, o.chains = map[string]*haveMap{}, map[string]*haveChain{}
 		}
 	case op.mapping != nil && op.elements == nil:
-		if o.maps[op.mapping.name] != nil {
+		if o.maps[op.mapping.Name] != nil {
 			return fmt.Errorf("the map exists")
 		}
-		o.maps[op.mapping.name] = &haveMap{spec: op.mapping, elements: map[string]element{}}
+		o.maps[op.mapping.Name] = &haveMap{spec: op.mapping, elements: map[string]ruleset.Element{}}
 	case op.mapping != nil:
-		m := o.maps[op.mapping.name]
+		m := o.maps[op.mapping.Name]
 		for _, e := range op.elements {
-			_, there := m.elements[e.id()]
+			_, there := m.elements[e.ID()]
 			if there == (op.verb == add) {
-				return fmt.Errorf("element %s there: %v", op.mapping.elementText(e), there)
+				return fmt.Errorf("element %s there: %v", op.mapping.ElementText(e), there)
 			}
 			if op.verb == remove {
-				delete(m.elements, e.id())
+				delete(m.elements, e.ID())
 				continue
 			}
-			if op.mapping.verdicts() && e.data != "" && o.chains[e.data] == nil {
-				return fmt.Errorf("no chain %s", e.data)
+			if op.mapping.Verdicts() && e.Data != "" && o.chains[e.Data] == nil {
+				return fmt.Errorf("no chain %s", e.Data)
 			}
-			m.elements[e.id()] = e
+			m.elements[e.ID()] = e
 		}
 	case op.rule != nil || op.handle != 0:
 		return o.doRule(op)
 	case op.verb == add:
-		if o.chains[op.chain.name] != nil {
+		if o.chains[op.chain.Name] != nil {
 			return fmt.Errorf("the chain exists")
 		}
-		o.chains[op.chain.name] = &haveChain{}
+		o.chains[op.chain.Name] = &haveChain{}
 	default:
 		for _, m := range o.maps {
 			for _, e := range m.elements {
-				if m.spec.verdicts() && e.data == op.chain.name {
-					return fmt.Errorf("the chain is used by %s", m.spec.elementText(e))
+				if m.spec.Verdicts() && e.Data == op.chain.Name {
+					return fmt.Errorf("the chain is used by %s", m.spec.ElementText(e))
 				}
 			}
 		}
-		if o.chains[op.chain.name] == nil {
+		if o.chains[op.chain.Name] == nil {
 			return fmt.Errorf("no such chain")
 		}
-		delete(o.chains, op.chain.name)
+		delete(o.chains, op.chain.Name)
 	}
 	return nil
 }
@@ -84,7 +86,7 @@ func (o *objects) do(op op) error {
 var lastHandle uint64
 
 func (o *objects) doRule(op op) error {
-	c := o.chains[op.chain.name]
+	c := o.chains[op.chain.Name]
 	if c == nil {
 		return fmt.Errorf("no such chain")
 	}
@@ -97,7 +99,7 @@ func (o *objects) doRule(op op) error {
 		return nil
 	}
 	lastHandle++
-	r := haveRule{handle: lastHandle, fingerprint: op.rule.fingerprint(), comment: op.rule.comment}
+	r := haveRule{handle: lastHandle, fingerprint: op.rule.Fingerprint(), comment: op.rule.Comment}
 	if op.verb == replace {
 		c.rules[at] = r
 	} else {
@@ -222,7 +224,7 @@ func TestCountersStay(t *testing.T) {
 	one, two := backend("10.0.0.1:80", 1), backend("10.0.0.2:80", 1)
 	applyTo(t, o, with(one, two))
 	for id, e := range o.maps["endpoints4"].elements {
-		e.extra = &extra{packets: 7, bytes: 420}
+		e.Extra = &ruleset.Extra{Packets: 7, Bytes: 420}
 		o.maps["endpoints4"].elements[id] = e
 	}
 	count := func(b lb.Backend) uint64 { return newState("nlb", o).Stats("p", "s", b.Address, nil).Connections }
@@ -277,10 +279,10 @@ func TestAnySequence(t *testing.T) {
 }
 
 // snapshot copies the elements.
-func (o *objects) snapshot() map[string]map[string]element {
-	out := map[string]map[string]element{}
+func (o *objects) snapshot() map[string]map[string]ruleset.Element {
+	out := map[string]map[string]ruleset.Element{}
 	for name, m := range o.maps {
-		out[name] = map[string]element{}
+		out[name] = map[string]ruleset.Element{}
 		for id, e := range m.elements {
 			out[name][id] = e
 		}
@@ -291,7 +293,7 @@ func (o *objects) snapshot() map[string]map[string]element {
 // inFlight: a packet that is between two rules when the ruleset changes has
 // drawn a slot by the old rules, or has got the old mark already, and finds
 // its way in the new maps.
-func inFlight(t *testing.T, before *State, old map[string]map[string]element, after *State) {
+func inFlight(t *testing.T, before *State, old map[string]map[string]ruleset.Element, after *State) {
 	t.Helper()
 	for key, b := range before.blocks {
 		if after.objects.chains[key.chain] == nil {
@@ -299,21 +301,21 @@ func inFlight(t *testing.T, before *State, old map[string]map[string]element, af
 		}
 		f := familyOf(key.family)
 		for slot := b.base; slot < b.base+b.slots; slot++ {
-			e, ok := after.elements(slotsMap)[markBytes(slot)]
+			e, ok := after.elements(slotsMap)[ruleset.MarkBytes(slot)]
 			if !ok {
 				t.Fatalf("%v: slot %d is gone", key, slot)
 			}
-			for _, m := range []string{e.data, old[slotsMap][markBytes(slot)].data} {
+			for _, m := range []string{e.Data, old[slotsMap][ruleset.MarkBytes(slot)].Data} {
 				_, port := after.elements(f.endpoints)[m]
 				_, address := after.elements(f.addresses)[m]
 				if !port && !address {
 					t.Fatalf("%v: slot %d leads to no backend", key, slot)
 				}
-				if mode, _ := modeOf(markOf(m)); mode != lb.SNATPool {
+				if mode, _ := modeOf(ruleset.MarkOf(m)); mode != lb.SNATPool {
 					continue
 				}
 				pool, ok := after.elements(poolsMap)[m]
-				if !ok || after.objects.chains[pool.data] == nil {
+				if !ok || after.objects.chains[pool.Data] == nil {
 					t.Fatalf("%v: slot %d has lost its SNAT addresses", key, slot)
 				}
 			}

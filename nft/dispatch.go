@@ -24,8 +24,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"nlb/nft/ruleset"
 
 	"nlb/lb"
 )
@@ -121,8 +120,8 @@ func lengthsIn(names iter.Seq[string]) []prefixLength {
 				continue
 			}
 			for _, f := range families {
-				bits, ok := strings.CutPrefix(rest, f.digit+"-")
-				if n, err := strconv.Atoi(bits); ok && err == nil && 0 <= n && n <= f.addr.size*8 {
+				bits, ok := strings.CutPrefix(rest, f.ip.Digit+"-")
+				if n, err := strconv.Atoi(bits); ok && err == nil && 0 <= n && n <= f.ip.Addr.Size*8 {
 					out = append(out, prefixLength{f.Family, n})
 				}
 			}
@@ -158,9 +157,9 @@ func (t tier) mapName(f *family) string {
 	case t.own:
 		return t.name
 	case t.prefixes:
-		return fmt.Sprintf("%s%s-%d", t.name, f.digit, t.bits)
+		return fmt.Sprintf("%s%s-%d", t.name, f.ip.Digit, t.bits)
 	}
-	return t.name + f.digit
+	return t.name + f.ip.Digit
 }
 
 // families are those that a tier has maps for; one where the map is for both.
@@ -175,97 +174,68 @@ func (t tier) families() []*family {
 }
 
 // key is the type of a tier's keys.
-func (t tier) key(f *family) typ {
-	var k typ
+func (t tier) key(f *family) ruleset.Type {
+	var k ruleset.Type
 	if t.iface {
-		k = append(k, ifname)
+		k = append(k, ruleset.Ifname)
 	}
 	if !t.own {
-		k = append(k, f.addr)
+		k = append(k, f.ip.Addr)
 	}
-	return append(k, inetProto, inetService)
+	return append(k, ruleset.InetProto, ruleset.InetService)
 }
 
 // maps are a tier's maps, empty.
-func (t tier) maps() []*mapping {
-	var out []*mapping
+func (t tier) maps() []*ruleset.Map {
+	var out []*ruleset.Map
 	for _, f := range t.families() {
-		out = append(out, &mapping{name: t.mapName(f), key: t.key(f), data: typ{verdict}, interval: !t.exact, tier: true})
+		out = append(out, &ruleset.Map{Name: t.mapName(f), Key: t.key(f), Data: ruleset.Type{ruleset.Verdict}, Interval: !t.exact, Tier: true})
 	}
 	return out
 }
 
 // lookups are the rules that ask a tier, with the maps that they need.
-func (t tier) lookups() []rule {
-	var out []rule
+func (t tier) lookups() []ruleset.Rule {
+	var out []ruleset.Rule
 	for _, f := range t.families() {
-		var exprs []expr.Any
-		var texts []string
-		before := ""
-		if t.own {
-			exprs = append(exprs, fibLocal(expr.CmpOpEq)...)
-			before = "fib daddr type local "
-		} else {
-			exprs = append(exprs, f.isFamily()...)
-		}
-		at := uint32(reg32)
+		var fields []ruleset.Field
 		if t.iface {
-			exprs = append(exprs, &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: at})
-			texts = append(texts, "iifname")
-			at += uint32(ifname.padded() / 4)
+			fields = append(fields, ruleset.InputInterface)
 		}
 		if !t.own {
-			exprs = append(exprs, &expr.Payload{DestRegister: at, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: uint32(f.addr.size)})
-			texts = append(texts, f.word+" daddr")
-			at += uint32(f.addr.padded() / 4)
+			fields = append(fields, f.ip.Destination())
 		}
-		exprs = append(exprs,
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: at},
-			&expr.Payload{DestRegister: at + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-			&expr.Lookup{SourceRegister: reg32, SetName: t.mapName(f), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
-		texts = append(texts, "meta l4proto", "th dport")
-		out = append(out, rule{
-			statements: []statement{newStatement(fmt.Sprintf("%s%s vmap @%s", before, strings.Join(texts, " . "), t.mapName(f)), exprs...)},
-			needs:      t.mapName(f),
-		})
+		fields = append(fields, ruleset.L4Protocol, ruleset.DestinationPort)
+		name, ask := t.mapName(f), f.ip.Vmap
+		if t.own {
+			ask = ruleset.OwnVmap
+		}
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ask(name, fields...)}, Needs: name})
 	}
 	return out
 }
 
-// fibLocal compares the type of the destination address with local.
-func fibLocal(op expr.CmpOp) []expr.Any {
-	return []expr.Any{
-		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
-		&expr.Cmp{Op: op, Register: reg, Data: []byte(markBytes(unix.RTN_LOCAL))},
-	}
-}
-
-// onlyOwn lets go of what is not for this host itself: role server.
-func onlyOwn() statement {
-	return newStatement("fib daddr type != local accept", append(fibLocal(expr.CmpOpNeq), &expr.Verdict{Kind: expr.VerdictAccept})...)
-}
-
 // destination is an element of a tier.
-func (t tier) destination(iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) element {
+func (t tier) destination(iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) ruleset.Element {
 	var first, last string
 	if t.iface {
-		low, high := ifnameBytes(iface)
+		low, high := ruleset.IfnameBytes(iface)
 		first, last = low, high
 	}
 	if !t.own {
-		first, last = first+addrBytes(p.Addr()), last+lastOf(p)
+		first, last = first+ruleset.AddrBytes(p.Addr()), last+ruleset.LastOf(p)
 	}
-	first += protoBytes(proto) + portBytes(r.First)
+	first += ruleset.ProtoBytes(byte(proto)) + ruleset.PortBytes(r.First)
 	if t.exact {
-		return element{key: first}
+		return ruleset.Element{Key: first}
 	}
-	return element{key: first, end: last + protoBytes(proto) + portBytes(r.Last)}
+	return ruleset.Element{Key: first, End: last + ruleset.ProtoBytes(byte(proto)) + ruleset.PortBytes(r.Last)}
 }
 
 // destinations are the elements that lead to the chain of a service, with the
 // names of their maps.
-func destinations(chain string, s *lb.Service) iter.Seq2[string, element] {
-	return func(yield func(string, element) bool) {
+func destinations(chain string, s *lb.Service) iter.Seq2[string, ruleset.Element] {
+	return func(yield func(string, ruleset.Element) bool) {
 		for _, l := range s.Listen {
 			f := families[0] // the maps of own addresses are for both
 			if l.Prefix.IsValid() {
@@ -275,7 +245,7 @@ func destinations(chain string, s *lb.Service) iter.Seq2[string, element] {
 				t := tierOf(s, l.Prefix, r)
 				for _, proto := range s.Protocols {
 					e := t.destination(s.Interface, l.Prefix, proto, r)
-					e.data = chain
+					e.Data = chain
 					if !yield(t.mapName(f), e) {
 						return
 					}
@@ -286,8 +256,8 @@ func destinations(chain string, s *lb.Service) iter.Seq2[string, element] {
 }
 
 // parse reads what destination writes.
-func (t tier) parse(f *family, e element) (iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {
-	first, last := e.key, e.end
+func (t tier) parse(f *family, e ruleset.Element) (iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {
+	first, last := e.Key, e.End
 	if last == "" {
 		last = first
 	}
@@ -296,19 +266,19 @@ func (t tier) parse(f *family, e element) (iface string, p netip.Prefix, proto l
 		return a, b
 	}
 	if t.iface {
-		iface = ifnameOf(cut(ifname.padded()))
+		iface = ruleset.IfnameOf(cut(ruleset.Ifname.Padded()))
 	}
 	if !t.own {
-		p, _ = prefixOf(cut(f.addr.padded()))
+		p, _ = ruleset.PrefixOf(cut(f.ip.Addr.Padded()))
 	}
-	a, _ := cut(inetProto.padded())
-	low, high := cut(inetService.padded())
+	a, _ := cut(ruleset.InetProto.Padded())
+	low, high := cut(ruleset.InetService.Padded())
 	return iface, p, lb.Protocol(a[0]), lb.PortRange{First: portOf(low), Last: portOf(high)}
 }
 
 // exemptions are the backends that a listen on a prefix might contain: what
 // this host sends to a backend itself is not balanced again.
-func exemptions(profiles []*lb.Profile) map[string][]element {
+func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
 	type destination struct {
 		addr  netip.Addr
 		proto lb.Protocol
@@ -329,7 +299,7 @@ func exemptions(profiles []*lb.Profile) map[string][]element {
 		}
 	}
 	t := exemptTier()
-	out := map[string][]element{}
+	out := map[string][]ruleset.Element{}
 	for _, d := range slices.SortedFunc(maps.Keys(ports), func(a, b destination) int {
 		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.proto, b.proto))
 	}) {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/nft/wire"
@@ -75,15 +77,15 @@ func (s *State) services() map[string]bool {
 // strayElements are those of a map of services that lead to no service. An
 // apply leaves them alone.
 func (s *State) strayElements(m *haveMap) []Drift {
-	if m.spec == nil || !m.spec.tier || strings.HasPrefix(m.spec.name, exemptTier().name) {
+	if m.spec == nil || !m.spec.Tier || strings.HasPrefix(m.spec.Name, exemptTier().name) {
 		return nil
 	}
 	var out []Drift
 	for _, id := range slices.Sorted(maps.Keys(m.elements)) {
 		e := m.elements[id]
-		if _, _, ok := serviceOf(e.data); !ok {
+		if _, _, ok := serviceOf(e.Data); !ok {
 			out = append(out, Drift{
-				Object: fmt.Sprintf("element %s { %s }", m.spec.name, m.spec.keyText(e)), What: "it is not of nlb", Foreign: true,
+				Object: fmt.Sprintf("element %s { %s }", m.spec.Name, m.spec.KeyText(e)), What: "it is not of nlb", Foreign: true,
 			})
 		}
 	}
@@ -119,18 +121,18 @@ func (s *State) tallies(p *plan) []*tally {
 				continue // swept
 			}
 			if o.mapping != nil {
-				of("map "+o.mapping.name, "element").absent = true
+				of("map "+o.mapping.Name, "element").absent = true
 			} else {
-				of("chain "+o.chain.name, "rule").absent = true
+				of("chain "+o.chain.Name, "rule").absent = true
 			}
 		case o.mapping != nil:
-			if kept(o.mapping.name) {
+			if kept(o.mapping.Name) {
 				continue
 			}
 			replaced := i+1 < len(p.ops) && p.ops[i+1].joined && p.ops[i+1].mapping != nil
 			tallyElements(o, replaced, of)
 		default:
-			s.tallyRule(o, of("chain "+o.chain.name, "rule"))
+			s.tallyRule(o, of("chain "+o.chain.Name, "rule"))
 		}
 	}
 	return out
@@ -147,16 +149,16 @@ func tallyElements(o op, replaced bool, of func(object, noun string) *tally) {
 	m := o.mapping
 	switch {
 	case o.verb == add && o.joined:
-		of("map "+m.name, "element").changed += len(o.elements)
+		of("map "+m.Name, "element").changed += len(o.elements)
 	case o.verb == add:
-		of("map "+m.name, "element").missing += len(o.elements)
-	case !replaced && (m.tier || m.name == stickySet || m.name == backendsMap):
-		of("map "+m.name, "element").foreign += len(o.elements)
+		of("map "+m.Name, "element").missing += len(o.elements)
+	case !replaced && (m.Tier || m.Name == stickySet || m.Name == backendsMap):
+		of("map "+m.Name, "element").foreign += len(o.elements)
 	}
 }
 
 func (s *State) tallyRule(o op, t *tally) {
-	c := s.objects.chains[o.chain.name]
+	c := s.objects.chains[o.chain.Name]
 	if c == nil || t.absent {
 		return // it says so already
 	}
@@ -215,7 +217,7 @@ type Header struct {
 func ReadHeader(c *wire.Conn, table string) (Header, error) {
 	const dormant, handle = 1, 4 // NFT_TABLE_F_DORMANT, NFTA_TABLE_HANDLE
 	var h Header
-	err := c.Dump(msgType(unix.NFT_MSG_GETTABLE), inet, nil, func(b []byte) error {
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
 		if wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)) == table {
 			h.Dormant = wire.Uint32(wire.Attr(b, unix.NFTA_TABLE_FLAGS))&dormant != 0
 			h.Handle = wire.Uint64(wire.Attr(b, handle))

@@ -23,7 +23,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/nftables/expr"
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
@@ -36,12 +37,10 @@ const (
 	movingZone   = 0x4e4c // nobody else's, it is to be hoped; no harm if it is
 	settleTime   = 250 * time.Millisecond
 	rawPriority  = -300 // NF_IP_PRI_RAW, before conntrack
-	ctDirection  = 3    // NFTA_CT_DIRECTION
-	originalWay  = "\x00"
 	movingPrefix = "moving"
 )
 
-func (f *family) moving() string { return movingPrefix + f.digit }
+func (f *family) moving() string { return movingPrefix + f.ip.Digit }
 
 // endFlows makes conntrack forget the flows of backends that are gone.
 func (w *writer) endFlows(gone map[uint32]bool, o Options, result *Result) error {
@@ -163,7 +162,7 @@ func (f *flow) movingKey() string {
 	var key []byte
 	for i := range uint16(2) {
 		addr, port := wire.Attr(ip, first+i), wire.Attr(proto, ctaProtoNum+1+i)
-		if len(addr) != fam.addr.size || len(port) != 2 {
+		if len(addr) != fam.ip.Addr.Size || len(port) != 2 {
 			return ""
 		}
 		key = append(append(key, addr...), port[0], port[1], 0, 0)
@@ -174,8 +173,8 @@ func (f *flow) movingKey() string {
 // setAside puts what clients send in these flows into the zone.
 func (w *writer) setAside(flows []flow, result *Result) error {
 	var ops []op
-	pre := &chain{name: movingChain, hook: &hook{"prerouting", unix.NF_INET_PRE_ROUTING, rawPriority, "raw"}, filter: true}
-	out := &chain{name: movingOut, hook: &hook{"output", unix.NF_INET_LOCAL_OUT, rawPriority, "raw"}, filter: true}
+	pre := &ruleset.Chain{Name: movingChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}
+	out := &ruleset.Chain{Name: movingOut, Hook: ruleset.Output(rawPriority, "raw"), Filter: true}
 	for _, f := range families {
 		m := movingMap(f)
 		seen := map[string]bool{}
@@ -183,28 +182,28 @@ func (w *writer) setAside(flows []flow, result *Result) error {
 			key := flows[i].movingKey()
 			if (flows[i].family == unix.AF_INET) == (f.Family == lb.IPv4) && !seen[key] {
 				seen[key] = true
-				m.elements = append(m.elements, element{key: key})
+				m.Elements = append(m.Elements, ruleset.Element{Key: key})
 			}
 		}
-		if len(m.elements) == 0 {
+		if len(m.Elements) == 0 {
 			continue
 		}
-		ops = append(ops, op{verb: add, mapping: m}, op{verb: add, mapping: m, elements: m.elements})
-		r := rule{statements: []statement{f.setAside()}}
-		pre.rules, out.rules = append(pre.rules, r), append(out.rules, r)
+		ops = append(ops, op{verb: add, mapping: m}, op{verb: add, mapping: m, elements: m.Elements})
+		r := ruleset.Rule{Statements: []ruleset.Statement{f.ip.ZoneOf(f.moving(), movingZone)}}
+		pre.Rules, out.Rules = append(pre.Rules, r), append(out.Rules, r)
 	}
-	for _, c := range []*chain{pre, out} {
+	for _, c := range []*ruleset.Chain{pre, out} {
 		ops = append(ops, op{verb: add, chain: c})
-		for i := range c.rules {
-			ops = append(ops, op{verb: add, chain: c, rule: &c.rules[i]})
+		for i := range c.Rules {
+			ops = append(ops, op{verb: add, chain: c, rule: &c.Rules[i]})
 		}
 	}
 	w.aside = ops
 	return w.now(ops, result)
 }
 
-func movingMap(f *family) *mapping {
-	return &mapping{name: f.moving(), key: typ{f.addr, inetService, f.addr, inetService}}
+func movingMap(f *family) *ruleset.Map {
+	return &ruleset.Map{Name: f.moving(), Key: ruleset.Type{f.ip.Addr, ruleset.InetService, f.ip.Addr, ruleset.InetService}}
 }
 
 // comeBack undoes setAside.
@@ -224,13 +223,13 @@ func (w *writer) comeBack(result *Result) error {
 // adds reports whether an operation makes the object that another one removes.
 func (o op) adds(r op) bool {
 	if o.mapping != nil && r.mapping != nil {
-		return o.mapping.name == r.mapping.name
+		return o.mapping.Name == r.mapping.Name
 	}
-	return o.chain != nil && r.chain != nil && o.chain.name == r.chain.name
+	return o.chain != nil && r.chain != nil && o.chain.Name == r.chain.Name
 }
 
 func removeMoving() []op {
-	ops := []op{{verb: remove, chain: &chain{name: movingChain}}, {verb: remove, chain: &chain{name: movingOut}}}
+	ops := []op{{verb: remove, chain: &ruleset.Chain{Name: movingChain}}, {verb: remove, chain: &ruleset.Chain{Name: movingOut}}}
 	for _, f := range families {
 		ops = append(ops, op{verb: remove, mapping: movingMap(f)})
 	}
@@ -255,38 +254,4 @@ func (w *writer) now(ops []op, result *Result) error {
 	}
 	result.Generation = generation
 	return nil
-}
-
-// setAside is the statement that gives moving flows the zone:
-//
-//	meta l4proto udp ip saddr . th sport . ip daddr . th dport @moving4 ct original zone set 20044
-func (f *family) setAside() statement {
-	width := uint32(f.addr.padded() / 4)
-	exprs := append([]expr.Any{
-		loadL4, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{unix.IPPROTO_UDP}},
-	}, f.isFamily()...)
-	exprs = append(exprs,
-		&expr.Payload{DestRegister: reg32, Base: expr.PayloadBaseNetworkHeader, Offset: f.saddr, Len: uint32(f.addr.size)},
-		&expr.Payload{DestRegister: reg32 + width, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 2},
-		&expr.Payload{DestRegister: reg32 + width + 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.daddr, Len: uint32(f.addr.size)},
-		&expr.Payload{DestRegister: reg32 + 2*width + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: reg32, SetName: f.moving()},
-		&expr.Immediate{Register: reg, Data: binary.NativeEndian.AppendUint16(nil, movingZone)})
-	s := newStatement("meta l4proto udp "+f.word+" saddr . th sport . "+f.word+" daddr . th dport @"+f.moving()+" ct original zone set 20044", exprs...)
-	s.exprs = append(s.exprs, setZone()...)
-	return s
-}
-
-// setZone is an expression that the library cannot encode: for one direction.
-func setZone() []byte {
-	var e wire.Encoder
-	item := e.Begin(unix.NFTA_LIST_ELEM)
-	e.Text(unix.NFTA_EXPR_NAME, "ct")
-	data := e.Begin(unix.NFTA_EXPR_DATA)
-	e.Uint32(unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
-	e.Data(ctDirection, originalWay)
-	e.Uint32(unix.NFTA_CT_SREG, reg)
-	e.End(data)
-	e.End(item)
-	return e.Bytes()
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"nlb/nft/ruleset"
+
 	"nlb/lb"
 	"nlb/nft/wire"
 	"nlb/nft/wire/wiretest"
@@ -58,7 +60,7 @@ func FuzzLoad(f *testing.F) {
 			f.Fatal(err)
 		}
 		b := wire.NewBatch(1)
-		p.encode(b, maxList)
+		p.encode(b, ruleset.MaxList)
 		f.Add(slices.Clone(b.Bytes()))
 	}
 	wanted := []*lb.Profile{fuzzProfile(f, 0)}
@@ -87,7 +89,7 @@ func FuzzLoad(f *testing.F) {
 			_, _ = s.gone(p.alive)
 			_ = p.String()
 			b := wire.NewBatch(1)
-			p.encode(b, maxList)
+			p.encode(b, ruleset.MaxList)
 			if b.Size() > 1<<16+64*len(messages) {
 				t.Errorf("%d bytes to mend %d", b.Size(), len(messages))
 			}
@@ -164,22 +166,22 @@ var (
 
 // sound says what of a script is not as the ruleset has it: each line is one of
 // nlb's kinds, and there are as many as objects, elements and rules.
-func sound(r *Ruleset) error {
+func sound(r *ruleset.Ruleset) error {
 	want := 5 // add, delete, table, comment, the end
-	for _, m := range r.maps {
-		want += 4 + len(m.elements) // empty line, head, type, end
-		for _, more := range []bool{m.dynamic, m.flagWords() != "", m.counter, m.comment != ""} {
+	for _, m := range r.Maps {
+		want += 4 + len(m.Elements) // empty line, head, type, end
+		for _, more := range []bool{m.Dynamic, m.FlagWords() != "", m.Counter, m.Comment != ""} {
 			if more {
 				want++
 			}
 		}
-		if len(m.elements) > 0 {
+		if len(m.Elements) > 0 {
 			want += 2
 		}
 	}
-	for _, c := range r.chains {
-		want += 3 + len(c.rules)
-		if c.hook != nil {
+	for _, c := range r.Chains {
+		want += 3 + len(c.Rules)
+		if c.Hook != nil {
 			want++
 		}
 	}

@@ -12,8 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"nlb/nft/ruleset"
 
 	"nlb/lb"
 )
@@ -33,26 +32,26 @@ const (
 
 // newcomers and visitors are what the kernel remembers of clients: how fast
 // they connect, how many connections they have.
-func (f *family) newcomers() string { return "newcomers" + f.digit }
-func (f *family) visitors() string  { return "visitors" + f.digit }
+func (f *family) newcomers() string { return "newcomers" + f.ip.Digit }
+func (f *family) visitors() string  { return "visitors" + f.ip.Digit }
 
 // guardMaps are the maps of the layout that guards need.
-func guardMaps() []*mapping {
-	var out []*mapping
+func guardMaps() []*ruleset.Map {
+	var out []*ruleset.Map
 	for _, f := range families {
-		key := typ{mark, f.addr}
+		key := ruleset.Type{ruleset.Mark, f.ip.Addr}
 		out = append(out,
-			&mapping{name: f.newcomers(), key: key, dynamic: true, timeout: true},
-			&mapping{name: f.visitors(), key: key, dynamic: true})
+			&ruleset.Map{Name: f.newcomers(), Key: key, Dynamic: true, Timeout: true, Size: maxClients},
+			&ruleset.Map{Name: f.visitors(), Key: key, Dynamic: true, Size: maxClients})
 	}
-	return append(out, &mapping{name: refusedSet, key: typ{mark}, counter: true})
+	return append(out, &ruleset.Map{Name: refusedSet, Key: ruleset.Type{ruleset.Mark}, Counter: true})
 }
 
 // guard returns the rules that a new connection has to pass.
-func (c *compiler) guard(chain string, s *lb.Service) []rule {
-	var out []rule
-	add := func(comment string, statements ...statement) {
-		out = append(out, rule{statements: append(statements, goTo(turnAwayChain)), comment: comment})
+func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
+	var out []ruleset.Rule
+	add := func(comment string, statements ...ruleset.Statement) {
+		out = append(out, ruleset.Rule{Statements: append(statements, ruleset.Goto(turnAwayChain)), Comment: comment})
 	}
 	for _, list := range []struct {
 		name     string
@@ -65,29 +64,29 @@ func (c *compiler) guard(chain string, s *lb.Service) []rule {
 		for _, f := range s.Families() {
 			f := familyOf(f)
 			set := c.clientList(f, list.prefixes)
-			add(list.name+" "+set, f.inList(set, list.not))
+			add(list.name+" "+set, f.ip.SourceIn(set, list.not))
 		}
 	}
 	if l := s.Limit.NewPerSource; l.Events > 0 {
 		for _, f := range s.Families() {
-			add(fmt.Sprintf("limit new-per-source %s burst %d", l, s.Limit.Burst), familyOf(f).newPerSource(l, s.Limit.Burst))
+			add(fmt.Sprintf("limit new-per-source %s burst %d", l, s.Limit.Burst), newPerSource(familyOf(f), l, s.Limit.Burst))
 		}
 		c.use(s, (*family).newcomers)
 	}
 	if n := s.Limit.ConnectionsPerSource; n > 0 {
 		for _, f := range s.Families() {
-			add(fmt.Sprintf("limit connections-per-source %d", n), familyOf(f).perSource(n))
+			add(fmt.Sprintf("limit connections-per-source %d", n), perSource(familyOf(f), n))
 		}
 		c.use(s, (*family).visitors)
 	}
 	if l := s.Limit.New; l.Events > 0 {
-		add(fmt.Sprintf("limit new %s", l), limitRate(l, burstOf(l), true))
+		add(fmt.Sprintf("limit new %s", l), ruleset.LimitRate(rateOf(l, burstOf(l)), true))
 	}
 	if len(out) > 0 {
 		id := serviceMark | c.serviceNumber(chain)
-		begin := rule{statements: []statement{setMarkTo(id)}, comment: fmt.Sprintf("guard 0x%08x", id)}
-		out = append([]rule{begin}, out...)
-		c.add(refusedSet, element{key: markBytes(id)})
+		begin := ruleset.Rule{Statements: []ruleset.Statement{ruleset.SetMark(id)}, Comment: fmt.Sprintf("guard 0x%08x", id)}
+		out = append([]ruleset.Rule{begin}, out...)
+		c.add(refusedSet, ruleset.Element{Key: ruleset.MarkBytes(id)})
 	}
 	return out
 }
@@ -103,105 +102,65 @@ func (c *compiler) use(s *lb.Service, name func(*family) string) {
 // same content share one.
 func (c *compiler) clientList(f *family, prefixes []netip.Prefix) string {
 	h := fnv.New64a()
-	m := &mapping{key: typ{f.addr}, prefixes: true}
+	m := &ruleset.Map{Key: ruleset.Type{f.ip.Addr}, Prefixes: true}
 	for _, p := range lb.Outer(prefixes) {
 		if lb.FamilyOf(p.Addr()) != f.Family {
 			continue
 		}
 		fmt.Fprintln(h, p)
-		m.elements = append(m.elements, element{key: addrBytes(p.Addr()), end: lastOf(p)})
+		m.Elements = append(m.Elements, ruleset.Element{Key: ruleset.AddrBytes(p.Addr()), End: ruleset.LastOf(p)})
 	}
-	m.name = fmt.Sprintf("%s%s-%016x", listPrefix, f.digit, h.Sum64())
-	if c.byName[m.name] == nil {
-		c.byName[m.name] = m
-		c.maps = append(c.maps, m)
+	m.Name = fmt.Sprintf("%s%s-%016x", listPrefix, f.ip.Digit, h.Sum64())
+	if c.byName[m.Name] == nil {
+		c.byName[m.Name] = m
+		c.Maps = append(c.Maps, m)
 	}
-	return m.name
+	return m.Name
 }
 
-func (f *family) inList(set string, not bool) statement {
-	op := ""
-	if not {
-		op = "!= "
-	}
-	exprs := append(f.isFamily(), f.loadSource(reg, f.addr.size*8)...)
-	return newStatement(fmt.Sprintf("%s saddr %s@%s", f.word, op, set),
-		append(exprs, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: not})...)
-}
-
-// loadVisitor puts the service and the client into registers.
-func (f *family) loadVisitor() []expr.Any {
-	return append(append(f.isFamily(), loadMark), f.loadSource(reg32+1, f.addr.size*8)...)
-}
-
-func (f *family) newPerSource(l lb.Rate, burst uint32) statement {
-	timeout := max(2*l.Per, time.Minute)
-	text := fmt.Sprintf("update @%s { ct mark . %s saddr timeout %s limit rate over %s burst %d packets }",
-		f.newcomers(), f.word, timeText(timeout), l, burst)
-	return newStatement(text, append(f.loadVisitor(), &expr.Dynset{
-		SrcRegKey: reg, SetName: f.newcomers(), Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout,
-		Exprs: []expr.Any{limitExpr(l, burst, true)},
-	})...)
-}
-
-func (f *family) perSource(n uint32) statement {
-	text := fmt.Sprintf("add @%s { ct mark . %s saddr ct count over %d }", f.visitors(), f.word, n)
-	return newStatement(text, append(f.loadVisitor(), &expr.Dynset{
-		SrcRegKey: reg, SetName: f.visitors(), Operation: unix.NFT_DYNSET_OP_ADD,
-		Exprs: []expr.Any{&expr.Connlimit{Count: n, Flags: expr.NFT_CONNLIMIT_F_INV}},
-	})...)
-}
-
-func limitRate(l lb.Rate, burst uint32, over bool) statement {
-	word := ""
-	if over {
-		word = "over "
-	}
-	return newStatement(fmt.Sprintf("limit rate %s%s burst %d packets", word, l, burst), limitExpr(l, burst, over))
-}
-
-func limitExpr(l lb.Rate, burst uint32, over bool) expr.Any {
-	return &expr.Limit{Type: expr.LimitTypePkts, Rate: l.Events, Unit: expr.LimitTime(l.Per / time.Second), Burst: burst, Over: over}
+// rateOf is a rate as a statement has it.
+func rateOf(l lb.Rate, burst uint32) ruleset.Rate {
+	return ruleset.Rate{Text: l.String(), Events: l.Events, Per: l.Per, Burst: burst}
 }
 
 // burstOf is how many events of a rate may come at once.
 func burstOf(l lb.Rate) uint32 { return uint32(min(l.Events, 1<<31)) }
 
+func newPerSource(f *family, l lb.Rate, burst uint32) ruleset.Statement {
+	return f.ip.RateBySource(f.newcomers(), rateOf(l, burst), max(2*l.Per, time.Minute))
+}
+
+func perSource(f *family, n uint32) ruleset.Statement { return f.ip.CountBySource(f.visitors(), n) }
+
 // connectionLimit refuses what is over a number of live connections.
-func connectionLimit(n uint32) rule {
-	return rule{statements: []statement{
-		newStatement(fmt.Sprintf("ct count over %d", n), &expr.Connlimit{Count: n, Flags: expr.NFT_CONNLIMIT_F_INV}),
-		goTo(turnAwayChain),
-	}, comment: fmt.Sprintf("max-connections %d", n)}
+func connectionLimit(n uint32) ruleset.Rule {
+	return ruleset.Rule{
+		Statements: []ruleset.Statement{ruleset.CountOver(n), ruleset.Goto(turnAwayChain)},
+		Comment:    fmt.Sprintf("max-connections %d", n),
+	}
 }
 
 // turnAway counts a connection for the service or backend in its mark, and
 // refuses it.
-func turnAway() *chain {
-	count := newStatement("ct mark @"+refusedSet, loadMark, &expr.Lookup{SourceRegister: reg, SetName: refusedSet})
-	return &chain{name: turnAwayChain, rules: []rule{
-		{statements: []statement{count}},
-		{statements: []statement{goTo(refuseChain)}},
+func turnAway() *ruleset.Chain {
+	return &ruleset.Chain{Name: turnAwayChain, Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.MarkIn(refusedSet, false)}},
+		{Statements: []ruleset.Statement{ruleset.Goto(refuseChain)}},
 	}}
 }
 
 // logRule writes connections into the kernel log.
-func logRule(l *lb.Log) rule {
-	var r rule
-	comment := "log level " + l.Level.String()
+func logRule(l *lb.Log) ruleset.Rule {
+	var r ruleset.Rule
+	r.Comment = "log level " + l.Level.String()
 	if l.Rate.Events > 0 {
-		r.statements = append(r.statements, limitRate(l.Rate, burstOf(l.Rate), false))
-		comment += " rate " + l.Rate.String()
+		r.Statements = append(r.Statements, ruleset.LimitRate(rateOf(l.Rate, burstOf(l.Rate)), false))
+		r.Comment += " rate " + l.Rate.String()
 	}
-	text, key := "log", uint32(1<<unix.NFTA_LOG_LEVEL)
 	if l.Prefix != "" {
-		text += fmt.Sprintf(" prefix \"%s\"", l.Prefix)
-		key |= 1 << unix.NFTA_LOG_PREFIX
-		comment += " prefix " + l.Prefix
+		r.Comment += " prefix " + l.Prefix
 	}
-	text += " level " + l.Level.String()
-	r.statements = append(r.statements, newStatement(text, &expr.Log{Key: key, Level: expr.LogLevel(l.Level), Data: []byte(l.Prefix)}))
-	r.comment = comment
+	r.Statements = append(r.Statements, ruleset.Log(l.Prefix, l.Level.String(), uint32(l.Level)))
 	return r
 }
 
@@ -240,7 +199,7 @@ func (s *State) listed(set string) []netip.Prefix {
 	s.lists[set] = true
 	var out []netip.Prefix
 	for _, e := range s.elements(set) {
-		if p, ok := prefixOf(e.key, e.end); ok {
+		if p, ok := ruleset.PrefixOf(e.Key, e.End); ok {
 			out = append(out, p)
 		}
 	}
@@ -280,19 +239,4 @@ func readLog(s string) *lb.Log {
 		}
 	}
 	return l
-}
-
-// timeText is a duration as nft writes it: whole seconds, in parts.
-func timeText(d time.Duration) string {
-	var b strings.Builder
-	for _, u := range []struct {
-		unit time.Duration
-		word string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
-		if n := d / u.unit; n > 0 {
-			fmt.Fprintf(&b, "%d%s", n, u.word)
-			d -= n * u.unit
-		}
-	}
-	return b.String()
 }

@@ -22,6 +22,8 @@ import (
 	"net/netip"
 	"time"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
@@ -30,12 +32,12 @@ import (
 // retiredMark is the comment of elements that are on their way out.
 const retiredMark = "retired"
 
-func (e *element) retired() bool { return e.more().comment == retiredMark }
+func isRetired(e *ruleset.Element) bool { return e.More().Comment == retiredMark }
 
 // claim is an element of a tier, read.
 type claim struct {
 	in     int // the place of its map among the tiers
-	e      element
+	e      ruleset.Element
 	prefix netip.Prefix // not valid: this host's own addresses
 	proto  lb.Protocol
 	ports  lb.PortRange
@@ -49,14 +51,14 @@ func (c *claim) overlaps(d *claim) bool {
 
 // handed is a map of a tier and what becomes of it.
 type handed struct {
-	*mapping
+	*ruleset.Map
 	tier
 	*family
 	change
-	stale []element // retired by a plan that did not come to its end
+	stale []ruleset.Element // retired by a plan that did not come to its end
 }
 
-func (h *handed) claim(in int, e element) claim {
+func (h *handed) claim(in int, e ruleset.Element) claim {
 	c := claim{in: in, e: e}
 	_, c.prefix, c.proto, c.ports = h.tier.parse(h.family, e)
 	c.rest = []lb.PortRange{c.ports}
@@ -64,21 +66,21 @@ func (h *handed) claim(in int, e element) claim {
 }
 
 // handOver brings the maps of the tiers up to date.
-func (p *plan) handOver(have *State, want *Ruleset, ours func(name string) bool) {
+func (p *plan) handOver(have *State, want *ruleset.Ruleset, ours func(name string) bool) {
 	all := handedBy(want)
 	var gone []claim
 	stays := map[string]bool{}
-	for _, c := range want.chains {
-		stays[c.name] = true
+	for _, c := range want.Chains {
+		stays[c.Name] = true
 	}
 	for i := range all {
 		h := &all[i]
-		h.change = have.immediate(h.mapping, func(e element) bool { return e.retired() || ours(e.data) })
+		h.change = have.immediate(h.Map, func(e ruleset.Element) bool { return isRetired(&e) || ours(e.Data) })
 		for _, e := range h.change.new {
-			p.leadsTo(have, e.data)
+			p.leadsTo(have, e.Data)
 		}
 		for _, e := range sorted(h.change.gone) {
-			if e.retired() {
+			if isRetired(&e) {
 				h.stale = append(h.stale, e)
 			} else {
 				gone = append(gone, h.claim(i, e))
@@ -92,7 +94,7 @@ func (p *plan) handOver(have *State, want *Ruleset, ours func(name string) bool)
 		for _, e := range all[i].change.fresh {
 			w := all[i].claim(i, e)
 			for g := range index.overlapping(&w) {
-				p.leadsTo(have, w.e.data)
+				p.leadsTo(have, w.e.Data)
 				if g.in == i {
 					g.rest = minus(g.rest, w.ports) // found in the same map
 				} else {
@@ -103,7 +105,7 @@ func (p *plan) handOver(have *State, want *Ruleset, ours func(name string) bool)
 	}
 	for i := range gone {
 		g, h := &gone[i], &all[gone[i].in]
-		chain := g.e.data
+		chain := g.e.Data
 		if !stays[chain] {
 			chain = "" // its heir's
 		}
@@ -114,26 +116,26 @@ func (p *plan) handOver(have *State, want *Ruleset, ours func(name string) bool)
 		}
 		h.change.replace(g.e, last[0])
 		h.change.fresh = append(h.change.fresh, last[1:]...)
-		p.after = append(p.after, op{verb: remove, mapping: h.mapping, elements: last})
+		p.after = append(p.after, op{verb: remove, mapping: h.Map, elements: last})
 	}
 	for i := range all {
-		p.change(all[i].mapping, all[i].change)
+		p.change(all[i].Map, all[i].change)
 	}
 }
 
 // retired are the elements that stay for a moment: of what is found nowhere
 // else in its map, the ports that other maps have now.
-func (c *claim) retired(heirs []claim, chain string) []element {
-	var out []element
+func (c *claim) retired(heirs []claim, chain string) []ruleset.Element {
+	var out []ruleset.Element
 	for _, r := range c.rest {
 		for _, h := range heirs {
 			if h.ports.First > r.Last || r.First > h.ports.Last {
 				continue
 			}
-			e := element{key: c.e.key, end: c.e.end, data: cmp.Or(chain, h.e.data), extra: &extra{comment: retiredMark}}
+			e := ruleset.Element{Key: c.e.Key, End: c.e.End, Data: cmp.Or(chain, h.e.Data), Extra: &ruleset.Extra{Comment: retiredMark}}
 			if r != c.ports {
-				e.key = e.key[:len(e.key)-inetService.padded()] + portBytes(r.First)
-				e.end = e.end[:len(e.end)-inetService.padded()] + portBytes(r.Last)
+				e.Key = e.Key[:len(e.Key)-ruleset.InetService.Padded()] + ruleset.PortBytes(r.First)
+				e.End = e.End[:len(e.End)-ruleset.InetService.Padded()] + ruleset.PortBytes(r.Last)
 			}
 			out = append(out, e)
 			break
@@ -164,16 +166,16 @@ func (p *plan) leadsTo(have *State, chain string) {
 }
 
 // handedBy are the maps of the tiers in a ruleset, in the packet's order.
-func handedBy(want *Ruleset) []handed {
-	byName := map[string]*mapping{}
-	for _, m := range want.maps {
-		byName[m.name] = m
+func handedBy(want *ruleset.Ruleset) []handed {
+	byName := map[string]*ruleset.Map{}
+	for _, m := range want.Maps {
+		byName[m.Name] = m
 	}
 	var out []handed
 	for _, t := range tiers(lengthsIn(maps.Keys(byName))) {
 		for _, f := range t.families() {
 			if m := byName[t.mapName(f)]; m != nil && !t.exempt {
-				out = append(out, handed{mapping: m, tier: t, family: f})
+				out = append(out, handed{Map: m, tier: t, family: f})
 			}
 		}
 	}

@@ -10,13 +10,15 @@ import (
 	"slices"
 	"testing"
 
+	"nlb/nft/ruleset"
+
 	"nlb/lb"
 )
 
 // generation is what packets look up at a moment.
 type generation struct {
 	rules  []handed // the maps that the base chains ask, in order
-	maps   map[string]map[string]element
+	maps   map[string]map[string]ruleset.Element
 	chains map[string]bool // those that have rules
 }
 
@@ -25,10 +27,10 @@ func (o *objects) generation() generation {
 	for name, c := range o.chains {
 		g.chains[name] = len(c.rules) > 0
 	}
-	r := &Ruleset{Table: "nlb"}
-	for _, m := range layout("nlb", lengthsIn(mapNames(o))).maps {
-		if o.maps[m.name] != nil && m.tier {
-			r.maps = append(r.maps, m)
+	r := &ruleset.Ruleset{Table: "nlb"}
+	for _, m := range layout("nlb", lengthsIn(mapNames(o))).Maps {
+		if o.maps[m.Name] != nil && m.Tier {
+			r.Maps = append(r.Maps, m)
 		}
 	}
 	g.rules = handedBy(r)
@@ -53,11 +55,11 @@ type target struct {
 }
 
 // find is the chain that a map leads a packet to; "" for none.
-func (h *handed) find(elements map[string]element, to target) string {
+func (h *handed) find(elements map[string]ruleset.Element, to target) string {
 	for _, e := range elements {
 		c := h.claim(0, e)
 		if c.proto == to.proto && c.ports.First <= to.port && to.port <= c.ports.Last && c.prefix.Contains(to.addr) {
-			return e.data
+			return e.Data
 		}
 	}
 	return ""
@@ -65,7 +67,7 @@ func (h *handed) find(elements map[string]element, to target) string {
 
 // walk is a packet's way through the rules of one generation, with the contents
 // of each map as the function says.
-func walk(rules []handed, to target, content func(i int, h *handed) map[string]element) string {
+func walk(rules []handed, to target, content func(i int, h *handed) map[string]ruleset.Element) string {
 	for i := range rules {
 		if chain := rules[i].find(content(i, &rules[i]), to); chain != "" {
 			return chain
@@ -125,11 +127,11 @@ func underWay(t *testing.T, p *plan, old, now generation, to target) {
 	}
 	for k := range len(old.rules) + 1 {
 		late := false
-		chain := walk(old.rules, to, func(i int, h *handed) map[string]element {
+		chain := walk(old.rules, to, func(i int, h *handed) map[string]ruleset.Element {
 			if late = i >= k; late {
-				return now.maps[h.mapping.name]
+				return now.maps[h.Map.Name]
 			}
-			return old.maps[h.mapping.name]
+			return old.maps[h.Map.Name]
 		})
 		check(chain, fmt.Sprintf("a packet before map %d", k))
 		if late && !old.chains[chain] {
@@ -137,11 +139,11 @@ func underWay(t *testing.T, p *plan, old, now generation, to target) {
 		}
 	}
 	// The new generation begins before maps of ranges take their new contents.
-	check(walk(now.rules, to, func(_ int, h *handed) map[string]element {
-		if h.interval && old.maps[h.mapping.name] != nil {
-			return old.maps[h.mapping.name]
+	check(walk(now.rules, to, func(_ int, h *handed) map[string]ruleset.Element {
+		if h.Interval && old.maps[h.Map.Name] != nil {
+			return old.maps[h.Map.Name]
 		}
-		return now.maps[h.mapping.name]
+		return now.maps[h.Map.Name]
 	}), "a packet of the first moment")
 }
 
@@ -152,7 +154,7 @@ func lasting(before, after generation) []target {
 		for port := uint16(78); port < 86; port++ {
 			to := target{netip.MustParseAddr(a), lb.TCP, port}
 			there := func(g generation) bool {
-				return walk(g.rules, to, func(_ int, h *handed) map[string]element { return g.maps[h.mapping.name] }) != ""
+				return walk(g.rules, to, func(_ int, h *handed) map[string]ruleset.Element { return g.maps[h.Map.Name] }) != ""
 			}
 			if there(before) && there(after) {
 				out = append(out, to)

@@ -17,7 +17,7 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"nlb/nft/ruleset"
 
 	"nlb/lb"
 )
@@ -126,41 +126,44 @@ func poolOf(addrs []netip.Addr) string {
 // layout returns all maps, empty, and all chains that are not a service's or a
 // pool's, for services that listen on prefixes of these lengths. Of these a
 // ruleset has what it needs.
-func layout(table string, lengths []prefixLength) *Ruleset {
-	r := &Ruleset{Table: table}
+func layout(table string, lengths []prefixLength) *ruleset.Ruleset {
+	r := &ruleset.Ruleset{Table: table, Comment: tableComment}
 	for _, t := range tiers(lengths) {
-		r.maps = append(r.maps, t.maps()...)
+		r.Maps = append(r.Maps, t.maps()...)
 	}
-	r.maps = append(r.maps,
-		&mapping{name: slotsMap, key: typ{mark}, data: typ{mark}},
-		&mapping{name: stickySet, key: typ{mark}},
-		&mapping{name: backendsMap, key: typ{mark}, data: typ{verdict}})
+	r.Maps = append(r.Maps,
+		&ruleset.Map{Name: slotsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}},
+		&ruleset.Map{Name: stickySet, Key: ruleset.Type{ruleset.Mark}},
+		&ruleset.Map{Name: backendsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
 	for _, f := range families {
-		r.maps = append(r.maps,
-			&mapping{name: f.endpoints, key: typ{mark}, data: typ{f.addr, inetService}, counter: true},
-			&mapping{name: f.addresses, key: typ{mark}, data: typ{f.addr}, counter: true})
+		r.Maps = append(r.Maps,
+			&ruleset.Map{Name: f.endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr, ruleset.InetService}, Counter: true},
+			&ruleset.Map{Name: f.addresses, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr}, Counter: true})
 	}
-	r.maps = append(r.maps, &mapping{name: poolsMap, key: typ{mark}, data: typ{verdict}})
+	r.Maps = append(r.Maps, &ruleset.Map{Name: poolsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
 	for _, f := range families {
-		r.maps = append(r.maps, &mapping{
-			name: f.sources, key: typ{integer}, data: typ{f.addr},
-			typeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.word), udata: f.sourcesUdata(),
+		r.Maps = append(r.Maps, &ruleset.Map{
+			Name: f.sources, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.ip.Addr},
+			TypeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.ip.Word), Udata: f.ip.SourcesUdata(),
 		})
 	}
-	r.maps = append(r.maps, guardMaps()...)
-	r.maps = append(r.maps,
-		&mapping{name: paramsSet, key: typ{mark}, comment: "kernel parameters, as nlb found them"},
+	r.Maps = append(r.Maps, guardMaps()...)
+	r.Maps = append(r.Maps,
+		&ruleset.Map{Name: paramsSet, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"},
 		recordSet())
-	r.chains = append(r.chains, baseChains(lengths)...)
+	r.Chains = append(r.Chains, baseChains(lengths)...)
 	for _, f := range families {
-		r.chains = append(r.chains, f.pickChain(), f.deliverChain())
+		r.Chains = append(r.Chains, f.pickChain(), f.deliverChain())
 	}
-	r.chains = append(r.chains, resolve(), turnAway(), refuse())
+	r.Chains = append(r.Chains, resolve(), turnAway(), refuse())
 	return r
 }
 
-func baseChains(lengths []prefixLength) []*chain {
-	var in, out, vips []rule
+// hasMode matches connections of backends with a mode of SNAT.
+func hasMode(m lb.SNATMode) ruleset.Statement { return ruleset.MarkIs(modeMask, modeMark(m)) }
+
+func baseChains(lengths []prefixLength) []*ruleset.Chain {
+	var in, out, vips []ruleset.Rule
 	for _, t := range tiers(lengths) {
 		if t.in {
 			in = append(in, t.lookups()...)
@@ -170,68 +173,68 @@ func baseChains(lengths []prefixLength) []*chain {
 		}
 	}
 	for _, f := range families {
-		vips = append(vips, rule{statements: []statement{isTranslated(), hasMode(lb.SNATVIP), f.snatVIP()}})
+		vips = append(vips, ruleset.Rule{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATVIP), f.ip.SNATVIP()}})
 	}
 	// Connections that somebody else marked may look like ours, unless their
 	// destination was translated too.
-	snat := []rule{
-		{statements: []statement{isTranslated(), hasMode(lb.Masquerade), masquerade()}},
-		{statements: []statement{isTranslated(), hasMode(lb.SNATPool), lookupPool()}, needs: poolsMap},
+	snat := []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.Masquerade), ruleset.Masquerade()}},
+		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATPool), ruleset.MarkVmap(poolsMap)}, Needs: poolsMap},
 	}
-	return []*chain{
-		{name: preroutingChain, hook: &hook{"prerouting", unix.NF_INET_PRE_ROUTING, -100, "dstnat"}, rules: in},
-		{name: outputChain, hook: &hook{"output", unix.NF_INET_LOCAL_OUT, -100, "-100"}, rules: out},
-		{name: postroutingChain, hook: &hook{"postrouting", unix.NF_INET_POST_ROUTING, 100, "srcnat"}, rules: append(snat, vips...)},
+	return []*ruleset.Chain{
+		{Name: preroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: in},
+		{Name: outputChain, Hook: ruleset.Output(-100, "-100"), Rules: out},
+		{Name: postroutingChain, Hook: ruleset.Postrouting(100, "srcnat"), Rules: append(snat, vips...)},
 	}
 }
 
 // pickChain turns a slot into a backend.
-func (f *family) pickChain() *chain {
-	return &chain{name: f.pick, rules: []rule{
-		{statements: []statement{slotToBackend()}},
-		{statements: []statement{goTo(f.deliver)}},
+func (f *family) pickChain() *ruleset.Chain {
+	return &ruleset.Chain{Name: f.pick, Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(slotsMap)}},
+		{Statements: []ruleset.Statement{ruleset.Goto(f.deliver)}},
 	}}
 }
 
 // deliverChain turns a backend into a translated destination.
-func (f *family) deliverChain() *chain {
-	rules := []rule{{statements: []statement{callBackend()}, needs: backendsMap}}
+func (f *family) deliverChain() *ruleset.Chain {
+	rules := []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.MarkVmap(backendsMap)}, Needs: backendsMap}}
 	for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
-		rules = append(rules, rule{statements: []statement{f.dnat(p)}, needs: f.endpoints})
+		rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNAT(byte(p), f.endpoints)}, Needs: f.endpoints})
 	}
-	return &chain{name: f.deliver, rules: append(rules,
-		rule{statements: []statement{f.dnatAddress()}, needs: f.addresses},
-		rule{statements: []statement{dropIt()}})}
+	return &ruleset.Chain{Name: f.deliver, Rules: append(rules,
+		ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNATAddress(f.addresses)}, Needs: f.addresses},
+		ruleset.Rule{Statements: []ruleset.Statement{ruleset.Drop()}})}
 }
 
-func refuse() *chain {
-	return &chain{name: refuseChain, rules: []rule{
-		{statements: []statement{isTCP(), rejectTCP()}},
-		{statements: []statement{rejectPort()}},
+func refuse() *ruleset.Chain {
+	return &ruleset.Chain{Name: refuseChain, Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.IsL4(byte(lb.TCP)), ruleset.RejectTCP()}},
+		{Statements: []ruleset.Statement{ruleset.RejectPort()}},
 	}}
 }
 
 // trim takes away what is not needed: maps without elements, rules that look
 // into them, chains that nothing leads to. What the kernel has already stays,
 // since other profiles may need it.
-func (r *Ruleset) trim(needed func(object string) bool) {
+func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	keep := map[string]bool{}
-	r.maps = slices.DeleteFunc(r.maps, func(m *mapping) bool {
-		keep[m.name] = len(m.elements) > 0 || m.ofChain != "" || m.prefixes || needed(m.name)
-		return !keep[m.name]
+	r.Maps = slices.DeleteFunc(r.Maps, func(m *ruleset.Map) bool {
+		keep[m.Name] = len(m.Elements) > 0 || m.OfChain != "" || m.Prefixes || needed(m.Name)
+		return !keep[m.Name]
 	})
 	uses := map[string]bool{}
 	for _, f := range families {
 		picks := keep[f.endpoints] || keep[f.addresses]
 		uses[f.pick], uses[f.deliver] = picks, picks
 	}
-	r.chains = slices.DeleteFunc(r.chains, func(c *chain) bool {
-		c.rules = slices.DeleteFunc(c.rules, func(r rule) bool { return r.needs != "" && !keep[r.needs] })
-		switch c.name {
+	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {
+		c.Rules = slices.DeleteFunc(c.Rules, func(r ruleset.Rule) bool { return r.Needs != "" && !keep[r.Needs] })
+		switch c.Name {
 		case refuseChain, turnAwayChain, resolveChain:
-			return !needed(c.name)
+			return !needed(c.Name)
 		case families[0].pick, families[0].deliver, families[1].pick, families[1].deliver:
-			return !uses[c.name] && !needed(c.name)
+			return !uses[c.Name] && !needed(c.Name)
 		}
 		return false
 	})

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/nft/ruleset"
+
 	"nlb/lb"
 	"nlb/nft/wire"
 )
@@ -93,8 +95,8 @@ func newState(table string, o *objects) *State {
 		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
 	lengths := lengthsIn(maps.Keys(o.maps))
-	for _, m := range layout(table, lengths).maps {
-		s.owned[m.name] = make(map[string]string, len(s.elements(m.name)))
+	for _, m := range layout(table, lengths).Maps {
+		s.owned[m.Name] = make(map[string]string, len(s.elements(m.Name)))
 	}
 	for _, name := range []string{paramsSet, appliedSet} {
 		for id := range s.elements(name) {
@@ -128,7 +130,7 @@ func newState(table string, o *objects) *State {
 	return s
 }
 
-func (s *State) elements(name string) map[string]element {
+func (s *State) elements(name string) map[string]ruleset.Element {
 	if m := s.objects.maps[name]; m != nil {
 		return m.elements
 	}
@@ -136,7 +138,7 @@ func (s *State) elements(name string) map[string]element {
 }
 
 // own marks an element as used by a service, and returns it.
-func (s *State) own(chain, name, key string) (element, bool) {
+func (s *State) own(chain, name, key string) (ruleset.Element, bool) {
 	e, ok := s.elements(name)[key]
 	if ok {
 		s.owned[name][key] = chain
@@ -146,8 +148,8 @@ func (s *State) own(chain, name, key string) (element, bool) {
 
 // ownRefused counts what a service or backend has turned away.
 func (s *State) ownRefused(chain string, mark uint32) {
-	if e, ok := s.own(chain, refusedSet, markBytes(mark)); ok {
-		s.refused[chain] += e.more().packets
+	if e, ok := s.own(chain, refusedSet, ruleset.MarkBytes(mark)); ok {
+		s.refused[chain] += e.More().Packets
 	}
 }
 
@@ -175,11 +177,11 @@ func (s *State) poolAddrs(service string, f *family, chain string) []netip.Addr 
 	b := s.sources[chain]
 	var out []netip.Addr
 	for i := range b.slots {
-		e, ok := s.own(service, f.sources, markBytes(b.base+i))
+		e, ok := s.own(service, f.sources, ruleset.MarkBytes(b.base+i))
 		if !ok {
 			break
 		}
-		if a, ok := netip.AddrFromSlice([]byte(e.data)); ok {
+		if a, ok := netip.AddrFromSlice([]byte(e.Data)); ok {
 			out = append(out, a)
 		}
 	}
@@ -195,13 +197,13 @@ func (s *State) readListens(lengths []prefixLength) map[string]*listens {
 		}
 		for _, f := range t.families() {
 			for _, e := range s.elements(t.mapName(f)) {
-				if e.retired() {
+				if isRetired(&e) {
 					continue
 				}
-				if out[e.data] == nil {
-					out[e.data] = &listens{role: t.role, ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
+				if out[e.Data] == nil {
+					out[e.Data] = &listens{role: t.role, ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
 				}
-				out[e.data].add(t.parse(f, e))
+				out[e.Data].add(t.parse(f, e))
 			}
 		}
 	}
@@ -280,7 +282,7 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
 	counts := map[uint32]int{}
 	for i := b.base; i < b.end(); i++ {
-		e, ok := s.own(chain, slotsMap, markBytes(i))
+		e, ok := s.own(chain, slotsMap, ruleset.MarkBytes(i))
 		if !ok {
 			break // a block is without gaps
 		}
@@ -288,7 +290,7 @@ func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
 		if i < b.base+b.slots {
 			drawn = 1
 		}
-		counts[markOf(e.data)] += drawn // a parked one is there with 0
+		counts[ruleset.MarkOf(e.Data)] += drawn // a parked one is there with 0
 	}
 	var out []lb.Backend
 	for m, slots := range counts {
@@ -303,19 +305,19 @@ func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
 }
 
 func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Backend, bool) {
-	e, ok := s.own(chain, f.endpoints, markBytes(m))
+	e, ok := s.own(chain, f.endpoints, ruleset.MarkBytes(m))
 	if !ok {
-		if e, ok = s.own(chain, f.addresses, markBytes(m)); !ok {
+		if e, ok = s.own(chain, f.addresses, ruleset.MarkBytes(m)); !ok {
 			return lb.Backend{}, false
 		}
 	}
 	b := lb.Backend{Weight: slots}
-	b.Address.Addr, _ = netip.AddrFromSlice([]byte(e.data[:f.addr.size]))
-	if len(e.data) > f.addr.size {
-		b.Address.Port = portOf(e.data[f.addr.size:])
+	b.Address.Addr, _ = netip.AddrFromSlice([]byte(e.Data[:f.ip.Addr.Size]))
+	if len(e.Data) > f.ip.Addr.Size {
+		b.Address.Port = portOf(e.Data[f.ip.Addr.Size:])
 	}
 	b.Name = b.Address.String()
-	words := strings.Fields(e.more().comment)
+	words := strings.Fields(e.More().Comment)
 	for i := 0; i+1 < len(words); i += 2 {
 		switch words[i] {
 		case "name":
@@ -326,19 +328,19 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 	}
 	b.SNAT.Mode, _ = modeOf(m)
 	if b.SNAT.Mode == lb.SNATPool {
-		pool, _ := s.own(chain, poolsMap, markBytes(m))
-		b.SNAT.Pool = s.poolAddrs(chain, f, pool.data)
+		pool, _ := s.own(chain, poolsMap, ruleset.MarkBytes(m))
+		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
-	s.own(chain, stickySet, markBytes(m))
+	s.own(chain, stickySet, ruleset.MarkBytes(m))
 	s.ownRefused(chain, m)
-	if own := s.objects.chains[s.elements(backendsMap)[markBytes(m)].data]; own != nil {
+	if own := s.objects.chains[s.elements(backendsMap)[ruleset.MarkBytes(m)].Data]; own != nil {
 		for _, r := range own.rules {
 			if _, err := fmt.Sscanf(r.comment, "max-connections %d", &b.MaxConnections); err != nil {
 				b.Log = readLog(strings.TrimPrefix(r.comment, "log "))
 			}
 		}
 	}
-	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, connections: e.more().packets}
+	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, connections: e.More().Packets}
 	return b, true
 }
 
@@ -351,12 +353,12 @@ func (s *State) numbers() *numbers {
 	for _, f := range families {
 		for _, name := range []string{f.endpoints, f.addresses} {
 			for key := range s.elements(name) {
-				n.taken[markOf(key)&indexMask] = false
+				n.taken[ruleset.MarkOf(key)&indexMask] = false
 			}
 		}
 	}
 	for key := range s.elements(refusedSet) {
-		n.taken[markOf(key)&indexMask] = false
+		n.taken[ruleset.MarkOf(key)&indexMask] = false
 	}
 	for chain, id := range s.guards {
 		n.services[chain] = id & indexMask
@@ -375,7 +377,7 @@ func (s *State) numbers() *numbers {
 func (s *State) marks(name string) []uint32 {
 	var out []uint32
 	for key := range s.elements(name) {
-		out = append(out, markOf(key))
+		out = append(out, ruleset.MarkOf(key))
 	}
 	return out
 }

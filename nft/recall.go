@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
@@ -40,7 +42,7 @@ type recall struct {
 // recalled returns a state that has the services whose backends differ from
 // what the record says, and the profiles with these alone. It is nil where
 // everything has to be read.
-func (r *record) recalled(c *wire.Conn, applied map[string]element, profiles []*lb.Profile, o Options, now func() []fingerprint) (*State, []*lb.Profile) {
+func (r *record) recalled(c *wire.Conn, applied map[string]ruleset.Element, profiles []*lb.Profile, o Options, now func() []fingerprint) (*State, []*lb.Profile) {
 	generation, err := c.Generation()
 	if err != nil || generation != r.generation || !r.trusted(o) {
 		return nil, nil
@@ -98,7 +100,7 @@ func (r *record) differing(profiles []*lb.Profile, now []fingerprint) (part []*l
 }
 
 // state reads these services.
-func (r *recall) state(rec *record, applied map[string]element, part []*lb.Profile) (*State, error) {
+func (r *recall) state(rec *record, applied map[string]ruleset.Element, part []*lb.Profile) (*State, error) {
 	if err := r.readSpecs(r.conn, r.table); err != nil {
 		return nil, err
 	}
@@ -116,8 +118,8 @@ func (r *recall) state(rec *record, applied map[string]element, part []*lb.Profi
 		return nil, errNotRecalled
 	}
 	r.maps[appliedSet].elements = applied
-	for _, c := range layout(r.table, nil).chains {
-		if err := r.chain(c.name); err != nil {
+	for _, c := range layout(r.table, nil).Chains {
+		if err := r.chain(c.Name); err != nil {
 			return nil, err
 		}
 	}
@@ -169,7 +171,7 @@ func (r *recall) chain(name string) error {
 }
 
 // element reads one element of a map, and reports whether it is there.
-func (r *recall) element(name, key string) (e element, ok bool, err error) {
+func (r *recall) element(name, key string) (e ruleset.Element, ok bool, err error) {
 	m := r.maps[name]
 	if m == nil {
 		return e, false, nil
@@ -186,7 +188,7 @@ func (r *recall) element(name, key string) (e element, ok bool, err error) {
 	w.End(data)
 	w.End(item)
 	w.End(list)
-	b, err := r.conn.Request(msgType(unix.NFT_MSG_GETSETELEM), inet, w.Bytes())
+	b, err := r.conn.Request(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, w.Bytes())
 	if errors.Is(err, unix.ENOENT) {
 		return e, false, nil
 	}
@@ -194,8 +196,8 @@ func (r *recall) element(name, key string) (e element, ok bool, err error) {
 		return e, false, err
 	}
 	for e = range m.decoded(b) {
-		if ok = m.spec.holds(e) && e.key == key; ok {
-			m.elements[e.id()] = e
+		if ok = m.spec.Holds(e) && e.Key == key; ok {
+			m.elements[e.ID()] = e
 		}
 	}
 	return e, ok, nil
@@ -208,7 +210,7 @@ func (r *recall) service(chain string, s *lb.Service) error {
 		if r.asked++; r.asked > recallElements || r.maps[name] == nil {
 			return errNotRecalled
 		}
-		r.maps[name].elements[e.id()] = e
+		r.maps[name].elements[e.ID()] = e
 	}
 	if err := r.chain(chain); err != nil {
 		return err
@@ -223,7 +225,7 @@ func (r *recall) service(chain string, s *lb.Service) error {
 			}
 		}
 		if id, ok := guardOf(rule.comment); ok {
-			if _, _, err := r.element(refusedSet, markBytes(id)); err != nil {
+			if _, _, err := r.element(refusedSet, ruleset.MarkBytes(id)); err != nil {
 				return err
 			}
 		}
@@ -235,18 +237,18 @@ func (r *recall) service(chain string, s *lb.Service) error {
 func (r *recall) pool(b block) error {
 	seen := map[string]bool{}
 	for i := b.base; i < b.end(); i++ {
-		e, ok, err := r.element(slotsMap, markBytes(i))
+		e, ok, err := r.element(slotsMap, ruleset.MarkBytes(i))
 		if err != nil {
 			return err
 		}
 		if !ok {
 			return errNotRecalled
 		}
-		if seen[e.data] {
+		if seen[e.Data] {
 			continue
 		}
-		seen[e.data] = true
-		if err := r.backend(e.data); err != nil {
+		seen[e.Data] = true
+		if err := r.backend(e.Data); err != nil {
 			return err
 		}
 	}
@@ -263,7 +265,7 @@ func (r *recall) backend(mark string) error {
 		case ok && name == poolsMap:
 			return errNotRecalled // other services may use the same addresses
 		case ok && name == backendsMap:
-			if err := r.chain(e.data); err != nil {
+			if err := r.chain(e.Data); err != nil {
 				return err
 			}
 		}
@@ -284,7 +286,7 @@ func markMaps() []string {
 func (r *recall) retired(runs []run) error {
 	for _, run := range runs {
 		for i := range run.count {
-			if _, _, err := r.element(run.mapping, markBytes(run.first+i)); err != nil {
+			if _, _, err := r.element(run.mapping, ruleset.MarkBytes(run.first+i)); err != nil {
 				return err
 			}
 		}
@@ -324,7 +326,7 @@ func (r *recall) used(number uint32) (bool, error) {
 	}
 	for _, mark := range marks {
 		for _, name := range markMaps() {
-			if _, ok, err := r.element(name, markBytes(mark)); ok || err != nil {
+			if _, ok, err := r.element(name, ruleset.MarkBytes(mark)); ok || err != nil {
 				return ok, err
 			}
 		}

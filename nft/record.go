@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
@@ -90,7 +92,7 @@ func fingerprints(profiles []*lb.Profile, build string) []fingerprint {
 }
 
 // elements are how the table holds a record.
-func (r *record) elements() []element {
+func (r *record) elements() []ruleset.Element {
 	head := binary.BigEndian.AppendUint32(nil, r.generation)
 	head = binary.BigEndian.AppendUint32(head, r.slots)
 	head = binary.BigEndian.AppendUint32(head, uint32(len(r.services)))
@@ -99,7 +101,7 @@ func (r *record) elements() []element {
 	} else {
 		head = append(head, 0)
 	}
-	out := []element{recordElement(recordHead, append(head, r.digest...))}
+	out := []ruleset.Element{recordElement(recordHead, append(head, r.digest...))}
 	if len(r.retired) > 0 {
 		var b []byte
 		for _, run := range r.retired {
@@ -125,16 +127,16 @@ func (r *record) elements() []element {
 	return out
 }
 
-func recordElement(key uint32, value []byte) element {
-	return element{key: markBytes(key), extra: &extra{udata: udata(udataFingerprint, string(value))}}
+func recordElement(key uint32, value []byte) ruleset.Element {
+	return ruleset.Element{Key: ruleset.MarkBytes(key), Extra: &ruleset.Extra{Udata: ruleset.Udata(ruleset.UdataFingerprint, string(value))}}
 }
 
 // decodeRecord reads what elements writes, the zero record where it is not
 // that.
-func decodeRecord(elements map[string]element) record {
+func decodeRecord(elements map[string]ruleset.Element) record {
 	value := func(key uint32) string {
-		e := elements[markBytes(key)]
-		return udataValue(e.more().udata, udataFingerprint)
+		e := elements[ruleset.MarkBytes(key)]
+		return ruleset.UdataValue(e.More().Udata, ruleset.UdataFingerprint)
 	}
 	number := func(b string) uint32 { return binary.BigEndian.Uint32([]byte(b[:4])) }
 	head := value(recordHead)
@@ -166,12 +168,12 @@ func decodeRecord(elements map[string]element) record {
 }
 
 // readApplied reads the elements of the record; a table without them gives none.
-func readApplied(c *wire.Conn, table string) (map[string]element, error) {
-	m := haveMap{spec: recordSet(), elements: map[string]element{}}
-	err := c.Dump(msgType(unix.NFT_MSG_GETSETELEM), inet, named(table, appliedSet), func(b []byte) error {
+func readApplied(c *wire.Conn, table string) (map[string]ruleset.Element, error) {
+	m := haveMap{spec: recordSet(), elements: map[string]ruleset.Element{}}
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, appliedSet), func(b []byte) error {
 		for e := range m.decoded(b) {
-			if m.spec.holds(e) {
-				m.elements[e.id()] = e
+			if m.spec.Holds(e) {
+				m.elements[e.ID()] = e
 			}
 		}
 		return nil
@@ -220,10 +222,10 @@ func (p *plan) remember(have *State, r record) {
 		r.generation = have.Generation + p.commits()
 		p.record = &r
 		for _, e := range r.elements() {
-			stays[e.id()] = true
-			if h, there := old[e.id()]; !there {
+			stays[e.ID()] = true
+			if h, there := old[e.ID()]; !there {
 				c.fresh = append(c.fresh, e)
-			} else if h.more().udata != e.more().udata {
+			} else if h.More().Udata != e.More().Udata {
 				c.replace(h, e)
 			}
 		}
@@ -247,18 +249,18 @@ func (s *State) untouched() bool {
 
 // slotsEnd is above the number of every slot, those of a ruleset to come
 // included.
-func (s *State) slotsEnd(want *Ruleset) uint32 {
+func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
 	var end uint32
 	if s.last != nil {
 		end = s.last.slots
 	}
 	for key := range s.elements(slotsMap) {
-		end = max(end, markOf(key)+1)
+		end = max(end, ruleset.MarkOf(key)+1)
 	}
-	for _, m := range want.maps {
-		if m.name == slotsMap {
-			for _, e := range m.elements {
-				end = max(end, markOf(e.key)+1)
+	for _, m := range want.Maps {
+		if m.Name == slotsMap {
+			for _, e := range m.Elements {
+				end = max(end, ruleset.MarkOf(e.Key)+1)
 			}
 		}
 	}
@@ -281,13 +283,13 @@ func (p *plan) commits() uint32 {
 // other maps, to be written down.
 func (p *plan) retires() (out []run, ok bool) {
 	slices.SortFunc(p.leaves, func(a, b leave) int {
-		return cmp.Or(strings.Compare(a.mapping.name, b.mapping.name), strings.Compare(a.key, b.key))
+		return cmp.Or(strings.Compare(a.mapping.Name, b.mapping.Name), strings.Compare(a.key, b.key))
 	})
 	for _, l := range p.leaves {
-		if !slices.Contains(retiring, l.mapping.name) {
+		if !slices.Contains(retiring, l.mapping.Name) {
 			return nil, false
 		}
-		next := run{mapping: l.mapping.name, first: markOf(l.key), count: 1}
+		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
 		next.gone = next.mapping != slotsMap && !p.alive[next.first&indexMask]
 		if n := len(out); n > 0 && out[n-1].joins(next) {
 			out[n-1].count++
@@ -317,17 +319,17 @@ func amendRecord(r record, generation uint32) []op {
 // apply reads everything and sweeps.
 func (p *plan) keepRetired() {
 	drop := func(o op) bool {
-		return o.sweep || o.verb == add && o.mapping != nil && o.mapping.name == appliedSet && o.elements != nil
+		return o.sweep || o.verb == add && o.mapping != nil && o.mapping.Name == appliedSet && o.elements != nil
 	}
 	p.ops, p.after, p.record = slices.DeleteFunc(p.ops, drop), slices.DeleteFunc(p.after, drop), nil
 }
 
-func recordSet() *mapping {
-	return &mapping{name: appliedSet, key: typ{mark}, comment: "what nlb applied last"}
+func recordSet() *ruleset.Map {
+	return &ruleset.Map{Name: appliedSet, Key: ruleset.Type{ruleset.Mark}, Comment: "what nlb applied last"}
 }
 
 // leave is an element that a plan retires.
 type leave struct {
-	mapping *mapping
+	mapping *ruleset.Map
 	key     string
 }

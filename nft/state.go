@@ -13,6 +13,8 @@ import (
 	"sort"
 	"strings"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/nft/wire"
@@ -34,8 +36,8 @@ type objects struct {
 }
 
 type haveMap struct {
-	spec     *mapping // nil: not one of this layout
-	elements map[string]element
+	spec     *ruleset.Map // nil: not one of this layout
+	elements map[string]ruleset.Element
 }
 
 type haveChain struct{ rules []haveRule }
@@ -77,14 +79,14 @@ func named(names ...string) []byte {
 }
 
 func tableIsOurs(c *wire.Conn, table string) (bool, error) {
-	b, err := c.Request(msgType(unix.NFT_MSG_GETTABLE), inet, named(table))
+	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, named(table))
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("read the table: %w", err)
 	}
-	switch comment := udataText(wire.Attr(b, tableUserdata), udataComment); {
+	switch comment := ruleset.UdataText(wire.Attr(b, ruleset.TableUserdata), ruleset.UdataComment); {
 	case comment == tableComment:
 		return true, nil
 	case strings.HasPrefix(comment, tableComment[:strings.IndexByte(tableComment, ':')]):
@@ -96,7 +98,7 @@ func tableIsOurs(c *wire.Conn, table string) (bool, error) {
 func (o *objects) readChains(c *wire.Conn, table string) error {
 	// The kernel dumps the chains of all tables; it selects by table for the
 	// others.
-	err := c.Dump(msgType(unix.NFT_MSG_GETCHAIN), inet, nil, func(b []byte) error {
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETCHAIN), ruleset.Inet, nil, func(b []byte) error {
 		var of, name string
 		for t, v := range wire.Attrs(b) {
 			switch t {
@@ -119,7 +121,7 @@ func (o *objects) readChains(c *wire.Conn, table string) error {
 
 // readRules reads the rules of all chains of the table, or of some of them.
 func (o *objects) readRules(c *wire.Conn, table string, chain ...string) error {
-	return c.Dump(msgType(unix.NFT_MSG_GETRULE), inet, named(append([]string{table}, chain...)...), func(b []byte) error {
+	return c.Dump(ruleset.MsgType(unix.NFT_MSG_GETRULE), ruleset.Inet, named(append([]string{table}, chain...)...), func(b []byte) error {
 		var r haveRule
 		var of, name string
 		for t, v := range wire.Attrs(b) {
@@ -131,8 +133,8 @@ func (o *objects) readRules(c *wire.Conn, table string, chain ...string) error {
 			case unix.NFTA_RULE_HANDLE:
 				r.handle = wire.Uint64(v)
 			case unix.NFTA_RULE_USERDATA:
-				r.comment = udataText(v, udataComment)
-				r.fingerprint = udataValue(v, udataFingerprint)
+				r.comment = ruleset.UdataText(v, ruleset.UdataComment)
+				r.fingerprint = ruleset.UdataValue(v, ruleset.UdataFingerprint)
 			}
 		}
 		if ch := o.chains[name]; ch != nil && of == table {
@@ -148,16 +150,16 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.maps)) {
 		m := o.maps[name]
-		if m.spec == nil || m.spec.dynamic {
+		if m.spec == nil || m.spec.Dynamic {
 			continue // what packets fill is theirs
 		}
 		ends := map[string]bool{}
-		err := c.Dump(msgType(unix.NFT_MSG_GETSETELEM), inet, named(table, name), func(b []byte) error {
+		err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, name), func(b []byte) error {
 			for e, end := range m.decoded(b) {
 				if end {
-					ends[e.key] = true
-				} else if m.spec.holds(e) {
-					m.elements[e.id()] = e
+					ends[e.Key] = true
+				} else if m.spec.Holds(e) {
+					m.elements[e.ID()] = e
 				}
 			}
 			return nil
@@ -165,7 +167,7 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 		if err != nil {
 			return err
 		}
-		if m.spec.prefixes {
+		if m.spec.Prefixes {
 			m.close(ends)
 		}
 	}
@@ -175,7 +177,7 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 // readSpecs reads which maps there are.
 func (o *objects) readSpecs(c *wire.Conn, table string) error {
 	var names []string
-	err := c.Dump(msgType(unix.NFT_MSG_GETSET), inet, named(table), func(b []byte) error {
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSET), ruleset.Inet, named(table), func(b []byte) error {
 		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
 			names = append(names, wire.Text(wire.Attr(b, unix.NFTA_SET_NAME)))
 		}
@@ -184,28 +186,28 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 	if err != nil {
 		return err
 	}
-	specs := map[string]*mapping{}
-	for _, m := range layout(table, lengthsIn(slices.Values(names))).maps {
-		specs[m.name] = m
+	specs := map[string]*ruleset.Map{}
+	for _, m := range layout(table, lengthsIn(slices.Values(names))).Maps {
+		specs[m.Name] = m
 	}
 	for _, name := range names {
 		spec := specs[name]
 		for _, f := range families {
-			if strings.HasPrefix(name, listPrefix+f.digit) {
-				spec = &mapping{name: name, key: typ{f.addr}, prefixes: true}
+			if strings.HasPrefix(name, listPrefix+f.ip.Digit) {
+				spec = &ruleset.Map{Name: name, Key: ruleset.Type{f.ip.Addr}, Prefixes: true}
 			}
 		}
-		o.maps[name] = &haveMap{spec: spec, elements: map[string]element{}}
+		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
 	}
 	return nil
 }
 
 // decoded are the elements of a message. end: it is the end of a prefix.
-func (m *haveMap) decoded(attrs []byte) iter.Seq2[element, bool] {
-	return func(yield func(e element, end bool) bool) {
+func (m *haveMap) decoded(attrs []byte) iter.Seq2[ruleset.Element, bool] {
+	return func(yield func(e ruleset.Element, end bool) bool) {
 		// The elements share the memory of one copy.
 		for _, v := range wire.Attrs(string(wire.Attr(attrs, unix.NFTA_SET_ELEM_LIST_ELEMENTS))) {
-			if !yield(m.spec.decode(v)) {
+			if !yield(m.spec.Decode(v)) {
 				return
 			}
 		}
@@ -217,79 +219,11 @@ func (m *haveMap) decoded(attrs []byte) iter.Seq2[element, bool] {
 func (m *haveMap) close(ends map[string]bool) {
 	sorted := slices.Sorted(maps.Keys(ends))
 	for id, e := range m.elements {
-		e.end = strings.Repeat("\xff", len(e.key))
-		if i := sort.SearchStrings(sorted, e.key+"\x00"); i < len(sorted) {
+		e.End = strings.Repeat("\xff", len(e.Key))
+		if i := sort.SearchStrings(sorted, e.Key+"\x00"); i < len(sorted) {
 			a, _ := netip.AddrFromSlice([]byte(sorted[i]))
-			e.end = addrBytes(a.Prev())
+			e.End = ruleset.AddrBytes(a.Prev())
 		}
 		m.elements[id] = e
 	}
-}
-
-// id tells the elements of a map apart.
-func (e element) id() string { return e.key + e.end }
-
-// holds reports whether an element is of the map's types.
-func (m *mapping) holds(e element) bool {
-	return len(e.key) == m.key.size() &&
-		(e.end == "" || len(e.end) == len(e.key)) &&
-		(m.verdicts() || len(e.data) == m.data.size())
-}
-
-// decode reads what messages.element writes. end: it is the end of a prefix.
-func (m *mapping) decode(b string) (e element, end bool) {
-	var x extra
-	for t, v := range wire.Attrs(b) {
-		switch t {
-		case unix.NFTA_SET_ELEM_KEY:
-			e.key = wire.Attr(v, unix.NFTA_DATA_VALUE)
-		case elemKeyEnd:
-			e.end = wire.Attr(v, unix.NFTA_DATA_VALUE)
-		case unix.NFTA_SET_ELEM_DATA:
-			if m.verdicts() {
-				e.data = wire.Text(wire.Attr(wire.Attr(v, unix.NFTA_DATA_VERDICT), unix.NFTA_VERDICT_CHAIN))
-			} else {
-				e.data = wire.Attr(v, unix.NFTA_DATA_VALUE)
-			}
-		case unix.NFTA_SET_ELEM_FLAGS:
-			end = wire.Uint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
-		case unix.NFTA_SET_ELEM_USERDATA:
-			x.comment = udataText(v, udataComment)
-			if f := udataValue(v, udataFingerprint); f != "" {
-				x.udata = udata(udataFingerprint, string(f))
-			}
-		case unix.NFTA_SET_ELEM_EXPR:
-			d := wire.Attr(v, unix.NFTA_EXPR_DATA)
-			x.bytes = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_BYTES))
-			x.packets = wire.Uint64(wire.Attr(d, unix.NFTA_COUNTER_PACKETS))
-		}
-	}
-	if x != noExtra {
-		e.extra = &x
-	}
-	// A set of ranges gives a single key its own end.
-	if m.interval && e.end == "" {
-		e.end = e.key
-	}
-	return e, end
-}
-
-// udataText returns a text of user data, without its final NUL.
-func udataText[B ~[]byte | ~string](b B, typ byte) string {
-	return strings.TrimSuffix(udataValue(b, typ), "\x00")
-}
-
-// udataValue returns a value of user data, empty where there is none.
-func udataValue[B ~[]byte | ~string](b B, typ byte) string {
-	for len(b) >= 2 {
-		n := 2 + int(b[1])
-		if n > len(b) {
-			return ""
-		}
-		if b[0] == typ {
-			return string(b[2:n])
-		}
-		b = b[n:]
-	}
-	return ""
 }

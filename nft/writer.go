@@ -19,6 +19,8 @@ import (
 	"slices"
 	"time"
 
+	"nlb/nft/ruleset"
+
 	"golang.org/x/sys/unix"
 
 	"nlb/nft/wire"
@@ -118,7 +120,7 @@ func (w *writer) partial(err error) error {
 // listen watches what others change, from now on.
 func (w *writer) listen() {
 	if w.watch == nil && !w.dry {
-		w.watch, _ = w.conn.Watch(inet, w.table) // without it, it goes as before
+		w.watch, _ = w.conn.Watch(ruleset.Inet, w.table) // without it, it goes as before
 	}
 }
 
@@ -245,7 +247,7 @@ func (w *writer) batch(table string, ops []op, generation uint32) (b *wire.Batch
 	}
 	b = wire.NewBatch(generation)
 	b.Grow(estimate(ops))
-	encode(b, table, ops, min(maxList, limit/2))
+	encode(b, table, ops, min(ruleset.MaxList, limit/2))
 	limit, err = w.conn.Limit(b.Size())
 	return b, limit, err
 }
@@ -326,18 +328,18 @@ func estimate(ops []op) int {
 		n += message
 		switch {
 		case o.rule != nil:
-			n += len(o.chain.name) + len(o.rule.comment)
-			for _, s := range o.rule.statements {
-				n += len(s.exprs)
+			n += len(o.chain.Name) + len(o.rule.Comment)
+			for _, s := range o.rule.Statements {
+				n += len(s.Exprs)
 			}
 		case o.mapping != nil && o.elements == nil:
 			n += 256
 		}
 		for i := range o.elements {
 			e := &o.elements[i]
-			n += nested + len(e.key) + len(e.end) + len(e.data)
-			if e.extra != nil {
-				n += 64 + len(e.comment) + len(e.udata)
+			n += nested + len(e.Key) + len(e.End) + len(e.Data)
+			if e.Extra != nil {
+				n += 64 + len(e.Comment) + len(e.Udata)
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"nlb/lb"
 	"nlb/nft"
+	"nlb/nft/probe"
 	"nlb/nft/wire"
 	"nlb/sysctl"
 )
@@ -125,7 +126,7 @@ const modules = "nf_tables, nft_chain_nat, nft_ct, nft_numgen, nft_hash, nft_nat
 // needs says what an expression that the kernel stumbled over needs; empty: it
 // did not say which.
 func needs(expression string) string {
-	for _, p := range nft.Parts() {
+	for _, p := range probe.Parts() {
 		if p.Name != expression {
 			continue
 		}

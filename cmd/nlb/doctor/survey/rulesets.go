@@ -14,6 +14,7 @@ import (
 
 	"nlb/cmd/nlb/doctor"
 	"nlb/nft"
+	"nlb/nft/probe"
 	"nlb/nft/firewall"
 	"nlb/nft/wire"
 	"nlb/sysctl"
@@ -95,7 +96,7 @@ func (s *survey) own(conn *wire.Conn) *nft.State {
 // parts asks for the parts of nftables that the profiles need; without any,
 // for all.
 func (s *survey) parts(conn *wire.Conn) {
-	missing, err := nft.Probe(conn, s.ask.Profiles)
+	missing, err := probe.Kernel(conn, s.ask.Profiles)
 	if err != nil {
 		s.unseen("the parts of nftables", err, "nftables")
 		return

@@ -1,17 +1,20 @@
-package nft
-
-// Probing: what of nftables this kernel has. A batch without END is validated
-// and dropped, so that everything can be asked for and nothing is changed.
+// Package probe asks the kernel what of nftables it has. A batch without END is
+// validated and dropped, so that everything can be asked for and nothing is
+// changed.
+package probe
 
 import (
 	"errors"
 	"maps"
 	"slices"
 
+	"nlb/nft/ruleset"
+
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/nft"
 	"nlb/nft/wire"
 )
 
@@ -37,12 +40,21 @@ type Missing struct {
 // probe asks for a part: by the objects of a batch.
 type probe struct {
 	Part
-	sets  []*mapping
+	sets  []*ruleset.Map
 	exprs []expr.Any
-	base  *hook // of the chain with the expressions; nil: a regular chain
+	base  *ruleset.Hook // of the chain with the expressions; nil: a regular chain
 }
 
-const probeTable = "nlb-probe"
+const (
+	table = "nlb-probe"
+	// Registers that the expressions use.
+	reg   = unix.NFT_REG_1
+	reg32 = unix.NFT_REG32_00
+	// Another program that commits all the time makes us ask again, this often.
+	tries = 60
+	// setSize is what a set that packets fill may hold.
+	setSize = 1024
+)
 
 // Names of parts that are no expressions.
 const (
@@ -58,53 +70,57 @@ const (
 
 // probes are all parts, those that others need first.
 func probes() []probe {
-	pre := func(priority int32) *hook { return &hook{"prerouting", unix.NF_INET_PRE_ROUTING, priority, ""} }
-	post := &hook{"postrouting", unix.NF_INET_POST_ROUTING, 100, ""}
+	pre := func(priority int32) *ruleset.Hook {
+		return ruleset.Prerouting(priority, "")
+	}
+	post := ruleset.Postrouting(100, "")
+	loadMark := &expr.Ct{Key: expr.CtKeyMARK, Register: reg}
+	protocol := &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}
 	number := &expr.Immediate{Register: reg, Data: make([]byte, 4)}
-	clients := &mapping{name: "clients", key: typ{mark}, dynamic: true, timeout: true}
+	clients := &ruleset.Map{Name: "clients", Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: setSize}
 	simple := func(name, use, since, module string, e ...expr.Any) probe {
 		return probe{Part: Part{name, use, since, module}, exprs: e}
 	}
-	set := func(name, use, since, module string, m mapping) probe {
-		m.name = "probe"
-		return probe{Part: Part{name, use, since, module}, sets: []*mapping{&m}}
+	set := func(name, use, since, module string, m ruleset.Map) probe {
+		m.Name = "probe"
+		return probe{Part: Part{name, use, since, module}, sets: []*ruleset.Map{&m}}
 	}
 	jenkins := &expr.Hash{SourceRegister: reg32 + 4, DestRegister: reg, Length: 4, Modulus: 2, Seed: 1, Type: expr.HashTypeJenkins}
 	snat := &expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: reg}
 	return []probe{
 		simple(partTable, "every service", "3.14", "nf_tables_inet"),
 		{Part: Part{partChain, "every service", "5.2", "nft_chain_nat"}, base: pre(-100)},
-		set(partSet, "every service", "3.13", "", mapping{key: typ{mark}, data: typ{mark}}),
-		set(partMap, "every service", "4.1", "", mapping{key: typ{ipv4Addr, inetProto, inetService}, data: typ{verdict}}),
-		set(partCounter, "every service", "5.7", "", mapping{key: typ{mark}, data: typ{ipv4Addr}, counter: true}),
-		set(partRanges, "several ports, prefixes and interfaces", "5.6", "", mapping{key: typ{inetProto, inetService}, data: typ{verdict}, interval: true}),
-		set(partPrefix, "allow and deny", "3.13", "", mapping{key: typ{ipv4Addr}, prefixes: true}),
-		set(partTimeout, "affinity and limit", "4.1", "", mapping{key: typ{mark}, dynamic: true, timeout: true}),
-		simple("meta", "every service", "3.13", "", loadL4),
+		set(partSet, "every service", "3.13", "", ruleset.Map{Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}}),
+		set(partMap, "every service", "4.1", "", ruleset.Map{Key: ruleset.Type{ruleset.IPv4Addr, ruleset.InetProto, ruleset.InetService}, Data: ruleset.Type{ruleset.Verdict}}),
+		set(partCounter, "every service", "5.7", "", ruleset.Map{Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.IPv4Addr}, Counter: true}),
+		set(partRanges, "several ports, prefixes and interfaces", "5.6", "", ruleset.Map{Key: ruleset.Type{ruleset.InetProto, ruleset.InetService}, Data: ruleset.Type{ruleset.Verdict}, Interval: true}),
+		set(partPrefix, "allow and deny", "3.13", "", ruleset.Map{Key: ruleset.Type{ruleset.IPv4Addr}, Prefixes: true}),
+		set(partTimeout, "affinity and limit", "4.1", "", ruleset.Map{Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: setSize}),
+		simple("meta", "every service", "3.13", "", protocol),
 		simple("payload", "every service", "3.13", "", &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}),
-		simple("cmp", "every service", "3.13", "", loadL4, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{6}}),
+		simple("cmp", "every service", "3.13", "", protocol, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{6}}),
 		simple("immediate", "every service", "3.13", "", number),
-		simple("ct", "every service", "3.13", "nft_ct", loadMark, setMark),
+		simple("ct", "every service", "3.13", "nft_ct", loadMark, &expr.Ct{Key: expr.CtKeyMARK, Register: reg, SourceRegister: true}),
 		{
-			Part: Part{"lookup", "every service", "3.13", ""}, sets: []*mapping{{name: "probe", key: typ{mark}}},
+			Part: Part{"lookup", "every service", "3.13", ""}, sets: []*ruleset.Map{{Name: "probe", Key: ruleset.Type{ruleset.Mark}}},
 			exprs: []expr.Any{number, &expr.Lookup{SourceRegister: reg, SetName: "probe"}},
 		},
 		{
 			Part: Part{"nat", "every service", "5.2", "nft_nat"}, base: post,
 			exprs: []expr.Any{&expr.Immediate{Register: reg, Data: []byte{192, 0, 2, 1}}, snat},
 		},
-		simple("bitwise", "every service", "3.13", "", loadMark, masked(reg, modeMask)),
+		simple("bitwise", "every service", "3.13", "", loadMark, &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: make([]byte, 4), Xor: make([]byte, 4)}),
 		simple("numgen", "scheduler: round-robin and random", "4.10", "nft_numgen", &expr.Numgen{Register: reg, Modulus: 2, Type: unix.NFT_NG_INCREMENTAL, Offset: 1}),
 		simple("hash", "scheduler: hash", "4.10", "nft_hash", &expr.Immediate{Register: reg32 + 4, Data: make([]byte, 4)}, jenkins),
 		{Part: Part{"masq", "snat: masquerade", "5.2", "nft_masq"}, base: post, exprs: []expr.Any{&expr.Masq{}}},
 		{Part: Part{"reject", "refused connections", "3.14", "nft_reject_inet"}, base: pre(-100), exprs: []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}},
-		{Part: Part{"fib", "role: server and a listen without an address", "4.10", "nft_fib_inet"}, base: pre(-100), exprs: fibLocal(expr.CmpOpEq)},
-		simple("limit", "limit and the rate of log", "3.13", "nft_limit", limitExpr(lb.Rate{Events: 1, Per: 1e9}, 1, true)),
+		{Part: Part{"fib", "role: server and a listen without an address", "4.10", "nft_fib_inet"}, base: pre(-100), exprs: []expr.Any{&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true}}},
+		simple("limit", "limit and the rate of log", "3.13", "nft_limit", &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeSecond, Burst: 1, Over: true}),
 		simple("connlimit", "connections-per-source and max-connections", "4.18", "nft_connlimit", &expr.Connlimit{Count: 1, Flags: expr.NFT_CONNLIMIT_F_INV}),
 		simple("log", "log", "3.13", "nft_log", &expr.Log{Key: 1 << unix.NFTA_LOG_LEVEL, Level: expr.LogLevelInfo}),
 		{
-			Part: Part{"dynset", "affinity and limit", "4.1", ""}, sets: []*mapping{clients},
-			exprs: []expr.Any{number, &expr.Dynset{SrcRegKey: reg, SetName: clients.name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: 1e9}},
+			Part: Part{"dynset", "affinity and limit", "4.1", ""}, sets: []*ruleset.Map{clients},
+			exprs: []expr.Any{number, &expr.Dynset{SrcRegKey: reg, SetName: clients.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: 1e9}},
 		},
 	}
 }
@@ -121,21 +137,21 @@ func Parts() []Part {
 // Needed are the names of the parts that the rulesets of profiles are made of.
 func Needed(profiles []*lb.Profile) map[string]bool {
 	out := map[string]bool{partTable: true, partChain: true}
-	r := Compile(probeTable, profiles)
-	for _, m := range r.maps {
+	r := nft.Compile(table, profiles)
+	for _, m := range r.Maps {
 		for name, uses := range map[string]bool{
-			partSet: true, partMap: m.verdicts(), partCounter: m.counter, partRanges: m.interval,
-			partPrefix: m.prefixes, partTimeout: m.timeout,
+			partSet: true, partMap: m.Verdicts(), partCounter: m.Counter, partRanges: m.Interval,
+			partPrefix: m.Prefixes, partTimeout: m.Timeout,
 		} {
 			if uses {
 				out[name] = true
 			}
 		}
 	}
-	for _, c := range r.chains {
-		for _, rule := range c.rules {
-			for _, s := range rule.statements {
-				maps.Insert(out, maps.All(expressionNames(s.exprs)))
+	for _, c := range r.Chains {
+		for _, rule := range c.Rules {
+			for _, s := range rule.Statements {
+				maps.Insert(out, maps.All(expressionNames(s.Exprs)))
 			}
 		}
 	}
@@ -165,18 +181,18 @@ func expressionNames(list []byte) map[string]bool {
 
 const dynsetExpressions = 10 // NFTA_DYNSET_EXPRESSIONS
 
-// Probe asks the kernel for the parts that profiles need, or for all where
+// Kernel asks the kernel for the parts that profiles need, or for all where
 // there are none, and returns those that it refuses. Nothing is changed, but
 // that the kernel may load modules, as for an apply. An error says that it
 // could not be asked: unix.EPERM without CAP_NET_ADMIN.
-func Probe(c *wire.Conn, profiles []*lb.Profile) ([]Missing, error) {
+func Kernel(c *wire.Conn, profiles []*lb.Profile) ([]Missing, error) {
 	all := probes()
 	if len(profiles) > 0 {
 		needed := Needed(profiles)
 		all = slices.DeleteFunc(all, func(p probe) bool { return !needed[p.Name] })
 	}
 	err := ask(c, all...)
-	if err == nil || NotPermitted(err) || !refused(err) {
+	if err == nil || nft.NotPermitted(err) || !refused(err) {
 		return nil, err
 	}
 	// Where a single message was refused, it says which. Else what needs the
@@ -230,7 +246,7 @@ func ask(c *wire.Conn, probes ...probe) error {
 			p.encode(b, i)
 		}
 		err = c.Check(b)
-		if !errors.Is(err, wire.ErrStale) || try == applyTries {
+		if !errors.Is(err, wire.ErrStale) || try == tries {
 			return err
 		}
 	}
@@ -238,17 +254,17 @@ func ask(c *wire.Conn, probes ...probe) error {
 
 // encode writes a table of its own, with a set and a chain that has a rule.
 func (p probe) encode(b *wire.Batch, i int) {
-	m := &messages{Batch: b, table: probeTable + string(rune('a'+i)), list: maxList}
-	m.newTable()
+	m := &ruleset.Messages{Batch: b, Table: table + string(rune('a'+i)), List: ruleset.MaxList}
+	m.NewTable("nlb asks what the kernel has")
 	for _, s := range p.sets {
-		m.newMap(s)
+		m.NewMap(s)
 	}
 	if p.base == nil && p.exprs == nil {
 		return
 	}
-	ch := &chain{name: p.chainName(), hook: p.base}
-	m.newChain(ch)
+	ch := &ruleset.Chain{Name: p.chainName(), Hook: p.base}
+	m.NewChain(ch)
 	if p.exprs != nil {
-		m.rule(ch.name, rule{statements: []statement{newStatement(p.Name, p.exprs...)}}, 0)
+		m.Rule(ch.Name, ruleset.Rule{Statements: []ruleset.Statement{ruleset.NewStatement(p.Name, p.exprs...)}}, 0)
 	}
 }

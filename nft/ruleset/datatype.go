@@ -1,4 +1,4 @@
-package nft
+package ruleset
 
 // The data types of map keys and values, as nft knows them: the numbers are
 // nft's own (nftables, include/datatype.h) and make a listing readable.
@@ -10,55 +10,55 @@ import (
 	"strconv"
 	"strings"
 
-	"nlb/lb"
+	"golang.org/x/sys/unix"
 )
 
 // datatype is one field of a key or a value. In the kernel each field takes a
 // multiple of 4 bytes.
-type datatype struct {
-	name string
+type Datatype struct {
+	Name string
 	id   uint32
-	size int
+	Size int
 	// host says that the bytes are in host order; nft prints such a field
 	// wrong unless the map says so.
 	host bool
-	text func(b string) string
+	Text func(b string) string
 }
 
 var (
-	ipv4Addr    = datatype{name: "ipv4_addr", id: 7, size: 4, text: addrText}
-	ipv6Addr    = datatype{name: "ipv6_addr", id: 8, size: 16, text: addrText}
-	inetProto   = datatype{name: "inet_proto", id: 12, size: 1, text: func(b string) string { return lb.Protocol(b[0]).String() }}
-	inetService = datatype{name: "inet_service", id: 13, size: 2, text: func(b string) string {
+	IPv4Addr    = Datatype{Name: "ipv4_addr", id: 7, Size: 4, Text: AddrText}
+	IPv6Addr    = Datatype{Name: "ipv6_addr", id: 8, Size: 16, Text: AddrText}
+	InetProto   = Datatype{Name: "inet_proto", id: 12, Size: 1, Text: func(b string) string { return protocolName(b[0]) }}
+	InetService = Datatype{Name: "inet_service", id: 13, Size: 2, Text: func(b string) string {
 		return strconv.Itoa(int(binary.BigEndian.Uint16([]byte(b))))
 	}}
-	mark = datatype{name: "mark", id: 19, size: 4, host: true, text: func(b string) string {
-		return fmt.Sprintf("0x%08x", markOf(b))
+	Mark = Datatype{Name: "mark", id: 19, Size: 4, host: true, Text: func(b string) string {
+		return fmt.Sprintf("0x%08x", MarkOf(b))
 	}}
-	ifname = datatype{name: "ifname", id: 41, size: 16, host: true, text: func(b string) string {
+	Ifname = Datatype{Name: "ifname", id: 41, Size: 16, host: true, Text: func(b string) string {
 		return fmt.Sprintf("%q", strings.TrimRight(b, "\x00"))
 	}}
 	// integer is what numgen gives.
-	integer = datatype{name: "integer", id: 4, size: 4, host: true, text: mark.text}
+	Integer = Datatype{Name: "integer", id: 4, Size: 4, host: true, Text: Mark.Text}
 	// verdict is a value that is the name of a chain to go to.
-	verdict = datatype{name: "verdict", id: 0xffffff00}
+	Verdict = Datatype{Name: "verdict", id: 0xffffff00}
 )
 
-func (d datatype) padded() int { return (d.size + 3) &^ 3 }
+func (d Datatype) Padded() int { return (d.Size + 3) &^ 3 }
 
 // typ is a concatenation of fields; none: there is no value, it is a set.
-type typ []datatype
+type Type []Datatype
 
-func (t typ) String() string {
+func (t Type) String() string {
 	names := make([]string, len(t))
 	for i, d := range t {
-		names[i] = d.name
+		names[i] = d.Name
 	}
 	return strings.Join(names, " . ")
 }
 
 // id is nft's number for the concatenation: six bits for each field.
-func (t typ) id() uint32 {
+func (t Type) id() uint32 {
 	var id uint32
 	for _, d := range t {
 		id = id<<6 | d.id
@@ -66,22 +66,22 @@ func (t typ) id() uint32 {
 	return id
 }
 
-func (t typ) size() int {
+func (t Type) size() int {
 	n := 0
 	for _, d := range t {
-		n += d.padded()
+		n += d.Padded()
 	}
 	return n
 }
 
 // text is what nft prints for a value, or for a range of values.
-func (t typ) text(first, last string) string {
+func (t Type) Text(first, last string) string {
 	var b strings.Builder
 	for i, d := range t {
 		if i > 0 {
 			b.WriteString(" . ")
 		}
-		n := d.padded()
+		n := d.Padded()
 		one := first[:n]
 		b.WriteString(d.rangeText(one, last))
 		first = first[n:]
@@ -92,22 +92,22 @@ func (t typ) text(first, last string) string {
 	return b.String()
 }
 
-func (d datatype) rangeText(first, last string) string {
+func (d Datatype) rangeText(first, last string) string {
 	if last == "" || first == last[:len(first)] {
-		return d.text(first[:d.size])
+		return d.Text(first[:d.Size])
 	}
-	last = last[:d.size]
-	if d.id == ifname.id {
-		return fmt.Sprintf("%q", ifnameOf(first, last))
+	last = last[:d.Size]
+	if d.id == Ifname.id {
+		return fmt.Sprintf("%q", IfnameOf(first, last))
 	}
-	if p, ok := prefixOf(first[:d.size], last); ok && d.id != inetService.id {
+	if p, ok := PrefixOf(first[:d.Size], last); ok && d.id != InetService.id {
 		return p.String()
 	}
-	return d.text(first[:d.size]) + "-" + d.text(last)
+	return d.Text(first[:d.Size]) + "-" + d.Text(last)
 }
 
 // prefixOf returns the prefix that is exactly this range of addresses.
-func prefixOf(first, last string) (netip.Prefix, bool) {
+func PrefixOf(first, last string) (netip.Prefix, bool) {
 	a, ok := netip.AddrFromSlice([]byte(first))
 	if !ok || len(first) != len(last) {
 		return netip.Prefix{}, false
@@ -117,13 +117,13 @@ func prefixOf(first, last string) (netip.Prefix, bool) {
 		bits++
 	}
 	p := netip.PrefixFrom(a, bits)
-	return p, p == p.Masked() && lastOf(p) == last
+	return p, p == p.Masked() && LastOf(p) == last
 }
 
 func bit(s string, i int) byte { return s[i/8] >> (7 - i%8) & 1 }
 
 // lastOf is the highest address of a prefix.
-func lastOf(p netip.Prefix) string {
+func LastOf(p netip.Prefix) string {
 	b := p.Masked().Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
 		b[i/8] |= 1 << (7 - i%8)
@@ -131,14 +131,14 @@ func lastOf(p netip.Prefix) string {
 	return string(b)
 }
 
-func addrText(b string) string {
+func AddrText(b string) string {
 	a, _ := netip.AddrFromSlice([]byte(b))
 	return a.String()
 }
 
 // The bytes of the fields.
 
-func addrBytes(a netip.Addr) string {
+func AddrBytes(a netip.Addr) string {
 	if a.Is4() {
 		b := a.As4()
 		return string(b[:])
@@ -149,17 +149,17 @@ func addrBytes(a netip.Addr) string {
 
 // ifnameBytes are the first and the last name of an interface, or of those
 // with a prefix: eth*.
-func ifnameBytes(name string) (first, last string) {
+func IfnameBytes(name string) (first, last string) {
 	fill := "\x00"
 	if stem, ok := strings.CutSuffix(name, "*"); ok {
 		name, fill = stem, "\xff"
 	}
-	rest := ifname.size - len(name)
+	rest := Ifname.Size - len(name)
 	return name + strings.Repeat("\x00", rest), name + strings.Repeat(fill, rest)
 }
 
 // ifnameOf reads what ifnameBytes writes.
-func ifnameOf(first, last string) string {
+func IfnameOf(first, last string) string {
 	name := strings.TrimRight(first, "\x00")
 	if first != last {
 		name += "*"
@@ -167,17 +167,30 @@ func ifnameOf(first, last string) string {
 	return name
 }
 
-func protoBytes(p lb.Protocol) string { return string([]byte{byte(p), 0, 0, 0}) }
+func ProtoBytes(p byte) string { return string([]byte{p, 0, 0, 0}) }
 
-func portBytes(p uint16) string { return string([]byte{byte(p >> 8), byte(p), 0, 0}) }
+// protocolName is nft's word for a transport protocol.
+func protocolName(p byte) string {
+	switch p {
+	case unix.IPPROTO_TCP:
+		return "tcp"
+	case unix.IPPROTO_UDP:
+		return "udp"
+	case unix.IPPROTO_SCTP:
+		return "sctp"
+	}
+	return strconv.Itoa(int(p))
+}
 
-func markBytes(m uint32) string {
+func PortBytes(p uint16) string { return string([]byte{byte(p >> 8), byte(p), 0, 0}) }
+
+func MarkBytes(m uint32) string {
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], m)
 	return string(b[:])
 }
 
-func markOf(b string) uint32 {
+func MarkOf(b string) uint32 {
 	if len(b) < 4 {
 		return 0
 	}

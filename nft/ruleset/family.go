@@ -1,0 +1,280 @@
+package ruleset
+
+// Families: what differs between IPv4 and IPv6, and the statements that depend
+// on it.
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"nlb/nft/wire"
+)
+
+// Family is an IP version.
+type Family struct {
+	Digit        string // 4 or 6
+	Word         string // ip or ip6, for statements
+	NFProto      byte
+	Addr         Datatype
+	saddr, daddr uint32 // offsets in the header
+	ctDst        expr.CtKey
+	// nft's numbers for the header and its field saddr (nftables,
+	// include/proto.h).
+	protoDesc, saddrField uint32
+}
+
+// The families.
+var (
+	IPv4 = &Family{
+		Digit: "4", Word: "ip", NFProto: unix.NFPROTO_IPV4, Addr: IPv4Addr,
+		saddr: 12, daddr: 16, ctDst: expr.CtKeyDSTIP, protoDesc: 12, saddrField: 11,
+	}
+	IPv6 = &Family{
+		Digit: "6", Word: "ip6", NFProto: unix.NFPROTO_IPV6, Addr: IPv6Addr,
+		saddr: 8, daddr: 24, ctDst: expr.CtKeyDSTIP6, protoDesc: 13, saddrField: 8,
+	}
+)
+
+// Match matches packets of the family.
+func (f *Family) Match() Statement { return NewStatement("meta nfproto ipv"+f.Digit, f.isFamily()...) }
+
+// isFamily is match as expressions. nft writes it before whatever reads the
+// header.
+func (f *Family) isFamily() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
+		compare(expr.CmpOpEq, []byte{f.NFProto}),
+	}
+}
+
+// Field is a part of a packet that can be looked up or hashed.
+type Field struct {
+	text string
+	size int // bytes
+	load func(register uint32) expr.Any
+}
+
+func payload(text string, base expr.PayloadBase, offset uint32, size int) Field {
+	return Field{text, size, func(register uint32) expr.Any {
+		return &expr.Payload{DestRegister: register, Base: base, Offset: offset, Len: uint32(size)}
+	}}
+}
+
+// The fields of a packet.
+var (
+	SourcePort      = payload("th sport", expr.PayloadBaseTransportHeader, 0, 2)
+	DestinationPort = payload("th dport", expr.PayloadBaseTransportHeader, 2, 2)
+	L4Protocol      = Field{"meta l4proto", 1, func(register uint32) expr.Any {
+		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}
+	}}
+	InputInterface = Field{"iifname", Ifname.Size, func(register uint32) expr.Any {
+		return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}
+	}}
+)
+
+func (f *Family) Source() Field {
+	return payload(f.Word+" saddr", expr.PayloadBaseNetworkHeader, f.saddr, f.Addr.Size)
+}
+
+func (f *Family) Destination() Field {
+	return payload(f.Word+" daddr", expr.PayloadBaseNetworkHeader, f.daddr, f.Addr.Size)
+}
+
+// concat loads fields beside each other, from register 1 on.
+func concat(fields ...Field) (text string, exprs []expr.Any) {
+	at := uint32(reg32)
+	texts := make([]string, len(fields))
+	for i, f := range fields {
+		texts[i], exprs = f.text, append(exprs, f.load(at))
+		at += uint32((f.size + 3) / 4)
+	}
+	return strings.Join(texts, " . "), exprs
+}
+
+// Vmap does what a map of verdicts has for some fields of the packet.
+func (f *Family) Vmap(name string, fields ...Field) Statement {
+	text, exprs := concat(fields...)
+	exprs = append(f.isFamily(), exprs...)
+	return NewStatement(text+" vmap @"+name, append(exprs, verdictOf(name))...)
+}
+
+// OwnVmap is vmap for packets to this host's own addresses, of any family.
+func OwnVmap(name string, fields ...Field) Statement {
+	text, exprs := concat(fields...)
+	exprs = append(fibLocal(expr.CmpOpEq), exprs...)
+	return NewStatement("fib daddr type local "+text+" vmap @"+name, append(exprs, verdictOf(name))...)
+}
+
+func verdictOf(name string) *expr.Lookup {
+	return &expr.Lookup{SourceRegister: reg32, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true}
+}
+
+// loadSource puts the source address into a register, masked to a number of
+// bits.
+func (f *Family) loadSource(at uint32, bits int) []expr.Any {
+	size := uint32(f.Addr.Size)
+	out := []expr.Any{f.Source().load(at)}
+	if bits < int(size)*8 {
+		out = append(out, &expr.Bitwise{
+			SourceRegister: at, DestRegister: at, Len: size, Mask: f.netmask(bits), Xor: make([]byte, size),
+		})
+	}
+	return out
+}
+
+// sourceText is what loadSource is in a script.
+func (f *Family) sourceText(bits int) string {
+	text := f.Word + " saddr"
+	if bits < f.Addr.Size*8 {
+		text += " & " + AddrText(string(f.netmask(bits)))
+	}
+	return text
+}
+
+func (f *Family) netmask(bits int) []byte {
+	mask := make([]byte, f.Addr.Size)
+	for i := range bits {
+		mask[i/8] |= 1 << (7 - i%8)
+	}
+	return mask
+}
+
+// sourceIn matches where the source address is in a set, or is not.
+func (f *Family) SourceIn(set string, not bool) Statement {
+	op := ""
+	if not {
+		op = "!= "
+	}
+	exprs := append(f.isFamily(), f.loadSource(reg, f.Addr.Size*8)...)
+	return NewStatement(fmt.Sprintf("%s saddr %s@%s", f.Word, op, set),
+		append(exprs, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: not})...)
+}
+
+// markAndSource loads the connection mark and the source address.
+func (f *Family) markAndSource() []expr.Any {
+	return append(append(f.isFamily(), loadMark), f.loadSource(reg32+1, f.Addr.Size*8)...)
+}
+
+// rateBySource matches where the connections with this mark and source are
+// above a rate. The set remembers each of them for the timeout.
+func (f *Family) RateBySource(set string, r Rate, timeout time.Duration) Statement {
+	text := fmt.Sprintf("update @%s { ct mark . %s saddr timeout %s limit rate over %s burst %d packets }",
+		set, f.Word, durationText(timeout), r.Text, r.Burst)
+	return NewStatement(text, append(f.markAndSource(), &expr.Dynset{
+		SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout,
+		Exprs: []expr.Any{r.expr(true)},
+	})...)
+}
+
+// countBySource matches where more than n connections with this mark and
+// source live.
+func (f *Family) CountBySource(set string, n uint32) Statement {
+	text := fmt.Sprintf("add @%s { ct mark . %s saddr ct count over %d }", set, f.Word, n)
+	return NewStatement(text, append(f.markAndSource(), &expr.Dynset{
+		SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD,
+		Exprs: []expr.Any{countOverExpr(n)},
+	})...)
+}
+
+// setMarkBySource puts what a map has for the source's network into the
+// connection mark.
+func (f *Family) SetMarkBySource(name string, bits int) Statement {
+	exprs := append(f.loadSource(reg, bits), lookupMark(name), setMark)
+	return NewStatement(fmt.Sprintf("ct mark set %s map @%s", f.sourceText(bits), name), exprs...)
+}
+
+// updateSource makes a map remember the connection mark for the source's
+// network.
+func (f *Family) UpdateSource(name string, bits int, timeout time.Duration) Statement {
+	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, timeout)
+}
+
+// deleteSource makes a map forget the source's network.
+func (f *Family) DeleteSource(name string, bits int) Statement {
+	return f.dynset("delete", dynsetDelete, name, bits, 0)
+}
+
+const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE
+
+func (f *Family) dynset(word string, operation uint32, name string, bits int, timeout time.Duration) Statement {
+	until := ""
+	if timeout > 0 {
+		until = " timeout " + durationText(timeout)
+	}
+	data := *loadMark
+	data.Register = unix.NFT_REG_2
+	exprs := append(f.loadSource(reg, bits), &data, &expr.Dynset{
+		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: name, Operation: operation, Timeout: timeout,
+	})
+	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, name, f.sourceText(bits), until), exprs...)
+}
+
+// dnat translates the destination of a transport protocol's packets to the
+// address and port that a map has for the connection mark. nft translates ports
+// only behind a match of the protocol.
+func (f *Family) DNAT(protocol byte, name string) Statement {
+	return NewStatement(fmt.Sprintf("meta l4proto %s dnat %s to ct mark map @%s", protocolName(protocol), f.Word, name),
+		loadL4, compare(expr.CmpOpEq, []byte{protocol}),
+		loadMark, lookupMark(name),
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg, RegProtoMin: uint32(reg32 + f.Addr.Size/4)})
+}
+
+// dnatAddress is dnat for an address alone; the port stays.
+func (f *Family) DNATAddress(name string) Statement {
+	return NewStatement(fmt.Sprintf("dnat %s to ct mark map @%s", f.Word, name),
+		loadMark, lookupMark(name),
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg})
+}
+
+// snatVIP makes the source the address that the client connected to.
+func (f *Family) SNATVIP() Statement {
+	return NewStatement(fmt.Sprintf("snat %[1]s to ct original %[1]s daddr", f.Word),
+		&expr.Ct{Key: f.ctDst, Register: reg, Direction: 0},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.NFProto), RegAddrMin: reg})
+}
+
+// snatRandom makes the source one of the addresses that a map has for the
+// numbers from offset to offset+modulus-1.
+func (f *Family) SNATRandom(modulus, offset uint32, name string) Statement {
+	return NewStatement(fmt.Sprintf("snat %s to numgen random mod %d offset %d map @%s", f.Word, modulus, offset, name),
+		&expr.Numgen{Register: reg, Modulus: modulus, Type: unix.NFT_NG_RANDOM, Offset: offset},
+		lookupMark(name),
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.NFProto), RegAddrMin: reg})
+}
+
+// ZoneOf puts UDP packets whose addresses and ports are in a set into a
+// conntrack zone, in the original direction only.
+func (f *Family) ZoneOf(set string, zone uint16) Statement {
+	text, exprs := concat(f.Source(), SourcePort, f.Destination(), DestinationPort)
+	exprs = slices.Concat([]expr.Any{loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_UDP})}, f.isFamily(), exprs, []expr.Any{
+		&expr.Lookup{SourceRegister: reg32, SetName: set},
+		&expr.Immediate{Register: reg, Data: binary.NativeEndian.AppendUint16(nil, zone)},
+	})
+	s := NewStatement(fmt.Sprintf("meta l4proto udp %s @%s ct original zone set %d", text, set, zone), exprs...)
+	s.Exprs = append(s.Exprs, setZone()...)
+	return s
+}
+
+// setZone is an expression that the library cannot encode: for one direction.
+func setZone() []byte {
+	const (
+		ctDirection = 3 // NFTA_CT_DIRECTION
+		original    = "\x00"
+	)
+	var e wire.Encoder
+	item := e.Begin(unix.NFTA_LIST_ELEM)
+	e.Text(unix.NFTA_EXPR_NAME, "ct")
+	data := e.Begin(unix.NFTA_EXPR_DATA)
+	e.Uint32(unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
+	e.Data(ctDirection, original)
+	e.Uint32(unix.NFTA_CT_SREG, reg)
+	e.End(data)
+	e.End(item)
+	return e.Bytes()
+}

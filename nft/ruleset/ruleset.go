@@ -1,0 +1,282 @@
+// Package nft turns profiles into native nftables, and back: it compiles a
+// ruleset, writes it as text or as netlink messages, reads what the kernel
+// has, plans the difference, and commits it in one batch.
+package ruleset
+
+// A ruleset as a value: one table of maps and chains, which prints itself as
+// an nft script.
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ruleset is what a table of family inet should hold. Its order is the order
+// in which it is written.
+type Ruleset struct {
+	Table string
+	// Comment is the table's.
+	Comment string
+	Maps    []*Map
+	Chains  []*Chain
+}
+
+// mapping is a named map, or a set where it has no data.
+type Map struct {
+	Name     string
+	Key      Type
+	Data     Type
+	Interval bool   // keys are ranges of each field
+	Counter  bool   // every element counts
+	Dynamic  bool   // packets fill it
+	Timeout  bool   // its elements expire
+	Prefixes bool   // keys are prefixes of addresses, nothing else
+	Tier     bool   // it leads to services
+	Jump     bool   // its verdicts jump to chains, rather than go to them
+	Size     uint32 // the most elements; 0: no limit of its own
+	OfChain  string // the service whose chain it goes with
+	TypeOf   string // the declaration, where nft wants an expression
+	Udata    string // the same for the kernel's listing
+	Comment  string
+	Elements []Element
+}
+
+// element is one entry. Keys and data are the kernel's bytes, but for a
+// verdict, whose data is the name of the chain to go to.
+type Element struct {
+	Key, End string // end: the last key of a range
+	Data     string
+	*Extra   // nil for most: there are a lot of elements
+}
+
+// extra is what few elements have.
+type Extra struct {
+	Comment        string
+	Udata          string // further user data
+	Packets, Bytes uint64
+}
+
+var noExtra Extra
+
+// more is what an element has beside its key and data; it is only for reading.
+func (e *Element) More() *Extra {
+	if e.Extra == nil {
+		return &noExtra
+	}
+	return e.Extra
+}
+
+// chain is a regular chain, or a base chain where it has a hook.
+type Chain struct {
+	Name   string
+	Hook   *Hook
+	Filter bool // a base chain of type filter, not nat
+	Rules  []Rule
+}
+
+// kind is the type of a base chain.
+func (c *Chain) kind() string {
+	if c.Filter {
+		return "filter"
+	}
+	return "nat"
+}
+
+type Hook struct {
+	Name     string
+	Num      uint32 // linux/netfilter.h, enum nf_inet_hooks
+	Priority int32
+	Text     string // the priority as nft takes it
+}
+
+// Prerouting is the hook of what enters, before it is routed. text is the
+// priority as nft writes it.
+func Prerouting(priority int32, text string) *Hook {
+	return &Hook{Name: "prerouting", Num: unix.NF_INET_PRE_ROUTING, Priority: priority, Text: text}
+}
+
+// Output is the hook of what this host sends.
+func Output(priority int32, text string) *Hook {
+	return &Hook{Name: "output", Num: unix.NF_INET_LOCAL_OUT, Priority: priority, Text: text}
+}
+
+// Postrouting is the hook of what leaves.
+func Postrouting(priority int32, text string) *Hook {
+	return &Hook{Name: "postrouting", Num: unix.NF_INET_POST_ROUTING, Priority: priority, Text: text}
+}
+
+// rule is statements in a row, and a comment for people and for Load.
+type Rule struct {
+	Statements []Statement
+	Comment    string
+	Needs      string // the map without which the rule is not there
+}
+
+func (r Rule) String() string {
+	texts := make([]string, len(r.Statements))
+	for i, s := range r.Statements {
+		texts[i] = s.Text
+	}
+	s := strings.Join(texts, " ")
+	if r.Comment != "" {
+		s += fmt.Sprintf(" comment %q", r.Comment)
+	}
+	return s
+}
+
+// Text is the first part of a script that replaces a table; see WriteTo.
+const replaceTable = "add table inet %[1]s\ndelete table inet %[1]s\n"
+
+// WriteTo writes the ruleset as a script for nft -f. Loading it replaces the
+// table of that name, atomically.
+func (r *Ruleset) WriteTo(w io.Writer) (int64, error) {
+	p := &printer{w: w}
+	p.printf(replaceTable, r.Table)
+	p.printf("table inet %s {\n\tcomment %q\n", r.Table, r.Comment)
+	for _, m := range r.Maps {
+		p.mapping(m)
+	}
+	for _, c := range r.Chains {
+		p.chain(c)
+	}
+	p.printf("}\n")
+	return p.n, p.err
+}
+
+// String is the script that WriteTo writes.
+func (r *Ruleset) String() string {
+	var b strings.Builder
+	_, _ = r.WriteTo(&b)
+	return b.String()
+}
+
+// printer writes until the first error.
+type printer struct {
+	w   io.Writer
+	n   int64
+	err error
+}
+
+func (p *printer) printf(format string, args ...any) {
+	if p.err != nil {
+		return
+	}
+	n, err := fmt.Fprintf(p.w, format, args...)
+	p.n += int64(n)
+	p.err = err
+}
+
+func (p *printer) mapping(m *Map) {
+	kind, value := "map", " : "+m.Data.String()
+	if m.Data == nil {
+		kind, value = "set", ""
+	}
+	p.printf("\n\t%s %s {\n", kind, m.Name)
+	if m.TypeOf != "" {
+		p.printf("\t\ttypeof %s\n", m.TypeOf)
+	} else {
+		p.printf("\t\ttype %s%s\n", m.Key, value)
+	}
+	if m.Size > 0 {
+		p.printf("\t\tsize %d\n", m.Size)
+	}
+	if flags := m.FlagWords(); flags != "" {
+		p.printf("\t\tflags %s\n", flags)
+	}
+	if m.Counter {
+		p.printf("\t\tcounter\n")
+	}
+	if m.Comment != "" {
+		p.printf("\t\tcomment %q\n", m.Comment)
+	}
+	for i, e := range m.Elements {
+		if i == 0 {
+			p.printf("\t\telements = {\n")
+		}
+		p.printf("\t\t\t%s,\n", m.ElementText(e))
+	}
+	if len(m.Elements) > 0 {
+		p.printf("\t\t}\n")
+	}
+	p.printf("\t}\n")
+}
+
+func (m *Map) FlagWords() string {
+	var words []string
+	if m.Interval || m.Prefixes {
+		words = append(words, "interval")
+	}
+	if m.Dynamic {
+		words = append(words, "dynamic")
+	}
+	if m.Timeout {
+		words = append(words, "timeout")
+	}
+	return strings.Join(words, ",")
+}
+
+func (m *Map) ElementText(e Element) string {
+	var b strings.Builder
+	b.WriteString(m.KeyText(e))
+	x := e.More()
+	if x.Packets != 0 || x.Bytes != 0 {
+		fmt.Fprintf(&b, " counter packets %d bytes %d", x.Packets, x.Bytes)
+	}
+	if x.Comment != "" {
+		fmt.Fprintf(&b, " comment %q", x.Comment)
+	}
+	if m.Data != nil {
+		b.WriteString(" : ")
+		b.WriteString(m.dataText(e))
+	}
+	return b.String()
+}
+
+func (m *Map) KeyText(e Element) string {
+	if m.TypeOf != "" {
+		return fmt.Sprint(MarkOf(e.Key)) // nft takes numgen's numbers as decimals only
+	}
+	return m.Key.Text(e.Key, e.End)
+}
+
+func (m *Map) dataText(e Element) string {
+	if m.Verdicts() {
+		return m.verdict(&e).Text
+	}
+	return m.Data.Text(e.Data, "")
+}
+
+// verdict is what an element of a verdict map does: it goes or jumps to a
+// chain, or with no chain lets the packet pass.
+func (m *Map) verdict(e *Element) verdictWord {
+	switch {
+	case e.Data == "":
+		return verdictWord{"accept", nfAccept}
+	case m.Jump:
+		return verdictWord{"jump " + e.Data, unix.NFT_JUMP}
+	}
+	return verdictWord{"goto " + e.Data, unix.NFT_GOTO}
+}
+
+const nfAccept = 1 // NF_ACCEPT (linux/netfilter.h)
+
+type verdictWord struct {
+	Text string
+	code int32
+}
+
+func (m *Map) Verdicts() bool { return len(m.Data) == 1 && m.Data[0].id == Verdict.id }
+
+func (p *printer) chain(c *Chain) {
+	p.printf("\n\tchain %s {\n", c.Name)
+	if h := c.Hook; h != nil {
+		p.printf("\t\ttype %s hook %s priority %s; policy accept;\n", c.kind(), h.Name, h.Text)
+	}
+	for _, r := range c.Rules {
+		p.printf("\t\t%s\n", r)
+	}
+	p.printf("\t}\n")
+}

@@ -1,0 +1,271 @@
+package ruleset
+
+// Statements: the parts of rules. Each function gives the nft text and the
+// netlink expressions of one statement, made from the same arguments. Register
+// 1 is where values pass through (16 bytes); the 32-bit registers from reg32
+// on are its quarters, as nft itself lays them out.
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	reg   = unix.NFT_REG_1
+	reg32 = unix.NFT_REG32_00
+)
+
+// Statement is a part of a rule in both its forms.
+type Statement struct {
+	Text  string
+	Exprs []byte // encoded NFTA_LIST_ELEM attributes
+}
+
+func NewStatement(text string, exprs ...expr.Any) Statement {
+	return Statement{Text: text, Exprs: encodeExprs(exprs...)}
+}
+
+// encodeExprs gives the NFTA_RULE_EXPRESSIONS list of the expressions. The
+// library fails only on values that no statement here makes.
+func encodeExprs(exprs ...expr.Any) []byte {
+	var out []byte
+	for _, e := range exprs {
+		b, err := expr.Marshal(unix.NFPROTO_INET, e)
+		if err != nil {
+			panic(fmt.Sprintf("nft: encode %T: %v", e, err))
+		}
+		out = append(out, listElem(b)...)
+	}
+	return out
+}
+
+func listElem(b []byte) []byte {
+	out, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: b}})
+	if err != nil {
+		panic(fmt.Sprintf("nft: encode a list: %v", err))
+	}
+	return out
+}
+
+// Verdicts.
+
+func Goto(chain string) Statement {
+	return NewStatement("goto "+chain, &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
+}
+
+func Jump(chain string) Statement {
+	return NewStatement("jump "+chain, &expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
+}
+
+func Accept() Statement { return NewStatement("accept", &expr.Verdict{Kind: expr.VerdictAccept}) }
+
+func Drop() Statement { return NewStatement("drop", &expr.Verdict{Kind: expr.VerdictDrop}) }
+
+func RejectTCP() Statement {
+	return NewStatement("reject with tcp reset", &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
+}
+
+func RejectPort() Statement {
+	return NewStatement("reject with icmpx port-unreachable",
+		&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH})
+}
+
+// Expressions that several statements share.
+var (
+	loadMark       = &expr.Ct{Key: expr.CtKeyMARK, Register: reg}
+	loadL4         = &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}
+	setMark        = &expr.Ct{Key: expr.CtKeyMARK, Register: reg, SourceRegister: true}
+	encodedSetMark = encodeExprs(setMark)
+)
+
+// lookupMark replaces the value in the register by what a map has for it.
+func lookupMark(name string) *expr.Lookup {
+	return &expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: reg, IsDestRegSet: true}
+}
+
+func masked(reg, mask uint32) *expr.Bitwise {
+	return &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: []byte(MarkBytes(mask)), Xor: make([]byte, 4)}
+}
+
+// compare is the comparison of a register with bytes.
+func compare(op expr.CmpOp, b []byte) *expr.Cmp { return &expr.Cmp{Op: op, Register: reg, Data: b} }
+
+// The connection mark.
+
+// SetMark puts a number into the connection mark.
+func SetMark(v uint32) Statement {
+	return NewStatement(fmt.Sprintf("ct mark set 0x%08x", v), &expr.Immediate{Register: reg, Data: []byte(MarkBytes(v))}, setMark)
+}
+
+// SetMarkNumgen puts a number from offset to offset+modulus-1 into the
+// connection mark, in turn or at random.
+func SetMarkNumgen(random bool, modulus, offset uint32) Statement {
+	word, typ := "inc", uint32(unix.NFT_NG_INCREMENTAL)
+	if random {
+		word, typ = "random", unix.NFT_NG_RANDOM
+	}
+	s := NewStatement(fmt.Sprintf("ct mark set numgen %s mod %d offset %d", word, modulus, offset),
+		&expr.Numgen{Register: reg, Modulus: modulus, Type: typ, Offset: offset})
+	s.Exprs = append(s.Exprs, encodedSetMark...)
+	return s
+}
+
+// SetMarkHash is SetMarkNumgen by the Jenkins hash of some fields of the
+// packet.
+func SetMarkHash(fields []Field, seed, modulus, offset uint32) Statement {
+	var texts []string
+	var exprs []expr.Any
+	const from = reg32 + 4 // register 2: the first one is for the result
+	at, length := uint32(from), uint32(0)
+	for _, f := range fields {
+		texts, exprs = append(texts, f.text), append(exprs, f.load(at))
+		at += uint32((f.size + 3) / 4)
+		length = uint32(f.size)
+	}
+	if len(fields) > 1 {
+		length = 4 * (at - from) // fields of a concatenation are padded
+	}
+	s := NewStatement(fmt.Sprintf("ct mark set jhash %s mod %d seed 0x%x offset %d", strings.Join(texts, " . "), modulus, seed, offset), exprs...)
+	// The kernel takes a seed of its own where it gets none, and the library
+	// sends none for 0.
+	h := &expr.Hash{
+		SourceRegister: from, DestRegister: reg, Length: length,
+		Modulus: modulus, Seed: max(seed, 1), Offset: offset, Type: expr.HashTypeJenkins,
+	}
+	hash := encodeExprs(h)
+	if seed == 0 {
+		hash = zeroSeed(hash)
+	}
+	s.Exprs = append(append(s.Exprs, hash...), encodedSetMark...)
+	return s
+}
+
+// zeroSeed sets the seed of an encoded hash expression from 1 to 0.
+func zeroSeed(b []byte) []byte {
+	seed := []byte{8, 0, unix.NFTA_HASH_SEED, 0, 0, 0, 0, 1}
+	binary.NativeEndian.PutUint16(seed, 8)
+	binary.NativeEndian.PutUint16(seed[2:], unix.NFTA_HASH_SEED)
+	at := strings.Index(string(b), string(seed))
+	b[at+7] = 0
+	return b
+}
+
+// SetMarkByMap replaces the connection mark by what a map has for it.
+func SetMarkByMap(name string) Statement {
+	return NewStatement("ct mark set ct mark map @"+name, loadMark, lookupMark(name), setMark)
+}
+
+// MarkVmap does what a map of verdicts has for the connection mark.
+func MarkVmap(name string) Statement {
+	return NewStatement("ct mark vmap @"+name, loadMark,
+		&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
+}
+
+// MarkIn matches where the connection mark is in a set, or is not.
+func MarkIn(set string, not bool) Statement {
+	op := ""
+	if not {
+		op = "!= "
+	}
+	return NewStatement("ct mark "+op+"@"+set, loadMark, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: not})
+}
+
+// MarkIs matches where some bits of the connection mark have a value.
+func MarkIs(mask, value uint32) Statement {
+	return NewStatement(fmt.Sprintf("ct mark & 0x%08x == 0x%08x", mask, value),
+		loadMark, masked(reg, mask), compare(expr.CmpOpEq, []byte(MarkBytes(value))))
+}
+
+// Matches.
+
+// IsL4 matches packets of a transport protocol.
+func IsL4(protocol byte) Statement {
+	return NewStatement("meta l4proto "+protocolName(protocol), loadL4, compare(expr.CmpOpEq, []byte{protocol}))
+}
+
+// IsTranslated matches connections whose destination was translated.
+func IsTranslated() Statement {
+	return NewStatement("ct status dnat", &expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
+		masked(reg, ctStatusDNAT), compare(expr.CmpOpNeq, make([]byte, 4)))
+}
+
+// ctStatusDNAT is IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
+const ctStatusDNAT = 1 << 5
+
+// fibLocal compares the type of the destination address with local.
+func fibLocal(op expr.CmpOp) []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
+		compare(op, []byte(MarkBytes(unix.RTN_LOCAL))),
+	}
+}
+
+// AcceptForeign lets go of what is not for this host itself.
+func AcceptForeign() Statement {
+	return NewStatement("fib daddr type != local accept", append(fibLocal(expr.CmpOpNeq), &expr.Verdict{Kind: expr.VerdictAccept})...)
+}
+
+// LimitRate matches while events stay below a rate, or with over once they are
+// above.
+func LimitRate(r Rate, over bool) Statement {
+	word := ""
+	if over {
+		word = "over "
+	}
+	return NewStatement(fmt.Sprintf("limit rate %s%s burst %d packets", word, r.Text, r.Burst), r.expr(over))
+}
+
+// Rate is a number of events in a unit of time, and how many may come at once.
+type Rate struct {
+	Text   string // 100/second
+	Events uint64
+	Per    time.Duration
+	Burst  uint32
+}
+
+func (r Rate) expr(over bool) expr.Any {
+	return &expr.Limit{Type: expr.LimitTypePkts, Rate: r.Events, Unit: expr.LimitTime(r.Per / time.Second), Burst: r.Burst, Over: over}
+}
+
+// CountOver matches where more than n connections live that passed here.
+func CountOver(n uint32) Statement {
+	return NewStatement(fmt.Sprintf("ct count over %d", n), countOverExpr(n))
+}
+
+func countOverExpr(n uint32) expr.Any {
+	return &expr.Connlimit{Count: n, Flags: expr.NFT_CONNLIMIT_F_INV}
+}
+
+// log writes a line into the kernel log; level is that of syslog.
+func Log(prefix, levelName string, level uint32) Statement {
+	text, key := "log", uint32(1<<unix.NFTA_LOG_LEVEL)
+	if prefix != "" {
+		text += fmt.Sprintf(" prefix \"%s\"", prefix)
+		key |= 1 << unix.NFTA_LOG_PREFIX
+	}
+	text += " level " + levelName
+	return NewStatement(text, &expr.Log{Key: key, Level: expr.LogLevel(level), Data: []byte(prefix)})
+}
+
+func Masquerade() Statement { return NewStatement("masquerade", &expr.Masq{}) }
+
+// durationText is a duration as nft writes it: whole seconds, in parts.
+func durationText(d time.Duration) string {
+	var b strings.Builder
+	for _, u := range []struct {
+		unit time.Duration
+		word string
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+		if n := d / u.unit; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, u.word)
+			d -= n * u.unit
+		}
+	}
+	return b.String()
+}
