@@ -58,7 +58,7 @@ func loads(b *bed, c *wire.Conn, d *deed) error {
 	if drift := s.Drift(); len(drift) > 0 {
 		b.t.Errorf("read as something else: %v", drift)
 	}
-	_, err = nft.CountLive(c)
+	_, err = nft.ReadUsage(c)
 	return err
 }
 
@@ -308,8 +308,8 @@ func (b *bed) flowsOfGone() (n int) {
 	b.t.Helper()
 	s := b.load()
 	b.kernel(b.balancer, func(c *wire.Conn) error {
-		census, err := nft.TakeCensus(c)
-		n = nft.Gone(census, s).Entries[lb.UDP]
+		census, err := nft.ReadUsage(c)
+		n = nft.Orphans(census, s).Entries[lb.UDP]
 		return err
 	})
 	return n

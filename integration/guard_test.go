@@ -244,8 +244,8 @@ func TestDrain(t *testing.T) {
 	if _, err := live.Again(); err != nil {
 		t.Errorf("its live connection broke: %v", err)
 	}
-	var counted nft.Live
-	b.kernel(b.balancer, func(c *wire.Conn) (err error) { counted, err = nft.CountLive(c); return err })
+	var counted nft.Usage
+	b.kernel(b.balancer, func(c *wire.Conn) (err error) { counted, err = nft.ReadUsage(c); return err })
 	s := b.load()
 	if got := s.Stats("shop", "web", endpoint(live.Reply.Local.String()), counted).Live; got != 1 {
 		t.Errorf("show says that %d are left, want 1", got)

@@ -52,8 +52,8 @@ func TestChangeLeavesTheRestAlone(t *testing.T) {
 	if got := s.Stats("two", "web", endpoint(live.Reply.Local.String()), nil).Connections; got != 1 {
 		t.Errorf("the backend of the live connection counts %d, want 1", got)
 	}
-	var counted nft.Live
-	b.kernel(b.balancer, func(c *wire.Conn) (err error) { counted, err = nft.CountLive(c); return err })
+	var counted nft.Usage
+	b.kernel(b.balancer, func(c *wire.Conn) (err error) { counted, err = nft.ReadUsage(c); return err })
 	if got := s.Stats("two", "web", endpoint(live.Reply.Local.String()), counted).Live; got != 1 {
 		t.Errorf("%d live connections, want 1", got)
 	}

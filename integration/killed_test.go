@@ -179,16 +179,11 @@ func (b *bed) repaired(p *lb.Profile) {
 	if b.moving() {
 		b.t.Error("flows are on their way for ever")
 	}
-	var live nft.Live
-	b.kernel(b.balancer, func(c *wire.Conn) (err error) { live, err = nft.CountLive(c); return err })
+	var live nft.Usage
+	b.kernel(b.balancer, func(c *wire.Conn) (err error) { live, err = nft.ReadUsage(c, s); return err })
 	strays := 0
-	for _, n := range live {
+	for _, n := range nft.Orphans(live, s).Live {
 		strays += n
-	}
-	for i := range p.Services {
-		for _, backend := range p.Services[i].Backends {
-			strays -= s.Stats(p.Name, p.Services[i].Name, backend.Address, live).Live
-		}
 	}
 	if strays > 0 {
 		b.t.Errorf("%d flows of backends that are gone were left", strays)

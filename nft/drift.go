@@ -8,12 +8,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"nlb/nft/ruleset"
-
-	"golang.org/x/sys/unix"
-
-	"nlb/nft/wire"
 )
 
 // Drift is a difference between a table and what nlb made of it.
@@ -201,28 +195,4 @@ func article(noun string) string {
 		return "an " + noun
 	}
 	return "a " + noun
-}
-
-// Header is what a table is, besides what it holds. The zero Header is one that
-// is not there.
-type Header struct {
-	// Handle grows with every new table of the namespace, of whatever family.
-	Handle uint64
-	// Dormant says that the table is turned off: its chains are there and not
-	// attached.
-	Dormant bool
-}
-
-// ReadHeader reads the header of a table of family inet.
-func ReadHeader(c *wire.Conn, table string) (Header, error) {
-	const dormant, handle = 1, 4 // NFT_TABLE_F_DORMANT, NFTA_TABLE_HANDLE
-	var h Header
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
-		if wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)) == table {
-			h.Dormant = wire.Uint32(wire.Attr(b, unix.NFTA_TABLE_FLAGS))&dormant != 0
-			h.Handle = wire.Uint64(wire.Attr(b, handle))
-		}
-		return nil
-	})
-	return h, err
 }

@@ -18,11 +18,11 @@ package nft
 //     these are deleted, too.
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 	"time"
 
+	"nlb/nft/conntrack"
 	"nlb/nft/ruleset"
 
 	"golang.org/x/sys/unix"
@@ -62,7 +62,7 @@ func (w *writer) cut(alive map[uint32]bool, o Options, result *Result) error {
 	if o.DryRun {
 		return nil
 	}
-	flows, err := keep(w.conn, tracked, func(f flow) bool { return !alive[f.mark&indexMask] })
+	flows, err := listFlows(w.conn, ours, func(f *conntrack.Flow) bool { return !alive[f.Mark&indexMask] })
 	if err == nil {
 		err = w.forget(flows, result)
 	}
@@ -81,7 +81,9 @@ func (w *writer) moveFlows(gone map[uint32]bool, o Options, result *Result) erro
 	if err != nil {
 		return &FlowsError{err}
 	}
-	move := slices.DeleteFunc(slices.Clone(flows), func(f flow) bool { return f.protocol != lb.UDP || f.zoned || f.movingKey() == "" })
+	move := slices.DeleteFunc(slices.Clone(flows), func(f conntrack.Flow) bool {
+		return lb.Protocol(f.Protocol) != lb.UDP || f.Zoned || movingKey(&f) == ""
+	})
 	if len(move) == 0 || w.setAside(move, result) != nil {
 		// A kernel without zones loses the answers that are under way.
 		return w.endFlows(gone, o, result)
@@ -110,37 +112,39 @@ func (w *writer) pause(d time.Duration) {
 	}
 }
 
+// ours selects the connections with a mark of ours.
+var ours = conntrack.Filter{Mark: oursMark, Mask: oursMask}
+
+// oursUDP is ours for UDP alone: there may be a million others.
+var oursUDP = conntrack.Filter{Mark: oursMark, Mask: oursMask, Protocol: uint8(lb.UDP)}
+
 // flowsOf are the flows of backends that have to end.
-func flowsOf(c *wire.Conn, gone map[uint32]bool, cut bool) ([]flow, error) {
-	list := trackedUDP
+func flowsOf(c *wire.Conn, gone map[uint32]bool, cut bool) ([]conntrack.Flow, error) {
+	filter := oursUDP
 	if cut {
-		list = tracked
+		filter = ours
 	}
-	return keep(c, list, func(f flow) bool { return gone[f.mark&indexMask] && (cut || f.protocol == lb.UDP) })
+	return listFlows(c, filter, func(f *conntrack.Flow) bool { return gone[f.Mark&indexMask] })
 }
 
 // zonedFlows are those in the zone of flows that moved.
-func zonedFlows(c *wire.Conn) ([]flow, error) {
-	return keep(c, trackedUDP, func(f flow) bool {
-		zone := wire.Attr(f.tuple, ctaTupleZone)
-		return len(zone) == 2 && binary.BigEndian.Uint16(zone) == movingZone
-	})
+func zonedFlows(c *wire.Conn) ([]conntrack.Flow, error) {
+	return listFlows(c, oursUDP, func(f *conntrack.Flow) bool { return f.Zone == movingZone })
 }
 
-func keep(c *wire.Conn, list func(*wire.Conn, func(flow)) error, wanted func(flow) bool) ([]flow, error) {
-	var out []flow
-	err := list(c, func(f flow) {
+func listFlows(c *wire.Conn, filter conntrack.Filter, wanted func(*conntrack.Flow) bool) ([]conntrack.Flow, error) {
+	var out []conntrack.Flow
+	err := conntrack.List(c, filter, func(f *conntrack.Flow) {
 		if wanted(f) {
-			f.key, f.tuple = slices.Clone(f.key), slices.Clone(f.tuple)
-			out = append(out, f)
+			out = append(out, f.Clone())
 		}
 	})
 	return out, err
 }
 
-func (w *writer) forget(flows []flow, result *Result) error {
-	for _, f := range flows {
-		switch err := w.conn.Do(ctDelete, f.family, 0, f.key); {
+func (w *writer) forget(flows []conntrack.Flow, result *Result) error {
+	for i := range flows {
+		switch err := conntrack.Delete(w.conn, &flows[i]); {
 		case err == nil:
 			result.Ended++
 		case !errors.Is(err, unix.ENOENT): // else it ended by itself
@@ -152,26 +156,17 @@ func (w *writer) forget(flows []flow, result *Result) error {
 
 // movingKey is the flow as the maps of moving flows have it: source, port,
 // destination, port.
-func (f *flow) movingKey() string {
-	ip, proto := wire.Attr(f.tuple, ctaTupleIP), wire.Attr(f.tuple, ctaTupleProto)
-	first := uint16(ctaIPv4Src)
-	fam := families[0]
-	if f.family == unix.AF_INET6 {
-		first, fam = ctaIPv6Src, families[1]
+func movingKey(f *conntrack.Flow) string {
+	source, destination := f.Original()
+	if !source.IsValid() || !destination.IsValid() {
+		return ""
 	}
-	var key []byte
-	for i := range uint16(2) {
-		addr, port := wire.Attr(ip, first+i), wire.Attr(proto, ctaProtoNum+1+i)
-		if len(addr) != fam.ip.Addr.Size || len(port) != 2 {
-			return ""
-		}
-		key = append(append(key, addr...), port[0], port[1], 0, 0)
-	}
-	return string(key)
+	return ruleset.AddrBytes(source.Addr()) + ruleset.PortBytes(source.Port()) +
+		ruleset.AddrBytes(destination.Addr()) + ruleset.PortBytes(destination.Port())
 }
 
 // setAside puts what clients send in these flows into the zone.
-func (w *writer) setAside(flows []flow, result *Result) error {
+func (w *writer) setAside(flows []conntrack.Flow, result *Result) error {
 	var ops []op
 	pre := &ruleset.Chain{Name: movingChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}
 	out := &ruleset.Chain{Name: movingOut, Hook: ruleset.Output(rawPriority, "raw"), Filter: true}
@@ -179,8 +174,8 @@ func (w *writer) setAside(flows []flow, result *Result) error {
 		m := movingMap(f)
 		seen := map[string]bool{}
 		for i := range flows {
-			key := flows[i].movingKey()
-			if (flows[i].family == unix.AF_INET) == (f.Family == lb.IPv4) && !seen[key] {
+			key := movingKey(&flows[i])
+			if flows[i].IPv4() == (f.Family == lb.IPv4) && !seen[key] {
 				seen[key] = true
 				m.Elements = append(m.Elements, ruleset.Element{Key: key})
 			}

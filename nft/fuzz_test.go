@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"nlb/nft/conntrack"
 	"nlb/nft/ruleset"
 
 	"nlb/lb"
@@ -69,14 +70,14 @@ func FuzzLoad(f *testing.F) {
 	f.Fuzz(func(t *testing.T, messages []byte) {
 		c := wire.NewConn(wiretest.Kernel(messages))
 		_, _ = Tables(c)
-		_, _ = CountLive(c)
-		census, _ := TakeCensus(c)
-		_, _ = ReadTrackStats(c)
+		_, _ = ReadUsage(c)
+		census, _ := ReadUsage(c)
+		_, _ = conntrack.ReadStats(c)
 		s, err := Load(c, "nlb")
 		if err != nil {
 			return
 		}
-		_ = Gone(census, s)
+		_ = Orphans(census, s)
 		_ = s.Params()
 		if drift := s.Drift(); len(drift) > len(messages) {
 			t.Errorf("%d differences in %d bytes", len(drift), len(messages))

@@ -78,23 +78,6 @@ func named(names ...string) []byte {
 	return e.Bytes()
 }
 
-func tableIsOurs(c *wire.Conn, table string) (bool, error) {
-	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, named(table))
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	if err != nil {
-		return false, fmt.Errorf("read the table: %w", err)
-	}
-	switch comment := ruleset.UdataText(wire.Attr(b, ruleset.TableUserdata), ruleset.UdataComment); {
-	case comment == tableComment:
-		return true, nil
-	case strings.HasPrefix(comment, tableComment[:strings.IndexByte(tableComment, ':')]):
-		return false, fmt.Errorf("table inet %s: %w", table, ErrLayout)
-	}
-	return false, fmt.Errorf("table inet %s: %w", table, ErrForeign)
-}
-
 func (o *objects) readChains(c *wire.Conn, table string) error {
 	// The kernel dumps the chains of all tables; it selects by table for the
 	// others.

@@ -55,9 +55,9 @@ func (j *job) look(conn *wire.Conn) (*look, error) {
 		return nil, explain(err)
 	}
 	l := &look{exists: state.Exists()}
-	var live nft.Live
+	var live nft.Usage
 	if len(state.Profiles) > 0 { // else there is nothing to count
-		live, l.unknown = nft.CountLive(conn)
+		live, l.unknown = nft.ReadUsage(conn, state)
 	}
 	l.shown = view(state, live)
 	return l, nil

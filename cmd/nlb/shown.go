@@ -82,7 +82,7 @@ type shownBackend struct {
 }
 
 // view is a state as it is shown. live is nil where it is not known.
-func view(state *nft.State, live nft.Live) *shown {
+func view(state *nft.State, live nft.Usage) *shown {
 	v := &shown{Table: state.Table, Generation: state.Generation, Profiles: []shownProfile{}}
 	for _, p := range state.Profiles {
 		out := shownProfile{p.Name, []shownService{}}

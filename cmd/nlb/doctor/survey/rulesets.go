@@ -14,8 +14,9 @@ import (
 
 	"nlb/cmd/nlb/doctor"
 	"nlb/nft"
-	"nlb/nft/probe"
+	"nlb/nft/conntrack"
 	"nlb/nft/firewall"
+	"nlb/nft/probe"
 	"nlb/nft/wire"
 	"nlb/sysctl"
 )
@@ -131,7 +132,14 @@ func (s *survey) others(conn *wire.Conn) {
 // connections counts what conntrack holds for backends.
 func (s *survey) connections(conn *wire.Conn, state *nft.State) {
 	t := &s.host.Track
-	census, err := nft.TakeCensus(conn)
+	var states []*nft.State
+	var others error
+	if state != nil {
+		states = append(states, state)
+		// Another table of nlb's marks its connections in the same way.
+		others = s.otherTables(conn, &states)
+	}
+	usage, err := nft.ReadUsage(conn, states...)
 	if err != nil {
 		s.unseen("the connections of each backend", err, "ports", "answers", "gone")
 		return
@@ -145,28 +153,35 @@ func (s *survey) connections(conn *wire.Conn, state *nft.State) {
 		for i := range p.Services {
 			for _, b := range p.Services[i].Backends {
 				name := p.Services[i].Name
-				t.Uses[doctor.Key{Profile: p.Name, Service: name, Address: b.Address}] = doctor.Use(state.Use(census, p.Name, name, b.Address))
+				t.Uses[doctor.Key{Profile: p.Name, Service: name, Address: b.Address}] = doctor.Use(state.Use(usage, p.Name, name, b.Address))
 			}
 		}
 	}
-	// Another table of nlb's marks its connections in the same way.
-	states := []*nft.State{state}
-	names, err := nft.Tables(conn)
-	for _, name := range names {
-		if name == s.ask.Table || err != nil {
-			continue
-		}
-		var other *nft.State
-		if other, err = nft.Load(conn, name); err == nil {
-			states = append(states, other)
-		}
-	}
-	if err != nil {
-		s.unseen("other tables of nlb", err, "gone")
+	if others != nil {
+		s.unseen("other tables of nlb", others, "gone")
 		return
 	}
-	t.Gone = doctor.Use(nft.Gone(census, states...))
-	if stats, err := nft.ReadTrackStats(conn); err == nil {
+	t.Gone = doctor.Use(nft.Orphans(usage, states...))
+	if stats, err := conntrack.ReadStats(conn); err == nil {
 		t.Counted, t.InsertFailed, t.Drop, t.EarlyDrop = true, stats.InsertFailed, stats.Drop, stats.EarlyDrop
 	}
+}
+
+// otherTables reads nlb's other tables in this network namespace.
+func (s *survey) otherTables(conn *wire.Conn, states *[]*nft.State) error {
+	names, err := nft.Tables(conn)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if name == s.ask.Table {
+			continue
+		}
+		other, err := nft.Load(conn, name)
+		if err != nil {
+			return err
+		}
+		*states = append(*states, other)
+	}
+	return nil
 }
