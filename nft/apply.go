@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"iter"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -145,12 +144,12 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	return result, err
 }
 
-// commit sends a plan, and ends the flows of backends that it leaves behind.
+// commit sends a plan, and settles the connections of backends that it leaves
+// behind.
 func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
-	retired, leaving := have.gone(p.alive)
-	// Those that an earlier plan retired come first: with the sweep it would be
+	// What an earlier plan retired comes first: with the sweep it would be
 	// forgotten whose flows they are.
-	flows := w.endFlows(retired, o, result)
+	flows := w.endFlows(have.retiredNumbers(p.owners), o, result)
 	if flows != nil {
 		p.keepRetired()
 	}
@@ -159,31 +158,24 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 			return err
 		}
 	}
-	// What is under way to them is answered, as long as the table is there.
-	end := w.moveFlows
-	if p.alive == nil {
-		end = w.endFlows
-	}
-	if err := cmp.Or(end(leaving, o, result), flows); err != nil || !o.Cut {
-		return err
-	}
-	return w.cut(p.alive, o, result)
+	// What follows takes its time, and is nobody else's business.
+	w.endTurn()
+	return cmp.Or(w.settle(newCleanup(have, p), o, result), flows)
 }
 
-// gone are the numbers of backends that are not alive: those that an earlier
-// plan has retired, and those that have been in use until now.
-func (s *State) gone(alive map[uint32]bool) (retired, leaving map[uint32]bool) {
-	retired, leaving = map[uint32]bool{}, map[uint32]bool{}
-	for _, b := range s.backends {
-		leaving[b.mark&indexMask] = true
-	}
+// retiredNumbers are those of backends that an earlier plan has retired and
+// that nobody has now.
+func (s *State) retiredNumbers(owners map[uint32]backendKey) map[uint32]bool {
+	out := map[uint32]bool{}
 	for n := range s.marked() {
-		if !leaving[n] && !alive[n] {
-			retired[n] = true
+		if _, owned := owners[n]; !owned {
+			out[n] = true
 		}
 	}
-	maps.DeleteFunc(leaving, func(n uint32, _ bool) bool { return alive[n] })
-	return retired, leaving
+	for _, b := range s.backends {
+		delete(out, b.mark&indexMask)
+	}
+	return out
 }
 
 // marked are the numbers of the backends that the kernel has elements for,
@@ -254,19 +246,48 @@ func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Pr
 // planTo plans to hold these profiles in place of those in scope, beside the
 // others.
 func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, now func() []fingerprint) *plan {
-	n := s.numbers()
+	n := s.numbers(profiles, others)
+	record := record{digest: o.recordDigest(), whole: len(others) == 0 && (s.last == nil || s.last.whole)}
+	renumbered := s.renumbered(others, n)
+	inPlan := func(profile string) bool { return inScope(profile) || renumbered[profile] }
+	for _, p := range others {
+		if renumbered[p.Name] {
+			profiles = append(slices.Clip(profiles), p)
+		}
+	}
+	others = slices.DeleteFunc(slices.Clone(others), func(p *lb.Profile) bool { return renumbered[p.Name] })
 	want := compile(o.Table, profiles, others, n, func(object string) bool {
 		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params) > 0
 	})
 	addParams(want, s, o.Params)
-	p := diff(s, want, inScope)
-	p.alive = n.alive(others)
-	r := record{digest: o.recordDigest(), slots: s.slotsEnd(want), whole: len(others) == 0 && (s.last == nil || s.last.whole)}
-	if r.digest != "" && now != nil {
-		r.services = now()
+	all := slices.Concat(profiles, others)
+	servers := sync.OnceValue(func() servers { return n.servers(all) })
+	s.carryCounters(want, s.successors(profiles, n, servers))
+	p := diff(s, want, inPlan)
+	p.owners, p.profiles, p.servers = n.owners, all, servers
+	record.slots = s.slotsEnd(want)
+	if record.digest != "" && now != nil {
+		record.services = now()
 	}
-	p.remember(s, r)
+	p.remember(s, record)
 	return p
+}
+
+// renumbered are the profiles with a backend whose number another profile's
+// backend has from now on.
+func (s *State) renumbered(profiles []*lb.Profile, n *numbers) map[string]bool {
+	out := map[string]bool{}
+	for _, p := range profiles {
+		for i := range p.Services {
+			chain := chainOf(p.Name, p.Services[i].Name)
+			for _, b := range p.Services[i].Backends {
+				if s.backends[backendKey{chain, b.Address}].mark&indexMask != n.backend(chain, b.Address) {
+					out[p.Name] = true
+				}
+			}
+		}
+	}
+	return out
 }
 
 // params adds the kernel parameters that the table does not know.
@@ -323,12 +344,13 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		result = w.amend(result, &Result{Generation: have.Generation})
 		if !have.objects.exists {
 			// Perhaps by a flush of ours whose answer was lost.
-			retired, leaving := first.gone(nil)
-			return cmp.Or(w.endFlows(retired, o, result), w.endFlows(leaving, o, result))
+			retired := w.endFlows(first.retiredNumbers(nil), o, result)
+			return cmp.Or(w.settle(newCleanup(first, gone(o.Table)), o, result), retired)
 		}
 		inScope := func(profile string) bool { return len(names) == 0 || slices.Contains(names, profile) }
 		_, others := have.split(inScope)
-		p := &plan{table: o.Table, ops: []op{{verb: remove, table: true}}}
+		p := gone(o.Table)
+		p.add(op{verb: remove, table: true})
 		if len(others) > 0 {
 			p = have.planTo(nil, others, inScope, o, nil)
 		}
@@ -336,6 +358,9 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 	})
 	return first, result, err
 }
+
+// gone is the plan of a table that is not there any more.
+func gone(table string) *plan { return &plan{table: table, servers: func() servers { return nil }} }
 
 // otherLayout is a table of another layout, which can be flushed as a whole.
 func otherLayout(c *wire.Conn, table string) (*State, error) {

@@ -17,7 +17,9 @@ import (
 // profiles give the same bytes. It does not check that the profiles are free
 // of conflicts; lb.Conflicts does.
 func Compile(table string, profiles []*lb.Profile) *ruleset.Ruleset {
-	return compile(table, profiles, nil, newNumbers(), func(string) bool { return false })
+	n := newNumbers()
+	n.assign(profiles)
+	return compile(table, profiles, nil, n, func(string) bool { return false })
 }
 
 // compile also regards the profiles of others, which are there already, and
@@ -38,7 +40,6 @@ func compile(table string, profiles, others []*lb.Profile, n *numbers, there fun
 			backends += len(p.Services[i].Backends)
 		}
 	}
-	n.expect(backends)
 	for _, name := range []string{slotsMap, families[0].endpoints} { // where most of them go
 		c.byName[name].Elements = make([]ruleset.Element, 0, backends)
 	}

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/lb"
 	"nlb/nft/ruleset"
 
 	"golang.org/x/sys/unix"
@@ -51,10 +52,14 @@ type op struct {
 type plan struct {
 	table  string
 	ops    []op
-	sweeps []op            // what earlier plans retired
-	leaves []leave         // what this one retires
-	record *record         // that it leaves; nil: none
-	alive  map[uint32]bool // the numbers of the backends that it leads to
+	sweeps []op    // what earlier plans retired
+	leaves []leave // what this one retires
+	record *record // that it leaves; nil: none
+	// owners are the backends that it leads to by their numbers, and profiles
+	// all that they are of; nil where the table goes.
+	owners   map[uint32]backendKey
+	profiles []*lb.Profile
+	servers  func() servers // of the profiles
 	// early: the first operations, so many of them, go ahead; see handover.
 	early bool
 	ahead int

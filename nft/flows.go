@@ -1,8 +1,6 @@
 package nft
 
-// Flows: what becomes of the connections of backends that are gone. Those of
-// TCP and SCTP go on, unless they are to be cut. A UDP flow has to move: its
-// next datagram is to go to a backend that is there.
+// Flows: how UDP flows move from a backend that is gone to another one.
 //
 // Conntrack sends the datagrams of a flow where the first one went, so it has to
 // forget the flow. But an answer that is under way at that moment would be lost.
@@ -25,8 +23,6 @@ import (
 	"nlb/nft/conntrack"
 	"nlb/nft/ruleset"
 
-	"golang.org/x/sys/unix"
-
 	"nlb/lb"
 	"nlb/nft/wire"
 )
@@ -34,124 +30,18 @@ import (
 const (
 	movingChain  = "moving"
 	movingOut    = "moving-out"
-	movingZone   = 0x4e4c // nobody else's, it is to be hoped; no harm if it is
-	settleTime   = 250 * time.Millisecond
-	rawPriority  = -300 // NF_IP_PRI_RAW, before conntrack
+	movingZone   = 0x4e4c // a zone of somebody else's does no harm
+	rawPriority  = -300   // NF_IP_PRI_RAW, before conntrack
 	movingPrefix = "moving"
 )
 
 func (f *family) moving() string { return movingPrefix + f.ip.Digit }
-
-// endFlows makes conntrack forget the flows of backends that are gone.
-func (w *writer) endFlows(gone map[uint32]bool, o Options, result *Result) error {
-	if o.DryRun || len(gone) == 0 {
-		return nil
-	}
-	flows, err := flowsOf(w.conn, gone, o.Cut)
-	if err == nil {
-		err = w.forget(flows, result)
-	}
-	if err != nil {
-		return &FlowsError{err}
-	}
-	return nil
-}
-
-// cut ends all connections of backends that are gone, however long ago.
-func (w *writer) cut(alive map[uint32]bool, o Options, result *Result) error {
-	if o.DryRun {
-		return nil
-	}
-	flows, err := listFlows(w.conn, ours, func(f *conntrack.Flow) bool { return !alive[f.Mark&indexMask] })
-	if err == nil {
-		err = w.forget(flows, result)
-	}
-	if err != nil {
-		return &FlowsError{err}
-	}
-	return nil
-}
-
-// moveFlows is endFlows for backends that may be answering still.
-func (w *writer) moveFlows(gone map[uint32]bool, o Options, result *Result) error {
-	if o.DryRun || len(gone) == 0 {
-		return nil
-	}
-	flows, err := flowsOf(w.conn, gone, o.Cut)
-	if err != nil {
-		return &FlowsError{err}
-	}
-	move := slices.DeleteFunc(slices.Clone(flows), func(f conntrack.Flow) bool {
-		return lb.Protocol(f.Protocol) != lb.UDP || f.Zoned || movingKey(&f) == ""
-	})
-	if len(move) == 0 || w.setAside(move, result) != nil {
-		// A kernel without zones loses the answers that are under way.
-		return w.endFlows(gone, o, result)
-	}
-	settle := o.Settle
-	if settle == 0 {
-		settle = settleTime
-	}
-	w.pause(settle)
-	// Those that came at the very end are among them now.
-	err = w.endFlows(gone, o, result)
-	if e := w.comeBack(result); e != nil && err == nil {
-		err = &FlowsError{e}
-	}
-	w.pause(settle)
-	if flows, e := zonedFlows(w.conn); e == nil {
-		_ = w.forget(flows, &Result{}) // they would end by themselves
-	}
-	return err
-}
 
 func (w *writer) pause(d time.Duration) {
 	select {
 	case <-w.ctx.Done(): // what follows is done in any case
 	case <-time.After(d):
 	}
-}
-
-// ours selects the connections with a mark of ours.
-var ours = conntrack.Filter{Mark: oursMark, Mask: oursMask}
-
-// oursUDP is ours for UDP alone: there may be a million others.
-var oursUDP = conntrack.Filter{Mark: oursMark, Mask: oursMask, Protocol: uint8(lb.UDP)}
-
-// flowsOf are the flows of backends that have to end.
-func flowsOf(c *wire.Conn, gone map[uint32]bool, cut bool) ([]conntrack.Flow, error) {
-	filter := oursUDP
-	if cut {
-		filter = ours
-	}
-	return listFlows(c, filter, func(f *conntrack.Flow) bool { return gone[f.Mark&indexMask] })
-}
-
-// zonedFlows are those in the zone of flows that moved.
-func zonedFlows(c *wire.Conn) ([]conntrack.Flow, error) {
-	return listFlows(c, oursUDP, func(f *conntrack.Flow) bool { return f.Zone == movingZone })
-}
-
-func listFlows(c *wire.Conn, filter conntrack.Filter, wanted func(*conntrack.Flow) bool) ([]conntrack.Flow, error) {
-	var out []conntrack.Flow
-	err := conntrack.List(c, filter, func(f *conntrack.Flow) {
-		if wanted(f) {
-			out = append(out, f.Clone())
-		}
-	})
-	return out, err
-}
-
-func (w *writer) forget(flows []conntrack.Flow, result *Result) error {
-	for i := range flows {
-		switch err := conntrack.Delete(w.conn, &flows[i]); {
-		case err == nil:
-			result.Ended++
-		case !errors.Is(err, unix.ENOENT): // else it ended by itself
-			return err
-		}
-	}
-	return nil
 }
 
 // movingKey is the flow as the maps of moving flows have it: source, port,
@@ -201,7 +91,8 @@ func movingMap(f *family) *ruleset.Map {
 	return &ruleset.Map{Name: f.moving(), Key: ruleset.Type{f.ip.Addr, ruleset.InetService, f.ip.Addr, ruleset.InetService}}
 }
 
-// comeBack undoes setAside.
+// comeBack undoes setAside. Where nobody else has committed meanwhile, the
+// record of the apply holds for the generation that this makes, too.
 func (w *writer) comeBack(result *Result) error {
 	var ops []op
 	for _, o := range removeMoving() {
@@ -210,7 +101,10 @@ func (w *writer) comeBack(result *Result) error {
 		}
 	}
 	if w.record != nil {
-		ops = append(ops, amendRecord(*w.record, result.Generation+1)...)
+		amended := append(slices.Clip(ops), amendRecord(*w.record, result.Generation+1)...)
+		if err := w.commitFor(amended, result.Generation, result); err == nil || !errors.Is(err, wire.ErrStale) {
+			return err
+		}
 	}
 	return w.now(ops, result)
 }
@@ -233,18 +127,23 @@ func removeMoving() []op {
 
 // now commits operations that do not depend on what else the table holds.
 func (w *writer) now(ops []op, result *Result) error {
-	b, limit, err := w.batch(w.table, ops, wire.AnyGeneration)
+	return w.commitFor(ops, wire.AnyGeneration, result)
+}
+
+// commitFor commits operations for a generation of the ruleset.
+func (w *writer) commitFor(ops []op, generation uint32, result *Result) error {
+	b, limit, err := w.batch(w.table, ops, generation)
 	if err != nil {
 		return err
 	}
 	if b.Size() > limit {
 		return &wire.TooBigError{Size: b.Size(), Limit: limit}
 	}
-	generation, err := w.conn.Generation()
+	before, err := w.conn.Generation()
 	if err != nil {
 		return err
 	}
-	if generation, err = w.conn.Commit(b, generation); err != nil {
+	if generation, err = w.conn.Commit(b, before); err != nil {
 		return err
 	}
 	result.Generation = generation

@@ -87,7 +87,7 @@ func FuzzLoad(f *testing.F) {
 			if err != nil {
 				return
 			}
-			_, _ = s.gone(p.alive)
+			_ = newCleanup(s, p)
 			_ = p.String()
 			b := wire.NewBatch(1)
 			p.encode(b, ruleset.MaxList)

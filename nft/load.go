@@ -48,6 +48,7 @@ type State struct {
 
 type haveBackend struct {
 	mark        uint32
+	drawn       bool // new connections may go to it
 	connections uint64
 }
 
@@ -340,28 +341,17 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 			}
 		}
 	}
-	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, connections: e.More().Packets}
+	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, drawn: slots > 0, connections: e.More().Packets}
 	return b, true
 }
 
-// numbers are those of everything that is there.
-func (s *State) numbers() *numbers {
+// numbers are those that profiles get beside what is there. A state that holds
+// a part of a table keeps the numbers that it has.
+func (s *State) numbers(profiles ...[]*lb.Profile) *numbers {
 	n := newNumbers()
-	for key, b := range s.backends {
-		n.backends[key] = b.mark & indexMask
-	}
-	for _, f := range families {
-		for _, name := range []string{f.endpoints, f.addresses} {
-			for key := range s.elements(name) {
-				n.taken[ruleset.MarkOf(key)&indexMask] = false
-			}
-		}
-	}
-	for key := range s.elements(refusedSet) {
-		n.taken[ruleset.MarkOf(key)&indexMask] = false
-	}
-	for chain, id := range s.guards {
-		n.services[chain] = id & indexMask
+	n.assign(profiles...)
+	if s.last != nil {
+		n.keep(s)
 	}
 	n.lengths = lengthsIn(maps.Keys(s.objects.maps))
 	maps.Copy(n.slots, s.blocks)

@@ -1,12 +1,12 @@
 package nft
 
-// Numbers: the identity of backends and the blocks of slots. What is in the
-// kernel keeps its numbers over every apply, so that its counters, its
-// connections and its place in the round stay.
+// Numbers: the identity of backends, and where slots are.
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"nlb/lb"
 )
@@ -30,59 +30,130 @@ type backendKey struct {
 	address lb.Endpoint
 }
 
-// numbers hands out what is free. Each backend and each pool asks once.
+// numbers are those of a table: of its backends and guarded services, which
+// follow from the profiles alone, and of slots and SNAT addresses, which stay
+// where they are.
 type numbers struct {
-	backends             map[backendKey]uint32 // index, of those that are there
-	services             map[string]uint32     // index, by the chain
-	taken                map[uint32]bool       // indices; true: by a backend that is wanted
-	slots                map[poolKey]block     // of those that are there
-	sources              map[string]block      // by the pool's chain
-	lengths              []prefixLength        // that there are maps for
+	// owners are the backends by their numbers.
+	owners map[uint32]backendKey
+	// moved are the numbers of backends and guarded services that do not have
+	// the number of their name.
+	moved         map[backendKey]uint32
+	movedServices map[string]uint32
+
+	slots                map[poolKey]block // of those that are there
+	sources              map[string]block  // by the pool's chain
+	lengths              []prefixLength    // that there are maps for
 	freeSlot, freeSource space
 }
 
 func newNumbers() *numbers {
-	return &numbers{
-		backends: map[backendKey]uint32{}, taken: map[uint32]bool{},
-		slots: map[poolKey]block{}, sources: map[string]block{}, services: map[string]uint32{},
+	return &numbers{slots: map[poolKey]block{}, sources: map[string]block{}}
+}
+
+// assign numbers the backends and guarded services of all profiles of a table.
+// A number is a hash of a name. Where two have the same, the one whose name
+// sorts first has it, and the others take the next numbers that nobody's name
+// stands for, in the order of their names. So machines with the same profiles
+// agree, whatever they had before, and a backend that returns has its number
+// again.
+func (n *numbers) assign(profiles ...[]*lb.Profile) {
+	var backends []backendKey
+	var services []string
+	for _, list := range profiles {
+		for _, p := range list {
+			for i := range p.Services {
+				s := &p.Services[i]
+				chain := chainOf(p.Name, s.Name)
+				if guarded(s) {
+					services = append(services, chain)
+				}
+				for _, b := range s.Backends {
+					backends = append(backends, backendKey{chain, b.Address})
+				}
+			}
+		}
+	}
+	n.owners, n.moved = settle(backends, backendKey.firstNumber, backendKey.compare)
+	_, n.movedServices = settle(services, firstServiceNumber, strings.Compare)
+}
+
+// settle gives each key the number of its name, or another one where somebody
+// else has that.
+func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) int) (owners map[uint32]K, moved map[K]uint32) {
+	owners = make(map[uint32]K, len(keys))
+	var late []K
+	for _, k := range keys {
+		i := first(k)
+		if other, taken := owners[i]; taken {
+			if compare(other, k) <= 0 {
+				late = append(late, k)
+				continue
+			}
+			late = append(late, other)
+		}
+		owners[i] = k
+	}
+	slices.SortFunc(late, compare)
+	for _, k := range late {
+		i := first(k)
+		for {
+			if _, taken := owners[i]; !taken {
+				break
+			}
+			i = (i + 1) & indexMask
+		}
+		owners[i] = k
+		if moved == nil {
+			moved = map[K]uint32{}
+		}
+		moved[k] = i
+	}
+	return owners, moved
+}
+
+// keep gives the backends and services of a part of a table the numbers that
+// they have there. New ones were found to have no rival.
+func (n *numbers) keep(s *State) {
+	n.moved, n.movedServices = map[backendKey]uint32{}, s.guards
+	for key, b := range s.backends {
+		n.moved[key] = b.mark & indexMask
+	}
+	assigned := n.owners
+	n.owners = make(map[uint32]backendKey, len(assigned))
+	for _, key := range assigned {
+		n.owners[n.backend(key.chain, key.address)] = key
 	}
 }
 
-// backend returns the number of a backend. A new one gets a number by its
-// name rather than the next one: a number that comes back soon would inherit
-// the live connections of the backend that had it before.
+// backend returns the number of a backend.
 func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
 	key := backendKey{chain, address}
-	if i, ok := n.backends[key]; ok {
-		n.taken[i] = true
+	if i, ok := n.moved[key]; ok {
 		return i
 	}
-	return n.free(key.firstNumber(), true)
+	return key.firstNumber()
 }
 
-// serviceNumber returns the number of a service that needs one. It is none of
-// a backend's.
+// serviceNumber returns the number of a guarded service, which has nothing to do
+// with those of backends.
 func (n *numbers) serviceNumber(chain string) uint32 {
-	i, ok := n.services[chain]
-	if !ok {
-		i = n.free(firstNumber([]byte(chain)), false)
-		n.services[chain] = i
+	if i, ok := n.movedServices[chain]; ok {
+		return i
 	}
-	return i
+	return firstServiceNumber(chain)
 }
 
-// free takes the first free number from one on, for a backend or not.
-func (n *numbers) free(i uint32, backend bool) uint32 {
-	for {
-		if _, taken := n.taken[i]; !taken {
-			n.taken[i] = backend
-			return i
-		}
-		i = (i + 1) & indexMask
-	}
+// guarded reports whether a service has rules that look at clients.
+func guarded(s *lb.Service) bool { return len(s.Allow)+len(s.Deny) > 0 || s.Limit != (lb.Limit{}) }
+
+func firstServiceNumber(chain string) uint32 { return firstNumber([]byte(chain)) }
+
+func (k backendKey) compare(o backendKey) int {
+	return cmp.Or(strings.Compare(k.chain, o.chain), k.address.Addr.Compare(o.address.Addr), cmp.Compare(k.address.Port, o.address.Port))
 }
 
-// firstNumber is the number that a backend gets where it is free.
+// firstNumber is the number that a backend has unless another one has it.
 func (k backendKey) firstNumber() uint32 {
 	name := append(append(make([]byte, 0, 128), k.chain...), ' ')
 	if k.address.Port == 0 {
@@ -100,27 +171,6 @@ func firstNumber(name []byte) uint32 {
 		h = (h ^ uint32(c)) * 16777619
 	}
 	return (h>>24 ^ h) & indexMask
-}
-
-// alive tells the numbers of the backends that were asked for, those of other
-// profiles included.
-func (n *numbers) alive(others []*lb.Profile) map[uint32]bool {
-	for _, p := range others {
-		for i := range p.Services {
-			chain := chainOf(p.Name, p.Services[i].Name)
-			for _, b := range p.Services[i].Backends {
-				n.backend(chain, b.Address)
-			}
-		}
-	}
-	return n.taken
-}
-
-// expect makes room for so many backends.
-func (n *numbers) expect(backends int) {
-	if len(n.taken) == 0 {
-		n.taken = make(map[uint32]bool, backends)
-	}
 }
 
 // slot returns the block of a service and family. It moves when its size

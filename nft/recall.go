@@ -294,9 +294,12 @@ func (r *recall) retired(runs []run) error {
 	return nil
 }
 
-// checkNumbers fails where a new backend cannot have the number of its name.
+// checkNumbers fails where the number of a backend that comes or goes may have
+// to do with that of another one: somebody else has it, or the number after it,
+// which is where those go that come second.
 func (r *recall) checkNumbers(s *State, wanted map[string]*lb.Service) error {
-	var taken []uint32
+	differs := map[uint32]bool{}
+	stays := map[backendKey]bool{}
 	for chain, w := range wanted {
 		for _, b := range w.Backends {
 			if b.SNAT.Mode == lb.SNATPool {
@@ -304,15 +307,33 @@ func (r *recall) checkNumbers(s *State, wanted map[string]*lb.Service) error {
 			}
 			key := backendKey{chain, b.Address}
 			if _, known := s.backends[key]; known {
+				stays[key] = true
 				continue
 			}
 			i := key.firstNumber()
-			if used, err := r.used(i); err != nil {
+			used, err := r.used(i)
+			if err != nil {
 				return err
-			} else if used || slices.Contains(taken, i) {
+			}
+			if used || differs[i] {
 				return errNotRecalled
 			}
-			taken = append(taken, i)
+			differs[i] = true
+		}
+	}
+	for key, b := range s.backends {
+		if !stays[key] {
+			differs[b.mark&indexMask] = true
+		}
+	}
+	for i := range differs {
+		next := (i + 1) & indexMask
+		used, err := r.used(next)
+		if err != nil {
+			return err
+		}
+		if used || differs[next] {
+			return errNotRecalled
 		}
 	}
 	return nil

@@ -290,7 +290,10 @@ func (p *plan) retires() (out []run, ok bool) {
 			return nil, false
 		}
 		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
-		next.gone = next.mapping != slotsMap && !p.alive[next.first&indexMask]
+		if next.mapping != slotsMap {
+			_, owned := p.owners[next.first&indexMask]
+			next.gone = !owned
+		}
 		if n := len(out); n > 0 && out[n-1].joins(next) {
 			out[n-1].count++
 		} else {

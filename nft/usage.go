@@ -64,14 +64,19 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 			known[b.mark&indexMask] = true
 		}
 	}
-	var servers map[netip.AddrPort][]server
+	var all servers
 	err := conntrack.List(c, conntrack.Filter{Mark: oursMark, Mask: oursMask}, func(f *conntrack.Flow) {
 		n := f.Mark & indexMask
 		if !known[n] && len(known) > 0 {
-			if servers == nil {
-				servers = serversOf(states)
+			if all == nil {
+				all = servers{}
+				for _, s := range states {
+					all.add(s.Profiles, func(chain string, b *lb.Backend) uint32 { return s.backends[backendKey{chain, b.Address}].mark })
+				}
 			}
-			n = translatedTo(servers, f, n)
+			if mark, ok := all.of(f); ok {
+				n = mark & indexMask
+			}
 		}
 		if out[n] == nil {
 			out[n] = &counts{}
@@ -84,42 +89,51 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 // server is a backend as conntrack sees it: who answers for which
 // destinations.
 type server struct {
-	number  uint32
+	mark    uint32
 	service *lb.Service
 }
 
-// serversOf are the backends of some states by their addresses; port 0 stands
-// for backends that keep the port.
-func serversOf(states []*State) map[netip.AddrPort][]server {
-	out := map[netip.AddrPort][]server{}
-	for _, s := range states {
-		for _, p := range s.Profiles {
-			for i := range p.Services {
-				service := &p.Services[i]
-				for _, b := range service.Backends {
-					at := netip.AddrPortFrom(b.Address.Addr, b.Address.Port)
-					mark := s.backends[backendKey{chainOf(p.Name, service.Name), b.Address}].mark
-					out[at] = append(out[at], server{mark & indexMask, service})
-				}
+// servers are backends by their addresses; port 0 stands for backends that keep
+// the port.
+type servers map[netip.AddrPort][]server
+
+func (s servers) add(profiles []*lb.Profile, mark func(chain string, b *lb.Backend) uint32) {
+	for _, p := range profiles {
+		for i := range p.Services {
+			service := &p.Services[i]
+			chain := chainOf(p.Name, service.Name)
+			for k := range service.Backends {
+				b := &service.Backends[k]
+				at := netip.AddrPortFrom(b.Address.Addr, b.Address.Port)
+				s[at] = append(s[at], server{mark(chain, b), service})
 			}
 		}
 	}
-	return out
 }
 
-// translatedTo is the number of the backend that a connection is translated
-// to; n where there is none.
-func translatedTo(servers map[netip.AddrPort][]server, f *conntrack.Flow, n uint32) uint32 {
-	_, listen := f.Original()
-	answers, _ := f.Reply()
-	for _, at := range []netip.AddrPort{answers, netip.AddrPortFrom(answers.Addr(), 0)} {
-		for _, s := range servers[at] {
-			if takes(s.service, listen, lb.Protocol(f.Protocol)) {
-				return s.number
-			}
+// of finds the backend that a connection is translated to.
+func (s servers) of(f *conntrack.Flow) (mark uint32, ok bool) {
+	_, to := f.Original()
+	from, _ := f.Reply()
+	return s.find(from, to, lb.Protocol(f.Protocol))
+}
+
+// find is the backend at an address and port that serves a destination.
+func (s servers) find(at, to netip.AddrPort, protocol lb.Protocol) (mark uint32, ok bool) {
+	for _, one := range s[at] {
+		if takes(one.service, to, protocol) {
+			return one.mark, true
 		}
 	}
-	return n
+	if at.Port() != to.Port() {
+		return 0, false // those that keep the port do not translate it
+	}
+	for _, one := range s[netip.AddrPortFrom(at.Addr(), 0)] {
+		if takes(one.service, to, protocol) {
+			return one.mark, true
+		}
+	}
+	return 0, false
 }
 
 // takes reports whether a destination is one that a service listens on.

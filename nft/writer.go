@@ -57,6 +57,8 @@ type writer struct {
 	aside  []op        // what puts moving flows aside
 	quiet  chan struct{}
 	unlock func()
+	// unlockFlows ends the turn of moving flows.
+	unlockFlows func()
 }
 
 func newWriter(ctx context.Context, c *wire.Conn, o Options) (*writer, error) {
@@ -73,8 +75,16 @@ func (w *writer) close() {
 	if w.watch != nil {
 		_ = w.watch.Close()
 	}
-	if w.unlock != nil {
-		w.unlock()
+	w.endTurn()
+}
+
+// endTurn lets the next nlb have its turn.
+func (w *writer) endTurn() {
+	for _, unlock := range []*func(){&w.unlock, &w.unlockFlows} {
+		if *unlock != nil {
+			(*unlock)()
+			*unlock = nil
+		}
 	}
 }
 
@@ -136,10 +146,34 @@ func (w *writer) begin() {
 func (w *writer) load() (*State, error) {
 	s, err := w.read()
 	w.torn = false
+	if err == nil {
+		w.leaveMoving(s)
+	}
 	if err != nil && w.lost != nil && !errors.Is(err, wire.ErrInterrupted) {
 		err = unknown(w.lost, err)
 	}
 	return s, err
+}
+
+// leaveMoving leaves out of a state what moves flows, while another nlb is at
+// it. Otherwise an apply that did not come to its end has left it.
+func (w *writer) leaveMoving(s *State) {
+	left := slices.ContainsFunc(removeMoving(), s.objects.has)
+	if !left || w.dry || w.unlockFlows != nil {
+		return
+	}
+	unlock, err := w.conn.Lock(w.ctx, w.flowsLock(), 0)
+	if err == nil {
+		w.unlockFlows = unlock
+		return
+	}
+	for _, o := range removeMoving() {
+		if o.chain != nil {
+			delete(s.objects.chains, o.chain.Name)
+		} else {
+			delete(s.objects.maps, o.mapping.Name)
+		}
+	}
 }
 
 // unknown says that neither the kernel's answer came nor what it holds could

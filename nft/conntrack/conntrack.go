@@ -31,6 +31,7 @@ const (
 	attrZone          = 18
 	attrMarkMask      = 21
 	attrFilter        = 25
+	attrStatusMask    = 26
 
 	attrFilterOriginal = 1      // CTA_FILTER_ORIG_FLAGS
 	filterProtocol     = 1 << 3 // CTA_FILTER_F_CTA_PROTO_NUM (nf_conntrack_netlink.c)
@@ -59,6 +60,8 @@ type Filter struct {
 	// Protocol is the transport protocol by its number in the IP header; 0:
 	// any.
 	Protocol uint8
+	// Unanswered leaves out what packets were seen of in both directions.
+	Unanswered bool
 }
 
 // Flow is a connection.
@@ -82,12 +85,16 @@ type Flow struct {
 }
 
 // List calls each with every connection of the filter. What Flow refers to is
-// valid during the call only; Clone keeps it. Kernels before Linux 5.8 do not
-// filter by protocol; List does it for them.
+// valid during the call only; Clone keeps it. Older kernels do not filter by
+// protocol (Linux 5.8) or by status (Linux 5.18); List does it for them.
 func List(c *wire.Conn, f Filter, each func(*Flow)) error {
 	var filter wire.Encoder
 	filter.Uint32(attrMark, f.Mark)
 	filter.Uint32(attrMarkMask, f.Mask)
+	if f.Unanswered {
+		filter.Uint32(attrStatus, 0)
+		filter.Uint32(attrStatusMask, statusSeenReply)
+	}
 	if f.Protocol == 0 {
 		return list(c, unix.AF_UNSPEC, filter.Bytes(), f, each)
 	}
@@ -116,7 +123,7 @@ func list(c *wire.Conn, family uint8, filter []byte, want Filter, each func(*Flo
 		f = Flow{}
 		f.decode(b, &key)
 		// A kernel that does not know the filter returns everything.
-		if f.Mark&want.Mask == want.Mark && (want.Protocol == 0 || f.Protocol == want.Protocol) {
+		if f.Mark&want.Mask == want.Mark && (want.Protocol == 0 || f.Protocol == want.Protocol) && !(want.Unanswered && f.Answered) {
 			f.key = key.Bytes()
 			each(&f)
 		}
