@@ -22,6 +22,9 @@ const stickySet = "sticky"
 
 const resolveChain = "resolve"
 
+// affinityMap is the name of the map of a service's clients.
+func affinityMap(chain string, f *family) string { return chain + "/affinity" + f.ip.Digit }
+
 // affinity is what a service's rules need to know.
 type affinity struct {
 	*family
@@ -31,7 +34,7 @@ type affinity struct {
 }
 
 func (c *compiler) affinity(chain string, s *lb.Service, f *family) affinity {
-	a := affinity{family: f, set: chain + "/affinity" + f.ip.Digit, bits: s.Affinity.Bits, timeout: s.Affinity.Timeout}
+	a := affinity{family: f, set: affinityMap(chain, f), bits: s.Affinity.Bits, timeout: s.Affinity.Timeout}
 	if f.Family == lb.IPv6 {
 		a.bits = s.Affinity.Bits6
 	}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"nlb/nft/conntrack"
 	"nlb/nft/ruleset"
 
 	"golang.org/x/sys/unix"
@@ -65,6 +66,9 @@ type Result struct {
 	Batches, Messages int
 	// Ended counts the connections of removed backends that were ended.
 	Ended int
+	// Open counts the connections that a flush leaves open. For their sake an
+	// empty table stays.
+	Open int
 	// Generation is the ruleset's, afterwards.
 	Generation uint32
 }
@@ -139,7 +143,14 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 			return err
 		}
 		result = w.amend(result, r)
-		return w.commit(have, p, o, result)
+		if err := w.carryAffinity(have, p); err != nil {
+			return err
+		}
+		err = w.commit(have, p, o, result)
+		if refused, ok := errors.AsType[*wire.Error](err); ok && p.carries && refused.Errno == unix.ENOENT {
+			return wire.ErrStale // a client left meanwhile
+		}
+		return err
 	})
 	return result, err
 }
@@ -262,9 +273,15 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	addParams(want, s, o.Params)
 	all := slices.Concat(profiles, others)
 	servers := sync.OnceValue(func() servers { return n.servers(all) })
-	s.carryCounters(want, s.successors(profiles, n, servers))
+	successors := s.successors(profiles, n, servers)
+	s.carryCounters(want, successors)
 	p := diff(s, want, inPlan)
-	p.owners, p.profiles, p.servers = n.owners, all, servers
+	p.owners, p.profiles, p.servers, p.successors = n.owners, all, servers, successors
+	for _, m := range want.Maps {
+		if m.OfChain != "" && len(successors) > 0 {
+			p.affinities = append(p.affinities, m)
+		}
+	}
 	record.slots = s.slotsEnd(want)
 	if record.digest != "" && now != nil {
 		record.services = now()
@@ -319,7 +336,7 @@ func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 }
 
 // Flush removes profiles, or the whole table where none is named. The table
-// goes with the last profile. The state is what was there; one without the
+// goes with the last profile, unless connections are open and o.Cut is false. The state is what was there; one without the
 // table says that there was nothing to do. Errors are those of Apply.
 func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State, *Result, error) {
 	w, err := newWriter(ctx, c, o)
@@ -349,14 +366,41 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		}
 		inScope := func(profile string) bool { return len(names) == 0 || slices.Contains(names, profile) }
 		_, others := have.split(inScope)
-		p := gone(o.Table)
-		p.add(op{verb: remove, table: true})
+		var p *plan
 		if len(others) > 0 {
 			p = have.planTo(nil, others, inScope, o, nil)
+		} else if p, err = w.removal(o, result); err != nil {
+			return err
 		}
 		return w.commit(have, p, o, result)
 	})
 	return first, result, err
+}
+
+// removal plans to remove the table. Without any chain of type nat the kernel
+// would translate no packet any more, of open connections neither, and without
+// any rule that asks conntrack it would not track them. So while there are some,
+// unless they are to be cut, the table stays with one such chain and rule.
+func (w *writer) removal(o Options, result *Result) (*plan, error) {
+	p := gone(o.Table)
+	p.add(op{verb: remove, table: true})
+	if o.Cut {
+		return p, nil
+	}
+	err := conntrack.List(w.conn, ours, func(f *conntrack.Flow) {
+		if !f.Ended && f.Answered && lb.Protocol(f.Protocol) != lb.UDP {
+			result.Open++
+		}
+	})
+	if err == nil && result.Open > 0 {
+		p.add(op{verb: add, table: true})
+		c := &ruleset.Chain{Name: preroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: []ruleset.Rule{{
+			Statements: []ruleset.Statement{ruleset.IsTranslated(), ruleset.Accept()}, Comment: "open connections go on",
+		}}}
+		p.add(op{verb: add, chain: c})
+		p.add(op{verb: add, chain: c, rule: &c.Rules[0]})
+	}
+	return p, err
 }
 
 // gone is the plan of a table that is not there any more.

@@ -60,6 +60,12 @@ type plan struct {
 	owners   map[uint32]backendKey
 	profiles []*lb.Profile
 	servers  func() servers // of the profiles
+	// successors and affinities are what carryAffinity needs: new marks of
+	// backends, and the maps of clients that are wanted.
+	successors map[uint32]successor
+	affinities []*ruleset.Map
+	// carries says that it changes what packets fill.
+	carries bool
 	// early: the first operations, so many of them, go ahead; see handover.
 	early bool
 	ahead int

@@ -100,7 +100,7 @@ func (w *writer) comeBack(result *Result) error {
 			ops = append(ops, o)
 		}
 	}
-	if w.record != nil {
+	if now, err := w.conn.Generation(); w.record != nil && err == nil && now == result.Generation {
 		amended := append(slices.Clip(ops), amendRecord(*w.record, result.Generation+1)...)
 		if err := w.commitFor(amended, result.Generation, result); err == nil || !errors.Is(err, wire.ErrStale) {
 			return err

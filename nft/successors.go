@@ -5,11 +5,19 @@ package nft
 // SNAT, the name of its service or profile, or whether its port is said.
 
 import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
+	"time"
 
 	"nlb/lb"
 	"nlb/nft/ruleset"
+
+	"golang.org/x/sys/unix"
 )
 
 // servers are the backends of profiles, with the marks that they get.
@@ -24,24 +32,27 @@ func (n *numbers) mark(chain string, b *lb.Backend) uint32 {
 	return modeMark(b.SNAT.Mode) | n.backend(chain, b.Address)
 }
 
-// successors are the new marks of backends by their old ones, where these
-// differ.
-func (s *State) successors(wanted []*lb.Profile, n *numbers, all func() servers) map[uint32]uint32 {
-	out := map[uint32]uint32{}
+// successor is the mark that a backend has from now on, and the chain of its
+// service.
+type successor struct {
+	mark  uint32
+	chain string
+}
+
+// successors are those of backends by their old marks, where something differs.
+func (s *State) successors(wanted []*lb.Profile, n *numbers, all func() servers) map[uint32]successor {
+	out := map[uint32]successor{}
 	services := byChain(wanted)
 	for chain, service := range byChain(s.Profiles) {
 		find := finder(services[chain])
 		for _, b := range service.Backends {
 			old := s.backends[backendKey{chain, b.Address}].mark
-			var mark uint32
-			now, ok := find(b.Address)
-			if ok {
-				mark = n.mark(chain, now)
-			} else {
-				mark, ok = all().heir(service, b.Address)
-			}
-			if ok && mark != old {
-				out[old] = mark
+			if now, ok := find(b.Address); ok {
+				if mark := n.mark(chain, now); mark != old {
+					out[old] = successor{mark, chain}
+				}
+			} else if heir, ok := all().heir(service, b.Address); ok {
+				out[old] = successor{heir.mark, heir.chain}
 			}
 		}
 	}
@@ -71,9 +82,9 @@ func finder(s *lb.Service) func(lb.Endpoint) (*lb.Backend, bool) {
 }
 
 // heir is the backend that serves what a service sent to an address.
-func (s servers) heir(service *lb.Service, address lb.Endpoint) (mark uint32, ok bool) {
+func (s servers) heir(service *lb.Service, address lb.Endpoint) (heir server, ok bool) {
 	if len(service.Listen) == 0 || len(service.Protocols) == 0 {
-		return 0, false
+		return server{}, false
 	}
 	l := service.Listen[0]
 	to := netip.AddrPortFrom(l.Prefix.Addr(), l.Ports[0].First)
@@ -85,16 +96,16 @@ func (s servers) heir(service *lb.Service, address lb.Endpoint) (mark uint32, ok
 }
 
 // carryCounters gives backends the counters that they had under another mark.
-func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]uint32) {
+func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]successor) {
 	if len(successors) == 0 {
 		return
 	}
 	counted := map[string]ruleset.Extra{}
-	for old, mark := range successors {
+	for old, now := range successors {
 		for _, f := range families {
 			for _, name := range []string{f.endpoints, f.addresses} {
 				if e, ok := s.elements(name)[ruleset.MarkBytes(old)]; ok {
-					counted[ruleset.MarkBytes(mark)] = ruleset.Extra{Packets: e.More().Packets, Bytes: e.More().Bytes}
+					counted[ruleset.MarkBytes(now.mark)] = ruleset.Extra{Packets: e.More().Packets, Bytes: e.More().Bytes}
 				}
 			}
 		}
@@ -111,4 +122,88 @@ func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]uint3
 			}
 		}
 	}
+}
+
+// affinityMove is what a map of clients has to become.
+type affinityMove struct {
+	from string
+	to   *ruleset.Map
+}
+
+// carryAffinity adds to a plan that clients stay with backends that go on under
+// another mark.
+func (w *writer) carryAffinity(have *State, p *plan) error {
+	carried := &plan{}
+	for _, move := range have.affinityMoves(p) {
+		m := haveMap{spec: &ruleset.Map{Key: move.to.Key, Data: move.to.Data}, elements: map[string]ruleset.Element{}}
+		err := w.conn.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(w.table, move.from), func(b []byte) error {
+			for e := range m.decoded(b) {
+				if m.spec.Holds(e) {
+					m.elements[e.ID()] = e
+				}
+			}
+			return nil
+		})
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("read the clients of %s: %w", move.from, err)
+		}
+		var c change
+		for _, id := range slices.Sorted(maps.Keys(m.elements)) {
+			e := m.elements[id]
+			now, ok := p.successors[ruleset.MarkOf(e.Data)]
+			if !ok || e.More().Expires < aboutToExpire {
+				continue
+			}
+			old := e
+			e.Data = ruleset.MarkBytes(now.mark)
+			if move.from == move.to.Name {
+				c.replace(old, e)
+			} else {
+				c.fresh = append(c.fresh, e)
+			}
+		}
+		carried.change(move.to, c)
+	}
+	// Once the maps are there.
+	p.ops = slices.Insert(p.ops, p.ahead, carried.ops...)
+	p.carries = len(carried.ops) > 0
+	return nil
+}
+
+// aboutToExpire is when a client is not worth being carried over: it may be
+// gone before the batch is committed, which the kernel would then refuse.
+const aboutToExpire = 2 * time.Second
+
+// affinityMoves are the maps of clients whose backends have another mark now.
+func (s *State) affinityMoves(p *plan) []affinityMove {
+	if len(p.successors) == 0 {
+		return nil
+	}
+	targets := map[string]*ruleset.Map{}
+	for _, m := range p.affinities {
+		targets[m.Name] = m
+	}
+	var out []affinityMove
+	seen := map[[2]string]bool{}
+	for key, b := range s.backends {
+		now, ok := p.successors[b.mark]
+		if !ok {
+			continue
+		}
+		for _, f := range families {
+			from, to := affinityMap(key.chain, f), affinityMap(now.chain, f)
+			if seen[[2]string{from, to}] || targets[to] == nil || f.Family != lb.FamilyOf(key.address.Addr) {
+				continue
+			}
+			seen[[2]string{from, to}] = true
+			out = append(out, affinityMove{from, targets[to]})
+		}
+	}
+	slices.SortFunc(out, func(a, b affinityMove) int {
+		return cmp.Or(strings.Compare(a.from, b.from), strings.Compare(a.to.Name, b.to.Name))
+	})
+	return out
 }

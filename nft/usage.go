@@ -90,6 +90,7 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 // destinations.
 type server struct {
 	mark    uint32
+	chain   string // the service's
 	service *lb.Service
 }
 
@@ -105,7 +106,7 @@ func (s servers) add(profiles []*lb.Profile, mark func(chain string, b *lb.Backe
 			for k := range service.Backends {
 				b := &service.Backends[k]
 				at := netip.AddrPortFrom(b.Address.Addr, b.Address.Port)
-				s[at] = append(s[at], server{mark(chain, b), service})
+				s[at] = append(s[at], server{mark(chain, b), chain, service})
 			}
 		}
 	}
@@ -115,25 +116,21 @@ func (s servers) add(profiles []*lb.Profile, mark func(chain string, b *lb.Backe
 func (s servers) of(f *conntrack.Flow) (mark uint32, ok bool) {
 	_, to := f.Original()
 	from, _ := f.Reply()
-	return s.find(from, to, lb.Protocol(f.Protocol))
+	one, ok := s.find(from, to, lb.Protocol(f.Protocol))
+	return one.mark, ok
 }
 
 // find is the backend at an address and port that serves a destination.
-func (s servers) find(at, to netip.AddrPort, protocol lb.Protocol) (mark uint32, ok bool) {
-	for _, one := range s[at] {
-		if takes(one.service, to, protocol) {
-			return one.mark, true
-		}
+func (s servers) find(at, to netip.AddrPort, protocol lb.Protocol) (found server, ok bool) {
+	candidates := s[at]
+	if at.Port() == to.Port() { // or it keeps the port
+		candidates = slices.Concat(candidates, s[netip.AddrPortFrom(at.Addr(), 0)])
 	}
-	if at.Port() != to.Port() {
-		return 0, false // those that keep the port do not translate it
+	i := slices.IndexFunc(candidates, func(one server) bool { return takes(one.service, to, protocol) })
+	if i < 0 {
+		return server{}, false
 	}
-	for _, one := range s[netip.AddrPortFrom(at.Addr(), 0)] {
-		if takes(one.service, to, protocol) {
-			return one.mark, true
-		}
-	}
-	return 0, false
+	return candidates[i], true
 }
 
 // takes reports whether a destination is one that a service listens on.

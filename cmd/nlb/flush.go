@@ -23,6 +23,7 @@ type flushedValue struct {
 	Missing    []string         `json:"missing"`    // profiles that were not there
 	Parameters []parameterValue `json:"parameters"` // that were put back
 	Ended      int              `json:"ended"`      // flows of removed backends
+	Open       int              `json:"open"`       // connections that go on
 }
 
 func flush(ctx context.Context, j *job) error {
@@ -46,12 +47,12 @@ func flush(ctx context.Context, j *job) error {
 	if err := ctx.Err(); err != nil {
 		return aftermath(err)
 	}
-	had, result, err := nft.Flush(ctx, conn, j.args, nft.Options{Table: j.table})
+	had, result, err := nft.Flush(ctx, conn, j.args, nft.Options{Table: j.table, Cut: j.flag("cut")})
 	if err != nil && !committed(err) {
 		return aftermath(err)
 	}
 	value, here, stay := flushedOf(had, j.args)
-	value.Generation, value.Ended = result.Generation, result.Ended
+	value.Generation, value.Ended, value.Open = result.Generation, result.Ended, result.Open
 	switch params := recorded(had.Params()); {
 	case !had.Exists():
 	case len(stay) > 0:
@@ -70,6 +71,10 @@ func flush(ctx context.Context, j *job) error {
 		return aftermath(err)
 	}
 	j.flowsEnded(value.Ended)
+	if value.Open > 0 {
+		j.remark("%s go on, translated by an empty table inet %s; nlb flush removes it once they have ended, nlb flush --cut now",
+			count(value.Open, "open connection"), j.table)
+	}
 	return j.result(value, "%s", flushedLine(value, had.Exists(), here))
 }
 

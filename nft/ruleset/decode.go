@@ -4,6 +4,7 @@ package ruleset
 
 import (
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,10 @@ func (m *Map) Decode(b string) (e Element, end bool) {
 			}
 		case unix.NFTA_SET_ELEM_FLAGS:
 			end = wire.Uint32(v)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_TIMEOUT:
+			x.Timeout = time.Duration(wire.Uint64(v)) * time.Millisecond
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			x.Expires = time.Duration(wire.Uint64(v)) * time.Millisecond
 		case unix.NFTA_SET_ELEM_USERDATA:
 			x.Comment = UdataText(v, UdataComment)
 			if f := UdataValue(v, UdataFingerprint); f != "" {

@@ -211,6 +211,10 @@ func (m *Messages) Element(typ uint16, s *Map, e *Element) {
 		if u != "" {
 			m.Data(unix.NFTA_SET_ELEM_USERDATA, u)
 		}
+		if more.Timeout > 0 {
+			m.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(more.Timeout.Milliseconds()))
+			m.Uint64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(more.Expires.Milliseconds()))
+		}
 		if more.Packets != 0 || more.Bytes != 0 {
 			x := m.Nest(unix.NFTA_SET_ELEM_EXPR)
 			m.Text(unix.NFTA_EXPR_NAME, "counter")

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,6 +58,9 @@ type Extra struct {
 	Comment        string
 	Udata          string // further user data
 	Packets, Bytes uint64
+	// Timeout is how long the element lives after it was last used, and Expires
+	// what of that is left; 0: it has none of its own.
+	Timeout, Expires time.Duration
 }
 
 var noExtra Extra
@@ -224,6 +228,9 @@ func (m *Map) ElementText(e Element) string {
 	x := e.More()
 	if x.Packets != 0 || x.Bytes != 0 {
 		fmt.Fprintf(&b, " counter packets %d bytes %d", x.Packets, x.Bytes)
+	}
+	if x.Timeout > 0 {
+		fmt.Fprintf(&b, " timeout %s expires %s", durationText(x.Timeout), durationText(x.Expires))
 	}
 	if x.Comment != "" {
 		fmt.Fprintf(&b, " comment %q", x.Comment)
