@@ -176,10 +176,10 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 
 // retiredNumbers are those of backends that an earlier plan has retired and
 // that nobody has now.
-func (s *State) retiredNumbers(owners map[uint32]backendKey) map[uint32]bool {
+func (s *State) retiredNumbers(owners owners[backendKey]) map[uint32]bool {
 	out := map[uint32]bool{}
 	for n := range s.marked() {
-		if _, owned := owners[n]; !owned {
+		if _, owned := owners.of(n); !owned {
 			out[n] = true
 		}
 	}
@@ -361,7 +361,7 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		result = w.amend(result, &Result{Generation: have.Generation})
 		if !have.objects.exists {
 			// Perhaps by a flush of ours whose answer was lost.
-			retired := w.endFlows(first.retiredNumbers(nil), o, result)
+			retired := w.endFlows(first.retiredNumbers(owners[backendKey]{}), o, result)
 			return cmp.Or(w.settle(newCleanup(first, gone(o.Table)), o, result), retired)
 		}
 		inScope := func(profile string) bool { return len(names) == 0 || slices.Contains(names, profile) }

@@ -29,7 +29,7 @@ type cleanup struct {
 	stale map[uint32]bool
 	// drained are the numbers that take no new connections any more.
 	drained map[uint32]bool
-	owners  map[uint32]backendKey
+	owners  owners[backendKey]
 	// servers are the backends that the plan leads to, where one of them has
 	// connections under a stale number.
 	servers servers
@@ -51,8 +51,9 @@ func newCleanup(have *State, p *plan) *cleanup {
 	for key, b := range have.backends {
 		n := b.mark & indexMask
 		weight, wanted := weights[key]
+		owner, owned := p.owners.of(n)
 		switch {
-		case p.owners[n] != key:
+		case !owned || owner != key:
 			c.stale[n] = true
 			addresses = append(addresses, key.address.Addr)
 		case wanted && weight == 0 && b.drawn:
@@ -88,7 +89,7 @@ func (c *cleanup) of(f *conntrack.Flow) (fate, uint32) {
 		}
 		return stays, 0
 	}
-	if key, ok := c.owners[n]; ok && key.answers(f) {
+	if key, ok := c.owners.of(n); ok && key.answers(f) {
 		return stays, 0
 	}
 	if mark, ok := c.servers.of(f); ok {
@@ -164,8 +165,8 @@ func (w *writer) cleanUp(c *cleanup, o Options, result *Result) error {
 		return nil
 	}
 	// The table of a flush is not there any more: then nothing can move.
-	moved := c.owners != nil && len(move) > 0 && w.moveAside(move, result) == nil
-	if c.owners != nil {
+	moved := c.owners.at != nil && len(move) > 0 && w.moveAside(move, result) == nil
+	if c.owners.at != nil {
 		w.pause(cmp.Or(o.Settle, settleTime))
 	}
 	err := w.forgetLeft(c, o, result)
@@ -210,9 +211,9 @@ func (w *writer) forgetLeft(c *cleanup, o Options, result *Result) error {
 }
 
 // cut ends the connections of backends that are gone, however long ago.
-func (w *writer) cut(owners map[uint32]backendKey, result *Result) error {
+func (w *writer) cut(owners owners[backendKey], result *Result) error {
 	orphan := func(f *conntrack.Flow) bool {
-		_, owned := owners[f.Mark&indexMask]
+		_, owned := owners.of(f.Mark & indexMask)
 		return !owned
 	}
 	return w.each(ours, orphan, func(f *conntrack.Flow) error { return w.forget(f, result) })

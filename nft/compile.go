@@ -34,12 +34,7 @@ func compile(table string, profiles, others []*lb.Profile, n *numbers, there fun
 	for _, m := range c.Maps {
 		c.byName[m.Name] = m
 	}
-	backends := 0
-	for _, p := range profiles {
-		for i := range p.Services {
-			backends += len(p.Services[i].Backends)
-		}
-	}
+	backends := countBackends(profiles)
 	for _, name := range []string{slotsMap, families[0].endpoints} { // where most of them go
 		c.byName[name].Elements = make([]ruleset.Element, 0, backends)
 	}

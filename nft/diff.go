@@ -56,8 +56,8 @@ type plan struct {
 	leaves []leave // what this one retires
 	record *record // that it leaves; nil: none
 	// owners are the backends that it leads to by their numbers, and profiles
-	// all that they are of; nil where the table goes.
-	owners   map[uint32]backendKey
+	// all that they are of; none where the table goes.
+	owners   owners[backendKey]
 	profiles []*lb.Profile
 	servers  func() servers // of the profiles
 	// successors and affinities are what carryAffinity needs: new marks of

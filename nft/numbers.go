@@ -34,8 +34,7 @@ type backendKey struct {
 // follow from the profiles alone, and of slots and SNAT addresses, which stay
 // where they are.
 type numbers struct {
-	// owners are the backends by their numbers.
-	owners map[uint32]backendKey
+	owners owners[backendKey]
 	// moved are the numbers of backends and guarded services that do not have
 	// the number of their name.
 	moved         map[backendKey]uint32
@@ -58,7 +57,7 @@ func newNumbers() *numbers {
 // agree, whatever they had before, and a backend that returns has its number
 // again.
 func (n *numbers) assign(profiles ...[]*lb.Profile) {
-	var backends []backendKey
+	backends := make([]backendKey, 0, countBackends(profiles...))
 	var services []string
 	for _, list := range profiles {
 		for _, p := range list {
@@ -78,38 +77,62 @@ func (n *numbers) assign(profiles ...[]*lb.Profile) {
 	_, n.movedServices = settle(services, firstServiceNumber, strings.Compare)
 }
 
+func countBackends(profiles ...[]*lb.Profile) int {
+	n := 0
+	for _, list := range profiles {
+		for _, p := range list {
+			for i := range p.Services {
+				n += len(p.Services[i].Backends)
+			}
+		}
+	}
+	return n
+}
+
+// owners are keys by their numbers. The zero value has none.
+type owners[K comparable] struct {
+	keys []K
+	at   map[uint32]int32 // number -> place in keys
+}
+
+// of is who has a number.
+func (o owners[K]) of(number uint32) (key K, ok bool) {
+	i, ok := o.at[number]
+	if ok {
+		key = o.keys[i]
+	}
+	return key, ok
+}
+
 // settle gives each key the number of its name, or another one where somebody
 // else has that.
-func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) int) (owners map[uint32]K, moved map[K]uint32) {
-	owners = make(map[uint32]K, len(keys))
-	var late []K
-	for _, k := range keys {
-		i := first(k)
-		if other, taken := owners[i]; taken {
-			if compare(other, k) <= 0 {
-				late = append(late, k)
+func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) int) (o owners[K], moved map[K]uint32) {
+	o = owners[K]{keys, make(map[uint32]int32, len(keys))}
+	var late []int32
+	for i, k := range keys {
+		n, i := first(k), int32(i)
+		if other, taken := o.at[n]; taken {
+			if compare(keys[other], k) <= 0 {
+				late = append(late, i)
 				continue
 			}
 			late = append(late, other)
 		}
-		owners[i] = k
+		o.at[n] = i
 	}
-	slices.SortFunc(late, compare)
-	for _, k := range late {
-		i := first(k)
-		for {
-			if _, taken := owners[i]; !taken {
-				break
-			}
-			i = (i + 1) & indexMask
+	slices.SortFunc(late, func(a, b int32) int { return compare(keys[a], keys[b]) })
+	for _, i := range late {
+		n := first(keys[i])
+		for _, taken := o.at[n]; taken; _, taken = o.at[n] {
+			n = (n + 1) & indexMask
 		}
-		owners[i] = k
+		o.at[n] = i
 		if moved == nil {
 			moved = map[K]uint32{}
 		}
-		moved[k] = i
+		moved[keys[i]] = n
 	}
-	return owners, moved
+	return o, moved
 }
 
 // keep gives the backends and services of a part of a table the numbers that
@@ -119,10 +142,9 @@ func (n *numbers) keep(s *State) {
 	for key, b := range s.backends {
 		n.moved[key] = b.mark & indexMask
 	}
-	assigned := n.owners
-	n.owners = make(map[uint32]backendKey, len(assigned))
-	for _, key := range assigned {
-		n.owners[n.backend(key.chain, key.address)] = key
+	clear(n.owners.at)
+	for i, key := range n.owners.keys {
+		n.owners.at[n.backend(key.chain, key.address)] = int32(i)
 	}
 }
 

@@ -291,7 +291,7 @@ func (p *plan) retires() (out []run, ok bool) {
 		}
 		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
 		if next.mapping != slotsMap {
-			_, owned := p.owners[next.first&indexMask]
+			_, owned := p.owners.of(next.first & indexMask)
 			next.gone = !owned
 		}
 		if n := len(out); n > 0 && out[n-1].joins(next) {
