@@ -87,21 +87,22 @@ func spread(heavy []int, weight int, others []int, total int) []int {
 // Putting the slots of the heaviest between them adds less than one.
 func rest(weights, backends []int, divisor, total int) []int {
 	out := make([]int, 0, total)
-	unit := max(2*len(backends)-2, 1)
+	// In 64 bits, also where an int has 32: these products reach 2^43.
+	unit, all := int64(max(2*len(backends)-2, 1)), int64(total)
 	var due deadlines
 	// Each backend waits for one slot at a time: in a list of the slot from
 	// which it may have it, then among those that are due.
 	const none = -1
 	first := slices.Repeat([]int32{none}, total+1)
 	next := make([]int32, len(backends))
-	served := make([]int, len(backends))
+	served := make([]int64, len(backends))
 	wait := func(b, now int) {
-		w := weights[backends[b]] / divisor
+		w := int64(weights[backends[b]] / divisor)
 		if served[b] == w {
 			return
 		}
-		slot := ((served[b]*unit+1)*total + unit*w - 1) / (unit * w)
-		slot = min(max(slot, now), total)
+		slot := ((served[b]*unit+1)*all + unit*w - 1) / (unit * w)
+		slot = min(max(slot, int64(now)), all)
 		next[b], first[slot] = first[slot], int32(b)
 	}
 	for b := range backends {
@@ -109,8 +110,8 @@ func rest(weights, backends []int, divisor, total int) []int {
 	}
 	for slot := 1; slot <= total; slot++ {
 		for b := first[slot]; b != none; b = next[b] {
-			w := weights[backends[b]] / divisor
-			due.push(deadline{((served[b]+1)*unit - 1) * total / (unit * w), int(b)})
+			w := int64(weights[backends[b]] / divisor)
+			due.push(deadline{((served[b]+1)*unit - 1) * all / (unit * w), int(b)})
 		}
 		b := due.pop().backend
 		out = append(out, backends[b])
@@ -121,7 +122,10 @@ func rest(weights, backends []int, divisor, total int) []int {
 }
 
 // deadline is the last slot that a backend may wait for.
-type deadline struct{ slot, backend int }
+type deadline struct {
+	slot    int64
+	backend int
+}
 
 func (a deadline) before(b deadline) bool {
 	return a.slot < b.slot || a.slot == b.slot && a.backend < b.backend

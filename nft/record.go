@@ -152,8 +152,8 @@ func decodeRecord(elements map[string]ruleset.Element) record {
 		}
 		r.retired = append(r.retired, run{retiring[kind>>1], number(b[4:]), number(b[8:]), kind&1 != 0})
 	}
-	count := int(number(head[8:]))
-	for key := uint32(recordList); len(r.services) < count; key++ {
+	count := number(head[8:])
+	for key := uint32(recordList); uint32(len(r.services)) < count; key++ {
 		b := value(key)
 		if len(b) == 0 || len(b)%(2*fingerprintSize) != 0 {
 			return record{}

@@ -115,7 +115,7 @@ func (c *Conn) hear(r *report) error {
 				}
 				r.generation = Uint32(id)
 				return nil
-			case m.typ == unix.NLMSG_ERROR && int(m.seq) < len(r.batch.what):
+			case m.typ == unix.NLMSG_ERROR && m.seq < uint32(len(r.batch.what)):
 				r.add(m)
 			}
 		}

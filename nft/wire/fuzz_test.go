@@ -66,6 +66,7 @@ func FuzzAnswer(f *testing.F) {
 	f.Add(append(saying(answer(newGen, unix.NLM_F_MULTI|unix.NLM_F_DUMP_INTR, first, generation...)), saying(done)...))
 	f.Add(append(saying(answer(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS, 1, explained...)), saying(answer(newGen, 0, first, generation...))...))
 	f.Add(saying(answer(unix.NLMSG_ERROR, 0, first, refused...)))
+	f.Add(saying(answer(unix.NLMSG_ERROR, 0, first-1, refused...))) // of an earlier request, not of the batch
 	f.Add(append(saying([]byte{0}), saying(answer(newGen, 0, first, generation...))...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		conn := func() *Conn { return NewConn(&said{rest: b}) }
