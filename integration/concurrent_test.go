@@ -13,12 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/wire"
+	"nlb/nft/wire/wiretest"
 )
 
 // rival is a profile that is applied beside others.
@@ -155,20 +155,26 @@ func (b *bed) process(args ...string) (code int, stderr string) {
 	return c.ProcessState.ExitCode(), text.String()
 }
 
-// commitAlways changes a table of its own as fast as it can, until the context
-// ends, and returns how often.
+// commitAlways changes a table of its own thousands of times a second, until the
+// context ends, and returns how often.
 func commitAlways(ctx context.Context) (commits int, err error) {
-	c, err := nftables.New(nftables.AsLasting())
+	c, err := wire.Dial()
 	if err != nil {
 		return 0, err
 	}
-	defer c.CloseLasting()
-	table := c.AddTable(&nftables.Table{Name: "other", Family: nftables.TableFamilyIPv4})
-	chain := c.AddChain(&nftables.Chain{Name: "chain", Table: table})
+	defer c.Close()
+	const table, chain = "other", "chain"
 	for ; ctx.Err() == nil; commits++ {
-		c.FlushChain(chain)
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Counter{}}})
-		if err := c.Flush(); err != nil {
+		if commits%16 == 0 {
+			time.Sleep(100 * time.Microsecond)
+		}
+		err := wiretest.Send(c, func(b *wire.Batch) {
+			wiretest.AddTable(b, unix.NFPROTO_IPV4, table)
+			wiretest.AddChain(b, unix.NFPROTO_IPV4, table, chain)
+			wiretest.FlushChain(b, unix.NFPROTO_IPV4, table, chain)
+			wiretest.AddCounter(b, unix.NFPROTO_IPV4, table, chain)
+		})
+		if err != nil {
 			return commits, err
 		}
 	}

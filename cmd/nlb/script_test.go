@@ -18,11 +18,12 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/google/nftables"
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
+	"nlb/nft/wire"
+	"nlb/nft/wire/wiretest"
 )
 
 var update = flag.Bool("update", false, "write what nlb prints into the scripts")
@@ -145,28 +146,17 @@ func send(ts *testscript.TestScript, _ bool, args []string) {
 
 // foreign TABLE adds a table that is not nlb's.
 func foreign(ts *testscript.TestScript, _ bool, args []string) {
-	behind(ts, func(c *nftables.Conn) {
-		c.AddTable(&nftables.Table{Name: args[0], Family: nftables.TableFamilyINet})
-	})
+	behind(ts, func(b *wire.Batch) { wiretest.AddTable(b, unix.NFPROTO_INET, args[0]) })
 }
 
 // damage TABLE CHAIN removes the rules of a chain.
 func damage(ts *testscript.TestScript, _ bool, args []string) {
-	behind(ts, func(c *nftables.Conn) {
-		c.FlushChain(&nftables.Chain{Name: args[1], Table: &nftables.Table{Name: args[0], Family: nftables.TableFamilyINet}})
-	})
+	behind(ts, func(b *wire.Batch) { wiretest.FlushChain(b, unix.NFPROTO_INET, args[0], args[1]) })
 }
 
 // behind changes the ruleset behind nlb's back.
-func behind(ts *testscript.TestScript, change func(*nftables.Conn)) {
-	ts.Check(hostOf(ts).Do(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		change(c)
-		return c.Flush()
-	}))
+func behind(ts *testscript.TestScript, change func(*wire.Batch)) {
+	ts.Check(hostOf(ts).Do(func() error { return wiretest.Commit(change) }))
 }
 
 // fifo FILE makes a named pipe; fifo FILE + waits until somebody reads it.

@@ -21,10 +21,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
+	"nlb/nft/wire"
+	"nlb/nft/wire/wiretest"
 )
 
 // terminal is a pseudo-terminal (pty(7)) with a program on it.
@@ -305,12 +306,7 @@ func TestWatchEnds(t *testing.T) {
 // foreignTable adds a table that is not nlb's.
 func foreignTable(h *netlab.Host, name string) error {
 	return h.Do(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		c.AddTable(&nftables.Table{Name: name, Family: nftables.TableFamilyINet})
-		return c.Flush()
+		return wiretest.Commit(func(b *wire.Batch) { wiretest.AddTable(b, unix.NFPROTO_INET, name) })
 	})
 }
 

@@ -11,6 +11,7 @@ package main
 // and answers nothing; its link counts.
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +19,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -166,14 +166,16 @@ func packetSocket(link string, protocol uint16) (int, error) {
 	}
 	l, err := net.InterfaceByName(link)
 	if err == nil {
-		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: l.Index})
+		network := binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, protocol))
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: network, Ifindex: l.Index})
 	}
 	if err == nil {
 		err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
 	}
 	if err == nil {
 		// Nobody waits longer for a packet that is lost.
-		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: int64(lostAfter / time.Microsecond)})
+		patience := unix.NsecToTimeval(int64(lostAfter))
+		err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &patience)
 	}
 	if err != nil {
 		unix.Close(fd)

@@ -150,7 +150,7 @@ func stopwatch(program []string) error {
 	}
 	u := usage{Wall: time.Since(began), CPU: c.ProcessState.UserTime() + c.ProcessState.SystemTime()}
 	if r, ok := c.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		u.RSS = r.Maxrss << 10
+		u.RSS = int64(r.Maxrss) << 10
 	}
 	return reply(u)
 }

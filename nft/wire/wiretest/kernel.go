@@ -1,4 +1,5 @@
-// Package wiretest stands in for the kernel where there is none to ask.
+// Package wiretest stands in for the kernel where there is none to ask, and for
+// other programs that change its ruleset.
 package wiretest
 
 // A kernel of messages: it answers a request for objects with those among its
