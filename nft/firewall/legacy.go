@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"unsafe"
 
@@ -69,8 +70,20 @@ type xtLayout struct {
 
 var (
 	xt4 = xtLayout{"ip", unix.AF_INET, unix.SOL_IP, 4, 80, 82, 83, 88, 90, 112}
-	xt6 = xtLayout{"ip6", unix.AF_INET6, unix.SOL_IPV6, 16, 128, 131, 132, 140, 142, 168}
+	xt6 = xtLayout{"ip6", unix.AF_INET6, unix.SOL_IPV6, 16, 128, 131, 132, 140, 142, xtAligned(148) + 16}
+
+	xtHeadSize = xtAligned(xtTableName + 4) // struct ipt_get_entries: name, size
 )
+
+// xtAligned is where a structure goes on that has 64-bit counters next: they are
+// aligned to 8 bytes, but to 4 on 32-bit x86.
+func xtAligned(n int) int {
+	align := 8
+	if runtime.GOARCH == "386" {
+		align = 4
+	}
+	return (n + align - 1) &^ (align - 1)
+}
 
 const (
 	xtGetInfo    = 64 // IPT_SO_GET_INFO, IP6T_SO_GET_INFO
@@ -78,7 +91,6 @@ const (
 
 	xtTableName = 32 // XT_TABLE_MAXNAMELEN
 	xtInfoSize  = xtTableName + 4 + 5*4 + 5*4 + 4 + 4
-	xtHeadSize  = 40 // struct ipt_get_entries: name, size, alignment
 )
 
 // fetch asks the kernel for a table.
@@ -94,7 +106,7 @@ func (x xtLayout) fetch(name string) (info, entries []byte, err error) {
 		return nil, nil, err
 	}
 	size := host.Uint32(info[xtInfoSize-4:])
-	buf := make([]byte, xtHeadSize+size)
+	buf := make([]byte, xtHeadSize+int(size))
 	copy(buf[:xtTableName-1], name)
 	host.PutUint32(buf[xtTableName:], size)
 	if err := getsockopt(fd, x.level, xtGetEntries, buf); err != nil {
