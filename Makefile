@@ -82,9 +82,20 @@ staticcheck:
 tidy:
 	$(GO) mod tidy -diff
 
-# check, version and completion work everywhere.
-portable:
-	GOOS=darwin $(GO) vet ./cmd/nlb
+# nlb is for Linux, on any processor: 64 and 32 bits, little- and big-endian.
+# check, import, version and completion work on other systems, too.
+processors = amd64 arm64 arm 386 riscv64 s390x
+systems    = darwin windows freebsd
+
+portable: $(processors:%=portable-linux-%) $(systems:%=portable-%)
+
+portable-linux-%:
+	GOOS=linux GOARCH=$* CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/nlb
+	GOOS=linux GOARCH=$* CGO_ENABLED=0 $(GO) vet ./...
+
+portable-%:
+	GOOS=$* CGO_ENABLED=0 $(GO) build -o /dev/null ./cmd/nlb
+	GOOS=$* CGO_ENABLED=0 $(GO) vet ./cmd/nlb ./lb/...
 
 fmt:
 	$(gofumpt) -w .
