@@ -50,7 +50,7 @@ func TestMeant(t *testing.T) {
 // was typed.
 func TestMeantThroughTheKernel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
-	for range 4000 {
+	for range rounds(4000) {
 		digits := 1 + r.IntN(7)
 		typed := big.NewRat(r.Int64N(pow10(digits).Int64()+1), pow10(digits).Int64()).FloatString(digits)
 		want, err := Parse(typed)
@@ -69,7 +69,7 @@ func TestMeantThroughTheKernel(t *testing.T) {
 
 func TestSimplest(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
-	for range 4000 {
+	for range rounds(4000) {
 		low := big.NewRat(1+r.Int64N(300), 1+r.Int64N(300))
 		high := new(big.Rat).Add(low, big.NewRat(1, 1+r.Int64N(1000)))
 		got := simplest(low, high)
@@ -125,7 +125,7 @@ func TestWeights(t *testing.T) {
 
 func TestWeightsAreValid(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
-	for range 100 {
+	for range rounds(100) {
 		n := 1 + r.IntN(40)
 		shares := make([]*big.Rat, n)
 		for i := range shares {
@@ -143,4 +143,12 @@ func TestWeightsAreValid(t *testing.T) {
 			t.Fatalf("Weights(%v) has the sum %d", shares, sum)
 		}
 	}
+}
+
+// rounds is n, or a tenth of it with -short.
+func rounds(n int) int {
+	if testing.Short() {
+		return n / 10
+	}
+	return n
 }
