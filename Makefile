@@ -51,7 +51,7 @@ install: build
 	install -m 644 cmd/nlb/completion/nlb.bash $(DESTDIR)$(bashdir)/nlb
 	install -m 644 cmd/nlb/completion/nlb.zsh $(DESTDIR)$(zshdir)/_nlb
 	install -m 644 cmd/nlb/completion/nlb.fish $(DESTDIR)$(fishdir)/nlb.fish
-	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(docdir)
+	install -m 644 README.md CHANGELOG.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(docdir)
 	install -m 644 examples/*.yaml $(DESTDIR)$(docdir)/examples
 
 # The profiles stay.
