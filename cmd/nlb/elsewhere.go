@@ -9,7 +9,7 @@ import (
 	"errors"
 )
 
-var errLinux = errors.New("this needs Linux; check, version and completion do not")
+var errLinux = errors.New("this needs Linux; check, import, version, completion and help do not")
 
 func apply(context.Context, *job) error    { return errLinux }
 func diff(context.Context, *job) error     { return errLinux }

@@ -13,7 +13,7 @@ import (
 	"nlb/lb"
 )
 
-// manCommand prints the page. It is for who builds nlb, so no help has it.
+// manCommand prints the page. Only the build of nlb uses it, so no help lists it.
 const manCommand = "man"
 
 func (c *console) man(commands []*cli.Command) error {
@@ -78,7 +78,7 @@ services:
 
 const manNotes = `All of nlb's objects are in the table inet nlb, which nft list table inet nlb prints. nlb touches no other table, and no table of that name that it did not make.
 
-It needs CAP_NET_ADMIN in its network namespace, and no other right. nlb check, render, version and completion need none; nlb lab needs none where user namespaces are allowed.
+It needs CAP_NET_ADMIN in its network namespace, and no other right. nlb check, render, import, version, completion and help need none; nlb lab needs none where user namespaces are allowed.
 
 A rule of nlb looks at the first packet of a connection only. A change of a profile is about new connections.`
 
