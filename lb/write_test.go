@@ -285,7 +285,11 @@ func randomService(r *rand.Rand) Service {
 
 func TestWriteProperties(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	for range 1000 {
+	rounds := 1000
+	if testing.Short() {
+		rounds = 100
+	}
+	for range rounds {
 		want := randomProfile(r)
 		text := Write(want)
 		got, err := Parse("other.yaml", text)

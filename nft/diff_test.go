@@ -241,10 +241,18 @@ func TestCountersStay(t *testing.T) {
 	}
 }
 
+// seeds is n, or a tenth of it with -short.
+func seeds(n uint64) uint64 {
+	if testing.Short() {
+		return n / 10
+	}
+	return n
+}
+
 // TestAnySequence applies random profiles, one after the other, and looks at
 // everything that has to hold after each.
 func TestAnySequence(t *testing.T) {
-	for seed := range uint64(150) {
+	for seed := range seeds(150) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		o := emptyObjects()
 		have := map[string]*lb.Profile{}

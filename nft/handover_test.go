@@ -80,7 +80,7 @@ func walk(rules []handed, to target, content func(i int, h *handed) map[string]r
 // if it would have before and after; and the chain has rules for it.
 func TestHandOver(t *testing.T) {
 	moved := 0
-	for seed := range uint64(300) {
+	for seed := range seeds(300) {
 		r := rand.New(rand.NewPCG(seed, 2))
 		o := emptyObjects()
 		applyTo(t, o, oneService(r))
@@ -110,7 +110,7 @@ func TestHandOver(t *testing.T) {
 			}
 		}
 	}
-	if moved < 500 {
+	if moved < int(seeds(500)) {
 		t.Errorf("only %d destinations were there before and after", moved)
 	}
 }
