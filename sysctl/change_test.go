@@ -12,11 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// tree makes files of lines like net/ipv4/ip_forward=0, and a table of routes.
-func tree(t *testing.T, routes string, settings ...string) Tree {
+// tree makes files of lines like net/ipv4/ip_forward=0. In it, port0 is a port
+// of a bridge.
+func tree(t *testing.T, settings ...string) Tree {
 	t.Helper()
 	root := t.TempDir()
-	out := Tree{Sys: filepath.Join(root, "sys"), Net: filepath.Join(root, "net")}
+	out := Tree{Sys: filepath.Join(root, "sys"), Ports: func() map[string]bool { return map[string]bool{"port0": true} }}
 	write := func(path, content string) {
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
@@ -31,9 +32,6 @@ func tree(t *testing.T, routes string, settings ...string) Tree {
 			write(path, value+"\n")
 		}
 	}
-	if routes != "" {
-		write(filepath.Join(out.Net, "ipv6_route"), routes)
-	}
 	return out
 }
 
@@ -41,18 +39,6 @@ func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
-
-// A table as Linux 6.18 prints it: an advertised default route on eth0.5 and,
-// twice, on wlan0; an advertised prefix, a default route of an administrator,
-// and an advertised default route of an interface that keeps accept_ra=0.
-const routes = `00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00450003   eth0.5
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 00000001 00000000 00450003    wlan0
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000002 00000400 00000001 00000000 00450003    wlan0
-20010db8000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00440001     eth1
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000003 00000400 00000001 00000000 00000003     eth1
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 fe800000000000000000000000000004 00000400 00000001 00000000 00450003     eth2
-00000000000000000000000000000000 00 00000000000000000000000000000000 00 00000000000000000000000000000000 ffffffff 00000001 00000000 00200200       lo
-`
 
 func TestPlan(t *testing.T) {
 	const on4, on6 = "net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"
@@ -71,10 +57,19 @@ func TestPlan(t *testing.T) {
 			[]Change{{"net.ipv4.conf.all.accept_redirects", "0", "0"}, {"net/ipv4/conf/eth0.5/forwarding", "1", "1"}, {on4, "0", "1"}},
 		},
 		{
-			"IPv6 with advertised routes",
-			[]string{"net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=0", "net/ipv6/conf/eth0.5/accept_ra=1", "net/ipv6/conf/wlan0/accept_ra=1", "net/ipv6/conf/eth1/accept_ra=1", "net/ipv6/conf/eth2/accept_ra=0"},
+			"IPv6 and links that take advertisements",
+			[]string{
+				"net/ipv4/ip_forward=1", "net/ipv6/conf/all/forwarding=0", "net/ipv6/conf/all/accept_ra=1", "net/ipv6/conf/default/accept_ra=1",
+				"net/ipv6/conf/lo/accept_ra=1", "net/ipv6/conf/eth0.5/accept_ra=1", "net/ipv6/conf/wlan0/accept_ra=1", "net/ipv6/conf/eth1/accept_ra=2",
+				"net/ipv6/conf/eth2/accept_ra=0", "net/ipv6/conf/port0/accept_ra=1",
+			},
 			[]Setting{{on4, "1"}, {on6, "1"}},
-			[]Change{{"net/ipv6/conf/eth0.5/accept_ra", "1", "2"}, {"net.ipv6.conf.wlan0.accept_ra", "1", "2"}, {on6, "0", "1"}},
+			[]Change{
+				{"net.ipv6.conf.default.accept_ra", "1", "2"},
+				{"net/ipv6/conf/eth0.5/accept_ra", "1", "2"},
+				{"net.ipv6.conf.wlan0.accept_ra", "1", "2"},
+				{on6, "0", "1"},
+			},
 		},
 		{
 			"IPv6 is on",
@@ -84,7 +79,7 @@ func TestPlan(t *testing.T) {
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := tree(t, routes, test.tree...).Plan(test.needs)
+			got, err := tree(t, test.tree...).Plan(test.needs)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,7 +91,7 @@ func TestPlan(t *testing.T) {
 }
 
 func TestMissingParameter(t *testing.T) {
-	tr := tree(t, "")
+	tr := tree(t)
 	_, err := tr.Plan([]Setting{{"net.ipv6.conf.all.forwarding", "1"}})
 	if !errors.Is(err, os.ErrNotExist) || err.Error() != "read net.ipv6.conf.all.forwarding: no such file or directory" {
 		t.Errorf("got %v", err)
@@ -115,7 +110,7 @@ func TestMissingParameter(t *testing.T) {
 }
 
 func TestWriteAndUndo(t *testing.T) {
-	tr := tree(t, routes, "net/ipv4/ip_forward=0", "net/ipv6/conf/all/forwarding=0",
+	tr := tree(t, "net/ipv4/ip_forward=0", "net/ipv6/conf/all/forwarding=0",
 		"net/ipv6/conf/wlan0/accept_ra=1", "net/ipv6/conf/eth0.5/accept_ra=1", "net/ipv6/conf/eth2/accept_ra=1")
 	plan, err := tr.Plan([]Setting{{"net.ipv4.ip_forward", "1"}, {"net.ipv6.conf.all.forwarding", "1"}})
 	if err != nil {
@@ -167,7 +162,7 @@ func TestWriteAndUndo(t *testing.T) {
 
 // What was made before a write failed is known.
 func TestWriteFails(t *testing.T) {
-	tr := tree(t, "", "net/ipv4/ip_forward=0")
+	tr := tree(t, "net/ipv4/ip_forward=0")
 	first := Change{"net.ipv4.ip_forward", "0", "1"}
 	done, err := tr.Write([]Change{first, {"net.ipv4.nosuch", "0", "1"}})
 	if d := cmp.Diff([]Change{first}, done); d != "" || err == nil {

@@ -4,14 +4,12 @@ package sysctl
 // (Documentation/networking/ip-sysctl.rst).
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
+
+	"github.com/vishvananda/netlink"
 )
 
 const (
@@ -32,12 +30,12 @@ func (t Tree) companions(s Setting) ([]Change, error) {
 		single, err := t.forwarding("ipv4")
 		return append(redirects, single...), err
 	case s.Name == forward6 && s.Value == "1":
-		routes, err := t.advertised()
+		advertised, err := t.advertised()
 		if err != nil {
 			return nil, err
 		}
 		single, err := t.forwarding("ipv6")
-		return append(routes, single...), err
+		return append(advertised, single...), err
 	}
 	return nil, nil
 }
@@ -55,20 +53,32 @@ func (t Tree) those(value string, parts ...string) ([]Change, error) {
 	return []Change{{name, value, value}}, nil
 }
 
-// forwarding finds the interfaces that forward on their own. The parameter for
-// all of them, on its way back, turns them off as well.
-func (t Tree) forwarding(family string) ([]Change, error) {
-	dir := filepath.Join(t.Sys, "net", family, "conf")
-	entries, err := os.ReadDir(dir)
+// links are the links that have parameters of a family of their own, and
+// default, which stands for those that come later.
+func (t Tree) links(family string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(t.Sys, "net", family, "conf"))
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces of %s: %w", family, cause(err))
 	}
-	var out []Change
+	var out []string
 	for _, e := range entries {
-		if e.Name() == "all" {
-			continue
+		if e.Name() != "all" {
+			out = append(out, e.Name())
 		}
-		c, err := t.those("1", "net", family, "conf", e.Name(), "forwarding")
+	}
+	return out, nil
+}
+
+// forwarding finds the links that forward on their own. The parameter for all
+// of them turns them off as well when it is put back.
+func (t Tree) forwarding(family string) ([]Change, error) {
+	links, err := t.links(family)
+	if err != nil {
+		return nil, err
+	}
+	var out []Change
+	for _, link := range links {
+		c, err := t.those("1", "net", family, "conf", link, "forwarding")
 		if err != nil {
 			return nil, err
 		}
@@ -77,31 +87,24 @@ func (t Tree) forwarding(family string) ([]Change, error) {
 	return out, nil
 }
 
-// advertised finds the interfaces whose default route came from a router
-// advertisement. A host that forwards forgets such routes, and takes no more
-// advertisements, unless accept_ra is 2.
+// advertised finds the links that take router advertisements, and the value
+// that links which come later begin with. A host that forwards takes no
+// advertisements unless accept_ra is 2, and forgets the default routes that it
+// learned from them. A port of a bridge takes none in any case.
 func (t Tree) advertised() ([]Change, error) {
-	f, err := os.Open(filepath.Join(t.Net, "ipv6_route"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil // no IPv6 here; to turn it on will say so
-	}
+	links, err := t.links("ipv6")
 	if err != nil {
-		return nil, fmt.Errorf("read the IPv6 routes: %w", err)
+		return nil, err
 	}
-	defer f.Close()
-	var links []string
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		if link, ok := advertisedDefault(lines.Text()); ok {
-			links = append(links, link)
-		}
+	var ports map[string]bool
+	if t.Ports != nil {
+		ports = t.Ports()
 	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("read the IPv6 routes: %w", err)
-	}
-	slices.Sort(links)
 	var out []Change
-	for _, link := range slices.Compact(links) {
+	for _, link := range links {
+		if link == "lo" || ports[link] {
+			continue
+		}
 		c, err := t.those("1", "net", "ipv6", "conf", link, "accept_ra")
 		if err != nil {
 			return nil, err
@@ -113,24 +116,21 @@ func (t Tree) advertised() ([]Change, error) {
 	return out, nil
 }
 
-// Flags of a route (linux/ipv6_route.h, linux/route.h).
-const (
-	rtfGateway  = 0x2
-	rtfDefault  = 0x10000
-	rtfAddrconf = 0x40000
-)
-
-// advertisedDefault reads a line of /proc/net/ipv6_route: destination, its
-// length, source, its length, next hop, metric, references, uses, flags, and
-// the interface (net/ipv6/route.c, rt6_info_route; addresses and numbers are
-// hexadecimal). It returns the interface of a default route that a router
-// advertised.
-func advertisedDefault(line string) (link string, ok bool) {
-	f := strings.Fields(line)
-	if len(f) != 10 || f[1] != "00" {
-		return "", false
+// bridgePorts asks the kernel, since /sys shows the network namespace that it
+// was mounted in. Where it does not answer, a port is taken for a plain link,
+// which does no harm.
+func bridgePorts() map[string]bool {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return nil
 	}
-	flags, err := strconv.ParseUint(f[8], 16, 32)
-	const all = rtfGateway | rtfDefault | rtfAddrconf
-	return f[9], err == nil && flags&all == all
+	bridges := map[int]bool{}
+	for _, l := range links {
+		bridges[l.Attrs().Index] = l.Type() == "bridge"
+	}
+	ports := map[string]bool{}
+	for _, l := range links {
+		ports[l.Attrs().Name] = bridges[l.Attrs().MasterIndex]
+	}
+	return ports
 }

@@ -2,9 +2,10 @@
 
 package sysctl_test
 
-// Changes in network namespaces of the kernel's, an advertised route included.
+// Changes in network namespaces of the kernel's, router advertisements included.
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
@@ -115,7 +117,7 @@ func TestForwardingIPv6(t *testing.T) {
 	if d := cmp.Diff(want, made); d != "" {
 		t.Error(d)
 	}
-	if got := defaultRoute(t, a); got != route {
+	if got := defaultRoute(t, a, "eth0"); got != route {
 		t.Errorf("the default route is %q, was %q", got, route)
 	}
 	putBack(t, a, made)
@@ -127,28 +129,70 @@ func TestForwardingIPv6(t *testing.T) {
 func TestForwardingForgets(t *testing.T) {
 	a, _ := advised(t)
 	must(t, a.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
-	if got := defaultRoute(t, a); got != "" {
+	if got := defaultRoute(t, a, "eth0"); got != "" {
 		t.Errorf("the default route stayed: %q", got)
 	}
+}
+
+// Advertisements that come only after forwarding was turned on are taken, on a
+// link that was there and on one that comes later. A port of a bridge is left
+// alone.
+func TestForwardingIPv6Later(t *testing.T) {
+	a, router := hosts(t)
+	must(t, a.SetSysctl("net.ipv6.conf.default.accept_ra", "1"), a.SetSysctl("net.ipv6.conf.eth0.accept_ra", "1"))
+	must(t, a.Do(func() error {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+		port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "port0"}, PeerName: "port1"}
+		if err := errors.Join(netlink.LinkAdd(bridge), netlink.LinkAdd(port)); err != nil {
+			return err
+		}
+		return netlink.LinkSetMaster(port, bridge)
+	}))
+	made := turnOn(t, a, sysctl.Setting{Name: "net.ipv6.conf.all.forwarding", Value: "1"})
+	want := []sysctl.Change{
+		{Name: "net.ipv6.conf.br0.accept_ra", From: "1", To: "2"},
+		{Name: "net.ipv6.conf.default.accept_ra", From: "1", To: "2"},
+		{Name: "net.ipv6.conf.eth0.accept_ra", From: "1", To: "2"},
+		{Name: "net.ipv6.conf.port1.accept_ra", From: "1", To: "2"},
+		{Name: "net.ipv6.conf.all.forwarding", From: "0", To: "1"},
+	}
+	if d := cmp.Diff(want, made); d != "" {
+		t.Error(d)
+	}
+	must(t, a.World().Link(a, "eth1", router, "eth1"))
+	for _, link := range []string{"eth0", "eth1"} {
+		if learn(t, a, router, link) == "" {
+			t.Errorf("%s takes no advertisements", link)
+		}
+	}
+	putBack(t, a, made)
+	check(t, a, "net.ipv6.conf.default.accept_ra", "1")
+	check(t, a, "net.ipv6.conf.br0.accept_ra", "1")
 }
 
 // advised returns a host with a default route that a router advertised.
 func advised(t *testing.T) (h *netlab.Host, route string) {
 	h, router := hosts(t)
 	must(t, h.SetSysctl("net.ipv6.conf.eth0.accept_ra", "1"))
-	for deadline := time.Now().Add(10 * time.Second); route == ""; {
-		err := advertise(router) // fails until the link has an address
-		if time.Now().After(deadline) {
-			t.Fatal("no route was learned; ", err)
-		}
-		time.Sleep(20 * time.Millisecond)
-		route = defaultRoute(t, h)
+	if route = learn(t, h, router, "eth0"); route == "" {
+		t.Fatal("no route was learned")
 	}
 	return h, route
 }
 
+// learn has a router advertise itself on a link until a host has learned its
+// default route from it, and returns the next hop; empty: it did not.
+func learn(t *testing.T, h, router *netlab.Host, link string) (via string) {
+	for deadline := time.Now().Add(5 * time.Second); via == "" && time.Now().Before(deadline); {
+		_ = advertise(router, link) // fails until the link has an address
+		time.Sleep(20 * time.Millisecond)
+		via = defaultRoute(t, h, link)
+	}
+	return via
+}
+
 // advertise sends a router advertisement (RFC 4861, 4.2) of half an hour.
-func advertise(h *netlab.Host) error {
+func advertise(h *netlab.Host, link string) error {
 	return h.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMPV6)
 		if err != nil {
@@ -158,7 +202,7 @@ func advertise(h *netlab.Host) error {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, 255); err != nil {
 			return err
 		}
-		if err := unix.BindToDevice(fd, "eth0"); err != nil {
+		if err := unix.BindToDevice(fd, link); err != nil {
 			return err
 		}
 		to := &unix.SockaddrInet6{Addr: netip.MustParseAddr("ff02::1").As16()}
@@ -166,20 +210,20 @@ func advertise(h *netlab.Host) error {
 	})
 }
 
-// defaultRoute is the next hop of a host's IPv6 default route.
-func defaultRoute(t *testing.T, h *netlab.Host) (via string) {
+// defaultRoute is the next hop of a host's IPv6 default route over a link.
+func defaultRoute(t *testing.T, h *netlab.Host, link string) (via string) {
 	t.Helper()
 	must(t, h.Do(func() error {
 		b, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
-		via = gatewayOf(string(b))
+		via = gatewayOf(string(b), link)
 		return err
 	}))
 	return via
 }
 
-func gatewayOf(table string) string {
+func gatewayOf(table, link string) string {
 	for line := range strings.Lines(table) {
-		if f := strings.Fields(line); f[1] == "00" && f[9] == "eth0" {
+		if f := strings.Fields(line); f[1] == "00" && f[9] == link {
 			return f[4]
 		}
 	}

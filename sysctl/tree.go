@@ -18,11 +18,14 @@ type Tree struct {
 	Sys string
 	// Net holds the tables of the network: /proc/thread-self/net.
 	Net string
+	// Ports returns the links that are ports of a bridge, by name; nil: there
+	// are none.
+	Ports func() map[string]bool
 }
 
 // Local is the tree of the network namespace of the thread that uses it; a
 // goroutine that has changed namespaces must stay locked to its thread.
-var Local = Tree{Sys: "/proc/sys", Net: "/proc/thread-self/net"}
+var Local = Tree{Sys: "/proc/sys", Net: "/proc/thread-self/net", Ports: bridgePorts}
 
 // Setting is a parameter and a value.
 type Setting struct {
