@@ -47,7 +47,7 @@ func TestNothingLostKilled(t *testing.T) {
 		b.drop()
 		b.apply(texts[0])
 		b.row("udp", "203.0.113.10:53", 4)
-		b.check(b.balancer.SetSysctl("net.ipv4.ip_forward", "0"))
+		b.unset()
 	}
 	reset()
 	before, nlb := b.listing(), b.command()
@@ -102,8 +102,10 @@ func TestNothingLostKilled(t *testing.T) {
 		}
 		b.witness(b.balancer, "", nlb, "apply", file)
 		b.repaired(newProfile)
-		if v, err := b.balancer.Sysctl("net.ipv4.ip_forward"); v != "1" || err != nil {
-			t.Errorf("killed after %s: ip_forward is %s after the next apply (%v)", moment, v, err)
+		for _, p := range needed {
+			if v, err := b.balancer.Sysctl(p.name); v != p.set || err != nil {
+				t.Errorf("killed after %s: %s is %s after the next apply (%v)", moment, p.name, v, err)
+			}
 		}
 	}
 	figures(t, "%d kills of an apply of %d services that takes %s: %v", kills, services, whole.Round(time.Millisecond), outcomes)

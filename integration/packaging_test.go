@@ -163,7 +163,7 @@ func TestUnitCommands(t *testing.T) {
 		}
 	}
 	write(-1)
-	succeed("ExecStart", "turned on net.ipv4.ip_forward")
+	succeed("ExecStart", "set net.ipv4.ip_forward=1 ")
 	b.wantShares(count(b.row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 4})
 	write(-1, -1)
 	succeed("ExecReload", "(+1 ~0 -0)")

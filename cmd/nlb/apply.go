@@ -22,7 +22,7 @@ type appliedValue struct {
 	Applied    bool             `json:"applied"` // false: a dry run
 	Profiles   []profileValue   `json:"profiles"`
 	Changes    []changeValue    `json:"changes"`
-	Parameters []parameterValue `json:"parameters"` // that were, or would be, turned on
+	Parameters []parameterValue `json:"parameters"` // that were, or would be, set
 	Repaired   bool             `json:"repaired"`   // something that others had changed
 	Batches    int              `json:"batches"`    // 0: nothing had to be sent
 	Ended      int              `json:"ended"`      // flows of removed backends
@@ -53,6 +53,9 @@ func apply(ctx context.Context, j *job) error {
 	a, err := balance(ctx, profiles, o)
 	if a != nil {
 		j.parametersSet(a.Parameters, o.DryRun)
+		if a.Left != "" {
+			j.remark("%s; nlb doctor says what for", a.Left)
+		}
 	}
 	switch {
 	case err != nil && o.DryRun:
@@ -100,12 +103,12 @@ func digest(sources []source, prune bool) string {
 
 // parametersSet says which kernel parameters were set, or would be.
 func (j *job) parametersSet(parameters []parameterValue, dryRun bool) {
-	for _, p := range parameters {
-		if dryRun {
-			j.remark("would %s (is %s)", p.turn("turn on", "set"), p.From)
-		} else {
-			j.remark("%s (was %s; nlb flush --sysctl puts it back)", p.turn("turned on", "set"), p.From)
-		}
+	switch {
+	case len(parameters) == 0:
+	case dryRun:
+		j.remark("would set %s", assignments(parameters, "is"))
+	default:
+		j.remark("set %s; nlb flush --sysctl puts %s back", assignments(parameters, "was"), them(len(parameters)))
 	}
 }
 

@@ -18,7 +18,7 @@ type diffValue struct {
 	Generation uint32           `json:"generation"`
 	Differs    bool             `json:"differs"`
 	Changes    []changeValue    `json:"changes"`
-	Parameters []parameterValue `json:"parameters"` // that apply would turn on
+	Parameters []parameterValue `json:"parameters"` // that apply would set
 	Repair     bool             `json:"repair"`     // something else changed what is there
 }
 
@@ -39,7 +39,7 @@ func diff(ctx context.Context, j *job) error {
 	}
 	// A parameter that cannot be had is an error, but not before the rest was
 	// said.
-	changes, refused := parameters(profiles)
+	changes, _, refused := parameters(profiles)
 	value := diffValue{
 		Table: j.table, Generation: result.Generation,
 		Changes: changeValues(result.Changes), Parameters: visible(changes), Repair: result.Repaired,
@@ -56,8 +56,8 @@ func diff(ctx context.Context, j *job) error {
 	if value.Repair {
 		j.remark("apply would repair what something else has changed in table inet %s", j.table)
 	}
-	for _, p := range value.Parameters {
-		j.remark("apply would %s (is %s)", p.turn("turn on", "set"), p.From)
+	if len(value.Parameters) > 0 {
+		j.remark("apply would set %s", assignments(value.Parameters, "is"))
 	}
 	switch {
 	case refused != nil:

@@ -153,8 +153,8 @@ func (j *job) putBack(made []sysctl.Change) ([]parameterValue, error) {
 		return nil, err
 	}
 	done, err := sysctl.Local.Write(back)
-	for _, c := range visible(done) {
-		j.remark("put back %s = %s (was %s)", c.Name, c.To, c.From)
+	if out := visible(done); len(out) > 0 {
+		j.remark("put back %s", assignments(out, "was"))
 	}
 	for _, c := range others {
 		if !c.Silent() { // else it is as nlb found it
@@ -171,7 +171,12 @@ func (j *job) leave(made []sysctl.Change) {
 	if err != nil {
 		return // it could not be read; there is nothing to say of it
 	}
+	var names, commands []string
 	for _, c := range visible(back) {
-		j.remark("%s stays %s; sysctl -w %s=%s puts it back", c.Name, c.From, c.Name, c.To)
+		names = append(names, c.Name+"="+c.From)
+		commands = append(commands, c.Name+"="+c.To)
+	}
+	if len(names) > 0 {
+		j.remark("left %s; sysctl -w %s puts %s back", strings.Join(names, ", "), strings.Join(commands, " "), them(len(names)))
 	}
 }

@@ -35,8 +35,11 @@ func dial() (*wire.Conn, error) {
 // applied says what came of balance.
 type applied struct {
 	*nft.Result
-	// Parameters were turned on, or would be by a dry run.
+	// Parameters were set, or would be by a dry run.
 	Parameters []parameterValue
+	// Left says which parameters should be other than they are, and why they
+	// are not; empty: none.
+	Left string
 }
 
 // lateError says that the rules are there, but a kernel parameter they need is
@@ -59,7 +62,8 @@ func balance(ctx context.Context, profiles []*lb.Profile, o nft.Options) (*appli
 		return nil, err
 	}
 	defer conn.Close()
-	changes, err := parameters(profiles)
+	track(conn, profiles)
+	changes, left, err := parameters(profiles)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +77,7 @@ func balance(ctx context.Context, profiles []*lb.Profile, o nft.Options) (*appli
 	}
 	// A parameter that is recorded for the first time is no repair.
 	result.Repaired = result.Repaired && len(changes) == 0
-	out := &applied{result, visible(changes)}
+	out := &applied{result, visible(changes), left}
 	if o.DryRun {
 		return out, nil
 	}

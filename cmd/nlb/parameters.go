@@ -6,21 +6,27 @@ package main
 // what was found.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft"
+	"nlb/nft/probe"
+	"nlb/nft/wire"
 	"nlb/sysctl"
 )
 
 // parameters are the changes that profiles need before they work here. Where
-// a profile wants them kept, or where they cannot be written, it is an error.
-func parameters(profiles []*lb.Profile) ([]sysctl.Change, error) {
+// a profile wants them kept, or where they cannot be written, it is an error,
+// except for those that are only wanted: left says which of them stay as they
+// are, and why; empty: none.
+func parameters(profiles []*lb.Profile) (changes []sysctl.Change, left string, err error) {
 	var auto []*lb.Profile
 	for _, p := range profiles {
 		if p.Sysctl != lb.SysctlKeep {
@@ -28,26 +34,69 @@ func parameters(profiles []*lb.Profile) ([]sysctl.Change, error) {
 			continue
 		}
 		for _, need := range lb.Needs([]*lb.Profile{p}) {
+			if need.Wanted {
+				continue
+			}
 			found, err := sysctl.Local.Get(need.Param)
 			if err != nil {
-				return nil, explainParameter(err)
+				return nil, "", explainParameter(err)
 			}
-			if found != need.Value {
-				return nil, failed(
+			if !need.Met(found) {
+				return nil, "", failed(
 					fmt.Errorf("profile %s says sysctl: keep, and %s is %s, not %s: %s", p.Name, need.Param, found, need.Value, need.Why),
 					"", fmt.Sprintf("sysctl -w %s=%s", need.Param, need.Value))
 			}
 		}
 	}
 	var settings []sysctl.Setting
+	var kept []string
+	var reason error
 	for _, need := range lb.Needs(auto) {
+		if need.Wanted {
+			met, err := wanted(need)
+			if err != nil {
+				kept, reason = append(kept, need.Param), cmp.Or(reason, err)
+			}
+			if err != nil || met {
+				continue
+			}
+		}
 		settings = append(settings, sysctl.Setting{Name: need.Param, Value: need.Value})
 	}
-	changes, err := sysctl.Local.Plan(settings)
+	if reason != nil {
+		left = fmt.Sprintf("cannot set %s: %v", strings.Join(kept, " and "), reason)
+	}
+	changes, err = sysctl.Local.Plan(settings)
 	if err == nil {
 		err = sysctl.Local.Writable(changes)
 	}
-	return changes, explainParameter(err)
+	return changes, left, explainParameter(err)
+}
+
+// wanted reports whether a parameter is as it should be. An error says why it
+// is not and cannot be, without the parameter's name.
+func wanted(need lb.Need) (met bool, err error) {
+	found, err := sysctl.Local.Get(need.Param)
+	if err == nil && !need.Met(found) {
+		err = sysctl.Local.Writable([]sysctl.Change{{Name: need.Param, From: found, To: need.Value}})
+	}
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return false, errno
+	}
+	return need.Met(found), err
+}
+
+// track has the kernel load connection tracking where its parameters are not
+// there yet: the module comes with the first rules that need it, and those of
+// a batch that is checked and dropped are enough.
+func track(conn *wire.Conn, profiles []*lb.Profile) {
+	missing := func(n lb.Need) bool {
+		_, err := sysctl.Local.Get(n.Param)
+		return n.Wanted && errors.Is(err, os.ErrNotExist)
+	}
+	if slices.ContainsFunc(lb.Needs(profiles), missing) {
+		_, _ = probe.Kernel(conn, profiles) // the apply finds what is wrong
+	}
 }
 
 // explainParameter adds what helps where a parameter cannot be read or written.
@@ -101,10 +150,20 @@ func visible(changes []sysctl.Change) []parameterValue {
 	return out
 }
 
-// turn says what is done to a parameter: turned on net.ipv4.ip_forward.
-func (p parameterValue) turn(on, set string) string {
-	if p.To == "1" {
-		return on + " " + p.Name
+// assignments are changes in one line, with the values before them: "is" where
+// they are still to be made, else "was".
+func assignments(changes []parameterValue, before string) string {
+	out := make([]string, len(changes))
+	for i, c := range changes {
+		out[i] = fmt.Sprintf("%s=%s (%s %s)", c.Name, c.To, before, c.From)
 	}
-	return set + " " + p.Name + " to " + p.To
+	return strings.Join(out, ", ")
+}
+
+// them stands for n things in a sentence.
+func them(n int) string {
+	if n == 1 {
+		return "it"
+	}
+	return "them"
 }

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"testing"
 
@@ -101,11 +102,13 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// sysctl NAME VALUE sets a kernel parameter; sysctl NAME = VALUE compares.
+// sysctl NAME VALUE... sets kernel parameters; sysctl NAME = VALUE compares.
 func kernelParameter(ts *testscript.TestScript, neg bool, args []string) {
 	switch {
-	case !neg && len(args) == 2:
-		ts.Check(hostOf(ts).SetSysctl(args[0], args[1]))
+	case !neg && len(args) > 0 && len(args)%2 == 0:
+		for p := range slices.Chunk(args, 2) {
+			ts.Check(hostOf(ts).SetSysctl(p[0], p[1]))
+		}
 	case !neg && len(args) == 3 && args[1] == "=":
 		got, err := hostOf(ts).Sysctl(args[0])
 		ts.Check(err)
@@ -113,7 +116,7 @@ func kernelParameter(ts *testscript.TestScript, neg bool, args []string) {
 			ts.Fatalf("%s is %s, want %s", args[0], got, args[2])
 		}
 	default:
-		ts.Fatalf("usage: sysctl NAME [=] VALUE")
+		ts.Fatalf("usage: sysctl NAME [=] VALUE [NAME VALUE]...")
 	}
 }
 

@@ -39,6 +39,9 @@ type witness struct {
 func (w *witness) Apply(ctx context.Context, profiles []*lb.Profile) error {
 	w.applied++
 	for _, n := range lb.Needs(profiles) {
+		if n.Wanted {
+			continue
+		}
 		if err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(n.Param, ".", "/"), []byte(n.Value), 0); err != nil {
 			return err
 		}

@@ -1,7 +1,7 @@
 package doctor
 
-// Conntrack: its room, what it had to drop, the ports of SNAT, and what
-// becomes of connections.
+// Conntrack: its room, what it had to drop, its parameters, the ports of SNAT,
+// and what becomes of connections.
 
 import (
 	"cmp"
@@ -65,8 +65,26 @@ func (e *exam) conntrack() {
 		}
 		e.add(Warn, "", what, s.why+"; counted since this host, or network namespace, came up", mend)
 	}
+	e.wanted()
 	if t.Known {
 		e.fine(fmt.Sprintf("%d of %d connections", t.Count, t.Max))
+	}
+}
+
+// wanted looks at the parameters of conntrack that should have another value.
+// One that is not there cannot be mended: its module is not loaded yet, or the
+// kernel keeps it from this network namespace.
+func (e *exam) wanted() {
+	for _, n := range lb.Needs(e.Profiles) {
+		name := strings.ReplaceAll(n.Param, ".", "/")
+		value, there := e.Params[name]
+		switch {
+		case !n.Wanted || !there || n.Met(value):
+		case e.applied() || e.keeps() || e.Fixed:
+			e.add(Warn, "", fmt.Sprintf("%s is %s", n.Param, value), n.Why, setParam(name, n.Value))
+		default:
+			e.add(Warn, "", fmt.Sprintf("%s is %s", n.Param, value), n.Why+"; an apply sets it", e.apply())
+		}
 	}
 }
 

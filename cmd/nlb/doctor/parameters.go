@@ -17,12 +17,12 @@ const (
 )
 
 func (e *exam) forwarding() {
-	needs := lb.Needs(e.Profiles)
+	needs := slices.DeleteFunc(lb.Needs(e.Profiles), func(n lb.Need) bool { return n.Wanted })
 	for _, n := range needs {
 		name := strings.ReplaceAll(n.Param, ".", "/")
 		value, there := e.Params[name]
 		switch {
-		case value == n.Value:
+		case n.Met(value):
 		case !there:
 			e.add(Fail, "", n.Param+" is not there", "this host has no IPv6 (ipv6.disable=1?): "+n.Why, "")
 		case e.applied() || e.keeps() || e.Fixed:
