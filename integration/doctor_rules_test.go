@@ -77,6 +77,11 @@ var filterFaults = []fault{
 		level: "fail", check: "filter", says: "drops IPv6 neighbours' questions for this host's address", probe: "[2001:db8::10]:80",
 	},
 	{
+		name:   "input, IPv6 neighbours and a hop limit that they do not have",
+		breaks: chain("inet f", "filter hook input priority filter; policy drop", `iif "lo" accept; ct state established,related accept; icmpv6 type nd-neighbor-solicit ip6 hoplimit < 255 accept;`),
+		level:  "fail", check: "filter", says: "drops IPv6 neighbours' questions for this host's address", probe: "[2001:db8::10]:80",
+	},
+	{
 		name: "prerouting, before nlb", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
 		breaks: chain("ip f", "filter hook prerouting priority raw; policy accept", "ip daddr 203.0.113.0/24 tcp dport 80 drop;"),
 		level:  "fail", check: "filter", says: "drops what comes in", probe: "203.0.113.10:80",
@@ -155,6 +160,16 @@ var rivalFaults = []fault{
 	},
 }
 
+// forgetNeighbours has a test begin with the neighbours' questions.
+const forgetNeighbours = "\nip -6 neigh flush dev eth0; ip -6 neigh flush dev eth1"
+
+// ufwInput is how ufw lets neighbours ask: their packets have not passed a
+// router.
+func ufwInput(program string) string {
+	rules := "P=" + program + "; $P -P INPUT DROP; for t in 133 134 135 136; do $P -A INPUT -p icmpv6 --icmpv6-type $t -m hl --hl-eq 255 -j ACCEPT; done"
+	return rules + "; $P -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT" + forgetNeighbours
+}
+
 // healthy are rules of others that do no harm.
 var healthy = map[string]string{
 	"firewalld": chain("inet firewalld", "filter hook forward priority filter + 10; policy accept",
@@ -164,8 +179,12 @@ var healthy = map[string]string{
 	"a list of enemies": chain("inet f", "filter hook forward priority filter; policy accept", "ip saddr { 192.0.2.1, 198.51.100.0/24 } drop; ct state invalid drop;"),
 	"a router": chain("inet f", "filter hook forward priority filter; policy drop",
 		`ct state vmap { established : accept, related : accept, invalid : drop }; oifname "eth1" accept;`),
-	"a server's input": chain("inet f", "filter hook input priority filter; policy drop", `iif "lo" accept; ct state established,related accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; tcp dport 22 accept;`),
-	"Docker, mended":   dockerRules + "\niptables-nft -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
+	"a server's input":                chain("inet f", "filter hook input priority filter; policy drop", `iif "lo" accept; ct state established,related accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; tcp dport 22 accept;`),
+	"ufw's input, by iptables":        ufwInput("ip6tables-nft"),
+	"ufw's input, by legacy iptables": ufwInput("ip6tables-legacy"),
+	"hop limits": chain("inet f", "filter hook input priority filter; policy drop",
+		`iif "lo" accept; ct state established,related accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept;`) + forgetNeighbours,
+	"Docker, mended": dockerRules + "\niptables-nft -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
 	"other ports": "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8088 -j DNAT --to-destination 10.2.0.12:80\n" +
 		"iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
 	"legacy tables without rules": "iptables-legacy -L; iptables-legacy -t nat -L; ip6tables-legacy -L",

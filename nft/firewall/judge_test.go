@@ -34,6 +34,8 @@ func TestMeets(t *testing.T) {
 	both := Condition{Fields: []Field{{Network, 16, 4}, {Transport, 2, 2}}, Ranges: []Range{single([]byte{10, 2, 0, 11, 0, 80, 0, 0})}}
 	one := Packet{Dst: AddrsOf(netip.MustParsePrefix("10.2.0.11/32")), DstPort: Ports{80, 80}}
 	many := Packet{Dst: AddrsOf(netip.MustParsePrefix("10.2.0.0/25")), DstPort: Ports{80, 90}}
+	asks := Packet{V6: true, Protocol: 58, Solicitation: true}
+	hops := func(mode, limit byte) Condition { return xtMatch("hl", 0, []byte{mode, limit})[0] }
 	six := Packet{V6: true, Dst: AddrsOf(netip.MustParsePrefix("fd00::/64"))}
 	for i, test := range []struct {
 		packet Packet
@@ -69,6 +71,18 @@ func TestMeets(t *testing.T) {
 		{Packet{Local: False}, anyBit(typeOfDstBits, 1<<2, true), True},
 		{Packet{Translated: true}, anyBit(Status, statusDNAT, false), True},
 		{Packet{Established: true}, anyBit(State, stateNew, false), False},
+		{asks, hops(0, 255), True},
+		{asks, hops(0, 254), False},
+		{asks, hops(1, 255), False},
+		{asks, hops(1, 254), True},
+		{asks, hops(2, 255), False},
+		{asks, hops(2, 0), False},
+		{asks, hops(3, 254), True},
+		{asks, hops(3, 255), False},
+		{asks, hops(9, 255), Maybe}, // a mode that there is not
+		{asks, Condition{Fields: []Field{{Network, 6, 2}}, Ranges: []Range{single([]byte{58, 255})}}, True},
+		{asks, Condition{Fields: []Field{{Network, 4, 4}}, Ranges: []Range{single([]byte{0, 24, 58, 255})}}, Maybe},
+		{six, hops(0, 255), Maybe},
 	} {
 		if got := test.packet.meets(&test.c); got != test.want {
 			t.Errorf("%d: got %d, want %d", i, got, test.want)

@@ -147,6 +147,9 @@ func (p *Packet) network(f Field) (Range, bool) {
 		return addrRange(p.Src)
 	case f.Offset == dst && f.Len <= size:
 		return addrRange(p.Dst)
+	case p.Solicitation && f.Offset >= proto && f.Offset+f.Len <= proto+2:
+		// RFC 4861, 4.3: the hop limit, which follows the protocol, is 255.
+		return single([]byte{p.Protocol, 255}[f.Offset-proto:][:f.Len]), p.Protocol != 0
 	case f.Offset == proto && f.Len == 1:
 		return single([]byte{p.Protocol}), p.Protocol != 0
 	}

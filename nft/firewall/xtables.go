@@ -28,6 +28,8 @@ func xtMatch(name string, rev uint32, info []byte) []Condition {
 	case name == "icmp6" && len(info) >= 4:
 		// struct ip6t_icmp: type, code[2], invflags
 		c, ok = []Condition{{Fields: []Field{{Transport, 0, 1}}, Not: info[3]&1 != 0, Ranges: []Range{single(info[:1])}}}, info[1] == 0 && info[2] == 0xff
+	case name == "hl" && len(info) >= 2:
+		c, ok = xtHopLimit(info)
 	case name == "multiport" && rev == 1 && len(info) >= 48:
 		c, ok = xtMultiport(info)
 	case name == "addrtype" && rev == 1 && len(info) >= 8:
@@ -59,6 +61,28 @@ func xtPorts(info []byte, notSrc, notDst bool) []Condition {
 
 func everyPort(c Condition) bool {
 	return !c.Not && string(c.Ranges[0].Low) == "\x00\x00" && string(c.Ranges[0].High) == "\xff\xff"
+}
+
+// struct ip6t_hl_info: mode (0 is, 1 is not, 2 less, 3 greater), hop_limit
+func xtHopLimit(info []byte) ([]Condition, bool) {
+	mode, limit := info[0], info[1]
+	c := Condition{Fields: []Field{{Network, 7, 1}}, Not: mode == 1, Ranges: []Range{single(info[1:2])}}
+	switch mode {
+	case 2:
+		c.Ranges = nil // less than 0
+		if limit > 0 {
+			c.Ranges = []Range{{[]byte{0}, []byte{limit - 1}}}
+		}
+	case 3:
+		c.Ranges = nil
+		if limit < 255 {
+			c.Ranges = []Range{{[]byte{limit + 1}, []byte{255}}}
+		}
+	}
+	if mode > 3 {
+		return nil, false
+	}
+	return []Condition{c}, true
 }
 
 // struct xt_multiport_v1: flags (0 source, 1 destination, 2 either), count,
