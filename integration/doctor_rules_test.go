@@ -166,7 +166,7 @@ const forgetNeighbours = "\nip -6 neigh flush dev eth0; ip -6 neigh flush dev et
 // ufwInput is how ufw lets neighbours ask: their packets have not passed a
 // router.
 func ufwInput(program string) string {
-	rules := "P=" + program + "; $P -P INPUT DROP; for t in 133 134 135 136; do $P -A INPUT -p icmpv6 --icmpv6-type $t -m hl --hl-eq 255 -j ACCEPT; done"
+	rules := "P=" + program + "; $P -P INPUT DROP; $P -P FORWARD DROP; $P -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT; for t in 133 134 135 136; do $P -A INPUT -p icmpv6 --icmpv6-type $t -m hl --hl-eq 255 -j ACCEPT; done"
 	return rules + "; $P -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT" + forgetNeighbours
 }
 

@@ -92,7 +92,7 @@ func (d *decoder) expression(p *program, name string, b []byte) {
 	case "queue", "synproxy", "fwd":
 		p.rule.Action = Anything
 	case "match":
-		p.add(xtMatch(wire.Text(wire.Attr(b, nftaMatchName)), num(nftaMatchRev), wire.Attr(b, nftaMatchInfo))...)
+		p.add(xtMatch(wire.Text(wire.Attr(b, nftaMatchName)), num(nftaMatchRev), bytes.Clone(wire.Attr(b, nftaMatchInfo)))...)
 	case "target":
 		p.rule.Action = xtTarget(wire.Text(wire.Attr(b, nftaMatchName)))
 	case "counter", "log", "objref", "last", "notrack", "dup":

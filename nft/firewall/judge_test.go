@@ -159,8 +159,22 @@ var seeds = [][]expr.Any{
 	{&expr.Match{Name: "conntrack", Rev: 3, Info: &xt.Unknown{}}, &expr.Target{Name: "DNAT", Rev: 2, Info: &xt.Unknown{}}},
 }
 
+// TestRuleOwnsItsBytes: what a rule was read from may be overwritten, as the
+// buffer of a netlink socket is.
+func TestRuleOwnsItsBytes(t *testing.T) {
+	hop, icmp := xt.Unknown{0, 255}, xt.Unknown{135, 0, 255, 0}
+	b := encoded(t, &expr.Match{Name: "icmp6", Info: &icmp}, &expr.Match{Name: "hl", Info: &hop}, &expr.Verdict{Kind: expr.VerdictAccept})
+	r := (&decoder{}).rule(b)
+	clear(b)
+	p := Packet{V6: true, Protocol: 58, Solicitation: true}
+	table := &Table{Chains: map[string]*Chain{"c": {Name: "c", Rules: r, Base: &Base{Drop: true}}}}
+	if j := table.Judge(table.Chains["c"], &p); j.Action != Accept {
+		t.Errorf("got %+v of %+v", j, r)
+	}
+}
+
 // encoded are the attributes of a rule.
-func encoded(f *testing.F, exprs ...expr.Any) []byte {
+func encoded(f testing.TB, exprs ...expr.Any) []byte {
 	f.Helper()
 	var e wire.Encoder
 	list := e.Begin(unix.NFTA_RULE_EXPRESSIONS)
