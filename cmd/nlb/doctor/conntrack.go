@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"nlb/lb"
@@ -129,12 +130,23 @@ func (e *exam) ports() {
 		highest = max(highest, percent)
 		if l != OK {
 			e.add(l, subject[s], fmt.Sprintf("%d%% of the ports of its source addresses are in use", percent),
-				fmt.Sprintf("%d of %d over %s, by connections that live or ended just now; a new one is dropped when there is none left. More addresses in snat multiply the ports", used[s], room[s], s.protocol), "")
+				fmt.Sprintf("%d of %d over %s, by connections that live or ended just now; a new one is dropped when there is none left%s. More addresses in snat multiply the ports", used[s], room[s], s.protocol, e.pace(s.protocol, room[s])), "")
 		}
 	}
 	if len(e.paths) > 0 && e.Track.Listed {
 		e.fine(fmt.Sprintf("at most %d%% of the source ports towards a backend are in use", highest))
 	}
+}
+
+// pace is how many connections a second these ports are enough for, if all are
+// short: an ended TCP connection keeps its port for a while.
+func (e *exam) pace(protocol lb.Protocol, ports int) string {
+	const param = "net/netfilter/nf_conntrack_tcp_timeout_time_wait"
+	seconds, err := strconv.Atoi(e.Params[param])
+	if protocol != lb.TCP || err != nil || seconds <= 0 {
+		return ""
+	}
+	return fmt.Sprintf("; an ended connection keeps its port for %d s (%s), so they are enough for %d new ones a second", seconds, dotted(param), ports/seconds)
 }
 
 // sources are the addresses that a backend sees, as a name, and how many.

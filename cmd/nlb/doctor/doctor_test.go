@@ -155,6 +155,33 @@ func TestThresholds(t *testing.T) {
 	}
 }
 
+// TestPace: where ports get few, doctor says how many connections a second the
+// kernel's TIME_WAIT leaves room for.
+func TestPace(t *testing.T) {
+	p := shop(t, "")
+	for _, test := range []struct {
+		protocol lb.Protocol
+		seconds  string // empty: the parameter is not there
+		want     string // empty: nothing is said
+	}{
+		{lb.TCP, "120", "for 120 s (net.netfilter.nf_conntrack_tcp_timeout_time_wait), so they are enough for 537 new ones a second"},
+		{lb.TCP, "30", "enough for 2150 new ones a second"},
+		{lb.TCP, "", ""},
+		{lb.UDP, "120", ""},
+	} {
+		h := router(p)
+		p.Services[0].Protocols = []lb.Protocol{test.protocol}
+		if test.seconds != "" {
+			h.Params["net/netfilter/nf_conntrack_tcp_timeout_time_wait"] = test.seconds
+		}
+		h.Track.Uses[Key{"shop", "web", p.Services[0].Backends[0].Address}] = Use{Entries: map[lb.Protocol]int{test.protocol: 60000}}
+		found := slices.DeleteFunc(Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}}), func(f Finding) bool { return f.Check != "ports" })
+		if len(found) != 1 || !strings.Contains(found[0].Why, test.want) || strings.Contains(found[0].Why, "a second") != (test.want != "") {
+			t.Errorf("%s, %q s: %+v", test.protocol, test.seconds, found)
+		}
+	}
+}
+
 // TestPortsOfPools: addresses multiply the ports, and services that share an
 // endpoint share them.
 func TestPortsOfPools(t *testing.T) {
