@@ -1,7 +1,7 @@
 package integration
 
-// nlb doctor and the rules of others: those that drop, and those that take the
-// same packets first.
+// nlb doctor and the rules of others: those that drop, those that take the same
+// packets first, and those that use the connection mark.
 
 import (
 	"testing"
@@ -12,6 +12,9 @@ func TestDoctorFilters(t *testing.T) { diagnose(t, filterFaults) }
 
 // TestDoctorRivals: nat rules of others for the same packets.
 func TestDoctorRivals(t *testing.T) { diagnose(t, rivalFaults) }
+
+// TestDoctorMarks: rules of others that use the mark of balanced connections.
+func TestDoctorMarks(t *testing.T) { diagnose(t, markFaults) }
 
 // chain is a shell command that makes a table with one base chain.
 func chain(table, hook, rules string) string {
@@ -160,6 +163,42 @@ var rivalFaults = []fault{
 	},
 }
 
+var markFaults = []fault{
+	{
+		name: "set on the way in", breaks: chain("inet m", "filter hook prerouting priority mangle", `iifname "eth0" ct mark set ct mark or 0x100;`), lasts: true,
+		level: "warn", check: "mark", says: "table inet m, chain c sets the connection mark (mask 0x100)",
+	},
+	{
+		name: "set and restored, with two uplinks",
+		breaks: chain("ip m", "filter hook prerouting priority mangle", `meta mark set ct mark and 0x3f00; meta mark 0 iifname "eth0" ct mark set ct mark or 0x200;`) +
+			"; ip rule add fwmark 0x200/0x3f00 table 2; ip rule add fwmark 7 table 3",
+		lasts: true, level: "warn", check: "mark",
+		says: "chain c sets the connection mark (mask 0x200) and restores it (mask 0x3f00); nlb keeps the backend of a connection in its mark; what both write there is lost to one of them. Rules for routing look at packets' marks by the mask 0x3f00, 0xffffffff",
+	},
+	{
+		name: "restored for answers only", breaks: chain("ip m", "filter hook prerouting priority mangle", `iifname "eth1" ct direction reply meta mark set ct mark;`), lasts: true,
+		level: "warn", check: "mark", says: "restores the connection mark (mask 0xffffffff)",
+	},
+	{
+		name: "saved on the way out", breaks: chain("ip m", "nat hook postrouting priority 0", `oifname "eth1" ct mark set meta mark;`), lasts: true,
+		level: "warn", check: "mark", says: "sets the connection mark (mask 0xffffffff)",
+	},
+	{
+		name: "by a map of verdicts", breaks: "printf '%s\\n' 'table ip m {' 'chain d {' 'ct mark set 7' '}' 'chain c {' 'type filter hook forward priority 0;' 'ip daddr vmap { 10.2.0.11 : jump d, 10.2.0.12 : drop }' '}' '}' | nft -f -", lasts: true,
+		level: "warn", check: "mark", says: "table ip m, chain d sets the connection mark",
+	},
+	{
+		name: "iptables, as Tailscale restores it", lasts: true,
+		breaks: "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate RELATED,ESTABLISHED -j CONNMARK --restore-mark --nfmask 0xff0000 --ctmask 0xff0000",
+		level:  "warn", check: "mark", says: "table ip mangle, chain PREROUTING restores the connection mark (mask 0xff0000)",
+	},
+	{
+		name: "legacy iptables, in a chain of its own", lasts: true,
+		breaks: "P='iptables-legacy -t mangle'; $P -N hook; $P -A PREROUTING -j hook; $P -A hook -i eth0 -j CONNMARK --set-xmark 0x100/0x3f00",
+		level:  "warn", check: "mark", says: "legacy iptables table mangle, chain hook sets the connection mark (mask 0x3f00)",
+	},
+}
+
 // forgetNeighbours has a test begin with the neighbours' questions.
 const forgetNeighbours = "\nip -6 neigh flush dev eth0; ip -6 neigh flush dev eth1"
 
@@ -184,6 +223,8 @@ var healthy = map[string]string{
 	"ufw's input, by legacy iptables": ufwInput("ip6tables-legacy"),
 	"hop limits": chain("inet f", "filter hook input priority filter; policy drop",
 		`iif "lo" accept; ct state established,related accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept;`) + forgetNeighbours,
+	"marks of other connections": chain("inet m", "filter hook prerouting priority mangle", `ct mark 7 accept; tcp dport 22 ct mark set 7; iifname "eth9" meta mark set ct mark; meta mark set 7; ct mark set ct mark;`) +
+		"\niptables-nft -t mangle -A FORWARD -p udp --dport 53 -j CONNMARK --set-mark 1",
 	"Docker, mended": dockerRules + "\niptables-nft -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
 	"other ports": "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8088 -j DNAT --to-destination 10.2.0.12:80\n" +
 		"iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",

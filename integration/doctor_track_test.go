@@ -63,6 +63,12 @@ func tuple(e *wire.Encoder, typ uint16, protocol lb.Protocol, from, to netip.Add
 func (b *bed) mark() uint32 {
 	b.t.Helper()
 	b.ask("udp", "203.0.113.10:80")
+	return b.onlyMark()
+}
+
+// onlyMark is the mark of the only connection that there is.
+func (b *bed) onlyMark() uint32 {
+	b.t.Helper()
 	var flows []*netlink.ConntrackFlow
 	b.check(b.balancer.Do(func() (err error) {
 		flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)

@@ -178,6 +178,62 @@ func (b *bed) flushOthers() {
 	}
 }
 
+// TestConnectionMarks: what is said that rules do with the connection mark is
+// what they do.
+func TestConnectionMarks(t *testing.T) {
+	nft := func(rule string) string { return chain("ip m", "filter hook forward priority mangle", rule) }
+	iptables := func(program, options string) string {
+		return "P='" + program + " -t mangle'; $P -A FORWARD -j MARK --set-mark 0x1234; $P -A FORWARD -j CONNMARK " + options
+	}
+	type test struct {
+		rules string
+		use   firewall.MarkUse
+		mark  uint32 // the connection's, of connections without a mark
+	}
+	const all = 1<<32 - 1
+	tests := []test{
+		{nft("ct mark set 0x1234"), firewall.MarkUse{Sets: all}, 0x1234},
+		{nft("ct mark set ct mark or 0x100"), firewall.MarkUse{Sets: 0x100}, 0x100},
+		{nft("ct mark set ct mark and 0xffff00ff xor 0x300"), firewall.MarkUse{Sets: 0xff00}, 0x300},
+		{nft("meta mark set 0x1234; ct mark set meta mark and 0xff"), firewall.MarkUse{Sets: all}, 0x34},
+		{nft("meta mark set ct mark and 0xff"), firewall.MarkUse{Restores: 0xff}, 0},
+		{nft("ct mark set tcp dport map { 8080 : 5 }"), firewall.MarkUse{Sets: all}, 5},
+	}
+	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
+		tests = append(
+			tests,
+			test{iptables(program, "--set-mark 7"), firewall.MarkUse{Sets: all}, 7},
+			test{iptables(program, "--set-xmark 0x700/0x3f00"), firewall.MarkUse{Sets: 0x3f00}, 0x700},
+			test{iptables(program, "--or-mark 0x10"), firewall.MarkUse{Sets: 0x10}, 0x10},
+			test{iptables(program, "--save-mark --nfmask 0xff --ctmask 0xff"), firewall.MarkUse{Sets: 0xff}, 0x34},
+			test{iptables(program, "--restore-mark --nfmask 0xff --ctmask 0xf"), firewall.MarkUse{Restores: 0xf}, 0},
+		)
+	}
+	for _, tt := range tests {
+		t.Run(tt.rules, func(t *testing.T) {
+			b := newBed(t)
+			b.serve([]int{8080}, "10.2.0.11")
+			b.shell(b.balancer, tt.rules)
+			var use firewall.MarkUse
+			for _, table := range b.tables(b.balancer) {
+				for _, c := range table.Bases() {
+					for _, m := range table.Judge(c, &firewall.Packet{Protocol: 6}).Marks {
+						use.Sets |= m.Sets
+						use.Restores |= m.Restores
+					}
+				}
+			}
+			if use != tt.use {
+				t.Errorf("got %#x, want %#x", use, tt.use)
+			}
+			b.ask("tcp", "10.2.0.11:8080")
+			if mark := b.onlyMark(); mark != tt.mark || mark&^tt.use.Sets != 0 {
+				t.Errorf("the connection has the mark %#x, want %#x", mark, tt.mark)
+			}
+		})
+	}
+}
+
 // TestIptablesChains: the same of iptables, both kinds of it.
 func TestIptablesChains(t *testing.T) {
 	const established = "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"

@@ -56,12 +56,20 @@ func (d *decoder) expression(p *program, name string, b []byte) {
 	has := func(typ uint16) bool { return wire.Attr(b, typ) != nil }
 	switch name {
 	case "meta":
-		if has(unix.NFTA_META_DREG) {
+		switch {
+		case has(unix.NFTA_META_DREG):
 			p.load(num(unix.NFTA_META_DREG), metaField(num(unix.NFTA_META_KEY)))
+		case num(unix.NFTA_META_KEY) == unix.NFT_META_MARK:
+			kept, _ := p.fromConnMark(num(unix.NFTA_META_SREG))
+			p.rule.Mark.Restores |= kept
 		}
 	case "ct":
-		if has(unix.NFTA_CT_DREG) {
+		switch {
+		case has(unix.NFTA_CT_DREG):
 			p.load(num(unix.NFTA_CT_DREG), ctField(num(unix.NFTA_CT_KEY)))
+		case num(unix.NFTA_CT_KEY) == unix.NFT_CT_MARK:
+			kept, set := p.fromConnMark(num(unix.NFTA_CT_SREG))
+			p.rule.Mark.Sets |= ^kept | set
 		}
 	case "payload":
 		if has(unix.NFTA_PAYLOAD_DREG) {
@@ -94,7 +102,8 @@ func (d *decoder) expression(p *program, name string, b []byte) {
 	case "match":
 		p.add(xtMatch(wire.Text(wire.Attr(b, nftaMatchName)), num(nftaMatchRev), bytes.Clone(wire.Attr(b, nftaMatchInfo)))...)
 	case "target":
-		p.rule.Action = xtTarget(wire.Text(wire.Attr(b, nftaMatchName)))
+		name := wire.Text(wire.Attr(b, nftaMatchName))
+		p.rule.Action, p.rule.Mark = xtTarget(name), xtMark(name, num(nftaMatchRev), wire.Attr(b, nftaMatchInfo))
 	case "counter", "log", "objref", "last", "notrack", "dup":
 	case "numgen", "hash", "byteorder":
 		clear(p.registers) // what they write is not known; they always go on
@@ -146,6 +155,19 @@ func (p *program) bitwise(b []byte) {
 	r.mask = bytes.Clone(dataValue(wire.Attr(b, unix.NFTA_BITWISE_MASK)))
 	r.xor = bytes.Clone(dataValue(wire.Attr(b, unix.NFTA_BITWISE_XOR)))
 	p.registers[at(to)] = r
+}
+
+// fromConnMark says what of a register was read from the connection mark: the
+// bits that are kept as they were, and those that are set, or flipped, since.
+func (p *program) fromConnMark(reg uint32) (kept, set uint32) {
+	r := p.registers[at(reg)]
+	switch {
+	case r.field.Kind != ConnMark || r.rest:
+		return 0, 0
+	case len(r.mask) < 4 || len(r.xor) < 4:
+		return 1<<32 - 1, 0
+	}
+	return host.Uint32(r.mask), host.Uint32(r.xor)
 }
 
 // compare adds the condition that a register has a value, or is less or more.
@@ -221,10 +243,10 @@ func (d *decoder) lookup(p *program, b []byte) {
 		p.branches = []Rule{}
 		for _, e := range s.elements {
 			c := append(clone(p.rule.Conditions), within(false, e.Range))
-			p.branches = append(p.branches, Rule{Conditions: c, Action: e.action, Target: e.target})
+			p.branches = append(p.branches, Rule{Conditions: c, Action: e.action, Target: e.target, Mark: p.rule.Mark})
 		}
 		if s.others != nil {
-			p.branches = append(p.branches, Rule{Conditions: clone(p.rule.Conditions), Action: s.others.action, Target: s.others.target})
+			p.branches = append(p.branches, Rule{Conditions: clone(p.rule.Conditions), Action: s.others.action, Target: s.others.target, Mark: p.rule.Mark})
 		}
 		return
 	}
@@ -293,6 +315,8 @@ func ctField(key uint32) Field {
 		return Field{Kind: State, Len: 4}
 	case unix.NFT_CT_STATUS:
 		return Field{Kind: Status, Len: 4}
+	case unix.NFT_CT_MARK:
+		return Field{Kind: ConnMark, Len: 4}
 	}
 	return Field{}
 }

@@ -12,6 +12,14 @@ type Judgement struct {
 	// May has what else may become of it, and the rule that might do that.
 	// Translate is there only where a rule is about this destination.
 	May map[Action]Cause
+	// Marks are the rules that use the connection mark of the packet, or may.
+	Marks []Mark
+}
+
+// Mark is a rule and what it does with the connection mark.
+type Mark struct {
+	By Cause
+	MarkUse
 }
 
 // Cause is a rule, or a chain's policy.
@@ -30,7 +38,7 @@ const depth = 16
 func (t *Table) Judge(base *Chain, p *Packet) Judgement {
 	w := &walk{table: t, packet: p, known: map[string]outcome{}}
 	o := w.chain(base.Name, 0)
-	j := Judgement{Action: o.action, By: o.by, May: o.may}
+	j := Judgement{Action: o.action, By: o.by, May: o.may, Marks: w.marks}
 	if o.action == Pass {
 		j.Action, j.By = Accept, Cause{Chain: base.Name, Policy: true}
 		if base.Base.Drop {
@@ -45,6 +53,7 @@ type walk struct {
 	table  *Table
 	packet *Packet
 	known  map[string]outcome
+	marks  []Mark
 }
 
 // outcome is what becomes of the packet in a chain. Pass: it comes out at the
@@ -90,11 +99,17 @@ func (w *walk) rules(c *Chain, level int) outcome {
 	var o outcome
 	for i := range c.Rules {
 		r := &c.Rules[i]
-		if r.Action == Pass {
+		if r.Action == Pass && r.Mark == (MarkUse{}) {
 			continue
 		}
 		met, about := w.meets(r)
 		if met == False {
+			continue
+		}
+		if r.Mark != (MarkUse{}) {
+			w.marks = append(w.marks, Mark{Cause{Chain: c.Name, Number: r.Number}, r.Mark})
+		}
+		if r.Action == Pass {
 			continue
 		}
 		switch r.Action {

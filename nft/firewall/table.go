@@ -95,6 +95,14 @@ type Rule struct {
 	// Number finds it in its chain: its handle, in a legacy table its place. 0:
 	// it is one of several that a map of verdicts makes.
 	Number uint64
+	// Mark is what it does with the connection mark.
+	Mark MarkUse
+}
+
+// MarkUse is what is done with the connection mark.
+type MarkUse struct {
+	Sets     uint32 // the bits that are written to it
+	Restores uint32 // the bits that are copied from it to the packet's mark
 }
 
 // Condition compares fields of a packet with ranges of values.
@@ -137,6 +145,7 @@ const (
 	TypeOfDst                 // what the destination address is here: RTN_LOCAL or else
 	SrcAddr                   // the source address, for rules of legacy iptables
 	DstAddr                   // the destination address, likewise
+	ConnMark                  // the connection mark
 	typeOfDstBits             // TypeOfDst as xt_addrtype has it: 1<<type
 )
 

@@ -166,6 +166,33 @@ func xtTarget(name string) Action {
 	return Anything
 }
 
+// xtMark is what a target does with the connection mark. struct
+// xt_connmark_tginfo1: ctmark, ctmask, nfmask, mode; xt_connmark_tginfo2 has a
+// direction and a number of bits to shift by before the mode.
+func xtMark(name string, rev uint32, info []byte) MarkUse {
+	const (
+		set, save, restore = 0, 1, 2
+		modeAt, modeAt2    = 12, 14
+	)
+	at := modeAt
+	if rev >= 2 {
+		at = modeAt2
+	}
+	if name != "CONNMARK" || rev == 0 || len(info) <= at {
+		return MarkUse{}
+	}
+	mark, mask := host.Uint32(info), host.Uint32(info[4:])
+	switch info[at] {
+	case set:
+		return MarkUse{Sets: mark | mask}
+	case save:
+		return MarkUse{Sets: mask}
+	case restore:
+		return MarkUse{Restores: mask}
+	}
+	return MarkUse{}
+}
+
 // xtVerdict is a verdict of xt_standard_target.
 func xtVerdict(v int32) Action {
 	switch v {

@@ -95,6 +95,7 @@ var checks = []struct {
 	{"bridge", (*exam).bridges},
 	{"filter", (*exam).filters},
 	{"nat", (*exam).rivals},
+	{"mark", (*exam).marks},
 	{"conntrack", (*exam).conntrack},
 	{"ports", (*exam).ports},
 	{"answers", (*exam).answers},

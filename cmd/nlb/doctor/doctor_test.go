@@ -97,7 +97,7 @@ func TestHealthy(t *testing.T) {
 	// do not.
 	want := []string{
 		"rights", "nftables", "rules", "forwarding", "router-advertisements", "listen", "rp-filter", "route", "return",
-		"filter", "nat", "conntrack", "ports", "answers", "gone",
+		"filter", "nat", "mark", "conntrack", "ports", "answers", "gone",
 	}
 	if !slices.Equal(have, want) {
 		t.Errorf("got %v, want %v", have, want)
@@ -109,7 +109,7 @@ func TestBlind(t *testing.T) {
 	p := shop(t, "")
 	h := router(p)
 	h.Admin = false
-	for _, c := range []string{"nftables", "rules", "filter", "nat", "ports", "answers", "gone"} {
+	for _, c := range []string{"nftables", "rules", "filter", "nat", "mark", "ports", "answers", "gone"} {
 		h.Blind[c] = true
 	}
 	for _, f := range Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}, Files: []string{"shop.yaml"}}) {

@@ -79,12 +79,12 @@ func (e *exam) stops(p *path) []stop {
 		switch {
 		case p.fromHost():
 			const sent = "what this host sends"
-			out = append(out, stop{"output", false, first, sent}, stop{"postrouting", false, first, sent}, stop{"input", false, reply, "answers"})
+			out = append(out, stop{"output", false, first, sent}, stop{"postrouting", false, first, sent}, stop{"input", false, reply, answers})
 		case way.Way == Local:
 			out = append(append(out, comes...), stop{"input", false, first, "what comes in"})
 		default:
 			out = append(append(out, comes...), stop{"forward", false, first, "what is forwarded"},
-				stop{"postrouting", false, first, "what is forwarded"}, stop{"forward", false, reply, "answers"})
+				stop{"postrouting", false, first, "what is forwarded"}, stop{"forward", false, reply, answers})
 		}
 	}
 	return append(out, e.solicitations(p, way)...)
@@ -111,7 +111,11 @@ func (e *exam) solicitations(p *path, way Route) []stop {
 	return out
 }
 
-const solicited = "IPv6 neighbours' questions for this host's address"
+// What some stops are, for people.
+const (
+	answers   = "answers"
+	solicited = "IPv6 neighbours' questions for this host's address"
+)
 
 // inOrAny are the links that clients come by; where they are not known, all
 // that they may come by.

@@ -35,6 +35,8 @@ type Host struct {
 	Links []Link
 	// Routes are the kernel's answers to the questions that Questions asks.
 	Routes map[Question]Route
+	// RuleMasks are the parts of a packet's mark that rules for routing look at.
+	RuleMasks []uint32
 	// ReverseDrops counts packets that rp_filter has dropped since the network
 	// namespace came.
 	ReverseDrops uint64

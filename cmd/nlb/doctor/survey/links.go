@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -86,6 +87,20 @@ func (s *survey) routes() error {
 		}
 	}
 	return nil
+}
+
+// ruleMasks finds the masks of rules for marked packets (ip-rule(8), fwmark).
+// A kernel without such rules says that it has none.
+func (s *survey) ruleMasks() {
+	rules, err := netlink.RuleList(netlink.FAMILY_ALL)
+	if err != nil {
+		return
+	}
+	for _, r := range rules {
+		if r.Mask != nil && r.Mark != 0 && !slices.Contains(s.host.RuleMasks, *r.Mask) {
+			s.host.RuleMasks = append(s.host.RuleMasks, *r.Mask)
+		}
+	}
 }
 
 // refusal is what the kernel means by an error (fib_props in
