@@ -151,11 +151,25 @@ func visible(changes []sysctl.Change) []parameterValue {
 }
 
 // assignments are changes in one line, with the values before them: "is" where
-// they are still to be made, else "was".
+// they are still to be made, else "was". Links that take router advertisements
+// are many on some hosts, and become one: net.ipv6.conf.{eth0,eth1}.accept_ra.
 func assignments(changes []parameterValue, before string) string {
-	out := make([]string, len(changes))
-	for i, c := range changes {
-		out[i] = fmt.Sprintf("%s=%s (%s %s)", c.Name, c.To, before, c.From)
+	const prefix, suffix = "net.ipv6.conf.", ".accept_ra"
+	var out []string
+	for len(changes) > 0 {
+		c, n := changes[0], 1
+		var links []string
+		for _, d := range changes {
+			if !strings.HasPrefix(d.Name, prefix) || !strings.HasSuffix(d.Name, suffix) || d.From != c.From || d.To != c.To {
+				break
+			}
+			links = append(links, d.Name[len(prefix):len(d.Name)-len(suffix)])
+		}
+		if len(links) > 1 {
+			c.Name, n = prefix+"{"+strings.Join(links, ",")+"}"+suffix, len(links)
+		}
+		out = append(out, fmt.Sprintf("%s=%s (%s %s)", c.Name, c.To, before, c.From))
+		changes = changes[n:]
 	}
 	return strings.Join(out, ", ")
 }
