@@ -1,0 +1,161 @@
+//go:build linux
+
+// Package engine makes a host balance: nftables rules and the kernel parameters
+// that they need, as one act. It prints nothing and keeps nothing; what was done
+// and what was not are values.
+package engine
+
+// The engine: plan and apply.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"nlb/lb"
+	"nlb/nft"
+	"nlb/nft/wire"
+	"nlb/sysctl"
+)
+
+// Engine is the way to one table and to the kernel parameters of a network
+// namespace. It is not safe for concurrent use.
+type Engine struct {
+	conn   *wire.Conn
+	gate   *gate
+	table  string
+	params sysctl.Tree
+}
+
+// Open opens the way to a table, of family inet, of the calling thread's network
+// namespace. The table need not be there. Errors are *Error.
+func Open(table string) (*Engine, error) {
+	g := &gate{}
+	conn, err := dial(g)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return &Engine{conn: conn, gate: g, table: table, params: sysctl.Local}, nil
+}
+
+// Dial opens the way to nftables alone, and asks whether this process may use
+// it.
+func Dial() (*wire.Conn, error) { return dial(&gate{}) }
+
+func dial(g *gate) (*wire.Conn, error) {
+	t, err := wire.Open()
+	if err != nil {
+		return nil, err
+	}
+	conn := wire.NewConn(gated{t, g})
+	if _, err := conn.Generation(); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
+}
+
+// Close ends the conversation with the kernel. What was applied stays.
+func (e *Engine) Close() error { return e.conn.Close() }
+
+// State reads what the table holds. Errors are *Error.
+func (e *Engine) State() (*nft.State, error) {
+	state, err := nft.Load(e.conn, e.table)
+	if err != nil {
+		return nil, explain(err)
+	}
+	return state, nil
+}
+
+// Usage counts the connections of the backends of a state. An error says that
+// conntrack cannot be read.
+func (e *Engine) Usage(state *nft.State) (nft.Usage, error) { return nft.ReadUsage(e.conn, state) }
+
+// Options say how to apply. The zero Options leave other profiles alone.
+type Options struct {
+	// Prune also removes the profiles that are not applied.
+	Prune bool
+	// Cut also ends the live TCP and SCTP connections of removed backends.
+	Cut bool
+	// DryRun has the kernel check all of it, and changes nothing.
+	DryRun bool
+	// Begin is called before the first change. Where it fails, its error is
+	// returned, and nothing is changed. nil: nobody is asked.
+	Begin func() error
+}
+
+// Result says what an apply did, or what it would do.
+type Result struct {
+	*nft.Result
+	// Parameters are the kernel parameters that were set, or would be. One that
+	// is Silent had its value before, and is only remembered.
+	Parameters []sysctl.Change
+	// Refused is why an apply would fail for the sake of a kernel parameter,
+	// although the rules could be had; of Plan only.
+	Refused error
+}
+
+// Plan says what Apply would do, by reading alone. Errors are *Error.
+func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table})
+	if err != nil {
+		return nil, explain(err)
+	}
+	out := &Result{Result: result}
+	out.Parameters, out.Refused = e.parameters(profiles)
+	return out, nil
+}
+
+// Apply makes the kernel hold the profiles, which are free of conflicts among
+// each other, and sets what they need: first the rules, which remember the
+// parameters as they were, then the parameters. ctx ends it up to the first
+// change; what follows that is done in any case. Errors are *Error; there is a
+// result as well where the rules were applied.
+func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
+	out, err := e.apply(ctx, profiles, o)
+	if err != nil {
+		return out, withOutcome(err)
+	}
+	return out, nil
+}
+
+func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
+	changes, err := e.parameters(profiles)
+	if err != nil {
+		return nil, err
+	}
+	if !o.DryRun {
+		defer e.gate.guard(ctx, o.Begin)()
+	}
+	result, err := nft.Apply(ctx, e.conn, profiles, nft.Options{
+		Table: e.table, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun,
+		Digest: digest(profiles, o.Prune, build()), Build: build(), Params: records(changes),
+	})
+	if err != nil && !committed(err) {
+		return nil, err
+	}
+	// A parameter that is recorded for the first time is no repair.
+	result.Repaired = result.Repaired && len(changes) == 0
+	out := &Result{Result: result, Parameters: changes}
+	if o.DryRun {
+		return out, nil
+	}
+	if done, err := e.params.Write(changes); err != nil {
+		out.Parameters = done
+		return out, &ParameterError{Generation: result.Generation, Err: err}
+	}
+	return out, err
+}
+
+// build stands for this program: another one may make other rules of the same
+// profiles.
+func build() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	return fmt.Sprint(info)
+}

@@ -1,0 +1,59 @@
+//go:build linux
+
+package engine
+
+// The gate: nothing is changed before whoever asked for the change has let it
+// pass, and nothing is begun for somebody who has given up.
+
+import (
+	"context"
+
+	"nlb/nft/wire"
+)
+
+// gate is what a batch has to pass. The zero gate is open.
+type gate struct{ pass func() error }
+
+// guard closes the gate up to the first batch that passes it. What is returned
+// leaves it open.
+func (g *gate) guard(ctx context.Context, begin func() error) (open func()) {
+	open = func() { g.pass = nil }
+	g.pass = func() error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if begin != nil {
+			if err := begin(); err != nil {
+				return err
+			}
+		}
+		open()
+		return nil
+	}
+	return open
+}
+
+// gated is a transport behind a gate.
+type gated struct {
+	wire.Transport
+	gate *gate
+}
+
+// Reserve makes room for a batch, which is the first step of a commit.
+func (t gated) Reserve(n int) (int, error) {
+	if pass := t.gate.pass; pass != nil {
+		if err := pass(); err != nil {
+			return 0, err
+		}
+	}
+	return t.Transport.Reserve(n)
+}
+
+// Another opens a further socket behind the same gate.
+func (t gated) Another(port, groups uint32) (wire.Transport, error) {
+	other, err := t.Transport.Another(port, groups)
+	if err != nil {
+		return nil, err
+	}
+	return gated{other, t.gate}, nil
+}
