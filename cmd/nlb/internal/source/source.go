@@ -1,0 +1,216 @@
+// Package source reads profiles from where arguments say: files, folders of
+// them, and stdin.
+package source
+
+// Sources: the profiles that arguments name, read and checked.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/cmd/nlb/internal/text"
+	"nlb/lb"
+)
+
+// maxRead bounds what is read of a file: one byte more than lb.Parse takes, so
+// that it says what is wrong.
+const maxRead = lb.MaxFile + 1
+
+// Stdin is the argument that stands for it.
+const Stdin = "-"
+
+// Source is a profile and where it came from.
+type Source struct {
+	File    string // as it is called in messages
+	Text    []byte
+	Profile *lb.Profile
+}
+
+// InvalidError has all mistakes of all files.
+type InvalidError struct{ Errors lb.Errors }
+
+// Error counts the mistakes; they themselves are to be printed one by one.
+func (e *InvalidError) Error() string {
+	var files []string
+	for _, err := range e.Errors {
+		if !slices.Contains(files, err.Pos.File) {
+			files = append(files, err.Pos.File)
+		}
+	}
+	where := files[0]
+	if len(files) > 1 {
+		where = text.Count(len(files), "file")
+	}
+	return text.Count(len(e.Errors), "error") + " in " + where
+}
+
+// ErrTwice says that arguments name a file twice.
+var ErrTwice = errors.New("is given twice")
+
+// Read reads and checks the profiles that arguments name, which must be free of
+// conflicts. Errors: *InvalidError, ErrTwice, ctx's, and those of the files.
+func Read(ctx context.Context, stdin io.Reader, args []string) ([]Source, error) {
+	files, err := expand(args)
+	if err != nil {
+		return nil, err
+	}
+	var out []Source
+	var errs lb.Errors
+	for _, file := range files {
+		data, err := ReadFile(ctx, stdin, file)
+		if err != nil {
+			return nil, err
+		}
+		file = Title(file)
+		p, err := lb.Parse(file, data)
+		if mistakes, ok := errors.AsType[lb.Errors](err); ok {
+			errs = append(errs, mistakes...)
+		} else if err != nil {
+			return nil, err
+		} else {
+			out = append(out, Source{file, data, p})
+		}
+	}
+	if len(errs) == 0 {
+		errs = lb.Conflicts(Profiles(out))
+		Quote(errs, out)
+	}
+	if len(errs) > 0 {
+		return nil, &InvalidError{errs}
+	}
+	return out, nil
+}
+
+// Quote gives mistakes the lines that they are in.
+func Quote(errs lb.Errors, sources []Source) {
+	for _, s := range sources {
+		errs.Quote(s.File, s.Text)
+	}
+}
+
+// Profiles are those of the sources.
+func Profiles(sources []Source) []*lb.Profile {
+	out := make([]*lb.Profile, len(sources))
+	for i, s := range sources {
+		out[i] = s.Profile
+	}
+	return out
+}
+
+// expand returns the files that arguments stand for: a folder for its *.yaml
+// and *.yml, sorted, without hidden ones.
+func expand(args []string) ([]string, error) {
+	var files []string
+	for _, arg := range args {
+		info, err := os.Stat(arg)
+		switch {
+		case arg == Stdin:
+			files = append(files, Stdin)
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", Title(arg), Cause(err))
+		case info.IsDir():
+			found, err := folder(arg)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, found...)
+		default:
+			files = append(files, filepath.Clean(arg))
+		}
+	}
+	sorted := slices.Sorted(slices.Values(files))
+	for i, file := range sorted[1:] {
+		if file == sorted[i] {
+			return nil, fmt.Errorf("%s %w", Title(file), ErrTwice)
+		}
+	}
+	return files, nil
+}
+
+// folder returns the profiles in a folder; symbolic links are followed.
+func folder(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir) // sorted
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", Title(dir), Cause(err))
+	}
+	var files []string
+	for _, e := range entries {
+		ext := filepath.Ext(e.Name())
+		if strings.HasPrefix(e.Name(), ".") || ext != ".yaml" && ext != ".yml" {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", Title(path), Cause(err))
+		}
+		if !info.IsDir() {
+			files = append(files, path)
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%s: no *.yaml in this folder", Title(dir))
+	}
+	return files, nil
+}
+
+// ReadFile reads a file, or stdin, up to a bound that no profile may exceed. A
+// pipe may make it wait, so ctx ends it.
+func ReadFile(ctx context.Context, stdin io.Reader, file string) ([]byte, error) {
+	type answer struct {
+		data []byte
+		err  error
+	}
+	done := make(chan answer, 1)
+	go func() {
+		data, err := func() ([]byte, error) {
+			if file == Stdin {
+				return io.ReadAll(io.LimitReader(stdin, maxRead))
+			}
+			f, err := os.Open(file)
+			if err != nil {
+				return nil, err
+			}
+			defer f.Close()
+			return io.ReadAll(io.LimitReader(f, maxRead))
+		}()
+		done <- answer{data, err}
+	}()
+	select {
+	case a := <-done:
+		if a.err != nil {
+			return nil, fmt.Errorf("%s: %w", Title(file), Cause(a.err))
+		}
+		return a.data, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Title is what to call a file in a message: quoted, where its name would be
+// none there.
+func Title(file string) string {
+	switch {
+	case file == Stdin:
+		return "stdin"
+	case file == "" || strings.ContainsFunc(file, func(r rune) bool { return !strconv.IsPrint(r) }):
+		return strconv.Quote(file)
+	}
+	return file
+}
+
+// Cause is an error without the path, which the message has already.
+func Cause(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}
