@@ -2,15 +2,19 @@
 
 package main
 
-// nlb apply: make the kernel match.
+// nlb apply: make the kernel match; and nlb diff: what apply would do.
 
 import (
 	"context"
-	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/text"
+	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/nft"
 )
@@ -20,137 +24,98 @@ type appliedValue struct {
 	Table      string           `json:"table"`
 	Generation uint32           `json:"generation"`
 	Applied    bool             `json:"applied"` // false: a dry run
-	Profiles   []profileValue   `json:"profiles"`
-	Changes    []changeValue    `json:"changes"`
-	Parameters []parameterValue `json:"parameters"` // that were, or would be, set
+	Profiles   []view.Profile   `json:"profiles"`
+	Changes    []view.Change    `json:"changes"`
+	Parameters []view.Parameter `json:"parameters"` // that were, or would be, set
 	Repaired   bool             `json:"repaired"`   // something that others had changed
 	Batches    int              `json:"batches"`    // 0: nothing had to be sent
 	Ended      int              `json:"ended"`      // flows of removed backends
 }
 
-type profileValue struct {
-	Name     string `json:"name"`
-	Services int    `json:"services"`
-	Backends int    `json:"backends"`
-}
-
-// changeValue is an lb.Change.
-type changeValue struct {
-	Op      string `json:"op"`      // + ~ -
-	Service string `json:"service"` // profile/service
-	Backend string `json:"backend"` // empty: the service itself
-	Detail  string `json:"detail"`
-}
-
 func apply(ctx context.Context, j *job) error {
 	sources, err := j.sources(ctx)
 	if err != nil {
-		return failed(err, unchanged, "")
+		return withOutcome(err, unchanged)
 	}
-	profiles := profilesOf(sources)
-	o := nft.Options{Table: j.table, Prune: j.flag("prune"), Cut: j.flag("cut"), DryRun: j.flag("dry-run")}
-	o.Digest, o.Build = digest(sources, o.Prune), fmt.Sprint(build())
-	a, err := balance(ctx, profiles, o)
-	if a != nil {
-		j.parametersSet(a.Parameters, o.DryRun)
-		if a.Left != "" {
-			j.remark("%s; nlb doctor says what for", a.Left)
+	e, err := engine.Open(j.table)
+	if err != nil {
+		return withOutcome(err, unchanged)
+	}
+	defer e.Close()
+	profiles := source.Profiles(sources)
+	o := engine.Options{Prune: j.flag("prune"), Cut: j.flag("cut"), DryRun: j.flag("dry-run"), Begin: j.begin}
+	result, err := e.Apply(ctx, profiles, o)
+	if result != nil {
+		j.noteParameters(view.Parameters(result.Parameters), o.DryRun)
+		if result.Left != nil {
+			j.Notef("%v; nlb doctor says what for", result.Left)
 		}
 	}
-	switch {
-	case err != nil && o.DryRun:
-		return failed(explain(err, sources...), unchanged, "")
-	case err != nil:
-		return aftermath(err, sources...)
+	if err != nil {
+		return withConflicts(err, sources)
 	}
-	if a.Repaired {
-		j.remark("repaired what something else had changed in table inet %s", j.table)
+	if result.Repaired {
+		j.Notef("repaired what something else had changed in table inet %s", j.table)
 	}
-	if a.Batches > 1 {
-		j.remark("the socket cannot take a batch of this size (net.core.wmem_max), so it went in %d; what makes a service reachable came last", a.Batches)
+	if result.Batches > 1 {
+		j.Notef("the socket cannot take a batch of this size (net.core.wmem_max), so it went in %d; what makes a service reachable came last", result.Batches)
 	}
-	if gone := pruned(a.Changes, profiles); len(gone) > 0 {
-		j.remark("%s %s", doing(o.DryRun, "would prune", "pruned"), strings.Join(gone, ", "))
+	if gone := pruned(result.Changes, profiles); len(gone) > 0 {
+		verb := "pruned"
+		if o.DryRun {
+			verb = "would prune"
+		}
+		j.Notef("%s %s", verb, strings.Join(gone, ", "))
 	}
-	j.flowsEnded(a.Ended)
+	j.noteEnded(result.Ended)
 	value := appliedValue{
-		Table: j.table, Generation: a.Generation, Applied: !o.DryRun, Profiles: profileValues(profiles),
-		Parameters: a.Parameters, Repaired: a.Repaired, Batches: a.Batches, Ended: a.Ended,
+		Table: j.table, Generation: result.Generation, Applied: !o.DryRun, Profiles: view.Profiles(profiles),
+		Parameters: view.Parameters(result.Parameters), Repaired: result.Repaired, Batches: result.Batches, Ended: result.Ended,
 	}
-	if j.json { // there may be tens of thousands
-		value.Changes = changeValues(a.Changes)
+	if j.JSON { // there may be tens of thousands
+		value.Changes = view.Changes(result.Changes)
 	}
-	what := fmt.Sprintf("%s: %s (%s)", called(profiles), size(profiles...), signs(a.Changes))
+	what := fmt.Sprintf("%s: %s (%s)", view.Names(profiles), view.Size(profiles...), view.ChangeCounts(result.Changes))
 	switch {
 	case !o.DryRun:
-		return j.result(value, "applied %s, generation %d", what, a.Generation)
-	case a.Batches == 0:
-		return j.result(value, "would apply %s; nothing was changed", what)
+		return j.Result(value, "applied %s, generation %d", what, result.Generation)
+	case result.Batches == 0:
+		return j.Result(value, "would apply %s; nothing was changed", what)
 	}
-	return j.result(value, "would apply %s; checked by the kernel, nothing was changed", what)
+	return j.Result(value, "would apply %s; checked by the kernel, nothing was changed", what)
 }
 
-// digest stands for everything that an apply is asked for.
-func digest(sources []source, prune bool) string {
-	h := sha256.New()
-	fmt.Fprintln(h, prune, build()) // another version may make another ruleset of it
-	for _, s := range sources {
-		fmt.Fprintln(h, s.profile.Name, len(s.text))
-		h.Write(s.text)
+// withConflicts is an error of the engine, with the places in the sources where
+// it is that they claim what the kernel holds for others.
+func withConflicts(err error, sources []source.Source) error {
+	conflict, ok := errors.AsType[*nft.ConflictError](err)
+	if !ok {
+		return err
 	}
-	return string(h.Sum(nil))
+	source.Quote(conflict.Errors, sources)
+	f := failure{err: &takenError{conflict.Errors}}
+	if e, ok := errors.AsType[explained](err); ok {
+		f.outcome, f.hint = e.Explain()
+	}
+	return &f
 }
 
-// parametersSet says which kernel parameters were set, or would be.
-func (j *job) parametersSet(parameters []parameterValue, dryRun bool) {
+// noteParameters says which kernel parameters were set, or would be.
+func (j *job) noteParameters(parameters []view.Parameter, dryRun bool) {
 	switch {
 	case len(parameters) == 0:
 	case dryRun:
-		j.remark("would set %s", assignments(parameters, "is"))
+		j.Notef("would set %s", view.Assignments(parameters, "is"))
 	default:
-		j.remark("set %s; nlb flush --sysctl puts %s back", assignments(parameters, "was"), them(len(parameters)))
+		j.Notef("set %s; nlb flush --sysctl puts %s back", view.Assignments(parameters, "was"), view.Them(len(parameters)))
 	}
 }
 
-// flowsEnded says that flows of removed backends were ended.
-func (j *job) flowsEnded(n int) {
+// noteEnded says that flows of removed backends were ended.
+func (j *job) noteEnded(n int) {
 	if n > 0 {
-		j.remark("ended %s of removed backends", count(n, "flow"))
+		j.Notef("ended %s of removed backends", text.Count(n, "flow"))
 	}
-}
-
-func doing(dryRun bool, would, did string) string {
-	if dryRun {
-		return would
-	}
-	return did
-}
-
-// most is how many profiles are called by their names.
-const most = 5
-
-// called are the names of profiles, or their number.
-func called(profiles []*lb.Profile) string {
-	if len(profiles) > most {
-		return count(len(profiles), "profile")
-	}
-	names := make([]string, len(profiles))
-	for i, p := range profiles {
-		names[i] = p.Name
-	}
-	return strings.Join(names, ", ")
-}
-
-// signs counts changes: +2 ~1 -0.
-func signs(changes []lb.Change) string {
-	if len(changes) == 0 {
-		return "no change"
-	}
-	n := map[lb.Op]int{}
-	for _, c := range changes {
-		n[c.Op]++
-	}
-	return fmt.Sprintf("+%d ~%d -%d", n[lb.Added], n[lb.Changed], n[lb.Removed])
 }
 
 // pruned are the names of profiles that changes remove and that are not among
@@ -167,19 +132,54 @@ func pruned(changes []lb.Change, profiles []*lb.Profile) []string {
 	return out
 }
 
-func profileValues(profiles []*lb.Profile) []profileValue {
-	out := []profileValue{}
-	for _, p := range profiles {
-		services, backends := totals(p)
-		out = append(out, profileValue{p.Name, services, backends})
-	}
-	return out
+// diffValue is what diff prints as JSON.
+type diffValue struct {
+	Table      string           `json:"table"`
+	Generation uint32           `json:"generation"`
+	Differs    bool             `json:"differs"`
+	Changes    []view.Change    `json:"changes"`
+	Parameters []view.Parameter `json:"parameters"` // that apply would set
+	Repair     bool             `json:"repair"`     // something else changed what is there
 }
 
-func changeValues(changes []lb.Change) []changeValue {
-	out := make([]changeValue, 0, len(changes))
-	for _, c := range changes {
-		out = append(out, changeValue{string(c.Op), c.Service, c.Backend, c.Detail})
+func diff(ctx context.Context, j *job) error {
+	sources, err := j.sources(ctx)
+	if err != nil {
+		return err
 	}
-	return out
+	e, err := engine.Open(j.table)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	plan, err := e.Plan(ctx, source.Profiles(sources))
+	if err != nil {
+		return withConflicts(err, sources)
+	}
+	value := diffValue{
+		Table: j.table, Generation: plan.Generation,
+		Changes: view.Changes(plan.Changes), Parameters: view.Parameters(plan.Parameters), Repair: plan.Repaired,
+	}
+	value.Differs = len(value.Changes) > 0 || len(value.Parameters) > 0 || value.Repair
+	switch {
+	case j.JSON:
+		err = j.Value(value)
+	case !j.Quiet:
+		for _, c := range plan.Changes {
+			j.PrintChange(c)
+		}
+	}
+	if value.Repair {
+		j.Notef("apply would repair what something else has changed in table inet %s", j.table)
+	}
+	if len(value.Parameters) > 0 {
+		j.Notef("apply would set %s", view.Assignments(value.Parameters, "is"))
+	}
+	switch {
+	case plan.Refused != nil:
+		return fmt.Errorf("apply would refuse: %w", plan.Refused)
+	case err == nil && value.Differs:
+		return errDiffer
+	}
+	return err
 }

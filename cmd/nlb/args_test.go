@@ -8,7 +8,7 @@ import (
 )
 
 func TestArrange(t *testing.T) {
-	all := commands(&console{})
+	all := commands(&app{})
 	for _, test := range []struct{ typed, want string }{
 		// What was typed, and what urfave/cli gets.
 		{"show", "show --"},
@@ -44,7 +44,7 @@ func TestArrange(t *testing.T) {
 }
 
 func TestArrangeRefuses(t *testing.T) {
-	all := commands(&console{})
+	all := commands(&app{})
 	for _, test := range []struct{ typed, want, hint string }{
 		{"aply x", `unknown command "aply"`, "did you mean nlb apply?"},
 		{"ap x", `unknown command "ap"`, "did you mean nlb apply?"},
@@ -76,7 +76,7 @@ func TestArrangeRefuses(t *testing.T) {
 func FuzzArrange(f *testing.F) {
 	f.Add("apply\na.yaml\n-n")
 	f.Add("--table\nx\nshow\n--\n-q")
-	all := commands(&console{})
+	all := commands(&app{})
 	f.Fuzz(func(t *testing.T, typed string) {
 		words := strings.Split(typed, "\n")
 		l, err := arrange(all, words)
@@ -111,7 +111,7 @@ func TestNear(t *testing.T) {
 // Every flag and command has a line in the help, and no line is wider than a
 // terminal.
 func TestHelp(t *testing.T) {
-	all := commands(&console{})
+	all := commands(&app{})
 	text := overview(all)
 	for _, c := range all {
 		if !strings.Contains(text, "  "+c.Name) {

@@ -5,23 +5,24 @@ package main
 import (
 	"context"
 	"errors"
+
+	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/view"
 )
 
-// checked is what check prints as JSON.
-type checked struct {
+// checkedValue is what check prints as JSON.
+type checkedValue struct {
 	Profiles []checkedProfile `json:"profiles"` // none where there are errors
-	Errors   []mistake        `json:"errors"`
+	Errors   []mistakeValue   `json:"errors"`
 }
 
 type checkedProfile struct {
-	File     string `json:"file"`
-	Name     string `json:"name"`
-	Services int    `json:"services"`
-	Backends int    `json:"backends"`
+	File string `json:"file"`
+	view.Profile
 }
 
-// mistake is an lb.Error.
-type mistake struct {
+// mistakeValue is an lb.Error.
+type mistakeValue struct {
 	File   string `json:"file"`
 	Line   int    `json:"line"`
 	Column int    `json:"column"`
@@ -32,27 +33,26 @@ type mistake struct {
 
 func check(ctx context.Context, j *job) error {
 	sources, err := j.sources(ctx)
-	invalid, isInvalid := errors.AsType[*invalidError](err)
-	if err != nil && !(isInvalid && j.json) {
+	invalid, isInvalid := errors.AsType[*source.InvalidError](err)
+	if err != nil && !(isInvalid && j.JSON) {
 		return err
 	}
-	if !j.json {
+	if !j.JSON {
 		for _, s := range sources {
-			if err := j.result(nil, "%s: valid: profile %s, %s", s.file, s.profile.Name, size(s.profile)); err != nil {
+			if err := j.Result(nil, "%s: valid: profile %s, %s", s.File, s.Profile.Name, view.Size(s.Profile)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	out := checked{Profiles: []checkedProfile{}, Errors: []mistake{}}
+	out := checkedValue{Profiles: []checkedProfile{}, Errors: []mistakeValue{}}
 	for _, s := range sources {
-		services, backends := totals(s.profile)
-		out.Profiles = append(out.Profiles, checkedProfile{s.file, s.profile.Name, services, backends})
+		out.Profiles = append(out.Profiles, checkedProfile{s.File, view.ProfileOf(s.Profile)})
 	}
 	if isInvalid {
-		for _, e := range invalid.errs {
-			out.Errors = append(out.Errors, mistake{e.Pos.File, e.Pos.Line, e.Pos.Column, e.Msg, e.Want, e.Hint})
+		for _, e := range invalid.Errors {
+			out.Errors = append(out.Errors, mistakeValue{e.Pos.File, e.Pos.Line, e.Pos.Column, e.Msg, e.Want, e.Hint})
 		}
 	}
-	return errors.Join(j.value(out), err)
+	return errors.Join(j.Value(out), err)
 }

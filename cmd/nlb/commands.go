@@ -1,17 +1,21 @@
 package main
 
-// The commands and their flags: what there is to type. Help, completion and
-// the order of the command line are made from this.
+// The commands and their flags: what there is to type; and the help, which is
+// made from them, as are completion, the man page and the order of the command
+// line.
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"nlb/cmd/nlb/internal/text"
 )
 
 // commands are all, in the order of the help.
-func commands(c *console) []*cli.Command {
+func commands(a *app) []*cli.Command {
 	all := []*cli.Command{
 		{
 			Name: "apply", ArgsUsage: "PROFILE...", Usage: "make the kernel match, in one batch",
@@ -22,11 +26,11 @@ func commands(c *console) []*cli.Command {
 				&cli.BoolFlag{Name: "prune", Usage: "also remove the profiles that are not named"},
 				&cli.BoolFlag{Name: "cut", Usage: "also end live TCP connections of removed backends (UDP flows always move)"},
 			),
-			Action: c.action(apply, 1, -1),
+			Action: a.action(apply, 1, -1),
 		},
 		{
 			Name: "diff", ArgsUsage: "PROFILE...", Usage: "what apply would do, object by object; exit 4 where they differ",
-			Flags: with(), Action: c.action(diff, 1, -1),
+			Flags: with(), Action: a.action(diff, 1, -1),
 		},
 		{
 			Name: "show", ArgsUsage: "[PROFILE[/SERVICE]]", Usage: "what is in the kernel now: services, backends, weights, connections",
@@ -38,7 +42,7 @@ func commands(c *console) []*cli.Command {
 				&cli.BoolFlag{Name: "watch", Usage: "again and again, in place at a terminal, with rates and what has changed"},
 				&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "how often --watch looks, a `TIME` such as 500ms or 2s (default 1s)"},
 			),
-			Action: c.action(show, 0, 1),
+			Action: a.action(show, 0, 1),
 		},
 		{
 			Name: "flush", ArgsUsage: "[PROFILE...]", Usage: "remove these profiles, or everything that nlb made",
@@ -46,15 +50,15 @@ func commands(c *console) []*cli.Command {
 				&cli.BoolFlag{Name: "cut", Usage: "also end the live connections of what is removed"},
 				&cli.BoolFlag{Name: "sysctl", Usage: "also put kernel parameters back to what nlb found"},
 			),
-			Action: c.action(flush, 0, -1),
+			Action: a.action(flush, 0, -1),
 		},
 		{
 			Name: "check", ArgsUsage: "PROFILE...", Usage: "validate only; needs no root and no Linux",
-			Flags: with(), Action: c.action(check, 1, -1),
+			Flags: with(), Action: a.action(check, 1, -1),
 		},
 		{
 			Name: "render", ArgsUsage: "PROFILE...", Usage: "the same ruleset as an nft script on stdout, for nft -f",
-			Flags: with(), Action: c.action(render, 1, -1),
+			Flags: with(), Action: a.action(render, 1, -1),
 		},
 		{
 			Name: "lab", ArgsUsage: "[PROFILE...]", Usage: "rehearse a profile, or an example, in throw-away network namespaces",
@@ -64,14 +68,14 @@ func commands(c *console) []*cli.Command {
 				&cli.IntFlag{Name: "connections", Usage: "about `N` of them for each service, family and protocol (default 600)"},
 				&cli.BoolFlag{Name: "keep", Usage: "leave the hosts standing, and say how to step into them, until interrupted"},
 			),
-			Action: c.action(rehearse, 0, -1),
+			Action: a.action(rehearse, 0, -1),
 		},
 		{
 			Name: "doctor", ArgsUsage: "[PROFILE...]", Usage: "why it does not work here, or why it will; exit 4 where it needs mending",
 			Description: "It looks at the kernel, its parameters, routes, other tables and conntrack, for the services and\n" +
 				"backends of the profiles, or of those that are in the kernel, and changes nothing. A finding has the\n" +
 				"command that mends it, where there is one.",
-			Flags: with(), Action: c.action(examine, 0, -1),
+			Flags: with(), Action: a.action(examine, 0, -1),
 		},
 		{
 			Name: "import", ArgsUsage: "FORMAT [FILE]", Usage: "what runs today becomes a profile; exit 4: a part was not translated",
@@ -79,16 +83,16 @@ func commands(c *console) []*cli.Command {
 				"iptlb (its state), nftlb (its JSON). Without FILE, or with -, from stdin. The profile goes to\n" +
 				"stdout, findings to stderr: what the old rules really did, and what of it is not in the profile.\n" +
 				"It needs no root and no Linux. Exit 3: the text is not of this format.",
-			Flags: with(), Action: c.action(importProfile, 0, 2),
+			Flags: with(), Action: a.action(importProfile, 0, 2),
 		},
 		{
 			Name: "version", Usage: "the version of nlb",
-			Flags: with(), Action: c.action(version, 0, 0),
+			Flags: with(), Action: a.action(version, 0, 0),
 		},
 		{
 			Name: "completion", ArgsUsage: "bash|zsh|fish", Usage: "a script that lets a shell complete commands, flags and profiles",
 			Description: "bash: source <(nlb completion bash)\nzsh:  source <(nlb completion zsh)\nfish: nlb completion fish | source",
-			Flags:       with(), Action: c.action(completion, 1, 1),
+			Flags:       with(), Action: a.action(completion, 1, 1),
 		},
 		{
 			Name: "help", ArgsUsage: "[COMMAND]", Usage: "this text, or how to use a command",
@@ -142,4 +146,103 @@ func checkTable(name string) error {
 		return err
 	}
 	return nil
+}
+
+// help prints how to use nlb, or one command.
+func (a *app) help(commands []*cli.Command, l line) error {
+	name := l.command
+	if name == "help" {
+		name = ""
+		if len(l.operands) > 0 {
+			name = l.operands[0]
+		}
+	}
+	text := overview(commands)
+	if name != "" {
+		command := find(commands, name)
+		if command == nil {
+			return unknownCommand(commands, name)
+		}
+		text = helpOf(command)
+	}
+	fmt.Fprint(a.Out, text)
+	return nil
+}
+
+const purpose = "balances connections over backends, in the kernel: profiles become nftables"
+
+// overview is the help of nlb itself.
+func overview(commands []*cli.Command) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "nlb %s.\n\n", purpose)
+	b.WriteString("usage: nlb COMMAND [ARGUMENTS] [FLAGS]\n\n")
+	var rows [][]string
+	for _, c := range commands {
+		rows = append(rows, []string{strings.TrimSpace(c.Name + " " + c.ArgsUsage), c.Usage})
+	}
+	writeRows(&b, rows)
+	b.WriteString("\neverywhere, before or after the arguments:\n")
+	writeRows(&b, flagRows(everywhere()))
+	b.WriteString("\nexit: ")
+	for i, e := range exitCodes {
+		fmt.Fprintf(&b, "%s%d %s", []string{"", ", "}[min(i, 1)], e.code, e.meaning)
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// exitCodes are what they mean, in words.
+var exitCodes = []struct {
+	code    int
+	meaning string
+}{
+	{exitDone, "done"},
+	{exitFailed, "failed or interrupted"},
+	{exitUsage, "usage"},
+	{exitInvalid, "invalid profile"},
+	{exitDiffer, "differences, findings"},
+}
+
+// helpOf is the help of a command.
+func helpOf(c *cli.Command) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "usage: %s [FLAGS]\n\n%s\n", strings.TrimSpace("nlb "+c.Name+" "+c.ArgsUsage), sentence(c.Usage))
+	if c.Description != "" {
+		fmt.Fprintf(&b, "\n%s\n", c.Description)
+	}
+	common := len(everywhere())
+	if own := c.Flags[:len(c.Flags)-common]; len(own) > 0 {
+		b.WriteString("\n")
+		writeRows(&b, flagRows(own))
+	}
+	b.WriteString("\neverywhere:\n")
+	writeRows(&b, flagRows(c.Flags[len(c.Flags)-common:]))
+	return b.String()
+}
+
+func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }
+
+func flagRows(flags []cli.Flag) [][]string {
+	var rows [][]string
+	for _, f := range flags {
+		d := f.(cli.DocGenerationFlag)
+		// `NAME` in the usage is the placeholder of the value.
+		usage, value := d.GetUsage(), ""
+		if parts := strings.SplitN(usage, "`", 3); len(parts) == 3 {
+			value, usage = " "+parts[1], parts[0]+parts[1]+parts[2]
+		}
+		letter := "    "
+		if names := f.Names(); len(names) > 1 {
+			letter = "-" + names[1] + ", "
+		}
+		rows = append(rows, []string{letter + "--" + f.Names()[0] + value, usage})
+	}
+	return rows
+}
+
+// writeRows writes rows of a name and what it is.
+func writeRows(b *strings.Builder, rows [][]string) {
+	for _, line := range text.Align(make([]text.Column, 2), rows) {
+		b.WriteString(text.Gap + line + "\n")
+	}
 }

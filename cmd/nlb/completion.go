@@ -24,7 +24,7 @@ func completion(_ context.Context, j *job) error {
 		e.hint = "want " + strings.Join(shells, ", ")
 		return e
 	}
-	fmt.Fprintf(j.out, "%s", script)
+	fmt.Fprintf(j.Out, "%s", script)
 	return nil
 }
 
@@ -35,14 +35,14 @@ const completeCommand = "__complete"
 
 const filesPlease = ":files"
 
-func (c *console) complete(commands []*cli.Command, words []string) {
+func (a *app) complete(commands []*cli.Command, words []string) {
 	if len(words) == 0 {
 		words = []string{""}
 	}
 	word := words[len(words)-1]
 	for _, line := range candidates(commands, words[:len(words)-1], word) {
 		if line == filesPlease || strings.HasPrefix(line, word) {
-			fmt.Fprintln(c.out, line)
+			fmt.Fprintln(a.Out, line)
 		}
 	}
 }

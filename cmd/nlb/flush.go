@@ -6,13 +6,11 @@ package main
 
 import (
 	"context"
-	"errors"
-	"slices"
 	"strings"
 
-	"nlb/nft"
-	"nlb/nft/wire"
-	"nlb/sysctl"
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/text"
+	"nlb/cmd/nlb/internal/view"
 )
 
 // flushedValue is what flush prints as JSON.
@@ -21,7 +19,7 @@ type flushedValue struct {
 	Generation uint32           `json:"generation"`
 	Flushed    []string         `json:"flushed"`    // profiles that were removed
 	Missing    []string         `json:"missing"`    // profiles that were not there
-	Parameters []parameterValue `json:"parameters"` // that were put back
+	Parameters []view.Parameter `json:"parameters"` // that were put back
 	Ended      int              `json:"ended"`      // flows of removed backends
 	Open       int              `json:"open"`       // connections that go on
 }
@@ -34,149 +32,72 @@ func flush(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	conn, err := dial()
+	e, err := engine.Open(j.table)
 	if err != nil {
-		return aftermath(err)
+		return withOutcome(err, unchanged)
 	}
-	defer conn.Close()
-	if j.flag("sysctl") {
-		if err := restorable(conn, j); err != nil {
-			return failed(err, unchanged, "nlb flush without --sysctl leaves kernel parameters alone")
-		}
+	defer e.Close()
+	result, err := e.Flush(ctx, j.args, engine.FlushOptions{Restore: j.flag("sysctl"), Cut: j.flag("cut"), Begin: j.begin})
+	if result != nil {
+		j.noteRestored(result)
 	}
-	if err := ctx.Err(); err != nil {
-		return aftermath(err)
-	}
-	had, result, err := nft.Flush(ctx, conn, j.args, nft.Options{Table: j.table, Cut: j.flag("cut")})
-	if err != nil && !committed(err) {
-		return aftermath(err)
-	}
-	value, here, stay := flushedOf(had, j.args)
-	value.Generation, value.Ended, value.Open = result.Generation, result.Ended, result.Open
-	switch params := recorded(had.Params()); {
-	case !had.Exists():
-	case len(stay) > 0:
-		if j.flag("sysctl") && len(params) > 0 {
-			j.remark("kernel parameters stay as they are; still balanced: %s", strings.Join(stay, ", "))
-		}
-	case j.flag("sysctl"):
-		var wrong error
-		if value.Parameters, wrong = j.putBack(params); wrong != nil {
-			return failed(wrong, "the rules are gone", "")
-		}
-	default:
-		j.leave(params)
-	}
-	if err != nil {
-		return aftermath(err)
-	}
-	j.flowsEnded(value.Ended)
-	if value.Open > 0 {
-		j.remark("%s go on, translated by an empty table inet %s; nlb flush removes it once they have ended, nlb flush --cut now",
-			count(value.Open, "open connection"), j.table)
-	}
-	return j.result(value, "%s", flushedLine(value, had.Exists(), here))
-}
-
-// flushedOf says what a flush of these profiles, all where there are none,
-// removes of what was there, and what stays.
-func flushedOf(had *nft.State, names []string) (v flushedValue, here, stay []string) {
-	v = flushedValue{Table: had.Table, Flushed: []string{}, Missing: []string{}, Parameters: []parameterValue{}}
-	for _, p := range had.Profiles {
-		here = append(here, p.Name)
-		if len(names) == 0 || slices.Contains(names, p.Name) {
-			v.Flushed = append(v.Flushed, p.Name)
-		} else {
-			stay = append(stay, p.Name)
-		}
-	}
-	for _, name := range names {
-		if !slices.Contains(here, name) && !slices.Contains(v.Missing, name) {
-			v.Missing = append(v.Missing, name)
-		}
-	}
-	return v, here, stay
-}
-
-// flushedLine says what flush did.
-func flushedLine(v flushedValue, existed bool, here []string) string {
-	var parts []string
-	switch {
-	case !existed:
-		return "nothing to flush (no table inet " + v.Table + ")"
-	case len(v.Flushed) > 0:
-		parts = append(parts, "flushed "+strings.Join(v.Flushed, ", "))
-	case len(v.Missing) == 0:
-		parts = append(parts, "flushed table inet "+v.Table)
-	default:
-		parts = append(parts, "nothing to flush")
-	}
-	if len(v.Missing) > 0 {
-		is := " is"
-		if len(v.Missing) > 1 {
-			is = " are"
-		}
-		parts = append(parts, strings.Join(v.Missing, ", ")+is+" not there")
-		if len(v.Flushed) == 0 {
-			parts[1] += " (there: " + strings.Join(here, ", ") + ")"
-		}
-	}
-	return strings.Join(parts, "; ")
-}
-
-// restorable finds out whether the parameters that flush would put back can be
-// written.
-func restorable(conn *wire.Conn, j *job) error {
-	state, err := nft.Load(conn, j.table)
-	if errors.Is(err, nft.ErrLayout) {
-		return nil // it can be flushed, but remembers nothing that we can read
-	}
-	if err != nil {
-		return aftermath(err)
-	}
-	for _, p := range state.Profiles {
-		if len(j.args) > 0 && !slices.Contains(j.args, p.Name) {
-			return nil // the table stays, and the parameters with it
-		}
-	}
-	back, _, err := sysctl.Local.Undo(recorded(state.Params()))
 	if err != nil {
 		return err
 	}
-	return sysctl.Local.Writable(back)
+	j.noteEnded(result.Ended)
+	if result.Open > 0 {
+		j.Notef("%s go on, translated by an empty table inet %s; nlb flush removes it once they have ended, nlb flush --cut now",
+			text.Count(result.Open, "open connection"), j.table)
+	}
+	value := flushedValue{
+		Table: j.table, Generation: result.Generation, Flushed: append([]string{}, result.Removed...),
+		Missing: append([]string{}, result.Missing...), Parameters: view.Parameters(result.Restored), Ended: result.Ended, Open: result.Open,
+	}
+	return j.Result(value, "%s", flushedLine(result, j.table))
 }
 
-// putBack gives parameters the values that nlb found.
-func (j *job) putBack(made []sysctl.Change) ([]parameterValue, error) {
-	back, others, err := sysctl.Local.Undo(made)
-	if err != nil {
-		return nil, err
+// noteRestored says what became of the kernel parameters.
+func (j *job) noteRestored(r *engine.Flushed) {
+	if r.Kept {
+		j.Notef("kernel parameters stay as they are; still balanced: %s", strings.Join(r.Stay, ", "))
 	}
-	done, err := sysctl.Local.Write(back)
-	if out := visible(done); len(out) > 0 {
-		j.remark("put back %s", assignments(out, "was"))
+	if done := view.Parameters(r.Restored); len(done) > 0 {
+		j.Notef("put back %s", view.Assignments(done, "was"))
 	}
-	for _, c := range others {
-		if !c.Silent() { // else it is as nlb found it
-			j.remark("left %s = %s: somebody else set it", c.Name, c.From)
+	for _, p := range view.Parameters(r.Left) { // the others are as nlb found them
+		j.Notef("left %s = %s: somebody else set it", p.Name, p.From)
+	}
+	var stay, commands []string
+	for _, p := range view.Parameters(r.Restorable) {
+		stay, commands = append(stay, p.Name+"="+p.From), append(commands, p.Name+"="+p.To)
+	}
+	if len(stay) > 0 {
+		j.Notef("left %s; sysctl -w %s puts %s back", strings.Join(stay, ", "), strings.Join(commands, " "), view.Them(len(stay)))
+	}
+}
+
+// flushedLine says what flush did.
+func flushedLine(r *engine.Flushed, table string) string {
+	var parts []string
+	switch {
+	case !r.Existed:
+		return "nothing to flush (no table inet " + table + ")"
+	case len(r.Removed) > 0:
+		parts = append(parts, "flushed "+strings.Join(r.Removed, ", "))
+	case len(r.Missing) == 0:
+		parts = append(parts, "flushed table inet "+table)
+	default:
+		parts = append(parts, "nothing to flush")
+	}
+	if len(r.Missing) > 0 {
+		is := " is"
+		if len(r.Missing) > 1 {
+			is = " are"
+		}
+		parts = append(parts, strings.Join(r.Missing, ", ")+is+" not there")
+		if len(r.Removed) == 0 {
+			parts[1] += " (there: " + strings.Join(r.There, ", ") + ")"
 		}
 	}
-	return visible(done), err
-}
-
-// leave says which parameters stay as nlb set them, now that nothing remembers
-// how it found them.
-func (j *job) leave(made []sysctl.Change) {
-	back, _, err := sysctl.Local.Undo(made)
-	if err != nil {
-		return // it could not be read; there is nothing to say of it
-	}
-	var names, commands []string
-	for _, c := range visible(back) {
-		names = append(names, c.Name+"="+c.From)
-		commands = append(commands, c.Name+"="+c.To)
-	}
-	if len(names) > 0 {
-		j.remark("left %s; sysctl -w %s puts %s back", strings.Join(names, ", "), strings.Join(commands, " "), them(len(names)))
-	}
+	return strings.Join(parts, "; ")
 }

@@ -6,9 +6,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
+	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/text"
+	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/lb/importer"
 	"nlb/lb/importer/iptables"
@@ -36,8 +38,8 @@ func formatNames() []string {
 	return out
 }
 
-// imported is what import prints as JSON.
-type imported struct {
+// importedValue is what import prints as JSON.
+type importedValue struct {
 	Profile  string         `json:"profile"` // its name
 	Services int            `json:"services"`
 	Backends int            `json:"backends"`
@@ -46,7 +48,7 @@ type imported struct {
 	Findings []findingValue `json:"findings"`
 }
 
-// findingValue is a importer.Finding.
+// findingValue is an importer.Finding.
 type findingValue struct {
 	File    string `json:"file"`
 	Line    int    `json:"line"`
@@ -67,30 +69,34 @@ func importProfile(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	file := stdin
+	file := source.Stdin
 	if len(j.args) > 1 {
 		file = j.args[1]
 	}
-	data, err := j.read(ctx, file)
+	data, err := source.ReadFile(ctx, j.In, file)
 	if err != nil {
 		return err
 	}
-	m, err := read(title(file), data)
+	m, err := read(source.Title(file), data)
 	if errs, ok := errors.AsType[lb.Errors](err); ok {
-		return &invalidError{errs}
+		return &source.InvalidError{Errors: errs}
 	}
 	if err != nil {
 		return err
 	}
-	if j.json {
-		err = j.value(importedOf(m))
+	if j.JSON {
+		err = j.Value(importedOf(m))
 	} else {
-		_, err = bytes.NewReader(m.YAML()).WriteTo(j.out)
+		_, err = bytes.NewReader(m.YAML()).WriteTo(j.Out)
 	}
-	if err != nil && j.out.err == nil {
+	if err != nil && j.Out.Failed == nil {
 		return err
 	}
-	j.say(m)
+	state := "complete"
+	if n := j.PrintFindings(m); n > 0 {
+		state = "partial, " + text.Count(n, "warning")
+	}
+	j.Notef("%s: %s", view.Size(m.Profile), state)
 	if !m.Complete() {
 		return errDiffer
 	}
@@ -112,9 +118,9 @@ func formatOf(name string) (func(string, []byte) (*importer.Import, error), erro
 	return nil, err
 }
 
-func importedOf(m *importer.Import) imported {
-	services, backends := totals(m.Profile)
-	out := imported{m.Profile.Name, services, backends, m.Complete(), string(m.YAML()), []findingValue{}}
+func importedOf(m *importer.Import) importedValue {
+	p := view.ProfileOf(m.Profile)
+	out := importedValue{p.Name, p.Services, p.Backends, m.Complete(), string(m.YAML()), []findingValue{}}
 	for i := range m.Findings {
 		f := &m.Findings[i]
 		at := f.Pos()
@@ -125,42 +131,4 @@ func importedOf(m *importer.Import) imported {
 		out.Findings = append(out.Findings, findingValue{at.File, at.Line, at.Column, lines, f.Level.String(), f.Msg, f.Hint})
 	}
 	return out
-}
-
-// say prints what there is to say, each with its line, and the sum of it.
-// Notes are remarks.
-func (j *job) say(m *importer.Import) {
-	lost := 0
-	for i := range m.Findings {
-		f := &m.Findings[i]
-		if f.Level == importer.Lost {
-			lost++
-		} else if j.quiet {
-			continue
-		}
-		fmt.Fprintln(j.err, j.painted(f))
-	}
-	state := "complete"
-	if lost > 0 {
-		state = "partial, " + count(lost, "warning")
-	}
-	j.remark("%s: %s", size(m.Profile), state)
-}
-
-// painted is a finding, with colors where stderr has them.
-func (j *job) painted(f *importer.Finding) string {
-	text := f.Format()
-	if !j.err.color {
-		return text
-	}
-	st := cyan
-	if f.Level == importer.Lost {
-		st = yellow
-	}
-	place := f.Pos().String() + ": "
-	level := f.Level.String() + ":"
-	if rest, ok := strings.CutPrefix(text, place+level); ok {
-		text = j.onErr(bold, strings.TrimSuffix(place, " ")) + " " + j.onErr(st, level) + rest
-	}
-	return colored(text)
 }

@@ -30,7 +30,7 @@ func TestImportingDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"import", "iptables", "four.sh"}, strings.NewReader(""), &stdout, &stderr); code != exitDiffer {
+	if code := newApp(strings.NewReader(""), &stdout, &stderr).run(t.Context(), []string{"import", "iptables", "four.sh"}); code != exitDiffer {
 		t.Errorf("exit code %d", code)
 	}
 	if said.String() != stderr.String() {

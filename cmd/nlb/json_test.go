@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"nlb/cmd/nlb/internal/view"
 )
 
 func TestJSONReference(t *testing.T) {
@@ -35,8 +37,8 @@ func TestJSONReference(t *testing.T) {
 		}
 	}
 	for command, value := range map[string]any{
-		"show": shown{}, "apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{},
-		"check": checked{}, "render": rendered{}, "doctor": examined{}, "import": imported{}, "version": built{},
+		"show": view.Snapshot{}, "apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{},
+		"check": checkedValue{}, "render": renderedValue{}, "doctor": examinedValue{}, "import": importedValue{}, "version": buildValue{},
 	} {
 		want := jsonFields("", reflect.TypeOf(value))
 		slices.Sort(want)
@@ -58,6 +60,10 @@ func jsonFields(path string, typ reflect.Type) []string {
 	case reflect.Struct:
 		var out []string
 		for f := range typ.Fields() {
+			if f.Anonymous {
+				out = append(out, jsonFields(path, f.Type)...)
+				continue
+			}
 			name, options, ok := strings.Cut(f.Tag.Get("json"), ",")
 			if !f.IsExported() || name == "" && !ok {
 				continue

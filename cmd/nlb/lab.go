@@ -9,14 +9,19 @@ import (
 	_ "embed"
 	"fmt"
 
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/text"
 	"nlb/integration/lab"
 	"nlb/integration/netlab"
 	"nlb/lb"
-	"nlb/nft"
 )
 
 //go:embed example.yaml
 var example []byte
+
+// maxConnections bounds the time that a rehearsal takes.
+const maxConnections = 1_000_000
 
 func rehearse(ctx context.Context, j *job) error {
 	// Who may not make namespaces goes on from here in a process that may.
@@ -27,42 +32,39 @@ func rehearse(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	options := lab.Options{Progress: j.progress, Connections: j.number("connections")}
+	options := lab.Options{Progress: j.Progress, Connections: j.number("connections")}
 	if options.Connections < 0 || options.Connections > maxConnections {
 		return usagef("--connections %d is out of range, want 1 to %d", options.Connections, maxConnections)
 	}
 	l, err := lab.New(ctx, profiles, balancer{j.table}, options)
 	if err != nil {
-		j.progress("")
-		return explain(err)
+		j.Progress("")
+		return err
 	}
 	defer l.Close()
 	report, err := l.Rehearse(ctx)
-	j.progress("")
+	j.Progress("")
 	if err != nil {
-		return explain(err)
+		return err
 	}
 	switch {
-	case j.json:
-		err = j.value(report)
-	case !j.quiet:
-		err = report.Write(j.out, lab.Style{Color: j.out.color})
+	case j.JSON:
+		err = j.Value(report)
+	case !j.Quiet:
+		j.PrintReport(report)
 	}
 	if err == nil && !report.OK() {
-		err = fmt.Errorf("%s in the rehearsal", count(len(report.AllProblems()), "problem"))
+		err = fmt.Errorf("%s in the rehearsal", text.Count(len(report.AllProblems()), "problem"))
 	}
 	if j.flag("keep") {
 		// The hosts live as long as this process.
-		if doors := l.WriteDoors(j.err); err == nil {
+		if doors := l.WriteDoors(j.Err); err == nil {
 			err = doors
 		}
 		<-ctx.Done()
 	}
 	return err
 }
-
-// maxConnections bounds the time that a rehearsal takes.
-const maxConnections = 1_000_000
 
 // rehearsed are the profiles that the arguments name, or the example.
 func (j *job) rehearsed(ctx context.Context) ([]*lb.Profile, error) {
@@ -71,7 +73,7 @@ func (j *job) rehearsed(ctx context.Context) ([]*lb.Profile, error) {
 		return []*lb.Profile{p}, err
 	}
 	sources, err := j.sources(ctx)
-	return profilesOf(sources), err
+	return source.Profiles(sources), err
 }
 
 // balancer is what nlb apply does, in the lab's host.
@@ -86,17 +88,11 @@ func (b balancer) Apply(ctx context.Context, profiles []*lb.Profile) error {
 		q.Sysctl = lb.SysctlAuto
 		auto[i] = &q
 	}
-	_, err := balance(ctx, auto, nft.Options{Table: b.table, Prune: true})
+	e, err := engine.Open(b.table)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	_, err = e.Apply(ctx, auto, engine.Options{Prune: true})
 	return err
-}
-
-// progress says what comes next, in one line of the terminal.
-func (j *job) progress(what string) {
-	if j.quiet || !j.err.terminal {
-		return
-	}
-	if what != "" {
-		what = j.onErr(dim, what+" ...")
-	}
-	fmt.Fprintf(j.err, "\r\x1b[K%s", what)
 }

@@ -9,12 +9,17 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/view"
 )
 
 const program = "nlb"
@@ -30,33 +35,74 @@ func main() {
 	debug.SetGCPercent(collectAt)
 	debug.SetMemoryLimit(memoryLimit)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// A second signal ends the program where it stands.
-	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+	a := newApp(os.Stdin, os.Stdout, os.Stderr)
+	context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the program where it stands
+		a.interrupt()
+	})
+	os.Exit(a.run(ctx, os.Args[1:]))
 }
 
-// run is the program without its process.
-func run(ctx context.Context, typed []string, in io.Reader, out, err io.Writer) int {
-	c := newConsole(in, out, err)
-	code := c.report(c.run(ctx, typed))
-	if c.out.err != nil && (code == exitDone || code == exitDiffer) {
-		return c.report(fmt.Errorf("write to stdout: %w", cause(c.out.err)))
+// app is the program without its process.
+type app struct {
+	*view.Console
+
+	ending sync.Mutex // held while the program ends
+	begun  bool       // a change: the command says what became of it
+}
+
+func newApp(in io.Reader, out, err io.Writer) *app {
+	return &app{Console: view.NewConsole(program, in, out, err)}
+}
+
+// grace is what a command that was interrupted has for an orderly end.
+const grace = 400 * time.Millisecond
+
+// interrupt ends the program, unless its command ends by itself or changes the
+// kernel. Most of what a command does is work that nothing interrupts: it looks
+// at no context.
+func (a *app) interrupt() {
+	time.Sleep(grace)
+	a.ending.Lock()
+	if !a.begun {
+		os.Exit(a.report(context.Canceled))
+	}
+	a.ending.Unlock()
+}
+
+// begin is called before the first change of the kernel. From then on the
+// command ends when it is done, and says what was changed.
+func (a *app) begin() error {
+	a.ending.Lock()
+	a.begun = true
+	a.ending.Unlock()
+	return nil
+}
+
+// run runs a command line and returns the exit code.
+func (a *app) run(ctx context.Context, typed []string) int {
+	err := a.do(ctx, typed)
+	a.ending.Lock()
+	defer a.ending.Unlock()
+	code := a.report(err)
+	if a.Out.Failed != nil && (code == exitDone || code == exitDiffer) {
+		return a.report(fmt.Errorf("write to stdout: %w", source.Cause(a.Out.Failed)))
 	}
 	return code
 }
 
-func (c *console) run(ctx context.Context, typed []string) error {
-	commands := commands(c)
+func (a *app) do(ctx context.Context, typed []string) error {
+	commands := commands(a)
 	switch {
 	case len(typed) > 0 && typed[0] == completeCommand:
-		c.complete(commands, typed[1:])
+		a.complete(commands, typed[1:])
 		return nil
 	case len(typed) == 1 && typed[0] == manCommand:
-		return c.man(commands)
+		return a.man(commands)
 	}
 	// --no-color is for the errors of the command line itself, too.
 	if slices.Contains(typed, "--no-color") {
-		c.plain()
+		a.Plain()
 	}
 	l, err := arrange(commands, typed)
 	if err != nil {
@@ -64,66 +110,43 @@ func (c *console) run(ctx context.Context, typed []string) error {
 	}
 	switch {
 	case slices.Contains(l.flags, "--help") || l.command == "help":
-		return c.help(commands, l)
+		return a.help(commands, l)
 	case slices.Contains(l.flags, "--version"):
 		l = line{command: "version"}
 	case l.command == "":
-		fmt.Fprint(c.err, overview(commands))
+		fmt.Fprint(a.Err, overview(commands))
 		return usagef("missing COMMAND")
 	}
-	app := &cli.App{
+	urfave := &cli.App{
 		Name: program, Commands: commands, HideHelp: true, HideVersion: true,
-		Reader: c.in, Writer: c.out, ErrWriter: c.err,
+		Reader: a.In, Writer: a.Out, ErrWriter: a.Err,
 		// What it would print goes the way of every error.
 		OnUsageError:   asUsage,
 		ExitErrHandler: func(*cli.Context, error) {},
 	}
-	return app.RunContext(ctx, l.words())
-}
-
-// help prints how to use nlb, or one command.
-func (c *console) help(commands []*cli.Command, l line) error {
-	name := l.command
-	if name == "help" {
-		name = ""
-		if len(l.operands) > 0 {
-			name = l.operands[0]
-		}
-	}
-	text := overview(commands)
-	if name != "" {
-		command := find(commands, name)
-		if command == nil {
-			return unknownCommand(commands, name)
-		}
-		text = helpOf(command)
-	}
-	fmt.Fprint(c.out, text)
-	return nil
+	return urfave.RunContext(ctx, l.words())
 }
 
 // job is a command that was asked for.
 type job struct {
-	*console
+	*app
 	table string
 	args  []string
-	flag  func(name string) bool
-	// number is the value of a flag that takes one.
-	number func(name string) int
-	// duration is likewise.
+	// The values of flags; given says whether one was typed.
+	flag     func(name string) bool
+	number   func(name string) int
 	duration func(name string) time.Duration
-	// given says whether a flag was typed.
-	given func(name string) bool
+	given    func(name string) bool
 }
 
 // action makes a command of a function that takes least to most arguments; a
 // negative most is any number.
-func (c *console) action(do func(context.Context, *job) error, least, most int) cli.ActionFunc {
+func (a *app) action(do func(context.Context, *job) error, least, most int) cli.ActionFunc {
 	return func(ctx *cli.Context) error {
-		j := &job{console: c, table: ctx.String("table"), args: ctx.Args().Slice(), flag: ctx.Bool, number: ctx.Int, duration: ctx.Duration, given: ctx.IsSet}
-		c.json, c.quiet = ctx.Bool("json"), ctx.Bool("quiet")
+		j := &job{app: a, table: ctx.String("table"), args: ctx.Args().Slice(), flag: ctx.Bool, number: ctx.Int, duration: ctx.Duration, given: ctx.IsSet}
+		a.JSON, a.Quiet = ctx.Bool("json"), ctx.Bool("quiet")
 		if ctx.Bool("no-color") {
-			c.plain()
+			a.Plain()
 		}
 		usage := program + " " + ctx.Command.Name + " " + ctx.Command.ArgsUsage
 		switch n := len(j.args); {
@@ -141,4 +164,41 @@ func (c *console) action(do func(context.Context, *job) error, least, most int) 
 		}
 		return do(ctx.Context, j)
 	}
+}
+
+// sources are the profiles that the arguments name.
+func (j *job) sources(ctx context.Context) ([]source.Source, error) {
+	return source.Read(ctx, j.In, j.args)
+}
+
+// buildValue is what version prints as JSON.
+type buildValue struct {
+	Version  string `json:"version"` // of the module, or devel
+	Go       string `json:"go"`
+	Platform string `json:"platform"` // linux/amd64
+	Revision string `json:"revision"` // of git; empty where it is not known
+}
+
+// version is nlb version.
+func version(_ context.Context, j *job) error {
+	b := build()
+	j.Quiet = false // it was asked for
+	return j.Result(b, "%s %s", program, b.Version)
+}
+
+func build() buildValue {
+	b := buildValue{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return b
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		b.Version = v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" {
+			b.Revision = s.Value
+		}
+	}
+	return b
 }

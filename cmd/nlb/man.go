@@ -16,8 +16,8 @@ import (
 // manCommand prints the page. Only the build of nlb uses it, so no help lists it.
 const manCommand = "man"
 
-func (c *console) man(commands []*cli.Command) error {
-	_, err := io.WriteString(c.out, manual(commands))
+func (a *app) man(commands []*cli.Command) error {
+	_, err := io.WriteString(a.Out, manual(commands))
 	return err
 }
 

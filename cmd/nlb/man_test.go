@@ -16,7 +16,7 @@ import (
 // to say against it.
 func TestManual(t *testing.T) {
 	var out, stderr bytes.Buffer
-	if code := run(t.Context(), []string{manCommand}, strings.NewReader(""), &out, &stderr); code != exitDone || stderr.Len() > 0 {
+	if code := newApp(strings.NewReader(""), &out, &stderr).run(t.Context(), []string{manCommand}); code != exitDone || stderr.Len() > 0 {
 		t.Fatalf("exit code %d, stderr %q", code, stderr.String())
 	}
 	if _, err := exec.LookPath("groff"); err != nil {
@@ -31,7 +31,7 @@ func TestManual(t *testing.T) {
 	}
 	page := strings.Join(strings.Fields(string(text)), " ")
 	var want []string
-	for _, c := range commands(newConsole(nil, &out, &out)) {
+	for _, c := range commands(&app{}) {
 		want = append(want, strings.TrimSpace("nlb "+c.Name+" "+c.ArgsUsage), sentence(c.Usage))
 		for _, name := range flagNames(c.Flags) {
 			want = append(want, "--"+name)

@@ -24,7 +24,7 @@ func readme(t *testing.T) string {
 
 func TestReadmeHasEveryCommand(t *testing.T) {
 	text := readme(t)
-	for _, c := range commands(newConsole(nil, nil, nil)) {
+	for _, c := range commands(&app{}) {
 		if !strings.Contains(text, "`nlb "+c.Name) {
 			t.Errorf("README.md has no nlb %s", c.Name)
 		}
@@ -42,7 +42,7 @@ func TestReadmeImport(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"import", "iptables", file}, nil, &out, &stderr); code != exitDiffer {
+	if code := newApp(nil, &out, &stderr).run(t.Context(), []string{"import", "iptables", file}); code != exitDiffer {
 		t.Errorf("exit code %d", code)
 	}
 	for line := range strings.Lines(strings.TrimPrefix(parts[2], "rules.txt:")) {

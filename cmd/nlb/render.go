@@ -8,11 +8,12 @@ import (
 	"bufio"
 	"context"
 
+	"nlb/cmd/nlb/internal/source"
 	"nlb/nft"
 )
 
-// rendered is what render prints as JSON.
-type rendered struct {
+// renderedValue is what render prints as JSON.
+type renderedValue struct {
 	Table string `json:"table"`
 	// Script is for nft -f. It replaces the table.
 	Script string `json:"script"`
@@ -23,12 +24,12 @@ func render(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	r := nft.Compile(j.table, profilesOf(sources))
-	if j.json {
-		return j.value(rendered{j.table, r.String()})
+	r := nft.Compile(j.table, source.Profiles(sources))
+	if j.JSON {
+		return j.Value(renderedValue{j.table, r.String()})
 	}
-	w := bufio.NewWriter(j.out)
-	_, _ = r.WriteTo(w) // j.out remembers its error
+	w := bufio.NewWriter(j.Out)
+	_, _ = r.WriteTo(w) // j.Out remembers its error
 	_ = w.Flush()
 	return nil
 }

@@ -2,122 +2,205 @@
 
 package main
 
-// nlb show: what is in the kernel now.
+// nlb show: what is in the kernel now; and again and again with --watch, in
+// place at a terminal, with what has changed since the last snapshot.
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/text"
+	"nlb/cmd/nlb/internal/view"
 	"nlb/nft"
-	"nlb/nft/wire"
 )
 
 func show(ctx context.Context, j *job) error {
 	if j.given("interval") && !j.flag("watch") {
 		return usagef("--interval is for --watch")
 	}
-	conn, err := dial()
+	e, err := engine.Open(j.table)
 	if err != nil {
-		return explain(err)
+		return err
 	}
-	defer conn.Close()
+	defer e.Close()
 	if j.flag("watch") {
-		return j.watch(ctx, conn)
+		return j.watch(ctx, e)
 	}
-	l, err := j.look(conn)
+	snapshot, unknown, err := takeSnapshot(e)
 	if err == nil {
-		err = j.pick(l.shown)
+		err = j.selectIn(snapshot)
 	}
 	if err != nil {
 		return err
 	}
-	if l.unknown != nil {
-		j.complain("live connections are not known: %v", l.unknown)
+	if unknown != nil {
+		j.Errorf("live connections are not known: %v", unknown)
 	}
-	if j.json {
-		return j.value(l.shown)
+	if j.JSON {
+		return j.Value(snapshot)
 	}
-	j.seen(l)
+	j.PrintSnapshot(snapshot)
 	return nil
 }
 
-// look is what is seen of the kernel at a time.
-type look struct {
-	*shown
-	exists  bool  // there is a table
-	unknown error // why live connections are not known
-}
-
-func (j *job) look(conn *wire.Conn) (*look, error) {
-	state, err := nft.Load(conn, j.table)
+// takeSnapshot reads what is in the kernel; unknown is why live connections are
+// not known.
+func takeSnapshot(e *engine.Engine) (snapshot *view.Snapshot, unknown, err error) {
+	state, err := e.State()
 	if err != nil {
-		return nil, explain(err)
+		return nil, nil, err
 	}
-	l := &look{exists: state.Exists()}
-	var live nft.Usage
+	var usage nft.Usage
 	if len(state.Profiles) > 0 { // else there is nothing to count
-		live, l.unknown = nft.ReadUsage(conn, state)
+		usage, unknown = e.Usage(state)
 	}
-	l.shown = view(state, live)
-	return l, nil
+	return view.NewSnapshot(state, usage), unknown, nil
 }
 
-// pick leaves only what the argument names, if there is one.
-func (j *job) pick(v *shown) (err error) {
-	if len(j.args) > 0 {
-		profile, service, _ := strings.Cut(j.args[0], "/")
-		v.Profiles, err = selected(v.Profiles, profile, service)
+// maxThere is how many names an error lists.
+const maxThere = 10
+
+// selectIn leaves only what the argument names, if there is one.
+func (j *job) selectIn(v *view.Snapshot) error {
+	if len(j.args) == 0 {
+		return nil
 	}
-	return err
+	err := v.Select(j.args[0])
+	missing, ok := errors.AsType[*view.MissingError](err)
+	if !ok {
+		return err
+	}
+	there := missing.There
+	switch best := near(missing.Name, there); {
+	case best != "":
+		return withHint(err, "did you mean "+best+"?")
+	case len(there) == 0:
+		return withHint(err, "nothing is balanced here")
+	case len(there) > maxThere:
+		return withHint(err, fmt.Sprintf("there: %s and %d more", strings.Join(there[:maxThere], ", "), len(there)-maxThere))
+	}
+	return withHint(err, "there: "+strings.Join(there, ", "))
 }
 
-// seen prints what was seen for a person.
-func (j *job) seen(l *look) {
-	switch {
-	case len(l.Profiles) > 0:
-		j.services(l.shown)
-	case l.exists:
-		fmt.Fprintf(j.out, "nothing is balanced here (table inet %s is empty)\n", j.table)
-	default:
-		fmt.Fprintf(j.out, "nothing is balanced here (no table inet %s)\n", j.table)
-	}
-}
+// minInterval bounds how often the kernel is asked.
+const minInterval = 100 * time.Millisecond
 
-// selected are one profile, or one service of it where it has a name.
-func selected(profiles []shownProfile, profile, service string) ([]shownProfile, error) {
-	var names []string
-	for _, p := range profiles {
-		names = append(names, p.Name)
-		if p.Name != profile {
-			continue
+// watch takes snapshots until it is told to end: by q or Ctrl-C at the terminal,
+// by a signal, by a terminal that is gone. Elsewhere than at a terminal it
+// prints one table below the other, each with the time above it.
+func (j *job) watch(ctx context.Context, e *engine.Engine) error {
+	interval := j.duration("interval")
+	if interval < minInterval {
+		return usagef("--interval %s is too short, want at least %s", interval, minInterval)
+	}
+	s, ctx, err := view.OpenScreen(ctx, j.Console)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	w := &watcher{job: j, engine: e, screen: s, interval: interval}
+	for {
+		if err := w.next(); s.Gone() {
+			return nil
+		} else if err != nil {
+			return err
 		}
-		if service == "" {
-			return []shownProfile{p}, nil
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.Resized:
+			w.draw()
+		case <-tick.C:
 		}
-		var services []string
-		for _, s := range p.Services {
-			services = append(services, p.Name+"/"+s.Name)
-			if s.Name == service {
-				return []shownProfile{{p.Name, []shownService{s}}}, nil
+	}
+}
+
+// watcher is one watch.
+type watcher struct {
+	*job
+	engine   *engine.Engine
+	screen   *view.Screen
+	interval time.Duration
+
+	last *view.Snapshot // nil before the first one
+	at   time.Time
+	note string // in place of a table
+}
+
+// next takes a snapshot and prints it. What is named and is not there any more
+// may come back.
+func (w *watcher) next() error {
+	snapshot, _, err := takeSnapshot(w.engine)
+	if err != nil {
+		return err
+	}
+	at := time.Now()
+	w.note = ""
+	if err := w.selectIn(snapshot); err != nil {
+		if w.last == nil {
+			return err
+		}
+		w.note = err.Error()
+	}
+	if w.last != nil {
+		snapshot.Since(w.last, at.Sub(w.at))
+	}
+	w.last, w.at = snapshot, at
+	if w.JSON {
+		return errors.Join(w.Value(snapshot), w.Out.Failed)
+	}
+	w.draw()
+	return w.Out.Failed
+}
+
+// draw prints the last snapshot.
+func (w *watcher) draw() {
+	var frame bytes.Buffer
+	c := w.screen.Frame(w.Console, &frame)
+	clock := w.at.Format(time.TimeOnly)
+	if w.screen.Terminal {
+		fmt.Fprintf(c.Out, "%s\n\n", c.Out.Paint(text.Dim, fmt.Sprintf("%s  every %s, q ends it", clock, w.interval)))
+	} else {
+		fmt.Fprintf(c.Out, "%s\n", clock)
+	}
+	if w.note != "" {
+		fmt.Fprintln(c.Out, w.note)
+	} else {
+		c.PrintSnapshot(w.last)
+	}
+	if !w.screen.Terminal {
+		fmt.Fprintln(c.Out)
+	}
+	w.screen.Show(frame.String())
+}
+
+// running are the names of the profiles in the kernel, with their services where
+// they are wanted, for completion. Who may not look gets none.
+func running(table string, services bool) []string {
+	e, err := engine.Open(table)
+	if err != nil {
+		return nil
+	}
+	defer e.Close()
+	state, err := e.State()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, p := range state.Profiles {
+		out = append(out, p.Name)
+		for i := range p.Services {
+			if services {
+				out = append(out, p.Name+"/"+p.Services[i].Name)
 			}
 		}
-		return nil, notHere("service", profile+"/"+service, services)
 	}
-	return nil, notHere("profile", profile, names)
-}
-
-// notHere says that a name is not in the kernel, and which ones are.
-func notHere(what, name string, here []string) error {
-	err := fmt.Errorf("%s %s is not in the kernel", what, name)
-	const most = 10
-	switch best := near(name, here); {
-	case best != "":
-		return failed(err, "", "did you mean "+best+"?")
-	case len(here) == 0:
-		return failed(err, "", "nothing is balanced here")
-	case len(here) > most:
-		return failed(err, "", fmt.Sprintf("there: %s and %d more", strings.Join(here[:most], ", "), len(here)-most))
-	}
-	return failed(err, "", "there: "+strings.Join(here, ", "))
+	return out
 }

@@ -28,6 +28,15 @@ import (
 	"nlb/nft/wire/wiretest"
 )
 
+// What a screen is made of (see package view).
+const (
+	enterScreen = "\x1b[?1049h\x1b[?25l"
+	leaveScreen = "\x1b[?25h\x1b[?1049l"
+	toTop       = "\x1b[H"
+	eraseLine   = "\x1b[K"
+	eraseRest   = "\x1b[J"
+)
+
 // terminal is a pseudo-terminal (pty(7)) with a program on it.
 type terminal struct {
 	t      *testing.T

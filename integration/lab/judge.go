@@ -18,19 +18,19 @@ import (
 
 // What is due to a connection.
 const (
-	dueBalanced = "balanced"
-	dueRefused  = "refused"
-	dueSilence  = "silence"
+	DueBalanced = "balanced"
+	DueRefused  = "refused"
+	DueSilence  = "silence"
 )
 
 func (t *trial) due() string {
 	switch {
 	case t.usable():
-		return dueBalanced
+		return DueBalanced
 	case t.service.OnEmpty == lb.Drop:
-		return dueSilence
+		return DueSilence
 	}
-	return dueRefused
+	return DueRefused
 }
 
 // judge compares calls with what is due to them. Alpha is the probability of a
@@ -66,7 +66,7 @@ func (s *site) judge(t *trial, calls []traffic.Call, alpha float64) Trial {
 		r.problem("%s answered by %s, which is no backend of the service", times(stray[at], "connection was", "connections were"), at)
 	}
 	r.judgeFailures(len(calls), first)
-	if r.Due == dueBalanced {
+	if r.Due == DueBalanced {
 		r.Backends = s.shares(t, byBackend, r.Answered, alpha, &r)
 		r.judgeKept(t, byBackend)
 	}
@@ -92,11 +92,11 @@ func (r *Trial) problem(format string, args ...any) {
 }
 
 // dueFailure is the way in which connections fail that are due to.
-var dueFailure = map[string]string{dueRefused: traffic.Way(traffic.ErrRefused), dueSilence: traffic.Way(traffic.ErrTimeout)}
+var dueFailure = map[string]string{DueRefused: traffic.Way(traffic.ErrRefused), DueSilence: traffic.Way(traffic.ErrTimeout)}
 
 func (r *Trial) judgeFailures(calls int, first error) {
 	way := dueFailure[r.Due]
-	if r.Due != dueBalanced && r.Answered > 0 {
+	if r.Due != DueBalanced && r.Answered > 0 {
 		r.problem("%d of %d connections were answered, due is: %s", r.Answered, calls, r.Due)
 	}
 	for _, w := range slices.Sorted(maps.Keys(r.Failures)) {

@@ -110,9 +110,6 @@ func TestAsDue(t *testing.T) {
 			w := &witness{t: t}
 			r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{s}}}, w, Options{Connections: 240})
 			must(t, err)
-			var b strings.Builder
-			must(t, r.Write(&b, Style{}))
-			t.Log("\n" + b.String())
 			if !r.OK() {
 				t.Errorf("problems: %s", strings.Join(r.AllProblems(), "\n"))
 			}

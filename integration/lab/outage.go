@@ -125,18 +125,10 @@ func (o *Outage) judge(calls []traffic.Call, still int) {
 	}
 	for i := range calls {
 		if calls[i].Err != nil {
-			o.Problems = append(o.Problems, times(sum(o.AfterFailures), "new connection", "new connections")+" failed ("+calls[i].Err.Error()+")")
+			o.Problems = append(o.Problems, times(o.AfterFailures.Total(), "new connection", "new connections")+" failed ("+calls[i].Err.Error()+")")
 			return
 		}
 	}
-}
-
-func sum(counts map[string]int) int {
-	n := 0
-	for _, c := range counts {
-		n += c
-	}
-	return n
 }
 
 // of are the servers that stand in for a backend.

@@ -106,7 +106,7 @@ func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha 
 // try makes the calls of a trial and judges them.
 func (l *Lab) try(ctx context.Context, t *trial, alpha float64) (Trial, int, error) {
 	base := l.client(t)
-	if t.due() == dueSilence {
+	if t.due() == DueSilence {
 		base.Timeout = min(base.Timeout, silenceLimit)
 	}
 	var calls []traffic.Call

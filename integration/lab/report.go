@@ -50,11 +50,11 @@ type Trial struct {
 	From     string `json:"from"`     // network, or host: the balancer itself
 	// Due is what was to become of the connections: balanced, refused or
 	// silence.
-	Due         string         `json:"due"`
-	Connections int            `json:"connections"`
-	Clients     int            `json:"clients"` // source addresses
-	Answered    int            `json:"answered"`
-	Failures    map[string]int `json:"failures,omitempty"` // by the way in which they failed
+	Due         string   `json:"due"`
+	Connections int      `json:"connections"`
+	Clients     int      `json:"clients"` // source addresses
+	Answered    int      `json:"answered"`
+	Failures    Failures `json:"failures,omitempty"`
 	// Kept says of a hash or an affinity how many clients met one backend
 	// only; nil: it is neither.
 	Kept *Kept `json:"kept,omitempty"`
@@ -63,6 +63,18 @@ type Trial struct {
 	Denied   *Denied   `json:"denied,omitempty"`
 	Backends []Backend `json:"backends"`
 	Problems []string  `json:"problems"`
+}
+
+// Failures counts connections by the way in which they failed.
+type Failures map[string]int
+
+// Total is how many failed.
+func (f Failures) Total() int {
+	n := 0
+	for _, c := range f {
+		n += c
+	}
+	return n
 }
 
 // Kept counts the clients, or whatever else decides, that met one backend only.
@@ -111,12 +123,12 @@ type Outage struct {
 	Live  int `json:"live"`
 	Ended int `json:"ended"`
 	// While it was in the profile: new connections, and those that failed.
-	Connections int            `json:"connections"`
-	Failures    map[string]int `json:"failures,omitempty"`
+	Connections int      `json:"connections"`
+	Failures    Failures `json:"failures,omitempty"`
 	// After the profile was applied without it.
-	AfterConnections int            `json:"after-connections"`
-	AfterFailures    map[string]int `json:"after-failures,omitempty"`
-	Problems         []string       `json:"problems"`
+	AfterConnections int      `json:"after-connections"`
+	AfterFailures    Failures `json:"after-failures,omitempty"`
+	Problems         []string `json:"problems"`
 }
 
 // OK reports whether everything was as due.
@@ -134,7 +146,7 @@ func (r *Report) AllProblems() []string {
 				}
 			}
 			for _, t := range s.Trials {
-				add(t.title()+": ", t.Problems)
+				add(t.Title()+": ", t.Problems)
 			}
 			for _, l := range s.Limits {
 				add(l.What+": ", l.Problems)
@@ -156,7 +168,11 @@ func (r *Report) MarshalJSON() ([]byte, error) {
 	}{r.OK(), (*fields)(r)})
 }
 
-func (t *Trial) title() string { return title(t.Family, t.Protocol, t.From == "host") }
+// FailedAsDue is how many connections failed in the way that was due.
+func (t *Trial) FailedAsDue() int { return t.Failures[dueFailure[t.Due]] }
+
+// Title is its family and protocol, and whether it is from the balancer itself.
+func (t *Trial) Title() string { return title(t.Family, t.Protocol, t.From == "host") }
 
 func title(family, protocol string, fromHost bool) string {
 	s := family + " " + protocol

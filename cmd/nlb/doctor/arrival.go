@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 )
 
@@ -205,7 +206,7 @@ func (e *exam) dropped() string {
 	if e.ReverseDrops == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; %s dropped so far", plural(int(e.ReverseDrops), "packet"))
+	return fmt.Sprintf("; %s dropped so far", text.Count(int(e.ReverseDrops), "packet"))
 }
 
 // way says what a route does.

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 )
 
@@ -203,7 +204,7 @@ func (e *exam) gone() {
 		if mend == "" {
 			mend = "nlb apply --cut PROFILE"
 		}
-		e.add(Warn, "", "live connections of backends that are gone: "+list(parts),
+		e.add(Warn, "", "live connections of backends that are gone: "+text.List(parts),
 			"they go on until they end by themselves, or are cut", mend)
 	}
 	if e.Track.Listed {

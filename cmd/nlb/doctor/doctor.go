@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 )
 
@@ -176,7 +177,7 @@ func fold(findings []Finding) []Finding {
 	}
 	for _, g := range groups {
 		if n := g.count - most; n > 0 {
-			out[g.at].Subject += " and " + plural(n, "other")
+			out[g.at].Subject += " and " + text.Count(n, "other")
 		}
 	}
 	rank := map[string]int{}

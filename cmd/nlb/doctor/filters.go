@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 	"nlb/nft/firewall"
 )
@@ -40,7 +41,7 @@ func (e *exam) filters() {
 	if len(e.Tables) == 0 {
 		e.fine("no rules of others")
 	}
-	e.fine(fmt.Sprintf("%s of others: none drops this traffic", plural(len(e.Tables), "table")))
+	e.fine(fmt.Sprintf("%s of others: none drops this traffic", text.Count(len(e.Tables), "table")))
 }
 
 // stops are the hooks that a path goes by: the first packet of a connection,

@@ -5,6 +5,8 @@ package doctor
 import (
 	"fmt"
 	"strings"
+
+	"nlb/cmd/nlb/internal/text"
 )
 
 func (e *exam) rights() {
@@ -74,14 +76,14 @@ func (e *exam) rules() {
 		e.add(Fail, "", "an apply would refuse: "+taken, "two services cannot listen on the same", "nlb show")
 	}
 	if len(t.Absent) > 0 {
-		e.add(Warn, "", fmt.Sprintf("not in the kernel: %s", list(t.Absent)), "an apply puts it there", e.apply())
+		e.add(Warn, "", fmt.Sprintf("not in the kernel: %s", text.List(t.Absent)), "an apply puts it there", e.apply())
 	}
 	if n := len(t.Differs); n > 0 {
 		more := ""
 		if n > most {
 			more = fmt.Sprintf("; %d more", n-most)
 		}
-		e.add(Warn, "", fmt.Sprintf("the kernel differs from the profiles in %s", plural(n, "object")),
+		e.add(Warn, "", fmt.Sprintf("the kernel differs from the profiles in %s", text.Count(n, "object")),
 			strings.Join(t.Differs[:min(n, most)], "; ")+more, e.apply())
 	}
 	if t.Repair && len(t.Drift) == 0 {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/cmd/nlb/internal/text"
 	"nlb/nft/firewall"
 )
 
@@ -99,7 +100,7 @@ func markUse(u firewall.MarkUse) string {
 			what = "it"
 		}
 	}
-	return list(out)
+	return text.List(out)
 }
 
 func (e *exam) markWhy() string {

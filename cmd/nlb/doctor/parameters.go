@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 )
 
@@ -188,7 +189,7 @@ func (e *exam) bridges() {
 			}
 			for _, l := range p.listens {
 				if l.Prefix.IsValid() && e.Routes[Question{To: l.Prefix.Addr()}].Way != Local {
-					e.add(Warn, p.title(), fmt.Sprintf("frames that %s only passes on are balanced too", list(names)),
+					e.add(Warn, p.title(), fmt.Sprintf("frames that %s only passes on are balanced too", text.List(names)),
 						fmt.Sprintf("%s is 1, and %s is not this host's own address: a neighbour's connection to it is taken here even on its way to another router", dotted(v.name), l),
 						setParam(v.name, "0"))
 				}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 )
 
@@ -34,7 +35,7 @@ func (e *exam) routes() {
 		}
 	}
 	if backends > 0 {
-		e.fine("to " + plural(backends, "backend"))
+		e.fine("to " + text.Count(backends, "backend"))
 	}
 }
 

@@ -1,27 +1,8 @@
 package doctor
 
-// Words of findings.
+// Names of kernel parameters in findings.
 
-import (
-	"fmt"
-	"strings"
-)
-
-// plural is a number and a noun: 1 rule, 2 rules.
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
-}
-
-// list is words with commas, the last of them behind an and.
-func list(words []string) string {
-	if n := len(words); n > 1 {
-		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
-	}
-	return strings.Join(words, "")
-}
+import "strings"
 
 // setParam is the command that sets a kernel parameter.
 func setParam(name, value string) string {

@@ -90,6 +90,9 @@ type Result struct {
 	// Parameters are the kernel parameters that were set, or would be. One that
 	// is Silent had its value before, and is only remembered.
 	Parameters []sysctl.Change
+	// Left says which parameters should be other than they are, and why they are
+	// not; nil: none.
+	Left error
 	// Refused is why an apply would fail for the sake of a kernel parameter,
 	// although the rules could be had; of Plan only.
 	Refused error
@@ -105,7 +108,7 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 		return nil, explain(err)
 	}
 	out := &Result{Result: result}
-	out.Parameters, out.Refused = e.parameters(profiles)
+	out.Parameters, out.Left, out.Refused = e.parameters(profiles)
 	return out, nil
 }
 
@@ -123,7 +126,8 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 }
 
 func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
-	changes, err := e.parameters(profiles)
+	e.track(profiles)
+	changes, left, err := e.parameters(profiles)
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +143,7 @@ func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	}
 	// A parameter that is recorded for the first time is no repair.
 	result.Repaired = result.Repaired && len(changes) == 0
-	out := &Result{Result: result, Parameters: changes}
+	out := &Result{Result: result, Parameters: changes, Left: left}
 	if o.DryRun {
 		return out, nil
 	}

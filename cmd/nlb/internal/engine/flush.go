@@ -17,6 +17,9 @@ import (
 type FlushOptions struct {
 	// Restore also puts kernel parameters back to what was found.
 	Restore bool
+	// Cut also ends the connections that would go on, translated by an empty
+	// table.
+	Cut bool
 	// Begin is as in Options.
 	Begin func() error
 }
@@ -34,6 +37,8 @@ type Flushed struct {
 	Missing []string
 	// Ended counts the connections of removed backends that were ended.
 	Ended int
+	// Open counts the connections that go on.
+	Open int
 	// Restored are the kernel parameters that were put back, Left those that
 	// somebody else has set since, with From being the value that they have.
 	Restored, Left []sysctl.Change
@@ -64,12 +69,12 @@ func (e *Engine) flush(ctx context.Context, names []string, o FlushOptions) (*Fl
 		}
 	}
 	defer e.gate.guard(ctx, o.Begin)()
-	had, result, failed := nft.Flush(ctx, e.conn, names, nft.Options{Table: e.table})
+	had, result, failed := nft.Flush(ctx, e.conn, names, nft.Options{Table: e.table, Cut: o.Cut})
 	if failed != nil && !committed(failed) {
 		return nil, failed
 	}
 	out := flushed(had, names)
-	out.Generation, out.Ended = result.Generation, result.Ended
+	out.Generation, out.Ended, out.Open = result.Generation, result.Ended, result.Open
 	params := recorded(had.Params())
 	switch {
 	case !had.Exists():

@@ -6,21 +6,26 @@ package engine
 // what was found.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft"
+	"nlb/nft/probe"
 	"nlb/sysctl"
 )
 
 // parameters are the changes that profiles need before they work here. Where
-// a profile wants them kept, or where they cannot be written, it is an error.
-func (e *Engine) parameters(profiles []*lb.Profile) ([]sysctl.Change, error) {
+// a profile wants them kept, or where they cannot be written, it is an error,
+// except for those that are only wanted: left says which of them stay as they
+// are, and why; nil: none.
+func (e *Engine) parameters(profiles []*lb.Profile) (changes []sysctl.Change, left, err error) {
 	var auto []*lb.Profile
 	for _, p := range profiles {
 		if p.Sysctl != lb.SysctlKeep {
@@ -28,12 +33,15 @@ func (e *Engine) parameters(profiles []*lb.Profile) ([]sysctl.Change, error) {
 			continue
 		}
 		for _, need := range lb.Needs([]*lb.Profile{p}) {
+			if need.Wanted {
+				continue
+			}
 			found, err := e.params.Get(need.Param)
 			if err != nil {
-				return nil, explainParameter(err)
+				return nil, nil, explainParameter(err)
 			}
-			if found != need.Value {
-				return nil, &Error{
+			if !need.Met(found) {
+				return nil, nil, &Error{
 					Err:  fmt.Errorf("profile %s says sysctl: keep, and %s is %s, not %s: %s", p.Name, need.Param, found, need.Value, need.Why),
 					Hint: fmt.Sprintf("sysctl -w %s=%s", need.Param, need.Value),
 				}
@@ -41,14 +49,54 @@ func (e *Engine) parameters(profiles []*lb.Profile) ([]sysctl.Change, error) {
 		}
 	}
 	var settings []sysctl.Setting
+	var kept []string
+	var reason error
 	for _, need := range lb.Needs(auto) {
+		if need.Wanted {
+			met, err := e.wanted(need)
+			if err != nil {
+				kept, reason = append(kept, need.Param), cmp.Or(reason, err)
+			}
+			if err != nil || met {
+				continue
+			}
+		}
 		settings = append(settings, sysctl.Setting{Name: need.Param, Value: need.Value})
 	}
-	changes, err := e.params.Plan(settings)
+	if reason != nil {
+		left = fmt.Errorf("cannot set %s: %w", strings.Join(kept, " and "), reason)
+	}
+	changes, err = e.params.Plan(settings)
 	if err == nil {
 		err = e.params.Writable(changes)
 	}
-	return changes, explainParameter(err)
+	return changes, left, explainParameter(err)
+}
+
+// wanted reports whether a parameter is as it should be. An error says why it
+// is not and cannot be, without the parameter's name.
+func (e *Engine) wanted(need lb.Need) (met bool, err error) {
+	found, err := e.params.Get(need.Param)
+	if err == nil && !need.Met(found) {
+		err = e.params.Writable([]sysctl.Change{{Name: need.Param, From: found, To: need.Value}})
+	}
+	if errno, ok := errors.AsType[unix.Errno](err); ok {
+		return false, errno
+	}
+	return need.Met(found), err
+}
+
+// track has the kernel load connection tracking where its parameters are not
+// there yet: the module comes with the first rules that need it, and those of
+// a batch that is checked and dropped are enough.
+func (e *Engine) track(profiles []*lb.Profile) {
+	missing := func(n lb.Need) bool {
+		_, err := e.params.Get(n.Param)
+		return n.Wanted && errors.Is(err, os.ErrNotExist)
+	}
+	if slices.ContainsFunc(lb.Needs(profiles), missing) {
+		_, _ = probe.Kernel(e.conn, profiles) // the apply finds what is wrong
+	}
 }
 
 // explainParameter adds what helps where a parameter cannot be read or written.

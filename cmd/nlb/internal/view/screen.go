@@ -1,12 +1,13 @@
 //go:build linux
 
-package main
+package view
 
 // The screen of a terminal: frames in place of one another, keys, and the way
 // back to how it was (ECMA-48; xterm's control sequences for the second screen
 // and the cursor).
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,23 +31,25 @@ const (
 	eraseRest   = "\x1b[J"
 )
 
-// screen is where frames go.
-type screen struct {
-	// terminal says that frames replace each other.
-	terminal bool
-	// resized has a value when the terminal has another size.
-	resized chan os.Signal
+// Screen is where frames go.
+type Screen struct {
+	// Terminal says that frames replace each other.
+	Terminal bool
+	// Resized has a value when the terminal has another size.
+	Resized chan os.Signal
 
-	out     *sink
+	out     *Stream
 	fd      int
+	width   int // where there is no terminal to ask
 	restore func()
 	once    sync.Once
 	stop    context.CancelFunc
 }
 
-// openScreen takes the terminal, if stdout is one. The context ends with the
-// other one, and when somebody at the terminal wants it to, or hangs up.
-func openScreen(ctx context.Context, j *job) (*screen, context.Context, error) {
+// OpenScreen takes the terminal, if stdout is one and people read it. The context
+// ends with the other one, and when somebody at the terminal wants it to, or
+// hangs up.
+func OpenScreen(ctx context.Context, c *Console) (*Screen, context.Context, error) {
 	ctx, stop := context.WithCancel(ctx)
 	hangup := make(chan os.Signal, 1)
 	// For good: it may come when the watch is over, and is no reason to die of.
@@ -55,14 +58,14 @@ func openScreen(ctx context.Context, j *job) (*screen, context.Context, error) {
 		<-hangup
 		stop()
 	}()
-	s := &screen{out: j.out, restore: func() {}, stop: stop, resized: make(chan os.Signal, 1)}
-	out, ok := j.out.w.(*os.File)
-	if !ok || !j.out.terminal || j.json {
+	s := &Screen{out: c.Out, width: c.Width, restore: func() {}, stop: stop, Resized: make(chan os.Signal, 1)}
+	out, ok := c.Out.W.(*os.File)
+	if !ok || !c.Out.Terminal || c.JSON {
 		return s, ctx, nil
 	}
-	s.terminal, s.fd = true, int(out.Fd())
-	signal.Notify(s.resized, syscall.SIGWINCH)
-	if in, ok := j.in.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
+	s.Terminal, s.fd = true, int(out.Fd())
+	signal.Notify(s.Resized, syscall.SIGWINCH)
+	if in, ok := c.In.(*os.File); ok && term.IsTerminal(int(in.Fd())) {
 		before, err := term.MakeRaw(int(in.Fd()))
 		if err != nil {
 			stop()
@@ -96,47 +99,56 @@ func awaitEnd(keys io.Reader) {
 	}
 }
 
-// close gives the terminal back.
-func (s *screen) close() {
+// Close gives the terminal back.
+func (s *Screen) Close() {
 	s.once.Do(func() {
 		s.stop()
-		signal.Stop(s.resized)
-		if s.terminal {
+		signal.Stop(s.Resized)
+		if s.Terminal {
 			fmt.Fprint(s.out, leaveScreen)
-			s.gone()
+			s.Gone()
 		}
 		s.restore()
 	})
 }
 
-// gone reports whether the terminal is: nobody reads what is written to it, so
-// that is no error.
-func (s *screen) gone() bool {
-	if s.terminal && errors.Is(s.out.err, unix.EIO) {
-		s.out.err = nil
+// Gone reports whether the terminal is gone: nobody reads what is written to it,
+// so that is no error.
+func (s *Screen) Gone() bool {
+	if s.Terminal && errors.Is(s.out.Failed, unix.EIO) {
+		s.out.Failed = nil
 		return true
 	}
 	return false
 }
 
+// Frame is a console that prints a frame into b, of the terminal's width now.
+func (s *Screen) Frame(c *Console, b *bytes.Buffer) *Console {
+	frame := *c
+	frame.Out = &Stream{W: b, Painter: c.Out.Painter}
+	frame.Width, _ = s.size()
+	return &frame
+}
+
 // size is what the terminal has of columns and lines; elsewhere there is no
 // end of lines.
-func (s *screen) size(width int) (columns, lines int) {
-	if s.terminal {
+func (s *Screen) size() (columns, lines int) {
+	if s.Terminal {
 		if w, h, err := term.GetSize(s.fd); err == nil && w > 0 && h > 0 {
 			return w, h
 		}
 	}
-	return width, 0
+	return s.width, 0
 }
 
-// show puts a frame in the place of the last one; what does not fit is left
+// Show puts a frame in the place of the last one; what does not fit is left
 // out, and the last line says so.
-func (s *screen) show(out io.Writer, frame string, width, height int) {
-	if !s.terminal {
-		_, _ = io.WriteString(out, frame)
+func (s *Screen) Show(frame string) {
+	if !s.Terminal {
+		_, _ = io.WriteString(s.out, frame)
 		return
 	}
+	width, height := s.size()
 	lines := strings.Split(strings.TrimSuffix(frame, "\n"), "\n")
 	if n := len(lines); height > 1 && n > height {
 		lines = append(lines[:height-1], fmt.Sprintf("... %d more lines", n-height+1))
@@ -150,7 +162,7 @@ func (s *screen) show(out io.Writer, frame string, width, height int) {
 		b.WriteString(clip(line, width) + eraseLine)
 	}
 	b.WriteString(eraseRest)
-	_, _ = io.WriteString(out, b.String())
+	_, _ = io.WriteString(s.out, b.String())
 }
 
 // clip cuts a line to a number of columns; colors take none, and end.

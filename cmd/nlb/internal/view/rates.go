@@ -1,8 +1,8 @@
 //go:build linux
 
-package main
+package view
 
-// Pace: what has changed from one look at the kernel to the next.
+// Rates: what has changed from one snapshot to the next.
 
 import (
 	"time"
@@ -10,9 +10,9 @@ import (
 	"nlb/lb"
 )
 
-// pace is the change of a backend, or of a service as a whole, since the last
-// look. The zero pace has no last look.
-type pace struct {
+// rates are the changes of a backend, or of a service as a whole, since the last
+// snapshot. The zero rates have none before.
+type rates struct {
 	known bool
 	// connections are new ones; perSecond is how many a second.
 	connections uint64
@@ -26,9 +26,9 @@ type pace struct {
 	refused uint64
 }
 
-// paced notes in v what has changed since old, in the time between the two.
-// What was not there then has no pace, nor has what was counted anew since.
-func paced(v, old *shown, between time.Duration) {
+// Since notes in a snapshot what has changed since an older one. What was not
+// there then has no rates, nor has what was counted anew in between.
+func (v *Snapshot) Since(old *Snapshot, between time.Duration) {
 	if between <= 0 {
 		return
 	}
@@ -36,7 +36,7 @@ func paced(v, old *shown, between time.Duration) {
 		profile, service string
 		backend          lb.Endpoint
 	}
-	before, services := map[key]*shownBackend{}, map[key]*shownService{}
+	before, services := map[key]*snapshotBackend{}, map[key]*snapshotService{}
 	for _, p := range old.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
@@ -53,46 +53,46 @@ func paced(v, old *shown, between time.Duration) {
 			if was == nil {
 				continue
 			}
-			s.pace.known = true
+			s.rates.known = true
 			if s.Refused >= was.Refused {
-				s.pace.refused = s.Refused - was.Refused
+				s.rates.refused = s.Refused - was.Refused
 			}
 			for k := range s.Backends {
 				b := &s.Backends[k]
 				b.since(before[key{p.Name, s.Name, b.endpoint}], between)
-				s.pace.connections += b.pace.connections
-				s.pace.perSecond += b.pace.perSecond
-				s.pace.live += b.pace.live
+				s.rates.connections += b.rates.connections
+				s.rates.perSecond += b.rates.perSecond
+				s.rates.live += b.rates.live
 			}
 			s.shares()
 		}
 	}
 }
 
-// since notes what has changed since an earlier look at the backend.
-func (b *shownBackend) since(was *shownBackend, between time.Duration) {
+// since notes what has changed of a backend.
+func (b *snapshotBackend) since(was *snapshotBackend, between time.Duration) {
 	if was == nil || b.Connections < was.Connections {
 		return
 	}
-	b.pace.known = true
-	b.pace.connections = b.Connections - was.Connections
-	b.pace.perSecond = float64(b.pace.connections) / between.Seconds()
+	b.rates.known = true
+	b.rates.connections = b.Connections - was.Connections
+	b.rates.perSecond = float64(b.rates.connections) / between.Seconds()
 	if b.Live != nil && was.Live != nil {
-		b.pace.live = *b.Live - *was.Live
+		b.rates.live = *b.Live - *was.Live
 	}
 }
 
 // shares works out who got which part of the new connections.
-func (s *shownService) shares() {
+func (s *snapshotService) shares() {
 	sum := map[lb.Family]uint64{}
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		sum[lb.FamilyOf(b.endpoint.Addr)] += b.pace.connections
+		sum[lb.FamilyOf(b.endpoint.Addr)] += b.rates.connections
 	}
 	for i := range s.Backends {
 		b := &s.Backends[i]
 		if all := sum[lb.FamilyOf(b.endpoint.Addr)]; all > 0 {
-			b.pace.share = float64(b.pace.connections) / float64(all)
+			b.rates.share = float64(b.rates.connections) / float64(all)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package view
 
 import (
 	"bytes"
@@ -18,17 +18,17 @@ func TestTable(t *testing.T) {
 	service := &lb.Service{Backends: []lb.Backend{backend}}
 	text := func(width int, color bool) string {
 		var b bytes.Buffer
-		j := &job{console: newConsole(nil, &b, &b)}
-		j.width, j.out.color = width, color
-		s := shownService{
+		c := NewConsole("nlb", nil, &b, &b)
+		c.Width, c.Out.Color = width, color
+		s := snapshotService{
 			Name: "web", Listen: []string{"203.0.113.10:80,443", "203.0.113.11:80", "[2001:db8::1]:80"}, Protocol: []string{"tcp"},
 			Role: "server", SNAT: "vip", profile: "shop", service: service,
-			Backends: []shownBackend{
+			Backends: []snapshotBackend{
 				{Name: "one", Address: "10.0.0.11:8080", Weight: 1, Share: 1, Connections: 12345678},
 				{Name: "10.0.0.12:8080", Address: "10.0.0.12:8080"},
 			},
 		}
-		j.services(&shown{Profiles: []shownProfile{{"shop", []shownService{s}}}})
+		c.PrintSnapshot(&Snapshot{Profiles: []snapshotProfile{{"shop", []snapshotService{s}}}})
 		return b.String()
 	}
 	want := strings.Join([]string{

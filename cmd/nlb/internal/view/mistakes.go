@@ -1,0 +1,41 @@
+package view
+
+// Mistakes in profiles, and findings of an import: each with its line, carets
+// under what it is about, and a hint.
+
+import (
+	"fmt"
+
+	"nlb/cmd/nlb/internal/text"
+	"nlb/lb"
+	"nlb/lb/importer"
+)
+
+// PrintErrors prints mistakes.
+func (c *Console) PrintErrors(errs lb.Errors) {
+	for _, e := range errs {
+		fmt.Fprintln(c.Err, e.Painted("error", c.paintPart(text.Red)))
+	}
+}
+
+// PrintFindings prints what an import found, and returns the number of
+// warnings. Notes are left out where the user wants it quiet.
+func (c *Console) PrintFindings(m *importer.Import) (warnings int) {
+	for i := range m.Findings {
+		f, style := &m.Findings[i], text.Cyan
+		if f.Level == importer.Lost {
+			warnings++
+			style = text.Yellow
+		} else if c.Quiet {
+			continue
+		}
+		fmt.Fprintln(c.Err, f.Painted(c.paintPart(style)))
+	}
+	return warnings
+}
+
+// paintPart paints the parts of a mistake, its level in this style.
+func (c *Console) paintPart(level text.Style) func(lb.Part, string) string {
+	styles := map[lb.Part]text.Style{lb.PartPlace: text.Bold, lb.PartLevel: level, lb.PartMark: text.Red, lb.PartHint: text.Cyan}
+	return func(p lb.Part, s string) string { return c.Err.Paint(styles[p], s) }
+}

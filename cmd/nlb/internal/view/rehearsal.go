@@ -1,0 +1,211 @@
+//go:build linux
+
+package view
+
+// The report of a rehearsal for people: at most 100 columns, where names are not
+// longer than addresses.
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/cmd/nlb/internal/text"
+	"nlb/integration/lab"
+)
+
+// Bounds of what is printed of a report.
+const (
+	reportWidth = 100
+	maxRows     = 16
+	maxProblems = 8
+)
+
+// reportIndent is of what stands below a line with a mark.
+const reportIndent = "      "
+
+// PrintReport prints the report of a rehearsal.
+func (c *Console) PrintReport(r *lab.Report) {
+	for _, p := range r.Profiles {
+		for i := range p.Services {
+			c.printRehearsed(p.Name, &p.Services[i])
+		}
+	}
+	c.printNotes("note", text.Cyan, r.Notes)
+	c.printNotes("problem", text.Red, r.Problems)
+	c.printVerdict(r)
+}
+
+func (c *Console) printRehearsed(profile string, s *lab.Service) {
+	listen := s.Listen
+	if len(listen) > 3 {
+		listen = append(slices.Clone(listen[:2]), fmt.Sprintf("and %d more", len(listen)-2))
+	}
+	words := []string{strings.Join(listen, " "), strings.Join(s.Protocol, ","), s.Scheduler, "snat " + s.SNAT}
+	if s.Role != "proxy" {
+		words = append(words, "role "+s.Role)
+	}
+	fmt.Fprintf(c.Out, "%s  %s\n", c.Out.Paint(text.Bold, profile+"/"+s.Name), strings.Join(words, text.Gap))
+	for i := range s.Trials {
+		c.printTrial(&s.Trials[i], i > 0)
+	}
+	for _, l := range s.Limits {
+		mark := c.mark(l.Problems)
+		if l.Skipped {
+			mark = "--"
+		}
+		c.printMarked(mark, l.What+": "+l.Found, l.Problems)
+	}
+	if s.Outage != nil {
+		c.printOutage(s.Outage)
+	}
+	fmt.Fprintln(c.Out)
+}
+
+// mark begins a line that says that something is well, or not.
+func (c *Console) mark(problems []string) string {
+	if len(problems) == 0 {
+		return c.Out.Paint(text.Green, "ok")
+	}
+	return c.Out.Paint(text.Red, "!!")
+}
+
+// printTrial prints one line, and a table unless it is of the kind that adds
+// little to what is printed already.
+func (c *Console) printTrial(t *lab.Trial, more bool) {
+	words := []string{text.Count(t.Connections, "connection")}
+	if t.Clients > 1 {
+		words[0] += fmt.Sprintf(" of %d clients", t.Clients)
+	}
+	switch t.Due {
+	case lab.DueRefused:
+		words = append(words, fmt.Sprintf("%d refused, since no backend can take them", t.FailedAsDue()))
+	case lab.DueSilence:
+		words = append(words, fmt.Sprintf("%d unanswered, since no backend can take them", t.FailedAsDue()))
+	}
+	if t.Kept != nil && t.Kept.Of < t.Answered {
+		words = append(words, fmt.Sprintf("%d of %d stayed with one backend", t.Kept.Kept, t.Kept.Of))
+	}
+	if t.Denied != nil {
+		words = append(words, fmt.Sprintf("%d of %d that are denied refused", t.Denied.Refused, t.Denied.Of))
+	}
+	brief := more && t.From == "host" && len(t.Problems) == 0 && len(t.Backends) > 0
+	if brief {
+		words = append(words, "as due")
+	}
+	c.printMarked(c.mark(t.Problems), t.Title()+": "+strings.Join(words, ", "), nil)
+	if !brief {
+		c.printShares(t.Backends)
+	}
+	c.printProblems(t.Problems)
+}
+
+// printShares prints what each backend got.
+func (c *Console) printShares(all []lab.Backend) {
+	if len(all) == 0 {
+		return
+	}
+	rows := [][]string{{"backend", "weight", "got", "due", "saw"}}
+	for _, b := range all[:min(len(all), maxRows)] {
+		rows = append(rows, []string{b.Name, strconv.Itoa(b.Weight), strconv.Itoa(b.Connections), due(&b), saw(&b)})
+	}
+	for i, line := range text.Align([]text.Column{{}, {Right: true}, {Right: true}, {}, {}}, rows) {
+		if i == 0 {
+			line = c.Out.Paint(text.Dim, line)
+		}
+		fmt.Fprintln(c.Out, reportIndent+line)
+	}
+	if more := len(all) - maxRows; more > 0 {
+		fmt.Fprintf(c.Out, "%sand %d more\n", reportIndent, more)
+	}
+}
+
+// due is a backend's share, and its bounds where they leave a choice.
+func due(b *lab.Backend) string {
+	s := strconv.FormatFloat(math.Round(b.Due*10)/10, 'f', -1, 64)
+	if b.Least != b.Most {
+		s += fmt.Sprintf(" (%d-%d)", b.Least, b.Most)
+	}
+	return s
+}
+
+// saw is what a backend saw as the source.
+func saw(b *lab.Backend) string {
+	switch n := len(b.Sources); {
+	case n == 0:
+		return "-"
+	case n <= 2:
+		return strings.Join(b.Sources, " ")
+	case strings.HasPrefix(b.SourcesDue, "the client"):
+		return fmt.Sprintf("the %d clients", n)
+	default:
+		return fmt.Sprintf("%d addresses", n)
+	}
+}
+
+func (c *Console) printOutage(o *lab.Outage) {
+	var words []string
+	if o.Live > 0 {
+		words = append(words, fmt.Sprintf("%d of its %s ended", o.Ended, text.Count(o.Live, "live connection")))
+	}
+	words = append(words, fmt.Sprintf("%d of %d new ones failed%s", o.Failures.Total(), o.Connections, ways(o.Failures)))
+	c.printMarked(c.mark(o.Problems), fmt.Sprintf("%s ends: %s; once it is out of the profile, %d of %d fail%s",
+		o.Backend, strings.Join(words, ", "), o.AfterFailures.Total(), o.AfterConnections, ways(o.AfterFailures)), o.Problems)
+}
+
+// ways are the ways in which connections failed.
+func ways(failures lab.Failures) string {
+	if len(failures) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(slices.Sorted(maps.Keys(failures)), ", ") + ")"
+}
+
+// printMarked prints a line with a mark in front, and problems below it.
+func (c *Console) printMarked(mark, s string, problems []string) {
+	c.printWrapped("  "+mark+"  ", len(reportIndent), "", s)
+	c.printProblems(problems)
+}
+
+func (c *Console) printProblems(list []string) {
+	for _, s := range list[:min(len(list), maxProblems)] {
+		c.printWrapped(reportIndent, len(reportIndent), text.Red, s)
+	}
+	if more := len(list) - maxProblems; more > 0 {
+		fmt.Fprintf(c.Out, "%sand %d more\n", reportIndent, more)
+	}
+}
+
+func (c *Console) printNotes(word string, style text.Style, lines []string) {
+	for _, s := range lines {
+		c.printWrapped("  "+c.Out.Paint(style, word+":")+" ", len(word)+4, "", s)
+	}
+	if len(lines) > 0 {
+		fmt.Fprintln(c.Out)
+	}
+}
+
+// printWrapped prints words behind a prefix that is so many columns wide, and
+// further lines below the first word.
+func (c *Console) printWrapped(prefix string, columns int, style text.Style, s string) {
+	for _, line := range text.Wrap(strings.Fields(s), " ", reportWidth-columns) {
+		fmt.Fprintln(c.Out, prefix+c.Out.Paint(style, line))
+		prefix = strings.Repeat(" ", columns)
+	}
+}
+
+func (c *Console) printVerdict(r *lab.Report) {
+	services := 0
+	for _, p := range r.Profiles {
+		services += len(p.Services)
+	}
+	what := fmt.Sprintf("%s, %s in %.1f s", text.Count(services, "service"), text.Count(r.Connections, "connection"), r.Seconds)
+	if n := len(r.AllProblems()); n > 0 {
+		fmt.Fprintf(c.Out, "%s: %s\n", c.Out.Paint(text.Red, text.Count(n, "problem")), what)
+		return
+	}
+	fmt.Fprintf(c.Out, "%s: %s\n", c.Out.Paint(text.Green, "all as due"), what)
+}

@@ -1,0 +1,254 @@
+//go:build linux
+
+package view
+
+// The services of a snapshot for people: for each a line, and below it a table
+// of its backends.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/cmd/nlb/internal/text"
+	"nlb/lb"
+)
+
+// PrintSnapshot prints a snapshot.
+func (c *Console) PrintSnapshot(v *Snapshot) {
+	switch {
+	case len(v.Profiles) > 0:
+		c.printServices(v.Profiles)
+	case v.exists:
+		fmt.Fprintf(c.Out, "nothing is balanced here (table inet %s is empty)\n", v.Table)
+	default:
+		fmt.Fprintf(c.Out, "nothing is balanced here (no table inet %s)\n", v.Table)
+	}
+}
+
+func (c *Console) printServices(profiles []snapshotProfile) {
+	first := true
+	for _, p := range profiles {
+		for i := range p.Services {
+			if !first {
+				fmt.Fprintln(c.Out)
+			}
+			first = false
+			c.printService(&p.Services[i])
+		}
+	}
+}
+
+func (c *Console) printService(s *snapshotService) {
+	const gap = text.Gap
+	title := s.profile + "/" + s.Name
+	how := strings.Join(summary(s), gap)
+	listen := strings.Join(s.Listen, " ")
+	if len(title)+len(listen)+len(how)+2*len(gap) <= c.Width {
+		fmt.Fprintln(c.Out, c.Out.Paint(text.Bold, title)+gap+c.Out.Paint(text.Cyan, listen)+gap+how)
+	} else {
+		fmt.Fprintln(c.Out, c.Out.Paint(text.Bold, title)+gap+how)
+		for _, line := range text.Wrap(s.Listen, " ", c.Width-len(gap)) {
+			fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Cyan, line))
+		}
+	}
+	for _, line := range text.Wrap(rules(s.service), gap, c.Width-len(gap)) {
+		fmt.Fprintln(c.Out, gap+line)
+	}
+	if empty := emptiness(s.service); empty != "" {
+		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Yellow, empty))
+	}
+	if len(s.Backends) > 0 {
+		c.printBackends(s)
+	}
+}
+
+// summary says how a service balances, and how much.
+func summary(s *snapshotService) []string {
+	out := []string{strings.Join(s.Protocol, ","), s.service.SchedulerText(), "snat " + s.SNAT}
+	if s.Role != lb.RoleProxy.String() {
+		out = append(out, "role "+s.Role)
+	}
+	if s.Interface != "" {
+		out = append(out, "interface "+s.Interface)
+	}
+	if s.rates.known {
+		out = append(out, perSecond(s.rates.perSecond)+"/s")
+	}
+	if s.Refused > 0 {
+		refused := fmt.Sprintf("refused %d", s.Refused)
+		if s.rates.refused > 0 {
+			refused += fmt.Sprintf(" (+%d)", s.rates.refused)
+		}
+		out = append(out, refused)
+	}
+	return out
+}
+
+// rules say whom a service serves, and what it remembers and writes of them.
+func rules(s *lb.Service) []string {
+	var out []string
+	if s.Affinity != nil {
+		out = append(out, "affinity "+s.Affinity.String())
+	}
+	for _, list := range []struct {
+		name     string
+		prefixes []netip.Prefix
+	}{{"allow", s.Allow}, {"deny", s.Deny}} {
+		switch n := len(list.prefixes); {
+		case n == 1:
+			out = append(out, list.name+" "+list.prefixes[0].String())
+		case n > 1:
+			out = append(out, fmt.Sprintf("%s %d prefixes", list.name, n))
+		}
+	}
+	if s.Limit != (lb.Limit{}) {
+		out = append(out, "limit "+s.Limit.String())
+	}
+	if s.Log != nil {
+		out = append(out, "log "+s.Log.String())
+	}
+	return out
+}
+
+// perSecond is a rate in few digits.
+func perSecond(v float64) string {
+	if v >= 100 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 1, 64)
+}
+
+// emptiness says what becomes of connections that no backend can take; empty
+// where one can.
+func emptiness(s *lb.Service) string {
+	does := map[lb.OnEmpty]string{lb.Reject: "refused", lb.Drop: "dropped"}[s.OnEmpty]
+	families := s.Families()
+	var none []string
+	for _, f := range families {
+		if !slices.ContainsFunc(s.Of(f), func(b lb.Backend) bool { return b.Weight > 0 }) {
+			none = append(none, f.String()+" ")
+		}
+	}
+	switch {
+	case len(none) == 0:
+		return ""
+	case len(none) == len(families):
+		none = []string{""}
+	}
+	return fmt.Sprintf("no backend takes %sconnections: they are %s", none[0], does)
+}
+
+// column is a property of backends. One that no backend has is left out.
+type column struct {
+	title string
+	right bool
+	text  func(snapshotBackend) string
+	// steady columns are there in every snapshot but the first, and at least
+	// this wide, so that a table in place does not jump.
+	steady int
+}
+
+var columns = []column{
+	{title: "backend", text: func(b snapshotBackend) string { return b.Name }},
+	{title: "address", text: func(b snapshotBackend) string {
+		if b.Name == b.Address {
+			return ""
+		}
+		return b.Address
+	}},
+	{title: "weight", right: true, text: func(b snapshotBackend) string { return strconv.Itoa(b.Weight) }},
+	{title: "share", right: true, text: func(b snapshotBackend) string {
+		switch {
+		case b.rates.known:
+			return "" // what it has of the new ones says more
+		case b.Weight == 0:
+			return "-"
+		}
+		return strconv.FormatFloat(100*b.Share, 'f', 1, 64) + "%"
+	}},
+	{title: "new", steady: 1, text: func(b snapshotBackend) string {
+		if !b.rates.known {
+			return ""
+		}
+		return bar(b.rates.share) + fmt.Sprintf("%4.0f%%", 100*b.rates.share)
+	}},
+	{title: "/s", right: true, steady: 6, text: func(b snapshotBackend) string {
+		if !b.rates.known {
+			return ""
+		}
+		return perSecond(b.rates.perSecond)
+	}},
+	{title: "connections", right: true, text: func(b snapshotBackend) string { return strconv.FormatUint(b.Connections, 10) }},
+	{title: "+", right: true, steady: 5, text: func(b snapshotBackend) string { return change(int(b.rates.connections)) }},
+	{title: "live", right: true, text: func(b snapshotBackend) string {
+		if b.Live == nil {
+			return ""
+		}
+		return strconv.Itoa(*b.Live)
+	}},
+	{title: "+-", right: true, steady: 4, text: func(b snapshotBackend) string { return change(b.rates.live) }},
+	{title: "max", right: true, text: func(b snapshotBackend) string {
+		if b.MaxConnections == 0 {
+			return ""
+		}
+		return strconv.FormatUint(uint64(b.MaxConnections), 10)
+	}},
+	{title: "snat", text: func(b snapshotBackend) string { return b.SNAT }},
+	{title: "log", text: func(b snapshotBackend) string {
+		if b.Log == nil {
+			return ""
+		}
+		return b.Log.Level
+	}},
+}
+
+// barWidth is how many columns all new connections take.
+const barWidth = 8
+
+// bar is a share as a bar.
+func bar(share float64) string {
+	n := min(barWidth, int(share*barWidth+0.5))
+	if n == 0 && share > 0 {
+		n = 1
+	}
+	return strings.Repeat("#", n) + strings.Repeat(".", barWidth-n)
+}
+
+// change is a difference; empty where there is none.
+func change(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%+d", n)
+}
+
+// printBackends prints the columns that some backend has something for, with
+// titles.
+func (c *Console) printBackends(s *snapshotService) {
+	var used []text.Column
+	rows := make([][]string, len(s.Backends)+1)
+	for _, col := range columns {
+		cells, some := []string{col.title}, false
+		for _, b := range s.Backends {
+			cell := col.text(b)
+			cells, some = append(cells, cell), some || cell != "" || col.steady > 0 && b.rates.known
+		}
+		if !some {
+			continue
+		}
+		used = append(used, text.Column{Right: col.right, Least: col.steady})
+		for i, cell := range cells {
+			rows[i] = append(rows[i], cell)
+		}
+	}
+	for i, line := range text.Align(used, rows) {
+		line = text.Gap + line
+		if i == 0 || s.Backends[i-1].Weight == 0 {
+			line = c.Out.Paint(text.Dim, line)
+		}
+		fmt.Fprintln(c.Out, line)
+	}
+}
