@@ -135,7 +135,8 @@ func expand(args []string) ([]string, error) {
 	return files, nil
 }
 
-// folder returns the profiles in a folder; symbolic links are followed.
+// folder returns the profiles in a folder: regular files; symbolic links are
+// followed. To read anything else may take for ever.
 func folder(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
@@ -152,9 +153,10 @@ func folder(dir string) ([]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", Title(path), Cause(err))
 		}
-		if !info.IsDir() {
-			files = append(files, path)
+		if !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("%s: not a regular file", Title(path))
 		}
+		files = append(files, path)
 	}
 	if len(files) == 0 {
 		return nil, fmt.Errorf("%s: no *.yaml in this folder", Title(dir))
