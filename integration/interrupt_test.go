@@ -116,7 +116,7 @@ func endedWell(c *exec.Cmd, err error, output string) bool {
 	case s.Signaled():
 		return s.Signal() == syscall.SIGINT
 	case s.ExitStatus() == 1:
-		return output == "nlb: error: interrupted\n"
+		return output == "nlb: error: interrupted; nothing was changed\n"
 	default:
 		return s.ExitStatus() == 0 || s.ExitStatus() == 128+int(syscall.SIGINT)
 	}

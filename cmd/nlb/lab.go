@@ -24,8 +24,12 @@ var example []byte
 const maxConnections = 1_000_000
 
 func rehearse(ctx context.Context, j *job) error {
-	// Who may not make namespaces goes on from here in a process that may.
-	if err := netlab.Isolate(); err != nil {
+	// Where this process may not make namespaces, another one goes on from here. It
+	// gets the signals, and this one waits for its end.
+	j.setBegun(true)
+	err := netlab.Isolate()
+	j.setBegun(false)
+	if err != nil {
 		return err
 	}
 	profiles, err := j.rehearsed(ctx)

@@ -48,7 +48,7 @@ type app struct {
 	*view.Console
 
 	ending sync.Mutex // held while the program ends
-	begun  bool       // a change: the command says what became of it
+	begun  bool       // what ends by itself, whatever comes
 }
 
 func newApp(in io.Reader, out, err io.Writer) *app {
@@ -56,11 +56,11 @@ func newApp(in io.Reader, out, err io.Writer) *app {
 }
 
 // grace is what a command that was interrupted has for an orderly end.
-const grace = 400 * time.Millisecond
+const grace = 300 * time.Millisecond
 
-// interrupt ends the program, unless its command ends by itself or changes the
-// kernel. Most of what a command does is work that nothing interrupts: it looks
-// at no context.
+// interrupt ends the program after a signal, unless the command has ended by
+// itself or has begun to change the kernel. It is needed because most of what a
+// command does is pure work, which looks at no context.
 func (a *app) interrupt() {
 	time.Sleep(grace)
 	a.ending.Lock()
@@ -70,13 +70,17 @@ func (a *app) interrupt() {
 	a.ending.Unlock()
 }
 
-// begin is called before the first change of the kernel. From then on the
-// command ends when it is done, and says what was changed.
+// begin is called before the first change of the kernel. From then on a signal
+// no longer ends the program: the command finishes, and says what it changed.
 func (a *app) begin() error {
-	a.ending.Lock()
-	a.begun = true
-	a.ending.Unlock()
+	a.setBegun(true)
 	return nil
+}
+
+func (a *app) setBegun(begun bool) {
+	a.ending.Lock()
+	a.begun = begun
+	a.ending.Unlock()
 }
 
 // run runs a command line and returns the exit code.

@@ -131,6 +131,9 @@ func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	if err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if !o.DryRun {
 		defer e.gate.guard(ctx, o.Begin)()
 	}

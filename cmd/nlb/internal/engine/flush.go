@@ -68,6 +68,9 @@ func (e *Engine) flush(ctx context.Context, names []string, o FlushOptions) (*Fl
 			return nil, err
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	defer e.gate.guard(ctx, o.Begin)()
 	had, result, failed := nft.Flush(ctx, e.conn, names, nft.Options{Table: e.table, Cut: o.Cut})
 	if failed != nil && !committed(failed) {

@@ -1,0 +1,145 @@
+//go:build linux
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+
+	"nlb/integration/netlab"
+	"nlb/lb"
+	"nlb/sysctl"
+)
+
+func TestMain(m *testing.M) {
+	if err := netlab.Isolate(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// on runs f with an engine of a new host.
+func on(t *testing.T, f func(e *Engine)) {
+	t.Helper()
+	w, err := netlab.New()
+	must(t, err)
+	t.Cleanup(func() { w.Close() })
+	h, err := w.Host("host")
+	must(t, err)
+	must(t, h.Do(func() error {
+		e, err := Open("nlb")
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		f(e)
+		return nil
+	}))
+}
+
+func shop(backends ...string) []*lb.Profile {
+	s := lb.Service{
+		Name: "web", Protocols: []lb.Protocol{lb.TCP},
+		Listen: []lb.Listen{{Prefix: netip.MustParsePrefix("203.0.113.10/32"), Ports: []lb.PortRange{{First: 80, Last: 80}}}},
+	}
+	for _, b := range backends {
+		s.Backends = append(s.Backends, lb.Backend{Name: b, Address: lb.Endpoint{Addr: netip.MustParseAddr(b)}, Weight: 1})
+	}
+	return []*lb.Profile{{Name: "shop", Services: []lb.Service{s}}}
+}
+
+func profilesIn(t *testing.T, e *Engine) int {
+	t.Helper()
+	state, err := e.State()
+	must(t, err)
+	return len(state.Profiles)
+}
+
+// TestApply: rules and parameters are one act, which a flush takes back.
+func TestApply(t *testing.T) {
+	on(t, func(e *Engine) {
+		forward := []sysctl.Change{{Name: "net.ipv4.ip_forward", From: "0", To: "1"}}
+		visible := func(changes []sysctl.Change) []sysctl.Change {
+			return slices.DeleteFunc(slices.Clone(changes), sysctl.Change.Silent)
+		}
+		plan, err := e.Plan(t.Context(), shop("10.0.0.1", "10.0.0.2"))
+		must(t, err)
+		if len(plan.Changes) != 3 || !slices.Equal(visible(plan.Parameters), forward) || plan.Refused != nil {
+			t.Errorf("the plan is %+v, %+v", plan, plan.Result)
+		}
+		dry, err := e.Apply(t.Context(), shop("10.0.0.1"), Options{DryRun: true, Begin: func() error { return errors.New("a dry run begins nothing") }})
+		must(t, err)
+		if dry.Batches != 1 || profilesIn(t, e) != 0 {
+			t.Errorf("a dry run: %+v", dry)
+		}
+		begun := 0
+		begin := func() error { begun++; return nil }
+		done, err := e.Apply(t.Context(), shop("10.0.0.1"), Options{Begin: begin})
+		must(t, err)
+		if begun != 1 || len(done.Changes) != 2 || !slices.Equal(visible(done.Parameters), forward) || profilesIn(t, e) != 1 {
+			t.Errorf("begun %d times, %+v", begun, done)
+		}
+		again, err := e.Apply(t.Context(), shop("10.0.0.1"), Options{Begin: begin})
+		must(t, err)
+		if begun != 1 || again.Batches != 0 || again.Generation != done.Generation {
+			t.Errorf("begun %d times, and again: %+v", begun, again.Result)
+		}
+		gone, err := e.Flush(t.Context(), []string{"shop", "mail"}, FlushOptions{Restore: true, Begin: begin})
+		must(t, err)
+		if begun != 2 || !slices.Equal(gone.Removed, []string{"shop"}) || !slices.Equal(gone.Missing, []string{"mail"}) || len(gone.Restored) == 0 {
+			t.Errorf("begun %d times, flushed %+v", begun, gone)
+		}
+		if v, err := e.params.Get("net.ipv4.ip_forward"); err != nil || v != "0" {
+			t.Errorf("net.ipv4.ip_forward is %s, %v", v, err)
+		}
+	})
+}
+
+// TestGate: nothing is changed for who has given up, or may not begin.
+func TestGate(t *testing.T) {
+	on(t, func(e *Engine) {
+		refusal := errors.New("not now")
+		canceled, cancel := context.WithCancel(t.Context())
+		cancel()
+		planned, stop := context.WithCancel(t.Context())
+		for name, c := range map[string]struct {
+			ctx   context.Context
+			begin func() error
+			want  error
+		}{
+			"refused":                       {t.Context(), func() error { return refusal }, refusal},
+			"given up":                      {canceled, nil, context.Canceled},
+			"given up while it was planned": {planned, func() error { stop(); return planned.Err() }, context.Canceled},
+		} {
+			_, err := e.Apply(c.ctx, shop("10.0.0.1"), Options{Begin: c.begin})
+			said, ok := errors.AsType[*Error](err)
+			if !ok || !errors.Is(err, c.want) || said.Outcome != "nothing was changed" {
+				t.Errorf("%s: got %v", name, err)
+			}
+			if n := profilesIn(t, e); n != 0 {
+				t.Errorf("%s: %d profiles are there", name, n)
+			}
+		}
+		_, err := e.Apply(t.Context(), shop("10.0.0.1"), Options{})
+		must(t, err)
+		if _, err := e.Flush(t.Context(), nil, FlushOptions{Begin: func() error { return refusal }}); !errors.Is(err, refusal) {
+			t.Errorf("flush: %v", err)
+		}
+		if n := profilesIn(t, e); n != 1 {
+			t.Errorf("after a flush that was refused: %d profiles are there", n)
+		}
+	})
+}
