@@ -2,7 +2,7 @@
 
 package main
 
-// What needs Linux, elsewhere.
+// What needs Linux, on other systems.
 
 import (
 	"context"

@@ -17,7 +17,11 @@ import (
 // digest is a hash of all values of the profiles, whatever there is to them, but
 // for their places in files.
 func digest(profiles []*lb.Profile, prune bool, build string) string {
-	b := fmt.Appendf(nil, "%v %q", prune, build)
+	services := 0
+	for _, p := range profiles {
+		services += len(p.Services)
+	}
+	b := fmt.Appendf(make([]byte, 0, 1024+256*services), "%v %q", prune, build)
 	sum := sha256.Sum256(appendValue(b, reflect.ValueOf(profiles)))
 	return string(sum[:])
 }
@@ -28,7 +32,8 @@ var (
 	prefixType   = reflect.TypeFor[netip.Prefix]()
 )
 
-// appendValue appends a value so that different values of a type differ.
+// appendValue appends a value, which must be addressable, so that different values
+// of a type differ.
 func appendValue(b []byte, v reflect.Value) []byte {
 	switch v.Kind() {
 	case reflect.Bool:
@@ -58,9 +63,9 @@ func appendValue(b []byte, v reflect.Value) []byte {
 		case positionType:
 			return b
 		case addressType:
-			return appendAddress(b, v.Interface().(netip.Addr))
+			return appendAddress(b, *v.Addr().Interface().(*netip.Addr))
 		case prefixType:
-			p := v.Interface().(netip.Prefix)
+			p := v.Addr().Interface().(*netip.Prefix)
 			return binary.AppendVarint(appendAddress(b, p.Addr()), int64(p.Bits()))
 		}
 		for i := range v.NumField() {

@@ -34,7 +34,7 @@ func Open(table string) (*Engine, error) {
 	g := &gate{}
 	conn, err := dial(g)
 	if err != nil {
-		return nil, explain(err)
+		return nil, withHint(err)
 	}
 	return &Engine{conn: conn, gate: g, table: table, params: sysctl.Local}, nil
 }
@@ -62,7 +62,7 @@ func (e *Engine) Close() error { return e.conn.Close() }
 func (e *Engine) State() (*nft.State, error) {
 	state, err := nft.Load(e.conn, e.table)
 	if err != nil {
-		return nil, explain(err)
+		return nil, withHint(err)
 	}
 	return state, nil
 }
@@ -105,7 +105,7 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 	}
 	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table})
 	if err != nil {
-		return nil, explain(err)
+		return nil, withHint(err)
 	}
 	out := &Result{Result: result}
 	out.Parameters, out.Left, out.Refused = e.parameters(profiles)

@@ -54,8 +54,8 @@ func committed(err error) bool {
 	return ok
 }
 
-// explain adds what helps where the kernel refused something.
-func explain(err error) *Error {
+// withHint adds what helps where the kernel refused something.
+func withHint(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
 	}
@@ -104,13 +104,13 @@ func withOutcome(err error) *Error {
 	case committed(err):
 		return &Error{Err: err, Outcome: "all else was done"}
 	case isPartial:
-		inner := explain(partial.Err)
+		inner := withHint(partial.Err)
 		return &Error{
 			Err: &reworded{inner.Error(), err}, Hint: cmp.Or(inner.Hint, "apply again, or nlb flush; what makes a service reachable comes last"),
 			Outcome: fmt.Sprintf("%d of about %d batches were committed before", partial.Done, partial.All),
 		}
 	}
-	e := explain(err)
+	e := withHint(err)
 	e.Outcome = "nothing was changed"
 	if errors.Is(err, wire.ErrUnknown) {
 		e.Outcome = "it is not known whether anything was changed"

@@ -38,7 +38,7 @@ func (e *Engine) parameters(profiles []*lb.Profile) (changes []sysctl.Change, le
 			}
 			found, err := e.params.Get(need.Param)
 			if err != nil {
-				return nil, nil, explainParameter(err)
+				return nil, nil, withParameterHint(err)
 			}
 			if !need.Met(found) {
 				return nil, nil, &Error{
@@ -70,7 +70,7 @@ func (e *Engine) parameters(profiles []*lb.Profile) (changes []sysctl.Change, le
 	if err == nil {
 		err = e.params.Writable(changes)
 	}
-	return changes, left, explainParameter(err)
+	return changes, left, withParameterHint(err)
 }
 
 // wanted reports whether a parameter is as it should be. An error says why it
@@ -99,8 +99,8 @@ func (e *Engine) track(profiles []*lb.Profile) {
 	}
 }
 
-// explainParameter adds what helps where a parameter cannot be read or written.
-func explainParameter(err error) error {
+// withParameterHint adds what helps where a parameter cannot be read or written.
+func withParameterHint(err error) error {
 	switch {
 	case err == nil:
 		return nil
