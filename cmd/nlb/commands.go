@@ -157,15 +157,15 @@ func (a *app) help(commands []*cli.Command, l line) error {
 			name = l.operands[0]
 		}
 	}
-	text := overview(commands)
+	out := overview(commands)
 	if name != "" {
 		command := find(commands, name)
 		if command == nil {
 			return unknownCommand(commands, name)
 		}
-		text = helpOf(command)
+		out = helpOf(command)
 	}
-	fmt.Fprint(a.Out, text)
+	fmt.Fprint(a.Out, out)
 	return nil
 }
 

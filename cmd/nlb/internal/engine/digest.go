@@ -14,8 +14,8 @@ import (
 	"nlb/lb"
 )
 
-// digest is a hash of all values of the profiles, whatever there is to them, but
-// for their places in files.
+// digest is a hash of every field of the profiles, except their positions in
+// files, and of what else decides what an apply makes of them.
 func digest(profiles []*lb.Profile, prune bool, build string) string {
 	services := 0
 	for _, p := range profiles {

@@ -79,8 +79,8 @@ type Options struct {
 	Cut bool
 	// DryRun has the kernel check all of it, and changes nothing.
 	DryRun bool
-	// Begin is called before the first change. Where it fails, its error is
-	// returned, and nothing is changed. nil: nobody is asked.
+	// Begin is called before the first change; nil: it is not. An error of it is
+	// returned, and nothing is changed.
 	Begin func() error
 }
 
@@ -93,8 +93,8 @@ type Result struct {
 	// Left says which parameters should be other than they are, and why they are
 	// not; nil: none.
 	Left error
-	// Refused is why an apply would fail for the sake of a kernel parameter,
-	// although the rules could be had; of Plan only.
+	// Refused is why Apply would fail because of a kernel parameter; set by Plan
+	// only.
 	Refused error
 }
 

@@ -108,7 +108,7 @@ func TestApply(t *testing.T) {
 	})
 }
 
-// TestGate: nothing is changed for who has given up, or may not begin.
+// TestGate: nothing is changed where the caller has given up, or must not begin.
 func TestGate(t *testing.T) {
 	on(t, func(e *Engine) {
 		refusal := errors.New("not now")

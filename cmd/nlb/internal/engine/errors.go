@@ -17,13 +17,13 @@ import (
 	"nlb/nft/wire"
 )
 
-// Error is a failure with more to say. It wraps what the parts of it say: of
-// nft, *nft.ConflictError, *nft.PartialError, *nft.FlowsError, nft.ErrForeign and
-// nft.ErrLayout; of the conversation, wire.ErrUnknown and *wire.Error;
-// *ParameterError; and the error of a context.
+// Error is a failure with its outcome and a hint. It wraps the cause, which is one
+// of *nft.ConflictError, *nft.PartialError, *nft.FlowsError, nft.ErrForeign,
+// nft.ErrLayout, wire.ErrUnknown, *wire.Error, *ParameterError, the error of a
+// context, or that of a file in /proc/sys.
 type Error struct {
 	Err error
-	// Outcome says what was changed, for people; empty: nothing could be.
+	// Outcome says what was changed, for people; empty where the call only reads.
 	Outcome string
 	// Hint helps further; may be empty.
 	Hint string

@@ -42,12 +42,11 @@ type Flushed struct {
 	// Restored are the kernel parameters that were put back, Left those that
 	// somebody else has set since, with From being the value that they have.
 	Restored, Left []sysctl.Change
-	// Restorable are the kernel parameters that stay as an apply has set them,
-	// although nothing remembers any more how it found them: from what they are
-	// to what they were.
+	// Restorable are the kernel parameters that stay as an apply has set them: To
+	// is the value that it found, which nothing remembers any more.
 	Restorable []sysctl.Change
-	// Kept says that kernel parameters were to be put back, and stay for the
-	// sake of what is still balanced.
+	// Kept says that kernel parameters were to be put back, but stay because Stay
+	// needs them.
 	Kept bool
 }
 
@@ -93,7 +92,7 @@ func (e *Engine) flush(ctx context.Context, names []string, o FlushOptions) (*Fl
 			return out, &ParameterError{Generation: out.Generation, Flushed: true, Err: err}
 		}
 	default:
-		// What cannot be read is nothing to speak of.
+		// A parameter that cannot be read is not reported.
 		out.Restorable, _, _ = e.params.Undo(params)
 	}
 	return out, failed

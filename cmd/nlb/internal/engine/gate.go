@@ -2,8 +2,8 @@
 
 package engine
 
-// The gate: nothing is changed before whoever asked for the change has let it
-// pass, and nothing is begun for somebody who has given up.
+// The gate: no change begins before the caller has allowed it, nor after the
+// caller's context has ended.
 
 import (
 	"context"
@@ -14,8 +14,9 @@ import (
 // gate is what a batch has to pass. The zero gate is open.
 type gate struct{ pass func() error }
 
-// guard closes the gate up to the first batch that passes it. What is returned
-// leaves it open.
+// guard closes the gate until the first batch: that one passes if ctx has not
+// ended and begin, which may be nil, returns nil. The function that guard returns
+// opens the gate.
 func (g *gate) guard(ctx context.Context, begin func() error) (open func()) {
 	open = func() { g.pass = nil }
 	g.pass = func() error {

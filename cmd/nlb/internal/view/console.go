@@ -38,7 +38,7 @@ type Stream struct {
 	text.Painter
 	// W is where it goes.
 	W io.Writer
-	// Terminal says that a person reads it as it comes.
+	// Terminal says that it is a terminal.
 	Terminal bool
 	// Failed is the first error of a write.
 	Failed error
