@@ -97,6 +97,6 @@ func (b balancer) Apply(ctx context.Context, profiles []*lb.Profile) error {
 		return err
 	}
 	defer e.Close()
-	_, err = e.Apply(ctx, auto, engine.Options{Prune: true})
+	_, err = e.Apply(ctx, auto, engine.Options{Prune: true, Full: true})
 	return err
 }

@@ -79,6 +79,9 @@ type Options struct {
 	Cut bool
 	// DryRun has the kernel check all of it, and changes nothing.
 	DryRun bool
+	// Full reads the whole table and compares it, although the table's own record
+	// says what was applied last.
+	Full bool
 	// Begin is called before the first change; nil: it is not. An error of it is
 	// returned, and nothing is changed.
 	Begin func() error
@@ -117,15 +120,8 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 // parameters as they were, then the parameters. ctx ends it up to the first
 // change; what follows that is done in any case. Errors are *Error; there is a
 // result as well where the rules were applied.
-func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
-	out, err := e.apply(ctx, profiles, o)
-	if err != nil {
-		return out, withOutcome(err)
-	}
-	return out, nil
-}
-
-func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
+func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (_ *Result, err error) {
+	defer addOutcome(&err)
 	e.track(profiles)
 	changes, left, err := e.parameters(profiles)
 	if err != nil {
@@ -137,10 +133,12 @@ func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	if !o.DryRun {
 		defer e.gate.guard(ctx, o.Begin)()
 	}
-	result, err := nft.Apply(ctx, e.conn, profiles, nft.Options{
-		Table: e.table, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun,
-		Digest: digest(profiles, o.Prune, build()), Build: build(), Params: records(changes),
-	})
+	p := nft.Options{Table: e.table, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Params: records(changes)}
+	if !o.Full {
+		p.Build = build()
+		p.Digest = digest(profiles, o.Prune, p.Build)
+	}
+	result, err := nft.Apply(ctx, e.conn, profiles, p)
 	if err != nil && !committed(err) {
 		return nil, err
 	}

@@ -88,6 +88,13 @@ type reworded struct {
 func (e *reworded) Error() string { return e.words }
 func (e *reworded) Unwrap() error { return e.err }
 
+// addOutcome is withOutcome of an error that is about to be returned.
+func addOutcome(err *error) {
+	if *err != nil {
+		*err = withOutcome(*err)
+	}
+}
+
 // withOutcome says also what was changed, of a failure of what changes the
 // kernel.
 func withOutcome(err error) *Error {

@@ -53,15 +53,8 @@ type Flushed struct {
 // Flush removes profiles, or everything where no name is given. ctx ends it up to
 // the first change. Errors are *Error; there is a result as well where the rules
 // are gone.
-func (e *Engine) Flush(ctx context.Context, names []string, o FlushOptions) (*Flushed, error) {
-	out, err := e.flush(ctx, names, o)
-	if err != nil {
-		return out, withOutcome(err)
-	}
-	return out, nil
-}
-
-func (e *Engine) flush(ctx context.Context, names []string, o FlushOptions) (*Flushed, error) {
+func (e *Engine) Flush(ctx context.Context, names []string, o FlushOptions) (_ *Flushed, err error) {
+	defer addOutcome(&err)
 	if o.Restore {
 		if err := e.restorable(names); err != nil {
 			return nil, err
