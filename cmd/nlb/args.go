@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"nlb/cmd/nlb/internal/text"
 )
 
 // line is a command line in order.
@@ -163,7 +165,7 @@ func unknownCommand(commands []*cli.Command, name string) error {
 		names = append(names, c.Name)
 	}
 	err := usagef("unknown command %q", name)
-	if best := near(name, names); best != "" {
+	if best := text.Nearest(name, names); best != "" {
 		err.hint = "did you mean nlb " + best + "?"
 	} else {
 		err.hint = "nlb --help lists the commands"
@@ -180,7 +182,7 @@ func unknownFlag(commands []*cli.Command, c *cli.Command, flag string) error {
 	if c != nil {
 		known, help = c.Flags, "nlb "+c.Name+" --help"
 	}
-	if best := near(name, flagNames(known)); best != "" {
+	if best := text.Nearest(name, flagNames(known)); best != "" {
 		err.hint = fmt.Sprintf("did you mean --%s?", best)
 		return err
 	}
@@ -200,47 +202,4 @@ func flagNames(flags []cli.Flag) []string {
 		out = append(out, f.Names()[0])
 	}
 	return out
-}
-
-// near returns the candidate that is most like a word, "" where none is: one
-// that differs in few letters, or that begins with the word.
-func near(word string, candidates []string) string {
-	best, least := "", len(word)/3+2
-	for _, c := range candidates {
-		d := distance(word, c)
-		if len(word) > 1 && len(c) > len(word) && c[:len(word)] == word {
-			d = 1
-		}
-		// With so many letters changed, nothing of a short word is left.
-		if d < least && d < max(len(word), len(c)) {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to insert, delete or replace, and the neighbours
-// to swap, that make b of a (optimal string alignment).
-func distance(a, b string) int {
-	var before []int // the row two above
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		next := make([]int, len(b)+1)
-		next[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			next[j+1] = min(row[j+1]+1, next[j]+1, row[j]+cost)
-			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
-				next[j+1] = min(next[j+1], before[j-1]+1)
-			}
-		}
-		before, row = row, next
-	}
-	return row[len(b)]
 }

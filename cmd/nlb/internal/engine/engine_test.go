@@ -52,7 +52,7 @@ func on(t *testing.T, f func(e *Engine)) {
 
 func shop(backends ...string) []*lb.Profile {
 	s := lb.Service{
-		Name: "web", Protocols: []lb.Protocol{lb.TCP},
+		Name: "web", Protocols: []lb.Protocol{lb.UDP}, // needs forwarding, and no more
 		Listen: []lb.Listen{{Prefix: netip.MustParsePrefix("203.0.113.10/32"), Ports: []lb.PortRange{{First: 80, Last: 80}}}},
 	}
 	for _, b := range backends {
