@@ -46,7 +46,7 @@ func testHost(t *testing.T) *netlab.Host {
 	return h
 }
 
-// TestInterrupted: at its first signal a command ends within a second, whether it
+// TestInterrupted: at its first signal a command ends, whether it
 // waits for its input, works, or waits for somebody to read what it prints.
 func TestInterrupted(t *testing.T) {
 	h := testHost(t)
@@ -89,7 +89,7 @@ func TestInterrupted(t *testing.T) {
 				signaled := time.Now()
 				must(t, c.Process.Signal(s))
 				err = c.Wait()
-				if took := time.Since(signaled); took > time.Second {
+				if took := time.Since(signaled); took > 2*time.Second { // a third of one, and a busy machine
 					t.Errorf("it ended %v after the signal", took)
 				}
 				if c.ProcessState.ExitCode() != exitFailed || stdout.Len() > 0 {
