@@ -10,30 +10,22 @@ import (
 	"strings"
 )
 
-const endpointForms = "ADDRESS:PORT, [IPV6]:PORT or ADDRESS"
-
-// listenForms are the forms that a listen may have.
-func listenForms() string {
-	forms := []string{"ADDRESS:PORTS", "[IPV6]:PORTS"}
-	if !later["listen.prefix"] {
-		forms = append(forms, "PREFIX:PORTS")
-	}
-	if !later["listen.own"] {
-		forms = append(forms, ":PORTS")
-	}
-	return oneOf(forms)
-}
+// The forms of a backend's address and of a listen.
+const (
+	endpointForms = "ADDRESS:PORT, [IPV6]:PORT or ADDRESS"
+	listenForms   = "ADDRESS:PORTS, [IPV6]:PORTS, PREFIX:PORTS or :PORTS"
+)
 
 // parseListen reads ADDRESS:PORTS, [IPV6]:PORTS, PREFIX:PORTS or :PORTS.
 func parseListen(s string) (l Listen, p *problem) {
 	host, ports, found, p := splitPort(s, "listen")
 	switch {
 	case p != nil:
-		p.want = listenForms()
+		p.want = listenForms
 		return l, p
 	case !found && s != "" && strings.Trim(s, "0123456789,-*") == "":
 		return l, &problem{
-			"listen " + show(s) + " has no address", listenForms(),
+			"listen " + show(s) + " has no address", listenForms,
 			`in a list in [ ], a comma ends the item; with quotes it does not: "203.0.113.10:80,443"`,
 		}
 	}
@@ -41,15 +33,13 @@ func parseListen(s string) (l Listen, p *problem) {
 		if l.Prefix, p = parseDestination(host); p != nil {
 			return l, p
 		}
-	} else if found && later["listen.own"] {
-		return l, &problem{"listen " + show(s) + " has no address", listenForms(), ""}
 	}
 	if !found || ports == "" {
 		hint := ""
 		if l.Prefix.IsValid() {
 			hint = "for port 80: " + Listen{l.Prefix, []PortRange{{80, 80}}, Pos{}}.String()
 		}
-		return l, &problem{"listen " + show(s) + " has no port", listenForms(), hint}
+		return l, &problem{"listen " + show(s) + " has no port", listenForms, hint}
 	}
 	l.Ports, p = parsePorts(ports)
 	return l, p
@@ -60,8 +50,8 @@ func parseDestination(host string) (netip.Prefix, *problem) {
 	if !strings.Contains(host, "/") {
 		a, p := parseAddr(host, "listen")
 		if p != nil {
-			p.want = listenForms()
-			if a.IsValid() && a.IsUnspecified() && !later["listen.own"] && !later["listen.prefix"] {
+			p.want = listenForms
+			if a.IsValid() && a.IsUnspecified() {
 				p.hint = fmt.Sprintf(`":80" takes this host's own addresses, %q any address`,
 					Listen{netip.PrefixFrom(a, 0), []PortRange{{80, 80}}, Pos{}}.String())
 			}
@@ -72,11 +62,9 @@ func parseDestination(host string) (netip.Prefix, *problem) {
 	prefix, p := parsePrefix(host, "listen")
 	switch {
 	case p != nil:
-		p.want = listenForms()
+		p.want = listenForms
 	case prefix.IsSingleIP():
 		_, p = parseAddr(prefix.Addr().String(), "listen")
-	case later["listen.prefix"]:
-		p = &problem{"listen " + show(host) + " is a prefix", listenForms(), ""}
 	case prefix.Addr().IsMulticast():
 		p = &problem{"listen " + show(host) + " is multicast", "unicast addresses", ""}
 	}

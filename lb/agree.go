@@ -15,7 +15,7 @@ import (
 // service, and gives way where it does not fit.
 func (s *draft) finish(d *decoder, n *node, base *draft) {
 	serviceKeys.need(d, n, s.there, "name", nameValues)
-	serviceKeys.need(d, n, s.there, "listen", listenForms())
+	serviceKeys.need(d, n, s.there, "listen", listenForms)
 	if s.members == nil {
 		serviceKeys.need(d, n, s.there, "backends", "a list of "+endpointForms)
 	}

@@ -154,7 +154,7 @@ func (t *table[T]) find(name *node) int {
 		return -1
 	}
 	for i := range t.keys {
-		if k := &t.keys[i]; k.word == name.text && !later[k.Path] {
+		if k := &t.keys[i]; k.word == name.text {
 			return i
 		}
 	}
@@ -174,75 +174,19 @@ func (t *table[T]) unknown(d *decoder, name *node) (meant string) {
 	}
 	var names []string
 	for i := range t.keys {
-		if !later[t.keys[i].Path] {
-			names = append(names, t.keys[i].word)
-		}
+		names = append(names, t.keys[i].word)
 	}
 	msg := fmt.Sprintf("unknown key %s in %s", show(name.text), t.what)
-	if near := nearest(name.text, names); near != "" {
+	if near := Nearest(name.text, names); near != "" {
 		d.fail(name, msg, "", "did you mean "+near+"?")
 		return near
 	}
 	hint := ""
-	if k, ok := elsewhere[name.text]; ok && !later[k.path] {
-		hint = name.text + " is a key of " + k.what
+	if owner, ok := keyOwner[name.text]; ok {
+		hint = name.text + " is a key of " + owner
 	}
 	d.fail(name, msg, oneOf(names), hint)
 	return ""
-}
-
-// nearest is the word that was probably meant by s; empty where none is near.
-func nearest(s string, words []string) string {
-	s = strings.ReplaceAll(strings.ToLower(s), "_", "-")
-	best, least := "", 1+min(len(s), 9)/3
-	for _, w := range words {
-		if d := distance(s, w, least); d < least {
-			best, least = w, d
-		}
-	}
-	for _, w := range words {
-		// The beginning of it, or it with a few letters more: prot, warning, max-conns.
-		if n := shared(s, w); best == "" && n >= 3 && (n == len(s) || n == len(w) || n >= max(5, len(s)-2)) {
-			best = w
-		}
-	}
-	return best
-}
-
-// shared is how many letters a and b begin with alike.
-func shared(a, b string) int {
-	n := 0
-	for n < min(len(a), len(b)) && a[n] == b[n] {
-		n++
-	}
-	return n
-}
-
-// distance is the number of letters to insert, remove, replace or swap with
-// their neighbour between a and b; at least limit+1 where it is above limit.
-func distance(a, b string, limit int) int {
-	if len(a)-len(b) > limit || len(b)-len(a) > limit {
-		return limit + 1
-	}
-	var two, one, now [65]int
-	for j := range len(b) + 1 {
-		one[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		now[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			now[j] = min(one[j]+1, now[j-1]+1, one[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				now[j] = min(now[j], two[j-2]+1)
-			}
-		}
-		two, one = one, now
-	}
-	return one[len(b)]
 }
 
 // oneOf is "a, b or c".

@@ -13,12 +13,6 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the wanted errors in testdata/invalid")
 
-// TestMain tests the whole contract, also what is refused for now.
-func TestMain(m *testing.M) {
-	later = nil
-	os.Exit(m.Run())
-}
-
 // TestInvalid has one archive for each subject, with NAME.yaml and the errors
 // as people read them in NAME.txt.
 func TestInvalid(t *testing.T) {

@@ -23,11 +23,6 @@ type Key struct {
 // name is the key without its mapping.
 func (k *Key) name() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
 
-// later are keys that are refused as if they did not exist, until what they
-// ask for is there. "listen.prefix" and "listen.own" stand for listens with a
-// prefix and without an address.
-var later = map[string]bool{}
-
 const (
 	nameValues     = "1 to 63 letters, digits, -, _ and ."
 	prefixesValues = "addresses or prefixes of clients such as 10.0.0.0/8, or none"
@@ -235,12 +230,8 @@ var logKeys = table[Log]{of: "log", what: "log", keys: []key[Log]{
 
 // Reference returns all keys that a profile may have, the outermost first.
 func Reference() []Key {
-	out := slices.Concat(topKeys.reference(), serviceKeys.reference(), backendKeys.reference(),
+	return slices.Concat(topKeys.reference(), serviceKeys.reference(), backendKeys.reference(),
 		affinityKeys.reference(), limitKeys.reference(), logKeys.reference())
-	return slices.DeleteFunc(out, func(k Key) bool {
-		of, _, _ := strings.Cut(k.Path, ".")
-		return later[k.Path] || later["service."+of]
-	})
 }
 
 func (t *table[T]) reference() []Key {
@@ -251,9 +242,9 @@ func (t *table[T]) reference() []Key {
 	return out
 }
 
-// elsewhere says of each key which mapping has it, for who looks for it in
-// another.
-var elsewhere = map[string]struct{ path, what string }{}
+// keyOwner is the mapping that has a key, by the key's word, to tell who looks
+// for it in another one.
+var keyOwner = map[string]string{}
 
 func init() {
 	topKeys.enroll()
@@ -277,8 +268,8 @@ func (t *table[T]) enroll() {
 		if t.of != "" {
 			k.Path = t.of + "." + k.word
 		}
-		if _, ok := elsewhere[k.word]; !ok {
-			elsewhere[k.word] = struct{ path, what string }{k.Path, t.what}
+		if _, ok := keyOwner[k.word]; !ok {
+			keyOwner[k.word] = t.what
 		}
 	}
 }

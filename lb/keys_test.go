@@ -1,13 +1,11 @@
 package lb
 
 import (
-	"maps"
-	"slices"
 	"strings"
 	"testing"
 )
 
-// example has a use of every key, and of what later can refuse beside keys.
+// example has a use of every key.
 var example = map[string]string{
 	"profile":                      "profile: x\nservices: []",
 	"services":                     "services: []",
@@ -45,12 +43,7 @@ var example = map[string]string{
 	"log.prefix":                   "log: {prefix: x}",
 	"log.level":                    "log: {level: err}",
 	"log.rate":                     "log: {rate: 1/second}",
-	"listen.prefix":                "listen: 10.0.0.0/8:80",
-	"listen.own":                   `listen: ":80"`,
 }
-
-// required are keys that cannot come later than the mapping that they are in.
-var required = map[string]bool{"service.name": true, "service.listen": true, "service.backends": true, "backend.address": true, "affinity.timeout": true}
 
 // exampleFile is a profile that uses a key.
 func exampleFile(path string) string {
@@ -83,52 +76,8 @@ func TestReference(t *testing.T) {
 			t.Errorf("%s: %v", k.Path, err)
 		}
 	}
-	if got, want := len(Reference()), len(example)-2; got != want {
+	if got, want := len(Reference()), len(example); got != want {
 		t.Errorf("%d keys, %d examples", got, want)
-	}
-}
-
-// TestLater refuses each key as if it did not exist.
-func TestLater(t *testing.T) {
-	before := later
-	defer func() { later = before }()
-	for _, path := range slices.Sorted(maps.Keys(example)) {
-		level, key, found := strings.Cut(path, ".")
-		if !found || required[path] {
-			continue
-		}
-		later = map[string]bool{path: true}
-		_, err := Parse("a.yaml", []byte(exampleFile(path)))
-		if err == nil {
-			t.Errorf("%s: accepted", path)
-			continue
-		}
-		msg := err.(Errors)[0].Msg
-		switch {
-		case level == "listen":
-			if !strings.Contains(msg, " is a prefix") && !strings.Contains(msg, " has no address") {
-				t.Errorf("%s: %s", path, msg)
-			}
-		case !strings.HasPrefix(msg, "unknown key "+key):
-			t.Errorf("%s: %s", path, msg)
-		}
-		for _, k := range Reference() {
-			if k.Path == path {
-				t.Errorf("%s is in the reference", path)
-			}
-		}
-		// A word that is near must not be answered with it.
-		if level == "listen" {
-			continue
-		}
-		text := exampleFile(path)
-		i := strings.LastIndex(text, key+":") + len(key)
-		_, err = Parse("a.yaml", []byte(text[:i]+"x"+text[i:]))
-		for _, e := range err.(Errors) {
-			if strings.Contains(e.Hint, "did you mean "+key+"?") {
-				t.Errorf("%s: %s", path, e.Hint)
-			}
-		}
 	}
 }
 
@@ -142,8 +91,8 @@ func TestNearest(t *testing.T) {
 		"hashby": "hash-by", "proto": "protocol", "protocols": "protocol", "names": "name", "nat": "snat", "logs": "log", "onempty": "on-empty", "pro": "protocol", "pr": "",
 		"affinity-timeout": "affinity", "port": "", "weight": "", "x": "", "": "", "ip": "", "something-else": "",
 	} {
-		if got := nearest(s, keys); got != want {
-			t.Errorf("nearest(%q) = %q, want %q", s, got, want)
+		if got := Nearest(s, keys); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", s, got, want)
 		}
 	}
 }

@@ -49,7 +49,7 @@ func readWord[T ~uint8](d *decoder, k *Key, v *node, words []string, into *T) bo
 		}
 	}
 	hint := ""
-	if near := nearest(text, words); near != "" {
+	if near := Nearest(text, words); near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	d.fail(v, fmt.Sprintf("unknown %s %s", k.name(), show(text)), k.Values, hint)

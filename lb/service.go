@@ -121,7 +121,7 @@ func readSNAT(d *decoder, k *Key, v *node, into *SNAT) bool {
 		a, p := parseAddr(text, k.name())
 		if p != nil {
 			p.want = k.Values
-			switch near := nearest(text, snatWords[:SNATPool]); near {
+			switch near := Nearest(text, snatWords[:SNATPool]); near {
 			case "":
 			case text:
 				p.msg, p.hint = "snat "+text+" is no address, and cannot be in a list", ""

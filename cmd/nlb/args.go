@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/lb"
+
 	"github.com/urfave/cli/v2"
 )
 
@@ -200,4 +202,13 @@ func flagNames(flags []cli.Flag) []string {
 		out = append(out, f.Names()[0])
 	}
 	return out
+}
+
+// near is the word that was probably meant: one that begins with what was
+// written, or one like it; empty where there is none.
+func near(written string, words []string) string {
+	if i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, written) }); i >= 0 && len(written) > 1 {
+		return words[i]
+	}
+	return lb.Nearest(written, words)
 }
