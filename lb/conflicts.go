@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"nlb/lb/internal/dup"
 )
 
 // Conflicts reports what two services claim, and profiles of one name. Each
@@ -22,7 +24,7 @@ import (
 // with the roles client and server never see the same connection.
 func Conflicts(profiles []*Profile) Errors {
 	var c conflicts
-	twins(profiles, func(p *Profile) string { return p.Name }, func(first, second int) {
+	dup.Find(profiles, func(p *Profile) string { return p.Name }, func(first, second int) {
 		c.errs = append(c.errs, &Error{
 			Pos:  profiles[second].Pos,
 			Msg:  fmt.Sprintf("profile %s is here twice, first %s", profiles[second].Name, profiles[first].Pos.where()),

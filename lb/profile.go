@@ -1,7 +1,7 @@
 // Package lb is the domain: profiles, services, backends, schedulers, and the
-// arithmetic of balancing. It is pure: no files, no sockets, no kernel. What
-// it accepts is valid by construction, so the packages that use it need no
-// further checks.
+// arithmetic of balancing. It is pure: no files, no sockets, no kernel, no YAML.
+// Validate says what a value may be; the packages that use what it accepts need
+// no further checks.
 package lb
 
 import (

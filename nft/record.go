@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft/wire"
 )
 
@@ -83,7 +84,7 @@ func fingerprints(profiles []*lb.Profile, build string) []fingerprint {
 			text = append(append(append(text[:0], build...), 0), p.Name...)
 			text = append(text, '\n')
 			var at int
-			text, at = lb.AppendService(text, &p.Services[i])
+			text, at = config.AppendService(text, &p.Services[i])
 			frame, backends := sha256.Sum256(text[:at]), sha256.Sum256(text[at:])
 			out = append(out, fingerprint{[fingerprintSize]byte(frame[:]), [fingerprintSize]byte(backends[:])})
 		}

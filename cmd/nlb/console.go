@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // width is how many columns the tables use where there is no terminal to ask.
@@ -132,7 +133,7 @@ func (c *console) onErr(st style, text string) string { return c.err.paint(st, t
 // snippets prints mistakes, each with its line and the caret under it.
 func (c *console) snippets(errs lb.Errors) {
 	for _, e := range errs {
-		text := e.Format()
+		text := config.FormatError(e)
 		if c.err.color {
 			text = colored(text)
 		}

@@ -12,6 +12,7 @@ import (
 	"nlb/integration/lab"
 	"nlb/integration/netlab"
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft"
 )
 
@@ -67,7 +68,7 @@ const maxConnections = 1_000_000
 // rehearsed are the profiles that the arguments name, or the example.
 func (j *job) rehearsed(ctx context.Context) ([]*lb.Profile, error) {
 	if len(j.args) == 0 {
-		p, err := lb.Parse("example.yaml", example)
+		p, err := config.Parse("example.yaml", example)
 		return []*lb.Profile{p}, err
 	}
 	sources, err := j.sources(ctx)

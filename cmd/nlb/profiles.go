@@ -15,11 +15,12 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
-// maxRead bounds what is read of a file: one byte more than lb.Parse takes, so
+// maxRead bounds what is read of a file: one byte more than config.Parse takes, so
 // that it says what is wrong.
-const maxRead = lb.MaxFile + 1
+const maxRead = config.MaxFile + 1
 
 // stdin is the argument that stands for it.
 const stdin = "-"
@@ -46,7 +47,7 @@ func (j *job) sources(ctx context.Context) ([]source, error) {
 			return nil, err
 		}
 		file = title(file)
-		p, err := lb.Parse(file, data)
+		p, err := config.Parse(file, data)
 		if mistakes, ok := errors.AsType[lb.Errors](err); ok {
 			errs = append(errs, mistakes...)
 		} else if err != nil {
@@ -68,7 +69,7 @@ func (j *job) sources(ctx context.Context) ([]source, error) {
 // quote gives mistakes the lines that they are in.
 func quote(errs lb.Errors, sources []source) {
 	for _, s := range sources {
-		errs.Quote(s.file, s.text)
+		config.Quote(errs, s.file, s.text)
 	}
 }
 

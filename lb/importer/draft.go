@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // Draft collects what an importer finds.
@@ -120,7 +121,7 @@ func complete(s *lb.Service) {
 // seed is the hash-seed that goes with a name: what lb gives a service that
 // does not say.
 func seed(name string) uint32 {
-	p, err := lb.Parse("seed", []byte("services: [{name: \""+name+"\", listen: \"192.0.2.1:1\", scheduler: hash, backends: []}]"))
+	p, err := config.Parse("seed", []byte("services: [{name: \""+name+"\", listen: \"192.0.2.1:1\", scheduler: hash, backends: []}]"))
 	if err != nil {
 		return 0
 	}
@@ -129,7 +130,7 @@ func seed(name string) uint32 {
 
 // refused is why nlb would not take a service.
 func refused(s *lb.Service) error {
-	_, err := lb.Parse("profile", lb.Write(&lb.Profile{Name: "p", Services: []lb.Service{*s}}))
+	_, err := config.Parse("profile", config.Write(&lb.Profile{Name: "p", Services: []lb.Service{*s}}))
 	if errs, ok := err.(lb.Errors); ok {
 		return fmt.Errorf("%s", strings.TrimPrefix(errs[0].Error(), errs[0].Pos.String()+": "))
 	}

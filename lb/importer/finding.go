@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // Pos is the first place; where there is none, the beginning of the text.
@@ -45,7 +46,7 @@ func (f *Finding) Format() string {
 		e.Msg += " (also in " + LineList(more[1:]) + ")"
 	}
 	// The text of an error, under another name.
-	return strings.Replace(e.Format(), ": error: ", ": "+f.Level.String()+": ", 1)
+	return strings.Replace(config.FormatError(&e), ": error: ", ": "+f.Level.String()+": ", 1)
 }
 
 // maxListed is how many ranges of lines a message names.

@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"nlb/lb"
+	"nlb/lb/config"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func service(name, listen string, backends ...string) lb.Service {
-	p, err := lb.Parse("test", []byte("services: [{name: x, listen: \""+listen+"\", backends: [\""+strings.Join(backends, `","`)+"\"]}]"))
+	p, err := config.Parse("test", []byte("services: [{name: x, listen: \""+listen+"\", backends: [\""+strings.Join(backends, `","`)+"\"]}]"))
 	if err != nil {
 		panic(err)
 	}
