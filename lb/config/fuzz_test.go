@@ -11,6 +11,7 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/internal/safe"
+	"nlb/lb/lbtest"
 )
 
 // FuzzParse: no panic; what is accepted keeps all promises of the types, and
@@ -47,7 +48,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("cannot read what was written: %v\n%s", err, text)
 		}
-		if diff := cmp.Diff(p, again, sameProfile); diff != "" {
+		if diff := cmp.Diff(p, again, lbtest.Same); diff != "" {
 			t.Fatalf("written as something else (-want +got)\n%s\n%s", diff, text)
 		}
 	})

@@ -6,32 +6,12 @@ import (
 	"testing"
 
 	"nlb/lb"
+	"nlb/lb/lbtest"
 )
-
-// fleet is a profile with many services of three backends each.
-func fleet(services int) *lb.Profile {
-	p := &lb.Profile{Name: "fleet"}
-	listen, backend := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("172.16.0.1")
-	for i := range services {
-		s := lb.Service{
-			Name:      fmt.Sprintf("service-%05d", i),
-			Listen:    []lb.Listen{{Prefix: netip.PrefixFrom(listen, 32), Ports: []lb.PortRange{{First: 80, Last: 80}}}},
-			Protocols: []lb.Protocol{lb.TCP},
-		}
-		listen = listen.Next()
-		for range 3 {
-			e := lb.Endpoint{Addr: backend, Port: 8080}
-			s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: 1})
-			backend = backend.Next()
-		}
-		p.Services = append(p.Services, s)
-	}
-	return p
-}
 
 func BenchmarkParse(b *testing.B) {
 	for _, n := range []int{10, 1000, 10_000, 64_000} {
-		data := Write(fleet(n))
+		data := Write(lbtest.Fleet(n))
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.SetBytes(int64(len(data)))
 			b.ReportAllocs()
@@ -46,7 +26,7 @@ func BenchmarkParse(b *testing.B) {
 
 // BenchmarkTree compares the two ways to a tree.
 func BenchmarkTree(b *testing.B) {
-	text := string(Write(fleet(10_000)))
+	text := string(Write(lbtest.Fleet(10_000)))
 	b.Run("plain", func(b *testing.B) {
 		for b.Loop() {
 			if _, ok := readPlain(text); !ok {
@@ -64,8 +44,8 @@ func BenchmarkTree(b *testing.B) {
 }
 
 func BenchmarkConflicts(b *testing.B) {
-	apart := fleet(64_000)
-	together := fleet(64_000) // one address, a port each
+	apart := lbtest.Fleet(64_000)
+	together := lbtest.Fleet(64_000) // one address, a port each
 	for i := range together.Services {
 		l := &together.Services[i].Listen[0]
 		l.Prefix = netip.MustParsePrefix("10.0.0.1/32")
@@ -84,7 +64,7 @@ func BenchmarkConflicts(b *testing.B) {
 
 func BenchmarkWrite(b *testing.B) {
 	for _, n := range []int{10, 1_000, 10_000} {
-		p := fleet(n)
+		p := lbtest.Fleet(n)
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

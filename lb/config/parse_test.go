@@ -7,17 +7,10 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"nlb/lb"
+	"nlb/lb/lbtest"
 )
-
-// sameProfile compares what profiles say, not where it stands.
-var sameProfile = cmp.Options{
-	cmpopts.IgnoreTypes(lb.Pos{}),
-	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
-	cmpopts.EquateEmpty(),
-}
 
 func mustParse(t *testing.T, text string) *lb.Profile {
 	t.Helper()
@@ -218,7 +211,7 @@ func TestParse(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := mustParse(t, tt.text)
-			if diff := cmp.Diff(tt.want, got, sameProfile); diff != "" {
+			if diff := cmp.Diff(tt.want, got, lbtest.Same); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 			checkProfile(t, got)

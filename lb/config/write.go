@@ -31,14 +31,6 @@ func Write(p *lb.Profile) []byte {
 	return w.b
 }
 
-// AppendService appends a service as Write does, and says where its backends
-// begin: what is before them does not depend on them.
-func AppendService(b []byte, s *lb.Service) (out []byte, backends int) {
-	w := writer{b}
-	backends = w.service(s)
-	return w.b, backends
-}
-
 // writer writes lines of YAML.
 type writer struct{ b []byte }
 
@@ -102,8 +94,7 @@ func texts[T fmt.Stringer](values []T) []string {
 	return out
 }
 
-// service returns where the backends begin.
-func (w *writer) service(s *lb.Service) int {
+func (w *writer) service(s *lb.Service) {
 	w.key(2, "- name", s.Name)
 	w.list(4, "listen", texts(s.Listen))
 	if !slices.Equal(s.Protocols, []lb.Protocol{lb.TCP}) {
@@ -143,16 +134,14 @@ func (w *writer) service(s *lb.Service) int {
 	if s.OnEmpty != lb.Reject {
 		w.key(4, "on-empty", s.OnEmpty.String())
 	}
-	backends := len(w.b)
 	if len(s.Backends) == 0 {
 		w.b = append(w.b, "    backends: []\n"...)
-		return backends
+		return
 	}
 	w.b = append(w.b, "    backends:\n"...)
 	for i := range s.Backends {
 		w.backend(&s.Backends[i], s)
 	}
-	return backends
 }
 
 func (w *writer) backend(b *lb.Backend, s *lb.Service) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
 	"nlb/lb"
 	"nlb/lb/internal/safe"
 )

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
 	"nlb/lb"
 	"nlb/lb/internal/safe"
 )
