@@ -41,5 +41,6 @@ func TestWords(t *testing.T) {
 	roundTrip(t, RoundRobin, Random, Hash)
 	roundTrip(t, SourceAddress, SourcePort, DestinationAddress, DestinationPort, ByProtocol)
 	roundTrip(t, Reject, Drop)
+	roundTrip(t, Up, Draining, Down)
 	roundTrip(t, LogLevel(0), 1, 2, 3, 4, 5, LogInfo, 7)
 }

@@ -92,6 +92,8 @@ type Backend struct {
 	// Weight is the share of new connections, relative to the other backends
 	// of the same family, 0 to MaxWeight. 0: no new ones (drain).
 	Weight int
+	// State says whether it may have connections at all; no key of a profile.
+	State BackendState
 	// MaxConnections bounds live connections; 0: unbounded.
 	MaxConnections uint32
 	// SNAT is the service's, or the backend's own.
