@@ -104,27 +104,7 @@ func changes(out []Change, op Op, name string, s *Service) []Change {
 
 // words describe a service: where it listens, and how it balances.
 func words(s *Service) []string {
-	listen := make([]string, len(s.Listen))
-	for i, l := range s.Listen {
-		listen[i] = l.String()
-	}
-	protocols := make([]string, len(s.Protocols))
-	for i, p := range s.Protocols {
-		protocols[i] = p.String()
-	}
-	return []string{strings.Join(listen, " "), strings.Join(protocols, ","), s.SchedulerText()}
-}
-
-// SchedulerText is the scheduler with what it hashes by.
-func (s *Service) SchedulerText() string {
-	if s.Scheduler != Hash {
-		return s.Scheduler.String()
-	}
-	by := make([]string, len(s.HashBy))
-	for i, f := range s.HashBy {
-		by[i] = f.String()
-	}
-	return "hash by " + strings.Join(by, ",")
+	return []string{strings.Join(texts(s.Listen), " "), strings.Join(texts(s.Protocols), ","), s.SchedulerText()}
 }
 
 func backendWords(b Backend) string {
@@ -148,7 +128,7 @@ func compareService(name string, have, want *Service) []Change {
 	differ("role", have.Role.String(), want.Role.String())
 	differ("interface", orNone(have.Interface), orNone(want.Interface))
 	differ("scheduler", have.SchedulerText(), want.SchedulerText())
-	if have.Scheduler == Hash && want.Scheduler == Hash {
+	if have.Scheduler.Hashes() && want.Scheduler.Hashes() {
 		differ("hash-seed", fmt.Sprint(have.HashSeed), fmt.Sprint(want.HashSeed))
 	}
 	differ("affinity", have.affinityText(), want.affinityText())

@@ -39,16 +39,6 @@ const (
 	RoleServer             // only the network's, to this host's own addresses
 )
 
-// Scheduler says how a new connection picks its backend.
-type Scheduler uint8
-
-// The schedulers.
-const (
-	RoundRobin Scheduler = iota
-	Random
-	Hash
-)
-
 // HashField is a part of a connection that Hash looks at.
 type HashField uint8
 
@@ -88,20 +78,18 @@ type LogLevel uint8
 const LogInfo LogLevel = 6
 
 var (
-	sysctlWords    = []string{"auto", "keep"}
-	roleWords      = []string{"proxy", "client", "server"}
-	schedulerWords = []string{"round-robin", "random", "hash"}
-	hashWords      = []string{"source-address", "source-port", "destination-address", "destination-port", "protocol"}
-	snatWords      = []string{"masquerade", "none", "vip", "addresses"}
-	onEmptyWords   = []string{"reject", "drop"}
-	levelWords     = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
-	protocolWords  = []string{"tcp", "udp", "sctp"}
-	protocols      = []Protocol{TCP, UDP, SCTP}
+	sysctlWords   = []string{"auto", "keep"}
+	roleWords     = []string{"proxy", "client", "server"}
+	hashWords     = []string{"source-address", "source-port", "destination-address", "destination-port", "protocol"}
+	snatWords     = []string{"masquerade", "none", "vip", "addresses"}
+	onEmptyWords  = []string{"reject", "drop"}
+	levelWords    = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
+	protocolWords = []string{"tcp", "udp", "sctp"}
+	protocols     = []Protocol{TCP, UDP, SCTP}
 )
 
 func (p SysctlPolicy) String() string { return inWords(p, sysctlWords) }
 func (r Role) String() string         { return inWords(r, roleWords) }
-func (s Scheduler) String() string    { return inWords(s, schedulerWords) }
 func (f HashField) String() string    { return inWords(f, hashWords) }
 func (m SNATMode) String() string     { return inWords(m, snatWords) }
 func (o OnEmpty) String() string      { return inWords(o, onEmptyWords) }
@@ -121,9 +109,6 @@ func (p *SysctlPolicy) UnmarshalText(b []byte) error { return word(p, sysctlWord
 
 // UnmarshalText reads what String writes, and nothing else.
 func (r *Role) UnmarshalText(b []byte) error { return word(r, roleWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (s *Scheduler) UnmarshalText(b []byte) error { return word(s, schedulerWords, b) }
 
 // UnmarshalText reads what String writes, and nothing else.
 func (f *HashField) UnmarshalText(b []byte) error { return word(f, hashWords, b) }
@@ -169,9 +154,6 @@ func (Protocol) Words() []string { return slices.Clone(protocolWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (Role) Words() []string { return slices.Clone(roleWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Scheduler) Words() []string { return slices.Clone(schedulerWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (HashField) Words() []string { return slices.Clone(hashWords) }
