@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -116,50 +117,45 @@ func backendWords(b Backend) string {
 	return strings.Join(parts, "  ")
 }
 
+// detailOrder is the order in which a change names keys, so that its text stays
+// as it was; others come behind these.
+var detailOrder = []string{
+	"name", "listen", "role", "interface", "scheduler", "hash-seed", "affinity", "deny", "allow", "limit", "on-empty",
+	"weight", "max-connections", "log", "snat",
+}
+
+// compareService names the keys that differ; where a field differs that no key
+// describes, that field.
 func compareService(name string, have, want *Service) []Change {
+	if equal(appendService, have, want) {
+		return nil
+	}
 	var out []Change
-	var details []string
-	differ := func(what, a, b string) {
-		if a != b {
-			details = append(details, fmt.Sprintf("%s %s -> %s", what, a, b))
+	if details := differences(serviceKeys, have, want); details != "" {
+		out = append(out, Change{Changed, name, "", details})
+	} else {
+		a, b := have.visible(), want.visible()
+		if !have.anyEmpty() || !want.anyEmpty() {
+			a.OnEmpty, b.OnEmpty = 0, 0
+		}
+		if !equal(appendService, &a, &b) {
+			out = append(out, Change{Changed, name, "", firstDifference("", reflect.ValueOf(a), reflect.ValueOf(b))})
 		}
 	}
-	differ("listen", destinations(have), destinations(want))
-	differ("role", have.Role.String(), want.Role.String())
-	differ("interface", orNone(have.Interface), orNone(want.Interface))
-	differ("scheduler", have.SchedulerText(), want.SchedulerText())
-	if have.Scheduler.Hashes() && want.Scheduler.Hashes() {
-		differ("hash-seed", fmt.Sprint(have.HashSeed), fmt.Sprint(want.HashSeed))
+	old := make(map[Endpoint]*Backend, len(have.Backends))
+	for i := range have.Backends {
+		old[have.Backends[i].Address] = &have.Backends[i]
 	}
-	differ("affinity", have.affinityText(), want.affinityText())
-	differ("deny", listText(have.Deny), listText(want.Deny))
-	differ("allow", listText(have.Allow), listText(want.Allow))
-	differ("limit", have.Limit.String(), want.Limit.String())
-	if want.anyEmpty() && have.anyEmpty() {
-		differ("on-empty", have.OnEmpty.String(), want.OnEmpty.String())
-	}
-	if len(details) > 0 {
-		out = append(out, Change{Changed, name, "", strings.Join(details, ", ")})
-	}
-	old := map[Endpoint]Backend{}
-	for _, b := range have.Backends {
-		old[b.Address] = b
-	}
-	for _, b := range want.Backends {
+	for i := range want.Backends {
+		b := &want.Backends[i]
 		h, ok := old[b.Address]
 		delete(old, b.Address)
 		if !ok {
-			out = append(out, Change{Added, name, b.Name, backendWords(b)})
-			continue
-		}
-		details = nil
-		differ("name", h.Name, b.Name)
-		differ("weight", fmt.Sprint(h.Weight), fmt.Sprint(b.Weight))
-		differ("max-connections", orNone(countText(h.MaxConnections)), orNone(countText(b.MaxConnections)))
-		differ("log", h.Log.String(), b.Log.String())
-		differ("snat", h.EffectiveSNAT().String(), b.EffectiveSNAT().String())
-		if len(details) > 0 {
-			out = append(out, Change{Changed, name, b.Name, strings.Join(details, ", ")})
+			out = append(out, Change{Added, name, b.Name, backendWords(*b)})
+		} else if details := differences(backendKeys, &member{h, have}, &member{b, want}); details != "" {
+			out = append(out, Change{Changed, name, b.Name, details})
+		} else if x, y := h.visible(), b.visible(); !equal(appendBackend, &x, &y) {
+			out = append(out, Change{Changed, name, b.Name, firstDifference("", reflect.ValueOf(x), reflect.ValueOf(y))})
 		}
 	}
 	for _, b := range have.Backends {
@@ -170,13 +166,72 @@ func compareService(name string, have, want *Service) []Change {
 	return out
 }
 
-func orNone(s string) string { return cmp.Or(s, "none") }
-
-func countText(n uint32) string {
-	if n == 0 {
-		return ""
+// differences are the keys in which two values differ, as text.
+func differences[T any](keys []key[T], have, want *T) string {
+	type detail struct {
+		rank int
+		text string
 	}
-	return fmt.Sprint(n)
+	var details []detail
+	for i := range keys {
+		k := &keys[i]
+		a, seen := k.changed(have)
+		b, both := k.changed(want)
+		if seen && both && a != b {
+			rank := cmp.Or(slices.Index(detailOrder, k.word)+1, len(detailOrder)+1)
+			details = append(details, detail{rank, fmt.Sprintf("%s %s -> %s", k.word, a, b)})
+		}
+	}
+	slices.SortStableFunc(details, func(a, b detail) int { return a.rank - b.rank })
+	texts := make([]string, len(details))
+	for i, d := range details {
+		texts[i] = d.text
+	}
+	return strings.Join(texts, ", ")
+}
+
+// changed is the value as a change names it; false where it cannot be seen.
+func (k *key[T]) changed(v *T) (string, bool) {
+	if k.change != nil {
+		return k.change(v)
+	}
+	value, _ := k.value(v)
+	return text(value), true
+}
+
+// visible is a service without its backends, as far as it can be seen from
+// outside: services that are equal in it work alike. What is left out here is
+// named by no change, and neither is on-empty where it cannot be met.
+func (s *Service) visible() Service {
+	v := *s
+	v.Backends = nil            // compared one by one
+	v.SNAT, v.Log = SNAT{}, nil // what backends have of their own decides
+	v.Protocols = nil           // compared with the listens
+	v.Listen = slices.Clone(s.Listen)
+	for i := range v.Listen {
+		v.Listen[i].Prefix, v.Listen[i].Ports = netip.Prefix{}, nil // compared as destinations, however they are spelled
+	}
+	v.Listen = slices.CompactFunc(v.Listen, func(a, b Listen) bool { return equal(appendListen, &a, &b) })
+	v.Allow, v.Deny = Outer(s.Allow), Outer(s.Deny)
+	if s.affinityText() == "none" {
+		v.Affinity = nil
+	} else {
+		a := *s.Affinity
+		a.Bits, a.Bits6 = 0, 0 // compared for the families that have backends
+		v.Affinity = &a
+	}
+	if !s.Scheduler.Hashes() {
+		v.HashBy, v.HashSeed = nil, 0
+	}
+	return v
+}
+
+// visible is the backend as far as it can be seen from outside, and as it is
+// wanted, whatever its state.
+func (b *Backend) visible() Backend {
+	v := *b
+	v.State, v.SNAT = 0, b.EffectiveSNAT()
+	return v
 }
 
 // affinityText is the affinity of the families that the service has.
@@ -214,36 +269,6 @@ func listText(prefixes []netip.Prefix) string {
 		return strings.Join(strings.Fields(fmt.Sprint(outer)), ",")
 	}
 	return fmt.Sprintf("%d prefixes (%08x)", len(outer), h.Sum32())
-}
-
-// String is what is limited, or none.
-func (l Limit) String() string {
-	var parts []string
-	if l.ConnectionsPerSource > 0 {
-		parts = append(parts, fmt.Sprintf("connections-per-source %d", l.ConnectionsPerSource))
-	}
-	if l.NewPerSource.Events > 0 {
-		parts = append(parts, fmt.Sprintf("new-per-source %s burst %d", l.NewPerSource, l.Burst))
-	}
-	if l.New.Events > 0 {
-		parts = append(parts, "new "+l.New.String())
-	}
-	return orNone(strings.Join(parts, ", "))
-}
-
-// String is how connections are logged, or none.
-func (l *Log) String() string {
-	if l == nil {
-		return "none"
-	}
-	parts := []string{"level " + l.Level.String()}
-	if l.Rate.Events > 0 {
-		parts = append(parts, "rate "+l.Rate.String())
-	}
-	if l.Prefix != "" {
-		parts = append(parts, fmt.Sprintf("prefix %q", l.Prefix))
-	}
-	return strings.Join(parts, ", ")
 }
 
 // anyEmpty reports whether a family has no backend that takes connections. Only

@@ -4,12 +4,16 @@ package lb
 // walking the types, so that no field can be forgotten.
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"reflect"
+	"strings"
 	"sync"
+	"unicode"
+	"unicode/utf8"
 )
 
 // FingerprintSize is the length of a fingerprint, in bytes.
@@ -39,6 +43,25 @@ var (
 	appendFrame    = structAppender(reflect.TypeFor[Service](), func(field string) bool { return field != "Backends" })
 	appendBackends = structAppender(reflect.TypeFor[Service](), func(field string) bool { return field == "Backends" })
 )
+
+// The walks of what is compared.
+var (
+	appendService = appenderOf(reflect.TypeFor[Service]())
+	appendBackend = appenderOf(reflect.TypeFor[Backend]())
+	appendListen  = appenderOf(reflect.TypeFor[Listen]())
+)
+
+// equal reports whether two values are equal in all that is walked.
+func equal[T any](walk appender, a, b *T) bool {
+	buffer := fingerprintBuffers.Get().(*[]byte)
+	text := walk((*buffer)[:0], reflect.ValueOf(a).Elem())
+	at := len(text)
+	text = walk(text, reflect.ValueOf(b).Elem())
+	same := bytes.Equal(text[:at], text[at:])
+	*buffer = text
+	fingerprintBuffers.Put(buffer)
+	return same
+}
 
 // appender appends a value, in a form that no other value of its type has. The
 // value must be addressable.
@@ -128,4 +151,47 @@ func appendAddr(b []byte, a netip.Addr) []byte {
 	}
 	sixteen := a.As16()
 	return append(append(b, 16), sixteen[:]...)
+}
+
+// firstDifference names the first field in which two values of a type differ,
+// with both, as a key: "max-connections 3 -> 4". Empty: they are equal. It is for
+// fields that no key describes.
+func firstDifference(name string, a, b reflect.Value) string {
+	if bytes.Equal(appendAny(a), appendAny(b)) {
+		return ""
+	}
+	switch t := a.Type(); {
+	case t.Kind() == reflect.Pointer && !a.IsNil() && !b.IsNil():
+		return firstDifference(name, a.Elem(), b.Elem())
+	case t.Kind() == reflect.Struct && t.PkgPath() == reflect.TypeFor[Service]().PkgPath():
+		for i := range t.NumField() {
+			if t.Field(i).Type == reflect.TypeFor[Pos]() {
+				continue
+			}
+			inner := strings.Trim(name+"."+kebab(t.Field(i).Name), ".")
+			if d := firstDifference(inner, a.Field(i), b.Field(i)); d != "" {
+				return d
+			}
+		}
+	}
+	return fmt.Sprintf("%s %v -> %v", name, a, b)
+}
+
+// appendAny is the form of a value that need not be addressable.
+func appendAny(v reflect.Value) []byte {
+	p := reflect.New(v.Type())
+	p.Elem().Set(v)
+	return appenderOf(v.Type())(nil, p.Elem())
+}
+
+// kebab is a name of Go as a key: MaxConnections is max-connections.
+func kebab(s string) string {
+	var b []byte
+	for i, r := range s {
+		if unicode.IsUpper(r) && i > 0 {
+			b = append(b, '-')
+		}
+		b = utf8.AppendRune(b, unicode.ToLower(r))
+	}
+	return string(b)
 }

@@ -3,6 +3,7 @@ package lb
 // Values of several parts as text: how a profile has them.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -65,21 +66,17 @@ func (e Endpoint) String() string {
 	return netip.AddrPortFrom(e.Addr, e.Port).String()
 }
 
+// texts are the words of a profile: the mode, or the addresses of a pool.
+func (s SNAT) texts() []string {
+	if s.Mode != SNATPool {
+		return []string{s.Mode.String()}
+	}
+	return texts(s.Pool)
+}
+
 // String is as it stands in a profile; a pool is its addresses, separated by
 // commas.
-func (s SNAT) String() string {
-	if s.Mode != SNATPool {
-		return s.Mode.String()
-	}
-	var b []byte
-	for i, a := range s.Pool {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = a.AppendTo(b)
-	}
-	return string(b)
-}
+func (s SNAT) String() string { return strings.Join(s.texts(), ",") }
 
 // Equal reports whether both make the same of a source address.
 func (s SNAT) Equal(t SNAT) bool { return s.Mode == t.Mode && slices.Equal(s.Pool, t.Pool) }
@@ -139,4 +136,34 @@ func rateText(r Rate) string {
 		}
 	}
 	return ""
+}
+
+// String is what is limited, or none.
+func (l Limit) String() string {
+	var parts []string
+	if l.ConnectionsPerSource > 0 {
+		parts = append(parts, fmt.Sprintf("connections-per-source %d", l.ConnectionsPerSource))
+	}
+	if l.NewPerSource.Events > 0 {
+		parts = append(parts, fmt.Sprintf("new-per-source %s burst %d", l.NewPerSource, l.Burst))
+	}
+	if l.New.Events > 0 {
+		parts = append(parts, "new "+l.New.String())
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
+}
+
+// String is how connections are logged, or none.
+func (l *Log) String() string {
+	if l == nil {
+		return "none"
+	}
+	parts := []string{"level " + l.Level.String()}
+	if l.Rate.Events > 0 {
+		parts = append(parts, "rate "+l.Rate.String())
+	}
+	if l.Prefix != "" {
+		parts = append(parts, fmt.Sprintf("prefix %q", l.Prefix))
+	}
+	return strings.Join(parts, ", ")
 }

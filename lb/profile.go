@@ -122,6 +122,11 @@ const (
 	// The kernel takes 127; this many fit beside the rest of what a rule's
 	// comment says.
 	MaxLogPrefix = 64
+	// MaxTimeout is the longest timeout of an affinity.
+	MaxTimeout = 365 * 24 * time.Hour
+	// MaxRate is the largest number of events of a rate. It keeps the kernel's
+	// arithmetic exact: that counts in nanoseconds.
+	MaxRate = 1_000_000_000
 )
 
 // SNAT is what a backend sees as the source of a connection.

@@ -24,12 +24,12 @@ func parseListen(s string) (l lb.Listen, p *problem) {
 	host, ports, found, p := splitPort(s, "listen")
 	switch {
 	case p != nil:
-		p.want = listenForms
+		p.Want = listenForms
 		return l, p
 	case !found && s != "" && strings.Trim(s, "0123456789,-*") == "":
 		return l, &problem{
-			"listen " + safe.Show(s) + " has no address", listenForms,
-			`in a list in [ ], a comma ends the item; with quotes it does not: "203.0.113.10:80,443"`,
+			Msg: "listen " + safe.Show(s) + " has no address", Want: listenForms,
+			Hint: `in a list in [ ], a comma ends the item; with quotes it does not: "203.0.113.10:80,443"`,
 		}
 	}
 	if host != "" {
@@ -42,7 +42,7 @@ func parseListen(s string) (l lb.Listen, p *problem) {
 		if l.Prefix.IsValid() {
 			hint = "for port 80: " + lb.Listen{Prefix: l.Prefix, Ports: []lb.PortRange{{First: 80, Last: 80}}, Pos: lb.Pos{}}.String()
 		}
-		return l, &problem{"listen " + safe.Show(s) + " has no port", listenForms, hint}
+		return l, &problem{Msg: "listen " + safe.Show(s) + " has no port", Want: listenForms, Hint: hint}
 	}
 	l.Ports, p = parsePorts(ports)
 	return l, p
@@ -53,9 +53,9 @@ func parseDestination(host string) (netip.Prefix, *problem) {
 	if !strings.Contains(host, "/") {
 		a, p := parseAddr(host, "listen")
 		if p != nil {
-			p.want = listenForms
+			p.Want = listenForms
 			if a.IsValid() && a.IsUnspecified() {
-				p.hint = fmt.Sprintf(`":80" takes this host's own addresses, %q any address`,
+				p.Hint = fmt.Sprintf(`":80" takes this host's own addresses, %q any address`,
 					lb.Listen{Prefix: netip.PrefixFrom(a, 0), Ports: []lb.PortRange{{First: 80, Last: 80}}, Pos: lb.Pos{}}.String())
 			}
 			return netip.Prefix{}, p
@@ -65,11 +65,11 @@ func parseDestination(host string) (netip.Prefix, *problem) {
 	prefix, p := parsePrefix(host, "listen")
 	switch {
 	case p != nil:
-		p.want = listenForms
+		p.Want = listenForms
 	case prefix.IsSingleIP():
 		_, p = parseAddr(prefix.Addr().String(), "listen")
 	case prefix.Addr().IsMulticast():
-		p = &problem{"listen " + safe.Show(host) + " is multicast", "unicast addresses", ""}
+		p = &problem{Msg: "listen " + safe.Show(host) + " is multicast", Want: "unicast addresses", Hint: ""}
 	}
 	return prefix, p
 }
@@ -78,24 +78,24 @@ func parseDestination(host string) (netip.Prefix, *problem) {
 func parseEndpoint(s string) (e lb.Endpoint, p *problem) {
 	host, port, found, p := splitPort(s, "backend")
 	if p != nil {
-		p.want = endpointForms
+		p.Want = endpointForms
 		return e, p
 	}
 	if strings.Contains(host, "/") {
-		return e, &problem{"backend " + safe.Show(host) + " is a prefix", endpointForms, "each backend is an address of its own"}
+		return e, &problem{Msg: "backend " + safe.Show(host) + " is a prefix", Want: endpointForms, Hint: "each backend is an address of its own"}
 	}
 	if e.Addr, p = parseAddr(host, "backend"); p != nil {
-		p.want = endpointForms
+		p.Want = endpointForms
 		return e, p
 	}
 	if !found {
 		return e, nil
 	}
 	if e.Port, p = parsePort(port); p != nil {
-		p.want = "1 to 65535"
+		p.Want = "1 to 65535"
 		if port == "*" || strings.ContainsAny(port, ",-") {
-			p.msg = "backend " + safe.Show(s) + " has several ports"
-			p.hint = "without a port, the destination port stays as it was"
+			p.Msg = "backend " + safe.Show(s) + " has several ports"
+			p.Hint = "without a port, the destination port stays as it was"
 		}
 	}
 	return e, p
@@ -108,18 +108,18 @@ func splitPort(s, what string) (host, port string, found bool, p *problem) {
 		host, rest, closed := strings.Cut(s[1:], "]")
 		switch {
 		case !closed:
-			return "", "", false, &problem{msg: what + " " + safe.Show(s) + " has [ without ]"}
+			return "", "", false, &problem{Msg: what + " " + safe.Show(s) + " has [ without ]"}
 		case !strings.Contains(host, ":"):
-			return "", "", false, &problem{msg: what + " " + safe.Show(s) + " has brackets around something that is not IPv6"}
+			return "", "", false, &problem{Msg: what + " " + safe.Show(s) + " has brackets around something that is not IPv6"}
 		case rest == "":
 			return host, "", false, nil
 		case rest[0] == '/':
 			return "", "", false, &problem{
-				msg:  what + " " + safe.Show(s) + " has its prefix length outside of the brackets",
-				hint: "as in [2001:db8::/32]:53",
+				Msg:  what + " " + safe.Show(s) + " has its prefix length outside of the brackets",
+				Hint: "as in [2001:db8::/32]:53",
 			}
 		case rest[0] != ':':
-			return "", "", false, &problem{msg: what + " " + safe.Show(s) + " has " + safe.Show(rest) + " after the brackets"}
+			return "", "", false, &problem{Msg: what + " " + safe.Show(s) + " has " + safe.Show(rest) + " after the brackets"}
 		}
 		return host, rest[1:], true, nil
 	}
@@ -132,13 +132,13 @@ func splitPort(s, what string) (host, port string, found bool, p *problem) {
 	case what == "backend" && plainAddr(s):
 		return s, "", false, nil
 	case plainAddr(s[:last]):
-		p = &problem{hint: "write [" + safe.Show(s[:last]) + "]:" + safe.Show(s[last+1:])}
+		p = &problem{Hint: "write [" + safe.Show(s[:last]) + "]:" + safe.Show(s[last+1:])}
 	case plainAddr(s):
-		p = &problem{hint: "write [" + safe.Show(s) + "]:80"}
+		p = &problem{Hint: "write [" + safe.Show(s) + "]:80"}
 	default:
-		return "", "", false, &problem{msg: what + " " + safe.Show(s) + " is not an address"}
+		return "", "", false, &problem{Msg: what + " " + safe.Show(s) + " is not an address"}
 	}
-	p.msg = what + " " + safe.Show(s) + " is IPv6 without brackets"
+	p.Msg = what + " " + safe.Show(s) + " is IPv6 without brackets"
 	return "", "", false, p
 }
 
@@ -154,32 +154,25 @@ func plainAddr(s string) bool {
 func parseAddr(s, what string) (netip.Addr, *problem) {
 	a, err := netip.ParseAddr(s)
 	refuse := func(is, hint string) (netip.Addr, *problem) {
-		return a, &problem{msg: what + " " + safe.Show(s) + " " + is, hint: hint}
+		return a, &problem{Msg: what + " " + safe.Show(s) + " " + is, Hint: hint}
 	}
 	switch {
 	case err != nil && s == "":
-		return a, &problem{msg: what + " has no address"}
+		return a, &problem{Msg: what + " has no address"}
 	case err != nil && hostName(s):
 		if what == "backend" {
 			what = "backends are"
 		} else {
 			what += " takes"
 		}
-		return a, &problem{msg: what + " addresses, not host names: " + safe.Show(s)}
+		return a, &problem{Msg: what + " addresses, not host names: " + safe.Show(s)}
 	case err != nil && leadingZero(s):
 		return refuse("is not an address", "no leading zeros: some read them as octal")
 	case err != nil:
 		return refuse("is not an address", "")
-	case a.Zone() != "":
-		return refuse("has a zone", "an address that needs one cannot be balanced")
-	case a.Is4In6():
-		return refuse("is IPv4 in an IPv6 form", "write "+a.Unmap().String())
-	case a.IsUnspecified():
-		return refuse("is not an address of a machine", "")
-	case a.IsMulticast():
-		return refuse("is multicast", "")
-	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return refuse("is the broadcast address", "")
+	}
+	if is, hint := lb.CheckAddr(a); is != "" {
+		return refuse(is, hint)
 	}
 	return a, nil
 }
@@ -214,18 +207,15 @@ func parsePrefix(s, what string) (netip.Prefix, *problem) {
 	n, ok := number(bits)
 	switch {
 	case a.Zone() != "":
-		return netip.Prefix{}, &problem{msg: what + " " + safe.Show(s) + " has a zone"}
+		return netip.Prefix{}, &problem{Msg: what + " " + safe.Show(s) + " has a zone"}
 	case a.Is4In6():
-		return netip.Prefix{}, &problem{msg: what + " " + safe.Show(s) + " is IPv4 in an IPv6 form"}
+		return netip.Prefix{}, &problem{Msg: what + " " + safe.Show(s) + " is IPv4 in an IPv6 form"}
 	case !ok || n > uint64(a.BitLen()):
-		return netip.Prefix{}, &problem{msg: fmt.Sprintf("%s %s has no prefix length of 0 to %d", what, safe.Show(s), a.BitLen())}
+		return netip.Prefix{}, &problem{Msg: fmt.Sprintf("%s %s has no prefix length of 0 to %d", what, safe.Show(s), a.BitLen())}
 	}
 	prefix := netip.PrefixFrom(a, int(n))
-	if prefix != prefix.Masked() {
-		return prefix, &problem{
-			msg:  fmt.Sprintf("%s %s has bits behind its prefix length", what, safe.Show(s)),
-			hint: fmt.Sprintf("the prefix is %s, the address %s", prefix.Masked(), a),
-		}
+	if is, hint := lb.CheckPrefix(prefix); is != "" {
+		return prefix, &problem{Msg: fmt.Sprintf("%s %s %s", what, safe.Show(s), is), Hint: hint}
 	}
 	return prefix, nil
 }
@@ -251,7 +241,7 @@ func parsePorts(s string) ([]lb.PortRange, *problem) {
 	out := make([]lb.PortRange, 0, 1+strings.Count(s, ","))
 	for part := range strings.SplitSeq(s, ",") {
 		if part == "*" {
-			return nil, &problem{"ports " + safe.Show(s) + " have * beside others", forms, "* is all ports"}
+			return nil, &problem{Msg: "ports " + safe.Show(s) + " have * beside others", Want: forms, Hint: "* is all ports"}
 		}
 		first, last, isRange := strings.Cut(part, "-")
 		var r lb.PortRange
@@ -263,18 +253,18 @@ func parsePorts(s string) ([]lb.PortRange, *problem) {
 			}
 		}
 		if p != nil {
-			p.want = cmp.Or(p.want, forms)
+			p.Want = cmp.Or(p.Want, forms)
 			return nil, p
 		}
 		if r.First > r.Last {
-			return nil, &problem{"ports " + safe.Show(part) + " end before they begin", fmt.Sprintf("%d-%d", r.Last, r.First), ""}
+			return nil, &problem{Msg: "ports " + safe.Show(part) + " end before they begin", Want: fmt.Sprintf("%d-%d", r.Last, r.First), Hint: ""}
 		}
 		out = append(out, r)
 	}
 	slices.SortFunc(out, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
 	for i := 1; i < len(out); i++ {
 		if out[i].First <= out[i-1].Last {
-			return nil, &problem{fmt.Sprintf("ports %s and %s overlap", out[i-1], out[i]), "each port once", ""}
+			return nil, &problem{Msg: fmt.Sprintf("ports %s and %s overlap", out[i-1], out[i]), Want: "each port once", Hint: ""}
 		}
 	}
 	return out, nil
@@ -284,11 +274,11 @@ func parsePort(s string) (uint16, *problem) {
 	n, ok := number(s)
 	switch {
 	case s == "":
-		return 0, &problem{msg: "a port is missing"}
+		return 0, &problem{Msg: "a port is missing"}
 	case !ok:
-		return 0, &problem{msg: "port " + safe.Show(s) + " is not a number", hint: numberHint(s)}
+		return 0, &problem{Msg: "port " + safe.Show(s) + " is not a number", Hint: numberHint(s)}
 	case n < 1 || n > 65535:
-		return 0, &problem{msg: "port " + safe.Show(s) + " is out of range", want: "1 to 65535"}
+		return 0, &problem{Msg: "port " + safe.Show(s) + " is out of range", Want: "1 to 65535"}
 	}
 	return uint16(n), nil
 }

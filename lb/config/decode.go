@@ -57,11 +57,16 @@ func (d *decoder) fail(n *node, msg, want, hint string) {
 
 // refuse notes what a parser of text says about n.
 func (d *decoder) refuse(n *node, p *problem) {
-	d.fail(n, p.msg, p.want, p.hint)
+	d.fail(n, p.Msg, p.Want, p.Hint)
 }
 
-// problem is what is wrong with a text.
-type problem struct{ msg, want, hint string }
+// breaks notes the rule that the value of a key breaks.
+func (d *decoder) breaks(k *lb.Key, n *node, p *problem) {
+	d.fail(n, p.Msg, cmp.Or(p.Want, k.Values), p.Hint)
+}
+
+// problem is what is wrong with a text, or with the value that it stands for.
+type problem = lb.Problem
 
 func (d *decoder) pos(n *node) lb.Pos {
 	return lb.Pos{File: d.file, Line: int(n.line), Column: int(n.column)}
@@ -97,8 +102,8 @@ type table[T any] struct {
 // key is one key of a mapping: what is said about it, and how it is read.
 type key[T any] struct {
 	word string // as it stands in the file
-	Key
-	read func(d *decoder, k *Key, v *node, into *T)
+	lb.Key
+	read func(d *decoder, k *lb.Key, v *node, into *T)
 }
 
 // given says which keys of a table a mapping has, by their numbers.
@@ -126,7 +131,7 @@ func (t *table[T]) read(d *decoder, n *node, into *T) given {
 		seen[at] = name
 		there |= 1 << at
 		if value.null() {
-			d.fail(name, k.name()+" has no value", k.Values, "")
+			d.fail(name, k.Word()+" has no value", k.Values, "")
 			continue
 		}
 		k.read(d, &k.Key, value, into)

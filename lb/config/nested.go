@@ -3,14 +3,13 @@ package config
 // Affinity, limits and logs in a file: keys that are mappings of their own.
 
 import (
-	"fmt"
 	"strings"
 
 	"nlb/lb"
 	"nlb/lb/internal/safe"
 )
 
-func readAffinity(d *decoder, k *Key, v *node, s *draft) {
+func readAffinity(d *decoder, k *lb.Key, v *node, s *draft) {
 	s.Affinity = nil
 	if none(v) {
 		return
@@ -20,14 +19,14 @@ func readAffinity(d *decoder, k *Key, v *node, s *draft) {
 	case scalar:
 		a.Timeout = readTime(d, k, v)
 	case mapping:
-		affinityKeys.need(d, v, affinityKeys.read(d, v, &a), "timeout", timeValues)
+		affinityKeys.need(d, v, affinityKeys.read(d, v, &a), "timeout", lb.TimeForm)
 	default:
 		d.fail(v, "affinity is a list", k.Values, "")
 	}
 	s.Affinity = &a
 }
 
-func readTimeout(d *decoder, k *Key, v *node, a *lb.Affinity) { a.Timeout = readTime(d, k, v) }
+func readTimeout(d *decoder, k *lb.Key, v *node, a *lb.Affinity) { a.Timeout = readTime(d, k, v) }
 
 // limitDraft is a limit while it is read.
 type limitDraft struct {
@@ -35,7 +34,7 @@ type limitDraft struct {
 	newPerSource, burst *node
 }
 
-func readLimit(d *decoder, k *Key, v *node, s *draft) {
+func readLimit(d *decoder, k *lb.Key, v *node, s *draft) {
 	s.Limit = lb.Limit{}
 	if none(v) {
 		return
@@ -50,14 +49,14 @@ func readLimit(d *decoder, k *Key, v *node, s *draft) {
 	case len(v.kids) == 0:
 		d.fail(v, "limit has no keys", k.Values, "")
 	case l.burst != nil && l.newPerSource == nil:
-		d.fail(l.burst, "burst has no meaning without new-per-source", "new-per-source beside it", "")
+		d.refuse(l.burst, lb.NoMeaning("burst"))
 	case l.burst == nil:
 		l.Burst = uint32(l.NewPerSource.Events)
 	}
 	s.Limit = l.Limit
 }
 
-func readLog(d *decoder, k *Key, v *node, into **lb.Log) {
+func readLog(d *decoder, k *lb.Key, v *node, into **lb.Log) {
 	*into = nil
 	l := &lb.Log{Level: lb.LogInfo}
 	switch v.kind {
@@ -83,17 +82,14 @@ func readLog(d *decoder, k *Key, v *node, into **lb.Log) {
 	*into = l
 }
 
-func readLogPrefix(d *decoder, k *Key, v *node, l *lb.Log) {
+func readLogPrefix(d *decoder, k *lb.Key, v *node, l *lb.Log) {
 	text, ok := readText(d, k, v)
-	switch {
-	case !ok:
-	case text == "":
-		d.fail(v, "prefix is empty", k.Values, "without the key, it is the service's name")
-	case len(text) > lb.MaxLogPrefix:
-		d.fail(v, fmt.Sprintf("prefix has %d characters", len(text)), k.Values, "")
-	case !safe.Printable(text) || strings.ContainsAny(text, `"\$`):
-		d.fail(v, "prefix "+safe.Show(text)+" has a character that a log line cannot have", k.Values, "")
-	default:
-		l.Prefix = text
+	if !ok {
+		return
 	}
+	if p := lb.CheckLogPrefix(text); p != nil {
+		d.breaks(k, v, p)
+		return
+	}
+	l.Prefix = text
 }

@@ -46,7 +46,7 @@ type top struct {
 	name, services, defaults *node
 }
 
-func readProfileName(d *decoder, k *Key, v *node, t *top) {
+func readProfileName(d *decoder, k *lb.Key, v *node, t *top) {
 	t.Name, _ = readName(d, k, v)
 	t.name = v
 }
@@ -69,7 +69,7 @@ func (d *decoder) profile(root *node) *lb.Profile {
 	if there&topKeys.bit("profile") == 0 {
 		if t.Name = nameOf(d.file); lb.CheckName(t.Name) != "" {
 			d.fail(first, fmt.Sprintf("the profile has no name, and the file's, %s, cannot be one", safe.Show(t.Name)),
-				"profile: NAME, of "+nameValues, "")
+				"profile: NAME, of "+lb.NameForm, "")
 		}
 	}
 	t.Pos = d.pos(t.name)
@@ -119,7 +119,7 @@ func (d *decoder) services(v *node, base *draft, p *lb.Profile) {
 		s.Pos = d.pos(n)
 		s.there = serviceKeys.read(d, n, &s)
 		s.finish(d, n, base)
-		hashed = hashed || s.Scheduler == lb.Hash || s.badScheduler
+		hashed = hashed || s.Scheduler.Hashes() || s.badScheduler
 		if s.Name != "" {
 			p.Services = append(p.Services, s.Service)
 			names = append(names, s.at.name)

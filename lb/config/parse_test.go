@@ -29,7 +29,7 @@ func one(s string) netip.Prefix {
 func endpoint(s string) lb.Endpoint {
 	e, p := parseEndpoint(s)
 	if p != nil {
-		panic(p.msg)
+		panic(p.Msg)
 	}
 	return e
 }

@@ -42,7 +42,7 @@ func TestProfileReference(t *testing.T) {
 			tables[of] = "| key | values | default | meaning |\n| --- | --- | --- | --- |\n"
 		}
 		tables[of] += referenceRow(k)
-		if !regexp.MustCompile("(?m)^###+ .*`" + regexp.QuoteMeta(k.name()) + "`").MatchString(text) {
+		if !regexp.MustCompile("(?m)^###+ .*`" + regexp.QuoteMeta(k.Word()) + "`").MatchString(text) {
 			t.Errorf("%s: no heading is about `%s`", profileReference, k.Path)
 		}
 	}
@@ -66,9 +66,9 @@ func TestProfileReference(t *testing.T) {
 	}
 }
 
-func referenceRow(k Key) string {
+func referenceRow(k lb.Key) string {
 	escape := strings.NewReplacer("|", `\|`, "*", `\*`).Replace
-	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", k.name(), escape(k.Values), escape(k.Default), escape(k.Meaning))
+	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", k.Word(), escape(k.Values), escape(k.Default), escape(k.Meaning))
 }
 
 // TestExamplesInDocuments: every profile in the documents is valid.

@@ -17,16 +17,14 @@ import (
 	"nlb/lb/internal/safe"
 )
 
-const timeValues = "a time such as 30s, 10m, 1h or 7d"
-
 // readText is the text of a single value that is not null.
-func readText(d *decoder, k *Key, v *node) (string, bool) {
+func readText(d *decoder, k *lb.Key, v *node) (string, bool) {
 	switch {
 	case v.kind != scalar:
-		d.fail(v, k.name()+" is "+v.kind.String(), k.Values, "")
+		d.fail(v, k.Word()+" is "+v.kind.String(), k.Values, "")
 		return "", false
 	case v.null():
-		d.fail(v, "an item of "+k.name()+" is empty", k.Values, "")
+		d.fail(v, "an item of "+k.Word()+" is empty", k.Values, "")
 		return "", false
 	}
 	return v.text, true
@@ -34,9 +32,9 @@ func readText(d *decoder, k *Key, v *node) (string, bool) {
 
 // readItems is the values of a key that takes one or a list. allowEmpty says
 // whether the list may have none.
-func readItems(d *decoder, k *Key, v *node, allowEmpty bool) ([]*node, bool) {
+func readItems(d *decoder, k *lb.Key, v *node, allowEmpty bool) ([]*node, bool) {
 	if v.kind == list && len(v.kids) == 0 && !allowEmpty {
-		d.fail(v, k.name()+" is an empty list", k.Values, "")
+		d.fail(v, k.Word()+" is an empty list", k.Values, "")
 		return nil, false
 	}
 	return v.items(), true
@@ -49,7 +47,7 @@ type enum[T any] interface {
 	Words() []string
 }
 
-func readWord[T any, P enum[T]](d *decoder, k *Key, v *node, into P) bool {
+func readWord[T any, P enum[T]](d *decoder, k *lb.Key, v *node, into P) bool {
 	text, ok := readText(d, k, v)
 	if !ok {
 		return false
@@ -61,18 +59,18 @@ func readWord[T any, P enum[T]](d *decoder, k *Key, v *node, into P) bool {
 	if near := lb.Nearest(text, into.Words()); near != "" {
 		hint = "did you mean " + near + "?"
 	}
-	d.fail(v, fmt.Sprintf("unknown %s %s", k.name(), safe.Show(text)), k.Values, hint)
+	d.fail(v, fmt.Sprintf("unknown %s %s", k.Word(), safe.Show(text)), k.Values, hint)
 	return false
 }
 
 // readName reads a name of something.
-func readName(d *decoder, k *Key, v *node) (string, bool) {
+func readName(d *decoder, k *lb.Key, v *node) (string, bool) {
 	text, ok := readText(d, k, v)
 	if !ok {
 		return "", false
 	}
 	if p := lb.CheckName(text); p != "" {
-		d.fail(v, fmt.Sprintf("%s %s %s", k.name(), safe.Show(text), p), nameValues, "")
+		d.fail(v, fmt.Sprintf("%s %s %s", k.Word(), safe.Show(text), p), lb.NameForm, "")
 		return "", false
 	}
 	return text, true
@@ -100,7 +98,7 @@ func number(s string) (uint64, bool) {
 	return n, true
 }
 
-func readNumber(d *decoder, k *Key, v *node, least, most uint64) (uint64, bool) {
+func readNumber(d *decoder, k *lb.Key, v *node, least, most uint64) (uint64, bool) {
 	text, ok := readText(d, k, v)
 	if !ok {
 		return 0, false
@@ -112,9 +110,9 @@ func readNumber(d *decoder, k *Key, v *node, least, most uint64) (uint64, bool) 
 		if k.Path == "backend.weight" {
 			hint = "weights are relative; 30 and 10 send three times as much to the first"
 		}
-		d.fail(v, fmt.Sprintf("%s %s is out of range", k.name(), safe.Show(text)), k.Values, hint)
+		d.fail(v, fmt.Sprintf("%s %s is out of range", k.Word(), safe.Show(text)), k.Values, hint)
 	case !ok:
-		d.fail(v, fmt.Sprintf("%s %s is not a whole number", k.name(), safe.Show(text)), k.Values, numberHint(text))
+		d.fail(v, fmt.Sprintf("%s %s is not a whole number", k.Word(), safe.Show(text)), k.Values, numberHint(text))
 	default:
 		return n, true
 	}
@@ -129,7 +127,7 @@ func numberHint(s string) string {
 	return ""
 }
 
-func readInt[T int | uint32](d *decoder, k *Key, v *node, least, most uint64, into *T) bool {
+func readInt[T int | uint32](d *decoder, k *lb.Key, v *node, least, most uint64, into *T) bool {
 	n, ok := readNumber(d, k, v, least, most)
 	if ok {
 		*into = T(n)
@@ -137,7 +135,7 @@ func readInt[T int | uint32](d *decoder, k *Key, v *node, least, most uint64, in
 	return ok
 }
 
-func readTime(d *decoder, k *Key, v *node) time.Duration {
+func readTime(d *decoder, k *lb.Key, v *node) time.Duration {
 	text, ok := readText(d, k, v)
 	if !ok {
 		return 0
@@ -148,7 +146,7 @@ func readTime(d *decoder, k *Key, v *node) time.Duration {
 			continue
 		}
 		if n == 0 || n > uint64(lb.MaxTimeout/u.Duration) {
-			d.fail(v, fmt.Sprintf("%s %s is out of range", k.name(), safe.Show(text)), "1s to 365d", "")
+			d.fail(v, fmt.Sprintf("%s %s is out of range", k.Word(), safe.Show(text)), "1s to 365d", "")
 			return 0
 		}
 		return time.Duration(n) * u.Duration
@@ -157,11 +155,11 @@ func readTime(d *decoder, k *Key, v *node) time.Duration {
 	if digits(text) {
 		hint = "with its unit: " + safe.Show(text) + "s"
 	}
-	d.fail(v, fmt.Sprintf("%s %s is not a time", k.name(), safe.Show(text)), timeValues, hint)
+	d.fail(v, fmt.Sprintf("%s %s is not a time", k.Word(), safe.Show(text)), lb.TimeForm, hint)
 	return 0
 }
 
-func readRate(d *decoder, k *Key, v *node) lb.Rate {
+func readRate(d *decoder, k *lb.Key, v *node) lb.Rate {
 	text, ok := readText(d, k, v)
 	if !ok {
 		return lb.Rate{}
@@ -173,12 +171,12 @@ func readRate(d *decoder, k *Key, v *node) lb.Rate {
 			continue
 		}
 		if n == 0 || n > lb.MaxRate {
-			d.fail(v, fmt.Sprintf("%s %s is out of range", k.name(), safe.Show(text)), fmt.Sprintf("1 to %d per %s", lb.MaxRate, u.Long), "")
+			d.fail(v, fmt.Sprintf("%s %s is out of range", k.Word(), safe.Show(text)), fmt.Sprintf("1 to %d per %s", lb.MaxRate, u.Long), "")
 			return lb.Rate{}
 		}
 		return lb.Rate{Events: n, Per: u.Duration}
 	}
-	d.fail(v, fmt.Sprintf("%s %s is not a rate", k.name(), safe.Show(text)), rateValues, "")
+	d.fail(v, fmt.Sprintf("%s %s is not a rate", k.Word(), safe.Show(text)), k.Values, "")
 	return lb.Rate{}
 }
 
@@ -186,10 +184,10 @@ func readRate(d *decoder, k *Key, v *node) lb.Rate {
 func none(v *node) bool { return v.kind == scalar && v.text == "none" }
 
 // again notes the values that equal an earlier one.
-func again[T comparable](d *decoder, k *Key, at []*node, values []T) bool {
+func again[T comparable](d *decoder, k *lb.Key, at []*node, values []T) bool {
 	ok := true
 	dup.Find(values, func(v T) T { return v }, func(first, second int) {
-		d.fail(at[second], fmt.Sprintf("%s %s is here twice, first in line %d", k.name(), safe.Show(at[second].text), at[first].line),
+		d.fail(at[second], fmt.Sprintf("%s %s is here twice, first in line %d", k.Word(), safe.Show(at[second].text), at[first].line),
 			"each once", "")
 		ok = false
 	})

@@ -1,38 +1,24 @@
 package config
 
-// A service in a file: how its keys are read.
+// How the keys of services and backends are read.
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"nlb/lb"
+	"nlb/lb/internal/dup"
 	"nlb/lb/internal/safe"
 )
 
-// draft is a service while it is read.
-type draft struct {
-	lb.Service
-	// listens says where the listens stand.
-	listens []*node
-	// members become Service.Backends; nil without the key backends.
-	members []backendDraft
-	// at says where keys stand that must agree with others; nil where a key is
-	// missing, or was refused.
-	at    struct{ name, role, iface, hashBy, hashSeed, snat, allow, deny *node }
-	there given
-	// What was refused, so that nothing is said about what depends on it.
-	badListen, badBackends, badScheduler, badSNAT bool
-}
-
-func readServiceName(d *decoder, k *Key, v *node, s *draft) {
+func readServiceName(d *decoder, k *lb.Key, v *node, s *draft) {
 	if name, ok := readName(d, k, v); ok {
 		s.Name, s.at.name = name, v
 	}
 }
 
-func readListens(d *decoder, k *Key, v *node, s *draft) {
+func readListens(d *decoder, k *lb.Key, v *node, s *draft) {
 	items, ok := readItems(d, k, v, false)
 	s.badListen = !ok
 	s.Listen = make([]lb.Listen, 0, len(items))
@@ -55,7 +41,7 @@ func readListens(d *decoder, k *Key, v *node, s *draft) {
 	}
 }
 
-func readProtocols(d *decoder, k *Key, v *node, s *draft) {
+func readProtocols(d *decoder, k *lb.Key, v *node, s *draft) {
 	items, _ := readItems(d, k, v, false)
 	var out []lb.Protocol
 	var at []*node
@@ -71,7 +57,7 @@ func readProtocols(d *decoder, k *Key, v *node, s *draft) {
 	}
 }
 
-func readHashBy(d *decoder, k *Key, v *node, s *draft) {
+func readHashBy(d *decoder, k *lb.Key, v *node, s *draft) {
 	items, _ := readItems(d, k, v, false)
 	var out []lb.HashField
 	var at []*node
@@ -87,28 +73,22 @@ func readHashBy(d *decoder, k *Key, v *node, s *draft) {
 	}
 }
 
-// readInterface reads a name that the kernel accepts (dev_valid_name in
-// net/core/dev.c), as far as nftables can write it.
-func readInterface(d *decoder, k *Key, v *node, s *draft) {
+func readInterface(d *decoder, k *lb.Key, v *node, s *draft) {
 	text, ok := readText(d, k, v)
 	if !ok {
 		return
 	}
-	name := strings.TrimSuffix(text, "*")
-	switch {
-	case text == "*":
-		d.fail(v, "interface * is any", k.Values, "without the key, any interface will do")
-	case name == "" || name == "." || name == ".." || len(name) > 15 || !safe.Printable(name) || strings.ContainsAny(name, " /:*\"\\"):
-		d.fail(v, "interface "+safe.Show(text)+" cannot be a name", "1 to 15 characters without space, /, :, \", \\ and *", "")
-	default:
-		s.Interface, s.at.iface = text, v
+	if p := lb.CheckInterface(text); p != nil {
+		d.breaks(k, v, p)
+		return
 	}
+	s.Interface, s.at.iface = text, v
 }
 
 // snatModes are the words of snat; a pool has none.
 var snatModes = lb.SNATMode(0).Words()[:lb.SNATPool]
 
-func readSNAT(d *decoder, k *Key, v *node, into *lb.SNAT) bool {
+func readSNAT(d *decoder, k *lb.Key, v *node, into *lb.SNAT) bool {
 	if v.kind == scalar {
 		if i := slices.Index(snatModes, v.text); i >= 0 {
 			*into = lb.SNAT{Mode: lb.SNATMode(i)}
@@ -124,15 +104,15 @@ func readSNAT(d *decoder, k *Key, v *node, into *lb.SNAT) bool {
 			ok = false
 			continue
 		}
-		a, p := parseAddr(text, k.name())
+		a, p := parseAddr(text, k.Word())
 		if p != nil {
-			p.want = k.Values
+			p.Want = k.Values
 			switch near := lb.Nearest(text, snatModes); near {
 			case "":
 			case text:
-				p.msg, p.hint = "snat "+text+" is no address, and cannot be in a list", ""
+				p.Msg, p.Hint = "snat "+text+" is no address, and cannot be in a list", ""
 			default:
-				p.msg, p.hint = "unknown snat "+safe.Show(text), "did you mean "+near+"?"
+				p.Msg, p.Hint = "unknown snat "+safe.Show(text), "did you mean "+near+"?"
 			}
 			d.refuse(item, p)
 			ok = false
@@ -147,7 +127,7 @@ func readSNAT(d *decoder, k *Key, v *node, into *lb.SNAT) bool {
 	return false
 }
 
-func readPrefixes(d *decoder, k *Key, v *node, into *[]netip.Prefix) *node {
+func readPrefixes(d *decoder, k *lb.Key, v *node, into *[]netip.Prefix) *node {
 	*into = nil
 	if none(v) {
 		return v
@@ -161,9 +141,9 @@ func readPrefixes(d *decoder, k *Key, v *node, into *[]netip.Prefix) *node {
 			ok = false
 			continue
 		}
-		prefix, p := parseClients(text, k.name())
+		prefix, p := parseClients(text, k.Word())
 		if p != nil {
-			p.want = k.Values
+			p.Want = k.Values
 			d.refuse(item, p)
 			ok = false
 			continue
@@ -176,4 +156,104 @@ func readPrefixes(d *decoder, k *Key, v *node, into *[]netip.Prefix) *node {
 	slices.SortFunc(out, netip.Prefix.Compare)
 	*into = out
 	return v
+}
+
+func readBackends(d *decoder, k *lb.Key, v *node, s *draft) {
+	items, _ := readItems(d, k, v, true)
+	s.badBackends = false
+	s.members = make([]backendDraft, 0, len(items))
+	for _, item := range items {
+		s.members = append(s.members, backendDraft{})
+		b := &s.members[len(s.members)-1]
+		readBackend(d, k, item, b)
+		if b.bad {
+			s.badBackends = true
+			s.members = s.members[:len(s.members)-1]
+		}
+	}
+	dup.Find(s.members, func(b backendDraft) lb.Endpoint { return b.Address }, func(first, second int) {
+		b := &s.members[second]
+		d.fail(b.at, fmt.Sprintf("backend %s is here twice, first in line %d", b.Address, s.members[first].at.line), "each backend once", "")
+	})
+	dup.Find(s.members, func(b backendDraft) string { return b.Name }, func(first, second int) {
+		a, b := &s.members[first], &s.members[second]
+		if a.Address == b.Address {
+			return
+		}
+		at := b.name
+		if at == nil {
+			at = b.at
+		}
+		d.fail(at, fmt.Sprintf("name %s is here twice, first in line %d", b.Name, a.at.line), "another name for each backend", "")
+	})
+}
+
+func readBackend(d *decoder, k *lb.Key, v *node, b *backendDraft) {
+	b.Weight = 1
+	switch v.kind {
+	case scalar:
+		text, ok := readText(d, k, v)
+		if b.bad = !ok; ok {
+			b.setAddress(d, v, text)
+		}
+	case mapping:
+		backendKeys.need(d, v, backendKeys.read(d, v, b), "address", endpointForms)
+		b.bad = b.bad || b.at == nil
+	default:
+		d.fail(v, "a backend is a list", k.Values, `an IPv6 address with a port needs quotes: "[2001:db8::1]:80"`)
+		b.bad = true
+	}
+	if b.bad {
+		return
+	}
+	if b.Name == "" {
+		b.Name = b.Address.String()
+	}
+	if b.snat != nil {
+		if p := lb.CheckPool(b.SNAT.Pool, lb.FamilyOf(b.Address.Addr)); p != nil {
+			d.refuse(b.snat, p)
+		}
+	}
+}
+
+func (b *backendDraft) setAddress(d *decoder, v *node, text string) {
+	e, p := parseEndpoint(text)
+	if p != nil {
+		d.refuse(v, p)
+		b.bad = true
+		return
+	}
+	b.Address, b.at = e, v
+	if canonical(e, text) {
+		b.Name = text
+	}
+}
+
+func readBackendAddress(d *decoder, k *lb.Key, v *node, b *backendDraft) {
+	text, ok := readText(d, k, v)
+	if !ok {
+		b.bad = true
+		return
+	}
+	name := b.Name
+	b.setAddress(d, v, text)
+	if b.name != nil {
+		b.Name = name
+	}
+}
+
+func readBackendName(d *decoder, k *lb.Key, v *node, b *backendDraft) {
+	if name, ok := readName(d, k, v); ok {
+		b.Name, b.name = name, v
+	}
+}
+
+func readWeight(d *decoder, k *lb.Key, v *node, b *backendDraft) {
+	readInt(d, k, v, 0, lb.MaxWeight, &b.Weight)
+}
+
+func readMaxConnections(d *decoder, k *lb.Key, v *node, b *backendDraft) {
+	if b.MaxConnections = 0; !none(v) {
+		readInt(d, k, v, 1, 1<<32-1, &b.MaxConnections)
+	}
 }

@@ -1,0 +1,328 @@
+package lb
+
+// The keys of services and backends. One entry is all that is known of one: what
+// is said about it, what it says of a service, and which values it takes. How it
+// is read is in config.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Key describes a key of a profile.
+type Key struct {
+	// Path is the mapping and the key, "backend.weight"; a key of the top
+	// level stands alone.
+	Path string
+	// Values says what is accepted, Default what holds without the key:
+	// "required", "none", or a value.
+	Values, Default string
+	// Meaning is one line.
+	Meaning string
+}
+
+// Word is the key without its mapping.
+func (k *Key) Word() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
+
+// What names and times look like, in messages.
+const (
+	NameForm = "1 to 63 letters, digits, -, _ and ."
+	TimeForm = "a time such as 30s, 10m, 1h or 7d"
+)
+
+const (
+	prefixesForm = "addresses or prefixes of clients such as 10.0.0.0/8, or none"
+	rateForm     = "a rate such as 100/second, or per minute, hour or day"
+	logForm      = `true, false, or {prefix: "web ", level: info, rate: 10/second}`
+	snatForm     = "masquerade, none, vip, an address or a list of addresses"
+	countForm    = "1 to 4294967295"
+)
+
+// key is a key of a mapping that becomes a T.
+type key[T any] struct {
+	word string
+	Key
+	// value is what the key says (see Value), and whether that holds without
+	// the key, too.
+	value func(*T) (value any, isDefault bool)
+	// change is the value as a change names it. false: it cannot be seen from
+	// outside, or another key's change names it. nil: the value as it is.
+	change func(*T) (string, bool)
+	// check is what is wrong with the value; nil where its type says it all.
+	check func(*T) *Problem
+	// hidden says that the kernel knows the value at times only.
+	hidden bool
+}
+
+// member is a backend with its service.
+type member struct {
+	*Backend
+	service *Service
+}
+
+// unseen is for keys that a change does not name: who a service or backend is,
+// and what other keys name with their own value.
+func unseen[T any](*T) (string, bool) { return "", false }
+
+var serviceKeys = []key[Service]{
+	{
+		word: "name", Key: Key{Values: NameForm, Default: "required", Meaning: "unique in the profile"},
+		value:  func(s *Service) (any, bool) { return s.Name, false },
+		change: unseen[Service],
+		check:  func(s *Service) *Problem { return checkName("name", s.Name) },
+	},
+	{
+		word: "listen", Key: Key{
+			Values: "ADDRESS:PORTS, [IPV6]:PORTS, PREFIX:PORTS, :PORTS or a list of them", Default: "required",
+			Meaning: "where clients connect to; ports are 80, 8000-8010, 80,443 or *; " +
+				"a prefix takes traffic to any address in it; without an address: this host's own addresses",
+		},
+		value:  func(s *Service) (any, bool) { return texts(s.Listen), false },
+		change: func(s *Service) (string, bool) { return destinations(s), true },
+		check:  checkListens,
+	},
+	{
+		word: "protocol", Key: Key{Values: "tcp, udp, sctp or a list of them", Default: "tcp", Meaning: "the transport protocols"},
+		value:  func(s *Service) (any, bool) { return texts(s.Protocols), slices.Equal(s.Protocols, []Protocol{TCP}) },
+		change: unseen[Service], // named with each listen
+		check: func(s *Service) *Problem {
+			return checkSet("protocol", s.Protocols, func(p Protocol) bool { return slices.Contains(protocols, p) })
+		},
+	},
+	{
+		word: "interface", Key: Key{
+			Values: "the name of an interface, or the beginning of names and *", Default: "any",
+			Meaning: "only traffic that enters here",
+		},
+		value: func(s *Service) (any, bool) { return known(s.Interface), false },
+		check: func(s *Service) *Problem {
+			if s.Interface == "" {
+				return nil
+			}
+			return CheckInterface(s.Interface)
+		},
+	},
+	{
+		word: "role", Key: Key{
+			Values: "proxy, client or server", Default: "proxy",
+			Meaning: "whose traffic: the network's and this host's, only what this host sends, " +
+				"or only what arrives for this host's own addresses",
+		},
+		value: func(s *Service) (any, bool) { return s.Role.String(), s.Role == RoleProxy },
+		check: func(s *Service) *Problem { return checkEnum("role", s.Role, RoleServer) },
+	},
+	{
+		word: "scheduler", Key: Key{
+			Values: "round-robin, random or hash", Default: "round-robin",
+			Meaning: "how a new connection picks its backend: in turn, at random, or by hash-by; all by weight",
+		},
+		value:  func(s *Service) (any, bool) { return s.Scheduler.String(), s.Scheduler == RoundRobin },
+		change: func(s *Service) (string, bool) { return s.SchedulerText(), true },
+		check:  func(s *Service) *Problem { return checkEnum("scheduler", s.Scheduler, Scheduler(len(schedulers)-1)) },
+	},
+	{
+		word: "hash-by", Key: Key{
+			Values:  "a list of source-address, source-port, destination-address, destination-port, protocol",
+			Default: "[source-address]",
+			Meaning: "what the scheduler hash looks at",
+		},
+		value: func(s *Service) (any, bool) {
+			if !s.Scheduler.Hashes() {
+				return nil, true
+			}
+			return texts(s.HashBy), slices.Equal(s.HashBy, []HashField{SourceAddress})
+		},
+		change: unseen[Service], // named with the scheduler
+		check: func(s *Service) *Problem {
+			if !s.Scheduler.Hashes() {
+				return meaningless("hash-by", len(s.HashBy) > 0)
+			}
+			return checkSet("hash-by", s.HashBy, func(f HashField) bool { return f <= ByProtocol })
+		},
+	},
+	{
+		word: "hash-seed", Key: Key{
+			Values: "0 to 4294967295", Default: "fixed by the service's name",
+			Meaning: "another seed, another choice of backends",
+		},
+		value: func(s *Service) (any, bool) {
+			if !s.Scheduler.Hashes() {
+				return nil, true
+			}
+			return s.HashSeed, s.HashSeed == DefaultSeed(s.Name)
+		},
+		change: func(s *Service) (string, bool) { return fmt.Sprint(s.HashSeed), s.Scheduler.Hashes() },
+		check: func(s *Service) *Problem {
+			return meaningless("hash-seed", s.HashSeed != 0 && !s.Scheduler.Hashes())
+		},
+	},
+	{
+		word: "affinity", Key: Key{
+			Values: "a time such as 10m, {timeout: 10m, prefix: 24, prefix6: 64}, or none", Default: "none",
+			Meaning: "a client, or its network, stays with its backend until it has opened no new connection for that long",
+		},
+		value:  func(s *Service) (any, bool) { return affinityValue(s.Affinity), s.Affinity == nil },
+		change: func(s *Service) (string, bool) { return s.affinityText(), true },
+		check:  func(s *Service) *Problem { return checkKeys(affinityKeys, s.Affinity) },
+	},
+	{
+		word: "snat", Key: Key{
+			Values: snatForm, Default: "masquerade",
+			Meaning: "the source that the backends see: this host's address, the client, the listen address, " +
+				"or one of these addresses",
+		},
+		value:  func(s *Service) (any, bool) { return Joined(s.SNAT.texts()), s.SNAT.Mode == Masquerade },
+		change: unseen[Service], // each backend names its own
+		check:  func(s *Service) *Problem { return checkSNAT(s.SNAT) },
+	},
+	{
+		word: "allow", Key: Key{Values: prefixesForm, Default: "none", Meaning: "the only clients that are served"},
+		value:  func(s *Service) (any, bool) { return list(texts(s.Allow)), false },
+		change: func(s *Service) (string, bool) { return listText(s.Allow), true },
+		check:  func(s *Service) *Problem { return checkPrefixes("allow", s.Allow) },
+	},
+	{
+		word: "deny", Key: Key{Values: prefixesForm, Default: "none", Meaning: "clients that are refused; wins over allow"},
+		value:  func(s *Service) (any, bool) { return list(texts(s.Deny)), false },
+		change: func(s *Service) (string, bool) { return listText(s.Deny), true },
+		check:  func(s *Service) *Problem { return checkPrefixes("deny", s.Deny) },
+	},
+	{
+		word: "limit", Key: Key{
+			Values:  "{connections-per-source: 50, new-per-source: 100/second, burst: 200, new: 5000/second}, or none",
+			Default: "none",
+			Meaning: "what is over is refused",
+		},
+		value: func(s *Service) (any, bool) {
+			if s.Limit == (Limit{}) {
+				return nil, true
+			}
+			return Mapping{Values: valuesOf(limitKeys, &s.Limit)}, false
+		},
+		change: func(s *Service) (string, bool) { return s.Limit.String(), true },
+		check:  func(s *Service) *Problem { return checkKeys(limitKeys, &s.Limit) },
+	},
+	{
+		word: "log", Key: Key{Values: logForm, Default: "none", Meaning: "new connections are written to the kernel log"},
+		value:  func(s *Service) (any, bool) { return logValue(s.Log, s), s.Log == nil },
+		change: unseen[Service], // each backend names its own
+		check:  func(s *Service) *Problem { return checkKeys(logKeys, s.Log) },
+	},
+	{
+		word: "on-empty", Key: Key{
+			Values: "reject or drop", Default: "reject",
+			Meaning: "what a connection meets when no backend can take it",
+		},
+		value:  func(s *Service) (any, bool) { return s.OnEmpty.String(), s.OnEmpty == Reject },
+		change: func(s *Service) (string, bool) { return s.OnEmpty.String(), s.anyEmpty() },
+		check:  func(s *Service) *Problem { return checkEnum("on-empty", s.OnEmpty, Drop) },
+		hidden: true,
+	},
+}
+
+// backendsKey is the key with the backends, which are values of their own.
+var backendsKey = Key{
+	Path: "service.backends", Values: "ADDRESS:PORT, ADDRESS, a mapping with address, or a list of them", Default: "required",
+	Meaning: "the servers; without a port, the destination port stays as it was",
+}
+
+var backendKeys = []key[member]{
+	{
+		word: "address", Key: Key{
+			Values: "ADDRESS:PORT, [IPV6]:PORT or ADDRESS", Default: "required",
+			Meaning: "where connections go; without a port, the destination port stays as it was",
+		},
+		value:  func(b *member) (any, bool) { return b.Address.String(), false },
+		change: unseen[member],
+		check:  func(b *member) *Problem { return checkAddr("backend", b.Address.Addr) },
+	},
+	{
+		word: "name", Key: Key{Values: NameForm, Default: "the address", Meaning: "shown by nlb show"},
+		value: func(b *member) (any, bool) { return b.Name, b.Name == b.Address.String() },
+		check: func(b *member) *Problem {
+			if b.Name == b.Address.String() {
+				return nil
+			}
+			return checkName("name", b.Name)
+		},
+	},
+	{
+		word: "weight", Key: Key{Values: "0 to 1000", Default: "1", Meaning: "the share of the connections; 0: no new ones (drain)"},
+		value: func(b *member) (any, bool) { return b.Weight, b.Weight == 1 },
+		check: func(b *member) *Problem { return checkRange("weight", b.Weight, 0, MaxWeight) },
+	},
+	{
+		word: "max-connections", Key: Key{
+			Values: countForm + ", or none", Default: "none",
+			Meaning: "live connections at most; over it, a new one is refused",
+		},
+		value: func(b *member) (any, bool) { return known(b.MaxConnections), false },
+	},
+	{
+		word: "snat", Key: Key{Values: snatForm, Default: "the service's", Meaning: "the source that this backend sees"},
+		value: func(b *member) (any, bool) {
+			if b.SNAT.Equal(b.service.SNAT) {
+				return nil, true
+			}
+			return Joined(b.SNAT.texts()), false
+		},
+		change: func(b *member) (string, bool) { return b.EffectiveSNAT().String(), true },
+		check: func(b *member) *Problem {
+			if b.SNAT.Equal(b.service.SNAT) {
+				return nil
+			}
+			if p := checkSNAT(b.SNAT); p != nil {
+				return p
+			}
+			return CheckPool(b.SNAT.Pool, FamilyOf(b.Address.Addr))
+		},
+	},
+	{
+		word: "log", Key: Key{
+			Values: logForm, Default: "the service's",
+			Meaning: "new connections to this backend are written to the kernel log",
+		},
+		value: func(b *member) (any, bool) {
+			if own, all := b.Log, b.service.Log; own == all || own != nil && all != nil && *own == *all {
+				return nil, true
+			}
+			if b.Log == nil {
+				return Mapping{Short: "false"}, false
+			}
+			return logValue(b.Log, b.service), false
+		},
+		change: func(b *member) (string, bool) { return b.Log.String(), true },
+		check:  func(b *member) *Problem { return checkKeys(logKeys, b.Log) },
+	},
+}
+
+// Keys are the keys of services and backends, and of the mappings in them, the
+// outermost first.
+func Keys() []Key {
+	return slices.Concat(described(serviceKeys), []Key{backendsKey}, described(backendKeys),
+		described(affinityKeys), described(limitKeys), described(logKeys))
+}
+
+func described[T any](keys []key[T]) []Key {
+	out := make([]Key, len(keys))
+	for i := range keys {
+		out[i] = keys[i].Key
+	}
+	return out
+}
+
+func init() {
+	enroll("service", serviceKeys)
+	enroll("backend", backendKeys)
+	enroll("affinity", affinityKeys)
+	enroll("limit", limitKeys)
+	enroll("log", logKeys)
+}
+
+// enroll gives the keys of a mapping their paths.
+func enroll[T any](mapping string, keys []key[T]) {
+	for i := range keys {
+		keys[i].Path = mapping + "." + keys[i].word
+	}
+}
