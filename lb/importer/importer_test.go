@@ -35,6 +35,7 @@ func TestDraft(t *testing.T) {
 	d.Add(hash, Place{3, 1, 0})
 	loop := service("loop", "203.0.113.4:80", "10.0.0.1:80")
 	loop.Backends[0].Address = lb.Endpoint{Addr: netip.MustParseAddr("203.0.113.4"), Port: 80}
+	loop.Backends[0].Name = "203.0.113.4:80"
 	d.Add(loop, Place{2, 1, 0})
 	d.Note("good to know", "", Place{3, 1, 2}, Place{1, 1, 0})
 	d.Note("good to know", "", Place{2, 1, 0}, Place{1, 1, 0})

@@ -12,7 +12,8 @@ import (
 
 // Alike is a profile of few small services that others of its kind share, changed:
 // what one apply after another meets. No two conflict where their names, p0 to
-// p9, differ.
+// p9, differ. Some are not valid: a listen may have no backend of its family, and
+// pools have addresses of both.
 func Alike(r *rand.Rand, name string) *lb.Profile {
 	p := &lb.Profile{Name: name}
 	for i := range r.IntN(4) {
