@@ -138,6 +138,9 @@ func compareService(name string, have, want *Service) []Change {
 		if !have.anyEmpty() || !want.anyEmpty() {
 			a.OnEmpty, b.OnEmpty = 0, 0
 		}
+		if len(have.Backends)+len(want.Backends) > 0 {
+			a.Log, b.Log = nil, nil
+		}
 		if !equal(appendService, &a, &b) {
 			out = append(out, Change{Changed, name, "", firstDifference("", reflect.ValueOf(a), reflect.ValueOf(b))})
 		}
@@ -201,12 +204,13 @@ func (k *key[T]) changed(v *T) (string, bool) {
 
 // visible is a service without its backends, as far as it can be seen from
 // outside: services that are equal in it work alike. What is left out here is
-// named by no change, and neither is on-empty where it cannot be met.
+// named by no change; neither are on-empty where it cannot be met, and the log of
+// a service with backends, of which each has its own.
 func (s *Service) visible() Service {
 	v := *s
-	v.Backends = nil            // compared one by one
-	v.SNAT, v.Log = SNAT{}, nil // what backends have of their own decides
-	v.Protocols = nil           // compared with the listens
+	v.Backends = nil  // compared one by one
+	v.SNAT = SNAT{}   // what each backend has decides
+	v.Protocols = nil // compared with the listens
 	v.Listen = slices.Clone(s.Listen)
 	for i := range v.Listen {
 		v.Listen[i].Prefix, v.Listen[i].Ports = netip.Prefix{}, nil // compared as destinations, however they are spelled

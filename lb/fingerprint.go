@@ -13,7 +13,6 @@ import (
 	"strings"
 	"sync"
 	"unicode"
-	"unicode/utf8"
 )
 
 // FingerprintSize is the length of a fingerprint, in bytes.
@@ -187,11 +186,11 @@ func appendAny(v reflect.Value) []byte {
 // kebab is a name of Go as a key: MaxConnections is max-connections.
 func kebab(s string) string {
 	var b []byte
-	for i, r := range s {
-		if unicode.IsUpper(r) && i > 0 {
+	for i := range len(s) {
+		if i > 0 && unicode.IsUpper(rune(s[i])) && unicode.IsLower(rune(s[i-1])) {
 			b = append(b, '-')
 		}
-		b = utf8.AppendRune(b, unicode.ToLower(r))
+		b = append(b, s[i])
 	}
-	return string(b)
+	return strings.ToLower(string(b))
 }

@@ -206,7 +206,7 @@ var serviceKeys = []key[Service]{
 	{
 		word: "log", Key: Key{Values: logForm, Default: "none", Meaning: "new connections are written to the kernel log"},
 		value:  func(s *Service) (any, bool) { return logValue(s.Log, s), s.Log == nil },
-		change: unseen[Service], // each backend names its own
+		change: func(s *Service) (string, bool) { return s.Log.String(), len(s.Backends) == 0 }, // each backend names its own
 		check:  func(s *Service) *Problem { return checkKeys(logKeys, s.Log) },
 	},
 	{
