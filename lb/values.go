@@ -25,7 +25,8 @@ type Value struct {
 }
 
 // Values are what the keys of a mapping say, in the order of the reference. As
-// JSON they are an object of those that say something and are not hidden.
+// JSON they are an object of those that say something and are not hidden; a
+// mapping without keys is left out.
 type Values []Value
 
 // Joined is a list that is one text in JSON, separated by commas.
@@ -51,7 +52,8 @@ func (v Values) MarshalJSON() ([]byte, error) {
 	e.SetEscapeHTML(false) // who writes the whole decides
 	separator := byte('{')
 	for _, one := range v {
-		if one.Value == nil || one.Hidden {
+		m, mapping := one.Value.(Mapping)
+		if one.Value == nil || one.Hidden || mapping && len(m.Values) == 0 {
 			continue
 		}
 		b.WriteByte(separator)
@@ -68,14 +70,14 @@ func (v Values) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// Of is what a key says; nil where it says nothing.
-func (v Values) Of(word string) any {
+// Text is what a key says, as a change names it; empty where it says nothing.
+func (v Values) Text(word string) string {
 	for _, one := range v {
-		if one.Word == word {
-			return one.Value
+		if one.Word == word && one.Value != nil {
+			return text(one.Value)
 		}
 	}
-	return nil
+	return ""
 }
 
 // Values are what the keys of a service say, without its backends.

@@ -6,6 +6,7 @@ package main
 
 import (
 	"encoding"
+	"encoding/json"
 	"fmt"
 	"os"
 	"reflect"
@@ -13,6 +14,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"nlb/lb"
+	"nlb/lb/lbtest"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -35,16 +40,109 @@ func TestJSONReference(t *testing.T) {
 		}
 	}
 	for command, value := range map[string]any{
-		"show": shown{}, "apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{},
+		"show": shownFrame{}, "apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{},
 		"check": checked{}, "render": rendered{}, "doctor": examined{}, "import": imported{}, "version": built{},
 	} {
 		want := jsonFields("", reflect.TypeOf(value))
+		if command == "show" {
+			want = append(want, shownFields(t)...)
+		}
 		slices.Sort(want)
 		got := documented[command]
 		slices.Sort(got)
 		if d := cmp.Diff(want, got); d != "" {
 			t.Errorf("%s: nlb %s (-program +document)\n%s", file, command, d)
 		}
+	}
+}
+
+// shownFrame is what show prints around the services.
+type shownFrame struct {
+	Table      string `json:"table"`
+	Generation uint32 `json:"generation"`
+	Profiles   []struct {
+		Name string `json:"name"`
+	} `json:"profiles"`
+}
+
+// shownFields are the values of services that show prints. They follow from the
+// keys that lb knows, so they are taken from services that have all of them, and
+// from some that have little: what these have not may be missing.
+func shownFields(t *testing.T) []string {
+	t.Helper()
+	live := 1
+	profiles := append(lbtest.Full(), lbtest.Fleet(1))
+	for _, p := range lbtest.Full()[:2] { // as the kernel has them, of one family
+		s := &p.Services[0]
+		s.Affinity, s.Limit, s.Log = &lb.Affinity{Timeout: time.Second, Bits: 24}, lb.Limit{New: s.Limit.New}, &lb.Log{Prefix: "x"}
+		s.Backends[0].Log = &lb.Log{Prefix: "y"}
+		profiles = append(profiles, p)
+	}
+	profiles[4].Services[0].Affinity = &lb.Affinity{Timeout: time.Second, Bits6: 64}
+	profiles[4].Services[0].Limit = lb.Limit{ConnectionsPerSource: 1}
+	seen, number := map[string]string{}, map[string]int{}
+	for _, p := range profiles {
+		s := &p.Services[0]
+		one := shownService{service: s, Backends: []shownBackend{}}
+		for i := range s.Backends {
+			b := &s.Backends[i]
+			one.Backends = append(one.Backends, shownBackend{Backend: b, values: b.Values(s), Live: &live})
+		}
+		text, err := json.Marshal(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var value map[string]any
+		if err := json.Unmarshal(text, &value); err != nil {
+			t.Fatal(err)
+		}
+		valueFields("profiles[].services[]", value, seen, number)
+	}
+	var out []string
+	for path, kind := range seen {
+		parent := path[:strings.LastIndexByte(path, '.')]
+		switch {
+		case strings.HasSuffix(path, ".live"):
+			kind += " or null"
+		case number[path] < max(number[parent], number[parent+"[]"]):
+			kind += ", or missing"
+		}
+		out = append(out, path+": "+kind)
+	}
+	return out
+}
+
+// valueFields notes the fields of a value, with their types, and how many times
+// each is there.
+func valueFields(path string, value any, seen map[string]string, number map[string]int) {
+	number[path]++
+	switch v := value.(type) {
+	case map[string]any:
+		if !strings.HasSuffix(path, "[]") {
+			seen[path] = "object"
+		}
+		for key, inner := range v {
+			valueFields(path+"."+key, inner, seen, number)
+		}
+	case []any:
+		number[path]--
+		if len(v) == 0 {
+			return
+		}
+		if reflect.TypeOf(v[0]).Kind() == reflect.Map {
+			for _, inner := range v {
+				valueFields(path+"[]", inner, seen, number)
+			}
+			return
+		}
+		number[path+"[]"]++
+		seen[path+"[]"] = "string"
+	case string:
+		seen[path] = "string"
+	case float64:
+		seen[path] = "number"
+	default:
+		panic(fmt.Sprintf("%s is a %T", path, value))
 	}
 }
 

@@ -40,16 +40,16 @@ func paced(v, old *shown, between time.Duration) {
 	for _, p := range old.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			services[key{p.Name, s.Name, lb.Endpoint{}}] = s
+			services[key{p.Name, s.service.Name, lb.Endpoint{}}] = s
 			for k := range s.Backends {
-				before[key{p.Name, s.Name, s.Backends[k].endpoint}] = &s.Backends[k]
+				before[key{p.Name, s.service.Name, s.Backends[k].Address}] = &s.Backends[k]
 			}
 		}
 	}
 	for _, p := range v.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			was := services[key{p.Name, s.Name, lb.Endpoint{}}]
+			was := services[key{p.Name, s.service.Name, lb.Endpoint{}}]
 			if was == nil {
 				continue
 			}
@@ -59,7 +59,7 @@ func paced(v, old *shown, between time.Duration) {
 			}
 			for k := range s.Backends {
 				b := &s.Backends[k]
-				b.since(before[key{p.Name, s.Name, b.endpoint}], between)
+				b.since(before[key{p.Name, s.service.Name, b.Address}], between)
 				s.pace.connections += b.pace.connections
 				s.pace.perSecond += b.pace.perSecond
 				s.pace.live += b.pace.live
@@ -87,11 +87,11 @@ func (s *shownService) shares() {
 	sum := map[lb.Family]uint64{}
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		sum[lb.FamilyOf(b.endpoint.Addr)] += b.pace.connections
+		sum[lb.FamilyOf(b.Address.Addr)] += b.pace.connections
 	}
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		if all := sum[lb.FamilyOf(b.endpoint.Addr)]; all > 0 {
+		if all := sum[lb.FamilyOf(b.Address.Addr)]; all > 0 {
 			b.pace.share = float64(b.pace.connections) / float64(all)
 		}
 	}

@@ -97,8 +97,8 @@ func selected(profiles []shownProfile, profile, service string) ([]shownProfile,
 		}
 		var services []string
 		for _, s := range p.Services {
-			services = append(services, p.Name+"/"+s.Name)
-			if s.Name == service {
+			services = append(services, p.Name+"/"+s.service.Name)
+			if s.service.Name == service {
 				return []shownProfile{{p.Name, []shownService{s}}}, nil
 			}
 		}

@@ -2,11 +2,12 @@
 
 package main
 
-// What show shows: the values that it prints as JSON and as a table, made of
-// what is in the kernel. Keys are those of a profile.
+// What show shows: what is in the kernel, and what the kernel counts of it. The
+// keys are those that lb knows, in JSON and in the table.
 
 import (
 	"fmt"
+	"slices"
 
 	"nlb/lb"
 	"nlb/nft"
@@ -24,61 +25,47 @@ type shownProfile struct {
 	Services []shownService `json:"services"`
 }
 
+// shownService is a service with what the kernel counts of it.
 type shownService struct {
-	Name      string         `json:"name"`
-	Listen    []string       `json:"listen"`
-	Protocol  []string       `json:"protocol"`
-	Interface string         `json:"interface,omitempty"`
-	Role      string         `json:"role"`
-	Scheduler string         `json:"scheduler"`
-	HashBy    []string       `json:"hash-by,omitempty"`
-	HashSeed  *uint32        `json:"hash-seed,omitempty"`
-	Affinity  *shownAffinity `json:"affinity,omitempty"`
-	SNAT      string         `json:"snat"` // a list is separated by commas
-	Allow     []string       `json:"allow,omitempty"`
-	Deny      []string       `json:"deny,omitempty"`
-	Limit     *shownLimit    `json:"limit,omitempty"`
-	Log       *shownLog      `json:"log,omitempty"`
-	Refused   uint64         `json:"refused"` // by allow, deny, limits and max-connections
-	Backends  []shownBackend `json:"backends"`
+	service  *lb.Service
+	Refused  uint64 // by allow, deny, limits and max-connections
+	Backends []shownBackend
 
 	profile string
-	service *lb.Service
 	pace    pace
 }
 
-type shownAffinity struct {
-	Timeout string `json:"timeout"`
-	Prefix  int    `json:"prefix,omitempty"`
-	Prefix6 int    `json:"prefix6,omitempty"`
+// MarshalJSON has the keys of the service, the figures, and the backends.
+func (s shownService) MarshalJSON() ([]byte, error) {
+	return append(s.service.Values(),
+		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
 }
 
-type shownLimit struct {
-	ConnectionsPerSource uint32 `json:"connections-per-source,omitempty"`
-	NewPerSource         string `json:"new-per-source,omitempty"`
-	Burst                uint32 `json:"burst,omitempty"`
-	New                  string `json:"new,omitempty"`
-}
-
-type shownLog struct {
-	Prefix string `json:"prefix"`
-	Level  string `json:"level"`
-	Rate   string `json:"rate,omitempty"`
-}
-
+// shownBackend is a backend with what the kernel counts of it.
 type shownBackend struct {
-	Name           string    `json:"name"`
-	Address        string    `json:"address"`
-	Weight         int       `json:"weight"`
-	Share          float64   `json:"share"` // of the new connections of its family, 0 to 1
-	MaxConnections uint32    `json:"max-connections,omitempty"`
-	SNAT           string    `json:"snat,omitempty"` // where it is not the service's
-	Log            *shownLog `json:"log,omitempty"`  // where it is not the service's
-	Connections    uint64    `json:"connections"`    // new ones since the backend came
-	Live           *int      `json:"live"`           // null: conntrack could not be read
+	*lb.Backend
+	values      lb.Values // that are not the service's
+	Share       float64   // of the new connections of its family, 0 to 1
+	Connections uint64    // new ones since the backend came
+	Live        *int      // nil: conntrack could not be read
 
-	endpoint lb.Endpoint
-	pace     pace
+	pace pace
+}
+
+// MarshalJSON has the keys of the backend, its name first, and the figures.
+func (b shownBackend) MarshalJSON() ([]byte, error) {
+	var out lb.Values
+	for _, v := range b.values {
+		switch v.Word {
+		case "name":
+			out = slices.Insert(out, 0, v)
+		case "weight":
+			out = append(out, v, lb.Value{Word: "share", Value: b.Share})
+		default:
+			out = append(out, v)
+		}
+	}
+	return append(out, lb.Value{Word: "connections", Value: b.Connections}, lb.Value{Word: "live", Value: b.Live}).MarshalJSON()
 }
 
 // view is a state as it is shown. live is nil where it is not known.
@@ -88,12 +75,11 @@ func view(state *nft.State, live nft.Usage) *shown {
 		out := shownProfile{p.Name, []shownService{}}
 		for i := range p.Services {
 			s := &p.Services[i]
-			one := viewService(p.Name, s)
-			one.Refused = state.Refused(p.Name, s.Name)
-			for _, b := range s.Backends {
+			one := shownService{service: s, Refused: state.Refused(p.Name, s.Name), Backends: []shownBackend{}, profile: p.Name}
+			for k := range s.Backends {
+				b := &s.Backends[k]
 				stats := state.Stats(p.Name, s.Name, b.Address, live)
-				shown := viewBackend(s, b)
-				shown.Connections = stats.Connections
+				shown := shownBackend{Backend: b, values: b.Values(s), Share: share(s, b), Connections: stats.Connections}
 				if live != nil {
 					shown.Live = &stats.Live
 				}
@@ -106,47 +92,6 @@ func view(state *nft.State, live nft.Usage) *shown {
 	return v
 }
 
-// viewService is a service without its backends.
-func viewService(profile string, s *lb.Service) shownService {
-	out := shownService{
-		Name: s.Name, Listen: texts(s.Listen), Protocol: texts(s.Protocols), Interface: s.Interface, Role: s.Role.String(),
-		Scheduler: s.Scheduler.String(), SNAT: s.SNAT.String(), Allow: texts(s.Allow), Deny: texts(s.Deny), Log: viewLog(s.Log),
-		Backends: []shownBackend{}, profile: profile, service: s,
-	}
-	if s.Scheduler == lb.Hash {
-		out.HashBy, out.HashSeed = texts(s.HashBy), &s.HashSeed
-	}
-	if a := s.Affinity; a != nil {
-		out.Affinity = &shownAffinity{a.TimeoutText(), a.Bits, a.Bits6}
-	}
-	if l := s.Limit; l != (lb.Limit{}) {
-		out.Limit = &shownLimit{l.ConnectionsPerSource, l.NewPerSource.String(), l.Burst, l.New.String()}
-	}
-	return out
-}
-
-// viewBackend is a backend without its figures.
-func viewBackend(s *lb.Service, b lb.Backend) shownBackend {
-	out := shownBackend{
-		Name: b.Name, Address: b.Address.String(), Weight: b.Weight, Share: share(s, b),
-		MaxConnections: b.MaxConnections, endpoint: b.Address,
-	}
-	if !b.SNAT.Equal(s.SNAT) {
-		out.SNAT = b.SNAT.String()
-	}
-	if b.Log.String() != s.Log.String() {
-		out.Log = viewLog(b.Log)
-	}
-	return out
-}
-
-func viewLog(l *lb.Log) *shownLog {
-	if l == nil {
-		return nil
-	}
-	return &shownLog{l.Prefix, l.Level.String(), l.Rate.String()}
-}
-
 func texts[T fmt.Stringer](values []T) []string {
 	out := []string{}
 	for _, v := range values {
@@ -156,7 +101,7 @@ func texts[T fmt.Stringer](values []T) []string {
 }
 
 // share is a backend's part of the new connections of its family.
-func share(s *lb.Service, b lb.Backend) float64 {
+func share(s *lb.Service, b *lb.Backend) float64 {
 	sum := 0
 	for _, other := range s.Of(lb.FamilyOf(b.Address.Addr)) {
 		sum += other.Weight

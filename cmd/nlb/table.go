@@ -32,14 +32,14 @@ func (j *job) services(v *shown) {
 const gap = "  "
 
 func (j *job) service(s *shownService) {
-	title := s.profile + "/" + s.Name
+	title := s.profile + "/" + s.service.Name
 	how := strings.Join(words(s), gap)
-	listen := strings.Join(s.Listen, " ")
+	listen := strings.Join(texts(s.service.Listen), " ")
 	if len(title)+len(listen)+len(how)+2*len(gap) <= j.width {
 		fmt.Fprintln(j.out, j.onOut(bold, title)+gap+j.onOut(cyan, listen)+gap+how)
 	} else {
 		fmt.Fprintln(j.out, j.onOut(bold, title)+gap+how)
-		for _, line := range wrap(s.Listen, " ", j.width-len(gap)) {
+		for _, line := range wrap(texts(s.service.Listen), " ", j.width-len(gap)) {
 			fmt.Fprintln(j.out, gap+j.onOut(cyan, line))
 		}
 	}
@@ -54,14 +54,27 @@ func (j *job) service(s *shownService) {
 	}
 }
 
+// placed are the keys that have a place of their own in the table: of services
+// in words and rules, of backends in columns. Others stand there by their names.
+var placed = []string{
+	"name", "listen", "protocol", "interface", "role", "scheduler", "hash-by", "hash-seed", "affinity", "snat", "allow", "deny", "limit", "log",
+	"address", "weight", "max-connections",
+}
+
 // words say how a service balances, and how much.
 func words(s *shownService) []string {
-	out := []string{strings.Join(s.Protocol, ","), s.service.SchedulerText(), "snat " + s.SNAT}
-	if s.Role != lb.RoleProxy.String() {
-		out = append(out, "role "+s.Role)
+	v := s.service
+	out := []string{strings.Join(texts(v.Protocols), ","), v.SchedulerText(), "snat " + v.SNAT.String()}
+	if v.Role != lb.RoleProxy {
+		out = append(out, "role "+v.Role.String())
 	}
-	if s.Interface != "" {
-		out = append(out, "interface "+s.Interface)
+	if v.Interface != "" {
+		out = append(out, "interface "+v.Interface)
+	}
+	for _, one := range v.Values() {
+		if !slices.Contains(placed, one.Word) && one.Value != nil && !one.Default && !one.Hidden {
+			out = append(out, one.Word+" "+v.Values().Text(one.Word))
+		}
 	}
 	if s.pace.known {
 		out = append(out, perSecond(s.pace.perSecond)+"/s")
@@ -155,10 +168,10 @@ type column struct {
 var columns = []column{
 	{title: "backend", text: func(b shownBackend) string { return b.Name }},
 	{title: "address", text: func(b shownBackend) string {
-		if b.Name == b.Address {
-			return ""
+		if address := b.Address.String(); b.Name != address {
+			return address
 		}
-		return b.Address
+		return ""
 	}},
 	{title: "weight", right: true, text: func(b shownBackend) string { return strconv.Itoa(b.Weight) }},
 	{title: "share", right: true, text: func(b shownBackend) string {
@@ -191,18 +204,13 @@ var columns = []column{
 		return strconv.Itoa(*b.Live)
 	}},
 	{title: "+-", right: true, steady: 4, text: func(b shownBackend) string { return change(b.pace.live) }},
-	{title: "max", right: true, text: func(b shownBackend) string {
-		if b.MaxConnections == 0 {
-			return ""
-		}
-		return strconv.FormatUint(uint64(b.MaxConnections), 10)
-	}},
-	{title: "snat", text: func(b shownBackend) string { return b.SNAT }},
+	{title: "max", right: true, text: func(b shownBackend) string { return b.values.Text("max-connections") }},
+	{title: "snat", text: func(b shownBackend) string { return b.values.Text("snat") }},
 	{title: "log", text: func(b shownBackend) string {
-		if b.Log == nil {
+		if b.values.Text("log") == "" {
 			return ""
 		}
-		return b.Log.Level
+		return b.Log.Level.String()
 	}},
 }
 
@@ -226,11 +234,22 @@ func change(n int) string {
 	return fmt.Sprintf("%+d", n)
 }
 
+// unplaced are columns for keys of backends that have none of their own.
+func (s *shownService) unplaced() []column {
+	var out []column
+	for _, v := range s.Backends[0].values {
+		if !slices.Contains(placed, v.Word) {
+			out = append(out, column{title: v.Word, text: func(b shownBackend) string { return b.values.Text(v.Word) }})
+		}
+	}
+	return out
+}
+
 func (j *job) backends(s *shownService) {
 	// Text by columns, with the title on top.
 	var cells [][]string
 	var wide []int // negative: to the left
-	for _, c := range columns {
+	for _, c := range slices.Concat(columns, s.unplaced()) {
 		col, longest, used := []string{c.title}, len(c.title), false
 		for _, b := range s.Backends {
 			text := c.text(b)
