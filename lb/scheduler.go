@@ -175,17 +175,6 @@ func Slots(weights []int) []int {
 	return spread(heavy, top/divisor, rest(weights, light, divisor, total-len(heavy)*top/divisor), total)
 }
 
-// Cycle is the number of slots that weights make: their sum over their greatest
-// common divisor; 0 where none is positive.
-func Cycle(weights []int) int {
-	sum, divisor := 0, 0
-	for _, w := range weights {
-		sum += w
-		divisor = gcd(divisor, w)
-	}
-	return sum / max(divisor, 1)
-}
-
 func gcd(a, b int) int {
 	for b != 0 {
 		a, b = b, a%b

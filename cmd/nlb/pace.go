@@ -32,24 +32,20 @@ func paced(v, old *shown, between time.Duration) {
 	if between <= 0 {
 		return
 	}
-	type key struct {
-		profile, service string
-		backend          lb.Endpoint
-	}
-	before, services := map[key]*shownBackend{}, map[key]*shownService{}
+	before, services := map[lb.BackendID]*shownBackend{}, map[lb.BackendID]*shownService{}
 	for _, p := range old.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			services[key{p.Name, s.service.Name, lb.Endpoint{}}] = s
+			services[lb.BackendID{Profile: p.Name, Service: s.service.Name}] = s
 			for k := range s.Backends {
-				before[key{p.Name, s.service.Name, s.Backends[k].Address}] = &s.Backends[k]
+				before[lb.BackendID{Profile: p.Name, Service: s.service.Name, Address: s.Backends[k].Address}] = &s.Backends[k]
 			}
 		}
 	}
 	for _, p := range v.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			was := services[key{p.Name, s.service.Name, lb.Endpoint{}}]
+			was := services[lb.BackendID{Profile: p.Name, Service: s.service.Name}]
 			if was == nil {
 				continue
 			}
@@ -59,7 +55,7 @@ func paced(v, old *shown, between time.Duration) {
 			}
 			for k := range s.Backends {
 				b := &s.Backends[k]
-				b.since(before[key{p.Name, s.service.Name, b.Address}], between)
+				b.since(before[lb.BackendID{Profile: p.Name, Service: s.service.Name, Address: b.Address}], between)
 				s.pace.connections += b.pace.connections
 				s.pace.perSecond += b.pace.perSecond
 				s.pace.live += b.pace.live
