@@ -25,25 +25,45 @@ const before, after = 50, 70
 //	      |               ^^^^ want 0 to 1000
 //	   hint: weights are relative; 30 and 10 send three times as much to the first
 func FormatError(e *lb.Error) string {
+	return Painted(e, "error", func(_ Part, text string) string { return text })
+}
+
+// Part is a part of a formatted mistake that may have a color of its own.
+type Part uint8
+
+// The parts.
+const (
+	PartPlace Part = iota // web.yaml:12:15:
+	PartLevel             // error:
+	PartMark              // the carets, and what would be right
+	PartHint              // hint:
+)
+
+// Painted is FormatError with another level than error, and with each part as
+// paint returns it.
+func Painted(e *lb.Error, level string, paint func(Part, string) string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: error: %s", safe.Visible(e.Pos.String()), e.Msg)
+	fmt.Fprintf(&b, "%s %s %s", paint(PartPlace, safe.Visible(e.Pos.String())+":"), paint(PartLevel, level+":"), e.Msg)
 	want := ""
 	if e.Want != "" {
 		want = "want " + e.Want
 	}
 	switch {
 	case e.Line != "":
-		line, caret := excerpt(e)
+		line, indent, carets := excerpt(e)
 		number := strconv.Itoa(e.Pos.Line)
 		fmt.Fprintf(&b, "\n   %s | %s", number, line)
-		if below := strings.TrimRight(caret+want, " "); below != "" {
-			fmt.Fprintf(&b, "\n   %*s | %s", len(number), "", below)
+		switch {
+		case carets != "":
+			b.WriteString("\n   " + strings.Repeat(" ", len(number)) + " | " + indent + paint(PartMark, strings.TrimRight(carets+" "+want, " ")))
+		case want != "":
+			b.WriteString("\n   " + strings.Repeat(" ", len(number)) + " | " + indent + want)
 		}
 	case want != "":
 		b.WriteString("\n   " + want)
 	}
 	if e.Hint != "" {
-		b.WriteString("\n   hint: " + e.Hint)
+		b.WriteString("\n   " + paint(PartHint, "hint:") + " " + e.Hint)
 	}
 	return b.String()
 }
@@ -58,8 +78,8 @@ func Format(e lb.Errors) string {
 }
 
 // excerpt is the part of the line around the place, with what cannot be seen
-// made visible, and the line below it with the carets.
-func excerpt(e *lb.Error) (line, caret string) {
+// made visible, and what stands below it: an indent and carets.
+func excerpt(e *lb.Error) (line, indent, carets string) {
 	at := safe.Offset(e.Line, e.Pos.Column-1)
 	from, to := 0, len(e.Line)
 	if to > before+after {
@@ -75,16 +95,16 @@ func excerpt(e *lb.Error) (line, caret string) {
 		line = "..."
 	}
 	line += safe.Visible(e.Line[from:at])
-	caret = strings.Repeat(" ", utf8.RuneCountInString(line))
+	indent = strings.Repeat(" ", utf8.RuneCountInString(line))
 	marked := safe.Visible(e.Line[at:end])
 	line += marked + safe.Visible(e.Line[end:to])
 	if to < len(e.Line) {
 		line += "..."
 	}
 	if e.Width > 0 {
-		caret += strings.Repeat("^", max(1, utf8.RuneCountInString(marked))) + " "
+		carets = strings.Repeat("^", max(1, utf8.RuneCountInString(marked)))
 	}
-	return line, caret
+	return line, indent, carets
 }
 
 // Quote gives the mistakes in this file the text of their lines, and what to

@@ -38,6 +38,11 @@ func (f *Finding) Lines() []int {
 //	     |               ^^^^^^^^
 //	   hint: ...
 func (f *Finding) Format() string {
+	return f.Painted(func(_ config.Part, text string) string { return text })
+}
+
+// Painted is Format with each part as paint returns it.
+func (f *Finding) Painted(paint func(config.Part, string) string) string {
 	e := lb.Error{Pos: f.Pos(), Msg: f.Msg, Hint: f.Hint, Line: f.line}
 	if len(f.Places) > 0 {
 		e.Width = f.Places[0].Width
@@ -45,8 +50,7 @@ func (f *Finding) Format() string {
 	if more := f.Lines(); len(more) > 1 {
 		e.Msg += " (also in " + LineList(more[1:]) + ")"
 	}
-	// The text of an error, under another name.
-	return strings.Replace(config.FormatError(&e), ": error: ", ": "+f.Level.String()+": ", 1)
+	return config.Painted(&e, f.Level.String(), paint)
 }
 
 // maxListed is how many ranges of lines a message names.
