@@ -86,10 +86,8 @@ func most(old, new map[string]*Service) int {
 
 func byName(profiles []*Profile) map[string]*Service {
 	out := map[string]*Service{}
-	for _, p := range profiles {
-		for i := range p.Services {
-			out[p.Name+"/"+p.Services[i].Name] = &p.Services[i]
-		}
+	for p, s := range Services(profiles) {
+		out[p.Name+"/"+s.Name] = s
 	}
 	return out
 }
@@ -117,8 +115,7 @@ func backendWords(b Backend) string {
 	return strings.Join(parts, "  ")
 }
 
-// detailOrder is the order in which a change names keys, so that its text stays
-// as it was; others come behind these.
+// detailOrder is the order in which a change names keys; others come behind these.
 var detailOrder = []string{
 	"name", "listen", "role", "interface", "scheduler", "hash-seed", "affinity", "deny", "allow", "limit", "on-empty",
 	"weight", "max-connections", "log", "snat",

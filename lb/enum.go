@@ -1,6 +1,7 @@
 package lb
 
-// The small enumerations of a profile: words that read and print themselves.
+// The small enumerations of a profile, which read and print their words, and the
+// word that was probably meant by another one.
 
 import (
 	"fmt"

@@ -140,7 +140,11 @@ func (t *table[T]) enroll() {
 		k.Path = k.word
 		if t.of != "" {
 			path := t.of + "." + k.word
-			k.Key = known[slices.IndexFunc(known, func(k lb.Key) bool { return k.Path == path })]
+			at := slices.IndexFunc(known, func(k lb.Key) bool { return k.Path == path })
+			if at < 0 {
+				panic("lb/keys.go has no entry for " + path)
+			}
+			k.Key = known[at]
 		}
 		if _, ok := keyOwner[k.word]; !ok {
 			keyOwner[k.word] = t.what
