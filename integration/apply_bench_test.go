@@ -10,6 +10,7 @@ import (
 
 	"nlb/integration/netlab"
 	"nlb/lb"
+	"nlb/lb/lbtest"
 	"nlb/nft"
 	"nlb/nft/wire"
 )
@@ -19,22 +20,7 @@ var benchSizes = []int{10, 1_000, 10_000}
 // benchFleet is services of three backends each; the first backend of the last
 // service is another one for each edition.
 func benchFleet(services int, edition byte) *lb.Profile {
-	p := &lb.Profile{Name: "fleet"}
-	vip, addr := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("100.64.0.1")
-	for i := range services {
-		s := lb.Service{
-			Name:      fmt.Sprintf("s%05d", i),
-			Listen:    []lb.Listen{{Prefix: netip.PrefixFrom(vip, 32), Ports: []lb.PortRange{{First: 80, Last: 80}}}},
-			Protocols: []lb.Protocol{lb.TCP},
-		}
-		vip = vip.Next()
-		for range 3 {
-			e := lb.Endpoint{Addr: addr, Port: 8080}
-			s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: 1})
-			addr = addr.Next()
-		}
-		p.Services = append(p.Services, s)
-	}
+	p := lbtest.Fleet(services)
 	e := lb.Endpoint{Addr: netip.AddrFrom4([4]byte{100, 127, 0, edition}), Port: 8080}
 	p.Services[services-1].Backends[0] = lb.Backend{Name: e.String(), Address: e, Weight: 1}
 	return p

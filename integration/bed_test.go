@@ -22,6 +22,7 @@ import (
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft"
 	"nlb/nft/wire"
 )
@@ -123,10 +124,10 @@ func (b *bed) serve(ports []int, addresses ...string) {
 // parse reads a profile whose file would be called after its `profile:` key.
 func (b *bed) parse(yaml string) *lb.Profile {
 	b.t.Helper()
-	p, err := lb.Parse("test.yaml", []byte(yaml))
+	p, err := config.Parse("test.yaml", []byte(yaml))
 	if errs, ok := errors.AsType[lb.Errors](err); ok {
 		for _, e := range errs {
-			b.t.Error(e.Format())
+			b.t.Error(config.FormatError(e))
 		}
 	}
 	b.check(err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft"
 	"nlb/nft/wire"
 )
@@ -32,7 +33,7 @@ func TestExamples(t *testing.T) {
 	}
 	t.Run("together", func(t *testing.T) {
 		if errs := lb.Conflicts(all); len(errs) > 0 {
-			t.Fatal(errs.Format())
+			t.Fatal(config.Format(errs))
 		}
 		newBed(t).wantApplied(all...)
 	})
@@ -44,7 +45,7 @@ func readExample(t *testing.T, file string) *lb.Profile {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := lb.Parse(file, data)
+	p, err := config.Parse(file, data)
 	if err != nil {
 		t.Errorf("%s: %v", file, err)
 		return nil

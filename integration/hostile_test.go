@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft"
 	"nlb/nft/wire"
 )
@@ -52,10 +53,10 @@ func TestNothingLostHostileNames(t *testing.T) {
 			}
 			quoted, err := json.Marshal(text)
 			b.check(err)
-			p, err := lb.Parse("hostile.yaml", fmt.Appendf(nil, format, quoted))
+			p, err := config.Parse("hostile.yaml", fmt.Appendf(nil, format, quoted))
 			if err != nil {
 				refused++
-				if errs, ok := errors.AsType[lb.Errors](err); !ok || errs[0].Pos.Line == 0 || strings.Contains(errs[0].Format(), "\x1b") {
+				if errs, ok := errors.AsType[lb.Errors](err); !ok || errs[0].Pos.Line == 0 || strings.Contains(config.FormatError(errs[0]), "\x1b") {
 					t.Errorf("%s %q: %v", place, text, err)
 				}
 				continue

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft"
 	"nlb/nft/wire"
 )
@@ -80,7 +81,7 @@ func (a *asking) Send(b []byte) error {
 func asCommand(profiles ...*lb.Profile) nft.Options {
 	h := sha256.New()
 	for _, p := range profiles {
-		h.Write(lb.Write(p))
+		h.Write(config.Write(p))
 	}
 	return nft.Options{Table: "nlb", Digest: string(h.Sum(nil)), Build: "test"}
 }

@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -85,10 +86,8 @@ func most(old, new map[string]*Service) int {
 
 func byName(profiles []*Profile) map[string]*Service {
 	out := map[string]*Service{}
-	for _, p := range profiles {
-		for i := range p.Services {
-			out[p.Name+"/"+p.Services[i].Name] = &p.Services[i]
-		}
+	for p, s := range Services(profiles) {
+		out[p.Name+"/"+s.Name] = s
 	}
 	return out
 }
@@ -104,27 +103,7 @@ func changes(out []Change, op Op, name string, s *Service) []Change {
 
 // words describe a service: where it listens, and how it balances.
 func words(s *Service) []string {
-	listen := make([]string, len(s.Listen))
-	for i, l := range s.Listen {
-		listen[i] = l.String()
-	}
-	protocols := make([]string, len(s.Protocols))
-	for i, p := range s.Protocols {
-		protocols[i] = p.String()
-	}
-	return []string{strings.Join(listen, " "), strings.Join(protocols, ","), s.SchedulerText()}
-}
-
-// SchedulerText is the scheduler with what it hashes by.
-func (s *Service) SchedulerText() string {
-	if s.Scheduler != Hash {
-		return s.Scheduler.String()
-	}
-	by := make([]string, len(s.HashBy))
-	for i, f := range s.HashBy {
-		by[i] = f.String()
-	}
-	return "hash by " + strings.Join(by, ",")
+	return []string{strings.Join(texts(s.Listen), " "), strings.Join(texts(s.Protocols), ","), s.SchedulerText()}
 }
 
 func backendWords(b Backend) string {
@@ -136,50 +115,47 @@ func backendWords(b Backend) string {
 	return strings.Join(parts, "  ")
 }
 
+// detailOrder is the order in which a change names keys; others come behind these.
+var detailOrder = []string{
+	"name", "listen", "role", "interface", "scheduler", "hash-seed", "affinity", "deny", "allow", "limit", "on-empty",
+	"weight", "max-connections", "log", "snat",
+}
+
+// compareService names the keys that differ; where a field differs that no key
+// describes, that field.
 func compareService(name string, have, want *Service) []Change {
+	if equal(appendService, have, want) {
+		return nil
+	}
 	var out []Change
-	var details []string
-	differ := func(what, a, b string) {
-		if a != b {
-			details = append(details, fmt.Sprintf("%s %s -> %s", what, a, b))
+	if details := differences(serviceKeys, have, want); details != "" {
+		out = append(out, Change{Changed, name, "", details})
+	} else {
+		a, b := have.visible(), want.visible()
+		if !have.anyEmpty() || !want.anyEmpty() {
+			a.OnEmpty, b.OnEmpty = 0, 0
+		}
+		if len(have.Backends)+len(want.Backends) > 0 {
+			a.Log, b.Log = nil, nil
+		}
+		if !equal(appendService, &a, &b) {
+			out = append(out, Change{Changed, name, "", firstDifference("", reflect.ValueOf(a), reflect.ValueOf(b))})
 		}
 	}
-	differ("listen", destinations(have), destinations(want))
-	differ("role", have.Role.String(), want.Role.String())
-	differ("interface", orNone(have.Interface), orNone(want.Interface))
-	differ("scheduler", have.SchedulerText(), want.SchedulerText())
-	if have.Scheduler == Hash && want.Scheduler == Hash {
-		differ("hash-seed", fmt.Sprint(have.HashSeed), fmt.Sprint(want.HashSeed))
+	old := make(map[Endpoint]*Backend, len(have.Backends))
+	for i := range have.Backends {
+		old[have.Backends[i].Address] = &have.Backends[i]
 	}
-	differ("affinity", have.affinityText(), want.affinityText())
-	differ("deny", listText(have.Deny), listText(want.Deny))
-	differ("allow", listText(have.Allow), listText(want.Allow))
-	differ("limit", have.Limit.String(), want.Limit.String())
-	if want.anyEmpty() && have.anyEmpty() {
-		differ("on-empty", have.OnEmpty.String(), want.OnEmpty.String())
-	}
-	if len(details) > 0 {
-		out = append(out, Change{Changed, name, "", strings.Join(details, ", ")})
-	}
-	old := map[Endpoint]Backend{}
-	for _, b := range have.Backends {
-		old[b.Address] = b
-	}
-	for _, b := range want.Backends {
+	for i := range want.Backends {
+		b := &want.Backends[i]
 		h, ok := old[b.Address]
 		delete(old, b.Address)
 		if !ok {
-			out = append(out, Change{Added, name, b.Name, backendWords(b)})
-			continue
-		}
-		details = nil
-		differ("name", h.Name, b.Name)
-		differ("weight", fmt.Sprint(h.Weight), fmt.Sprint(b.Weight))
-		differ("max-connections", orNone(countText(h.MaxConnections)), orNone(countText(b.MaxConnections)))
-		differ("log", h.Log.String(), b.Log.String())
-		differ("snat", h.EffectiveSNAT().String(), b.EffectiveSNAT().String())
-		if len(details) > 0 {
-			out = append(out, Change{Changed, name, b.Name, strings.Join(details, ", ")})
+			out = append(out, Change{Added, name, b.Name, backendWords(*b)})
+		} else if details := differences(backendKeys, &member{h, have}, &member{b, want}); details != "" {
+			out = append(out, Change{Changed, name, b.Name, details})
+		} else if x, y := h.visible(), b.visible(); !equal(appendBackend, &x, &y) {
+			out = append(out, Change{Changed, name, b.Name, firstDifference("", reflect.ValueOf(x), reflect.ValueOf(y))})
 		}
 	}
 	for _, b := range have.Backends {
@@ -190,13 +166,73 @@ func compareService(name string, have, want *Service) []Change {
 	return out
 }
 
-func orNone(s string) string { return cmp.Or(s, "none") }
-
-func countText(n uint32) string {
-	if n == 0 {
-		return ""
+// differences are the keys in which two values differ, as text.
+func differences[T any](keys []key[T], have, want *T) string {
+	type detail struct {
+		rank int
+		text string
 	}
-	return fmt.Sprint(n)
+	var details []detail
+	for i := range keys {
+		k := &keys[i]
+		a, seen := k.changed(have)
+		b, both := k.changed(want)
+		if seen && both && a != b {
+			rank := cmp.Or(slices.Index(detailOrder, k.word)+1, len(detailOrder)+1)
+			details = append(details, detail{rank, fmt.Sprintf("%s %s -> %s", k.word, a, b)})
+		}
+	}
+	slices.SortStableFunc(details, func(a, b detail) int { return a.rank - b.rank })
+	texts := make([]string, len(details))
+	for i, d := range details {
+		texts[i] = d.text
+	}
+	return strings.Join(texts, ", ")
+}
+
+// changed is the value as a change names it; false where it cannot be seen.
+func (k *key[T]) changed(v *T) (string, bool) {
+	if k.change != nil {
+		return k.change(v)
+	}
+	value, _ := k.value(v)
+	return text(value), true
+}
+
+// visible is a service without its backends, as far as it can be seen from
+// outside: services that are equal in it work alike. What is left out here is
+// named by no change; neither are on-empty where it cannot be met, and the log of
+// a service with backends, of which each has its own.
+func (s *Service) visible() Service {
+	v := *s
+	v.Backends = nil  // compared one by one
+	v.SNAT = SNAT{}   // what each backend has decides
+	v.Protocols = nil // compared with the listens
+	v.Listen = slices.Clone(s.Listen)
+	for i := range v.Listen {
+		v.Listen[i].Prefix, v.Listen[i].Ports = netip.Prefix{}, nil // compared as destinations, however they are spelled
+	}
+	v.Listen = slices.CompactFunc(v.Listen, func(a, b Listen) bool { return equal(appendListen, &a, &b) })
+	v.Allow, v.Deny = Outer(s.Allow), Outer(s.Deny)
+	if s.affinityText() == "none" {
+		v.Affinity = nil
+	} else {
+		a := *s.Affinity
+		a.Bits, a.Bits6 = 0, 0 // compared for the families that have backends
+		v.Affinity = &a
+	}
+	if !s.Scheduler.Hashes() {
+		v.HashBy, v.HashSeed = nil, 0
+	}
+	return v
+}
+
+// visible is the backend as far as it can be seen from outside, and as it is
+// wanted, whatever its state.
+func (b *Backend) visible() Backend {
+	v := *b
+	v.State, v.SNAT = 0, b.EffectiveSNAT()
+	return v
 }
 
 // affinityText is the affinity of the families that the service has.
@@ -234,36 +270,6 @@ func listText(prefixes []netip.Prefix) string {
 		return strings.Join(strings.Fields(fmt.Sprint(outer)), ",")
 	}
 	return fmt.Sprintf("%d prefixes (%08x)", len(outer), h.Sum32())
-}
-
-// String is what is limited, or none.
-func (l Limit) String() string {
-	var parts []string
-	if l.ConnectionsPerSource > 0 {
-		parts = append(parts, fmt.Sprintf("connections-per-source %d", l.ConnectionsPerSource))
-	}
-	if l.NewPerSource.Events > 0 {
-		parts = append(parts, fmt.Sprintf("new-per-source %s burst %d", l.NewPerSource, l.Burst))
-	}
-	if l.New.Events > 0 {
-		parts = append(parts, "new "+l.New.String())
-	}
-	return orNone(strings.Join(parts, ", "))
-}
-
-// String is how connections are logged, or none.
-func (l *Log) String() string {
-	if l == nil {
-		return "none"
-	}
-	parts := []string{"level " + l.Level.String()}
-	if l.Rate.Events > 0 {
-		parts = append(parts, "rate "+l.Rate.String())
-	}
-	if l.Prefix != "" {
-		parts = append(parts, fmt.Sprintf("prefix %q", l.Prefix))
-	}
-	return strings.Join(parts, ", ")
 }
 
 // anyEmpty reports whether a family has no backend that takes connections. Only

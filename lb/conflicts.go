@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"nlb/lb/internal/dup"
 )
 
 // Conflicts reports what two services claim, and profiles of one name. Each
@@ -22,22 +24,29 @@ import (
 // with the roles client and server never see the same connection.
 func Conflicts(profiles []*Profile) Errors {
 	var c conflicts
-	twins(profiles, func(p *Profile) string { return p.Name }, func(first, second int) {
+	dup.Find(profiles, func(p *Profile) string { return p.Name }, func(first, second int) {
 		c.errs = append(c.errs, &Error{
 			Pos:  profiles[second].Pos,
 			Msg:  fmt.Sprintf("profile %s is here twice, first %s", profiles[second].Name, profiles[first].Pos.where()),
 			Want: "a name for each profile",
 		})
 	})
+	c.search(profiles)
+	for _, f := range c.found {
+		c.errs = append(c.errs, c.describe(f))
+	}
+	return c.errs
+}
+
+// search finds the conflicts, in the order of the listens that lose.
+func (c *conflicts) search(profiles []*Profile) {
 	n := 0
 	for _, p := range profiles {
 		n += len(p.Services)
 	}
 	c.claims, c.holders, c.lost = make([]claim, 0, n), make([]holder, 0, n), make([]bool, 0, n)
-	for _, p := range profiles {
-		for i := range p.Services {
-			c.add(p, &p.Services[i])
-		}
+	for p, s := range Services(profiles) {
+		c.add(p, s)
 	}
 	slices.SortFunc(c.claims, claim.compare)
 	for rest := c.claims; len(rest) > 0; {
@@ -51,10 +60,6 @@ func Conflicts(profiles []*Profile) Errors {
 		rest = rest[n:]
 	}
 	slices.SortFunc(c.found, func(a, b conflict) int { return cmp.Compare(a.later.order, b.later.order) })
-	for _, f := range c.found {
-		c.errs = append(c.errs, c.describe(f))
-	}
-	return c.errs
 }
 
 // conflicts is the search.
@@ -115,6 +120,14 @@ func (a claim) compare(b claim) int {
 }
 
 type conflict struct{ earlier, later *claim }
+
+// claimed is what both claim: 203.0.113.10:80 tcp.
+func (c *conflicts) claimed(f conflict) string {
+	both := Listen{Prefix: c.holders[f.later.order].listen.Prefix, Ports: []PortRange{{
+		max(f.earlier.ports.First, f.later.ports.First), min(f.earlier.ports.Last, f.later.ports.Last),
+	}}}
+	return fmt.Sprintf("%s %s", both, f.later.protocol)
+}
 
 // add collects the claims of a service.
 func (c *conflicts) add(p *Profile, s *Service) {
@@ -225,10 +238,7 @@ func (c *conflicts) conflict(a, b *claim) (keeps *claim) {
 
 func (c *conflicts) describe(f conflict) *Error {
 	a, b := c.holders[f.earlier.order], c.holders[f.later.order]
-	claimed := Listen{Prefix: b.listen.Prefix, Ports: []PortRange{{
-		max(f.earlier.ports.First, f.later.ports.First), min(f.earlier.ports.Last, f.later.ports.Last),
-	}}}
-	what := fmt.Sprintf("%s %s", claimed, f.later.protocol)
+	what := c.claimed(f)
 	e := &Error{Pos: b.listen.Pos, Want: "each address, port and protocol once"}
 	first, second := a.service.Name, b.service.Name
 	if a.profile != b.profile {

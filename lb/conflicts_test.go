@@ -1,4 +1,4 @@
-package lb
+package lb_test
 
 import (
 	"fmt"
@@ -9,80 +9,24 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"nlb/lb"
+	"nlb/lb/lbtest"
 )
 
-func parseNamed(t *testing.T, file, text string) *Profile {
-	t.Helper()
-	p, err := Parse(file, []byte(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
+func single(s string) netip.Prefix {
+	a := netip.MustParseAddr(s)
+	return netip.PrefixFrom(a, a.BitLen())
 }
 
-func TestConflictsAcrossProfiles(t *testing.T) {
-	const text = "services:\n  - {name: web, listen: 203.0.113.10:80, backends: []}\n"
-	shop, blog := parseNamed(t, "shop.yaml", text), parseNamed(t, "blog.yaml", text)
-	kernel := parseNamed(t, "shop.yaml", text)
-	kernel.Pos, kernel.Services[0].Pos, kernel.Services[0].Listen[0].Pos = Pos{}, Pos{}, Pos{}
-	for _, tt := range []struct {
-		name     string
-		profiles []*Profile
-		want     string
-	}{
-		{
-			"two files",
-			[]*Profile{shop, blog},
-			"blog.yaml:2:25: service blog/web claims 203.0.113.10:80 tcp, which service shop/web claims at shop.yaml:2:25, " +
-				"want each address, port and protocol once",
-		},
-		{
-			"the other order",
-			[]*Profile{blog, shop},
-			"shop.yaml:2:25: service shop/web claims 203.0.113.10:80 tcp, which service blog/web claims at blog.yaml:2:25, " +
-				"want each address, port and protocol once",
-		},
-		{
-			"kernel",
-			[]*Profile{kernel, blog},
-			"blog.yaml:2:25: service blog/web claims 203.0.113.10:80 tcp, which service shop/web claims in the kernel, " +
-				"want each address, port and protocol once",
-		},
-		{
-			"one name",
-			[]*Profile{parseNamed(t, "a/shop.yaml", "services: []"), parseNamed(t, "b/shop.yaml", "\nservices: []")},
-			"b/shop.yaml:1:1: profile shop is here twice, first at a/shop.yaml:1:1, want a name for each profile",
-		},
-		{"none", []*Profile{shop}, ""},
-	} {
-		if diff := cmp.Diff(tt.want, Conflicts(tt.profiles).Error()); diff != "" {
-			t.Errorf("%s (-want +got)\n%s", tt.name, diff)
-		}
-	}
-}
-
-func TestQuote(t *testing.T) {
-	a := "services:\n  - {name: web, listen: [203.0.113.10:80, 203.0.113.10:81], backends: []}\n"
-	b := bom + "services:\r\n  - name: api\r\n    listen: 203.0.113.10:*\r\n    backends: []\r\n"
-	errs := Conflicts([]*Profile{parseNamed(t, "b.yaml", b), parseNamed(t, "a.yaml", a)})
-	errs.Quote("b.yaml", []byte(b))
-	errs.Quote("a.yaml", []byte(a))
-	want := `a.yaml:2:26: error: service a/web claims 203.0.113.10:80 tcp, which service b/api claims at b.yaml:3:13
-   2 |   - {name: web, listen: [203.0.113.10:80, 203.0.113.10:81], backends: []}
-     |                          ^^^^^^^^^^^^^^^ want each address, port and protocol once
-a.yaml:2:43: error: service a/web claims 203.0.113.10:81 tcp, which service b/api claims at b.yaml:3:13
-   2 |   - {name: web, listen: [203.0.113.10:80, 203.0.113.10:81], backends: []}
-     |                                           ^^^^^^^^^^^^^^^ want each address, port and protocol once`
-	if diff := cmp.Diff(want, errs.Format()); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
-	}
+// before reports whether one place comes before another of the same file.
+func before(a, b lb.Pos) bool {
+	return a.Line < b.Line || a.Line == b.Line && a.Column < b.Column
 }
 
 // overlap is what Conflicts is about, for two listens: slow and plain.
-func overlap(a, b *Service, k, l *Listen) bool {
+func overlap(a, b *lb.Service, k, l *lb.Listen) bool {
 	if k.Prefix != l.Prefix ||
-		a.Role == RoleClient && b.Role == RoleServer || a.Role == RoleServer && b.Role == RoleClient ||
+		a.Role == lb.RoleClient && b.Role == lb.RoleServer || a.Role == lb.RoleServer && b.Role == lb.RoleClient ||
 		(a.Interface == "") != (b.Interface == "") {
 		return false
 	}
@@ -91,9 +35,9 @@ func overlap(a, b *Service, k, l *Listen) bool {
 	if !(i == j || iAny && strings.HasPrefix(j, i) || jAny && strings.HasPrefix(i, j)) {
 		return false
 	}
-	protocols := slices.ContainsFunc(a.Protocols, func(p Protocol) bool { return slices.Contains(b.Protocols, p) })
-	return protocols && slices.ContainsFunc(k.Ports, func(r PortRange) bool {
-		return slices.ContainsFunc(l.Ports, func(s PortRange) bool { return r.First <= s.Last && s.First <= r.Last })
+	protocols := slices.ContainsFunc(a.Protocols, func(p lb.Protocol) bool { return slices.Contains(b.Protocols, p) })
+	return protocols && slices.ContainsFunc(k.Ports, func(r lb.PortRange) bool {
+		return slices.ContainsFunc(l.Ports, func(s lb.PortRange) bool { return r.First <= s.Last && s.First <= r.Last })
 	})
 }
 
@@ -102,32 +46,32 @@ func overlap(a, b *Service, k, l *Listen) bool {
 // says is enough: without the listens that it names, none conflict.
 func TestConflictsProperties(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
-	prefixes := []netip.Prefix{{}, one("10.0.0.1"), one("10.0.0.2"), netip.MustParsePrefix("10.0.0.0/8")}
+	prefixes := []netip.Prefix{{}, single("10.0.0.1"), single("10.0.0.2"), netip.MustParsePrefix("10.0.0.0/8")}
 	for range 20_000 {
-		p := &Profile{Name: "p"}
+		p := &lb.Profile{Name: "p"}
 		type at struct{ service, listen int }
-		where := map[Pos]at{}
+		where := map[lb.Pos]at{}
 		for i := range 2 + r.IntN(7) {
-			s := Service{Name: fmt.Sprint(i), Role: Role(r.IntN(3)), Protocols: []Protocol{TCP}}
+			s := lb.Service{Name: fmt.Sprint(i), Role: lb.Role(r.IntN(3)), Protocols: []lb.Protocol{lb.TCP}}
 			if r.IntN(3) == 0 {
-				s.Protocols = []Protocol{TCP, UDP}
+				s.Protocols = []lb.Protocol{lb.TCP, lb.UDP}
 			}
 			if r.IntN(2) == 0 {
 				s.Interface = []string{"e*", "eth*", "eth0", "eth1", "eth0*", "w*", "e"}[r.IntN(7)]
 			}
 			for j := range 1 + r.IntN(2) {
-				l := Listen{Prefix: prefixes[r.IntN(len(prefixes))], Pos: Pos{"p.yaml", 1 + i, 1 + j}}
+				l := lb.Listen{Prefix: prefixes[r.IntN(len(prefixes))], Pos: lb.Pos{File: "p.yaml", Line: 1 + i, Column: 1 + j}}
 				first := uint16(1 + r.IntN(20))
-				l.Ports = []PortRange{{first, first + uint16(r.IntN(8))}}
+				l.Ports = []lb.PortRange{{First: first, Last: first + uint16(r.IntN(8))}}
 				if r.IntN(10) == 0 {
-					l.Ports = []PortRange{AllPorts}
+					l.Ports = []lb.PortRange{lb.AllPorts}
 				}
 				s.Listen = append(s.Listen, l)
 				where[l.Pos] = at{i, j}
 			}
 			p.Services = append(p.Services, s)
 		}
-		pairs := func(lost map[Pos]bool) (n int) {
+		pairs := func(lost map[lb.Pos]bool) (n int) {
 			for i := range p.Services {
 				for j := range i + 1 {
 					for k := range p.Services[i].Listen {
@@ -145,13 +89,13 @@ func TestConflictsProperties(t *testing.T) {
 			}
 			return n
 		}
-		errs := Conflicts([]*Profile{p})
+		errs := lb.Conflicts([]*lb.Profile{p})
 		if all := pairs(nil); (all > 0) != (len(errs) > 0) {
 			t.Fatalf("%d pairs, and %v\n%+v", all, errs, p.Services)
 		}
-		lost := map[Pos]bool{}
+		lost := map[lb.Pos]bool{}
 		for i, e := range errs {
-			if lost[e.Pos] || i > 0 && byPlace(errs[i-1], e) >= 0 {
+			if lost[e.Pos] || i > 0 && !before(errs[i-1].Pos, e.Pos) {
 				t.Fatalf("order: %v", errs)
 			}
 			lost[e.Pos] = true
@@ -169,7 +113,7 @@ func TestConflictsProperties(t *testing.T) {
 				t.Fatalf("%v: with nothing before it\n%+v", e, p.Services)
 			}
 		}
-		if rest := pairs(lost); rest > 0 && !slices.ContainsFunc(p.Services, func(s Service) bool { return strings.HasSuffix(s.Interface, "*") }) {
+		if rest := pairs(lost); rest > 0 && !slices.ContainsFunc(p.Services, func(s lb.Service) bool { return strings.HasSuffix(s.Interface, "*") }) {
 			t.Fatalf("%d more pairs beside\n%v\n%+v", rest, errs, p.Services)
 		}
 	}
@@ -179,30 +123,30 @@ func TestConflictsProperties(t *testing.T) {
 // of each with each would take minutes for.
 func TestConflictsTime(t *testing.T) {
 	const n = 64_000
-	for name, change := range map[string]func(int, *Service){
-		"all the same": func(_ int, s *Service) { s.Listen[0].Prefix = one("10.0.0.1") },
-		"one address": func(i int, s *Service) {
-			s.Listen[0].Prefix, s.Listen[0].Ports = one("10.0.0.1"), []PortRange{{uint16(i + 1), uint16(i + 1)}}
+	for name, change := range map[string]func(int, *lb.Service){
+		"all the same": func(_ int, s *lb.Service) { s.Listen[0].Prefix = single("10.0.0.1") },
+		"one address": func(i int, s *lb.Service) {
+			s.Listen[0].Prefix, s.Listen[0].Ports = single("10.0.0.1"), []lb.PortRange{{First: uint16(i + 1), Last: uint16(i + 1)}}
 		},
-		"nested ranges": func(i int, s *Service) {
-			s.Listen[0].Prefix, s.Listen[0].Ports = one("10.0.0.1"), []PortRange{{uint16(i/2 + 1), uint16(65535 - i/2)}}
+		"nested ranges": func(i int, s *lb.Service) {
+			s.Listen[0].Prefix, s.Listen[0].Ports = single("10.0.0.1"), []lb.PortRange{{First: uint16(i/2 + 1), Last: uint16(65535 - i/2)}}
 		},
-		"own interfaces": func(i int, s *Service) {
+		"own interfaces": func(i int, s *lb.Service) {
 			s.Listen[0].Prefix, s.Interface = netip.Prefix{}, fmt.Sprintf("eth%d", i)
 		},
-		"interfaces and prefixes of them": func(i int, s *Service) {
+		"interfaces and prefixes of them": func(i int, s *lb.Service) {
 			s.Listen[0].Prefix, s.Interface = netip.Prefix{}, fmt.Sprintf("e%d", i)
 			if i%2 == 0 {
 				s.Interface = "e*"
 			}
 		},
 	} {
-		p := fleet(n)
+		p := lbtest.Fleet(n)
 		for i := range p.Services {
 			change(i, &p.Services[i])
 		}
 		start := time.Now()
-		errs := Conflicts([]*Profile{p})
+		errs := lb.Conflicts([]*lb.Profile{p})
 		took := time.Since(start)
 		t.Logf("%s: %d conflicts in %v", name, len(errs), took)
 		if took > 5*time.Second {

@@ -52,3 +52,15 @@ func (e Errors) Error() string {
 	}
 	return strings.Join(lines, "\n")
 }
+
+// Problem is a rule that a value breaks: what is wrong, what would be right, and
+// what helps further; Want and Hint may be empty.
+type Problem struct{ Msg, Want, Hint string }
+
+// Error is what is wrong, and what would be right.
+func (p *Problem) Error() string {
+	if p.Want == "" {
+		return p.Msg
+	}
+	return p.Msg + ", want " + p.Want
+}

@@ -1,9 +1,11 @@
 package lb
 
-// The keys of a profile. One entry is one key: how it is read, and what is
-// said about it in messages and in the reference.
+// The keys of services and backends. One entry is all that is known of one: what
+// is said about it, what it says of a service, and which values it takes. How it
+// is read is in config.
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -20,265 +22,307 @@ type Key struct {
 	Meaning string
 }
 
-// name is the key without its mapping.
-func (k *Key) name() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
+// Word is the key without its mapping.
+func (k *Key) Word() string { return k.Path[strings.LastIndexByte(k.Path, '.')+1:] }
 
-// later are keys that are refused as if they did not exist, until what they
-// ask for is there. "listen.prefix" and "listen.own" stand for listens with a
-// prefix and without an address.
-var later = map[string]bool{}
-
+// What names and times look like, in messages.
 const (
-	nameValues     = "1 to 63 letters, digits, -, _ and ."
-	prefixesValues = "addresses or prefixes of clients such as 10.0.0.0/8, or none"
-	rateValues     = "a rate such as 100/second, or per minute, hour or day"
-	logValues      = `true, false, or {prefix: "web ", level: info, rate: 10/second}`
-	snatValues     = "masquerade, none, vip, an address or a list of addresses"
+	NameForm = "1 to 63 letters, digits, -, _ and ."
+	TimeForm = "a time such as 30s, 10m, 1h or 7d"
 )
 
-var topKeys = table[top]{what: "the profile", keys: []key[top]{
-	{"profile", Key{
-		Values: nameValues, Default: "the file's name without its ending",
-		Meaning: "the name of the profile",
-	}, readProfileName},
-	{"services", Key{
-		Values: "a list of services", Default: "required",
-		Meaning: "what clients connect to",
-	}, func(_ *decoder, _ *Key, v *node, t *top) { t.services = v }},
-	{"defaults", Key{
-		Values: "a mapping with keys of a service but name and listen", Default: "none",
-		Meaning: "what holds for services that do not say otherwise",
-	}, func(_ *decoder, _ *Key, v *node, t *top) { t.defaults = v }},
-	{"sysctl", Key{
-		Values: "auto or keep", Default: "auto",
-		Meaning: "kernel parameters that the profile needs: nlb turns them on, or refuses where one is missing",
-	}, func(d *decoder, k *Key, v *node, t *top) { readWord(d, k, v, sysctlWords, &t.Sysctl) }},
-}}
+const (
+	prefixesForm = "addresses or prefixes of clients such as 10.0.0.0/8, or none"
+	rateForm     = "a rate such as 100/second, or per minute, hour or day"
+	logForm      = `true, false, or {prefix: "web ", level: info, rate: 10/second}`
+	snatForm     = "masquerade, none, vip, an address or a list of addresses"
+	countForm    = "1 to 4294967295"
+)
 
-var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[draft]{
-	{"name", Key{
-		Values: nameValues, Default: "required",
-		Meaning: "unique in the profile",
-	}, readServiceName},
-	{"listen", Key{
-		Values: "ADDRESS:PORTS, [IPV6]:PORTS, PREFIX:PORTS, :PORTS or a list of them", Default: "required",
-		Meaning: "where clients connect to; ports are 80, 8000-8010, 80,443 or *; " +
-			"a prefix takes traffic to any address in it; without an address: this host's own addresses",
-	}, readListens},
-	{"protocol", Key{
-		Values: "tcp, udp, sctp or a list of them", Default: "tcp",
-		Meaning: "the transport protocols",
-	}, readProtocols},
-	{"interface", Key{
-		Values: "the name of an interface, or the beginning of names and *", Default: "any",
-		Meaning: "only traffic that enters here",
-	}, readInterface},
-	{"role", Key{
-		Values: "proxy, client or server", Default: "proxy",
-		Meaning: "whose traffic: the network's and this host's, only what this host sends, " +
-			"or only what arrives for this host's own addresses",
-	}, func(d *decoder, k *Key, v *node, s *draft) {
-		if readWord(d, k, v, roleWords, &s.Role) {
-			s.at.role = v
-		}
-	}},
-	{"scheduler", Key{
-		Values: "round-robin, random or hash", Default: "round-robin",
-		Meaning: "how a new connection picks its backend: in turn, at random, or by hash-by; all by weight",
-	}, func(d *decoder, k *Key, v *node, s *draft) {
-		s.badScheduler = !readWord(d, k, v, schedulerWords, &s.Scheduler)
-	}},
-	{"hash-by", Key{
-		Values:  "a list of source-address, source-port, destination-address, destination-port, protocol",
-		Default: "[source-address]",
-		Meaning: "what the scheduler hash looks at",
-	}, readHashBy},
-	{"hash-seed", Key{
-		Values: "0 to 4294967295", Default: "fixed by the service's name",
-		Meaning: "another seed, another choice of backends",
-	}, func(d *decoder, k *Key, v *node, s *draft) {
-		if n, ok := readNumber(d, k, v, 0, 1<<32-1); ok {
-			s.HashSeed, s.at.hashSeed = uint32(n), v
-		}
-	}},
-	{"affinity", Key{
-		Values: "a time such as 10m, {timeout: 10m, prefix: 24, prefix6: 64}, or none", Default: "none",
-		Meaning: "a client, or its network, stays with its backend until it has opened no new connection for that long",
-	}, readAffinity},
-	{"snat", Key{
-		Values: snatValues, Default: "masquerade",
-		Meaning: "the source that the backends see: this host's address, the client, the listen address, " +
-			"or one of these addresses",
-	}, func(d *decoder, k *Key, v *node, s *draft) {
-		s.at.snat, s.badSNAT = v, !readSNAT(d, k, v, &s.SNAT)
-	}},
-	{"allow", Key{
-		Values: prefixesValues, Default: "none",
-		Meaning: "the only clients that are served",
-	}, func(d *decoder, k *Key, v *node, s *draft) { s.at.allow = readPrefixes(d, k, v, &s.Allow) }},
-	{"deny", Key{
-		Values: prefixesValues, Default: "none",
-		Meaning: "clients that are refused; wins over allow",
-	}, func(d *decoder, k *Key, v *node, s *draft) { s.at.deny = readPrefixes(d, k, v, &s.Deny) }},
-	{"limit", Key{
-		Values:  "{connections-per-source: 50, new-per-source: 100/second, burst: 200, new: 5000/second}, or none",
-		Default: "none",
-		Meaning: "what is over is refused",
-	}, readLimit},
-	{"log", Key{
-		Values: logValues, Default: "none",
-		Meaning: "new connections are written to the kernel log",
-	}, func(d *decoder, k *Key, v *node, s *draft) { readLog(d, k, v, &s.Log) }},
-	{"on-empty", Key{
-		Values: "reject or drop", Default: "reject",
-		Meaning: "what a connection meets when no backend can take it",
-	}, func(d *decoder, k *Key, v *node, s *draft) { readWord(d, k, v, onEmptyWords, &s.OnEmpty) }},
-	{"backends", Key{
-		Values: "ADDRESS:PORT, ADDRESS, a mapping with address, or a list of them", Default: "required",
-		Meaning: "the servers; without a port, the destination port stays as it was",
-	}, readBackends},
-}}
-
-// defaultKeys are those of a service that can hold for all.
-var defaultKeys = table[draft]{what: "defaults"}
-
-var backendKeys = table[backendDraft]{of: "backend", what: "a backend", keys: []key[backendDraft]{
-	{"address", Key{
-		Values: "ADDRESS:PORT, [IPV6]:PORT or ADDRESS", Default: "required",
-		Meaning: "where connections go; without a port, the destination port stays as it was",
-	}, readBackendAddress},
-	{"name", Key{
-		Values: nameValues, Default: "the address",
-		Meaning: "shown by nlb show",
-	}, readBackendName},
-	{"weight", Key{
-		Values: "0 to 1000", Default: "1",
-		Meaning: "the share of the connections; 0: no new ones (drain)",
-	}, readWeight},
-	{"max-connections", Key{
-		Values: "1 to 4294967295, or none", Default: "none",
-		Meaning: "live connections at most; over it, a new one is refused",
-	}, readMaxConnections},
-	{"snat", Key{
-		Values: snatValues, Default: "the service's",
-		Meaning: "the source that this backend sees",
-	}, func(d *decoder, k *Key, v *node, b *backendDraft) {
-		if readSNAT(d, k, v, &b.SNAT) {
-			b.snat = v
-		}
-	}},
-	{"log", Key{
-		Values: logValues, Default: "the service's",
-		Meaning: "new connections to this backend are written to the kernel log",
-	}, func(d *decoder, k *Key, v *node, b *backendDraft) {
-		readLog(d, k, v, &b.Log)
-		b.log = v
-	}},
-}}
-
-var affinityKeys = table[Affinity]{of: "affinity", what: "affinity", keys: []key[Affinity]{
-	{"timeout", Key{
-		Values: timeValues, Default: "required",
-		Meaning: "ends the affinity of a client that has opened no new connection for that long",
-	}, readTimeout},
-	{"prefix", Key{
-		Values: "1 to 32", Default: "32",
-		Meaning: "clients of one IPv4 network of this length share a backend",
-	}, func(d *decoder, k *Key, v *node, a *Affinity) { readInt(d, k, v, 1, 32, &a.Bits) }},
-	{"prefix6", Key{
-		Values: "1 to 128", Default: "128",
-		Meaning: "clients of one IPv6 network of this length share a backend",
-	}, func(d *decoder, k *Key, v *node, a *Affinity) { readInt(d, k, v, 1, 128, &a.Bits6) }},
-}}
-
-var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitDraft]{
-	{"connections-per-source", Key{
-		Values: "1 to 4294967295", Default: "none",
-		Meaning: "live connections of one client address at most",
-	}, func(d *decoder, k *Key, v *node, l *limitDraft) {
-		readInt(d, k, v, 1, 1<<32-1, &l.ConnectionsPerSource)
-	}},
-	{"new-per-source", Key{
-		Values: rateValues, Default: "none",
-		Meaning: "new connections of one client address at most",
-	}, func(d *decoder, k *Key, v *node, l *limitDraft) {
-		l.NewPerSource = readRate(d, k, v)
-		l.newPerSource = v
-	}},
-	{"burst", Key{
-		Values: "1 to 4294967295", Default: "the number of new-per-source",
-		Meaning: "how many new connections of one client address may come at once",
-	}, func(d *decoder, k *Key, v *node, l *limitDraft) {
-		readInt(d, k, v, 1, 1<<32-1, &l.Burst)
-		l.burst = v
-	}},
-	{"new", Key{
-		Values: rateValues, Default: "none",
-		Meaning: "new connections of the service at most",
-	}, func(d *decoder, k *Key, v *node, l *limitDraft) { l.New = readRate(d, k, v) }},
-}}
-
-var logKeys = table[Log]{of: "log", what: "log", keys: []key[Log]{
-	{"prefix", Key{
-		Values: `1 to 64 printable ASCII characters without ", \ and $`, Default: "the service's name and a space",
-		Meaning: "begins each line",
-	}, readLogPrefix},
-	{"level", Key{
-		Values: oneOf(levelWords), Default: "info",
-		Meaning: "the syslog level",
-	}, func(d *decoder, k *Key, v *node, l *Log) { readWord(d, k, v, levelWords, &l.Level) }},
-	{"rate", Key{
-		Values: rateValues, Default: "none",
-		Meaning: "lines at most",
-	}, func(d *decoder, k *Key, v *node, l *Log) { l.Rate = readRate(d, k, v) }},
-}}
-
-// Reference returns all keys that a profile may have, the outermost first.
-func Reference() []Key {
-	out := slices.Concat(topKeys.reference(), serviceKeys.reference(), backendKeys.reference(),
-		affinityKeys.reference(), limitKeys.reference(), logKeys.reference())
-	return slices.DeleteFunc(out, func(k Key) bool {
-		of, _, _ := strings.Cut(k.Path, ".")
-		return later[k.Path] || later["service."+of]
-	})
+// key is a key of a mapping that becomes a T.
+type key[T any] struct {
+	word string
+	Key
+	// value is what the key says (see Value), and whether that holds without
+	// the key, too.
+	value func(*T) (value any, isDefault bool)
+	// change is the value as a change names it. false: it cannot be seen from
+	// outside, or another key's change names it. nil: the value as it is.
+	change func(*T) (string, bool)
+	// check is what is wrong with the value; nil where its type says it all.
+	check func(*T) *Problem
+	// hidden says that the kernel knows the value at times only.
+	hidden bool
 }
 
-func (t *table[T]) reference() []Key {
-	out := make([]Key, len(t.keys))
-	for i := range t.keys {
-		out[i] = t.keys[i].Key
+// member is a backend with its service.
+type member struct {
+	*Backend
+	service *Service
+}
+
+// unseen is for keys that a change does not name: who a service or backend is,
+// and what other keys name with their own value.
+func unseen[T any](*T) (string, bool) { return "", false }
+
+var serviceKeys = []key[Service]{
+	{
+		word: "name", Key: Key{Values: NameForm, Default: "required", Meaning: "unique in the profile"},
+		value:  func(s *Service) (any, bool) { return s.Name, false },
+		change: unseen[Service],
+		check:  func(s *Service) *Problem { return checkName("name", s.Name) },
+	},
+	{
+		word: "listen", Key: Key{
+			Values: "ADDRESS:PORTS, [IPV6]:PORTS, PREFIX:PORTS, :PORTS or a list of them", Default: "required",
+			Meaning: "where clients connect to; ports are 80, 8000-8010, 80,443 or *; " +
+				"a prefix takes traffic to any address in it; without an address: this host's own addresses",
+		},
+		value:  func(s *Service) (any, bool) { return texts(s.Listen), false },
+		change: func(s *Service) (string, bool) { return destinations(s), true },
+		check:  checkListens,
+	},
+	{
+		word: "protocol", Key: Key{Values: "tcp, udp, sctp or a list of them", Default: "tcp", Meaning: "the transport protocols"},
+		value:  func(s *Service) (any, bool) { return texts(s.Protocols), slices.Equal(s.Protocols, []Protocol{TCP}) },
+		change: unseen[Service], // named with each listen
+		check: func(s *Service) *Problem {
+			return checkSet("protocol", s.Protocols, func(p Protocol) bool { return slices.Contains(protocols, p) })
+		},
+	},
+	{
+		word: "interface", Key: Key{
+			Values: "the name of an interface, or the beginning of names and *", Default: "any",
+			Meaning: "only traffic that enters here",
+		},
+		value: func(s *Service) (any, bool) { return known(s.Interface), false },
+		check: func(s *Service) *Problem {
+			if s.Interface == "" {
+				return nil
+			}
+			return CheckInterface(s.Interface)
+		},
+	},
+	{
+		word: "role", Key: Key{
+			Values: "proxy, client or server", Default: "proxy",
+			Meaning: "whose traffic: the network's and this host's, only what this host sends, " +
+				"or only what arrives for this host's own addresses",
+		},
+		value: func(s *Service) (any, bool) { return s.Role.String(), s.Role == RoleProxy },
+		check: func(s *Service) *Problem { return checkEnum("role", s.Role, RoleServer) },
+	},
+	{
+		word: "scheduler", Key: Key{
+			Values: "round-robin, random or hash", Default: "round-robin",
+			Meaning: "how a new connection picks its backend: in turn, at random, or by hash-by; all by weight",
+		},
+		value:  func(s *Service) (any, bool) { return s.Scheduler.String(), s.Scheduler == RoundRobin },
+		change: func(s *Service) (string, bool) { return s.SchedulerText(), true },
+		check:  func(s *Service) *Problem { return checkEnum("scheduler", s.Scheduler, Scheduler(len(schedulers)-1)) },
+	},
+	{
+		word: "hash-by", Key: Key{
+			Values:  "a list of source-address, source-port, destination-address, destination-port, protocol",
+			Default: "[source-address]",
+			Meaning: "what the scheduler hash looks at",
+		},
+		value: func(s *Service) (any, bool) {
+			if !s.Scheduler.Hashes() {
+				return nil, true
+			}
+			return texts(s.HashBy), slices.Equal(s.HashBy, []HashField{SourceAddress})
+		},
+		change: unseen[Service], // named with the scheduler
+		check: func(s *Service) *Problem {
+			if !s.Scheduler.Hashes() {
+				return meaningless("hash-by", len(s.HashBy) > 0)
+			}
+			return checkSet("hash-by", s.HashBy, func(f HashField) bool { return f <= ByProtocol })
+		},
+	},
+	{
+		word: "hash-seed", Key: Key{
+			Values: "0 to 4294967295", Default: "fixed by the service's name",
+			Meaning: "another seed, another choice of backends",
+		},
+		value: func(s *Service) (any, bool) {
+			if !s.Scheduler.Hashes() {
+				return nil, true
+			}
+			return s.HashSeed, s.HashSeed == DefaultSeed(s.Name)
+		},
+		change: func(s *Service) (string, bool) { return fmt.Sprint(s.HashSeed), s.Scheduler.Hashes() },
+		check: func(s *Service) *Problem {
+			return meaningless("hash-seed", s.HashSeed != 0 && !s.Scheduler.Hashes())
+		},
+	},
+	{
+		word: "affinity", Key: Key{
+			Values: "a time such as 10m, {timeout: 10m, prefix: 24, prefix6: 64}, or none", Default: "none",
+			Meaning: "a client, or its network, stays with its backend until it has opened no new connection for that long",
+		},
+		value:  func(s *Service) (any, bool) { return affinityValue(s.Affinity), s.Affinity == nil },
+		change: func(s *Service) (string, bool) { return s.affinityText(), true },
+		check:  func(s *Service) *Problem { return checkKeys(affinityKeys, s.Affinity) },
+	},
+	{
+		word: "snat", Key: Key{
+			Values: snatForm, Default: "masquerade",
+			Meaning: "the source that the backends see: this host's address, the client, the listen address, " +
+				"or one of these addresses",
+		},
+		value:  func(s *Service) (any, bool) { return Joined(s.SNAT.texts()), s.SNAT.Mode == Masquerade },
+		change: unseen[Service], // each backend names its own
+		check:  func(s *Service) *Problem { return checkSNAT(s.SNAT) },
+	},
+	{
+		word: "allow", Key: Key{Values: prefixesForm, Default: "none", Meaning: "the only clients that are served"},
+		value:  func(s *Service) (any, bool) { return list(texts(s.Allow)), false },
+		change: func(s *Service) (string, bool) { return listText(s.Allow), true },
+		check:  func(s *Service) *Problem { return checkPrefixes("allow", s.Allow) },
+	},
+	{
+		word: "deny", Key: Key{Values: prefixesForm, Default: "none", Meaning: "clients that are refused; wins over allow"},
+		value:  func(s *Service) (any, bool) { return list(texts(s.Deny)), false },
+		change: func(s *Service) (string, bool) { return listText(s.Deny), true },
+		check:  func(s *Service) *Problem { return checkPrefixes("deny", s.Deny) },
+	},
+	{
+		word: "limit", Key: Key{
+			Values:  "{connections-per-source: 50, new-per-source: 100/second, burst: 200, new: 5000/second}, or none",
+			Default: "none",
+			Meaning: "what is over is refused",
+		},
+		value: func(s *Service) (any, bool) {
+			if s.Limit == (Limit{}) {
+				return nil, true
+			}
+			return Mapping{Values: valuesOf(limitKeys, &s.Limit)}, false
+		},
+		change: func(s *Service) (string, bool) { return s.Limit.String(), true },
+		check:  func(s *Service) *Problem { return checkKeys(limitKeys, &s.Limit) },
+	},
+	{
+		word: "log", Key: Key{Values: logForm, Default: "none", Meaning: "new connections are written to the kernel log"},
+		value:  func(s *Service) (any, bool) { return logValue(s.Log, s), s.Log == nil },
+		change: func(s *Service) (string, bool) { return s.Log.String(), len(s.Backends) == 0 }, // each backend names its own
+		check:  func(s *Service) *Problem { return checkKeys(logKeys, s.Log) },
+	},
+	{
+		word: "on-empty", Key: Key{
+			Values: "reject or drop", Default: "reject",
+			Meaning: "what a connection meets when no backend can take it",
+		},
+		value:  func(s *Service) (any, bool) { return s.OnEmpty.String(), s.OnEmpty == Reject },
+		change: func(s *Service) (string, bool) { return s.OnEmpty.String(), s.anyEmpty() },
+		check:  func(s *Service) *Problem { return checkEnum("on-empty", s.OnEmpty, Drop) },
+		hidden: true,
+	},
+}
+
+// backendsKey is the key with the backends, which are values of their own.
+var backendsKey = Key{
+	Path: "service.backends", Values: "ADDRESS:PORT, ADDRESS, a mapping with address, or a list of them", Default: "required",
+	Meaning: "the servers; without a port, the destination port stays as it was",
+}
+
+var backendKeys = []key[member]{
+	{
+		word: "address", Key: Key{
+			Values: "ADDRESS:PORT, [IPV6]:PORT or ADDRESS", Default: "required",
+			Meaning: "where connections go; without a port, the destination port stays as it was",
+		},
+		value:  func(b *member) (any, bool) { return b.Address.String(), false },
+		change: unseen[member],
+		check:  func(b *member) *Problem { return checkAddr("backend", b.Address.Addr) },
+	},
+	{
+		word: "name", Key: Key{Values: NameForm, Default: "the address", Meaning: "shown by nlb show"},
+		value: func(b *member) (any, bool) { return b.Name, b.Name == b.Address.String() },
+		check: func(b *member) *Problem {
+			if b.Name == b.Address.String() {
+				return nil
+			}
+			return checkName("name", b.Name)
+		},
+	},
+	{
+		word: "weight", Key: Key{Values: "0 to 1000", Default: "1", Meaning: "the share of the connections; 0: no new ones (drain)"},
+		value: func(b *member) (any, bool) { return b.Weight, b.Weight == 1 },
+		check: func(b *member) *Problem { return checkRange("weight", b.Weight, 0, MaxWeight) },
+	},
+	{
+		word: "max-connections", Key: Key{
+			Values: countForm + ", or none", Default: "none",
+			Meaning: "live connections at most; over it, a new one is refused",
+		},
+		value: func(b *member) (any, bool) { return known(b.MaxConnections), false },
+	},
+	{
+		word: "snat", Key: Key{Values: snatForm, Default: "the service's", Meaning: "the source that this backend sees"},
+		value: func(b *member) (any, bool) {
+			if b.SNAT.Equal(b.service.SNAT) {
+				return nil, true
+			}
+			return Joined(b.SNAT.texts()), false
+		},
+		change: func(b *member) (string, bool) { return b.EffectiveSNAT().String(), true },
+		check: func(b *member) *Problem {
+			if b.SNAT.Equal(b.service.SNAT) {
+				return nil
+			}
+			if p := checkSNAT(b.SNAT); p != nil {
+				return p
+			}
+			return CheckPool(b.SNAT.Pool, FamilyOf(b.Address.Addr))
+		},
+	},
+	{
+		word: "log", Key: Key{
+			Values: logForm, Default: "the service's",
+			Meaning: "new connections to this backend are written to the kernel log",
+		},
+		value: func(b *member) (any, bool) {
+			if own, all := b.Log, b.service.Log; own == all || own != nil && all != nil && *own == *all {
+				return nil, true
+			}
+			if b.Log == nil {
+				return Mapping{Short: "false"}, false
+			}
+			return logValue(b.Log, b.service), false
+		},
+		change: func(b *member) (string, bool) { return b.Log.String(), true },
+		check:  func(b *member) *Problem { return checkKeys(logKeys, b.Log) },
+	},
+}
+
+// Keys are the keys of services and backends, and of the mappings in them, the
+// outermost first.
+func Keys() []Key {
+	return slices.Concat(described(serviceKeys), []Key{backendsKey}, described(backendKeys),
+		described(affinityKeys), described(limitKeys), described(logKeys))
+}
+
+func described[T any](keys []key[T]) []Key {
+	out := make([]Key, len(keys))
+	for i := range keys {
+		out[i] = keys[i].Key
 	}
 	return out
 }
 
-// elsewhere says of each key which mapping has it, for who looks for it in
-// another.
-var elsewhere = map[string]struct{ path, what string }{}
-
 func init() {
-	topKeys.enroll()
-	serviceKeys.enroll()
-	backendKeys.enroll()
-	affinityKeys.enroll()
-	limitKeys.enroll()
-	logKeys.enroll()
-	for _, k := range serviceKeys.keys {
-		if k.word != "name" && k.word != "listen" {
-			defaultKeys.keys = append(defaultKeys.keys, k)
-		}
-	}
+	enroll("service", serviceKeys)
+	enroll("backend", backendKeys)
+	enroll("affinity", affinityKeys)
+	enroll("limit", limitKeys)
+	enroll("log", logKeys)
 }
 
-// enroll gives the keys of a table their paths.
-func (t *table[T]) enroll() {
-	for i := range t.keys {
-		k := &t.keys[i]
-		k.Path = k.word
-		if t.of != "" {
-			k.Path = t.of + "." + k.word
-		}
-		if _, ok := elsewhere[k.word]; !ok {
-			elsewhere[k.word] = struct{ path, what string }{k.Path, t.what}
-		}
+// enroll gives the keys of a mapping their paths.
+func enroll[T any](mapping string, keys []key[T]) {
+	for i := range keys {
+		keys[i].Path = mapping + "." + keys[i].word
 	}
 }

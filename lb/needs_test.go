@@ -1,10 +1,13 @@
-package lb
+package lb_test
 
 // Needs of services, and values that meet them.
 
 import (
 	"strings"
 	"testing"
+
+	"nlb/lb"
+	"nlb/lb/config"
 )
 
 func TestNeeds(t *testing.T) {
@@ -18,13 +21,13 @@ func TestNeeds(t *testing.T) {
 		{`listen: "203.0.113.10:80", backends: "127.0.0.1:80"`, tcp},
 		{`listen: "203.0.113.10:80", backends: []`, ""},
 	} {
-		p, err := Parse("p.yaml", []byte("services: [{name: s, "+test.service+"}]"))
+		p, err := config.Parse("p.yaml", []byte("services: [{name: s, "+test.service+"}]"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
 		wanted := false
-		for _, n := range Needs([]*Profile{p, p}) {
+		for _, n := range lb.Needs([]*lb.Profile{p, p}) {
 			got = append(got, n.Param)
 			if wanted && !n.Wanted {
 				t.Errorf("%s: %s comes after those that are only wanted", test.service, n.Param)
@@ -42,16 +45,16 @@ func TestNeeds(t *testing.T) {
 
 func TestNeedMet(t *testing.T) {
 	for _, test := range []struct {
-		need  Need
+		need  lb.Need
 		found string
 		want  bool
 	}{
-		{Need{Value: "1"}, "1", true},
-		{Need{Value: "1"}, "2", false},
-		{Need{Value: "3600", AtLeast: true}, "60", false},
-		{Need{Value: "3600", AtLeast: true}, "3600", true},
-		{Need{Value: "3600", AtLeast: true}, "86400", true},
-		{Need{Value: "3600", AtLeast: true}, "", false},
+		{lb.Need{Value: "1"}, "1", true},
+		{lb.Need{Value: "1"}, "2", false},
+		{lb.Need{Value: "3600", AtLeast: true}, "60", false},
+		{lb.Need{Value: "3600", AtLeast: true}, "3600", true},
+		{lb.Need{Value: "3600", AtLeast: true}, "86400", true},
+		{lb.Need{Value: "3600", AtLeast: true}, "", false},
 	} {
 		if got := test.need.Met(test.found); got != test.want {
 			t.Errorf("%+v, found %q: %v", test.need, test.found, got)

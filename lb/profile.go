@@ -1,7 +1,7 @@
 // Package lb is the domain: profiles, services, backends, schedulers, and the
-// arithmetic of balancing. It is pure: no files, no sockets, no kernel. What
-// it accepts is valid by construction, so the packages that use it need no
-// further checks.
+// arithmetic of balancing. It is pure: no files, no sockets, no kernel, no YAML.
+// Validate says what a value may be; the packages that use what it accepts need
+// no further checks.
 package lb
 
 import (
@@ -92,6 +92,8 @@ type Backend struct {
 	// Weight is the share of new connections, relative to the other backends
 	// of the same family, 0 to MaxWeight. 0: no new ones (drain).
 	Weight int
+	// State says whether it may have connections at all; no key of a profile.
+	State BackendState
 	// MaxConnections bounds live connections; 0: unbounded.
 	MaxConnections uint32
 	// SNAT is the service's, or the backend's own.
@@ -120,6 +122,11 @@ const (
 	// The kernel takes 127; this many fit beside the rest of what a rule's
 	// comment says.
 	MaxLogPrefix = 64
+	// MaxTimeout is the longest timeout of an affinity.
+	MaxTimeout = 365 * 24 * time.Hour
+	// MaxRate is the largest number of events of a rate. It keeps the kernel's
+	// arithmetic exact: that counts in nanoseconds.
+	MaxRate = 1_000_000_000
 )
 
 // SNAT is what a backend sees as the source of a connection.

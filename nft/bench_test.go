@@ -6,9 +6,9 @@ package nft
 import (
 	"fmt"
 	"io"
-	"net/netip"
 	"testing"
 
+	"nlb/lb/lbtest"
 	"nlb/nft/ruleset"
 
 	"nlb/lb"
@@ -18,28 +18,12 @@ import (
 // benchSizes are numbers of services, of three backends each.
 var benchSizes = []int{10, 1_000, 10_000}
 
-func benchFleet(services int) *lb.Profile {
-	p := &lb.Profile{Name: "fleet"}
-	vip, addr := netip.MustParseAddr("198.18.0.1"), netip.MustParseAddr("100.64.0.1")
-	for i := range services {
-		var backends []lb.Backend
-		for range 3 {
-			e := lb.Endpoint{Addr: addr, Port: 8080}
-			backends = append(backends, lb.Backend{Name: e.String(), Address: e, Weight: 1})
-			addr = addr.Next()
-		}
-		p.Services = append(p.Services, service(fmt.Sprintf("s%05d", i), vip.String(), backends...))
-		vip = vip.Next()
-	}
-	return p
-}
-
 // benchEach runs a benchmark for each size. It is given a fleet, and the
 // objects that a kernel has after the fleet was applied.
 func benchEach(b *testing.B, f func(b *testing.B, p *lb.Profile, o *objects)) {
 	for _, n := range benchSizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			p, o := benchFleet(n), emptyObjects()
+			p, o := lbtest.Fleet(n), emptyObjects()
 			if err := o.run(benchPlan(b, newState("nlb", o), p)); err != nil {
 				b.Fatal(err)
 			}

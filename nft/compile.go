@@ -136,15 +136,13 @@ func (r drawRule) alone() ruleset.Rule {
 // draws one of them. shared is the log that the service writes for all.
 func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) drawRule {
 	backends := s.Of(f.Family)
-	weights := make([]int, len(backends))
 	var parked []int
-	for i, b := range backends {
-		weights[i] = b.Weight
-		if b.Weight == 0 {
+	for i := range backends {
+		if backends[i].Effective() == 0 {
 			parked = append(parked, i)
 		}
 	}
-	order := lb.Slots(weights)
+	order := s.Slots(backends)
 	block := c.slot(poolKey{chain, f.Family}, uint32(len(order)), uint32(len(parked)))
 
 	marks := make([]uint32, len(backends))
@@ -173,7 +171,7 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 		if b.SNAT.Mode == lb.SNATPool {
 			c.add(poolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family))})
 		}
-		if s.Affinity != nil && b.Weight > 0 {
+		if s.Affinity != nil && b.Effective() > 0 {
 			c.add(stickySet, ruleset.Element{Key: e.Key})
 		}
 		c.backendChain(chain, marks[i], b, shared)
@@ -205,7 +203,7 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 // draw is what picks a slot, and without affinity delivers.
 func (c *compiler) draw(s *lb.Service, f *family, b block) drawRule {
 	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.slots == 0}
-	if s.Scheduler == lb.Hash && !r.refuses || !onlyFamily(s) {
+	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
 	}
 	switch {

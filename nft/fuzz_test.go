@@ -16,6 +16,7 @@ import (
 	"nlb/nft/ruleset"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft/wire"
 	"nlb/nft/wire/wiretest"
 )
@@ -41,7 +42,7 @@ services:
 
 func fuzzProfile(tb testing.TB, i int) *lb.Profile {
 	tb.Helper()
-	p, err := lb.Parse("fuzz.yaml", []byte(fuzzProfiles[i]))
+	p, err := config.Parse("fuzz.yaml", []byte(fuzzProfiles[i]))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -133,7 +134,7 @@ func FuzzRender(f *testing.F) {
 		text := fmt.Appendf(nil, "profile: %s\nservices:\n"+
 			"  - {name: %s, listen: %s, interface: %s, log: {prefix: %s}, affinity: 1m, deny: 10.0.0.0/8, backends: [{address: \"10.0.0.2:80\", name: %s, max-connections: 1}]}\n",
 			yamlText(profile), yamlText(service), yamlText(listen), yamlText(link), yamlText(prefix), yamlText(backend))
-		p, err := lb.Parse("fuzz.yaml", text)
+		p, err := config.Parse("fuzz.yaml", text)
 		if err != nil {
 			return
 		}

@@ -26,7 +26,7 @@ type poolInfo struct {
 func (p poolInfo) String() string {
 	number := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
 	s := p.family.String() + " " + p.service.Scheduler.String()
-	if p.service.Scheduler == lb.Hash {
+	if p.service.Scheduler.Hashes() {
 		var by []string
 		for _, f := range p.service.HashBy {
 			by = append(by, f.String())
@@ -66,7 +66,7 @@ func parsePoolInfo(s string) (poolInfo, bool) {
 	if p.service.Scheduler.UnmarshalText([]byte(next())) != nil {
 		return p, false
 	}
-	if p.service.Scheduler == lb.Hash {
+	if p.service.Scheduler.Hashes() {
 		for _, w := range strings.Split(next(), ",") {
 			var f lb.HashField
 			if f.UnmarshalText([]byte(w)) != nil {

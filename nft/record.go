@@ -8,7 +8,6 @@ package nft
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -56,10 +55,10 @@ type run struct {
 
 // fingerprint stands for a service: for all of it but its backends, and for
 // these.
-type fingerprint struct{ frame, backends [fingerprintSize]byte }
+type fingerprint struct{ frame, backends [lb.FingerprintSize]byte }
 
 const (
-	fingerprintSize = 8
+	fingerprintSize = lb.FingerprintSize
 	// The kernel's user data has at most 256 bytes; each element holds this much
 	// of a list.
 	recordChunk = 240
@@ -77,15 +76,11 @@ const (
 // the nlb that makes rules of them.
 func fingerprints(profiles []*lb.Profile, build string) []fingerprint {
 	var out []fingerprint
-	var text []byte
 	for _, p := range profiles {
+		salt := build + "\x00" + p.Name + "\n"
 		for i := range p.Services {
-			text = append(append(append(text[:0], build...), 0), p.Name...)
-			text = append(text, '\n')
-			var at int
-			text, at = lb.AppendService(text, &p.Services[i])
-			frame, backends := sha256.Sum256(text[:at]), sha256.Sum256(text[at:])
-			out = append(out, fingerprint{[fingerprintSize]byte(frame[:]), [fingerprintSize]byte(backends[:])})
+			frame, backends := lb.Fingerprint(salt, &p.Services[i])
+			out = append(out, fingerprint{frame, backends})
 		}
 	}
 	return out

@@ -11,9 +11,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/urfave/cli/v2"
+	"nlb/lb"
 
-	"nlb/cmd/nlb/internal/text"
+	"github.com/urfave/cli/v2"
 )
 
 // line is a command line in order.
@@ -165,7 +165,7 @@ func unknownCommand(commands []*cli.Command, name string) error {
 		names = append(names, c.Name)
 	}
 	err := usagef("unknown command %q", name)
-	if best := text.Nearest(name, names); best != "" {
+	if best := near(name, names); best != "" {
 		err.hint = "did you mean nlb " + best + "?"
 	} else {
 		err.hint = "nlb --help lists the commands"
@@ -182,7 +182,7 @@ func unknownFlag(commands []*cli.Command, c *cli.Command, flag string) error {
 	if c != nil {
 		known, help = c.Flags, "nlb "+c.Name+" --help"
 	}
-	if best := text.Nearest(name, flagNames(known)); best != "" {
+	if best := near(name, flagNames(known)); best != "" {
 		err.hint = fmt.Sprintf("did you mean --%s?", best)
 		return err
 	}
@@ -202,4 +202,13 @@ func flagNames(flags []cli.Flag) []string {
 		out = append(out, f.Names()[0])
 	}
 	return out
+}
+
+// near is the word that was probably meant: one that begins with what was
+// written, or one like it; empty where there is none.
+func near(written string, words []string) string {
+	if i := slices.IndexFunc(words, func(w string) bool { return strings.HasPrefix(w, written) }); i >= 0 && len(written) > 1 {
+		return words[i]
+	}
+	return lb.Nearest(written, words)
 }

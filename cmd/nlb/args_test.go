@@ -96,6 +96,18 @@ func FuzzArrange(f *testing.F) {
 	})
 }
 
+func TestNear(t *testing.T) {
+	words := []string{"apply", "diff", "show", "flush", "check", "render"}
+	for word, want := range map[string]string{
+		"aply": "apply", "applly": "apply", "appyl": "apply", "ap": "apply", "dif": "diff", "difff": "diff",
+		"status": "", "list": "", "x": "", "": "", "rendr": "render", "flsh": "flush", "s": "", "sh": "show",
+	} {
+		if got := near(word, words); got != want {
+			t.Errorf("%q: got %q, want %q", word, got, want)
+		}
+	}
+}
+
 // Every flag and command has a line in the help, and no line is wider than a
 // terminal.
 func TestHelp(t *testing.T) {

@@ -112,7 +112,7 @@ func formatOf(name string) (func(string, []byte) (*importer.Import, error), erro
 	}
 	err := usagef("unknown format %q", name)
 	err.hint = "want " + strings.Join(formatNames(), ", ")
-	if best := text.Nearest(name, formatNames()); best != "" {
+	if best := near(name, formatNames()); best != "" {
 		err.hint = "did you mean nlb import " + best + "?"
 	}
 	return nil, err

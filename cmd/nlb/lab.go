@@ -15,6 +15,7 @@ import (
 	"nlb/integration/lab"
 	"nlb/integration/netlab"
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 //go:embed example.yaml
@@ -73,7 +74,7 @@ func rehearse(ctx context.Context, j *job) error {
 // rehearsed are the profiles that the arguments name, or the example.
 func (j *job) rehearsed(ctx context.Context) ([]*lb.Profile, error) {
 	if len(j.args) == 0 {
-		p, err := lb.Parse("example.yaml", example)
+		p, err := config.Parse("example.yaml", example)
 		return []*lb.Profile{p}, err
 	}
 	sources, err := j.sources(ctx)

@@ -8,9 +8,9 @@ import (
 	"io"
 	"strings"
 
-	"github.com/urfave/cli/v2"
+	"nlb/lb/config"
 
-	"nlb/lb"
+	"github.com/urfave/cli/v2"
 )
 
 // manCommand prints the page. Only the build of nlb uses it, so no help lists it.
@@ -102,7 +102,7 @@ func (p *page) flags(flags []cli.Flag) {
 // keys lists all keys of a profile, by the mapping that they are in.
 func (p *page) keys() {
 	last := ""
-	for _, k := range lb.Reference() {
+	for _, k := range config.Reference() {
 		of, key, inside := strings.Cut(k.Path, ".")
 		if !inside {
 			of, key = "the file", of

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // TestManual: the page has every command, flag and key, and groff has nothing
@@ -37,7 +37,7 @@ func TestManual(t *testing.T) {
 			want = append(want, "--"+name)
 		}
 	}
-	for _, k := range lb.Reference() {
+	for _, k := range config.Reference() {
 		want = append(want, k.Path[strings.LastIndexByte(k.Path, '.')+1:], k.Values, sentence(k.Meaning))
 	}
 	for _, w := range want {

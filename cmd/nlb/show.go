@@ -76,7 +76,7 @@ func (j *job) selectIn(v *view.Snapshot) error {
 		return err
 	}
 	there := missing.There
-	switch best := text.Nearest(missing.Name, there); {
+	switch best := near(missing.Name, there); {
 	case best != "":
 		return withHint(err, "did you mean "+best+"?")
 	case len(there) == 0:

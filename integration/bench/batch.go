@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft"
 	"nlb/nft/wire"
 )
@@ -86,7 +87,7 @@ func commit(args []string) error {
 	if err != nil {
 		return err
 	}
-	p, err := lb.Parse(args[0], text)
+	p, err := config.Parse(args[0], text)
 	if err != nil {
 		return err
 	}

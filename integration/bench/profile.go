@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // Where clients connect to and where it goes: 198.18.0.0/15, which RFC 2544
@@ -74,7 +75,7 @@ func changed(name string, services, backends int) *lb.Profile {
 // save writes a profile into the folder of this run and returns the file.
 func (b *bench) save(file string, p *lb.Profile) (string, error) {
 	file = filepath.Join(b.dir, file)
-	return file, os.WriteFile(file, lb.Write(p), 0o600)
+	return file, os.WriteFile(file, config.Write(p), 0o600)
 }
 
 // render writes a profile's ruleset as a script for nft -f, made by nlb, and

@@ -5,11 +5,7 @@ package lab
 // How many connections a backend may get: exactly for round robin, within the
 // bounds of chance for the others.
 
-import (
-	"math"
-
-	"nlb/lb"
-)
+import "math"
 
 // falseAlarm is the probability that a whole rehearsal complains although all
 // is well.
@@ -21,16 +17,15 @@ type interval struct{ least, most int }
 func (i interval) holds(n int) bool { return i.least <= n && n <= i.most }
 
 // windows returns, for each backend, the least and the most draws that it can
-// get of n draws in a row of a round robin, wherever in the cycle they begin.
-// The two are equal where n is a multiple of the cycle.
-func windows(weights []int, n int) []interval {
-	cycle := lb.Slots(weights)
-	out := make([]interval, len(weights))
+// get of n draws in a row of a cycle, wherever in it they begin. The two are
+// equal where n is a multiple of the cycle.
+func windows(cycle []int, backends, n int) []interval {
+	out := make([]interval, backends)
 	if len(cycle) == 0 {
 		return out
 	}
 	whole, rest := n/len(cycle), n%len(cycle)
-	count, total := make([]int, len(weights)), make([]int, len(weights))
+	count, total := make([]int, backends), make([]int, backends)
 	for i, b := range cycle {
 		total[b]++
 		if i < rest {

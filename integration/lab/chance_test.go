@@ -24,7 +24,7 @@ func TestWindows(t *testing.T) {
 		{[]int{0, 0}, 5, []interval{{0, 0}, {0, 0}}},
 		{nil, 5, []interval{}},
 	} {
-		if got := windows(c.weights, c.n); !slices.Equal(got, c.want) {
+		if got := windows(lb.Slots(c.weights), len(c.weights), c.n); !slices.Equal(got, c.want) {
 			t.Errorf("%d of %d: got %v, want %v", c.n, c.weights, got, c.want)
 		}
 	}
@@ -53,7 +53,7 @@ func TestWindows(t *testing.T) {
 				want[i] = interval{min(want[i].least, c), max(want[i].most, c)}
 			}
 		}
-		if got := windows(weights, n); !slices.Equal(got, want) {
+		if got := windows(cycle, len(weights), n); !slices.Equal(got, want) {
 			t.Errorf("%d of %d: got %v, want %v", n, weights, got, want)
 		}
 	}

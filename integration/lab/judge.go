@@ -189,7 +189,7 @@ func (r *Trial) judgeKept(t *trial, calls [][]*traffic.Call) {
 		}
 	}
 	if lost := r.Kept.Of - r.Kept.Kept; lost > 0 {
-		why := "the hash is by " + strings.TrimPrefix(t.service.SchedulerText(), "hash by ")
+		why := "the " + strings.Replace(t.service.SchedulerText(), " by ", " is by ", 1)
 		if t.sticky() > 0 {
 			why = "the affinity is to keep them"
 		}

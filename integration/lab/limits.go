@@ -60,7 +60,7 @@ func (s *site) probes(t *trial) []*probe {
 		add("new "+rate(r), t.spread(int(min(r.Events, mostFast))*2), (*Lab).probeNew)
 	}
 	for _, b := range t.backends() {
-		if b.MaxConnections > 0 && b.Weight > 0 && t.service.Scheduler == lb.RoundRobin && len(out) < 4 {
+		if b.MaxConnections > 0 && b.Weight > 0 && t.service.Scheduler.Exact() && len(out) < 4 {
 			add(fmt.Sprintf("max-connections %d of %s", b.MaxConnections, b.Name), t.spread(mostLive), func(l *Lab, ctx context.Context, p *probe) (Limit, int, error) {
 				return l.probeBackend(ctx, p, b)
 			})
@@ -251,7 +251,7 @@ func (l *Limit) weigh(answered, refused int, took time.Duration, least, burst in
 // probeBackend opens connections until a backend has had as many as may be
 // live, and some more.
 func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, int, error) {
-	cycle, own := lb.Slots(p.weights()), 0
+	cycle, own := p.service.Slots(p.backends()), 0
 	for _, i := range cycle {
 		if p.backends()[i].Address == b.Address {
 			own++

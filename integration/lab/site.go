@@ -220,7 +220,7 @@ func (s *site) cast(t *trial, n int) bool {
 	if b := t.sticky(); b > 0 {
 		bits = b
 	}
-	keeps := t.sticky() > 0 || t.perClient() > 0 || v.Scheduler == lb.Hash
+	keeps := t.sticky() > 0 || t.perClient() > 0 || v.Scheduler.Hashes()
 	if t.fromHost && !keeps && v.Allow == nil && v.Deny == nil {
 		return true // the kernel's choice of source
 	}

@@ -107,9 +107,9 @@ func (t *trial) size(connections int) (clients int) {
 	case t.sticky() > 0:
 		clients = t.whole(max(connections/4, 1))
 		connections = 4 * clients
-	case s.Scheduler == lb.Hash && slices.Contains(s.HashBy, lb.SourceAddress):
+	case s.KeepsClient():
 		clients = hashClients
-	case s.Scheduler == lb.RoundRobin:
+	case s.Scheduler.Exact():
 		connections = t.whole(connections)
 	}
 	if t.chunk = t.atOnce(); t.chunk > 0 {
@@ -139,9 +139,9 @@ func (t *trial) atOnce() int {
 			continue
 		}
 		fair := int(min(b.MaxConnections, math.MaxInt32)) * sum / b.Weight
-		if t.service.Scheduler != lb.RoundRobin {
+		if !t.service.Scheduler.Exact() {
 			fair = int(b.MaxConnections) // all may go to one
-		} else if c := len(lb.Slots(t.weights())); fair >= c {
+		} else if c := len(t.service.Slots(t.backends())); fair >= c {
 			fair = fair / c * c
 		} else {
 			fair = 1
@@ -156,10 +156,10 @@ func (t *trial) atOnce() int {
 
 // whole rounds up to whole cycles of a round robin.
 func (t *trial) whole(n int) int {
-	if t.service.Scheduler != lb.RoundRobin {
+	if !t.service.Scheduler.Exact() {
 		return n
 	}
-	if c := len(lb.Slots(t.weights())); c > 0 && c <= mostCycle {
+	if c := len(t.service.Slots(t.backends())); c > 0 && c <= mostCycle {
 		return (n + c - 1) / c * c
 	}
 	return n
@@ -203,7 +203,7 @@ func (t *trial) key(c *traffic.Call) (k struct {
 		return k
 	}
 	by := t.service.HashBy
-	if t.service.Scheduler != lb.Hash {
+	if !t.service.Scheduler.Hashes() {
 		by = []lb.HashField{lb.SourceAddress, lb.SourcePort, lb.DestinationAddress, lb.DestinationPort}
 	}
 	var to netip.Addr
@@ -225,13 +225,13 @@ func (t *trial) key(c *traffic.Call) (k struct {
 }
 
 // keeps reports whether there are calls that must meet the same backend.
-func (t *trial) keeps() bool { return t.sticky() > 0 || t.service.Scheduler == lb.Hash }
+func (t *trial) keeps() bool { return t.sticky() > 0 || t.service.Scheduler.Hashes() }
 
 // intervals are what each backend may get of so many draws.
 func (t *trial) intervals(draws int, alpha float64) []interval {
 	weights := t.weights()
-	if t.service.Scheduler == lb.RoundRobin {
-		return windows(weights, draws)
+	if t.service.Scheduler.Exact() {
+		return windows(t.service.Slots(t.backends()), len(weights), draws)
 	}
 	sum := 0
 	for _, w := range weights {

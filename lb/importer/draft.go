@@ -71,7 +71,7 @@ func (d *Draft) Finish() *Import {
 		s := &e.service
 		s.Name = taken.unique(cmp.Or(Name(s.Name), "service"))
 		complete(s)
-		if err := refused(s); err != nil {
+		if err := s.Validate(); err != nil {
 			d.Lost(fmt.Sprintf("service %s is left out, since a profile cannot have it: %v", s.Name, err), "", e.place)
 			continue
 		}
@@ -112,28 +112,9 @@ func complete(s *lb.Service) {
 	for i := range s.Backends {
 		s.Backends[i].Log = prefixed(s.Backends[i].Log)
 	}
-	if s.Scheduler == lb.Hash && s.HashSeed == 0 {
-		s.HashSeed = seed(s.Name)
+	if s.Scheduler.Hashes() && s.HashSeed == 0 {
+		s.HashSeed = lb.DefaultSeed(s.Name)
 	}
-}
-
-// seed is the hash-seed that goes with a name: what lb gives a service that
-// does not say.
-func seed(name string) uint32 {
-	p, err := lb.Parse("seed", []byte("services: [{name: \""+name+"\", listen: \"192.0.2.1:1\", scheduler: hash, backends: []}]"))
-	if err != nil {
-		return 0
-	}
-	return p.Services[0].HashSeed
-}
-
-// refused is why nlb would not take a service.
-func refused(s *lb.Service) error {
-	_, err := lb.Parse("profile", lb.Write(&lb.Profile{Name: "p", Services: []lb.Service{*s}}))
-	if errs, ok := err.(lb.Errors); ok {
-		return fmt.Errorf("%s", strings.TrimPrefix(errs[0].Error(), errs[0].Pos.String()+": "))
-	}
-	return err
 }
 
 // withoutConflicts leaves out listens that an earlier service has.

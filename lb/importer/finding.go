@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // Pos is the first place; where there is none, the beginning of the text.
@@ -37,11 +38,11 @@ func (f *Finding) Lines() []int {
 //	     |               ^^^^^^^^
 //	   hint: ...
 func (f *Finding) Format() string {
-	return f.Painted(func(_ lb.Part, text string) string { return text })
+	return f.Painted(func(_ config.Part, text string) string { return text })
 }
 
 // Painted is Format with each part as paint returns it.
-func (f *Finding) Painted(paint func(lb.Part, string) string) string {
+func (f *Finding) Painted(paint func(config.Part, string) string) string {
 	e := lb.Error{Pos: f.Pos(), Msg: f.Msg, Hint: f.Hint, Line: f.line}
 	if len(f.Places) > 0 {
 		e.Width = f.Places[0].Width
@@ -49,7 +50,7 @@ func (f *Finding) Painted(paint func(lb.Part, string) string) string {
 	if more := f.Lines(); len(more) > 1 {
 		e.Msg += " (also in " + LineList(more[1:]) + ")"
 	}
-	return e.Painted(f.Level.String(), paint)
+	return config.Painted(&e, f.Level.String(), paint)
 }
 
 // maxListed is how many ranges of lines a message names.

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // Level says what a finding means for the profile.
@@ -52,7 +53,7 @@ type Finding struct {
 
 // Import is a profile that was made of something else.
 type Import struct {
-	// Profile passes lb.Parse once it is written.
+	// Profile passes config.Parse once it is written.
 	Profile *lb.Profile
 	// Findings are in the order of the text.
 	Findings []Finding
@@ -68,8 +69,8 @@ func (m *Import) Complete() bool {
 
 // YAML is the profile with comments that say where each service comes from.
 func (m *Import) YAML() []byte {
-	text := lb.Write(m.Profile)
-	written, err := lb.Parse("-", text)
+	text := config.Write(m.Profile)
+	written, err := config.Parse("-", text)
 	if err != nil || len(written.Services) != len(m.Profile.Services) {
 		return text // Draft.Finish does not let this happen
 	}

@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"nlb/lb"
+	"nlb/lb/config"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func service(name, listen string, backends ...string) lb.Service {
-	p, err := lb.Parse("test", []byte("services: [{name: x, listen: \""+listen+"\", backends: [\""+strings.Join(backends, `","`)+"\"]}]"))
+	p, err := config.Parse("test", []byte("services: [{name: x, listen: \""+listen+"\", backends: [\""+strings.Join(backends, `","`)+"\"]}]"))
 	if err != nil {
 		panic(err)
 	}
@@ -34,6 +35,7 @@ func TestDraft(t *testing.T) {
 	d.Add(hash, Place{3, 1, 0})
 	loop := service("loop", "203.0.113.4:80", "10.0.0.1:80")
 	loop.Backends[0].Address = lb.Endpoint{Addr: netip.MustParseAddr("203.0.113.4"), Port: 80}
+	loop.Backends[0].Name = "203.0.113.4:80"
 	d.Add(loop, Place{2, 1, 0})
 	d.Note("good to know", "", Place{3, 1, 2}, Place{1, 1, 0})
 	d.Note("good to know", "", Place{2, 1, 0}, Place{1, 1, 0})

@@ -8,11 +8,12 @@ import (
 	"unicode/utf8"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // MaxText is the size of the largest text, in bytes: that of the largest
 // profile. 30,000 rules of kube-proxy take 6 MB.
-const MaxText = lb.MaxFile
+const MaxText = config.MaxFile
 
 // Lines are the lines of a text in UTF-8, without line breaks. The error is
 // lb.Errors: binary, or too large.

@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft/firewall"
 )
 
 // shop is a service of both families.
 func shop(t *testing.T, more string) *lb.Profile {
 	t.Helper()
-	p, err := lb.Parse("shop.yaml", []byte(`profile: shop
+	p, err := config.Parse("shop.yaml", []byte(`profile: shop
 services:
   - name: web
     listen: ["203.0.113.10:80", "[2001:db8::10]:80"]
@@ -203,7 +204,7 @@ services:
   - {name: a, listen: "203.0.113.10:80", backends: "10.2.0.11:8080"}
   - {name: b, listen: "10.1.0.1:80", backends: "10.2.0.11:8080"}
 `, test.snat)
-		p, err := lb.Parse("shop.yaml", []byte(text))
+		p, err := config.Parse("shop.yaml", []byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}

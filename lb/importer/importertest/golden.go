@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/lb/importer"
 )
 
@@ -75,13 +76,13 @@ func inputs(t testing.TB, ext string) []string {
 func report(t *testing.T, file string, data []byte, read Importer) string {
 	m, err := read(file, data)
 	if errs, ok := errors.AsType[lb.Errors](err); ok {
-		return errs.Format() + "\n"
+		return config.Format(errs) + "\n"
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	yaml := m.YAML()
-	if _, err := lb.Parse(file, yaml); err != nil {
+	if _, err := config.Parse(file, yaml); err != nil {
 		t.Errorf("the profile is refused: %v\n%s", err, yaml)
 	}
 	var b strings.Builder

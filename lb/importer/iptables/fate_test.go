@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/lb/importer"
 	"nlb/lb/importer/iptables/syntax"
 )
@@ -158,12 +159,12 @@ func FuzzImport(f *testing.F) {
 				if e.Pos.Line < 1 || e.Pos.Column < 1 || e.Pos.File == "" {
 					t.Fatalf("%v has no place", e)
 				}
-				e.Format()
+				config.FormatError(e)
 			}
 			return
 		}
 		yaml := m.YAML()
-		p, err := lb.Parse("fuzz", yaml)
+		p, err := config.Parse("fuzz", yaml)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, yaml)
 		}

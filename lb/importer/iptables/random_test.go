@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // pick is one of the words.
@@ -126,14 +127,14 @@ func TestRandomRules(t *testing.T) {
 		}
 		if errs, ok := errors.AsType[lb.Errors](err); ok {
 			refused++
-			errs.Format()
+			config.Format(errs)
 			continue
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 		yaml := m.YAML()
-		p, err := lb.Parse("random", yaml)
+		p, err := config.Parse("random", yaml)
 		if err != nil {
 			t.Fatalf("%v\n%s\n%s", err, text, yaml)
 		}

@@ -26,7 +26,7 @@ func full() *lb.Profile {
 		Log:   log, OnEmpty: lb.Drop,
 		Backends: []lb.Backend{{
 			Name: "one", Address: lb.Endpoint{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80},
-			Weight: 5, MaxConnections: 6, SNAT: snat, Log: &lb.Log{Prefix: "q", Level: 4, Rate: lb.Rate{Events: 8, Per: time.Second}},
+			Weight: 5, State: lb.Down, MaxConnections: 6, SNAT: snat, Log: &lb.Log{Prefix: "q", Level: 4, Rate: lb.Rate{Events: 8, Per: time.Second}},
 		}},
 	}}}
 }
@@ -43,7 +43,7 @@ func TestDigest(t *testing.T) {
 		p := full()
 		v := at(p)
 		switch {
-		case v.Type() == positionType:
+		case v.Type() == reflect.TypeFor[lb.Pos]():
 			v.Set(reflect.ValueOf(lb.Pos{File: "x", Line: 7, Column: 9}))
 			if of(p) != before {
 				t.Errorf("%s changes the digest", path)
@@ -51,7 +51,7 @@ func TestDigest(t *testing.T) {
 			return
 		case v.IsZero():
 			t.Errorf("%s is empty", path)
-		case v.Kind() == reflect.Struct && v.Type().PkgPath() == positionType.PkgPath():
+		case v.Kind() == reflect.Struct && v.Type().PkgPath() == reflect.TypeFor[lb.Pos]().PkgPath():
 			for i := range v.NumField() {
 				change(path+"."+v.Type().Field(i).Name, func(p *lb.Profile) reflect.Value { return at(p).Field(i) })
 			}

@@ -18,11 +18,12 @@ import (
 
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
+	"nlb/lb/config"
 )
 
-// maxRead bounds what is read of a file: one byte more than lb.Parse takes, so
+// maxRead bounds what is read of a file: one byte more than config.Parse takes, so
 // that it says what is wrong.
-const maxRead = lb.MaxFile + 1
+const maxRead = config.MaxFile + 1
 
 // Stdin is the argument that stands for it.
 const Stdin = "-"
@@ -70,7 +71,7 @@ func Read(ctx context.Context, stdin io.Reader, args []string) ([]Source, error)
 			return nil, err
 		}
 		file = Title(file)
-		p, err := lb.Parse(file, data)
+		p, err := config.Parse(file, data)
 		if mistakes, ok := errors.AsType[lb.Errors](err); ok {
 			errs = append(errs, mistakes...)
 		} else if err != nil {
@@ -92,7 +93,7 @@ func Read(ctx context.Context, stdin io.Reader, args []string) ([]Source, error)
 // Quote gives mistakes the lines that they are in.
 func Quote(errs lb.Errors, sources []Source) {
 	for _, s := range sources {
-		errs.Quote(s.File, s.Text)
+		config.Quote(errs, s.File, s.Text)
 	}
 }
 

@@ -57,15 +57,3 @@ func TestAlign(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
-
-func TestNearest(t *testing.T) {
-	words := []string{"apply", "diff", "show", "flush", "check", "render"}
-	for word, want := range map[string]string{
-		"aply": "apply", "applly": "apply", "appyl": "apply", "ap": "apply", "dif": "diff", "difff": "diff",
-		"status": "", "list": "", "x": "", "": "", "rendr": "render", "flsh": "flush", "s": "", "sh": "show",
-	} {
-		if got := Nearest(word, words); got != want {
-			t.Errorf("%q: got %q, want %q", word, got, want)
-		}
-	}
-}

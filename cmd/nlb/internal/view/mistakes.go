@@ -8,13 +8,14 @@ import (
 
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/lb/importer"
 )
 
 // PrintErrors prints mistakes.
 func (c *Console) PrintErrors(errs lb.Errors) {
 	for _, e := range errs {
-		fmt.Fprintln(c.Err, e.Painted("error", c.paintPart(text.Red)))
+		fmt.Fprintln(c.Err, config.Painted(e, "error", c.paintPart(text.Red)))
 	}
 }
 
@@ -35,7 +36,7 @@ func (c *Console) PrintFindings(m *importer.Import) (warnings int) {
 }
 
 // paintPart paints the parts of a mistake, its level in this style.
-func (c *Console) paintPart(level text.Style) func(lb.Part, string) string {
-	styles := map[lb.Part]text.Style{lb.PartPlace: text.Bold, lb.PartLevel: level, lb.PartMark: text.Red, lb.PartHint: text.Cyan}
-	return func(p lb.Part, s string) string { return c.Err.Paint(styles[p], s) }
+func (c *Console) paintPart(level text.Style) func(config.Part, string) string {
+	styles := map[config.Part]text.Style{config.PartPlace: text.Bold, config.PartLevel: level, config.PartMark: text.Red, config.PartHint: text.Cyan}
+	return func(p config.Part, s string) string { return c.Err.Paint(styles[p], s) }
 }

@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/lb/importer/iptables"
 )
 
 // TestMistakes: the parts of a mistake have colors, where the reader sees colors.
 func TestMistakes(t *testing.T) {
-	_, err := lb.Parse("a b: error: .yaml", []byte("services:\n  - {name: web, listen: \"203.0.113.10:http\", backends: \"10.0.0.1\", snta: vip}\n"))
+	_, err := config.Parse("a b: error: .yaml", []byte("services:\n  - {name: web, listen: \"203.0.113.10:http\", backends: \"10.0.0.1\", snta: vip}\n"))
 	errs := err.(lb.Errors)
 	m, err := iptables.Import("r", []byte("iptables -t nat -A PREROUTING -p tcp -d 203.0.113.10 --dport 80 -m statistic --mode nth --every 2 --packet 0 -j DNAT --to-destination 10.0.0.11:8080\n"))
 	if err != nil {
@@ -44,7 +45,7 @@ func TestMistakes(t *testing.T) {
 	}
 	want := ""
 	for _, e := range errs {
-		want += e.Format() + "\n"
+		want += config.FormatError(e) + "\n"
 	}
 	if !strings.HasPrefix(plain, want) {
 		t.Errorf("got\n%swant\n%s", plain, want)

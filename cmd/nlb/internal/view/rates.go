@@ -32,24 +32,20 @@ func (v *Snapshot) Since(old *Snapshot, between time.Duration) {
 	if between <= 0 {
 		return
 	}
-	type key struct {
-		profile, service string
-		backend          lb.Endpoint
-	}
-	before, services := map[key]*snapshotBackend{}, map[key]*snapshotService{}
+	before, services := map[lb.BackendID]*snapshotBackend{}, map[lb.BackendID]*snapshotService{}
 	for _, p := range old.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			services[key{p.Name, s.Name, lb.Endpoint{}}] = s
+			services[lb.BackendID{Profile: p.Name, Service: s.service.Name}] = s
 			for k := range s.Backends {
-				before[key{p.Name, s.Name, s.Backends[k].endpoint}] = &s.Backends[k]
+				before[lb.BackendID{Profile: p.Name, Service: s.service.Name, Address: s.Backends[k].Address}] = &s.Backends[k]
 			}
 		}
 	}
 	for _, p := range v.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			was := services[key{p.Name, s.Name, lb.Endpoint{}}]
+			was := services[lb.BackendID{Profile: p.Name, Service: s.service.Name}]
 			if was == nil {
 				continue
 			}
@@ -59,7 +55,7 @@ func (v *Snapshot) Since(old *Snapshot, between time.Duration) {
 			}
 			for k := range s.Backends {
 				b := &s.Backends[k]
-				b.since(before[key{p.Name, s.Name, b.endpoint}], between)
+				b.since(before[lb.BackendID{Profile: p.Name, Service: s.service.Name, Address: b.Address}], between)
 				s.rates.connections += b.rates.connections
 				s.rates.perSecond += b.rates.perSecond
 				s.rates.live += b.rates.live
@@ -87,11 +83,11 @@ func (s *snapshotService) shares() {
 	sum := map[lb.Family]uint64{}
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		sum[lb.FamilyOf(b.endpoint.Addr)] += b.rates.connections
+		sum[lb.FamilyOf(b.Address.Addr)] += b.rates.connections
 	}
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		if all := sum[lb.FamilyOf(b.endpoint.Addr)]; all > 0 {
+		if all := sum[lb.FamilyOf(b.Address.Addr)]; all > 0 {
 			b.rates.share = float64(b.rates.connections) / float64(all)
 		}
 	}

@@ -43,14 +43,14 @@ func (c *Console) printServices(profiles []snapshotProfile) {
 
 func (c *Console) printService(s *snapshotService) {
 	const gap = text.Gap
-	title := s.profile + "/" + s.Name
+	title := s.profile + "/" + s.service.Name
 	how := strings.Join(summary(s), gap)
-	listen := strings.Join(s.Listen, " ")
+	listen := strings.Join(texts(s.service.Listen), " ")
 	if len(title)+len(listen)+len(how)+2*len(gap) <= c.Width {
 		fmt.Fprintln(c.Out, c.Out.Paint(text.Bold, title)+gap+c.Out.Paint(text.Cyan, listen)+gap+how)
 	} else {
 		fmt.Fprintln(c.Out, c.Out.Paint(text.Bold, title)+gap+how)
-		for _, line := range text.Wrap(s.Listen, " ", c.Width-len(gap)) {
+		for _, line := range text.Wrap(texts(s.service.Listen), " ", c.Width-len(gap)) {
 			fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Cyan, line))
 		}
 	}
@@ -65,14 +65,27 @@ func (c *Console) printService(s *snapshotService) {
 	}
 }
 
+// placed are the keys that have a place of their own in the table: of services
+// in summary and rules, of backends in columns. Others stand there by their names.
+var placed = []string{
+	"name", "listen", "protocol", "interface", "role", "scheduler", "hash-by", "hash-seed", "affinity", "snat", "allow", "deny", "limit", "log",
+	"address", "weight", "max-connections",
+}
+
 // summary says how a service balances, and how much.
 func summary(s *snapshotService) []string {
-	out := []string{strings.Join(s.Protocol, ","), s.service.SchedulerText(), "snat " + s.SNAT}
-	if s.Role != lb.RoleProxy.String() {
-		out = append(out, "role "+s.Role)
+	v := s.service
+	out := []string{strings.Join(texts(v.Protocols), ","), v.SchedulerText(), "snat " + v.SNAT.String()}
+	if v.Role != lb.RoleProxy {
+		out = append(out, "role "+v.Role.String())
 	}
-	if s.Interface != "" {
-		out = append(out, "interface "+s.Interface)
+	if v.Interface != "" {
+		out = append(out, "interface "+v.Interface)
+	}
+	for _, one := range v.Values() {
+		if !slices.Contains(placed, one.Word) && one.Value != nil && !one.Default && !one.Hidden {
+			out = append(out, one.Word+" "+v.Values().Text(one.Word))
+		}
 	}
 	if s.rates.known {
 		out = append(out, perSecond(s.rates.perSecond)+"/s")
@@ -146,18 +159,18 @@ type column struct {
 	title string
 	right bool
 	text  func(snapshotBackend) string
-	// steady columns are there in every snapshot but the first, and at least
-	// this wide, so that a table in place does not jump.
+	// steady columns are there in every snapshot but the first, and at least this
+	// wide, so that a table in place does not jump.
 	steady int
 }
 
 var columns = []column{
 	{title: "backend", text: func(b snapshotBackend) string { return b.Name }},
 	{title: "address", text: func(b snapshotBackend) string {
-		if b.Name == b.Address {
-			return ""
+		if address := b.Address.String(); b.Name != address {
+			return address
 		}
-		return b.Address
+		return ""
 	}},
 	{title: "weight", right: true, text: func(b snapshotBackend) string { return strconv.Itoa(b.Weight) }},
 	{title: "share", right: true, text: func(b snapshotBackend) string {
@@ -190,18 +203,13 @@ var columns = []column{
 		return strconv.Itoa(*b.Live)
 	}},
 	{title: "+-", right: true, steady: 4, text: func(b snapshotBackend) string { return change(b.rates.live) }},
-	{title: "max", right: true, text: func(b snapshotBackend) string {
-		if b.MaxConnections == 0 {
-			return ""
-		}
-		return strconv.FormatUint(uint64(b.MaxConnections), 10)
-	}},
-	{title: "snat", text: func(b snapshotBackend) string { return b.SNAT }},
+	{title: "max", right: true, text: func(b snapshotBackend) string { return b.values.Text("max-connections") }},
+	{title: "snat", text: func(b snapshotBackend) string { return b.values.Text("snat") }},
 	{title: "log", text: func(b snapshotBackend) string {
-		if b.Log == nil {
+		if b.values.Text("log") == "" {
 			return ""
 		}
-		return b.Log.Level
+		return b.Log.Level.String()
 	}},
 }
 
@@ -225,12 +233,23 @@ func change(n int) string {
 	return fmt.Sprintf("%+d", n)
 }
 
+// unplaced are columns for keys of backends that have none of their own.
+func (s *snapshotService) unplaced() []column {
+	var out []column
+	for _, v := range s.Backends[0].values {
+		if !slices.Contains(placed, v.Word) {
+			out = append(out, column{title: v.Word, text: func(b snapshotBackend) string { return b.values.Text(v.Word) }})
+		}
+	}
+	return out
+}
+
 // printBackends prints the columns that some backend has something for, with
 // titles.
 func (c *Console) printBackends(s *snapshotService) {
 	var used []text.Column
 	rows := make([][]string, len(s.Backends)+1)
-	for _, col := range columns {
+	for _, col := range slices.Concat(columns, s.unplaced()) {
 		cells, some := []string{col.title}, false
 		for _, b := range s.Backends {
 			cell := col.text(b)

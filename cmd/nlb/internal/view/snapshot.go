@@ -28,61 +28,47 @@ type snapshotProfile struct {
 	Services []snapshotService `json:"services"`
 }
 
+// snapshotService is a service with what the kernel counts of it.
 type snapshotService struct {
-	Name      string            `json:"name"`
-	Listen    []string          `json:"listen"`
-	Protocol  []string          `json:"protocol"`
-	Interface string            `json:"interface,omitempty"`
-	Role      string            `json:"role"`
-	Scheduler string            `json:"scheduler"`
-	HashBy    []string          `json:"hash-by,omitempty"`
-	HashSeed  *uint32           `json:"hash-seed,omitempty"`
-	Affinity  *snapshotAffinity `json:"affinity,omitempty"`
-	SNAT      string            `json:"snat"` // a list is separated by commas
-	Allow     []string          `json:"allow,omitempty"`
-	Deny      []string          `json:"deny,omitempty"`
-	Limit     *snapshotLimit    `json:"limit,omitempty"`
-	Log       *snapshotLog      `json:"log,omitempty"`
-	Refused   uint64            `json:"refused"` // by allow, deny, limits and max-connections
-	Backends  []snapshotBackend `json:"backends"`
+	service  *lb.Service
+	Refused  uint64 // by allow, deny, limits and max-connections
+	Backends []snapshotBackend
 
 	profile string
-	service *lb.Service
 	rates   rates
 }
 
-type snapshotAffinity struct {
-	Timeout string `json:"timeout"`
-	Prefix  int    `json:"prefix,omitempty"`
-	Prefix6 int    `json:"prefix6,omitempty"`
+// MarshalJSON has the keys of the service, the figures, and the backends.
+func (s snapshotService) MarshalJSON() ([]byte, error) {
+	return append(s.service.Values(),
+		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
 }
 
-type snapshotLimit struct {
-	ConnectionsPerSource uint32 `json:"connections-per-source,omitempty"`
-	NewPerSource         string `json:"new-per-source,omitempty"`
-	Burst                uint32 `json:"burst,omitempty"`
-	New                  string `json:"new,omitempty"`
-}
-
-type snapshotLog struct {
-	Prefix string `json:"prefix"`
-	Level  string `json:"level"`
-	Rate   string `json:"rate,omitempty"`
-}
-
+// snapshotBackend is a backend with what the kernel counts of it.
 type snapshotBackend struct {
-	Name           string       `json:"name"`
-	Address        string       `json:"address"`
-	Weight         int          `json:"weight"`
-	Share          float64      `json:"share"` // of the new connections of its family, 0 to 1
-	MaxConnections uint32       `json:"max-connections,omitempty"`
-	SNAT           string       `json:"snat,omitempty"` // where it is not the service's
-	Log            *snapshotLog `json:"log,omitempty"`  // where it is not the service's
-	Connections    uint64       `json:"connections"`    // new ones since the backend came
-	Live           *int         `json:"live"`           // null: conntrack could not be read
+	*lb.Backend
+	values      lb.Values // that are not the service's
+	Share       float64   // of the new connections of its family, 0 to 1
+	Connections uint64    // new ones since the backend came
+	Live        *int      // nil: conntrack could not be read
 
-	endpoint lb.Endpoint
-	rates    rates
+	rates rates
+}
+
+// MarshalJSON has the keys of the backend, its name first, and the figures.
+func (b snapshotBackend) MarshalJSON() ([]byte, error) {
+	var out lb.Values
+	for _, v := range b.values {
+		switch v.Word {
+		case "name":
+			out = slices.Insert(out, 0, v)
+		case "weight":
+			out = append(out, v, lb.Value{Word: "share", Value: b.Share})
+		default:
+			out = append(out, v)
+		}
+	}
+	return append(out, lb.Value{Word: "connections", Value: b.Connections}, lb.Value{Word: "live", Value: b.Live}).MarshalJSON()
 }
 
 // NewSnapshot makes a snapshot of the state of the table. usage is nil where it
@@ -93,12 +79,11 @@ func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
 		profile := snapshotProfile{p.Name, []snapshotService{}}
 		for i := range p.Services {
 			s := &p.Services[i]
-			service := serviceOf(p.Name, s)
-			service.Refused = state.Refused(p.Name, s.Name)
-			for _, b := range s.Backends {
+			service := snapshotService{service: s, Refused: state.Refused(p.Name, s.Name), Backends: []snapshotBackend{}, profile: p.Name}
+			for k := range s.Backends {
+				b := &s.Backends[k]
 				stats := state.Stats(p.Name, s.Name, b.Address, usage)
-				backend := backendOf(s, b)
-				backend.Connections = stats.Connections
+				backend := snapshotBackend{Backend: b, values: b.Values(s), Share: share(s, b), Connections: stats.Connections}
 				if usage != nil {
 					backend.Live = &stats.Live
 				}
@@ -129,11 +114,11 @@ func (v *Snapshot) Select(name string) error {
 		return nil
 	}
 	services := v.Profiles[0].Services
-	k := slices.IndexFunc(services, func(s snapshotService) bool { return s.Name == service })
+	k := slices.IndexFunc(services, func(s snapshotService) bool { return s.service.Name == service })
 	if k < 0 {
 		missing := &MissingError{What: "service", Name: profile + "/" + service}
 		for _, s := range services {
-			missing.There = append(missing.There, profile+"/"+s.Name)
+			missing.There = append(missing.There, profile+"/"+s.service.Name)
 		}
 		v.Profiles = v.Profiles[:0]
 		return missing
@@ -151,47 +136,6 @@ type MissingError struct {
 
 func (e *MissingError) Error() string { return e.What + " " + e.Name + " is not in the kernel" }
 
-// serviceOf is a service without its backends.
-func serviceOf(profile string, s *lb.Service) snapshotService {
-	out := snapshotService{
-		Name: s.Name, Listen: texts(s.Listen), Protocol: texts(s.Protocols), Interface: s.Interface, Role: s.Role.String(),
-		Scheduler: s.Scheduler.String(), SNAT: s.SNAT.String(), Allow: texts(s.Allow), Deny: texts(s.Deny), Log: logOf(s.Log),
-		Backends: []snapshotBackend{}, profile: profile, service: s,
-	}
-	if s.Scheduler == lb.Hash {
-		out.HashBy, out.HashSeed = texts(s.HashBy), &s.HashSeed
-	}
-	if a := s.Affinity; a != nil {
-		out.Affinity = &snapshotAffinity{a.TimeoutText(), a.Bits, a.Bits6}
-	}
-	if l := s.Limit; l != (lb.Limit{}) {
-		out.Limit = &snapshotLimit{l.ConnectionsPerSource, l.NewPerSource.String(), l.Burst, l.New.String()}
-	}
-	return out
-}
-
-// backendOf is a backend without its figures.
-func backendOf(s *lb.Service, b lb.Backend) snapshotBackend {
-	out := snapshotBackend{
-		Name: b.Name, Address: b.Address.String(), Weight: b.Weight, Share: share(s, b),
-		MaxConnections: b.MaxConnections, endpoint: b.Address,
-	}
-	if !b.SNAT.Equal(s.SNAT) {
-		out.SNAT = b.SNAT.String()
-	}
-	if b.Log.String() != s.Log.String() {
-		out.Log = logOf(b.Log)
-	}
-	return out
-}
-
-func logOf(l *lb.Log) *snapshotLog {
-	if l == nil {
-		return nil
-	}
-	return &snapshotLog{l.Prefix, l.Level.String(), l.Rate.String()}
-}
-
 func texts[T fmt.Stringer](values []T) []string {
 	out := []string{}
 	for _, v := range values {
@@ -201,7 +145,7 @@ func texts[T fmt.Stringer](values []T) []string {
 }
 
 // share is a backend's part of the new connections of its family.
-func share(s *lb.Service, b lb.Backend) float64 {
+func share(s *lb.Service, b *lb.Backend) float64 {
 	sum := 0
 	for _, other := range s.Of(lb.FamilyOf(b.Address.Addr)) {
 		sum += other.Weight

@@ -1,0 +1,20 @@
+package config
+
+import "testing"
+
+// TestTexts: values of several parts print as they are read.
+func TestTexts(t *testing.T) {
+	for _, s := range []string{
+		"203.0.113.10:80", "203.0.113.10:80,443,8000-8010", "203.0.113.10:*", "10.9.0.0/16:53", "0.0.0.0/0:80",
+		":80", ":*", "[2001:db8::1]:80", "[2001:db8::/32]:1-65535", "[::/0]:80",
+	} {
+		if l, p := parseListen(s); p != nil || l.String() != s {
+			t.Errorf("listen %s is %v, %v", s, l, p)
+		}
+	}
+	for _, s := range []string{"10.0.0.11:8080", "10.0.0.11", "[2001:db8::1]:80", "2001:db8::1"} {
+		if e, p := parseEndpoint(s); p != nil || e.String() != s || !canonical(e, s) {
+			t.Errorf("endpoint %s is %v, %v", s, e, p)
+		}
+	}
+}

@@ -1,0 +1,164 @@
+package config
+
+// A service while it is read, and how it is made whole: what it has from
+// defaults and from its name, what is missing, and what does not agree.
+
+import (
+	"net/netip"
+	"slices"
+
+	"nlb/lb"
+)
+
+// draft is a service while it is read.
+type draft struct {
+	lb.Service
+	// listens says where the listens stand.
+	listens []*node
+	// members become Service.Backends; nil without the key backends.
+	members []backendDraft
+	// at says where keys stand that must agree with others; nil where a key is
+	// missing, or was refused.
+	at    struct{ name, role, iface, hashBy, hashSeed, snat, allow, deny *node }
+	there given
+	// What was refused, so that nothing is said about what depends on it.
+	badListen, badBackends, badScheduler, badSNAT bool
+}
+
+// backendDraft is a backend while it is read.
+type backendDraft struct {
+	lb.Backend
+	// at is where it stands; name, snat and log are where these keys do, nil
+	// where the service's hold.
+	at, name, snat, log *node
+	bad                 bool // something was refused
+}
+
+// finish makes the service whole: what is missing, what contradicts, what
+// depends on other keys. n is the service's mapping. base is what defaults
+// says: a key that stands in the same place in both was not given by the
+// service, and gives way where it does not fit.
+func (s *draft) finish(d *decoder, n *node, base *draft) {
+	serviceKeys.need(d, n, s.there, "name", lb.NameForm)
+	serviceKeys.need(d, n, s.there, "listen", listenForms)
+	if s.members == nil {
+		serviceKeys.need(d, n, s.there, "backends", "a list of "+endpointForms)
+	}
+	s.badListen = s.badListen || s.Listen == nil
+	s.badBackends = s.badBackends || s.members == nil
+	s.finishHash(d, base)
+	s.finishBackends()
+	if !s.badListen && !s.badBackends && !s.badSNAT && s.at.snat == base.at.snat {
+		s.trimPool()
+	}
+	for i := range s.members {
+		if s.members[i].snat == nil {
+			s.Backends[i].SNAT = s.SNAT
+		}
+	}
+	for c := range s.Contradictions {
+		if at := s.blamed(&c, base); at != nil && !s.refused(c.Keys) {
+			d.refuse(at, &c.Problem)
+		}
+	}
+	if s.Role == lb.RoleClient {
+		s.Interface = ""
+	}
+	if s.SNAT.Mode == lb.SNATPool && len(s.SNAT.Pool) == 0 {
+		s.SNAT = lb.SNAT{} // there is nobody who would use it
+	}
+}
+
+// refused reports whether one of these keys was refused: nothing is said about
+// what depends on it.
+func (s *draft) refused(keys []string) bool {
+	return slices.ContainsFunc(keys, func(key string) bool {
+		return key == "listen" && s.badListen || key == "backends" && s.badBackends || key == "snat" && s.badSNAT
+	})
+}
+
+// blamed is where the key stands that is to be blamed for a contradiction. It is
+// nil where a default gives way, and where no key stands.
+func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
+	switch c.Keys[0] {
+	case "interface":
+		if s.at.iface == base.at.iface && s.at.role != base.at.role {
+			return nil
+		}
+		return s.at.iface
+	case "deny":
+		if s.at.deny == base.at.deny {
+			return s.at.allow
+		}
+		return s.at.deny
+	case "listen":
+		return s.listens[c.Item]
+	case "backends":
+		return s.members[c.Item].at
+	}
+	return s.at.snat
+}
+
+func (s *draft) finishHash(d *decoder, base *draft) {
+	if s.Scheduler.Hashes() {
+		if s.HashBy == nil {
+			s.HashBy = []lb.HashField{lb.SourceAddress}
+		}
+		if s.at.hashSeed == nil {
+			s.HashSeed = lb.DefaultSeed(s.Name)
+		}
+		return
+	}
+	s.HashBy, s.HashSeed = nil, 0
+	if s.badScheduler {
+		return
+	}
+	if s.at.hashBy != base.at.hashBy {
+		unhashed(d, s.at.hashBy, "hash-by")
+	}
+	if s.at.hashSeed != base.at.hashSeed {
+		unhashed(d, s.at.hashSeed, "hash-seed")
+	}
+}
+
+// unhashed notes a key that only a scheduler that hashes looks at.
+func unhashed(d *decoder, at *node, word string) {
+	if at != nil {
+		d.refuse(at, lb.NoMeaning(word))
+	}
+}
+
+// trimPool leaves of a default pool the addresses of the service's families.
+func (s *draft) trimPool() {
+	served := s.Families()
+	other := func(a netip.Addr) bool { return !slices.Contains(served, lb.FamilyOf(a)) }
+	if slices.ContainsFunc(s.SNAT.Pool, other) {
+		s.SNAT.Pool = slices.DeleteFunc(slices.Clone(s.SNAT.Pool), other)
+	}
+}
+
+// finishBackends gives the backends the log that they have from the service.
+func (s *draft) finishBackends() {
+	s.Log = s.prefixed(s.Log)
+	s.Backends = make([]lb.Backend, len(s.members))
+	for i := range s.members {
+		m := &s.members[i]
+		b := m.Backend
+		if m.log == nil {
+			b.Log = s.Log
+		} else {
+			b.Log = s.prefixed(b.Log)
+		}
+		s.Backends[i] = b
+	}
+}
+
+// prefixed is a log with a prefix: the service's name where it has none.
+func (s *draft) prefixed(l *lb.Log) *lb.Log {
+	if l == nil || l.Prefix != "" {
+		return l
+	}
+	named := *l
+	named.Prefix = s.Name + " "
+	return &named
+}

@@ -1,0 +1,153 @@
+package config
+
+// The keys of a profile: how each is read. What is said about them, and what they
+// say of a service, is in lb; a test finds those that nobody reads.
+
+import (
+	"slices"
+
+	"nlb/lb"
+)
+
+var topKeys = table[top]{what: "the profile", keys: []key[top]{
+	{word: "profile", Key: lb.Key{
+		Values: lb.NameForm, Default: "the file's name without its ending",
+		Meaning: "the name of the profile",
+	}, read: readProfileName},
+	{word: "services", Key: lb.Key{
+		Values: "a list of services", Default: "required",
+		Meaning: "what clients connect to",
+	}, read: func(_ *decoder, _ *lb.Key, v *node, t *top) { t.services = v }},
+	{word: "defaults", Key: lb.Key{
+		Values: "a mapping with keys of a service but name and listen", Default: "none",
+		Meaning: "what holds for services that do not say otherwise",
+	}, read: func(_ *decoder, _ *lb.Key, v *node, t *top) { t.defaults = v }},
+	{word: "sysctl", Key: lb.Key{
+		Values: "auto or keep", Default: "auto",
+		Meaning: "kernel parameters that the profile needs: nlb turns them on, or refuses where one is missing",
+	}, read: func(d *decoder, k *lb.Key, v *node, t *top) { readWord(d, k, v, &t.Sysctl) }},
+}}
+
+var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[draft]{
+	{word: "name", read: readServiceName},
+	{word: "listen", read: readListens},
+	{word: "protocol", read: readProtocols},
+	{word: "interface", read: readInterface},
+	{word: "role", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		if readWord(d, k, v, &s.Role) {
+			s.at.role = v
+		}
+	}},
+	{word: "scheduler", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		s.badScheduler = !readWord(d, k, v, &s.Scheduler)
+	}},
+	{word: "hash-by", read: readHashBy},
+	{word: "hash-seed", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		if n, ok := readNumber(d, k, v, 0, 1<<32-1); ok {
+			s.HashSeed, s.at.hashSeed = uint32(n), v
+		}
+	}},
+	{word: "affinity", read: readAffinity},
+	{word: "snat", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		s.at.snat, s.badSNAT = v, !readSNAT(d, k, v, &s.SNAT)
+	}},
+	{word: "allow", read: func(d *decoder, k *lb.Key, v *node, s *draft) { s.at.allow = readPrefixes(d, k, v, &s.Allow) }},
+	{word: "deny", read: func(d *decoder, k *lb.Key, v *node, s *draft) { s.at.deny = readPrefixes(d, k, v, &s.Deny) }},
+	{word: "limit", read: readLimit},
+	{word: "log", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readLog(d, k, v, &s.Log) }},
+	{word: "on-empty", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readWord(d, k, v, &s.OnEmpty) }},
+	{word: "backends", read: readBackends},
+}}
+
+// defaultKeys are those of a service that can hold for all.
+var defaultKeys = table[draft]{what: "defaults"}
+
+var backendKeys = table[backendDraft]{of: "backend", what: "a backend", keys: []key[backendDraft]{
+	{word: "address", read: readBackendAddress},
+	{word: "name", read: readBackendName},
+	{word: "weight", read: readWeight},
+	{word: "max-connections", read: readMaxConnections},
+	{word: "snat", read: func(d *decoder, k *lb.Key, v *node, b *backendDraft) {
+		if readSNAT(d, k, v, &b.SNAT) {
+			b.snat = v
+		}
+	}},
+	{word: "log", read: func(d *decoder, k *lb.Key, v *node, b *backendDraft) {
+		readLog(d, k, v, &b.Log)
+		b.log = v
+	}},
+}}
+
+var affinityKeys = table[lb.Affinity]{of: "affinity", what: "affinity", keys: []key[lb.Affinity]{
+	{word: "timeout", read: readTimeout},
+	{word: "prefix", read: func(d *decoder, k *lb.Key, v *node, a *lb.Affinity) { readInt(d, k, v, 1, 32, &a.Bits) }},
+	{word: "prefix6", read: func(d *decoder, k *lb.Key, v *node, a *lb.Affinity) { readInt(d, k, v, 1, 128, &a.Bits6) }},
+}}
+
+var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitDraft]{
+	{word: "connections-per-source", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) {
+		readInt(d, k, v, 1, 1<<32-1, &l.ConnectionsPerSource)
+	}},
+	{word: "new-per-source", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) {
+		l.NewPerSource = readRate(d, k, v)
+		l.newPerSource = v
+	}},
+	{word: "burst", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) {
+		readInt(d, k, v, 1, 1<<32-1, &l.Burst)
+		l.burst = v
+	}},
+	{word: "new", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) { l.New = readRate(d, k, v) }},
+}}
+
+var logKeys = table[lb.Log]{of: "log", what: "log", keys: []key[lb.Log]{
+	{word: "prefix", read: readLogPrefix},
+	{word: "level", read: func(d *decoder, k *lb.Key, v *node, l *lb.Log) { readWord(d, k, v, &l.Level) }},
+	{word: "rate", read: func(d *decoder, k *lb.Key, v *node, l *lb.Log) { l.Rate = readRate(d, k, v) }},
+}}
+
+// Reference returns all keys that a profile may have, the outermost first.
+func Reference() []lb.Key {
+	var out []lb.Key
+	for _, k := range topKeys.keys {
+		out = append(out, k.Key)
+	}
+	return append(out, lb.Keys()...)
+}
+
+// keyOwner is the mapping that has a key, by the key's word, to tell who looks
+// for it in another one.
+var keyOwner = map[string]string{}
+
+func init() {
+	topKeys.enroll()
+	serviceKeys.enroll()
+	backendKeys.enroll()
+	affinityKeys.enroll()
+	limitKeys.enroll()
+	logKeys.enroll()
+	for _, k := range serviceKeys.keys {
+		if k.word != "name" && k.word != "listen" {
+			defaultKeys.keys = append(defaultKeys.keys, k)
+		}
+	}
+}
+
+// enroll gives the keys of a table their paths, and what lb says of them.
+func (t *table[T]) enroll() {
+	known := lb.Keys()
+	for i := range t.keys {
+		k := &t.keys[i]
+		k.Path = k.word
+		if t.of != "" {
+			path := t.of + "." + k.word
+			at := slices.IndexFunc(known, func(k lb.Key) bool { return k.Path == path })
+			if at < 0 {
+				panic("lb/keys.go has no entry for " + path)
+			}
+			k.Key = known[at]
+		}
+		if _, ok := keyOwner[k.word]; !ok {
+			keyOwner[k.word] = t.what
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package config
+
+import (
+	"strings"
+	"testing"
+
+	"nlb/lb"
+)
+
+// example has a use of every key.
+var example = map[string]string{
+	"profile":                      "profile: x\nservices: []",
+	"services":                     "services: []",
+	"defaults":                     "defaults: {snat: none}\nservices: []",
+	"sysctl":                       "sysctl: keep\nservices: []",
+	"service.name":                 "",
+	"service.listen":               "",
+	"service.backends":             "",
+	"service.protocol":             "protocol: udp",
+	"service.interface":            "interface: eth0",
+	"service.role":                 "role: client",
+	"service.scheduler":            "scheduler: random",
+	"service.hash-by":              "scheduler: hash, hash-by: [source-port]",
+	"service.hash-seed":            "scheduler: hash, hash-seed: 1",
+	"service.affinity":             "affinity: 10m",
+	"service.snat":                 "snat: none",
+	"service.allow":                "allow: 10.0.0.0/8",
+	"service.deny":                 "deny: 10.0.0.0/8",
+	"service.limit":                "limit: {new: 1/second}",
+	"service.log":                  "log: true",
+	"service.on-empty":             "on-empty: drop",
+	"backend.address":              "backends: {address: 10.0.0.1}",
+	"backend.name":                 "backends: {address: 10.0.0.1, name: a}",
+	"backend.weight":               "backends: {address: 10.0.0.1, weight: 2}",
+	"backend.max-connections":      "backends: {address: 10.0.0.1, max-connections: 2}",
+	"backend.snat":                 "backends: {address: 10.0.0.1, snat: none}",
+	"backend.log":                  "backends: {address: 10.0.0.1, log: true}",
+	"affinity.timeout":             "affinity: {timeout: 1s}",
+	"affinity.prefix":              "affinity: {timeout: 1s, prefix: 24}",
+	"affinity.prefix6":             "affinity: {timeout: 1s, prefix6: 64}",
+	"limit.connections-per-source": "limit: {connections-per-source: 1}",
+	"limit.new-per-source":         "limit: {new-per-source: 1/second}",
+	"limit.burst":                  "limit: {new-per-source: 1/second, burst: 2}",
+	"limit.new":                    "limit: {new: 1/second}",
+	"log.prefix":                   "log: {prefix: x}",
+	"log.level":                    "log: {level: err}",
+	"log.rate":                     "log: {rate: 1/second}",
+}
+
+// exampleFile is a profile that uses a key.
+func exampleFile(path string) string {
+	text := example[path]
+	if strings.Contains(text, "\n") || strings.HasPrefix(text, "services") {
+		return text
+	}
+	keys := []string{"name: a"}
+	for key, value := range map[string]string{"listen": "203.0.113.10:80", "backends": "10.0.0.1"} {
+		if !strings.HasPrefix(text, key) {
+			keys = append(keys, key+": "+value)
+		}
+	}
+	if text != "" {
+		keys = append(keys, text)
+	}
+	return "services:\n- {" + strings.Join(keys, ", ") + "}\n"
+}
+
+func TestReference(t *testing.T) {
+	for _, k := range Reference() {
+		if k.Values == "" || k.Default == "" || k.Meaning == "" || k.Path == "" {
+			t.Errorf("%+v is not complete", k)
+		}
+		if _, ok := example[k.Path]; !ok {
+			t.Errorf("%s has no example", k.Path)
+			continue
+		}
+		if _, err := Parse("a.yaml", []byte(exampleFile(k.Path))); err != nil {
+			t.Errorf("%s: %v", k.Path, err)
+		}
+	}
+	if got, want := len(Reference()), len(example); got != want {
+		t.Errorf("%d keys, %d examples", got, want)
+	}
+}
+
+func TestNearest(t *testing.T) {
+	var keys []string
+	for _, k := range serviceKeys.keys {
+		keys = append(keys, k.word)
+	}
+	for s, want := range map[string]string{
+		"schedular": "scheduler", "Listen": "listen", "lisen": "listen", "listne": "listen", "backend": "backends", "hash_by": "hash-by",
+		"hashby": "hash-by", "proto": "protocol", "protocols": "protocol", "names": "name", "nat": "snat", "logs": "log", "onempty": "on-empty", "pro": "protocol", "pr": "",
+		"affinity-timeout": "affinity", "port": "", "weight": "", "x": "", "": "", "ip": "", "something-else": "",
+	} {
+		if got := lb.Nearest(s, keys); got != want {
+			t.Errorf("Nearest(%q) = %q, want %q", s, got, want)
+		}
+	}
+}

@@ -1,0 +1,95 @@
+package config
+
+// Affinity, limits and logs in a file: keys that are mappings of their own.
+
+import (
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/internal/safe"
+)
+
+func readAffinity(d *decoder, k *lb.Key, v *node, s *draft) {
+	s.Affinity = nil
+	if none(v) {
+		return
+	}
+	a := lb.Affinity{Bits: 32, Bits6: 128}
+	switch v.kind {
+	case scalar:
+		a.Timeout = readTime(d, k, v)
+	case mapping:
+		affinityKeys.need(d, v, affinityKeys.read(d, v, &a), "timeout", lb.TimeForm)
+	default:
+		d.fail(v, "affinity is a list", k.Values, "")
+	}
+	s.Affinity = &a
+}
+
+func readTimeout(d *decoder, k *lb.Key, v *node, a *lb.Affinity) { a.Timeout = readTime(d, k, v) }
+
+// limitDraft is a limit while it is read.
+type limitDraft struct {
+	lb.Limit
+	newPerSource, burst *node
+}
+
+func readLimit(d *decoder, k *lb.Key, v *node, s *draft) {
+	s.Limit = lb.Limit{}
+	if none(v) {
+		return
+	}
+	if v.kind != mapping {
+		d.fail(v, "limit is "+v.kind.String(), k.Values, "")
+		return
+	}
+	var l limitDraft
+	limitKeys.read(d, v, &l)
+	switch {
+	case len(v.kids) == 0:
+		d.fail(v, "limit has no keys", k.Values, "")
+	case l.burst != nil && l.newPerSource == nil:
+		d.refuse(l.burst, lb.NoMeaning("burst"))
+	case l.burst == nil:
+		l.Burst = uint32(l.NewPerSource.Events)
+	}
+	s.Limit = l.Limit
+}
+
+func readLog(d *decoder, k *lb.Key, v *node, into **lb.Log) {
+	*into = nil
+	l := &lb.Log{Level: lb.LogInfo}
+	switch v.kind {
+	case mapping:
+		logKeys.read(d, v, l)
+	case scalar:
+		switch v.text {
+		case "true":
+		case "false", "none":
+			return
+		default:
+			hint := ""
+			if s := strings.ToLower(v.text); s == "yes" || s == "on" || s == "true" {
+				hint = "write true"
+			}
+			d.fail(v, "log "+safe.Show(v.text)+" is neither true nor false", k.Values, hint)
+			return
+		}
+	default:
+		d.fail(v, "log is a list", k.Values, "")
+		return
+	}
+	*into = l
+}
+
+func readLogPrefix(d *decoder, k *lb.Key, v *node, l *lb.Log) {
+	text, ok := readText(d, k, v)
+	if !ok {
+		return
+	}
+	if p := lb.CheckLogPrefix(text); p != nil {
+		d.breaks(k, v, p)
+		return
+	}
+	l.Prefix = text
+}

@@ -1,0 +1,140 @@
+package config
+
+// From a profile to a file.
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+
+	"nlb/lb"
+	"nlb/lb/internal/safe"
+)
+
+// Write is the profile as YAML: what Parse reads as the same profile, without
+// keys that have their default.
+func Write(p *lb.Profile) []byte {
+	w := writer{b: make([]byte, 0, 64+160*len(p.Services))}
+	w.key(0, "profile", p.Name)
+	if p.Sysctl != lb.SysctlAuto {
+		w.key(0, "sysctl", p.Sysctl.String())
+	}
+	if len(p.Services) == 0 {
+		w.b = append(w.b, "services: []\n"...)
+		return w.b
+	}
+	w.b = append(w.b, "services:\n"...)
+	for i := range p.Services {
+		w.service(&p.Services[i])
+	}
+	return w.b
+}
+
+// writer writes lines of YAML.
+type writer struct{ b []byte }
+
+// key writes one key with a single value.
+func (w *writer) key(indent int, key, value string) {
+	w.open(indent, key)
+	w.b = append(w.b, ' ')
+	w.b = appendValue(w.b, value)
+	w.b = append(w.b, '\n')
+}
+
+// open writes a key alone.
+func (w *writer) open(indent int, key string) {
+	for range indent {
+		w.b = append(w.b, ' ')
+	}
+	w.b = append(w.b, key...)
+	w.b = append(w.b, ':')
+}
+
+// list writes a key with one value, or several.
+func (w *writer) list(indent int, key string, values []string) {
+	if len(values) == 1 {
+		w.key(indent, key, values[0])
+		return
+	}
+	w.open(indent, key)
+	w.b = append(w.b, '\n')
+	for _, v := range values {
+		w.item(indent+2, v)
+	}
+}
+
+func (w *writer) item(indent int, value string) {
+	for range indent {
+		w.b = append(w.b, ' ')
+	}
+	w.b = append(w.b, "- "...)
+	w.b = appendValue(w.b, value)
+	w.b = append(w.b, '\n')
+}
+
+// appendValue appends a value, in quotes where YAML would make something else
+// of it.
+func appendValue(b []byte, s string) []byte {
+	plain := s != "" && (safe.NameRune(rune(s[0])) && s[0] != '-' && s[0] != '.') && s[len(s)-1] != ':' && !(&node{text: s}).null()
+	for _, r := range s {
+		plain = plain && (safe.NameRune(r) || r == ':' || r == '/' || r == ',' || r == '*')
+	}
+	if plain {
+		return append(b, s...)
+	}
+	return strconv.AppendQuote(b, s)
+}
+
+// value writes a key with what it says, in whichever form that has.
+func (w *writer) value(indent int, word string, value any) {
+	switch v := value.(type) {
+	case []string:
+		w.list(indent, word, v)
+	case lb.Joined:
+		w.list(indent, word, v)
+	case lb.Mapping:
+		if v.Short != "" {
+			w.key(indent, word, v.Short)
+			return
+		}
+		w.open(indent, word)
+		w.b = append(w.b, '\n')
+		w.values(indent+2, v.Values)
+	default:
+		w.key(indent, word, fmt.Sprint(v))
+	}
+}
+
+// values writes the keys of a mapping that say something that would not hold
+// without them.
+func (w *writer) values(indent int, values lb.Values) {
+	for _, v := range values {
+		if v.Value != nil && !v.Default {
+			w.value(indent, v.Word, v.Value)
+		}
+	}
+}
+
+// mapping writes the keys of a mapping that is an item of a list.
+func (w *writer) mapping(indent int, values lb.Values) {
+	w.value(indent, "- "+values[0].Word, values[0].Value)
+	w.values(indent+2, values[1:])
+}
+
+func (w *writer) service(s *lb.Service) {
+	w.mapping(2, s.Values())
+	if len(s.Backends) == 0 {
+		w.b = append(w.b, "    backends: []\n"...)
+		return
+	}
+	w.b = append(w.b, "    backends:\n"...)
+	for i := range s.Backends {
+		start := len(w.b)
+		values := s.Backends[i].Values(s)
+		w.mapping(6, values)
+		if bytes.Count(w.b[start:], []byte("\n")) == 1 {
+			w.b = w.b[:start]
+			w.item(6, fmt.Sprint(values[0].Value))
+		}
+	}
+}

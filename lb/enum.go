@@ -1,0 +1,224 @@
+package lb
+
+// The small enumerations of a profile, which read and print their words, and the
+// word that was probably meant by another one.
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// SysctlPolicy says what to do about kernel parameters that a profile needs.
+type SysctlPolicy uint8
+
+// The policies.
+const (
+	SysctlAuto SysctlPolicy = iota // turn on what is missing
+	SysctlKeep                     // refuse where something is missing
+)
+
+// Protocol is a transport protocol, by its number in the IP header
+// (https://www.iana.org/assignments/protocol-numbers).
+type Protocol uint8
+
+// The protocols.
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+// Role says whose traffic a service balances.
+type Role uint8
+
+// The roles.
+const (
+	RoleProxy  Role = iota // the network's and this host's
+	RoleClient             // only this host's
+	RoleServer             // only the network's, to this host's own addresses
+)
+
+// HashField is a part of a connection that Hash looks at.
+type HashField uint8
+
+// The parts, in the order in which they are hashed.
+const (
+	SourceAddress HashField = iota
+	SourcePort
+	DestinationAddress
+	DestinationPort
+	ByProtocol
+)
+
+// SNATMode says what becomes of a connection's source address.
+type SNATMode uint8
+
+// The modes.
+const (
+	Masquerade SNATMode = iota // this host's address on the way to the backend
+	SNATNone                   // unchanged
+	SNATVIP                    // the address that the client connected to
+	SNATPool                   // one of a list
+)
+
+// OnEmpty is what a connection meets when no backend can take it.
+type OnEmpty uint8
+
+// The answers.
+const (
+	Reject OnEmpty = iota // TCP reset, ICMP port unreachable
+	Drop                  // silence
+)
+
+// LogLevel is a syslog severity (RFC 5424, 6.2.1).
+type LogLevel uint8
+
+// LogInfo is the level of a log that does not say.
+const LogInfo LogLevel = 6
+
+var (
+	sysctlWords   = []string{"auto", "keep"}
+	roleWords     = []string{"proxy", "client", "server"}
+	hashWords     = []string{"source-address", "source-port", "destination-address", "destination-port", "protocol"}
+	snatWords     = []string{"masquerade", "none", "vip", "addresses"}
+	onEmptyWords  = []string{"reject", "drop"}
+	levelWords    = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
+	protocolWords = []string{"tcp", "udp", "sctp"}
+	protocols     = []Protocol{TCP, UDP, SCTP}
+)
+
+func (p SysctlPolicy) String() string { return inWords(p, sysctlWords) }
+func (r Role) String() string         { return inWords(r, roleWords) }
+func (f HashField) String() string    { return inWords(f, hashWords) }
+func (m SNATMode) String() string     { return inWords(m, snatWords) }
+func (o OnEmpty) String() string      { return inWords(o, onEmptyWords) }
+func (l LogLevel) String() string     { return inWords(l, levelWords) }
+
+func (p Protocol) String() string {
+	if i := slices.Index(protocols, p); i >= 0 {
+		return protocolWords[i]
+	}
+	return strconv.Itoa(int(p))
+}
+
+func (f Family) String() string { return "IPv" + strconv.Itoa(int(f)) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (p *SysctlPolicy) UnmarshalText(b []byte) error { return word(p, sysctlWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (r *Role) UnmarshalText(b []byte) error { return word(r, roleWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (f *HashField) UnmarshalText(b []byte) error { return word(f, hashWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (o *OnEmpty) UnmarshalText(b []byte) error { return word(o, onEmptyWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (l *LogLevel) UnmarshalText(b []byte) error { return word(l, levelWords, b) }
+
+// UnmarshalText reads tcp, udp or sctp.
+func (p *Protocol) UnmarshalText(b []byte) error {
+	var i uint8
+	if err := word(&i, protocolWords, b); err != nil {
+		return err
+	}
+	*p = protocols[i]
+	return nil
+}
+
+func word[T ~uint8](v *T, words []string, b []byte) error {
+	i := slices.Index(words, string(b))
+	if i < 0 {
+		return fmt.Errorf("unknown %q, want %s", b, strings.Join(words, ", "))
+	}
+	*v = T(i)
+	return nil
+}
+
+// inWords is the word of a value; its number where it has none.
+func inWords[T ~uint8](v T, words []string) string {
+	if int(v) < len(words) {
+		return words[v]
+	}
+	return strconv.Itoa(int(v))
+}
+
+// Words are all words of the type, in the order of its constants.
+func (SysctlPolicy) Words() []string { return slices.Clone(sysctlWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (Protocol) Words() []string { return slices.Clone(protocolWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (Role) Words() []string { return slices.Clone(roleWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (HashField) Words() []string { return slices.Clone(hashWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (SNATMode) Words() []string { return slices.Clone(snatWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (OnEmpty) Words() []string { return slices.Clone(onEmptyWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (LogLevel) Words() []string { return slices.Clone(levelWords) }
+
+// Nearest is the word that was probably meant by s: one that differs in few
+// letters, or the one that s begins or that begins s. Empty where none is near.
+func Nearest(s string, words []string) string {
+	s = strings.ReplaceAll(strings.ToLower(s), "_", "-")
+	best, least := "", 1+min(len(s), 9)/3
+	for _, w := range words {
+		if d := distance(s, w, least); d < least {
+			best, least = w, d
+		}
+	}
+	for _, w := range words {
+		// The beginning of it, or it with a few letters more: prot, warning, max-conns.
+		if n := shared(s, w); best == "" && n >= 3 && (n == len(s) || n == len(w) || n >= max(5, len(s)-2)) {
+			best = w
+		}
+	}
+	return best
+}
+
+// shared is how many letters a and b begin with alike.
+func shared(a, b string) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+// distance is the number of letters to insert, remove, replace or swap with
+// their neighbour between a and b; at least limit+1 where it is above limit.
+func distance(a, b string, limit int) int {
+	if len(a)-len(b) > limit || len(b)-len(a) > limit {
+		return limit + 1
+	}
+	two, one, now := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range len(b) + 1 {
+		one[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		now[0] = i
+		for j := 1; j <= len(b); j++ {
+			cost := 1
+			if a[i-1] == b[j-1] {
+				cost = 0
+			}
+			now[j] = min(one[j]+1, now[j-1]+1, one[j-1]+cost)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				now[j] = min(now[j], two[j-2]+1)
+			}
+		}
+		two, one, now = one, now, two
+	}
+	return one[len(b)]
+}

@@ -1,0 +1,149 @@
+package lbtest
+
+// Profiles that use every key, and all fields of a profile, one by one.
+
+import (
+	"net/netip"
+	"reflect"
+	"time"
+
+	"nlb/lb"
+)
+
+// Full are valid profiles that have a value in every field between them. Each call
+// makes them anew; they share nothing.
+func Full() []*lb.Profile {
+	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
+	full := func() lb.Service {
+		pool := func(a ...netip.Addr) lb.SNAT { return lb.SNAT{Mode: lb.SNATPool, Pool: a} }
+		log := func(prefix string) *lb.Log {
+			return &lb.Log{Prefix: prefix, Level: 4, Rate: lb.Rate{Events: 10, Per: time.Second}}
+		}
+		backend := func(name, address string) lb.Backend {
+			b := lb.Backend{Name: name, Address: lb.Endpoint{Addr: addr(address), Port: 8080}, Weight: 2, MaxConnections: 7, Log: log(name + " ")}
+			b.SNAT = pool(addr("198.51.100.7"), addr("198.51.100.9"))
+			if b.Address.Addr.Is6() {
+				b.SNAT = pool(addr("2001:db8:9::7"), addr("2001:db8:9::9"))
+			}
+			return b
+		}
+		ports := func() []lb.PortRange { return []lb.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8010}} }
+		return lb.Service{
+			Name: "full",
+			Listen: []lb.Listen{
+				{Prefix: prefix("203.0.113.0/28"), Ports: ports()},
+				{Prefix: prefix("2001:db8::10/128"), Ports: ports()},
+				{Prefix: prefix("203.0.113.99/32"), Ports: ports()},
+			},
+			Protocols: []lb.Protocol{lb.TCP, lb.UDP}, Interface: "eth0", Role: lb.RoleServer,
+			Scheduler: lb.Hash, HashBy: []lb.HashField{lb.SourceAddress, lb.SourcePort}, HashSeed: 7,
+			Affinity: &lb.Affinity{Timeout: 10 * time.Minute, Bits: 24, Bits6: 64},
+			SNAT:     pool(addr("198.51.100.1"), addr("2001:db8:9::1")),
+			Allow:    []netip.Prefix{prefix("10.0.0.0/8"), prefix("192.168.0.0/16")}, Deny: []netip.Prefix{prefix("10.1.0.0/16"), prefix("10.3.0.0/16")},
+			Limit: lb.Limit{
+				ConnectionsPerSource: 50, NewPerSource: lb.Rate{Events: 100, Per: time.Minute}, Burst: 200, New: lb.Rate{Events: 5000, Per: time.Hour},
+			},
+			Log: log("full "), OnEmpty: lb.Drop,
+			Backends: []lb.Backend{backend("one", "10.9.0.1"), backend("two", "10.9.0.2"), backend("six", "fd00::1")},
+		}
+	}
+	plain := full()
+	plain.Scheduler, plain.HashBy, plain.HashSeed, plain.Affinity, plain.Interface = lb.RoundRobin, nil, 0, nil, ""
+	plain.SNAT = lb.SNAT{Mode: lb.SNATNone}
+	for i := range plain.Backends {
+		plain.Backends[i].SNAT = lb.SNAT{Mode: lb.SNATNone}
+	}
+	empty := full()
+	empty.Backends = nil
+	return []*lb.Profile{
+		{Name: "p", Services: []lb.Service{full()}},
+		{Name: "p", Services: []lb.Service{plain}},
+		{Name: "p", Services: []lb.Service{empty}},
+	}
+}
+
+// Field is a field of a profile: where it is, as names of Go, and its value,
+// which can be set.
+type Field struct {
+	// Path is the type that has it and the way to it: Service.Limit.Burst.
+	Path  string
+	Value reflect.Value
+}
+
+// Fields are all fields of a profile, and of what they point to and list, but
+// places in files. A list is a field, and so are the fields of its elements.
+func Fields(p *lb.Profile) []Field {
+	var out []Field
+	var fields func(path string, v reflect.Value)
+	value := func(path string, v reflect.Value) {
+		if domain(v.Type()) {
+			fields(path, v)
+			return
+		}
+		out = append(out, Field{path, v})
+		if v.Kind() == reflect.Pointer && !v.IsNil() {
+			fields(path, v.Elem())
+		}
+		if v.Kind() == reflect.Slice && domain(v.Type().Elem()) {
+			name := path
+			if t := v.Type().Elem(); t == reflect.TypeFor[lb.Service]() || t == reflect.TypeFor[lb.Backend]() {
+				name = t.Name()
+			}
+			for i := range v.Len() {
+				fields(name, v.Index(i))
+			}
+		}
+	}
+	fields = func(path string, v reflect.Value) {
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); f.Type != reflect.TypeFor[lb.Pos]() {
+				value(path+"."+f.Name, v.Field(i))
+			}
+		}
+	}
+	fields("Profile", reflect.ValueOf(p).Elem())
+	return out
+}
+
+// domain reports whether a type is a struct of package lb.
+func domain(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct && t.PkgPath() == reflect.TypeFor[lb.Profile]().PkgPath()
+}
+
+// Others are other values for a field, of which some may be valid.
+func Others(v reflect.Value) []reflect.Value {
+	var out []reflect.Value
+	add := func(values ...any) {
+		for _, one := range values {
+			if c := reflect.ValueOf(one).Convert(v.Type()); !reflect.DeepEqual(c.Interface(), v.Interface()) {
+				out = append(out, c)
+			}
+		}
+	}
+	switch now := v.Interface().(type) {
+	case netip.Addr:
+		add(now.Next())
+	case netip.Prefix:
+		add(netip.PrefixFrom(now.Addr(), now.Bits()+1), netip.PrefixFrom(now.Addr().Next(), now.Bits()))
+	case time.Duration:
+		add(time.Second, time.Minute)
+	default:
+		switch v.Kind() {
+		case reflect.String:
+			add("other", "eth*")
+		case reflect.Bool:
+			add(!v.Bool())
+		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+			add(v.Int()+1, v.Int()-1)
+		case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+			add(v.Uint()+1, v.Uint()-1, 0, 132)
+		case reflect.Pointer:
+			out = append(out, reflect.Zero(v.Type()), reflect.New(v.Type().Elem()))
+		case reflect.Slice:
+			if n := v.Len(); n > 0 {
+				out = append(out, v.Slice(0, n-1), reflect.AppendSlice(reflect.Zero(v.Type()), v.Slice(1, n)))
+			}
+		}
+	}
+	return out
+}
