@@ -33,28 +33,28 @@ services:
 
 func TestRoundRobinIsExact(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
-	b.apply(web + "    protocol: [tcp, udp]\n" + backends(8080, -1, -1, -1))
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	b.Apply(web + "    protocol: [tcp, udp]\n" + backends(8080, -1, -1, -1))
 	want := map[string]int{"10.2.0.11": 100, "10.2.0.12": 100, "10.2.0.13": 100}
 	for _, network := range []string{"tcp", "udp"} {
-		row := b.row(network, "203.0.113.10:80", 300)
-		b.wantShares(count(row), want)
+		row := b.Row(network, "203.0.113.10:80", 300)
+		b.WantShares(count(row), want)
 		if run := longestRun(row); run > 1 {
 			t.Errorf("%s: a backend got %d in a row", network, run)
 		}
 	}
 	// Several at a time do not upset it.
-	tally := b.from().Many(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"), 300, 8)
-	b.check(tally.Err)
-	b.wantShares(tally.Backends, want)
+	tally := b.From().Many(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"), 300, 8)
+	b.Check(tally.Err)
+	b.WantShares(tally.Backends, want)
 }
 
 func TestWeightsAreSpread(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
-	b.apply(web + backends(8080, 5, 1, 1))
-	row := b.row("tcp", "203.0.113.10:80", 70)
-	b.wantShares(count(row), map[string]int{"10.2.0.11": 50, "10.2.0.12": 10, "10.2.0.13": 10})
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	b.Apply(web + backends(8080, 5, 1, 1))
+	row := b.Row("tcp", "203.0.113.10:80", 70)
+	b.WantShares(count(row), map[string]int{"10.2.0.11": 50, "10.2.0.12": 10, "10.2.0.13": 10})
 	if run := longestRun(row); run > 3 {
 		t.Errorf("a backend got %d in a row: %v", run, row)
 	}
@@ -62,11 +62,11 @@ func TestWeightsAreSpread(t *testing.T) {
 
 func TestRandomFollowsTheWeights(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
-	b.apply(web + "    scheduler: random\n" + backends(8080, 3, 2, 1))
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	b.Apply(web + "    scheduler: random\n" + backends(8080, 3, 2, 1))
 	const n = 2000
-	got := b.from().Many(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"), n, 8)
-	b.check(got.Err)
+	got := b.From().Many(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"), n, 8)
+	b.Check(got.Err)
 	chi2 := 0.0
 	for backend, weight := range map[string]float64{"10.2.0.11": 3, "10.2.0.12": 2, "10.2.0.13": 1} {
 		due := n * weight / 6
@@ -77,7 +77,7 @@ func TestRandomFollowsTheWeights(t *testing.T) {
 		t.Errorf("%v is not 3:2:1, p = %.2g", got.Backends, p)
 	}
 	// Random is not a round: the same backend comes twice in a row.
-	if run := longestRun(b.row("tcp", "203.0.113.10:80", 50)); run < 2 {
+	if run := longestRun(b.Row("tcp", "203.0.113.10:80", 50)); run < 2 {
 		t.Error("50 connections at random, and never the same backend twice in a row")
 	}
 }
@@ -86,17 +86,17 @@ func TestRandomFollowsTheWeights(t *testing.T) {
 // balancer that has the same profile.
 func TestHashKeepsClients(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12", "fd02::13")
-	second := b.host("second")
-	b.check(b.world.Link(b.client, "eth1", second, "eth0"))
-	b.check(b.world.Link(second, "eth1", b.server, "eth1"))
-	b.address(b.client, "eth1", "10.3.0.2/24", "fd03::2/64")
-	b.address(second, "eth0", "10.3.0.1/24", "fd03::1/64")
-	b.address(second, "eth1", "10.4.0.1/24", "fd04::1/64")
-	b.address(b.server, "eth1", "10.4.0.2/24", "fd04::2/64")
-	b.check(second.AddRoute(netip.MustParsePrefix("10.2.0.0/24"), netip.MustParseAddr("10.4.0.2")))
-	b.check(second.AddRoute(netip.MustParsePrefix("fd02::/64"), netip.MustParseAddr("fd04::2")))
-	b.check(second.Forward())
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12", "fd02::13")
+	second := b.Host("second")
+	b.Check(b.World.Link(b.Client, "eth1", second, "eth0"))
+	b.Check(b.World.Link(second, "eth1", b.Server, "eth1"))
+	b.Address(b.Client, "eth1", "10.3.0.2/24", "fd03::2/64")
+	b.Address(second, "eth0", "10.3.0.1/24", "fd03::1/64")
+	b.Address(second, "eth1", "10.4.0.1/24", "fd04::1/64")
+	b.Address(b.Server, "eth1", "10.4.0.2/24", "fd04::2/64")
+	b.Check(second.AddRoute(netip.MustParsePrefix("10.2.0.0/24"), netip.MustParseAddr("10.4.0.2")))
+	b.Check(second.AddRoute(netip.MustParsePrefix("fd02::/64"), netip.MustParseAddr("fd04::2")))
+	b.Check(second.Forward())
 	profile := `profile: shop
 services:
   - name: web
@@ -104,13 +104,13 @@ services:
     scheduler: hash
     backends: ["10.2.0.11:8080", "10.2.0.12:8080", "10.2.0.13:8080", "[fd02::11]:8080", "[fd02::12]:8080", "[fd02::13]:8080"]
 `
-	b.apply(profile)
+	b.Apply(profile)
 	// The other one has had something else before, so that its numbers differ.
-	b.applyOn(second, `profile: shop
+	b.ApplyOn(second, `profile: shop
 services:
   - {name: other, listen: "203.0.113.99:80", backends: ["10.2.0.14:1", "10.2.0.15:1"]}
 `)
-	b.applyOn(second, profile)
+	b.ApplyOn(second, profile)
 
 	for _, family := range []struct{ client, vip, gateway string }{
 		{"10.1.1.%d/32", "203.0.113.10:80", "10.3.0.1"},
@@ -120,12 +120,12 @@ services:
 		first := map[netip.Addr]string{}
 		for i := range 50 {
 			p := netip.MustParsePrefix(fmt.Sprintf(family.client, i+1))
-			b.address(b.client, "lo", p.String())
-			b.check(b.balancer.AddRoute(p, ofFamily(p.Addr(), "10.1.0.2", "fd01::2")))
-			b.check(second.AddRoute(p, ofFamily(p.Addr(), "10.3.0.2", "fd03::2")))
+			b.Address(b.Client, "lo", p.String())
+			b.Check(b.Balancer.AddRoute(p, ofFamily(p.Addr(), "10.1.0.2", "fd01::2")))
+			b.Check(second.AddRoute(p, ofFamily(p.Addr(), "10.3.0.2", "fd03::2")))
 			for range 2 {
-				r, err := traffic.Client{Host: b.client, Source: p.Addr()}.Exchange(t.Context(), "tcp", vip)
-				b.check(err)
+				r, err := traffic.Client{Host: b.Client, Source: p.Addr()}.Exchange(t.Context(), "tcp", vip)
+				b.Check(err)
 				if was, ok := first[p.Addr()]; ok && was != r.Backend {
 					t.Fatalf("client %s met %s and %s", p.Addr(), was, r.Backend)
 				}
@@ -139,10 +139,10 @@ services:
 		if len(used) != 3 {
 			t.Errorf("50 clients met only %v", used)
 		}
-		b.check(b.client.AddRoute(netip.PrefixFrom(vip.Addr(), vip.Addr().BitLen()), netip.MustParseAddr(family.gateway)))
+		b.Check(b.Client.AddRoute(netip.PrefixFrom(vip.Addr(), vip.Addr().BitLen()), netip.MustParseAddr(family.gateway)))
 		for client, backend := range first {
-			r, err := traffic.Client{Host: b.client, Source: client}.Exchange(t.Context(), "tcp", vip)
-			b.check(err)
+			r, err := traffic.Client{Host: b.Client, Source: client}.Exchange(t.Context(), "tcp", vip)
+			b.Check(err)
 			if r.Backend != backend {
 				t.Errorf("client %s meets %s at one balancer and %s at the other", client, backend, r.Backend)
 			}

@@ -40,17 +40,17 @@ func (e *buildError) Error() string { return e.err.Error() + "\n" + e.output }
 
 // command returns the path of the built command.
 func (b *bed) command() string {
-	b.t.Helper()
+	b.T.Helper()
 	path, err := built()
-	b.check(err)
+	b.Check(err)
 	return path
 }
 
 // write puts a profile into a file that goes with the test.
 func (b *bed) write(name, text string) string {
-	b.t.Helper()
-	path := filepath.Join(b.t.TempDir(), name)
-	b.check(os.WriteFile(path, []byte(text), 0o644))
+	b.T.Helper()
+	path := filepath.Join(b.T.TempDir(), name)
+	b.Check(os.WriteFile(path, []byte(text), 0o644))
 	return path
 }
 
@@ -62,22 +62,11 @@ func TestRunsNothingElse(t *testing.T) {
 		{"apply", profile}, {"diff", profile}, {"show"}, {"render", profile}, {"check", profile}, {"flush", "--sysctl"},
 	} {
 		trace := filepath.Join(t.TempDir(), "trace")
-		b.witness(b.balancer, "", "strace", append([]string{"-f", "-e", "trace=execve,execveat", "-o", trace, nlb}, args...)...)
+		b.Witness(b.Balancer, "", "strace", append([]string{"-f", "-e", "trace=execve,execveat", "-o", trace, nlb}, args...)...)
 		text, err := os.ReadFile(trace)
-		b.check(err)
+		b.Check(err)
 		if n := strings.Count(string(text), "execve("); n != 1 || strings.Contains(string(text), "execveat(") {
 			t.Errorf("nlb %s started other programs:\n%s", strings.Join(args, " "), text)
 		}
 	}
-}
-
-// rootOfMachine reports whether this process is root, and not just of a user
-// namespace, which has one user only.
-func rootOfMachine(t *testing.T) bool {
-	t.Helper()
-	users, err := os.ReadFile("/proc/self/uid_map")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Fields(string(users))[2] != "1"
 }

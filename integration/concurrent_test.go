@@ -67,7 +67,7 @@ func TestNothingLostConcurrent(t *testing.T) {
 	defer stop()
 	var other int
 	wait.Go(func() {
-		if err := b.balancer.Do(func() (err error) { other, err = commitAlways(ctx); return err }); err != nil {
+		if err := b.Balancer.Do(func() (err error) { other, err = commitAlways(ctx); return err }); err != nil {
 			t.Error(err)
 		}
 	})
@@ -107,7 +107,7 @@ func TestNothingLostConcurrent(t *testing.T) {
 	stop()
 	wait.Wait()
 	// The other program's table is as that program left it.
-	if text := b.witness(b.balancer, "", "nft", "list", "table", "ip", "other"); strings.Count(text, "counter") != 1 {
+	if text := b.Witness(b.Balancer, "", "nft", "list", "table", "ip", "other"); strings.Count(text, "counter") != 1 {
 		t.Errorf("the other program's table:\n%s", text)
 	}
 	figures(t, "%d rounds of 8 applies at once beside %d commits of another program: %d applied, %d refused with a conflict, none lost; the longest took %s",
@@ -116,12 +116,12 @@ func TestNothingLostConcurrent(t *testing.T) {
 
 // isOneOrder fails where no order of the applies gives what the kernel holds.
 func (b *bed) isOneOrder(round int, all []*rival) {
-	b.t.Helper()
+	b.T.Helper()
 	var s *nft.State
 	b.within(func(c *wire.Conn) (err error) { s, err = nft.Load(c, "nlb"); return err })
 	left := map[string][]*lb.Profile{}
 	for _, r := range all {
-		left[r.alike] = append(left[r.alike], b.parse(r.profile))
+		left[r.alike] = append(left[r.alike], b.Parse(r.profile))
 	}
 	for _, have := range s.Profiles {
 		for alike, candidates := range left {
@@ -137,16 +137,16 @@ func (b *bed) isOneOrder(round int, all []*rival) {
 		for _, p := range s.Profiles {
 			names = append(names, p.Name)
 		}
-		b.t.Errorf("round %d: no order of the applies gives %v; missing: %v", round, names, left)
+		b.T.Errorf("round %d: no order of the applies gives %v; missing: %v", round, names, left)
 	}
 	if drift := s.Drift(); len(drift) > 0 {
-		b.t.Errorf("round %d: %v", round, drift)
+		b.T.Errorf("round %d: %v", round, drift)
 	}
 }
 
 // process runs the command in the balancer.
 func (b *bed) process(args ...string) (code int, stderr string) {
-	c := b.balancer.Command(b.t.Context(), b.command(), args...)
+	c := b.Balancer.Command(b.T.Context(), b.command(), args...)
 	var text bytes.Buffer
 	c.Stderr = &text
 	if err := c.Run(); c.ProcessState == nil {

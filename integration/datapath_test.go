@@ -17,8 +17,8 @@ import (
 // TestSourceSeenByBackend: every snat mode, for both families and protocols.
 func TestSourceSeenByBackend(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "fd02::11")
-	b.address(b.balancer, "lo", "192.0.2.1/32", "192.0.2.2/32", "2001:db8:2::1/128", "2001:db8:2::2/128")
+	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+	b.Address(b.Balancer, "lo", "192.0.2.1/32", "192.0.2.2/32", "2001:db8:2::1/128", "2001:db8:2::2/128")
 	tests := []struct{ snat, v4, v6 string }{
 		{"masquerade", "10.2.0.1", "fd02::1"},
 		{"none", "10.1.0.2", "fd01::2"},
@@ -28,9 +28,8 @@ func TestSourceSeenByBackend(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.snat, func(t *testing.T) {
-			b := *b
-			b.t = t
-			b.apply(fmt.Sprintf(`profile: shop
+			b := b.with(t)
+			b.Apply(fmt.Sprintf(`profile: shop
 services:
   - name: web
     listen: ["203.0.113.10:80", "[2001:db8::10]:80"]
@@ -44,7 +43,7 @@ services:
 					wanted := strings.Fields(want)
 					// One of several is drawn at random.
 					for i := 0; i < 4 || i < 100 && len(seen) < len(wanted); i++ {
-						seen[b.ask(network, vip).Seen.Addr().String()] = true
+						seen[b.Ask(network, vip).Seen.Addr().String()] = true
 					}
 					for _, a := range wanted {
 						if !seen[a] {
@@ -64,15 +63,15 @@ services:
 // TestBackendsOwnSNAT: what a backend says overrides the service.
 func TestBackendsOwnSNAT(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12")
-	b.apply(web + `    snat: none
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+	b.Apply(web + `    snat: none
     backends:
       - 10.2.0.11:8080
       - {address: "10.2.0.12:8080", snat: vip}
 `)
 	want := map[string]string{"10.2.0.11": "10.1.0.2", "10.2.0.12": "203.0.113.10"}
 	for range 4 {
-		if r := b.ask("tcp", "203.0.113.10:80"); r.Seen.Addr().String() != want[r.Backend] {
+		if r := b.Ask("tcp", "203.0.113.10:80"); r.Seen.Addr().String() != want[r.Backend] {
 			t.Errorf("%s saw %s, want %s", r.Backend, r.Seen.Addr(), want[r.Backend])
 		}
 	}
@@ -83,14 +82,14 @@ func TestBackendsOwnSNAT(t *testing.T) {
 func TestPorts(t *testing.T) {
 	b := newBed(t)
 	ports := []int{80, 443, 8000, 8005, 8010, 9999, 65535, 1}
-	b.serve(ports, "10.2.0.11", "fd02::11")
+	b.Serve(ports, "10.2.0.11", "fd02::11")
 	for _, family := range []struct{ vip, backend string }{{"203.0.113.%d", "10.2.0.11"}, {"[2001:db8::%d]", "fd02::11"}} {
 		vip := func(i int) string { return fmt.Sprintf(family.vip, i) }
 		fixed := family.backend + ":9999"
 		if strings.Contains(family.backend, ":") {
 			fixed = "[" + family.backend + "]:9999"
 		}
-		b.apply(fmt.Sprintf(`profile: ports
+		b.Apply(fmt.Sprintf(`profile: ports
 defaults:
   protocol: [tcp, udp]
 services:
@@ -110,7 +109,7 @@ services:
 					if host == 5 {
 						want = 9999
 					}
-					r := b.ask(network, fmt.Sprintf("%s:%d", vip(host), port))
+					r := b.Ask(network, fmt.Sprintf("%s:%d", vip(host), port))
 					if r.Local.Port() != want {
 						t.Errorf("%s %s:%d came to port %d, want %d", network, vip(host), port, r.Local.Port(), want)
 					}
@@ -119,7 +118,7 @@ services:
 		}
 		// What is not listened on is not balanced: the balancer routes it away.
 		for _, to := range []string{vip(1) + ":443", vip(2) + ":7999", vip(2) + ":8011", vip(3) + ":8006"} {
-			c := b.from()
+			c := b.From()
 			c.Timeout = 100 * time.Millisecond
 			if r, err := c.Exchange(t.Context(), "tcp", netip.MustParseAddrPort(to)); err == nil {
 				t.Errorf("%s was balanced to %s", to, r.Local)
@@ -131,7 +130,7 @@ services:
 // TestEmptyServiceRefuses: at once, unless it is to be silent.
 func TestEmptyServiceRefuses(t *testing.T) {
 	b := newBed(t)
-	b.apply(`profile: shop
+	b.Apply(`profile: shop
 defaults:
   protocol: [tcp, udp]
 services:
@@ -141,7 +140,7 @@ services:
     backends: [{address: "10.2.0.11:8080", weight: 0}, {address: "[fd02::11]:8080", weight: 0}]
   - {name: silent, listen: ["203.0.113.3:80", "[2001:db8::3]:80"], on-empty: drop, backends: []}
 `)
-	c := b.from()
+	c := b.From()
 	for _, network := range []string{"tcp", "udp"} {
 		for _, vip := range []string{"203.0.113.1:80", "[2001:db8::1]:80", "203.0.113.2:80", "[2001:db8::2]:80"} {
 			c.Timeout = 2 * time.Second
@@ -166,8 +165,8 @@ services:
 // TestBothFamiliesBalanceApart: a service on both has a round for each.
 func TestBothFamiliesBalanceApart(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12", "fd02::13")
-	b.apply(`profile: shop
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12", "fd02::13")
+	b.Apply(`profile: shop
 services:
   - name: web
     listen: ["203.0.113.10:80", "[2001:db8::10]:80"]
@@ -175,34 +174,34 @@ services:
 `)
 	var v4, v6 []string
 	for range 30 {
-		v4 = append(v4, b.ask("tcp", "203.0.113.10:80").Backend)
-		v6 = append(v6, b.ask("tcp", "[2001:db8::10]:80").Backend)
+		v4 = append(v4, b.Ask("tcp", "203.0.113.10:80").Backend)
+		v6 = append(v6, b.Ask("tcp", "[2001:db8::10]:80").Backend)
 	}
-	b.wantShares(count(v4), map[string]int{"10.2.0.11": 15, "10.2.0.12": 15})
-	b.wantShares(count(v6), map[string]int{"fd02::11": 10, "fd02::12": 10, "fd02::13": 10})
+	b.WantShares(count(v4), map[string]int{"10.2.0.11": 15, "10.2.0.12": 15})
+	b.WantShares(count(v6), map[string]int{"fd02::11": 10, "fd02::12": 10, "fd02::13": 10})
 }
 
 // TestFromTheBalancerItself: role proxy also takes what this host sends.
 func TestFromTheBalancerItself(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
-	b.address(b.balancer, "lo", "203.0.113.10/32", "2001:db8::10/128")
-	b.apply(`profile: shop
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
+	b.Address(b.Balancer, "lo", "203.0.113.10/32", "2001:db8::10/128")
+	b.Apply(`profile: shop
 services:
   - name: web
     listen: ["203.0.113.10:80", "[2001:db8::10]:80"]
     protocol: [tcp, udp]
     backends: ["10.2.0.11:8080", "10.2.0.12:8080", "[fd02::11]:8080", "[fd02::12]:8080"]
 `)
-	c := traffic.Client{Host: b.balancer}
+	c := traffic.Client{Host: b.Balancer}
 	for _, network := range []string{"tcp", "udp"} {
 		for vip, want := range map[string]map[string]int{
 			"203.0.113.10:80":   {"10.2.0.11": 10, "10.2.0.12": 10},
 			"[2001:db8::10]:80": {"fd02::11": 10, "fd02::12": 10},
 		} {
 			got := c.Many(t.Context(), network, netip.MustParseAddrPort(vip), 20, 1)
-			b.check(got.Err)
-			b.wantShares(got.Backends, want)
+			b.Check(got.Err)
+			b.WantShares(got.Backends, want)
 		}
 	}
 }
@@ -211,23 +210,23 @@ services:
 // since the balancer masquerades.
 func TestOneArmed(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12")
-	neighbour := b.host("neighbour")
-	b.check(b.world.Link(neighbour, "eth0", b.server, "eth1"))
-	b.address(neighbour, "eth0", "10.5.0.2/24")
-	b.address(b.server, "eth1", "10.5.0.1/24")
-	b.check(b.server.Forward())
-	b.via(neighbour, "10.5.0.1")
-	b.check(b.server.AddRoute(netip.MustParsePrefix("203.0.113.0/24"), netip.MustParseAddr("10.2.0.1")))
-	b.check(b.balancer.AddRoute(netip.MustParsePrefix("10.5.0.0/24"), netip.MustParseAddr("10.2.0.11")))
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+	neighbour := b.Host("neighbour")
+	b.Check(b.World.Link(neighbour, "eth0", b.Server, "eth1"))
+	b.Address(neighbour, "eth0", "10.5.0.2/24")
+	b.Address(b.Server, "eth1", "10.5.0.1/24")
+	b.Check(b.Server.Forward())
+	b.Via(neighbour, "10.5.0.1")
+	b.Check(b.Server.AddRoute(netip.MustParsePrefix("203.0.113.0/24"), netip.MustParseAddr("10.2.0.1")))
+	b.Check(b.Balancer.AddRoute(netip.MustParsePrefix("10.5.0.0/24"), netip.MustParseAddr("10.2.0.11")))
 	// The neighbour is behind the server's own machine: an answer that is not
 	// sent through the balancer would reach it straight.
-	b.apply(web + backends(8080, -1, -1))
+	b.Apply(web + backends(8080, -1, -1))
 	got := traffic.Client{Host: neighbour}.Many(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"), 20, 1)
-	b.check(got.Err)
-	b.wantShares(got.Backends, map[string]int{"10.2.0.11": 10, "10.2.0.12": 10})
+	b.Check(got.Err)
+	b.WantShares(got.Backends, map[string]int{"10.2.0.11": 10, "10.2.0.12": 10})
 	// A backend that calls its own service gets an answer, its own included.
-	got = traffic.Client{Host: b.server}.Many(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"), 20, 1)
-	b.check(got.Err)
-	b.wantShares(got.Backends, map[string]int{"10.2.0.11": 10, "10.2.0.12": 10})
+	got = traffic.Client{Host: b.Server}.Many(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"), 20, 1)
+	b.Check(got.Err)
+	b.WantShares(got.Backends, map[string]int{"10.2.0.11": 10, "10.2.0.12": 10})
 }

@@ -238,12 +238,12 @@ func TestDoctorHealthy(t *testing.T) {
 	for name, rules := range healthy {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)
-			b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+			b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 			path := b.write("shop.yaml", shop)
-			b.shell(b.balancer, "nlb apply "+path)
-			b.shell(b.balancer, named(rules, path))
+			b.shell(b.Balancer, "nlb apply "+path)
+			b.shell(b.Balancer, named(rules, path))
 			for _, to := range []string{"203.0.113.10:80", "[2001:db8::10]:80"} {
-				if b.reaches(b.client, "tcp", to) == "" {
+				if b.Reaches(b.Client, "tcp", to) == "" {
 					t.Errorf("%s does not answer", to)
 				}
 			}

@@ -25,36 +25,36 @@ type finding struct{ Level, Check, Subject, Problem, Why, Mend string }
 
 // doctor runs nlb doctor on the balancer, and returns what is to be mended.
 func (b *bed) doctor(args ...string) []finding {
-	b.t.Helper()
-	c := b.balancer.Command(context.Background(), b.command(), append([]string{"doctor", "--json"}, args...)...)
+	b.T.Helper()
+	c := b.Balancer.Command(context.Background(), b.command(), append([]string{"doctor", "--json"}, args...)...)
 	out, err := c.Output()
 	exit, failed := errors.AsType[*exec.ExitError](err)
 	if err != nil && (!failed || exit.ExitCode() != 4) {
-		b.t.Fatalf("nlb doctor: %v\n%s", err, exit.Stderr)
+		b.T.Fatalf("nlb doctor: %v\n%s", err, exit.Stderr)
 	}
 	var value struct {
 		OK       bool
 		Findings []finding
 		Unseen   []string
 	}
-	b.check(json.Unmarshal(out, &value))
+	b.Check(json.Unmarshal(out, &value))
 	if len(value.Unseen) > 0 {
-		b.t.Errorf("not seen: %v", value.Unseen)
+		b.T.Errorf("not seen: %v", value.Unseen)
 	}
 	sick := slices.DeleteFunc(value.Findings, func(f finding) bool { return f.Level == "ok" })
 	if value.OK != (len(sick) == 0) || value.OK == failed {
-		b.t.Errorf("ok is %v, failed is %v, findings: %v", value.OK, failed, sick)
+		b.T.Errorf("ok is %v, failed is %v, findings: %v", value.OK, failed, sick)
 	}
 	return sick
 }
 
 // shell runs a command line on a host, with nlb in its path.
 func (b *bed) shell(h *netlab.Host, line string) {
-	b.t.Helper()
+	b.T.Helper()
 	c := h.Command(context.Background(), "sh", "-ec", line)
 	c.Env = append(os.Environ(), "PATH="+filepath.Dir(b.command())+":"+os.Getenv("PATH"))
 	if out, err := c.CombinedOutput(); err != nil {
-		b.t.Fatalf("%s: %v\n%s", line, err, out)
+		b.T.Fatalf("%s: %v\n%s", line, err, out)
 	}
 }
 
@@ -237,31 +237,31 @@ func diagnose(t *testing.T, faults []fault) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			b := newBed(t)
-			b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+			b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 			b.standIns()
 			path := b.write("shop.yaml", map[bool]string{true: f.profile, false: shop}[f.profile != ""])
 			var args []string
 			if f.file {
 				args = append(args, path)
 			}
-			b.shell(b.balancer, f.ready)
+			b.shell(b.Balancer, f.ready)
 			apply := "nlb apply " + path
 			if f.breaks != "" {
-				b.shell(b.balancer, apply)
+				b.shell(b.Balancer, apply)
 				if sick := b.doctor(args...); len(sick) > 0 {
 					t.Fatalf("before the fault: %+v", sick)
 				}
 				apply = named(f.breaks, path)
 			}
-			b.shell(b.balancer, apply)
-			if f.probe != "" && b.reaches(b.client, "tcp", f.probe) != "" {
+			b.shell(b.Balancer, apply)
+			if f.probe != "" && b.Reaches(b.Client, "tcp", f.probe) != "" {
 				t.Errorf("there is no fault: %s answers", f.probe)
 			}
 			found := b.found(f, args)
 			if found == nil || f.lasts {
 				return
 			}
-			b.shell(b.balancer, found.Mend)
+			b.shell(b.Balancer, found.Mend)
 			sick := b.doctor(args...)
 			for i := 0; len(sick) > 0 && i < 10; i++ {
 				time.Sleep(50 * time.Millisecond) // a link needs some time to be up
@@ -270,7 +270,7 @@ func diagnose(t *testing.T, faults []fault) {
 			if len(sick) > 0 {
 				t.Errorf("after %q: %+v", found.Mend, sick)
 			}
-			if f.probe != "" && b.reaches(b.client, "tcp", f.probe) == "" {
+			if f.probe != "" && b.Reaches(b.Client, "tcp", f.probe) == "" {
 				t.Errorf("after %q: %s does not answer", found.Mend, f.probe)
 			}
 		})
@@ -282,13 +282,13 @@ func named(line, path string) string { return strings.ReplaceAll(line, "NAME", p
 
 // standIns are servers on the balancer itself.
 func (b *bed) standIns() {
-	b.t.Helper()
-	b.serveOn(b.balancer, "itself", "10.2.0.1:8080", "127.0.0.1:8080", "[::1]:8080")
+	b.T.Helper()
+	b.serveOn(b.Balancer, "itself", "10.2.0.1:8080", "127.0.0.1:8080", "[::1]:8080")
 }
 
 // found returns the finding of a fault; nil: it is not there, or not alone.
 func (b *bed) found(f fault, args []string) *finding {
-	b.t.Helper()
+	b.T.Helper()
 	var out *finding
 	for _, s := range b.doctor(args...) {
 		switch {
@@ -296,22 +296,22 @@ func (b *bed) found(f fault, args []string) *finding {
 			out = &s
 		case slices.Contains(f.also, s.Check):
 		default:
-			b.t.Errorf("another finding: %+v", s)
+			b.T.Errorf("another finding: %+v", s)
 		}
 	}
 	if out == nil {
-		b.t.Errorf("not found: %s %s %q", f.level, f.check, f.says)
+		b.T.Errorf("not found: %s %s %q", f.level, f.check, f.says)
 	}
 	return out
 }
 
 // serveOn starts a stand-in backend on a host, for TCP.
 func (b *bed) serveOn(h *netlab.Host, name string, at ...string) {
-	b.t.Helper()
+	b.T.Helper()
 	var ports []traffic.Port
 	for _, a := range at {
 		ports = append(ports, traffic.Port{Network: "tcp", At: netip.MustParseAddrPort(a)})
 	}
 	_, err := traffic.Serve(h, name, ports...)
-	b.check(err)
+	b.Check(err)
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
@@ -21,10 +20,10 @@ import (
 // service, as they are towards a backend of a mark: those with the numbers
 // from first to last.
 func (b *bed) remember(first, last int, mark uint32) {
-	b.t.Helper()
+	b.T.Helper()
 	const create = unix.NFNL_SUBSYS_CTNETLINK << 8 // IPCTNL_MSG_CT_NEW
 	backend, vip := netip.MustParseAddrPort("10.2.0.11:8080"), netip.MustParseAddrPort("203.0.113.10:80")
-	b.kernel(b.balancer, func(c *wire.Conn) error {
+	b.Kernel(b.Balancer, func(c *wire.Conn) error {
 		for i := first; i <= last; i++ {
 			client := netip.AddrFrom4([4]byte{10, 8, 0, byte(i / 64000)})
 			own := netip.AddrFrom4([4]byte{10, 2, 0, byte(100 + i/64000)})
@@ -61,31 +60,17 @@ func tuple(e *wire.Encoder, typ uint16, protocol lb.Protocol, from, to netip.Add
 
 // mark is that of the only backend which a datagram to the service gets.
 func (b *bed) mark() uint32 {
-	b.t.Helper()
-	b.ask("udp", "203.0.113.10:80")
-	return b.onlyMark()
-}
-
-// onlyMark is the mark of the only connection that there is.
-func (b *bed) onlyMark() uint32 {
-	b.t.Helper()
-	var flows []*netlink.ConntrackFlow
-	b.check(b.balancer.Do(func() (err error) {
-		flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
-		return err
-	}))
-	if len(flows) != 1 {
-		b.t.Fatalf("%d connections, want 1", len(flows))
-	}
-	return flows[0].Mark
+	b.T.Helper()
+	b.Ask("udp", "203.0.113.10:80")
+	return b.OnlyMark()
 }
 
 // tracked is a bed with the shop and its profile.
 func tracked(t *testing.T) (b *bed, path string) {
 	b = newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 	path = b.write("shop.yaml", shop)
-	b.shell(b.balancer, "nlb apply "+path)
+	b.shell(b.Balancer, "nlb apply "+path)
 	if sick := b.doctor(); len(sick) > 0 {
 		t.Fatalf("before the fault: %+v", sick)
 	}
@@ -93,7 +78,7 @@ func tracked(t *testing.T) (b *bed, path string) {
 }
 
 func (b *bed) sees(level, check, says string) *finding {
-	b.t.Helper()
+	b.T.Helper()
 	return b.found(fault{level: level, check: check, says: says}, nil)
 }
 
@@ -113,10 +98,10 @@ func TestDoctorPorts(t *testing.T) {
 // TestDoctorRoom fills the connection table, whose size is the machine's.
 func TestDoctorRoom(t *testing.T) {
 	b, _ := tracked(t)
-	text, err := b.balancer.Sysctl("net.netfilter.nf_conntrack_max")
-	b.check(err)
+	text, err := b.Balancer.Sysctl("net.netfilter.nf_conntrack_max")
+	b.Check(err)
 	size, err := strconv.Atoi(text)
-	b.check(err)
+	b.Check(err)
 	if most := 1 << 20; size > most {
 		t.Skipf("SKIPPED, NOT PROVED: nf_conntrack_max is %d, too many to fill", size)
 	}
@@ -124,7 +109,7 @@ func TestDoctorRoom(t *testing.T) {
 	b.sees("warn", "conntrack", "the connection table is 80% full")
 	b.remember(size*8/10+2, size, 0)
 	for range 3 {
-		b.ask("udp", "203.0.113.10:80")
+		b.Ask("udp", "203.0.113.10:80")
 	}
 	found := b.doctor()
 	if len(found) != 2 || !strings.Contains(found[0].Problem, "the connection table is") || found[0].Level != "fail" ||
@@ -136,35 +121,35 @@ func TestDoctorRoom(t *testing.T) {
 // TestDoctorInsertFailed: two connections that have to share a port.
 func TestDoctorInsertFailed(t *testing.T) {
 	b, _ := tracked(t)
-	b.serve([]int{9999}, "10.2.0.11")
-	b.nft(b.balancer, "table ip x {\nchain c { type nat hook postrouting priority 90;\nudp dport 9999 snat to 10.2.0.1:5000\n}\n}\n")
+	b.Serve([]int{9999}, "10.2.0.11")
+	b.NFT(b.Balancer, "table ip x {\nchain c { type nat hook postrouting priority 90;\nudp dport 9999 snat to 10.2.0.1:5000\n}\n}\n")
 	for range 3 {
-		b.reaches(b.client, "udp", "10.2.0.11:9999")
+		b.Reaches(b.Client, "udp", "10.2.0.11:9999")
 	}
 	b.sees("warn", "conntrack", "2 connections could not be entered")
 }
 
 func TestDoctorAnswers(t *testing.T) {
 	b, _ := tracked(t)
-	b.nft(b.server, "table ip x {\nchain c { type filter hook input priority 0;\ntcp dport 8080 drop\n}\n}\n")
+	b.NFT(b.Server, "table ip x {\nchain c { type filter hook input priority 0;\ntcp dport 8080 drop\n}\n}\n")
 	for range 6 {
-		b.reaches(b.client, "tcp", "203.0.113.10:80")
+		b.Reaches(b.Client, "tcp", "203.0.113.10:80")
 	}
 	b.sees("warn", "answers", "it has not answered 6 of its 6 connections")
 }
 
 func TestDoctorGone(t *testing.T) {
 	b, path := tracked(t)
-	conn, err := b.from().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
-	b.check(err)
+	conn, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
+	b.Check(err)
 	defer conn.Close()
-	b.shell(b.balancer, "sed -i s/10.2.0.11/10.2.0.12/ "+path+"; nlb apply "+path)
+	b.shell(b.Balancer, "sed -i s/10.2.0.11/10.2.0.12/ "+path+"; nlb apply "+path)
 	b.sees("warn", "gone", "live connections of backends that are gone: 1 tcp")
 	found := b.doctor(path)
 	if len(found) != 1 || found[0].Mend != "nlb apply --cut "+path {
 		t.Fatalf("with the profile: %+v", found)
 	}
-	b.shell(b.balancer, found[0].Mend)
+	b.shell(b.Balancer, found[0].Mend)
 	if sick := b.doctor(path); len(sick) > 0 {
 		t.Errorf("after the cut: %+v", sick)
 	}

@@ -62,34 +62,34 @@ func readExample(t *testing.T, file string) *lb.Profile {
 // wantApplied applies profiles: the kernel takes them and gives them back, the
 // same again sends nothing, and nft lists each service.
 func (b *bed) wantApplied(profiles ...*lb.Profile) {
-	b.t.Helper()
+	b.T.Helper()
 	apply := func() (r *nft.Result) {
-		b.t.Helper()
-		b.kernel(b.balancer, func(c *wire.Conn) (err error) {
-			r, err = nft.Apply(b.t.Context(), c, profiles, nft.Options{Table: "nlb"})
+		b.T.Helper()
+		b.Kernel(b.Balancer, func(c *wire.Conn) (err error) {
+			r, err = nft.Apply(b.T.Context(), c, profiles, nft.Options{Table: "nlb"})
 			return err
 		})
 		return r
 	}
 	if r := apply(); r.Batches != 1 {
-		b.t.Errorf("applied in %d batches", r.Batches)
+		b.T.Errorf("applied in %d batches", r.Batches)
 	}
-	if changes := lb.Compare(b.load().Profiles, profiles); len(changes) > 0 {
-		b.t.Errorf("read back, they differ: %v", changes)
+	if changes := lb.Compare(b.Load().Profiles, profiles); len(changes) > 0 {
+		b.T.Errorf("read back, they differ: %v", changes)
 	}
 	if r := apply(); r.Messages != 0 || len(r.Changes) != 0 {
-		b.t.Errorf("applied again: %d messages, %v", r.Messages, r.Changes)
+		b.T.Errorf("applied again: %d messages, %v", r.Messages, r.Changes)
 	}
-	list := b.witness(b.balancer, "", "nft", "list", "ruleset")
+	list := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
 	for _, p := range profiles {
 		for _, s := range p.Services {
 			if !strings.Contains(list, "chain "+p.Name+"/"+s.Name+" {") {
-				b.t.Errorf("nft lists no chain of %s/%s:\n%s", p.Name, s.Name, list)
+				b.T.Errorf("nft lists no chain of %s/%s:\n%s", p.Name, s.Name, list)
 			}
 		}
 	}
-	b.witness(b.balancer, "flush ruleset\n"+list, "nft", "-f", "-")
-	if changes := lb.Compare(b.load().Profiles, profiles); len(changes) > 0 {
-		b.t.Errorf("listed by nft and loaded again, they differ: %v", changes)
+	b.Witness(b.Balancer, "flush ruleset\n"+list, "nft", "-f", "-")
+	if changes := lb.Compare(b.Load().Profiles, profiles); len(changes) > 0 {
+		b.T.Errorf("listed by nft and loaded again, they differ: %v", changes)
 	}
 }

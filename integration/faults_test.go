@@ -35,13 +35,13 @@ func options(profiles []string) nft.Options {
 }
 
 func applies(b *bed, c *wire.Conn, d *deed) error {
-	_, err := nft.Apply(b.t.Context(), c, b.all(d.after), options(d.after))
+	_, err := nft.Apply(b.T.Context(), c, b.all(d.after), options(d.after))
 	return err
 }
 
 func flushes(names ...string) func(*bed, *wire.Conn, *deed) error {
 	return func(b *bed, c *wire.Conn, d *deed) error {
-		_, _, err := nft.Flush(b.t.Context(), c, names, options(d.after))
+		_, _, err := nft.Flush(b.T.Context(), c, names, options(d.after))
 		return err
 	}
 }
@@ -53,10 +53,10 @@ func loads(b *bed, c *wire.Conn, d *deed) error {
 		return err
 	}
 	if changes := lb.Compare(s.Profiles, b.all(d.after)); len(changes) > 0 {
-		b.t.Errorf("read as something else: %v", changes)
+		b.T.Errorf("read as something else: %v", changes)
 	}
 	if drift := s.Drift(); len(drift) > 0 {
-		b.t.Errorf("read as something else: %v", drift)
+		b.T.Errorf("read as something else: %v", drift)
 	}
 	_, err = nft.ReadUsage(c)
 	return err
@@ -65,7 +65,7 @@ func loads(b *bed, c *wire.Conn, d *deed) error {
 func (b *bed) all(profiles []string) []*lb.Profile {
 	var out []*lb.Profile
 	for _, p := range profiles {
-		out = append(out, b.parse(p))
+		out = append(out, b.Parse(p))
 	}
 	return out
 }
@@ -119,7 +119,7 @@ type verdicts struct {
 // deed, one at a time; and then two at random.
 func TestNothingLostFaults(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	singles, pairs := 4, 2
 	if *full {
 		singles, pairs = 1<<20, 60
@@ -127,7 +127,7 @@ func TestNothingLostFaults(t *testing.T) {
 	for i := range deeds {
 		d := &deeds[i]
 		t.Run(d.name, func(t *testing.T) {
-			b := &bed{t: t, world: b.world, client: b.client, balancer: b.balancer, server: b.server}
+			b := b.with(t)
 			var v verdicts
 			calls := b.trial(d, nil, &v)
 			var plans []map[int]int
@@ -157,12 +157,12 @@ func TestNothingLostFaults(t *testing.T) {
 // trial does a deed while calls go wrong as planned, and compares what nlb says
 // with what the kernel holds. It returns the calls that were made.
 func (b *bed) trial(d *deed, plan map[int]int, v *verdicts) []call {
-	b.t.Helper()
+	b.T.Helper()
 	b.begin(d)
 	before := b.generation()
 	f := &flaws{at: plan, limit: d.limit}
 	var err error
-	b.check(b.balancer.Do(func() error {
+	b.Check(b.Balancer.Do(func() error {
 		t, e := wire.Open()
 		if e != nil {
 			return e
@@ -175,10 +175,10 @@ func (b *bed) trial(d *deed, plan map[int]int, v *verdicts) []call {
 	v.trials++
 	v.flaws += len(f.hit)
 	fail := func(format string, args ...any) {
-		b.t.Helper()
-		b.t.Errorf("%v\nnlb said: %v\nbut %s", strings.Join(f.hit, "; "), err, fmt.Sprintf(format, args...))
+		b.T.Helper()
+		b.T.Errorf("%v\nnlb said: %v\nbut %s", strings.Join(f.hit, "; "), err, fmt.Sprintf(format, args...))
 	}
-	if b.t.Failed() {
+	if b.T.Failed() {
 		fail("see above")
 	}
 	_, partly := errors.AsType[*nft.PartialError](err)
@@ -222,10 +222,10 @@ func TestNothingLostBrokenDumps(t *testing.T) {
 	b := newBed(t)
 	fleet := killedFleet(3000, 1)
 	profiles := b.all([]string{fleet, otherShop})
-	b.apply(fleet)
+	b.Apply(fleet)
 	dump := func(at int) (calls []call) {
 		f := &flaws{at: map[int]int{at: 0}} // no room for an answer
-		b.check(b.balancer.Do(func() error {
+		b.Check(b.Balancer.Do(func() error {
 			transport, err := wire.Open()
 			if err != nil {
 				return err
@@ -260,37 +260,37 @@ func TestNothingLostBrokenDumps(t *testing.T) {
 // connection, with flows: once over whatever is there, to see that this mends
 // it, and once from nothing, so that all trials begin with the same.
 func (b *bed) begin(d *deed) {
-	b.t.Helper()
-	b.check(b.balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
-	b.kernel(b.balancer, func(c *wire.Conn) error {
-		_, err := nft.Apply(b.t.Context(), c, b.all(d.before), options(d.before))
+	b.T.Helper()
+	b.Check(b.Balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
+	b.Kernel(b.Balancer, func(c *wire.Conn) error {
+		_, err := nft.Apply(b.T.Context(), c, b.all(d.before), options(d.before))
 		return err
 	})
 	if wrong := b.differs(d.before); wrong != "" && len(d.before) > 0 {
-		b.t.Fatalf("the next apply does not mend it: %s", wrong)
+		b.T.Fatalf("the next apply does not mend it: %s", wrong)
 	}
-	b.kernel(b.balancer, func(c *wire.Conn) error {
-		_, _, err := nft.Flush(b.t.Context(), c, nil, nft.Options{Table: "nlb"})
+	b.Kernel(b.Balancer, func(c *wire.Conn) error {
+		_, _, err := nft.Flush(b.T.Context(), c, nil, nft.Options{Table: "nlb"})
 		if err == nil && len(d.before) > 0 {
-			_, err = nft.Apply(b.t.Context(), c, b.all(d.before), options(d.before))
+			_, err = nft.Apply(b.T.Context(), c, b.all(d.before), options(d.before))
 		}
 		return err
 	})
 	if slices.Contains(d.before, shopBefore) {
-		b.row("udp", "203.0.113.10:80", 2) // a flow to each backend
+		b.Row("udp", "203.0.113.10:80", 2) // a flow to each backend
 	}
 }
 
 func (b *bed) generation() (g uint32) {
-	b.t.Helper()
-	b.kernel(b.balancer, func(c *wire.Conn) (err error) { g, err = c.Generation(); return err })
+	b.T.Helper()
+	b.Kernel(b.Balancer, func(c *wire.Conn) (err error) { g, err = c.Generation(); return err })
 	return g
 }
 
 // differs compares what the kernel holds with profiles; empty: it is the same.
 func (b *bed) differs(profiles []string) string {
-	b.t.Helper()
-	s := b.load()
+	b.T.Helper()
+	s := b.Load()
 	if changes := lb.Compare(s.Profiles, b.all(profiles)); len(changes) > 0 {
 		return fmt.Sprintf("the kernel differs: %v", changes)
 	}
@@ -305,9 +305,9 @@ func (b *bed) differs(profiles []string) string {
 
 // flowsOfGone counts UDP flows of backends that are not there.
 func (b *bed) flowsOfGone() (n int) {
-	b.t.Helper()
-	s := b.load()
-	b.kernel(b.balancer, func(c *wire.Conn) error {
+	b.T.Helper()
+	s := b.Load()
+	b.Kernel(b.Balancer, func(c *wire.Conn) error {
 		census, err := nft.ReadUsage(c)
 		n = nft.Orphans(census, s).Entries[lb.UDP]
 		return err

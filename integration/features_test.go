@@ -1,5 +1,16 @@
 package integration
 
+// Features: profiles that between them use every statement, and what has to
+// hold for each of them.
+
+import (
+	"strings"
+	"testing"
+
+	"nlb/lb"
+	"nlb/nft/probe"
+)
+
 // features are profiles that between them use every statement that nlb makes.
 var features = map[string]string{
 	"plain":            web + backends(8080, -1, -1, -1),
@@ -94,4 +105,47 @@ services:
       - {address: "10.2.0.13", log: true}
       - "[fd02::11]:80"
 `,
+}
+
+// TestPartsAreAll: whatever profiles are made of is asked for.
+func TestPartsAreAll(t *testing.T) {
+	b := newBed(t)
+	known := map[string]bool{}
+	for _, p := range probe.Parts() {
+		known[p.Name] = true
+	}
+	used := map[string]bool{}
+	for name, text := range features {
+		for part := range probe.Needed([]*lb.Profile{b.Parse(text)}) {
+			used[part] = true
+			if !known[part] {
+				t.Errorf("%s needs %q, which is not asked for", name, part)
+			}
+		}
+	}
+	for name := range known {
+		if !used[name] {
+			t.Errorf("%q is asked for, and no profile needs it", name)
+		}
+	}
+}
+
+// TestDriftIsNone: what nlb has just put there is as it put it there, whatever
+// it is, and after a change too.
+func TestDriftIsNone(t *testing.T) {
+	for name, text := range features {
+		t.Run(name, func(t *testing.T) {
+			b := newBed(t)
+			b.Apply(text)
+			for _, d := range b.Load().Drift() {
+				t.Errorf("%+v", d)
+			}
+			other := strings.NewReplacer("shop", "another", "203.0.113.10", "203.0.113.200").Replace(web)
+			b.Apply(text, other+backends(8080, 1, 2, 3))
+			b.Apply(text, other+backends(8080, 3, 1))
+			for _, d := range b.Load().Drift() {
+				t.Errorf("after changes: %+v", d)
+			}
+		})
+	}
 }

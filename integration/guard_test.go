@@ -18,23 +18,23 @@ import (
 )
 
 func (b *bed) dial(network, to string) (*traffic.Conn, error) {
-	c := b.from()
+	c := b.From()
 	c.Timeout = time.Second
-	return c.Dial(b.t.Context(), network, netip.MustParseAddrPort(to))
+	return c.Dial(b.T.Context(), network, netip.MustParseAddrPort(to))
 }
 
 // holdMost opens connections until one is refused, and returns how many it
 // could; they end with the test.
 func (b *bed) holdMost(network, to string, atMost int) []*traffic.Conn {
-	b.t.Helper()
+	b.T.Helper()
 	var open []*traffic.Conn
 	for len(open) < atMost {
 		c, err := b.dial(network, to)
 		if errors.Is(err, traffic.ErrRefused) {
 			break
 		}
-		b.check(err)
-		b.t.Cleanup(func() { c.Close() })
+		b.Check(err)
+		b.T.Cleanup(func() { c.Close() })
 		open = append(open, c)
 	}
 	return open
@@ -50,10 +50,10 @@ func TestConnectionLimits(t *testing.T) {
 		for _, family := range []struct{ vip, backend string }{{"203.0.113.10:80", "10.2.0.11:8080"}, {"[2001:db8::10]:80", "[fd02::11]:8080"}} {
 			t.Run(tt.name+" "+family.backend, func(t *testing.T) {
 				b := newBed(t)
-				b.serve([]int{8080}, "10.2.0.11", "fd02::11")
+				b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 				profile := fmt.Sprintf("profile: shop\nservices:\n  - name: web\n    listen: \"%s\"\n%s    backends: [{address: \"%s\"%s}]\n",
 					family.vip, tt.service, family.backend, tt.backend)
-				b.apply(profile)
+				b.Apply(profile)
 				open := b.holdMost("tcp", family.vip, 5)
 				if len(open) != 3 {
 					t.Fatalf("%d connections at once, want 3", len(open))
@@ -63,11 +63,11 @@ func TestConnectionLimits(t *testing.T) {
 						t.Errorf("a live connection broke: %v", err)
 					}
 				}
-				if got := b.load().Refused("shop", "web"); got != 1 {
+				if got := b.Load().Refused("shop", "web"); got != 1 {
 					t.Errorf("%d refused are counted, want 1", got)
 				}
 				// An apply that is about something else does not forget them.
-				b.apply(strings.Replace(profile, "name: web\n", "name: web\n    scheduler: random\n", 1))
+				b.Apply(strings.Replace(profile, "name: web\n", "name: web\n    scheduler: random\n", 1))
 				if _, err := b.dial("tcp", family.vip); !errors.Is(err, traffic.ErrRefused) {
 					t.Errorf("after another apply: %v, want it refused", err)
 				}
@@ -92,8 +92,8 @@ func TestConnectionLimits(t *testing.T) {
 // TestRateLimits: a burst, and then no more.
 func TestRateLimits(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "fd02::11")
-	b.apply(`profile: shop
+	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+	b.Apply(`profile: shop
 defaults: {protocol: [tcp, udp]}
 services:
   - {name: source, listen: ["203.0.113.1:80", "[2001:db8::1]:80"], limit: {new-per-source: 1/hour, burst: 5}, backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
@@ -102,7 +102,7 @@ services:
 	taken := func(source, to string) int {
 		n := 0
 		for range 12 {
-			c := traffic.Client{Host: b.client, Source: netip.MustParseAddr(source)}
+			c := traffic.Client{Host: b.Client, Source: netip.MustParseAddr(source)}
 			if _, err := c.Exchange(t.Context(), "tcp", netip.MustParseAddrPort(to)); err == nil {
 				n++
 			} else if !errors.Is(err, traffic.ErrRefused) {
@@ -111,7 +111,7 @@ services:
 		}
 		return n
 	}
-	b.address(b.client, "eth0", "10.1.0.9/24", "fd01::9/64")
+	b.Address(b.Client, "eth0", "10.1.0.9/24", "fd01::9/64")
 	for _, tt := range []struct {
 		source, to string
 		want       int
@@ -144,10 +144,10 @@ func TestAffinity(t *testing.T) {
 			t.Run(network+" "+family.vip, func(t *testing.T) {
 				t.Parallel()
 				b := newBed(t)
-				b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12", "fd02::13")
+				b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12", "fd02::13")
 				near, far := netip.MustParsePrefix(family.near), netip.MustParsePrefix(family.far)
-				b.address(b.client, "eth0", near.String(), far.String())
-				b.check(b.balancer.AddLinkRoute(far.Masked(), "eth0"))
+				b.Address(b.Client, "eth0", near.String(), far.String())
+				b.Check(b.Balancer.AddLinkRoute(far.Masked(), "eth0"))
 				profile := func(servers ...int) string {
 					var list []string
 					for _, s := range servers {
@@ -162,8 +162,8 @@ func TestAffinity(t *testing.T) {
 				}
 				ask := func(source netip.Addr) string {
 					t.Helper()
-					r, err := traffic.Client{Host: b.client, Source: source}.Exchange(t.Context(), network, netip.MustParseAddrPort(family.vip))
-					b.check(err)
+					r, err := traffic.Client{Host: b.Client, Source: source}.Exchange(t.Context(), network, netip.MustParseAddrPort(family.vip))
+					b.Check(err)
 					return r.Backend
 				}
 				stays := func(source netip.Addr, with string) {
@@ -174,7 +174,7 @@ func TestAffinity(t *testing.T) {
 						}
 					}
 				}
-				b.apply(profile(11, 12))
+				b.Apply(profile(11, 12))
 				first := ask(near.Addr())
 				stays(near.Addr(), first)
 				if other := ask(far.Addr()); other == first {
@@ -183,7 +183,7 @@ func TestAffinity(t *testing.T) {
 				if got := ask(ofFamily(near.Addr(), "10.1.0.2", "fd01::2")); got != first {
 					t.Errorf("a neighbour meets %s, want %s", got, first)
 				}
-				b.apply(profile(11, 12, 13))
+				b.Apply(profile(11, 12, 13))
 				stays(near.Addr(), first)
 				// Each connection makes the time begin again.
 				for range 3 {
@@ -210,13 +210,13 @@ func TestAffinity(t *testing.T) {
 						drained, left = append(drained, s), append(left, s)
 					}
 				}
-				b.apply(profile(drained...))
+				b.Apply(profile(drained...))
 				next := ask(near.Addr())
 				if next == last {
 					t.Errorf("a drained backend keeps its client")
 				}
 				stays(near.Addr(), next)
-				b.apply(profile(left...))
+				b.Apply(profile(left...))
 				stays(near.Addr(), next)
 			})
 		}
@@ -226,10 +226,10 @@ func TestAffinity(t *testing.T) {
 // TestDrain: weight 0 takes no new connections and lets the live ones go on.
 func TestDrain(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12")
-	b.apply(web + backends(8080, 1, 1))
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+	b.Apply(web + backends(8080, 1, 1))
 	live, err := b.dial("tcp", "203.0.113.10:80")
-	b.check(err)
+	b.Check(err)
 	defer live.Close()
 	weights := []int{1, 1}
 	if live.Reply.Backend == "10.2.0.11" {
@@ -237,16 +237,16 @@ func TestDrain(t *testing.T) {
 	} else {
 		weights[1] = 0
 	}
-	b.apply(web + backends(8080, weights...))
-	if got := count(b.row("tcp", "203.0.113.10:80", 10)); got[live.Reply.Backend] != 0 {
+	b.Apply(web + backends(8080, weights...))
+	if got := count(b.Row("tcp", "203.0.113.10:80", 10)); got[live.Reply.Backend] != 0 {
 		t.Errorf("the drained backend gets new connections: %v", got)
 	}
 	if _, err := live.Again(); err != nil {
 		t.Errorf("its live connection broke: %v", err)
 	}
 	var counted nft.Usage
-	b.kernel(b.balancer, func(c *wire.Conn) (err error) { counted, err = nft.ReadUsage(c); return err })
-	s := b.load()
+	b.Kernel(b.Balancer, func(c *wire.Conn) (err error) { counted, err = nft.ReadUsage(c); return err })
+	s := b.Load()
 	if got := s.Stats("shop", "web", endpoint(live.Reply.Local.String()), counted).Live; got != 1 {
 		t.Errorf("show says that %d are left, want 1", got)
 	}
@@ -262,7 +262,7 @@ func TestRemovedBackend(t *testing.T) {
 	} {
 		t.Run(family.one, func(t *testing.T) {
 			b := newBed(t)
-			b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
+			b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
 			profile := func(servers ...string) string {
 				return fmt.Sprintf(`profile: shop
 defaults: {protocol: [tcp, udp]}
@@ -272,23 +272,23 @@ services:
 `, family.one, strings.Join(servers, ", "), family.two, family.a)
 			}
 			quote := func(s string) string { return `"` + s + `"` }
-			b.apply(profile(quote(family.a)))
+			b.Apply(profile(quote(family.a)))
 			udp, err := b.dial("udp", family.one)
-			b.check(err)
+			b.Check(err)
 			tcp, err := b.dial("tcp", family.one)
-			b.check(err)
+			b.Check(err)
 			beside, err := b.dial("udp", family.two)
-			b.check(err)
+			b.Check(err)
 			besideTCP, err := b.dial("tcp", family.two)
-			b.check(err)
+			b.Check(err)
 			was := beside.Reply.Seen
 
-			r := b.apply(profile(quote(family.b)))
+			r := b.Apply(profile(quote(family.b)))
 			if r.Ended != 1 {
 				t.Errorf("%d flows were ended, want the one of UDP", r.Ended)
 			}
 			moved, err := udp.Again()
-			b.check(err)
+			b.Check(err)
 			if moved.Backend != endpoint(family.b).Addr.String() {
 				t.Errorf("the next datagram goes to %s", moved.Backend)
 			}
@@ -296,21 +296,21 @@ services:
 				t.Errorf("a TCP connection to the removed backend broke: %v", err)
 			}
 			again, err := beside.Again()
-			b.check(err)
+			b.Check(err)
 			if again.Backend != endpoint(family.a).Addr.String() || again.Seen != was {
 				t.Errorf("another service's flow moved from %s to %s", was, again.Seen)
 			}
 
 			// The last backend goes: the next datagram finds nobody.
-			if r := b.apply(profile()); r.Ended != 1 {
+			if r := b.Apply(profile()); r.Ended != 1 {
 				t.Errorf("%d flows were ended, want 1", r.Ended)
 			}
 			if again, err := udp.Again(); err == nil {
 				t.Errorf("the last backend is gone, and %s answers", again.Backend)
 			}
 			// Cut, its TCP connection ends as well.
-			b.kernel(b.balancer, func(c *wire.Conn) error {
-				r, err := nft.Apply(t.Context(), c, []*lb.Profile{b.parse(profile())}, nft.Options{Table: "nlb", Cut: true})
+			b.Kernel(b.Balancer, func(c *wire.Conn) error {
+				r, err := nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(profile())}, nft.Options{Table: "nlb", Cut: true})
 				if err == nil && r.Ended != 1 {
 					t.Errorf("%d flows were cut, want 1", r.Ended)
 				}
@@ -329,23 +329,23 @@ services:
 // TestManyPrefixes: ten thousand of them in deny are one lookup.
 func TestManyPrefixes(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11")
+	b.Serve([]int{8080}, "10.2.0.11")
 	var list strings.Builder
 	for i := range 10000 {
 		fmt.Fprintf(&list, "      - 172.%d.%d.%d/30\n", 16+i>>14, i>>6&255, i<<2&255)
 	}
-	b.apply(web + "    deny:\n" + list.String() + "      - 10.1.0.9\n" + backends(8080, -1))
-	b.address(b.client, "eth0", "10.1.0.9/24")
-	b.ask("tcp", "203.0.113.10:80")
-	c := traffic.Client{Host: b.client, Source: netip.MustParseAddr("10.1.0.9")}
+	b.Apply(web + "    deny:\n" + list.String() + "      - 10.1.0.9\n" + backends(8080, -1))
+	b.Address(b.Client, "eth0", "10.1.0.9/24")
+	b.Ask("tcp", "203.0.113.10:80")
+	c := traffic.Client{Host: b.Client, Source: netip.MustParseAddr("10.1.0.9")}
 	if _, err := c.Exchange(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80")); !errors.Is(err, traffic.ErrRefused) {
 		t.Errorf("%v, want it refused", err)
 	}
-	if got := len(b.load().Profiles[0].Services[0].Deny); got != 10001 {
+	if got := len(b.Load().Profiles[0].Services[0].Deny); got != 10001 {
 		t.Errorf("%d prefixes are read back", got)
 	}
 	// Its rules are as many as those of a single prefix.
-	rules := b.witness(b.balancer, "", "nft", "list", "chain", "inet", "nlb", "shop/web")
+	rules := b.Witness(b.Balancer, "", "nft", "list", "chain", "inet", "nlb", "shop/web")
 	if n := strings.Count(rules, "\n"); n > 8 {
 		t.Errorf("the service's chain has %d lines:\n%s", n, rules)
 	}

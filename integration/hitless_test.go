@@ -40,7 +40,7 @@ func TestNothingLostHitless(t *testing.T) {
 	var sources []netip.Addr
 	for i := range 4 {
 		v4, v6 := fmt.Sprintf("10.1.0.%d", 101+i), fmt.Sprintf("fd01::%d", 101+i)
-		b.address(b.client, "eth0", v4+"/24", v6+"/64")
+		b.Address(b.Client, "eth0", v4+"/24", v6+"/64")
 		sources = append(sources, netip.MustParseAddr(v4), netip.MustParseAddr(v6))
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -51,16 +51,16 @@ func TestNothingLostHitless(t *testing.T) {
 	for i := range hitlessBackends {
 		for _, a := range []string{fmt.Sprintf("10.2.0.%d", 11+i), fmt.Sprintf("fd02::%d", 11+i)} {
 			web = append(web, a)
-			b.check(udp.serve(b.server, netip.AddrPortFrom(netip.MustParseAddr(a), 8053)))
+			b.Check(udp.serve(b.Server, netip.AddrPortFrom(netip.MustParseAddr(a), 8053)))
 		}
 	}
-	b.serve([]int{8080}, web...)
+	b.Serve([]int{8080}, web...)
 
 	draw := rand.New(rand.NewPCG(1, 2))
 	p := newHitlessProfile()
 	change := func(what string) {
 		past.next(what, p.members())
-		b.recalling(b.parse(p.String()))
+		b.recalling(b.Parse(p.String()))
 		past.done()
 	}
 	change("the first")
@@ -76,7 +76,7 @@ func TestNothingLostHitless(t *testing.T) {
 	for i, to := range hitlessDNS {
 		of := slices.DeleteFunc(slices.Clone(sources), func(a netip.Addr) bool { return a.Is4() != (i == 0) })
 		wait.Go(func() {
-			if err := udp.stream(ctx, b.client, of, to); err != nil {
+			if err := udp.stream(ctx, b.Client, of, to); err != nil {
 				t.Error(err)
 			}
 		})
@@ -125,10 +125,10 @@ func (c *connections) fail(list *[]string, begin time.Duration, err error) {
 
 // short makes connections, one after the other, from sources in turn.
 func (c *connections) short(ctx context.Context, sources []netip.Addr) {
-	err := c.client.Do(func() error {
+	err := c.Client.Do(func() error {
 		for i := 0; ctx.Err() == nil; i++ {
 			begin := c.history.now()
-			backend, err := c.exchange(netip.AddrPortFrom(sources[i%2], c.client.NextPort()), hitlessWeb[i%2])
+			backend, err := c.exchange(netip.AddrPortFrom(sources[i%2], c.Client.NextPort()), hitlessWeb[i%2])
 			switch {
 			case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EADDRNOTAVAIL):
 				continue // a long one has the port
@@ -143,7 +143,7 @@ func (c *connections) short(ctx context.Context, sources []netip.Addr) {
 		return nil
 	})
 	if err != nil {
-		c.t.Error(err)
+		c.T.Error(err)
 	}
 }
 
@@ -190,8 +190,8 @@ func (c *connections) exchange(from, to netip.AddrPort) (backend netip.Addr, err
 // long keeps a connection and says something from time to time.
 func (c *connections) long(ctx context.Context, to netip.AddrPort) {
 	begin := c.history.now()
-	client := traffic.Client{Host: c.client, Timeout: 30 * time.Second, Reset: true}
-	conn, err := client.Dial(c.t.Context(), "tcp", to)
+	client := traffic.Client{Host: c.Client, Timeout: 30 * time.Second, Reset: true}
+	conn, err := client.Dial(c.T.Context(), "tcp", to)
 	if err != nil {
 		c.fail(&c.broken, begin, err)
 		return

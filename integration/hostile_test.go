@@ -52,7 +52,7 @@ func TestNothingLostHostileNames(t *testing.T) {
 				continue // words of nft
 			}
 			quoted, err := json.Marshal(text)
-			b.check(err)
+			b.Check(err)
 			p, err := config.Parse("hostile.yaml", fmt.Appendf(nil, format, quoted))
 			if err != nil {
 				refused++
@@ -63,7 +63,7 @@ func TestNothingLostHostileNames(t *testing.T) {
 			}
 			accepted++
 			profiles := []*lb.Profile{p}
-			b.kernel(b.balancer, func(c *wire.Conn) error {
+			b.Kernel(b.Balancer, func(c *wire.Conn) error {
 				_, _, err := nft.Flush(t.Context(), c, nil, nft.Options{Table: "nlb"})
 				if err == nil {
 					_, err = nft.Apply(t.Context(), c, profiles, nft.Options{Table: "nlb"})
@@ -71,10 +71,10 @@ func TestNothingLostHostileNames(t *testing.T) {
 				return err
 			})
 			ours := b.listed()
-			if changes := lb.Compare(b.load().Profiles, profiles); len(changes) > 0 {
+			if changes := lb.Compare(b.Load().Profiles, profiles); len(changes) > 0 {
 				t.Errorf("%s %q reads back as something else: %v", place, text, changes)
 			}
-			b.witness(b.balancer, "flush ruleset\n"+nft.Compile("nlb", profiles).String(), "nft", "-f", "-")
+			b.Witness(b.Balancer, "flush ruleset\n"+nft.Compile("nlb", profiles).String(), "nft", "-f", "-")
 			theirs := b.listed()
 			if d := cmp.Diff(ours, theirs); d != "" {
 				t.Errorf("%s %q (-over netlink +from text):\n%s", place, text, d)
@@ -95,8 +95,8 @@ func TestNothingLostHostileNames(t *testing.T) {
 
 // listed is what nft lists: line by line and element by element, sorted.
 func (b *bed) listed() []string {
-	b.t.Helper()
-	list := b.witness(b.balancer, "", "nft", "-s", "list", "ruleset")
+	b.T.Helper()
+	list := b.Witness(b.Balancer, "", "nft", "-s", "list", "ruleset")
 	list = inQuotes.ReplaceAllStringFunc(list, func(s string) string { return strings.NewReplacer(",", "_", "{", "_", "}", "_").Replace(s) })
 	out := strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune("\n,{}", r) })
 	for i := range out {

@@ -36,12 +36,12 @@ func oldBed(t *testing.T, listens ...string) *bed {
 	// Who is not root may not write the usual one, in /run.
 	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock"))
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14", "fd02::11", "fd02::12")
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14", "fd02::11", "fd02::12")
 	for _, l := range listens {
 		ap := netip.MustParseAddrPort(l)
-		b.address(b.balancer, "lo", netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()).String())
-		_, err := traffic.Serve(b.balancer, unbalanced, traffic.Port{Network: "tcp", At: ap}, traffic.Port{Network: "udp", At: ap})
-		b.check(err)
+		b.Address(b.Balancer, "lo", netip.PrefixFrom(ap.Addr(), ap.Addr().BitLen()).String())
+		_, err := traffic.Serve(b.Balancer, unbalanced, traffic.Port{Network: "tcp", At: ap}, traffic.Port{Network: "udp", At: ap})
+		b.Check(err)
 	}
 	return b
 }
@@ -51,30 +51,30 @@ var variants = []string{"iptables", "iptables-legacy"}
 
 // restore runs iptables-restore.
 func (b *bed) restore(variant, rules string) string {
-	b.t.Helper()
-	b.witness(b.balancer, rules, variant+"-restore")
-	return b.witness(b.balancer, "", variant+"-save")
+	b.T.Helper()
+	b.Witness(b.Balancer, rules, variant+"-restore")
+	return b.Witness(b.Balancer, "", variant+"-save")
 }
 
 // forget takes all rules away.
 func (b *bed) forget(variant string) {
-	b.t.Helper()
+	b.T.Helper()
 	for _, table := range []string{"nat", "mangle"} {
-		b.witness(b.balancer, "", variant, "-t", table, "-F")
-		b.witness(b.balancer, "", variant, "-t", table, "-X")
+		b.Witness(b.Balancer, "", variant, "-t", table, "-F")
+		b.Witness(b.Balancer, "", variant, "-t", table, "-X")
 	}
 }
 
 // take imports a text, and requires it to be complete or not.
 func (b *bed) take(read func(string, []byte) (*importer.Import, error), text string, complete bool) *importer.Import {
-	b.t.Helper()
+	b.T.Helper()
 	m, err := read("old", []byte(text))
-	b.check(err)
+	b.Check(err)
 	if m.Complete() != complete {
 		for _, f := range m.Findings {
-			b.t.Log(f.Format())
+			b.T.Log(f.Format())
 		}
-		b.t.Fatalf("complete: %v, want %v", m.Complete(), complete)
+		b.T.Fatalf("complete: %v, want %v", m.Complete(), complete)
 	}
 	return m
 }
@@ -116,29 +116,29 @@ func shares(s lb.Service) map[string]float64 {
 // wantNear fails where counts are further from shares than chance brings them
 // once in ten million times.
 func (b *bed) wantNear(what string, got map[string]int, want map[string]float64) {
-	b.t.Helper()
+	b.T.Helper()
 	n := 0
 	for _, c := range got {
 		n += c
 	}
 	for _, name := range slices.Sorted(maps.Keys(got)) {
 		if want[name] == 0 {
-			b.t.Errorf("%s: %d of %d went to %s, and none should", what, got[name], n, name)
+			b.T.Errorf("%s: %d of %d went to %s, and none should", what, got[name], n, name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		p := want[name]
 		if off := math.Abs(float64(got[name]) - float64(n)*p); off > 5.5*math.Sqrt(float64(n)*p*(1-p))+1 {
-			b.t.Errorf("%s: %d of %d went to %s, %.1f were due", what, got[name], n, name, float64(n)*p)
+			b.T.Errorf("%s: %d of %d went to %s, %.1f were due", what, got[name], n, name, float64(n)*p)
 		}
 	}
-	b.t.Logf("%s: %v of %d", what, got, n)
+	b.T.Logf("%s: %v of %d", what, got, n)
 }
 
 func (b *bed) many(network, to string, n int) map[string]int {
-	b.t.Helper()
-	got := b.from().Many(b.t.Context(), network, netip.MustParseAddrPort(to), n, 8)
-	b.check(got.Err)
+	b.T.Helper()
+	got := b.From().Many(b.T.Context(), network, netip.MustParseAddrPort(to), n, 8)
+	b.Check(got.Err)
 	return got.Backends
 }
 
@@ -208,7 +208,7 @@ func TestImportedCascades(t *testing.T) {
 				m := b.take(iptables.Import, b.restore(variant, tt.rules), tt.complete)
 				// What the rules do.
 				if tt.exact != nil {
-					b.wantShares(count(b.row("tcp", oldVIP, 256)), tt.exact)
+					b.WantShares(count(b.Row("tcp", oldVIP, 256)), tt.exact)
 				} else {
 					b.wantNear("iptables", b.many("tcp", oldVIP, 2000), tt.random)
 				}
@@ -229,7 +229,7 @@ func TestImportedCascades(t *testing.T) {
 				}
 				// What the profile does: what was balanced, all of it.
 				b.forget(variant)
-				b.apply(string(m.YAML()))
+				b.Apply(string(m.YAML()))
 				part := 1 - want[unbalanced]
 				delete(want, unbalanced)
 				s := m.Profile.Services[0]
@@ -245,7 +245,7 @@ func TestImportedCascades(t *testing.T) {
 					b.wantNear("nlb", b.many("tcp", oldVIP, 2000), want)
 					return
 				}
-				got := count(b.row("tcp", oldVIP, sum))
+				got := count(b.Row("tcp", oldVIP, sum))
 				for _, backend := range s.Backends {
 					if n := got[backend.Address.Addr.String()]; n != backend.Weight {
 						t.Errorf("%s got %d of %d, want %d", backend.Name, n, sum, backend.Weight)
@@ -282,7 +282,7 @@ COMMIT
 			m := b.take(iptables.Import, b.restore(variant, zevenet), true)
 			want := map[string]float64{"10.2.0.11": .75, "10.2.0.12": .25}
 			b.wantNear("iptables", b.many("tcp", oldVIP, 2000), want)
-			if seen := b.ask("tcp", oldVIP).Seen.Addr().String(); seen != "203.0.113.10" {
+			if seen := b.Ask("tcp", oldVIP).Seen.Addr().String(); seen != "203.0.113.10" {
 				t.Errorf("with iptables, the backend sees %s", seen)
 			}
 			s := m.Profile.Services[0]
@@ -290,9 +290,9 @@ COMMIT
 				t.Errorf("%s has %v, snat %s", s.Name, shares(s), s.SNAT)
 			}
 			b.forget(variant)
-			b.apply(string(m.YAML()))
+			b.Apply(string(m.YAML()))
 			b.wantNear("nlb", b.many("tcp", oldVIP, 2000), want)
-			if seen := b.ask("tcp", oldVIP).Seen.Addr().String(); seen != "203.0.113.10" {
+			if seen := b.Ask("tcp", oldVIP).Seen.Addr().String(); seen != "203.0.113.10" {
 				t.Errorf("with nlb, the backend sees %s", seen)
 			}
 		})
@@ -305,13 +305,13 @@ COMMIT
 				"-A PREROUTING -p tcp -m mark --mark 3 -j DNAT --to-destination 10.2.0.13:8080\nCOMMIT\n"
 			m := b.take(iptables.Import, b.restore(variant, rules), false)
 			// Connections 0, 2, 4 get mark 2; then 1 and 4 of six get mark 3.
-			b.wantShares(count(b.row("tcp", oldVIP, 60)), map[string]int{"10.2.0.12": 20, "10.2.0.13": 20, unbalanced: 20})
+			b.WantShares(count(b.Row("tcp", oldVIP, 60)), map[string]int{"10.2.0.12": 20, "10.2.0.13": 20, unbalanced: 20})
 			if said := stated(m); math.Abs(said[unbalanced]-1.0/3) > 0.001 {
 				t.Errorf("import says %v", said)
 			}
 			b.forget(variant)
-			b.apply(string(m.YAML()))
-			b.wantShares(count(b.row("tcp", oldVIP, 20)), map[string]int{"10.2.0.12": 10, "10.2.0.13": 10})
+			b.Apply(string(m.YAML()))
+			b.WantShares(count(b.Row("tcp", oldVIP, 20)), map[string]int{"10.2.0.12": 10, "10.2.0.13": 10})
 		})
 	}
 }
@@ -340,17 +340,17 @@ COMMIT
 `
 	third := map[string]float64{"10.2.0.11": 1.0 / 3, "10.2.0.12": 1.0 / 3, "10.2.0.13": 1.0 / 3}
 	measure := func(b *bed, what string, n int) {
-		b.t.Helper()
-		got := traffic.Client{Host: b.balancer}.Many(b.t.Context(), "tcp", netip.MustParseAddrPort(to), n, 8)
-		b.check(got.Err)
+		b.T.Helper()
+		got := traffic.Client{Host: b.Balancer}.Many(b.T.Context(), "tcp", netip.MustParseAddrPort(to), n, 8)
+		b.Check(got.Err)
 		b.wantNear(what, got.Backends, third)
-		if who := b.reaches(b.client, "tcp", to); who != "" {
-			b.t.Errorf("%s: another host reaches %s", what, who)
+		if who := b.Reaches(b.Client, "tcp", to); who != "" {
+			b.T.Errorf("%s: another host reaches %s", what, who)
 		}
 	}
 	bed := func(t *testing.T) *bed {
 		b := oldBed(t)
-		b.via(b.balancer, "10.1.0.2", "fd01::2")
+		b.Via(b.Balancer, "10.1.0.2", "fd01::2")
 		return b
 	}
 	for _, variant := range variants {
@@ -363,13 +363,13 @@ COMMIT
 				t.Errorf("%s has the role %s, log %v", s.Name, s.Role, s.Log)
 			}
 			b.forget(variant)
-			b.apply(string(m.YAML()))
+			b.Apply(string(m.YAML()))
 			measure(b, "nlb", 1500)
 		})
 	}
 	t.Run("state", func(t *testing.T) {
 		b := bed(t)
-		b.apply(string(b.take(iptlb.Import, state, true).YAML()))
+		b.Apply(string(b.take(iptlb.Import, state, true).YAML()))
 		measure(b, "nlb", 1500)
 	})
 }
@@ -387,28 +387,28 @@ func TestImportedKubeProxy(t *testing.T) {
 	for _, variant := range variants {
 		t.Run(variant, func(t *testing.T) {
 			b := oldBed(t)
-			b.check(b.client.AddRoute(netip.MustParsePrefix("10.96.0.0/16"), netip.MustParseAddr("10.1.0.1")))
-			b.via(b.balancer, "10.1.0.2", "fd01::2")
+			b.Check(b.Client.AddRoute(netip.MustParsePrefix("10.96.0.0/16"), netip.MustParseAddr("10.1.0.1")))
+			b.Via(b.Balancer, "10.1.0.2", "fd01::2")
 			m := b.take(iptables.Import, b.restore(variant, chains.Replace(string(text))), true)
 			measure := func(what string) {
 				t.Helper()
 				for _, to := range []string{"10.96.10.20:80", "10.1.0.1:30080"} {
-					for _, from := range []*netlab.Host{b.client, b.balancer} {
+					for _, from := range []*netlab.Host{b.Client, b.Balancer} {
 						got := traffic.Client{Host: from}.Many(t.Context(), "tcp", netip.MustParseAddrPort(to), 900, 8)
-						b.check(got.Err)
+						b.Check(got.Err)
 						b.wantNear(what+", from "+from.Name()+" to "+to, got.Backends, want)
 					}
 				}
-				if seen := b.ask("tcp", "10.96.10.20:80").Seen.Addr().String(); seen != "10.2.0.1" {
+				if seen := b.Ask("tcp", "10.96.10.20:80").Seen.Addr().String(); seen != "10.2.0.1" {
 					t.Errorf("%s: the backend sees %s", what, seen)
 				}
 			}
 			measure("iptables")
 			for _, table := range []string{"nat", "filter", "mangle"} {
-				b.witness(b.balancer, "", variant, "-t", table, "-F")
-				b.witness(b.balancer, "", variant, "-t", table, "-X")
+				b.Witness(b.Balancer, "", variant, "-t", table, "-F")
+				b.Witness(b.Balancer, "", variant, "-t", table, "-X")
 			}
-			b.apply(string(m.YAML()))
+			b.Apply(string(m.YAML()))
 			measure("nlb")
 		})
 	}
@@ -455,13 +455,13 @@ func TestImportedOthers(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := oldBed(t, tt.to)
-			b.apply(string(b.take(tt.read, tt.text, true).YAML()))
+			b.Apply(string(b.take(tt.read, tt.text, true).YAML()))
 			if tt.due != nil {
-				b.wantShares(count(b.row("tcp", tt.to, 40)), tt.due)
+				b.WantShares(count(b.Row("tcp", tt.to, 40)), tt.due)
 			} else {
 				b.wantNear("nlb", b.many("tcp", tt.to, 2000), tt.share)
 			}
-			if seen := b.ask("tcp", tt.to).Seen.Addr().String(); seen != tt.seen {
+			if seen := b.Ask("tcp", tt.to).Seen.Addr().String(); seen != tt.seen {
 				t.Errorf("the backend sees %s, want %s", seen, tt.seen)
 			}
 		})
@@ -508,14 +508,14 @@ func TestImportedTargets(t *testing.T) {
 		for _, kind := range []string{"", "-legacy"} {
 			t.Run(tt.name+kind, func(t *testing.T) {
 				b := oldBed(t)
-				b.address(b.balancer, "lo", "192.0.2.1/32")
+				b.Address(b.Balancer, "lo", "192.0.2.1/32")
 				program := strings.Replace(tt.program, "tables", "tables"+kind, 1)
 				m, err := iptables.Import("old", []byte(b.restore(program, tt.rules+"COMMIT\n")))
-				b.check(err)
+				b.Check(err)
 				measure := func(what string) {
 					t.Helper()
 					for _, to := range tt.to {
-						r := b.ask("tcp", to)
+						r := b.Ask("tcp", to)
 						if got := fmt.Sprintf("%s %s %d", r.Backend, r.Seen.Addr(), r.Local.Port()); got != tt.want {
 							t.Errorf("%s, %s: %s, want %s", what, to, got, tt.want)
 						}
@@ -523,7 +523,7 @@ func TestImportedTargets(t *testing.T) {
 				}
 				measure("iptables")
 				b.forget(program)
-				b.apply(string(m.YAML()))
+				b.Apply(string(m.YAML()))
 				measure("nlb")
 			})
 		}

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"nlb/integration/netlab/netlabtest"
 )
 
 // interruptions is how many moments are tried as each user.
@@ -132,9 +134,7 @@ type machine struct {
 func newMachine(t *testing.T) *machine {
 	t.Helper()
 	for _, name := range []string{"unshare", "nsenter", "nft"} {
-		if _, err := exec.LookPath(name); err != nil {
-			missing(t, name)
-		}
+		netlabtest.Needs(t, name)
 	}
 	m := &machine{temporary: t.TempDir()}
 	for dir, mode := range map[string]os.FileMode{filepath.Dir(m.temporary): 0o755, m.temporary: 0o777} {

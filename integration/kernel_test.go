@@ -21,29 +21,29 @@ import (
 // connections, its counters and its place in the round.
 func TestChangeLeavesTheRestAlone(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14")
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14")
 	profile := func(name, vip string, weights ...int) string {
 		return fmt.Sprintf("profile: %s\nservices:\n  - name: web\n    listen: %s:80\n", name, vip) + backends(8080, weights...)
 	}
-	b.apply(profile("one", "203.0.113.1", -1, -1, -1), profile("two", "203.0.113.2", -1, -1))
+	b.Apply(profile("one", "203.0.113.1", -1, -1, -1), profile("two", "203.0.113.2", -1, -1))
 
-	live, err := b.from().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.2:80"))
-	b.check(err)
+	live, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.2:80"))
+	b.Check(err)
 	defer live.Close()
 	// 4 connections have been made, and 1 before: the next is the first again.
-	row := b.row("tcp", "203.0.113.1:80", 4)
+	row := b.Row("tcp", "203.0.113.1:80", 4)
 
-	r := b.apply(profile("two", "203.0.113.2", -1, -1, -1, -1))
+	r := b.Apply(profile("two", "203.0.113.2", -1, -1, -1, -1))
 	if r.Batches != 1 {
 		t.Errorf("the apply took %d batches", r.Batches)
 	}
-	if got := b.row("tcp", "203.0.113.1:80", 2); !slices.Equal(got, []string{row[1], row[2]}) {
+	if got := b.Row("tcp", "203.0.113.1:80", 2); !slices.Equal(got, []string{row[1], row[2]}) {
 		t.Errorf("after %v the round went on with %v", row, got)
 	}
 	if _, err := live.Again(); err != nil {
 		t.Errorf("a live connection broke: %v", err)
 	}
-	s := b.load()
+	s := b.Load()
 	for i, want := range []uint64{2, 2, 2} {
 		if got := s.Stats("one", "web", endpoint(fmt.Sprintf("10.2.0.%d:8080", 11+i)), nil).Connections; got != want {
 			t.Errorf("backend %d counts %d, want %d", i, got, want)
@@ -53,28 +53,28 @@ func TestChangeLeavesTheRestAlone(t *testing.T) {
 		t.Errorf("the backend of the live connection counts %d, want 1", got)
 	}
 	var counted nft.Usage
-	b.kernel(b.balancer, func(c *wire.Conn) (err error) { counted, err = nft.ReadUsage(c); return err })
+	b.Kernel(b.Balancer, func(c *wire.Conn) (err error) { counted, err = nft.ReadUsage(c); return err })
 	if got := s.Stats("two", "web", endpoint(live.Reply.Local.String()), counted).Live; got != 1 {
 		t.Errorf("%d live connections, want 1", got)
 	}
 
 	// The same again sends nothing.
-	if r := b.apply(profile("two", "203.0.113.2", -1, -1, -1, -1)); r.Batches != 0 || r.Messages != 0 || len(r.Changes) != 0 {
+	if r := b.Apply(profile("two", "203.0.113.2", -1, -1, -1, -1)); r.Batches != 0 || r.Messages != 0 || len(r.Changes) != 0 {
 		t.Errorf("applied again: %+v", r)
 	}
 	// A flush of one leaves the other.
-	b.kernel(b.balancer, func(c *wire.Conn) error {
+	b.Kernel(b.Balancer, func(c *wire.Conn) error {
 		_, _, err := nft.Flush(t.Context(), c, []string{"two"}, nft.Options{Table: "nlb"})
 		return err
 	})
-	if got := b.row("tcp", "203.0.113.1:80", 1); got[0] != row[0] {
+	if got := b.Row("tcp", "203.0.113.1:80", 1); got[0] != row[0] {
 		t.Errorf("after the flush the round went on with %v, want %s", got, row[0])
 	}
-	b.kernel(b.balancer, func(c *wire.Conn) error {
+	b.Kernel(b.Balancer, func(c *wire.Conn) error {
 		_, _, err := nft.Flush(t.Context(), c, []string{"one"}, nft.Options{Table: "nlb"})
 		return err
 	})
-	if list := b.witness(b.balancer, "", "nft", "list", "ruleset"); list != "" {
+	if list := b.Witness(b.Balancer, "", "nft", "list", "ruleset"); list != "" {
 		t.Errorf("left after the last flush:\n%s", list)
 	}
 }
@@ -99,14 +99,14 @@ func many(name string, network, n int) string {
 // others, and none for the same again.
 func TestOneGeneration(t *testing.T) {
 	b := newBed(t)
-	b.apply(many("others", 0, 40))
+	b.Apply(many("others", 0, 40))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	b.witness(b.balancer, "", "nft", "--version")
-	monitor := b.balancer.Command(ctx, "nft", "monitor")
+	b.Witness(b.Balancer, "", "nft", "--version")
+	monitor := b.Balancer.Command(ctx, "nft", "monitor")
 	out, err := monitor.StdoutPipe()
-	b.check(err)
-	b.check(monitor.Start())
+	b.Check(err)
+	b.Check(monitor.Start())
 	lines := make(chan string, 1<<12)
 	go func() {
 		buf := make([]byte, 1<<16)
@@ -133,7 +133,7 @@ func TestOneGeneration(t *testing.T) {
 		}
 	}
 	for i := range 50 {
-		b.witness(b.balancer, fmt.Sprintf("add table ip probe%d\ndelete table ip probe%d\n", i, i), "nft", "-f", "-")
+		b.Witness(b.Balancer, fmt.Sprintf("add table ip probe%d\ndelete table ip probe%d\n", i, i), "nft", "-f", "-")
 		select {
 		case s := <-lines:
 			seen += s
@@ -142,9 +142,9 @@ func TestOneGeneration(t *testing.T) {
 		}
 		break
 	}
-	b.apply(many("new", 1, 50))
-	b.apply(many("new", 1, 50))
-	b.witness(b.balancer, "add table ip last\ndelete table ip last\n", "nft", "-f", "-")
+	b.Apply(many("new", 1, 50))
+	b.Apply(many("new", 1, 50))
+	b.Witness(b.Balancer, "add table ip last\ndelete table ip last\n", "nft", "-f", "-")
 	until("delete table ip last")
 	generations := 0
 	ours := false
@@ -167,9 +167,9 @@ func TestOneGeneration(t *testing.T) {
 // TestSavedRulesetBalances: what nft prints, loaded again, still balances.
 func TestSavedRulesetBalances(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080, 80}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
-	b.address(b.balancer, "lo", "192.0.2.1/32", "192.0.2.2/32")
-	b.apply(`profile: 0shop
+	b.Serve([]int{8080, 80}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
+	b.Address(b.Balancer, "lo", "192.0.2.1/32", "192.0.2.2/32")
+	b.Apply(`profile: 0shop
 services:
   - name: "-web"
     listen: ["203.0.113.10:80,8000-8010", "[2001:db8::10]:80"]
@@ -184,26 +184,26 @@ services:
   - {name: hash, listen: "203.0.113.11:80", scheduler: hash, hash-by: [source-address, source-port], backends: ["10.2.0.11:80", "10.2.0.12:80"]}
   - {name: none, listen: "203.0.113.12:80", backends: []}
 `)
-	before := b.load()
-	saved := b.witness(b.balancer, "", "nft", "list", "ruleset")
-	b.witness(b.balancer, "flush ruleset\n"+saved, "nft", "-f", "-")
+	before := b.Load()
+	saved := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
+	b.Witness(b.Balancer, "flush ruleset\n"+saved, "nft", "-f", "-")
 	for range 2 {
-		b.wantShares(count(b.row("tcp", "203.0.113.10:80", 30)), map[string]int{"10.2.0.11": 20, "10.2.0.12": 10})
-		b.wantShares(count(b.row("udp", "203.0.113.10:8005", 30)), map[string]int{"10.2.0.11": 20, "10.2.0.12": 10})
-		b.wantShares(count(b.row("tcp", "[2001:db8::10]:80", 10)), map[string]int{"fd02::11": 5, "fd02::12": 5})
+		b.WantShares(count(b.Row("tcp", "203.0.113.10:80", 30)), map[string]int{"10.2.0.11": 20, "10.2.0.12": 10})
+		b.WantShares(count(b.Row("udp", "203.0.113.10:8005", 30)), map[string]int{"10.2.0.11": 20, "10.2.0.12": 10})
+		b.WantShares(count(b.Row("tcp", "[2001:db8::10]:80", 10)), map[string]int{"fd02::11": 5, "fd02::12": 5})
 	}
 	seen := map[netip.Addr]int{}
 	for range 60 {
-		seen[b.ask("tcp", "203.0.113.10:80").Seen.Addr()]++
+		seen[b.Ask("tcp", "203.0.113.10:80").Seen.Addr()]++
 	}
 	if one, two := seen[netip.MustParseAddr("192.0.2.1")], seen[netip.MustParseAddr("192.0.2.2")]; one < 10 || two < 10 || one+two < 60 {
 		t.Errorf("sources %v, want about as many of each", seen)
 	}
 	// nlb reads back what nft has loaded.
-	if changes := lb.Compare(before.Profiles, b.load().Profiles); len(changes) > 0 {
+	if changes := lb.Compare(before.Profiles, b.Load().Profiles); len(changes) > 0 {
 		t.Errorf("nlb sees other profiles than it made: %v", changes)
 	}
-	if again := b.witness(b.balancer, "", "nft", "-s", "list", "ruleset"); again == "" {
+	if again := b.Witness(b.Balancer, "", "nft", "-s", "list", "ruleset"); again == "" {
 		t.Error("the ruleset is gone")
 	}
 }
@@ -214,17 +214,17 @@ func TestTextIsNetlink(t *testing.T) {
 	for name, profile := range features {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)
-			b.apply(profile)
+			b.Apply(profile)
 			ours := b.list()
-			parsed := []*lb.Profile{b.parse(profile)}
-			if changes := lb.Compare(b.load().Profiles, parsed); len(changes) > 0 {
+			parsed := []*lb.Profile{b.Parse(profile)}
+			if changes := lb.Compare(b.Load().Profiles, parsed); len(changes) > 0 {
 				t.Errorf("read back, the profile differs: %v", changes)
 			}
-			if r := b.apply(profile); r.Messages != 0 {
+			if r := b.Apply(profile); r.Messages != 0 {
 				t.Errorf("applied again: %d messages, %v", r.Messages, r.Changes)
 			}
 			text := nft.Compile("nlb", parsed).String()
-			b.witness(b.balancer, text, "nft", "-f", "-")
+			b.Witness(b.Balancer, text, "nft", "-f", "-")
 			theirs := b.list()
 			if len(ours) != len(theirs) {
 				t.Errorf("%d objects over netlink, %d from text", len(ours), len(theirs))
@@ -238,11 +238,11 @@ func TestTextIsNetlink(t *testing.T) {
 				t.Errorf("nft lists no chains: %v", ours)
 			}
 			// Loading the script again replaces the table.
-			b.witness(b.balancer, text, "nft", "-f", "-")
+			b.Witness(b.Balancer, text, "nft", "-f", "-")
 			if again := b.list(); !slices.Equal(again, theirs) {
 				t.Error("loaded twice, the script gives another table")
 			}
-			if changes := lb.Compare(b.load().Profiles, parsed); len(changes) > 0 {
+			if changes := lb.Compare(b.Load().Profiles, parsed); len(changes) > 0 {
 				t.Errorf("read back from nft's text, the profile differs: %v", changes)
 			}
 		})
@@ -252,9 +252,9 @@ func TestTextIsNetlink(t *testing.T) {
 // list is `nft -j list ruleset`, an object a line, without handles, and
 // elements sorted.
 func (b *bed) list() []string {
-	b.t.Helper()
+	b.T.Helper()
 	var doc struct{ Nftables []map[string]map[string]any }
-	b.check(json.Unmarshal([]byte(b.witness(b.balancer, "", "nft", "-j", "list", "ruleset")), &doc))
+	b.Check(json.Unmarshal([]byte(b.Witness(b.Balancer, "", "nft", "-j", "list", "ruleset")), &doc))
 	var out []string
 	for _, o := range doc.Nftables {
 		for kind, fields := range o {
@@ -300,19 +300,19 @@ func (n *narrow) Send(p []byte) error {
 // TestSmallSocket: where one batch cannot be sent, several do.
 func TestSmallSocket(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{1007}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
-	profiles := []*lb.Profile{b.parse(many("p", 0, 100))}
+	b.Serve([]int{1007}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	profiles := []*lb.Profile{b.Parse(many("p", 0, 100))}
 	var transport wire.Transport
-	b.check(b.balancer.Do(func() (err error) { transport, err = wire.Open(); return err }))
+	b.Check(b.Balancer.Do(func() (err error) { transport, err = wire.Open(); return err }))
 	c := wire.NewConn(&narrow{Transport: transport, limit: 16 << 10})
 	defer c.Close()
 	r, err := nft.Apply(t.Context(), c, profiles, nft.Options{Table: "nlb"})
-	b.check(err)
+	b.Check(err)
 	if r.Batches < 3 {
 		t.Errorf("%d batches", r.Batches)
 	}
-	b.wantShares(count(b.row("tcp", "198.18.0.7:80", 30)), map[string]int{"10.2.0.11": 10, "10.2.0.12": 10, "10.2.0.13": 10})
-	if r := b.apply(many("p", 0, 100)); r.Messages != 0 {
+	b.WantShares(count(b.Row("tcp", "198.18.0.7:80", 30)), map[string]int{"10.2.0.11": 10, "10.2.0.12": 10, "10.2.0.13": 10})
+	if r := b.Apply(many("p", 0, 100)); r.Messages != 0 {
 		t.Errorf("applied again in one: %d messages", r.Messages)
 	}
 }
@@ -320,16 +320,16 @@ func TestSmallSocket(t *testing.T) {
 // TestDryRun: the kernel checks, and nothing changes.
 func TestDryRun(t *testing.T) {
 	b := newBed(t)
-	b.apply(many("p", 0, 3))
-	before := b.witness(b.balancer, "", "nft", "list", "ruleset")
-	b.kernel(b.balancer, func(c *wire.Conn) error {
-		r, err := nft.Apply(t.Context(), c, []*lb.Profile{b.parse(many("p", 0, 5))}, nft.Options{Table: "nlb", DryRun: true})
+	b.Apply(many("p", 0, 3))
+	before := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
+	b.Kernel(b.Balancer, func(c *wire.Conn) error {
+		r, err := nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(many("p", 0, 5))}, nft.Options{Table: "nlb", DryRun: true})
 		if err == nil && (r.Messages == 0 || len(r.Changes) != 8) {
 			t.Errorf("the plan: %+v", r)
 		}
 		return err
 	})
-	if after := b.witness(b.balancer, "", "nft", "list", "ruleset"); after != before {
+	if after := b.Witness(b.Balancer, "", "nft", "list", "ruleset"); after != before {
 		t.Errorf("a dry run has changed the ruleset to\n%s", after)
 	}
 }

@@ -37,22 +37,22 @@ func TestNothingLostKilled(t *testing.T) {
 		kills, services = 200, 2000
 	}
 	b := newBed(t)
-	b.serve([]int{53}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	b.Serve([]int{53}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	texts := []string{killedFleet(services, 1), killedFleet(services, 2)}
-	oldProfile, newProfile := b.parse(texts[0]), b.parse(texts[1])
+	oldProfile, newProfile := b.Parse(texts[0]), b.Parse(texts[1])
 	file := b.write("fleet.yaml", texts[1])
 	// reset makes the state that an apply begins with, flows included.
 	reset := func() {
-		b.check(b.balancer.Forward())
+		b.Check(b.Balancer.Forward())
 		b.drop()
-		b.apply(texts[0])
-		b.row("udp", "203.0.113.10:53", 4)
+		b.Apply(texts[0])
+		b.Row("udp", "203.0.113.10:53", 4)
 		b.unset()
 	}
 	reset()
 	before, nlb := b.listing(), b.command()
 	begin := time.Now()
-	b.witness(b.balancer, "", nlb, "apply", file)
+	b.Witness(b.Balancer, "", nlb, "apply", file)
 	whole := time.Since(begin)
 	after := b.listing()
 	if before == after {
@@ -66,9 +66,9 @@ func TestNothingLostKilled(t *testing.T) {
 		if held != before {
 			reset()
 		}
-		c := b.balancer.Command(t.Context(), nlb, "apply", file)
+		c := b.Balancer.Command(t.Context(), nlb, "apply", file)
 		committed := b.nextCommit()
-		b.check(c.Start())
+		b.Check(c.Start())
 		// More often near the beginning: the last half second is spent waiting.
 		moment := time.Duration(draw.Float64() * draw.Float64() * 1.1 * float64(whole))
 		if i%5 == 4 { // or as soon as anything was committed
@@ -86,7 +86,7 @@ func TestNothingLostKilled(t *testing.T) {
 		if held == after {
 			outcome = "the new state"
 		}
-		switch s := b.load(); {
+		switch s := b.Load(); {
 		case held != before && held != after:
 			t.Errorf("killed after %s: neither the old nor the new ruleset", moment)
 		case held == before && !holds(s, oldProfile), held == after && !holds(s, newProfile):
@@ -100,10 +100,10 @@ func TestNothingLostKilled(t *testing.T) {
 		if held == before {
 			continue // the next one begins here
 		}
-		b.witness(b.balancer, "", nlb, "apply", file)
+		b.Witness(b.Balancer, "", nlb, "apply", file)
 		b.repaired(newProfile)
 		for _, p := range needed {
-			if v, err := b.balancer.Sysctl(p.name); v != p.set || err != nil {
+			if v, err := b.Balancer.Sysctl(p.name); v != p.set || err != nil {
 				t.Errorf("killed after %s: %s is %s after the next apply (%v)", moment, p.name, v, err)
 			}
 		}
@@ -114,8 +114,8 @@ func TestNothingLostKilled(t *testing.T) {
 // within talks to the balancer's kernel on a thread that is there, as the
 // command does.
 func (b *bed) within(f func(c *wire.Conn) error) {
-	b.t.Helper()
-	b.check(b.balancer.Do(func() error {
+	b.T.Helper()
+	b.Check(b.Balancer.Do(func() error {
 		c, err := wire.Dial()
 		if err != nil {
 			return err
@@ -127,9 +127,9 @@ func (b *bed) within(f func(c *wire.Conn) error) {
 // nextCommit returns a function that waits until the balancer's ruleset is
 // another than now.
 func (b *bed) nextCommit() (wait func()) {
-	b.t.Helper()
+	b.T.Helper()
 	generation := func() (g uint32) {
-		b.kernel(b.balancer, func(c *wire.Conn) (err error) { g, err = c.Generation(); return err })
+		b.Kernel(b.Balancer, func(c *wire.Conn) (err error) { g, err = c.Generation(); return err })
 		return g
 	}
 	before := generation()
@@ -143,15 +143,15 @@ func (b *bed) nextCommit() (wait func()) {
 // drop deletes the balancer's table. Flows stay, unlike with a flush, which
 // takes longer.
 func (b *bed) drop() {
-	b.t.Helper()
-	b.witness(b.balancer, "add table inet nlb\ndelete table inet nlb\n", "nft", "-f", "-")
+	b.T.Helper()
+	b.Witness(b.Balancer, "add table inet nlb\ndelete table inet nlb\n", "nft", "-f", "-")
 }
 
 // flush removes profiles from the balancer, all of them where none is named.
 func (b *bed) flush(profiles ...string) {
-	b.t.Helper()
+	b.T.Helper()
 	b.within(func(c *wire.Conn) error {
-		_, _, err := nft.Flush(b.t.Context(), c, profiles, nft.Options{Table: "nlb"})
+		_, _, err := nft.Flush(b.T.Context(), c, profiles, nft.Options{Table: "nlb"})
 		return err
 	})
 }
@@ -163,41 +163,41 @@ func holds(s *nft.State, p *lb.Profile) bool {
 
 // moving reports whether flows are on their way to another backend.
 func (b *bed) moving() bool {
-	b.t.Helper()
-	return strings.Contains(b.witness(b.balancer, "", "nft", "list", "chains"), "chain moving")
+	b.T.Helper()
+	return strings.Contains(b.Witness(b.Balancer, "", "nft", "list", "chains"), "chain moving")
 }
 
 // repaired fails where the balancer holds something else than the profile, or
 // something besides.
 func (b *bed) repaired(p *lb.Profile) {
-	b.t.Helper()
-	s := b.load()
+	b.T.Helper()
+	s := b.Load()
 	if !holds(s, p) {
-		b.t.Errorf("the next apply did not repair it: %v", lb.Compare(s.Profiles, []*lb.Profile{p}))
+		b.T.Errorf("the next apply did not repair it: %v", lb.Compare(s.Profiles, []*lb.Profile{p}))
 	}
 	if drift := s.Drift(); len(drift) > 0 {
-		b.t.Errorf("after the next apply: %v", drift)
+		b.T.Errorf("after the next apply: %v", drift)
 	}
 	if b.moving() {
-		b.t.Error("flows are on their way for ever")
+		b.T.Error("flows are on their way for ever")
 	}
 	var live nft.Usage
-	b.kernel(b.balancer, func(c *wire.Conn) (err error) { live, err = nft.ReadUsage(c, s); return err })
+	b.Kernel(b.Balancer, func(c *wire.Conn) (err error) { live, err = nft.ReadUsage(c, s); return err })
 	strays := 0
 	for _, n := range nft.Orphans(live, s).Live {
 		strays += n
 	}
 	if strays > 0 {
-		b.t.Errorf("%d flows of backends that are gone were left", strays)
+		b.T.Errorf("%d flows of backends that are gone were left", strays)
 	}
 }
 
 // listing is the table as nft lists it, without handles and counters, elements
 // in order, and without what moves flows.
 func (b *bed) listing() string {
-	b.t.Helper()
+	b.T.Helper()
 	var all struct{ Nftables []map[string]map[string]any }
-	b.check(json.Unmarshal([]byte(b.witness(b.balancer, "", "nft", "-j", "list", "table", "inet", "nlb")), &all))
+	b.Check(json.Unmarshal([]byte(b.Witness(b.Balancer, "", "nft", "-j", "list", "table", "inet", "nlb")), &all))
 	var out []string
 	for _, object := range all.Nftables {
 		for kind, o := range object {

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/nft"
 	"nlb/nft/probe"
 	"nlb/nft/wire"
@@ -30,17 +31,17 @@ func TestNothingLostLacking(t *testing.T) {
 	for _, profile := range features {
 		parsed := b.all([]string{profile})
 		needed := probe.Needed(parsed)
-		for _, part := range probe.Parts() {
-			if !needed[part.Name] || slices.Contains(objects, part.Name) {
+		for _, part := range netlabtest.Expressions() {
+			if !needed[part.Name] {
 				continue
 			}
 			var err error
-			b.check(b.balancer.Do(func() error {
+			b.Check(b.Balancer.Do(func() error {
 				transport, e := wire.Open()
 				if e != nil {
 					return e
 				}
-				c := wire.NewConn(&lacking{transport, part.Name})
+				c := wire.NewConn(&netlabtest.Lacking{Transport: transport, Expression: part.Name})
 				defer c.Close()
 				_, err = nft.Apply(t.Context(), c, parsed, nft.Options{Table: "nlb"})
 				return nil
@@ -75,9 +76,9 @@ func TestNothingLostOpenFiles(t *testing.T) {
 	profile := b.write("shop.yaml", shopBefore)
 	run := func(files int, args ...string) (string, error) {
 		t.Helper()
-		c := b.balancer.Command(context.Background(), b.command(), args...)
+		c := b.Balancer.Command(context.Background(), b.command(), args...)
 		null, err := os.Open(os.DevNull)
-		b.check(err)
+		b.Check(err)
 		defer null.Close()
 		c.ExtraFiles = slices.Repeat([]*os.File{null}, files)
 		out, err := c.CombinedOutput()
@@ -95,7 +96,7 @@ func TestNothingLostOpenFiles(t *testing.T) {
 	// Go's runtime needs some before nlb begins.
 	before, clear := b.generation(), 0
 	for limit := 4; limit < 16; limit++ {
-		c := b.balancer.Command(context.Background(), "sh", "-c", fmt.Sprintf("ulimit -n %d; exec %s flush", limit, b.command()))
+		c := b.Balancer.Command(context.Background(), "sh", "-c", fmt.Sprintf("ulimit -n %d; exec %s flush", limit, b.command()))
 		out, err := c.CombinedOutput()
 		if err == nil {
 			break
@@ -144,7 +145,7 @@ func (f *flushing) Receive(b []byte) (int, error) { f.step(); return f.Transport
 // an apply. The profile is there in the end, whole, unless the flush came last.
 func TestNothingLostForeignFlush(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	d := &deed{name: "apply", before: []string{shopBefore, otherShop}, after: []string{shopAfter, otherShop}}
 	trials, after := 0, 0
 	step := 7
@@ -154,12 +155,12 @@ func TestNothingLostForeignFlush(t *testing.T) {
 	for at := 1; ; at += step {
 		b.begin(d)
 		var f *flushing
-		b.check(b.balancer.Do(func() error {
+		b.Check(b.Balancer.Do(func() error {
 			transport, err := wire.Open()
 			if err != nil {
 				return err
 			}
-			f = &flushing{Transport: transport, at: at, flush: func() { b.witness(b.balancer, "flush ruleset\n", "nft", "-f", "-") }}
+			f = &flushing{Transport: transport, at: at, flush: func() { b.Witness(b.Balancer, "flush ruleset\n", "nft", "-f", "-") }}
 			c := wire.NewConn(f)
 			defer c.Close()
 			err = applies(b, c, d)
@@ -174,7 +175,7 @@ func TestNothingLostForeignFlush(t *testing.T) {
 		trials++
 		switch wrong := b.differs(d.after); {
 		case wrong == "":
-		case f.since == 0 && !b.load().Exists():
+		case f.since == 0 && !b.Load().Exists():
 			after++ // applied, and flushed by somebody
 		default:
 			t.Errorf("flushed at call %d: %s", at, wrong)

@@ -28,14 +28,14 @@ import (
 // so; where not, the transport says it in its place.
 func TestNothingLostMemory(t *testing.T) {
 	b := newBed(t)
-	b.apply(shopBefore)
+	b.Apply(shopBefore)
 	before := b.generation()
 	after := []string{shopBefore, many("p", 0, 250), many("q", 1, 250), many("r", 2, 250), many("s", 3, 250)}
 	refused, who := 0, "the kernel"
 	try := func(t wire.Transport) error {
 		c := wire.NewConn(t)
 		defer c.Close()
-		_, err := nft.Apply(b.t.Context(), c, b.all(after), nft.Options{Table: "nlb"})
+		_, err := nft.Apply(b.T.Context(), c, b.all(after), nft.Options{Table: "nlb"})
 		return err
 	}
 	starve := func() error {
@@ -70,9 +70,9 @@ func TestNothingLostMemory(t *testing.T) {
 		}
 		return release()
 	}
-	b.check(b.balancer.Do(func() error {
+	b.Check(b.Balancer.Do(func() error {
 		if unix.Gettid() == unix.Getpid() {
-			return b.balancer.Do(starve) // on another thread: see limitMemory
+			return b.Balancer.Do(starve) // on another thread: see limitMemory
 		}
 		return starve()
 	}))
@@ -149,34 +149,34 @@ func limitMemory() (limit func(kilobytes int) error, release func() error, err e
 // accepted as soon as there is room.
 func TestNothingLostTrackFull(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
-	b.apply(shopBefore)
-	live, err := b.from().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
-	b.check(err)
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	b.Apply(shopBefore)
+	live, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
+	b.Check(err)
 	defer live.Close()
-	text, err := b.balancer.Sysctl("net.netfilter.nf_conntrack_max")
-	b.check(err)
+	text, err := b.Balancer.Sysctl("net.netfilter.nf_conntrack_max")
+	b.Check(err)
 	size, err := strconv.Atoi(text)
-	b.check(err)
+	b.Check(err)
 	if size > 1<<20 {
 		t.Logf("nf_conntrack_max is %d: too many to fill", size)
 		size = 1 << 20
 	}
 	full := b.fill(size, netip.MustParseAddrPort("10.2.0.99:9"), false)
-	quick := traffic.Client{Host: b.client, Timeout: 300 * time.Millisecond}
+	quick := traffic.Client{Host: b.Client, Timeout: 300 * time.Millisecond}
 	_, refused := quick.Exchange(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
 	if full && refused == nil {
 		t.Error("there was room for a connection more")
 	}
-	b.apply(shopAfter, otherShop)
+	b.Apply(shopAfter, otherShop)
 	if wrong := b.differs([]string{shopAfter, otherShop}); wrong != "" {
 		t.Error(wrong)
 	}
 	if _, err := live.Again(); err != nil {
 		t.Errorf("a live connection broke: %v", err)
 	}
-	b.check(b.balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
-	b.ask("tcp", "203.0.113.10:80")
+	b.Check(b.Balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
+	b.Ask("tcp", "203.0.113.10:80")
 	figures(t, "conntrack full with %d connections: applied, 0 of 1 live connections broken, new ones accepted when there was room", size)
 }
 
@@ -184,11 +184,11 @@ func TestNothingLostTrackFull(t *testing.T) {
 // are none the worse, and a second source address mends it.
 func TestNothingLostPorts(t *testing.T) {
 	b := newBed(t)
-	b.address(b.balancer, "eth1", "10.2.0.2/24")
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12")
-	b.apply(web + backends(8080, -1, -1))
+	b.Address(b.Balancer, "eth1", "10.2.0.2/24")
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+	b.Apply(web + backends(8080, -1, -1))
 	b.fill(64512, netip.MustParseAddrPort("10.2.0.11:8080"), true)
-	quick := traffic.Client{Host: b.client, Timeout: 100 * time.Millisecond}
+	quick := traffic.Client{Host: b.Client, Timeout: 100 * time.Millisecond}
 	answers := map[string]int{}
 	for range 6 {
 		r, err := quick.Exchange(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
@@ -197,8 +197,8 @@ func TestNothingLostPorts(t *testing.T) {
 		}
 		answers[r.Backend]++
 	}
-	b.wantShares(answers, map[string]int{"10.2.0.12": 3, "none": 3})
-	b.apply(web + "    snat: [10.2.0.1, 10.2.0.2]\n" + backends(8080, -1, -1))
+	b.WantShares(answers, map[string]int{"10.2.0.12": 3, "none": 3})
+	b.Apply(web + "    snat: [10.2.0.1, 10.2.0.2]\n" + backends(8080, -1, -1))
 	row := map[string]int{}
 	for i := 0; i < 16 || i < 100 && row["10.2.0.11"] == 0; i++ {
 		if r, err := quick.Exchange(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80")); err == nil {
@@ -215,8 +215,8 @@ func TestNothingLostPorts(t *testing.T) {
 // it is full; then it returns true. With spread each has another port of
 // 10.2.0.1 towards the backend.
 func (b *bed) fill(n int, backend netip.AddrPort, spread bool) (full bool) {
-	b.t.Helper()
-	b.check(b.balancer.Do(func() error {
+	b.T.Helper()
+	b.Check(b.Balancer.Do(func() error {
 		t, err := wire.Open()
 		if err != nil {
 			return err

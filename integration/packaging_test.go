@@ -13,14 +13,13 @@ import (
 	"testing"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 )
 
 // install runs make install into a folder that everybody can read.
 func install(t *testing.T) (destdir string) {
 	t.Helper()
-	if _, err := exec.LookPath("make"); err != nil {
-		missing(t, "make")
-	}
+	netlabtest.Needs(t, "make")
 	dir := t.TempDir()
 	for _, d := range []string{dir, filepath.Dir(dir)} {
 		if err := os.Chmod(d, 0o755); err != nil {
@@ -95,9 +94,7 @@ func TestInstall(t *testing.T) {
 
 // TestUnit: systemd finds nothing wrong with the unit, and little exposed.
 func TestUnit(t *testing.T) {
-	if _, err := exec.LookPath("systemd-analyze"); err != nil {
-		missing(t, "systemd-analyze")
-	}
+	netlabtest.Needs(t, "systemd-analyze")
 	destdir := install(t)
 	// verify looks for the program and the manual where they are now.
 	unit := filepath.Join(t.TempDir(), "nlb.service")
@@ -143,18 +140,18 @@ func TestUnitCommands(t *testing.T) {
 	destdir := install(t)
 	unit := readUnit(t, destdir)
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12")
-	b.check(b.balancer.SetSysctl("net.ipv4.ip_forward", "0"))
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+	b.Check(b.Balancer.SetSysctl("net.ipv4.ip_forward", "0"))
 	folder := filepath.Join(destdir, "etc/nlb")
 	write := func(servers ...int) {
-		b.t.Helper()
-		b.check(os.WriteFile(filepath.Join(folder, "web.yaml"), []byte(web+backends(8080, servers...)), 0o644))
+		b.T.Helper()
+		b.Check(os.WriteFile(filepath.Join(folder, "web.yaml"), []byte(web+backends(8080, servers...)), 0o644))
 	}
 	run := func(key string) (string, error) {
 		command := setting(t, unit, key)
 		command = strings.ReplaceAll(command, "/usr/sbin/", destdir+"/usr/sbin/")
 		command = strings.ReplaceAll(command, "/etc/nlb", folder)
-		return b.limited(b.balancer, setting(t, unit, "CapabilityBoundingSet"), setting(t, unit, "AmbientCapabilities"), strings.Fields(command)...)
+		return b.limited(b.Balancer, setting(t, unit, "CapabilityBoundingSet"), setting(t, unit, "AmbientCapabilities"), strings.Fields(command)...)
 	}
 	succeed := func(key, want string) {
 		t.Helper()
@@ -164,23 +161,23 @@ func TestUnitCommands(t *testing.T) {
 	}
 	write(-1)
 	succeed("ExecStart", "set net.ipv4.ip_forward=1 ")
-	b.wantShares(count(b.row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 4})
+	b.WantShares(count(b.Row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 4})
 	write(-1, -1)
 	succeed("ExecReload", "(+1 ~0 -0)")
-	b.wantShares(count(b.row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 2})
+	b.WantShares(count(b.Row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 2})
 	// A mistake, and a folder without profiles, change nothing.
-	b.check(os.WriteFile(filepath.Join(folder, "wrong.yaml"), []byte("services: 1\n"), 0o644))
+	b.Check(os.WriteFile(filepath.Join(folder, "wrong.yaml"), []byte("services: 1\n"), 0o644))
 	if out, err := run("ExecReload"); err == nil || !strings.Contains(out, "nothing was changed") {
 		t.Errorf("a wrong profile: %v\n%s", err, out)
 	}
-	b.check(os.RemoveAll(folder))
-	b.check(os.Mkdir(folder, 0o755))
+	b.Check(os.RemoveAll(folder))
+	b.Check(os.Mkdir(folder, 0o755))
 	if out, err := run("ExecReload"); err == nil || !strings.Contains(out, "nothing was changed") {
 		t.Errorf("an empty folder: %v\n%s", err, out)
 	}
-	b.wantShares(count(b.row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 2})
+	b.WantShares(count(b.Row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 2})
 	succeed("ExecStop", "flushed")
-	if list := b.witness(b.balancer, "", "nft", "list", "ruleset"); list != "" {
+	if list := b.Witness(b.Balancer, "", "nft", "list", "ruleset"); list != "" {
 		t.Errorf("left after stop:\n%s", list)
 	}
 }
@@ -189,10 +186,8 @@ func TestUnitCommands(t *testing.T) {
 // where there is one: the user namespace of tests that are not run by root has
 // root only.
 func (b *bed) limited(h *netlab.Host, bounding, ambient string, command ...string) (string, error) {
-	b.t.Helper()
-	if _, err := exec.LookPath("setpriv"); err != nil {
-		missing(b.t, "setpriv")
-	}
+	b.T.Helper()
+	netlabtest.Needs(b.T, "setpriv")
 	only := func(set string) string {
 		return "-all,+" + strings.ToLower(strings.ReplaceAll(set, "CAP_", ""))
 	}
@@ -200,10 +195,10 @@ func (b *bed) limited(h *netlab.Host, bounding, ambient string, command ...strin
 		"--bounding-set=" + only(bounding), "--inh-caps=" + only(ambient), "--ambient-caps=" + only(ambient),
 		"--securebits=+noroot,+noroot_locked", "--no-new-privs",
 	}
-	if rootOfMachine(b.t) {
+	if netlabtest.RootOfMachine(b.T) {
 		args = append(args, "--reuid=65534", "--regid=65534", "--clear-groups")
 	}
-	c := h.Command(b.t.Context(), "setpriv", append(append(args, "--"), command...)...)
+	c := h.Command(b.T.Context(), "setpriv", append(append(args, "--"), command...)...)
 	out, err := c.CombinedOutput()
 	return string(out), err
 }

@@ -30,9 +30,9 @@ var needed = []struct{ name, found, set string }{
 
 // unset gives the balancer the parameters that a kernel begins with.
 func (b *bed) unset() {
-	b.t.Helper()
+	b.T.Helper()
 	for _, p := range needed {
-		b.check(b.balancer.SetSysctl(p.name, p.found))
+		b.Check(b.Balancer.SetSysctl(p.name, p.found))
 	}
 }
 
@@ -41,7 +41,7 @@ func (b *bed) unset() {
 func applied(t *testing.T) *bed {
 	b := newBed(t)
 	b.unset()
-	b.shell(b.balancer, "nlb apply "+b.write("shop.yaml", web+backends(8080, -1)))
+	b.shell(b.Balancer, "nlb apply "+b.write("shop.yaml", web+backends(8080, -1)))
 	return b
 }
 
@@ -60,20 +60,20 @@ func TestOutOfWindow(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := applied(t)
-			b.address(b.balancer, "lo", "203.0.113.10/32") // resets what is not translated
-			b.serve([]int{8080}, "10.2.0.11")
+			b.Address(b.Balancer, "lo", "203.0.113.10/32") // resets what is not translated
+			b.Serve([]int{8080}, "10.2.0.11")
 			if !test.apply {
 				b.unset()
-				b.check(b.balancer.Forward())
+				b.Check(b.Balancer.Forward())
 			}
-			conn, err := b.from().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
-			b.check(err)
+			conn, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
+			b.Check(err)
 			defer conn.Close()
 			next, ack := b.numbers(conn)
 			from, to := conn.Reply.From, netip.MustParseAddrPort("203.0.113.10:80")
-			host := b.client
+			host := b.Client
 			if test.server {
-				host, next, ack = b.server, ack, next
+				host, next, ack = b.Server, ack, next
 				from, to = conn.Reply.Local, conn.Reply.Seen
 			}
 			const far = 3_000_000
@@ -89,12 +89,12 @@ func TestOutOfWindow(t *testing.T) {
 // numbers are the next sequence numbers that the client's end of a connection
 // sends and expects (tcp(7), TCP_REPAIR).
 func (b *bed) numbers(conn *traffic.Conn) (next, expected uint32) {
-	b.t.Helper()
+	b.T.Helper()
 	const receive, send, off = 1, 2, -1 // TCP_RECV_QUEUE, TCP_SEND_QUEUE, TCP_REPAIR_OFF_NO_WP
 	raw, err := conn.Conn.(syscall.Conn).SyscallConn()
-	b.check(err)
+	b.Check(err)
 	var wrong error
-	b.check(raw.Control(func(fd uintptr) {
+	b.Check(raw.Control(func(fd uintptr) {
 		read := func(queue int) uint32 {
 			err := unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_REPAIR_QUEUE, queue)
 			n, err2 := unix.GetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_QUEUE_SEQ)
@@ -105,13 +105,13 @@ func (b *bed) numbers(conn *traffic.Conn) (next, expected uint32) {
 		next, expected = read(send), read(receive)
 		wrong = errors.Join(wrong, unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_REPAIR, off))
 	}))
-	b.check(wrong)
+	b.Check(wrong)
 	return next, expected
 }
 
 // inject sends a TCP segment with a byte of data from a host, IPv4 only.
 func (b *bed) inject(h *netlab.Host, from, to netip.AddrPort, seq, ack uint32) {
-	b.t.Helper()
+	b.T.Helper()
 	const pushAck = 0x18
 	be := binary.BigEndian
 	tcp := be.AppendUint16(be.AppendUint16(nil, from.Port()), to.Port())
@@ -121,7 +121,7 @@ func (b *bed) inject(h *netlab.Host, from, to netip.AddrPort, seq, ack uint32) {
 	be.PutUint16(tcp[16:], checksum(append(pseudo, tcp...)))
 	header := []byte{0x45, 0, 0, byte(20 + len(tcp)), 0, 0, 0x40, 0, 64, unix.IPPROTO_TCP, 0, 0}
 	header = append(append(header, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
-	b.check(h.Do(func() error {
+	b.Check(h.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		if err != nil {
 			return err
@@ -159,7 +159,7 @@ func TestHalfClosed(t *testing.T) {
 			b := applied(t)
 			if !test.apply {
 				b.unset()
-				b.check(b.balancer.Forward())
+				b.Check(b.Balancer.Forward())
 			}
 			left := b.halfClosed()
 			if left < test.least || left > test.most {
@@ -172,25 +172,25 @@ func TestHalfClosed(t *testing.T) {
 // halfClosed makes a connection to the service, sends the client's FIN, and
 // returns for how long conntrack keeps it.
 func (b *bed) halfClosed() time.Duration {
-	b.t.Helper()
+	b.T.Helper()
 	var l net.Listener
-	b.check(b.server.Do(func() (err error) { l, err = net.Listen("tcp", "10.2.0.11:8080"); return err }))
+	b.Check(b.Server.Do(func() (err error) { l, err = net.Listen("tcp", "10.2.0.11:8080"); return err }))
 	defer l.Close()
 	var client net.Conn
-	b.check(b.client.Do(func() (err error) { client, err = net.DialTimeout("tcp", "203.0.113.10:80", time.Second); return err }))
+	b.Check(b.Client.Do(func() (err error) { client, err = net.DialTimeout("tcp", "203.0.113.10:80", time.Second); return err }))
 	defer client.Close()
 	server, err := l.Accept()
-	b.check(err)
+	b.Check(err)
 	defer server.Close()
-	b.check(client.(*net.TCPConn).CloseWrite())
-	b.check(server.SetDeadline(time.Now().Add(time.Second)))
+	b.Check(client.(*net.TCPConn).CloseWrite())
+	b.Check(server.SetDeadline(time.Now().Add(time.Second)))
 	if n, err := server.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		b.t.Fatalf("the server read %d bytes, and %v", n, err)
+		b.T.Fatalf("the server read %d bytes, and %v", n, err)
 	}
 	const closeWait = 5 // TCP_CONNTRACK_CLOSE_WAIT
 	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		var flows []*netlink.ConntrackFlow
-		b.check(b.balancer.Do(func() (err error) {
+		b.Check(b.Balancer.Do(func() (err error) {
 			flows, err = netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 			return err
 		}))
@@ -200,6 +200,6 @@ func (b *bed) halfClosed() time.Duration {
 			}
 		}
 	}
-	b.t.Fatal("conntrack has no connection that is half closed")
+	b.T.Fatal("conntrack has no connection that is half closed")
 	return 0
 }

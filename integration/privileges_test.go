@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 )
 
 // rights are the options of setpriv(1) for a process that has no capability but
@@ -28,15 +29,13 @@ func rights(capability string) []string {
 
 // confined runs a program on a host with these options of setpriv.
 func (b *bed) confined(h *netlab.Host, options []string, stdin string, args ...string) (string, int) {
-	b.t.Helper()
-	if _, err := exec.LookPath("setpriv"); err != nil {
-		missing(b.t, "setpriv")
-	}
+	b.T.Helper()
+	netlabtest.Needs(b.T, "setpriv")
 	c := h.Command(context.Background(), "setpriv", append(options, args...)...)
 	c.Stdin = strings.NewReader(stdin)
 	out, err := c.CombinedOutput()
 	if c.ProcessState == nil {
-		b.check(err)
+		b.Check(err)
 	}
 	return string(out), c.ProcessState.ExitCode()
 }
@@ -50,22 +49,22 @@ const (
 // at all, and with all the others.
 func TestNothingLostPrivileges(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11")
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11")
 	nlb := b.command()
-	b.check(os.Chmod(filepath.Dir(nlb), 0o755)) // for the other user
-	b.check(b.balancer.SetSysctl(forward4, "0"))
-	b.check(b.balancer.SetSysctl(forward6, "0"))
+	b.Check(os.Chmod(filepath.Dir(nlb), 0o755)) // for the other user
+	b.Check(b.Balancer.SetSysctl(forward4, "0"))
+	b.Check(b.Balancer.SetSysctl(forward6, "0"))
 	forwarding := func(want string) {
 		t.Helper()
 		for _, key := range []string{forward4, forward6} {
-			if got, err := b.balancer.Sysctl(key); err != nil || got != want {
+			if got, err := b.Balancer.Sysctl(key); err != nil || got != want {
 				t.Errorf("%s is %q, want %s (%v)", key, got, want, err)
 			}
 		}
 	}
 
 	only := rights(",+net_admin")
-	sets, _ := b.confined(b.balancer, only, "", "grep", "^Cap", "/proc/self/status")
+	sets, _ := b.confined(b.Balancer, only, "", "grep", "^Cap", "/proc/self/status")
 	if strings.Count(sets, "\t0000000000001000\n") != 5 {
 		t.Fatalf("the capabilities are\n%s", sets)
 	}
@@ -73,7 +72,7 @@ func TestNothingLostPrivileges(t *testing.T) {
 	run := func(want int, stdin string, args ...string) {
 		t.Helper()
 		allowed++
-		if out, code := b.confined(b.balancer, only, stdin, append([]string{nlb}, args...)...); code != want {
+		if out, code := b.confined(b.Balancer, only, stdin, append([]string{nlb}, args...)...); code != want {
 			t.Errorf("nlb %s: exit %d, want %d\n%s", strings.Join(args, " "), code, want, out)
 		}
 	}
@@ -84,8 +83,8 @@ func TestNothingLostPrivileges(t *testing.T) {
 	forwarding("1")
 	run(0, shopBefore, "diff", "-")
 	run(0, "", "show")
-	b.row("udp", "203.0.113.10:80", 4)
-	b.ask("tcp", "203.0.113.10:80")
+	b.Row("udp", "203.0.113.10:80", 4)
+	b.Ask("tcp", "203.0.113.10:80")
 	run(0, shopAfter, "apply", "--cut", "-") // ends connections, too
 	if wrong := b.differs([]string{shopAfter}); wrong != "" {
 		t.Error(wrong)
@@ -98,15 +97,15 @@ func TestNothingLostPrivileges(t *testing.T) {
 	run(0, "", "flush", "--sysctl")
 	forwarding("0")
 
-	b.check(b.balancer.Forward())
-	b.apply(shopBefore)
+	b.Check(b.Balancer.Forward())
+	b.Apply(shopBefore)
 	before, refused := b.generation(), 0
 	for name, options := range map[string][]string{
 		"without any capability": rights(""),
 		"with all others":        {"--bounding-set=-net_admin", "--inh-caps=-net_admin", "--ambient-caps=-all"},
 	} {
 		for _, args := range [][]string{{"apply", "-"}, {"apply", "--dry-run", "-"}, {"diff", "-"}, {"show"}, {"flush"}, {"flush", "--sysctl"}, {"doctor"}} {
-			out, code := b.confined(b.balancer, options, shopAfter, append([]string{nlb}, args...)...)
+			out, code := b.confined(b.Balancer, options, shopAfter, append([]string{nlb}, args...)...)
 			refused++
 			if code == 0 || !strings.Contains(out, "CAP_NET_ADMIN") {
 				t.Errorf("%s, nlb %s: exit %d\n%s", name, strings.Join(args, " "), code, out)

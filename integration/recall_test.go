@@ -89,8 +89,8 @@ func asCommand(profiles ...*lb.Profile) nft.Options {
 // recalling applies profiles as the command does, and reports whether everything
 // was read.
 func (b *bed) recalling(profiles ...*lb.Profile) (r *nft.Result, all bool) {
-	b.t.Helper()
-	b.check(b.balancer.Do(func() error {
+	b.T.Helper()
+	b.Check(b.Balancer.Do(func() error {
 		transport, err := wire.Open()
 		if err != nil {
 			return err
@@ -98,7 +98,7 @@ func (b *bed) recalling(profiles ...*lb.Profile) (r *nft.Result, all bool) {
 		a := &asking{Transport: transport}
 		c := wire.NewConn(a)
 		defer c.Close()
-		r, err = nft.Apply(b.t.Context(), c, profiles, asCommand(profiles...))
+		r, err = nft.Apply(b.T.Context(), c, profiles, asCommand(profiles...))
 		all = a.all
 		return err
 	}))
@@ -142,8 +142,8 @@ func TestRecallComesToTheSame(t *testing.T) {
 	const steps = 60
 	b := newBed(t)
 	r := rand.New(rand.NewPCG(1, 2))
-	p := b.parse(mixed)
-	other := b.parse("profile: other\nservices: [{name: web, listen: 203.0.113.20:80, backends: [10.2.0.11:80]}]\n")
+	p := b.Parse(mixed)
+	other := b.Parse("profile: other\nservices: [{name: web, listen: 203.0.113.20:80, backends: [10.2.0.11:80]}]\n")
 	b.recalling(p, other)
 	recalled := 0
 	for i := range steps {
@@ -155,9 +155,9 @@ func TestRecallComesToTheSame(t *testing.T) {
 			reshuffle(r, s)
 			named = append(named, s.Name)
 		}
-		before := b.load()
+		before := b.Load()
 		result, all := b.recalling(&next, other)
-		after := b.load()
+		after := b.Load()
 		if changes := lb.Compare(after.Profiles, []*lb.Profile{&next, other}); len(changes) > 0 {
 			t.Fatalf("step %d (%v): what is there differs: %v", i, named, changes)
 		}
@@ -181,13 +181,13 @@ func TestRecallComesToTheSame(t *testing.T) {
 // Where flows had to move, further commits follow that of the plan.
 func TestRecallAfterFlowsMoved(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{53}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	b.Serve([]int{53}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	dns := func(weights ...int) *lb.Profile {
-		return b.parse("profile: shop\nservices:\n  - name: dns\n    listen: 203.0.113.10:53\n    protocol: udp\n" + backends(53, weights...))
+		return b.Parse("profile: shop\nservices:\n  - name: dns\n    listen: 203.0.113.10:53\n    protocol: udp\n" + backends(53, weights...))
 	}
 	b.recalling(dns(1, 1, 1))
 	for range 3 {
-		b.ask("udp", "203.0.113.10:53")
+		b.Ask("udp", "203.0.113.10:53")
 	}
 	if r, all := b.recalling(dns(1, 1)); all || r.Ended == 0 {
 		t.Errorf("%d flows of the removed backend were ended; everything was read: %v", r.Ended, all)
@@ -195,7 +195,7 @@ func TestRecallAfterFlowsMoved(t *testing.T) {
 	if _, all := b.recalling(dns(2, 1)); all {
 		t.Error("the apply after it read everything")
 	}
-	if got := count(b.row("udp", "203.0.113.10:53", 9)); got["10.2.0.11"] != 6 || got["10.2.0.12"] != 3 {
+	if got := count(b.Row("udp", "203.0.113.10:53", 9)); got["10.2.0.11"] != 6 || got["10.2.0.12"] != 3 {
 		t.Errorf("shares %v", got)
 	}
 }

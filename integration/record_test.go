@@ -29,7 +29,7 @@ func TestRecordOfLastApply(t *testing.T) {
 		t.Helper()
 		var count *counting
 		var r *nft.Result
-		b.check(b.balancer.Do(func() error {
+		b.Check(b.Balancer.Do(func() error {
 			transport, err := wire.Open()
 			if err != nil {
 				return err
@@ -37,7 +37,7 @@ func TestRecordOfLastApply(t *testing.T) {
 			count = &counting{Transport: transport}
 			c := wire.NewConn(count)
 			defer c.Close()
-			r, err = nft.Apply(t.Context(), c, []*lb.Profile{b.parse(profile)}, nft.Options{Table: "nlb", Digest: digest})
+			r, err = nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(profile)}, nft.Options{Table: "nlb", Digest: digest})
 			return err
 		}))
 		return r, count.sent
@@ -48,7 +48,7 @@ func TestRecordOfLastApply(t *testing.T) {
 		t.Errorf("applied again, it sent %d requests and %d messages", sent, r.Messages)
 	}
 	// Somebody else's change makes it look, and find that all is well.
-	b.witness(b.balancer, "add table ip other\n", "nft", "-f", "-")
+	b.Witness(b.Balancer, "add table ip other\n", "nft", "-f", "-")
 	if r, sent := apply("one", one); r.Messages != 0 || sent <= 2 {
 		t.Errorf("after somebody else's change it sent %d requests and %d messages", sent, r.Messages)
 	}
@@ -56,7 +56,7 @@ func TestRecordOfLastApply(t *testing.T) {
 	if r, _ := apply("two", two); len(r.Changes) != 1 {
 		t.Errorf("another profile: %v", r.Changes)
 	}
-	b.witness(b.balancer, "flush chain inet nlb shop/web\n", "nft", "-f", "-")
+	b.Witness(b.Balancer, "flush chain inet nlb shop/web\n", "nft", "-f", "-")
 	if r, _ := apply("two", two); !r.Repaired && len(r.Changes) == 0 {
 		t.Errorf("a chain that somebody emptied was left so: %+v", r)
 	}
@@ -67,8 +67,8 @@ func TestRecordOfLastApply(t *testing.T) {
 	}
 	// A ruleset that was saved and loaded again has no record.
 	apply("two", two)
-	saved := b.witness(b.balancer, "", "nft", "list", "ruleset")
-	b.witness(b.balancer, "flush ruleset\n"+saved, "nft", "-f", "-")
+	saved := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
+	b.Witness(b.Balancer, "flush ruleset\n"+saved, "nft", "-f", "-")
 	if _, sent := apply("two", two); sent <= 2 {
 		t.Errorf("after nft has loaded it, an apply sent %d requests only", sent)
 	}
@@ -92,18 +92,18 @@ func TestRecordOfHalfAnApply(t *testing.T) {
 		b.applySoon(one)
 		stopped := b.stopAt(step, 0, wide)
 		retired := func() bool {
-			return strings.Contains(b.witness(b.balancer, "", "nft", "list", "table", "inet", "nlb"), `comment "retired"`)
+			return strings.Contains(b.Witness(b.Balancer, "", "nft", "list", "table", "inet", "nlb"), `comment "retired"`)
 		}
 		if retired() {
 			halves++
 		}
-		b.witness(b.balancer, "add table ip other\n", "nft", "-f", "-")
+		b.Witness(b.Balancer, "add table ip other\n", "nft", "-f", "-")
 		b.applySoon(wide)
-		b.repaired(b.parse(wide))
+		b.repaired(b.Parse(wide))
 		if retired() {
 			t.Errorf("stopped at %d of %d: what was retired stays", step, stopped.steps)
 		}
-		b.witness(b.balancer, "delete table ip other\n", "nft", "-f", "-")
+		b.Witness(b.Balancer, "delete table ip other\n", "nft", "-f", "-")
 		if stopped.steps < step {
 			break
 		}

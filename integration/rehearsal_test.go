@@ -12,13 +12,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"nlb/integration/netlab/netlabtest"
 )
 
 // users are those as whom a test runs nlb lab: as this one, and where this one
 // is root of the machine as nobody, too, who needs a user namespace for it.
 func users(t *testing.T, f func(t *testing.T, nobody bool)) {
 	t.Run("this user", func(t *testing.T) { f(t, false) })
-	if rootOfMachine(t) {
+	if netlabtest.RootOfMachine(t) {
 		t.Run("nobody", func(t *testing.T) { f(t, true) })
 	}
 }

@@ -7,35 +7,23 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
-	"time"
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
 )
 
-// reaches is who answers at an address, for somebody; empty: nobody.
-func (b *bed) reaches(from *netlab.Host, network, to string) string {
-	b.t.Helper()
-	c := traffic.Client{Host: from, Timeout: 200 * time.Millisecond}
-	r, err := c.Exchange(b.t.Context(), network, netip.MustParseAddrPort(to))
-	if err != nil {
-		return ""
-	}
-	return r.Backend
-}
-
 // TestRoles: each role, asked by a client, by the balancer itself and by a
 // backend.
 func TestRoles(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "fd02::11")
-	_, err := traffic.Serve(b.balancer, "itself",
+	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+	_, err := traffic.Serve(b.Balancer, "itself",
 		traffic.Port{Network: "tcp", At: netip.MustParseAddrPort("10.1.0.1:8080")}, traffic.Port{Network: "udp", At: netip.MustParseAddrPort("10.1.0.1:8080")},
 		traffic.Port{Network: "tcp", At: netip.MustParseAddrPort("[fd01::1]:8080")}, traffic.Port{Network: "udp", At: netip.MustParseAddrPort("[fd01::1]:8080")})
-	b.check(err)
+	b.Check(err)
 	// Nothing but the default route covers what the client role takes.
-	b.via(b.balancer, "10.1.0.2", "fd01::2")
-	b.apply(`profile: roles
+	b.Via(b.Balancer, "10.1.0.2", "fd01::2")
+	b.Apply(`profile: roles
 defaults: {protocol: [tcp, udp]}
 services:
   - {name: proxy, listen: ["203.0.113.1:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
@@ -62,12 +50,12 @@ services:
 			for _, who := range []struct {
 				host *netlab.Host
 				due  bool
-			}{{b.client, tt.client}, {b.balancer, tt.itself}, {b.server, tt.backend}} {
+			}{{b.Client, tt.client}, {b.Balancer, tt.itself}, {b.Server, tt.backend}} {
 				want := ""
 				if who.due {
 					want = tt.answers
 				}
-				if got := b.reaches(who.host, network, tt.to); got != want {
+				if got := b.Reaches(who.host, network, tt.to); got != want {
 					t.Errorf("%s from %s to %s: %q answers, want %q", network, who.host.Name(), tt.to, got, want)
 				}
 			}
@@ -78,14 +66,14 @@ services:
 // TestInterfaces: only what enters there, by name and by prefix of a name.
 func TestInterfaces(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11")
-	other := b.host("other")
-	b.check(b.world.Link(other, "eth0", b.balancer, "wg7"))
-	b.address(other, "eth0", "10.6.0.2/24", "fd06::2/64")
-	b.address(b.balancer, "wg7", "10.6.0.1/24", "fd06::1/64")
-	b.via(other, "10.6.0.1", "fd06::1")
-	b.via(b.balancer, "10.1.0.2", "fd01::2")
-	b.apply(`profile: interfaces
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11")
+	other := b.Host("other")
+	b.Check(b.World.Link(other, "eth0", b.Balancer, "wg7"))
+	b.Address(other, "eth0", "10.6.0.2/24", "fd06::2/64")
+	b.Address(b.Balancer, "wg7", "10.6.0.1/24", "fd06::1/64")
+	b.Via(other, "10.6.0.1", "fd06::1")
+	b.Via(b.Balancer, "10.1.0.2", "fd01::2")
+	b.Apply(`profile: interfaces
 defaults: {protocol: [tcp, udp]}
 services:
   - {name: named, interface: eth0, listen: ["203.0.113.1:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
@@ -99,20 +87,20 @@ services:
 			to   string
 			want string
 		}{
-			{b.client, "203.0.113.1:80", "10.2.0.11"},
-			{b.client, "[2001:db8::1]:80", "fd02::11"},
+			{b.Client, "203.0.113.1:80", "10.2.0.11"},
+			{b.Client, "[2001:db8::1]:80", "fd02::11"},
 			{other, "203.0.113.1:80", "10.2.0.12"},
 			{other, "[2001:db8::1]:80", ""},
-			{b.balancer, "203.0.113.1:80", "10.2.0.12"},
-			{b.client, "203.0.113.2:80", ""},
+			{b.Balancer, "203.0.113.1:80", "10.2.0.12"},
+			{b.Client, "203.0.113.2:80", ""},
 			{other, "203.0.113.2:80", "10.2.0.11"},
 			{other, "203.0.113.3:85", "10.2.0.11"},
 			{other, "203.0.113.3:91", ""},
 			{other, "10.6.0.1:99", "10.2.0.11"},
 			{other, "10.1.0.1:99", "10.2.0.11"},
-			{b.client, "10.1.0.1:99", ""},
+			{b.Client, "10.1.0.1:99", ""},
 		} {
-			if got := b.reaches(tt.from, network, tt.to); got != tt.want {
+			if got := b.Reaches(tt.from, network, tt.to); got != tt.want {
 				t.Errorf("%s from %s to %s: %q answers, want %q", network, tt.from.Name(), tt.to, got, tt.want)
 			}
 		}
@@ -124,8 +112,8 @@ services:
 // to its backends alone.
 func TestPrefixesAndOwnAddresses(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080, 80, 81}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
-	b.apply(`profile: wide
+	b.Serve([]int{8080, 80, 81}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
+	b.Apply(`profile: wide
 defaults: {protocol: [tcp, udp]}
 services:
   - {name: all, listen: ["0.0.0.0/0:80", "[::/0]:80"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}
@@ -140,26 +128,26 @@ services:
 			to   string
 			want string
 		}{
-			{b.client, "203.0.113.77:80", "10.2.0.11"},
-			{b.client, "[2001:db8::777]:80", "fd02::11"},
-			{b.client, "203.0.113.1:80", "10.2.0.13"},
-			{b.client, "[2001:db8::1]:80", "fd02::12"},
-			{b.client, "203.0.113.7:80", "10.2.0.12"},
-			{b.client, "[2001:db8::7]:80", "fd02::12"},
-			{b.client, "203.0.113.127:81", ""},
-			{b.client, "203.0.113.200:81", "10.2.0.12"},
-			{b.client, "203.0.113.255:81", "10.2.0.13"},
-			{b.client, "10.1.0.1:8080", "10.2.0.13"},
-			{b.client, "10.2.0.1:8080", "10.2.0.13"},
-			{b.client, "10.2.0.12:8080", "10.2.0.12"},
-			{b.balancer, "10.1.0.1:8080", "10.2.0.13"},
+			{b.Client, "203.0.113.77:80", "10.2.0.11"},
+			{b.Client, "[2001:db8::777]:80", "fd02::11"},
+			{b.Client, "203.0.113.1:80", "10.2.0.13"},
+			{b.Client, "[2001:db8::1]:80", "fd02::12"},
+			{b.Client, "203.0.113.7:80", "10.2.0.12"},
+			{b.Client, "[2001:db8::7]:80", "fd02::12"},
+			{b.Client, "203.0.113.127:81", ""},
+			{b.Client, "203.0.113.200:81", "10.2.0.12"},
+			{b.Client, "203.0.113.255:81", "10.2.0.13"},
+			{b.Client, "10.1.0.1:8080", "10.2.0.13"},
+			{b.Client, "10.2.0.1:8080", "10.2.0.13"},
+			{b.Client, "10.2.0.12:8080", "10.2.0.12"},
+			{b.Balancer, "10.1.0.1:8080", "10.2.0.13"},
 			// The backend of the wildcard, asked by the balancer: itself. Another
 			// server at that port is in the prefix.
-			{b.balancer, "10.2.0.11:80", "10.2.0.11"},
-			{b.balancer, "[fd02::11]:80", "fd02::11"},
-			{b.balancer, "10.2.0.13:80", "10.2.0.11"},
+			{b.Balancer, "10.2.0.11:80", "10.2.0.11"},
+			{b.Balancer, "[fd02::11]:80", "fd02::11"},
+			{b.Balancer, "10.2.0.13:80", "10.2.0.11"},
 		} {
-			if got := b.reaches(tt.from, network, tt.to); got != tt.want {
+			if got := b.Reaches(tt.from, network, tt.to); got != tt.want {
 				t.Errorf("%s from %s to %s: %q answers, want %q", network, tt.from.Name(), tt.to, got, tt.want)
 			}
 		}
@@ -169,8 +157,8 @@ services:
 // TestAllow: who may connect; the others are refused at once, and counted.
 func TestAllow(t *testing.T) {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "fd02::11")
-	b.apply(`profile: guarded
+	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+	b.Apply(`profile: guarded
 defaults: {protocol: [tcp, udp]}
 services:
   - name: deny
@@ -184,10 +172,10 @@ services:
     backends: ["10.2.0.11:8080", "[fd02::11]:8080"]
 `)
 	clients := []string{"10.1.0.9", "fd01::9", "10.7.0.1", "fd07::1"}
-	b.address(b.client, "eth0", "10.1.0.9/24", "fd01::9/64")
-	b.address(b.client, "lo", "10.7.0.1/32", "fd07::1/128")
-	b.check(b.balancer.AddRoute(netip.MustParsePrefix("10.7.0.1/32"), netip.MustParseAddr("10.1.0.2")))
-	b.check(b.balancer.AddRoute(netip.MustParsePrefix("fd07::1/128"), netip.MustParseAddr("fd01::2")))
+	b.Address(b.Client, "eth0", "10.1.0.9/24", "fd01::9/64")
+	b.Address(b.Client, "lo", "10.7.0.1/32", "fd07::1/128")
+	b.Check(b.Balancer.AddRoute(netip.MustParsePrefix("10.7.0.1/32"), netip.MustParseAddr("10.1.0.2")))
+	b.Check(b.Balancer.AddRoute(netip.MustParsePrefix("fd07::1/128"), netip.MustParseAddr("fd01::2")))
 	due := map[string][2]bool{ // at deny, at allow
 		"10.1.0.2": {false, false}, "fd01::2": {false, false},
 		"10.1.0.9": {true, true}, "fd01::9": {true, true},
@@ -202,7 +190,7 @@ services:
 				if source.Is6() {
 					to = fmt.Sprintf("[2001:db8::%d]:80", i+1)
 				}
-				c := traffic.Client{Host: b.client, Source: source}
+				c := traffic.Client{Host: b.Client, Source: source}
 				_, err := c.Exchange(t.Context(), network, netip.MustParseAddrPort(to))
 				switch {
 				case due[client][i] && err != nil:
@@ -215,7 +203,7 @@ services:
 			}
 		}
 	}
-	s := b.load()
+	s := b.Load()
 	for i, name := range []string{"deny", "allow"} {
 		if got := s.Refused("guarded", name); got != refused[i] {
 			t.Errorf("%s counts %d refused, want %d", name, got, refused[i])

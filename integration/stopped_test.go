@@ -64,8 +64,8 @@ func TestNothingLostStopped(t *testing.T) {
 
 func (c *crash) run(t *testing.T) int {
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14")
-	oldProfile, newProfile := b.parse(c.old), b.parse(c.new)
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14")
+	oldProfile, newProfile := b.Parse(c.old), b.Parse(c.new)
 	// An apply sweeps what others retired, unless packets keep it waiting, as on
 	// a busy machine: then the next one does.
 	swept := func(enough func(shape map[string]int) bool) (got map[string]int) {
@@ -82,7 +82,7 @@ func (c *crash) run(t *testing.T) int {
 		b.drop()
 		b.applySoon(c.old)
 		if c.flows {
-			b.row("udp", "203.0.113.10:80", 3)
+			b.Row("udp", "203.0.113.10:80", 3)
 		}
 	}
 	// In the end there are as many elements as in a table that never was another.
@@ -117,7 +117,7 @@ func (c *crash) run(t *testing.T) int {
 	for _, step := range steps {
 		reset()
 		b.stopAt(step, c.limit, c.new)
-		state, listing := b.load(), b.listing()
+		state, listing := b.Load(), b.listing()
 		isOld, isNew := holds(state, oldProfile), holds(state, newProfile)
 		switch {
 		case isOld && listing == before:
@@ -138,7 +138,7 @@ func (c *crash) run(t *testing.T) int {
 			if will[to] == nil {
 				continue
 			}
-			for _, backend := range append(b.row("tcp", to+":80", 4), b.row("udp", to+":80", 4)...) {
+			for _, backend := range append(b.Row("tcp", to+":80", 4), b.Row("udp", to+":80", 4)...) {
 				if !slices.Contains(was[to], backend) && !slices.Contains(will[to], backend) {
 					t.Errorf("stopped at %d: %s answers at %s", step, backend, to)
 				}
@@ -229,9 +229,9 @@ func (s *stopping) Reserve(n int) (int, error) {
 
 // stopAt applies a profile and stops before a step, if it comes to it.
 func (b *bed) stopAt(step, limit int, profile string) *program {
-	b.t.Helper()
+	b.T.Helper()
 	p := &program{stop: step, limit: limit}
-	err := b.balancer.Do(func() error {
+	err := b.Balancer.Do(func() error {
 		defer func() {
 			for _, s := range p.sockets {
 				_ = s.Close()
@@ -244,21 +244,21 @@ func (b *bed) stopAt(step, limit int, profile string) *program {
 		return b.applyOver(wire.NewConn(transport), profile)
 	})
 	if p.steps < step {
-		b.check(err)
+		b.Check(err)
 	}
 	return p
 }
 
 // applySoon is apply that does not wait for answers that are under way.
 func (b *bed) applySoon(profile string) {
-	b.t.Helper()
+	b.T.Helper()
 	b.within(func(c *wire.Conn) error { return b.applyOver(c, profile) })
 }
 
 // applyOver applies as the command does, but for the wait.
 func (b *bed) applyOver(c *wire.Conn, profile string) error {
 	digest := sha256.Sum256([]byte(profile))
-	_, err := nft.Apply(b.t.Context(), c, []*lb.Profile{b.parse(profile)}, nft.Options{Table: "nlb", Digest: string(digest[:]), Settle: time.Millisecond})
+	_, err := nft.Apply(b.T.Context(), c, []*lb.Profile{b.Parse(profile)}, nft.Options{Table: "nlb", Digest: string(digest[:]), Settle: time.Millisecond})
 	return err
 }
 

@@ -7,8 +7,8 @@ package main
 import (
 	"context"
 
-	"nlb/cmd/nlb/doctor"
-	"nlb/cmd/nlb/doctor/survey"
+	"nlb/cmd/nlb/internal/doctor"
+	"nlb/cmd/nlb/internal/doctor/survey"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
 )

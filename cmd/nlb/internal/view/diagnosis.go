@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"strings"
 
-	"nlb/cmd/nlb/doctor"
+	"nlb/cmd/nlb/internal/doctor"
 	"nlb/cmd/nlb/internal/text"
 )
 

@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/lb"
-	"nlb/nft/firewall"
 )
 
 // Host is a picture of a host. What could not be looked at is in Unseen, and

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/doctor"
+	"nlb/cmd/nlb/internal/doctor"
 	"nlb/nft"
 	"nlb/nft/wire"
 	"nlb/sysctl"

@@ -12,10 +12,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/doctor"
+	"nlb/cmd/nlb/internal/doctor"
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/nft"
 	"nlb/nft/conntrack"
-	"nlb/nft/firewall"
 	"nlb/nft/probe"
 	"nlb/nft/wire"
 	"nlb/sysctl"

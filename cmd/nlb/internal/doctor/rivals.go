@@ -7,8 +7,8 @@ import (
 	"net/netip"
 	"strings"
 
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/lb"
-	"nlb/nft/firewall"
 )
 
 func upper(s string) string { return strings.ToUpper(s) }

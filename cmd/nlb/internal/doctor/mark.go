@@ -8,8 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/cmd/nlb/internal/text"
-	"nlb/nft/firewall"
 )
 
 // marks finds rules of others that use the mark of balanced connections. nlb

@@ -13,7 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"nlb/cmd/nlb/doctor"
+	"nlb/cmd/nlb/internal/doctor"
 )
 
 func (s *survey) links() error {

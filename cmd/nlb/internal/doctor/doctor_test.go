@@ -8,9 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/lb"
 	"nlb/lb/config"
-	"nlb/nft/firewall"
 )
 
 // shop is a service of both families.

@@ -1,4 +1,6 @@
-package integration
+//go:build linux
+
+package firewall_test
 
 // What others' rules make of packets: package firewall says it, and packets
 // prove it.
@@ -10,27 +12,37 @@ import (
 	"strings"
 	"testing"
 
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/integration/netlab"
-	"nlb/nft/firewall"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/nft/wire"
 	"nlb/sysctl"
 )
 
-// nft gives a host a script for nft.
-func (b *bed) nft(h *netlab.Host, script string) {
-	b.t.Helper()
-	b.witness(h, script, "nft", "-f", "-")
+func TestMain(m *testing.M) { netlabtest.Main(m) }
+
+type bed struct{ *netlabtest.Bed }
+
+// newBed is a bed whose balancer has a service with one backend.
+func newBed(t testing.TB) *bed {
+	b := &bed{netlabtest.New(t)}
+	b.Serve([]int{8080}, "10.2.0.11")
+	b.Apply(`profile: shop
+services:
+  - {name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}
+`)
+	return b
 }
 
 // tables reads the tables of a host that are not nlb's.
 func (b *bed) tables(h *netlab.Host) []*firewall.Table {
-	b.t.Helper()
+	b.T.Helper()
 	var out []*firewall.Table
-	b.kernel(h, func(c *wire.Conn) (err error) {
+	b.Kernel(h, func(c *wire.Conn) (err error) {
 		out, err = firewall.Read(c, func(family, name string) bool { return family == "inet" && name == "nlb" })
 		return err
 	})
-	b.check(h.Do(func() error {
+	b.Check(h.Do(func() error {
 		legacy, err := firewall.ReadLegacy(sysctl.Local.Net)
 		out = append(out, legacy...)
 		return err
@@ -114,13 +126,10 @@ func TestForwardChains(t *testing.T) {
 		{"a second table that drops", drop("accept") + "table ip g { chain f { type filter hook forward priority 10; tcp dport 8080 drop; }\n}\n", false, false},
 	}
 	b := newBed(t)
-	b.serve([]int{8080}, "10.2.0.11")
-	b.apply(web + backends(8080, 1))
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			b := *b
-			b.t = t
-			b.nft(b.balancer, tt.script)
+			b := &bed{b.With(t)}
+			b.NFT(b.Balancer, tt.script)
 			defer b.flushOthers()
 			b.compare(tt.passes, tt.unsure)
 		})
@@ -130,8 +139,8 @@ func TestForwardChains(t *testing.T) {
 // compare judges the first packet of a connection to the bed's service, and
 // its answers, and makes a connection.
 func (b *bed) compare(passes, unsure bool) {
-	b.t.Helper()
-	tables := b.tables(b.balancer)
+	b.T.Helper()
+	tables := b.tables(b.Balancer)
 	backend := firewall.AddrsOf(netip.MustParsePrefix("10.2.0.11/32"))
 	client := firewall.AddrsOf(netip.MustParsePrefix("10.1.0.2/32"))
 	port := firewall.Ports{First: 8080, Last: 8080}
@@ -147,33 +156,33 @@ func (b *bed) compare(passes, unsure bool) {
 	there, sure := forwards(tables, first)
 	back, _ := forwards(tables, reply)
 	said := there == firewall.Accept && back == firewall.Accept
-	got := b.reaches(b.client, "tcp", "203.0.113.10:80") != ""
+	got := b.Reaches(b.Client, "tcp", "203.0.113.10:80") != ""
 	if got != passes {
-		b.t.Errorf("packets pass: %v, expected %v", got, passes)
+		b.T.Errorf("packets pass: %v, expected %v", got, passes)
 	}
 	if sure == unsure {
-		b.t.Errorf("it is told for certain: %v, want %v", sure, !unsure)
+		b.T.Errorf("it is told for certain: %v, want %v", sure, !unsure)
 	}
 	if sure && said != got {
-		b.t.Errorf("it is said that packets pass: %v (%v, %v), and they do: %v", said, there, back, got)
+		b.T.Errorf("it is said that packets pass: %v (%v, %v), and they do: %v", said, there, back, got)
 	}
 }
 
 // index is the number of a link of the balancer.
 func (b *bed) index(link string) int {
-	b.t.Helper()
+	b.T.Helper()
 	var l *net.Interface
-	b.check(b.balancer.Do(func() (err error) { l, err = net.InterfaceByName(link); return err }))
+	b.Check(b.Balancer.Do(func() (err error) { l, err = net.InterfaceByName(link); return err }))
 	return l.Index
 }
 
 // flushOthers deletes all tables but nlb's.
 func (b *bed) flushOthers() {
-	b.t.Helper()
-	for line := range strings.Lines(b.witness(b.balancer, "", "nft", "list", "tables")) {
+	b.T.Helper()
+	for line := range strings.Lines(b.Witness(b.Balancer, "", "nft", "list", "tables")) {
 		words := strings.Fields(line)
 		if len(words) == 3 && words[2] != "nlb" {
-			b.witness(b.balancer, "", "nft", "delete", "table", words[1], words[2])
+			b.Witness(b.Balancer, "", "nft", "delete", "table", words[1], words[2])
 		}
 	}
 }
@@ -181,7 +190,10 @@ func (b *bed) flushOthers() {
 // TestConnectionMarks: what is said that rules do with the connection mark is
 // what they do.
 func TestConnectionMarks(t *testing.T) {
-	nft := func(rule string) string { return chain("ip m", "filter hook forward priority mangle", rule) }
+	t.Parallel()
+	nft := func(rule string) string {
+		return "nft add table ip m; nft add chain ip m c '{ type filter hook forward priority mangle; }'; nft -f - <<'END'\ntable ip m { chain c { " + rule + "; }; }\nEND\n"
+	}
 	iptables := func(program, options string) string {
 		return "P='" + program + " -t mangle'; $P -A FORWARD -j MARK --set-mark 0x1234; $P -A FORWARD -j CONNMARK " + options
 	}
@@ -211,11 +223,12 @@ func TestConnectionMarks(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rules, func(t *testing.T) {
-			b := newBed(t)
-			b.serve([]int{8080}, "10.2.0.11")
-			b.shell(b.balancer, tt.rules)
+			t.Parallel()
+			b := &bed{netlabtest.New(t)}
+			b.Serve([]int{8080}, "10.2.0.11")
+			b.Witness(b.Balancer, "", "sh", "-ec", tt.rules)
 			var use firewall.MarkUse
-			for _, table := range b.tables(b.balancer) {
+			for _, table := range b.tables(b.Balancer) {
 				for _, c := range table.Bases() {
 					for _, m := range table.Judge(c, &firewall.Packet{Protocol: 6}).Marks {
 						use.Sets |= m.Sets
@@ -226,8 +239,8 @@ func TestConnectionMarks(t *testing.T) {
 			if use != tt.use {
 				t.Errorf("got %#x, want %#x", use, tt.use)
 			}
-			b.ask("tcp", "10.2.0.11:8080")
-			if mark := b.onlyMark(); mark != tt.mark || mark&^tt.use.Sets != 0 {
+			b.Ask("tcp", "10.2.0.11:8080")
+			if mark := b.OnlyMark(); mark != tt.mark || mark&^tt.use.Sets != 0 {
 				t.Errorf("the connection has the mark %#x, want %#x", mark, tt.mark)
 			}
 		})
@@ -261,14 +274,11 @@ func TestIptablesChains(t *testing.T) {
 	}
 	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
 		b := newBed(t)
-		b.serve([]int{8080}, "10.2.0.11")
-		b.apply(web + backends(8080, 1))
 		for _, tt := range tests {
 			t.Run(program+" "+tt.name, func(t *testing.T) {
-				b := *b
-				b.t = t
+				b := &bed{b.With(t)}
 				for _, rule := range slices.Concat([]string{"-P FORWARD ACCEPT", "-F", "-X"}, tt.rules) {
-					b.witness(b.balancer, "", program, strings.Fields(rule)...)
+					b.Witness(b.Balancer, "", program, strings.Fields(rule)...)
 				}
 				b.compare(tt.passes, tt.unsure)
 			})

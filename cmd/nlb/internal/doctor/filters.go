@@ -7,9 +7,9 @@ import (
 	"net/netip"
 	"slices"
 
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
-	"nlb/nft/firewall"
 )
 
 // natPriority is where destinations are translated: before it, a chain sees
