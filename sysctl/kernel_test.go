@@ -18,42 +18,24 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/sysctl"
 )
 
-func TestMain(m *testing.M) {
-	if err := netlab.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
-
-func must(t *testing.T, errs ...error) {
-	t.Helper()
-	for _, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
+func TestMain(m *testing.M) { netlabtest.Main(m) }
 
 // hosts returns two that are joined by a cable, eth0 at either end.
 func hosts(t *testing.T) (a, b *netlab.Host) {
-	w, err := netlab.New()
-	must(t, err)
-	t.Cleanup(func() { must(t, w.Close()) })
-	a, err = w.Host("a")
-	must(t, err)
-	b, err = w.Host("b")
-	must(t, err, w.Link(a, "eth0", b, "eth0"))
+	w := netlabtest.NewWorld(t)
+	a, b = netlabtest.NewHost(t, w, "a"), netlabtest.NewHost(t, w, "b")
+	netlabtest.Must(t, w.Link(a, "eth0", b, "eth0"))
 	return a, b
 }
 
 // turnOn makes the settings hold in a host.
 func turnOn(t *testing.T, h *netlab.Host, settings ...sysctl.Setting) (made []sysctl.Change) {
 	t.Helper()
-	must(t, h.Do(func() error {
+	netlabtest.Must(t, h.Do(func() error {
 		plan, err := sysctl.Local.Plan(settings)
 		if err != nil {
 			return err
@@ -69,7 +51,7 @@ func turnOn(t *testing.T, h *netlab.Host, settings ...sysctl.Setting) (made []sy
 
 func putBack(t *testing.T, h *netlab.Host, made []sysctl.Change) {
 	t.Helper()
-	must(t, h.Do(func() error {
+	netlabtest.Must(t, h.Do(func() error {
 		back, others, err := sysctl.Local.Undo(made)
 		if err != nil {
 			return err
@@ -85,7 +67,7 @@ func putBack(t *testing.T, h *netlab.Host, made []sysctl.Change) {
 func check(t *testing.T, h *netlab.Host, name, want string) {
 	t.Helper()
 	got, err := h.Sysctl(name)
-	must(t, err)
+	netlabtest.Must(t, err)
 	if got != want {
 		t.Errorf("%s is %s, want %s", name, got, want)
 	}
@@ -94,7 +76,7 @@ func check(t *testing.T, h *netlab.Host, name, want string) {
 // All that the kernel changes along with forwarding is as it was, afterwards.
 func TestForwardingIPv4(t *testing.T) {
 	a, b := hosts(t)
-	must(t, a.SetSysctl("net.ipv4.conf.all.accept_redirects", "0"), a.SetSysctl("net.ipv4.conf.eth0.forwarding", "1"))
+	netlabtest.Must(t, a.SetSysctl("net.ipv4.conf.all.accept_redirects", "0"), a.SetSysctl("net.ipv4.conf.eth0.forwarding", "1"))
 	made := turnOn(t, a, sysctl.Setting{Name: "net.ipv4.ip_forward", Value: "1"})
 	check(t, a, "net.ipv4.ip_forward", "1")
 	check(t, a, "net.ipv4.conf.lo.forwarding", "1")
@@ -128,7 +110,7 @@ func TestForwardingIPv6(t *testing.T) {
 // The counter-proof: without accept_ra=2 the kernel forgets the route.
 func TestForwardingForgets(t *testing.T) {
 	a, _ := advised(t)
-	must(t, a.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
+	netlabtest.Must(t, a.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
 	if got := defaultRoute(t, a, "eth0"); got != "" {
 		t.Errorf("the default route stayed: %q", got)
 	}
@@ -139,8 +121,8 @@ func TestForwardingForgets(t *testing.T) {
 // alone.
 func TestForwardingIPv6Later(t *testing.T) {
 	a, router := hosts(t)
-	must(t, a.SetSysctl("net.ipv6.conf.default.accept_ra", "1"), a.SetSysctl("net.ipv6.conf.eth0.accept_ra", "1"))
-	must(t, a.Do(func() error {
+	netlabtest.Must(t, a.SetSysctl("net.ipv6.conf.default.accept_ra", "1"), a.SetSysctl("net.ipv6.conf.eth0.accept_ra", "1"))
+	netlabtest.Must(t, a.Do(func() error {
 		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
 		port := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "port0"}, PeerName: "port1"}
 		if err := errors.Join(netlink.LinkAdd(bridge), netlink.LinkAdd(port)); err != nil {
@@ -159,7 +141,7 @@ func TestForwardingIPv6Later(t *testing.T) {
 	if d := cmp.Diff(want, made); d != "" {
 		t.Error(d)
 	}
-	must(t, a.World().Link(a, "eth1", router, "eth1"))
+	netlabtest.Must(t, a.World().Link(a, "eth1", router, "eth1"))
 	for _, link := range []string{"eth0", "eth1"} {
 		if learn(t, a, router, link) == "" {
 			t.Errorf("%s takes no advertisements", link)
@@ -173,7 +155,7 @@ func TestForwardingIPv6Later(t *testing.T) {
 // advised returns a host with a default route that a router advertised.
 func advised(t *testing.T) (h *netlab.Host, route string) {
 	h, router := hosts(t)
-	must(t, h.SetSysctl("net.ipv6.conf.eth0.accept_ra", "1"))
+	netlabtest.Must(t, h.SetSysctl("net.ipv6.conf.eth0.accept_ra", "1"))
 	if route = learn(t, h, router, "eth0"); route == "" {
 		t.Fatal("no route was learned")
 	}
@@ -213,7 +195,7 @@ func advertise(h *netlab.Host, link string) error {
 // defaultRoute is the next hop of a host's IPv6 default route over a link.
 func defaultRoute(t *testing.T, h *netlab.Host, link string) (via string) {
 	t.Helper()
-	must(t, h.Do(func() error {
+	netlabtest.Must(t, h.Do(func() error {
 		b, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
 		via = gatewayOf(string(b), link)
 		return err

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 )
 
 // bigProfile is one of so many services, at most 90,000, with addresses that no
@@ -38,12 +39,7 @@ func bigRules() []byte {
 
 func testHost(t *testing.T) *netlab.Host {
 	t.Helper()
-	w, err := netlab.New()
-	must(t, err)
-	t.Cleanup(func() { w.Close() })
-	h, err := w.Host("host")
-	must(t, err)
-	return h
+	return netlabtest.NewHost(t, netlabtest.NewWorld(t), "host")
 }
 
 // TestInterrupted: at its first signal a command ends, whether it
@@ -51,9 +47,9 @@ func testHost(t *testing.T) *netlab.Host {
 func TestInterrupted(t *testing.T) {
 	h := testHost(t)
 	t.Chdir(t.TempDir())
-	must(t, os.Mkdir("big", 0o700), os.WriteFile("big.rules", bigRules(), 0o600), os.WriteFile("one.yaml", bigProfile(0, 5000), 0o600))
+	netlabtest.Must(t, os.Mkdir("big", 0o700), os.WriteFile("big.rules", bigRules(), 0o600), os.WriteFile("one.yaml", bigProfile(0, 5000), 0o600))
 	for i := range 4 {
-		must(t, os.WriteFile(fmt.Sprintf("big/%d.yaml", i), bigProfile(i, 60_000), 0o600))
+		netlabtest.Must(t, os.WriteFile(fmt.Sprintf("big/%d.yaml", i), bigProfile(i, 60_000), 0o600))
 	}
 	for _, command := range []string{
 		"check -", "apply -", "diff -", "render -", "lab -", "doctor -", "import iptables -",
@@ -69,25 +65,25 @@ func TestInterrupted(t *testing.T) {
 				args, isStuck := strings.CutSuffix(command, " >stuck")
 				c := nlbOn(h, strings.Fields(args)...)
 				stdin, err := c.StdinPipe() // never closed before the end
-				must(t, err)
+				netlabtest.Must(t, err)
 				defer stdin.Close()
 				var stdout, stderr bytes.Buffer
 				c.Stdout, c.Stderr = &stdout, &stderr
 				r, w, err := os.Pipe()
-				must(t, err)
+				netlabtest.Must(t, err)
 				defer r.Close()
 				defer w.Close()
 				if isStuck {
 					c.Stdout = w
 				}
-				must(t, c.Start())
+				netlabtest.Must(t, c.Start())
 				if isStuck {
 					_, err := r.Read(make([]byte, 1))
-					must(t, err)
+					netlabtest.Must(t, err)
 				}
 				time.Sleep(300 * time.Millisecond)
 				signaled := time.Now()
-				must(t, c.Process.Signal(s))
+				netlabtest.Must(t, c.Process.Signal(s))
 				err = c.Wait()
 				if took := time.Since(signaled); took > 2*time.Second { // a third of one, and a busy machine
 					t.Errorf("it ended %v after the signal", took)
@@ -113,12 +109,12 @@ func TestInterruptedApply(t *testing.T) {
 		c := nlbOn(h, "apply", "-")
 		var stderr bytes.Buffer
 		c.Stdin, c.Stdout, c.Stderr = bytes.NewReader(profile), io.Discard, &stderr
-		must(t, c.Start())
+		netlabtest.Must(t, c.Start())
 		timer := time.AfterFunc(after, func() { _ = c.Process.Signal(syscall.SIGTERM) })
 		err := c.Wait()
 		late = timer.Stop()
 		shown, showErr := nlbOn(h, "show").CombinedOutput()
-		must(t, showErr)
+		netlabtest.Must(t, showErr)
 		exit := c.ProcessState.ExitCode()
 		applied := bytes.Contains(shown, []byte("big0/s3999 "))
 		empty := bytes.HasPrefix(shown, []byte("nothing is balanced here (no table"))
@@ -155,7 +151,7 @@ func TestBegun(t *testing.T) {
 	} {
 		var out bytes.Buffer
 		a := newApp(strings.NewReader(testProfile), &out, &out)
-		must(t, h.Do(func() error {
+		netlabtest.Must(t, h.Do(func() error {
 			a.run(t.Context(), strings.Fields(c.command))
 			return nil
 		}))

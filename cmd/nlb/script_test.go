@@ -9,7 +9,6 @@ package main
 import (
 	"errors"
 	"flag"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -23,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/nft/wire"
 	"nlb/nft/wire/wiretest"
 )
@@ -34,10 +34,7 @@ var programs = map[string]func(){"nlb": main, "as": as}
 
 func TestMain(m *testing.M) {
 	if programs[filepath.Base(os.Args[0])] == nil {
-		if err := netlab.Isolate(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+		netlabtest.Enter()
 	}
 	testscript.Main(m, programs)
 }

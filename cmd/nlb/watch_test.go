@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/nft/wire"
 	"nlb/nft/wire/wiretest"
 )
@@ -63,14 +64,8 @@ services:
 // watchAt runs nlb show --watch on a terminal of a host with a profile.
 func watchAt(t *testing.T, columns, lines uint16, args ...string) (*terminal, *netlab.Host) {
 	t.Helper()
-	w, err := netlab.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.Close() })
-	h, err := w.Host("balancer")
-	must(t, err)
-	must(t, h.AddLocal(netip.MustParsePrefix("203.0.113.0/24")), h.AddLocal(netip.MustParsePrefix("10.0.0.0/24")))
+	h := netlabtest.NewHost(t, netlabtest.NewWorld(t), "balancer")
+	netlabtest.Must(t, h.AddLocal(netip.MustParsePrefix("203.0.113.0/24")), h.AddLocal(netip.MustParsePrefix("10.0.0.0/24")))
 	apply := nlbOn(h, "apply", "-")
 	apply.Stdin = strings.NewReader(testProfile)
 	if out, err := apply.CombinedOutput(); err != nil {
@@ -82,7 +77,7 @@ func watchAt(t *testing.T, columns, lines uint16, args ...string) (*terminal, *n
 	c.Stdin, c.Stdout, c.Stderr = p.slave, p.slave, p.slave
 	c.Env = append(os.Environ(), "TERM=xterm")
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
-	must(t, c.Start())
+	netlabtest.Must(t, c.Start())
 	p.cmd = c.Cmd
 	go func() { p.done <- c.Wait() }()
 	go p.read()
@@ -96,34 +91,27 @@ func nlbOn(h *netlab.Host, args ...string) *netlab.Cmd {
 	return c
 }
 
-func must(t *testing.T, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // open makes the pseudo-terminal.
 func (p *terminal) open(columns, lines uint16) {
 	p.t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-	must(p.t, err)
+	netlabtest.Must(p.t, err)
 	p.master = os.NewFile(uintptr(fd), "ptmx")
-	must(p.t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
+	netlabtest.Must(p.t, unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0))
 	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	must(p.t, err)
+	netlabtest.Must(p.t, err)
 	p.slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	must(p.t, err)
+	netlabtest.Must(p.t, err)
 	p.t.Cleanup(func() { p.master.Close(); p.slave.Close() })
 	p.resize(columns, lines)
 	before, err := unix.IoctlGetTermios(int(p.slave.Fd()), unix.TCGETS)
-	must(p.t, err)
+	netlabtest.Must(p.t, err)
 	p.before = *before
 }
 
 func (p *terminal) resize(columns, lines uint16) {
 	p.t.Helper()
-	must(p.t, unix.IoctlSetWinsize(int(p.slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: lines, Col: columns}))
+	netlabtest.Must(p.t, unix.IoctlSetWinsize(int(p.slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: lines, Col: columns}))
 }
 
 func (p *terminal) read() {
@@ -212,7 +200,7 @@ func (p *terminal) ended(code int) {
 func (p *terminal) restored() {
 	p.t.Helper()
 	after, err := unix.IoctlGetTermios(int(p.slave.Fd()), unix.TCGETS)
-	must(p.t, err)
+	netlabtest.Must(p.t, err)
 	if *after != p.before {
 		p.t.Errorf("the terminal is %+v, and was %+v", *after, p.before)
 	}
@@ -229,7 +217,7 @@ func (p *terminal) restored() {
 // datagrams sends some to the service, each from a port of its own.
 func datagrams(t *testing.T, h *netlab.Host, n int) {
 	t.Helper()
-	must(t, h.Do(func() error {
+	netlabtest.Must(t, h.Do(func() error {
 		for range n {
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
@@ -259,7 +247,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	_, err := p.master.WriteString("xq")
-	must(t, err)
+	netlabtest.Must(t, err)
 	p.ended(0)
 	p.restored()
 }
@@ -271,7 +259,7 @@ func TestWatchEnds(t *testing.T) {
 		p, _ := watchAt(t, 100, 30)
 		p.await("shop/web")
 		_, err := p.master.WriteString("\x03")
-		must(t, err)
+		netlabtest.Must(t, err)
 		p.ended(0)
 		p.restored()
 	})
@@ -279,7 +267,7 @@ func TestWatchEnds(t *testing.T) {
 		t.Run(s.String(), func(t *testing.T) {
 			p, _ := watchAt(t, 100, 30)
 			p.await("shop/web")
-			must(t, p.cmd.Process.Signal(s))
+			netlabtest.Must(t, p.cmd.Process.Signal(s))
 			p.ended(0)
 			p.restored()
 		})
@@ -287,7 +275,7 @@ func TestWatchEnds(t *testing.T) {
 	t.Run("closed terminal", func(t *testing.T) {
 		p, _ := watchAt(t, 100, 30)
 		p.await("shop/web")
-		must(t, p.slave.Close(), p.master.Close())
+		netlabtest.Must(t, p.slave.Close(), p.master.Close())
 		p.ended(0)
 	})
 	t.Run("an error", func(t *testing.T) {
@@ -298,7 +286,7 @@ func TestWatchEnds(t *testing.T) {
 		}
 		p.await("profile shop is not in the kernel")
 		// A table that is not nlb's cannot be read.
-		must(t, foreignTable(h, "nlb"))
+		netlabtest.Must(t, foreignTable(h, "nlb"))
 		p.ended(1)
 		p.restored()
 		if !strings.Contains(p.text(), "was not made by nlb") {
@@ -323,25 +311,25 @@ func foreignTable(h *netlab.Host, name string) error {
 func TestWatchElsewhere(t *testing.T) {
 	p, h := watchAt(t, 100, 30)
 	_, err := p.master.WriteString("q")
-	must(t, err)
+	netlabtest.Must(t, err)
 	p.ended(0)
 	for _, args := range [][]string{nil, {"--json"}} {
 		c := nlbOn(h, append([]string{"show", "--watch", "--interval", "100ms"}, args...)...)
 		r, w, err := os.Pipe()
-		must(t, err)
+		netlabtest.Must(t, err)
 		c.Stdout = w
-		must(t, c.Start())
+		netlabtest.Must(t, c.Start())
 		w.Close()
 		var got strings.Builder
 		b := make([]byte, 1<<12)
 		for strings.Count(got.String(), "203.0.113.10:80") < 3 {
 			n, err := r.Read(b)
 			got.Write(b[:n])
-			must(t, err)
+			netlabtest.Must(t, err)
 		}
-		must(t, c.Process.Signal(syscall.SIGINT))
+		netlabtest.Must(t, c.Process.Signal(syscall.SIGINT))
 		_, _ = io.Copy(io.Discard, r)
-		must(t, c.Wait())
+		netlabtest.Must(t, c.Wait())
 		if text := got.String(); strings.Contains(text, "\x1b") || len(args) == 0 && !strings.Contains(text, "\n\n") {
 			t.Errorf("%q", text)
 		}

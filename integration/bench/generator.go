@@ -167,7 +167,7 @@ func (t *train) send(fd int) error {
 // its flows are established.
 func (p *path) answered(t *train) error {
 	var mirror int
-	err := p.sink.Do(func() (err error) {
+	err := p.Server.Do(func() (err error) {
 		mirror, err = packetSocket("eth0", unix.ETH_P_IP)
 		return err
 	})

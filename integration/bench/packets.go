@@ -116,12 +116,12 @@ func (b *bench) rules(p *path, name string) error {
 	apply := func(file string, services int) error {
 		file, err := b.save(file, fleet("fleet", 0, services, 3))
 		if err == nil {
-			_, err = b.output(p.balancer, b.nlb, "apply", file)
+			_, err = b.output(p.Balancer, b.nlb, "apply", file)
 		}
 		return err
 	}
 	load := func(script string, program ...string) error {
-		c := p.balancer.Command(b.ctx, program[0], program[1:]...)
+		c := p.Balancer.Command(b.ctx, program[0], program[1:]...)
 		c.Stdin = strings.NewReader(script)
 		out, err := c.CombinedOutput()
 		if err != nil {
@@ -139,7 +139,7 @@ func (b *bench) rules(p *path, name string) error {
 	case "folder":
 		dir, err := b.folder(b.few / 10)
 		if err == nil {
-			_, err = b.output(p.balancer, b.nlb, "apply", dir)
+			_, err = b.output(p.Balancer, b.nlb, "apply", dir)
 		}
 		return err
 	case "hand":

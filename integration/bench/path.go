@@ -2,9 +2,8 @@
 
 package main
 
-// A path: a generator, the machine in the middle, and a sink that counts.
-//
-//	generator 10.1.0.2 --- 10.1.0.1 balancer 10.2.0.1 --- 10.2.0.2 sink
+// A path: a bed whose client is a generator of packets, and whose server is a
+// sink that counts them.
 //
 // The sink is the way to all backends. Its neighbour entry has a hardware
 // address that is not its own, so that its kernel drops what arrives at once
@@ -12,13 +11,10 @@ package main
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"strconv"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -28,13 +24,12 @@ import (
 
 var (
 	generatorAddr = netip.MustParseAddr("10.1.0.2")
-	sinkAddr      = netip.MustParseAddr("10.2.0.2")
+	sinkAddr      = netip.MustParseAddr("10.2.0.11")
 	nobody        = net.HardwareAddr{2, 0, 0, 0, 0, 99}
 )
 
 type path struct {
-	world                     *netlab.World
-	generator, balancer, sink *netlab.Host
+	*netlab.Bed
 	// in is where the generator's frames go, out where answers go: the
 	// hardware addresses of the balancer's links.
 	in, out net.HardwareAddr
@@ -45,11 +40,11 @@ type path struct {
 
 // newPath makes one whose balancer forwards and has no rules.
 func newPath() (*path, error) {
-	w, err := netlab.New()
+	bed, err := netlab.NewBed()
 	if err != nil {
 		return nil, err
 	}
-	p := &path{world: w, socket: -1}
+	p := &path{Bed: bed, socket: -1}
 	if err := p.build(); err != nil {
 		p.close()
 		return nil, err
@@ -58,36 +53,20 @@ func newPath() (*path, error) {
 }
 
 func (p *path) build() error {
-	for _, h := range []struct {
-		host **netlab.Host
-		name string
-	}{{&p.generator, "generator"}, {&p.balancer, "balancer"}, {&p.sink, "sink"}} {
-		var err error
-		if *h.host, err = p.world.Host(h.name); err != nil {
-			return err
-		}
-	}
 	backends := netip.PrefixFrom(firstBackend, 10).Masked()
-	err := errors.Join(
-		p.world.Link(p.generator, "eth0", p.balancer, "eth0"),
-		p.world.Link(p.balancer, "eth1", p.sink, "eth0"),
-		p.balancer.AddAddress("eth0", netip.MustParsePrefix("10.1.0.1/24")),
-		p.balancer.AddAddress("eth1", netip.MustParsePrefix("10.2.0.1/24")),
-		p.balancer.AddRoute(backends, sinkAddr),
-		p.balancer.Forward())
-	if err != nil {
+	if err := p.Balancer.AddRoute(backends, sinkAddr); err != nil {
 		return err
 	}
-	if err := p.balancer.Do(p.prepareBalancer); err != nil {
+	if err := p.Balancer.Do(p.prepareBalancer); err != nil {
 		return err
 	}
-	if err := p.sink.Do(func() (err error) {
+	if err := p.Server.Do(func() (err error) {
 		p.links, err = netlink.NewHandle(unix.NETLINK_ROUTE)
 		return err
 	}); err != nil {
 		return err
 	}
-	return p.generator.Do(func() (err error) {
+	return p.Client.Do(func() (err error) {
 		p.socket, err = packetSocket("eth0", 0)
 		return err
 	})
@@ -130,7 +109,7 @@ func (p *path) close() {
 			h.Close()
 		}
 	}
-	_ = p.world.Close()
+	_ = p.World.Close()
 }
 
 // arrived counts the packets that have come to the sink so far.
@@ -143,15 +122,12 @@ func (p *path) arrived() (int, error) {
 }
 
 // tracked counts the connections that conntrack holds.
-func (p *path) tracked() (n int, err error) {
-	err = p.balancer.Do(func() error {
-		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
-		if err == nil {
-			n, err = strconv.Atoi(strings.TrimSpace(string(text)))
-		}
-		return err
-	})
-	return n, err
+func (p *path) tracked() (int, error) {
+	text, err := p.Balancer.Sysctl("net.netfilter.nf_conntrack_count")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(text)
 }
 
 // forget empties conntrack.

@@ -71,10 +71,10 @@ func (b *bench) showRow() error {
 	}
 	defer p.close()
 	profile := filepath.Join(b.dir, "check.yaml")
-	if _, err := b.output(p.balancer, b.nlb, "apply", profile); err != nil {
+	if _, err := b.output(p.Balancer, b.nlb, "apply", profile); err != nil {
 		return err
 	}
-	if err := p.balancer.SetSysctl("net.netfilter.nf_conntrack_udp_timeout", "3600"); err != nil {
+	if err := p.Balancer.SetSysctl("net.netfilter.nf_conntrack_udp_timeout", "3600"); err != nil {
 		return err
 	}
 	live := 10 * b.few
@@ -95,7 +95,7 @@ func (b *bench) showRow() error {
 			{&flows, []string{"conntrack", "-L"}},
 		} {
 			quiet()
-			u, err := b.timed(p.balancer, m.program...)
+			u, err := b.timed(p.Balancer, m.program...)
 			if err != nil {
 				return err
 			}

@@ -5,7 +5,6 @@ package lab
 // Building: the site becomes hosts, links, addresses, routes and servers.
 
 import (
-	"errors"
 	"net/netip"
 
 	"nlb/integration/netlab"
@@ -52,22 +51,11 @@ const uplink = "uplink"
 
 // join connects a host with the balancer, which is its way to everywhere.
 func (l *Lab) join(k link, h *netlab.Host) error {
-	if err := l.world.Link(l.balancer, k.name, h, uplink); err != nil {
-		return err
-	}
+	near, far := netlab.End{Host: l.balancer, Link: k.name}, netlab.End{Host: h, Link: uplink}
 	for _, f := range l.site.families {
-		err := errors.Join(
-			l.balancer.AddAddress(k.name, k.near[f]),
-			h.AddAddress(uplink, k.far[f]),
-		)
-		if err == nil {
-			err = h.DefaultVia(k.near[f].Addr())
-		}
-		if err != nil {
-			return err
-		}
+		near.Addresses, far.Addresses = append(near.Addresses, k.near[f]), append(far.Addresses, k.far[f])
 	}
-	return nil
+	return l.world.Join(far, near)
 }
 
 // populate gives a host its clients' addresses, and the balancer the way back

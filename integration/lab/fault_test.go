@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 )
 
@@ -104,7 +105,7 @@ func TestFaults(t *testing.T) {
 			t.Parallel() // the waiting, mostly
 			w := &witness{t: t, fault: c.fault}
 			r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{c.service}}}, w, Options{Connections: n, patience: 500 * time.Millisecond})
-			must(t, err)
+			netlabtest.Must(t, err)
 			all := strings.Join(r.AllProblems(), "\n")
 			for _, want := range c.want {
 				if !strings.Contains(all, want) {
@@ -127,7 +128,7 @@ func TestFaultOfRemoval(t *testing.T) {
 		return first + "\n"
 	}
 	r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{web}}}, w, Options{Connections: 30})
-	must(t, err)
+	netlabtest.Must(t, err)
 	want := "p/web: IPv4 tcp, without 10.0.0.11:8080: 10 new connections failed"
 	if all := strings.Join(r.AllProblems(), "\n"); !strings.HasPrefix(all, want) {
 		t.Errorf("got %s, want %s", all, want)

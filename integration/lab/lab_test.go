@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 )
 
@@ -109,7 +110,7 @@ func TestAsDue(t *testing.T) {
 			t.Parallel()
 			w := &witness{t: t}
 			r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{s}}}, w, Options{Connections: 240})
-			must(t, err)
+			netlabtest.Must(t, err)
 			if !r.OK() {
 				t.Errorf("problems: %s", strings.Join(r.AllProblems(), "\n"))
 			}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 )
 
@@ -25,7 +26,7 @@ func TestJSON(t *testing.T) {
 			Backends: []Backend{{Name: "one"}, {Name: "two", Connections: 99, SourcesDue: "the client"}},
 		}}}}}},
 	})
-	must(t, err)
+	netlabtest.Must(t, err)
 	var got struct {
 		OK       bool     `json:"ok"`
 		Problems []string `json:"problems"`
@@ -41,7 +42,7 @@ func TestJSON(t *testing.T) {
 			}
 		}
 	}
-	must(t, json.Unmarshal(b, &got))
+	netlabtest.Must(t, json.Unmarshal(b, &got))
 	backend := got.Profiles[0].Services[0].Trials[0].Backends[1]
 	if got.OK || len(got.Problems) != 1 || got.Profiles[0].Name != "shop" || backend.Connections != 99 || backend.SourcesDue != "the client" {
 		t.Errorf("got %+v", got)
@@ -70,7 +71,7 @@ func TestMany(t *testing.T) {
 		t.Run(fmt.Sprintf("%d of %d", c.services, c.backends), func(t *testing.T) {
 			begin := time.Now()
 			r, err := Run(t.Context(), []*lb.Profile{many(c.services, c.backends)}, &witness{t: t}, Options{})
-			must(t, err)
+			netlabtest.Must(t, err)
 			if !r.OK() {
 				t.Errorf("problems: %s", strings.Join(r.AllProblems(), "\n"))
 			}
@@ -115,17 +116,17 @@ func TestDoors(t *testing.T) {
 	p.Services[0].Interface = "wan0"
 	p.Services = append(p.Services, with(p.Services[0], func(s *lb.Service) { s.Name, s.Interface = "other", "lan*" }))
 	l, err := New(t.Context(), []*lb.Profile{p}, &witness{t: t}, Options{})
-	must(t, err)
+	netlabtest.Must(t, err)
 	defer l.Close()
 	var b strings.Builder
-	must(t, l.WriteDoors(&b))
+	netlabtest.Must(t, l.WriteDoors(&b))
 	for _, want := range []string{"balancer     nsenter", "clients-wan0 nsenter", "clients-lan0 nsenter", "backends     nsenter", fmt.Sprintf("--net=/proc/%d/fd/", os.Getpid())} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, b.String())
 		}
 	}
 	r, err := l.Rehearse(t.Context())
-	must(t, err)
+	netlabtest.Must(t, err)
 	if !r.OK() {
 		t.Errorf("problems: %s", strings.Join(r.AllProblems(), "\n"))
 	}
@@ -139,7 +140,7 @@ func TestTwoProfiles(t *testing.T) {
 	b.Services[0].Listen = []lb.Listen{listenAt("203.0.113.200", 80)}
 	b.Services[0].Allow = []netip.Prefix{netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("198.51.100.0/24")}
 	r, err := Run(t.Context(), []*lb.Profile{&a, &b}, &witness{t: t}, Options{Connections: 30})
-	must(t, err)
+	netlabtest.Must(t, err)
 	if !r.OK() || len(r.Profiles) != 2 || len(r.Profiles[1].Services[0].Trials) != 1 {
 		t.Errorf("got %+v", r)
 	}

@@ -7,7 +7,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -15,17 +14,11 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 )
 
-func TestMain(m *testing.M) {
-	if err := netlab.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { netlabtest.Main(m) }
 
 // witness applies profiles with the nft program.
 type witness struct {
@@ -245,11 +238,4 @@ func hashed(s *lb.Service, ip string) string {
 		out = append(out, words[f])
 	}
 	return strings.Join(out, " . ")
-}
-
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
 }

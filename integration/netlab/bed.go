@@ -47,15 +47,13 @@ func (b *Bed) build() error {
 			return err
 		}
 	}
-	servers := []netip.Prefix{}
+	var servers []string
 	for i := range 5 {
-		servers = append(servers, netip.MustParsePrefix(fmt.Sprintf("10.2.0.%d/24", 11+i)), netip.MustParsePrefix(fmt.Sprintf("fd02::%d/64", 11+i)))
+		servers = append(servers, fmt.Sprintf("10.2.0.%d/24", 11+i), fmt.Sprintf("fd02::%d/64", 11+i))
 	}
-	front, back := []netip.Prefix{netip.MustParsePrefix("10.1.0.1/24"), netip.MustParsePrefix("fd01::1/64")},
-		[]netip.Prefix{netip.MustParsePrefix("10.2.0.1/24"), netip.MustParsePrefix("fd02::1/64")}
 	return errors.Join(
-		b.World.Join(End{b.Client, "eth0", []netip.Prefix{netip.MustParsePrefix("10.1.0.2/24"), netip.MustParsePrefix("fd01::2/64")}}, End{b.Balancer, "eth0", front}),
-		b.World.Join(End{b.Server, "eth0", servers}, End{b.Balancer, "eth1", back}),
+		b.World.Join(NewEnd(b.Client, "eth0", "10.1.0.2/24", "fd01::2/64"), NewEnd(b.Balancer, "eth0", "10.1.0.1/24", "fd01::1/64")),
+		b.World.Join(NewEnd(b.Server, "eth0", servers...), NewEnd(b.Balancer, "eth1", "10.2.0.1/24", "fd02::1/64")),
 		b.Balancer.Forward())
 }
 
@@ -65,6 +63,15 @@ type End struct {
 	Host      *Host
 	Link      string
 	Addresses []netip.Prefix
+}
+
+// NewEnd makes one with addresses that are valid by construction.
+func NewEnd(h *Host, link string, addresses ...string) End {
+	e := End{Host: h, Link: link}
+	for _, a := range addresses {
+		e.Addresses = append(e.Addresses, netip.MustParsePrefix(a))
+	}
+	return e
 }
 
 // Join links a host with its router. Each of the router's addresses becomes

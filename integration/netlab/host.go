@@ -11,11 +11,12 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"nlb/sysctl"
 )
 
 // Host is a machine of the world. Its methods may be called from several
@@ -65,7 +66,7 @@ func (w *World) Host(name string) (*Host, error) {
 			return fmt.Errorf("open a netlink socket: %w", err)
 		}
 		for _, s := range settings {
-			if err := writeSysctl(s.key, s.value); err != nil && !errors.Is(err, os.ErrNotExist) {
+			if err := sysctl.Local.Set(s.key, s.value); err != nil && !errors.Is(err, os.ErrNotExist) {
 				return err
 			}
 		}
@@ -137,18 +138,6 @@ func (h *Host) AddAddress(link string, p netip.Prefix) error {
 	return nil
 }
 
-// RemoveAddress undoes AddAddress.
-func (h *Host) RemoveAddress(link string, p netip.Prefix) error {
-	l, err := h.handle.LinkByName(link)
-	if err == nil {
-		err = h.handle.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
-	}
-	if err != nil {
-		return h.errorf("remove address %s from %s: %w", p, link, err)
-	}
-	return nil
-}
-
 // AddRoute sends what goes to dst by way of a neighbour.
 func (h *Host) AddRoute(dst netip.Prefix, via netip.Addr) error {
 	r := &netlink.Route{Dst: ipNet(dst), Gw: via.AsSlice()}
@@ -200,11 +189,11 @@ func (h *Host) Forward() error {
 	return errors.Join(h.SetSysctl("net.ipv4.ip_forward", "1"), h.SetSysctl("net.ipv6.conf.all.forwarding", "1"))
 }
 
-// SetSysctl writes a kernel parameter of the host, one below net: with dots,
-// or with slashes where a link's name has dots.
-func (h *Host) SetSysctl(key, value string) error {
+// SetSysctl writes a kernel parameter of the host; see sysctl.Setting for its
+// name.
+func (h *Host) SetSysctl(name, value string) error {
 	return h.Do(func() error {
-		if err := writeSysctl(key, value); err != nil {
+		if err := sysctl.Local.Set(name, value); err != nil {
 			return h.errorf("%w", err)
 		}
 		return nil
@@ -212,14 +201,11 @@ func (h *Host) SetSysctl(key, value string) error {
 }
 
 // Sysctl reads a kernel parameter of the host.
-func (h *Host) Sysctl(key string) (string, error) {
-	var value string
-	err := h.Do(func() error {
-		b, err := os.ReadFile(sysctlPath(key))
-		if err != nil {
+func (h *Host) Sysctl(name string) (value string, err error) {
+	err = h.Do(func() error {
+		if value, err = sysctl.Local.Get(name); err != nil {
 			return h.errorf("%w", err)
 		}
-		value = strings.TrimSpace(string(b))
 		return nil
 	})
 	return value, err
@@ -228,20 +214,6 @@ func (h *Host) Sysctl(key string) (string, error) {
 // NextPort gives ports 10000 to 59999 in turn, so that a port, and with it a
 // connection's entry in conntrack, comes again only after 50,000 others.
 func (h *Host) NextPort() uint16 { return uint16(10000 + (h.port.Add(1)-1)%50000) }
-
-func sysctlPath(key string) string {
-	if !strings.Contains(key, "/") {
-		key = strings.ReplaceAll(key, ".", "/")
-	}
-	return "/proc/sys/" + key
-}
-
-func writeSysctl(key, value string) error {
-	if err := os.WriteFile(sysctlPath(key), []byte(value), 0); err != nil {
-		return fmt.Errorf("set %s to %s: %w", key, value, err)
-	}
-	return nil
-}
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}

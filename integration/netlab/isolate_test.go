@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 )
 
 // helper is the environment variable with the task of a helper process.
@@ -81,9 +82,9 @@ func hold() ([]string, error) {
 // users are those as whom the helpers run: as this one, and where this one is
 // root of the machine also as nobody.
 func users(t *testing.T, f func(t *testing.T, nobody bool)) {
+	netlabtest.Packets(t)
 	t.Run("this user", func(t *testing.T) { f(t, false) })
-	b, err := os.ReadFile("/proc/self/uid_map")
-	if machine := err == nil && strings.Contains(string(b), "4294967295"); os.Getuid() == 0 && machine {
+	if netlabtest.RootOfMachine(t) {
 		t.Run("nobody", func(t *testing.T) { f(t, true) })
 	}
 }
@@ -99,10 +100,10 @@ func start(t *testing.T, task string, nobody bool) (*exec.Cmd, *bufio.Reader, st
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
 	out, err := c.StdoutPipe()
-	must(t, err, c.Start())
+	netlabtest.Must(t, err, c.Start())
 	r := bufio.NewReader(out)
 	line, err := r.ReadString('\n')
-	must(t, err)
+	netlabtest.Must(t, err)
 	return c, r, strings.TrimSpace(line)
 }
 
@@ -113,7 +114,7 @@ func TestSignal(t *testing.T) {
 			if line != "waiting" {
 				t.Fatal(line)
 			}
-			must(t, c.Process.Signal(s))
+			netlabtest.Must(t, c.Process.Signal(s))
 			rest, _ := io.ReadAll(r)
 			err := c.Wait()
 			if string(rest) != "got "+s.String()+"\n" || c.ProcessState.ExitCode() != 7 {
@@ -149,7 +150,7 @@ func TestKilled(t *testing.T) {
 				t.Errorf("nobody holds %s of a living world", ns)
 			}
 		}
-		must(t, c.Process.Kill())
+		netlabtest.Must(t, c.Process.Kill())
 		_ = c.Wait()
 		for _, ns := range names[1:] {
 			var left []string

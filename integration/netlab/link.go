@@ -2,7 +2,7 @@
 
 package netlab
 
-// What joins hosts: cables between two of them, and switches.
+// What joins hosts: cables between two of them.
 
 import (
 	"errors"
@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"nlb/sysctl"
 )
 
 // upLimit is how long a new link may take until it carries packets. It is well
@@ -19,7 +21,7 @@ const upLimit = 5 * time.Second
 
 // neighbours are the settings of neighbour discovery (ARP, ND) on a link: a
 // question that is lost, as one is that comes before the kernel's worker has
-// joined an IPv6 address's multicast group, is soon asked again; given up is it
+// joined an IPv6 address's multicast group, is soon asked again; it is given up
 // after a second, as usual.
 var neighbours = []struct{ key, value string }{
 	{"retrans_time_ms", "25"},
@@ -59,34 +61,13 @@ func (h *Host) tune(link string) error {
 		for _, family := range []string{"ipv4", "ipv6"} {
 			for _, s := range neighbours {
 				key := "net/" + family + "/neigh/" + link + "/" + s.key
-				if err := writeSysctl(key, s.value); err != nil && !errors.Is(err, os.ErrNotExist) {
+				if err := sysctl.Local.Set(key, s.value); err != nil && !errors.Is(err, os.ErrNotExist) {
 					return err
 				}
 			}
 		}
 		return nil
 	})
-}
-
-// SetUp turns a link on; it carries packets when SetUp returns, if its other
-// end is on.
-func (h *Host) SetUp(link string) error {
-	if err := h.up(link); err != nil {
-		return h.errorf("%w", err)
-	}
-	return nil
-}
-
-// SetDown turns a link off. Its addresses stay, except IPv6 ones; its routes go.
-func (h *Host) SetDown(link string) error {
-	l, err := h.handle.LinkByName(link)
-	if err == nil {
-		err = h.handle.LinkSetDown(l)
-	}
-	if err != nil {
-		return h.errorf("turn off %s: %w", link, err)
-	}
-	return nil
 }
 
 // Unlink removes a link, and with it its other end.
@@ -127,56 +108,4 @@ func (h *Host) awaitCarrier(link string) error {
 		}
 		time.Sleep(wait)
 	}
-}
-
-// Switch joins any number of hosts into one network segment.
-type Switch struct {
-	host  *Host // a bridge in a namespace of its own, so that no host's ruleset sees the frames
-	ports int
-}
-
-// Switch makes one with no host on it.
-func (w *World) Switch(name string) (*Switch, error) {
-	h, err := w.Host(name)
-	if err != nil {
-		return nil, err
-	}
-	// A frame must go to the ports, and neither to a ruleset nor through
-	// multicast snooping, which would hold back IPv6 neighbour discovery.
-	for _, key := range []string{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"} {
-		if err := h.SetSysctl(key, "0"); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return nil, err
-		}
-	}
-	snooping := false
-	err = h.handle.LinkAdd(&netlink.Bridge{
-		LinkAttrs:         netlink.LinkAttrs{Name: "bridge"},
-		MulticastSnooping: &snooping,
-	})
-	if err != nil {
-		return nil, h.errorf("add a bridge: %w", err)
-	}
-	return &Switch{host: h}, h.SetUp("bridge")
-}
-
-// Attach gives a host a link with this name that ends in the switch.
-func (s *Switch) Attach(h *Host, link string) error {
-	s.ports++
-	port := fmt.Sprintf("port%d", s.ports)
-	err := h.world.cable(h, link, s.host, port)
-	if err == nil {
-		err = h.tune(link)
-	}
-	if err == nil {
-		var bridge, l netlink.Link
-		if bridge, err = s.host.handle.LinkByName("bridge"); err == nil {
-			if l, err = s.host.handle.LinkByName(port); err == nil {
-				err = s.host.handle.LinkSetMaster(l, bridge)
-			}
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("attach %s to switch %s: %w", h.name, s.host.name, err)
-	}
-	return nil
 }

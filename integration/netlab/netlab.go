@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package netlab makes throw-away hosts: network namespaces joined by virtual
-// cables and switches, in which real packets flow.
+// cables, in which real packets flow.
 //
 // A process holds its worlds by file descriptors alone. Nothing is mounted,
 // nothing gets a name in /run/netns, and no link is ever made in the namespace

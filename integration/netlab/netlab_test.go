@@ -2,13 +2,12 @@
 
 package netlab_test
 
-// Hosts, cables and switches, with real packets.
+// Hosts and cables, with real packets.
 
 import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -18,45 +17,15 @@ import (
 	"time"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 )
 
 func TestMain(m *testing.M) {
-	if err := netlab.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	netlabtest.Enter()
 	if task := os.Getenv(helper); task != "" {
 		os.Exit(help(task))
 	}
 	os.Exit(m.Run())
-}
-
-func newWorld(t testing.TB) *netlab.World {
-	t.Helper()
-	w, err := netlab.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return w
-}
-
-func newHost(t testing.TB, w *netlab.World, name string) *netlab.Host {
-	t.Helper()
-	h, err := w.Host(name)
-	must(t, err)
-	return h
-}
-
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // limit is how long a first connection may take on a busy machine. The
@@ -67,13 +36,13 @@ const limit = 500 * time.Millisecond
 func talk(t testing.TB, from, to *netlab.Host, at string) time.Duration {
 	t.Helper()
 	var l net.Listener
-	must(t, to.Do(func() (err error) {
+	netlabtest.Must(t, to.Do(func() (err error) {
 		l, err = net.Listen("tcp", at)
 		return err
 	}))
 	defer l.Close()
 	begin := time.Now()
-	must(t, from.Do(func() error {
+	netlabtest.Must(t, from.Do(func() error {
 		c, err := net.DialTimeout("tcp", at, 5*time.Second)
 		if err != nil {
 			return err
@@ -84,14 +53,14 @@ func talk(t testing.TB, from, to *netlab.Host, at string) time.Duration {
 }
 
 func TestLink(t *testing.T) {
-	w := newWorld(t)
-	a, b := newHost(t, w, "a"), newHost(t, w, "b")
-	must(t, w.Link(a, "eth0", b, "uplink"))
+	w := netlabtest.NewWorld(t)
+	a, b := netlabtest.NewHost(t, w, "a"), netlabtest.NewHost(t, w, "b")
+	netlabtest.Must(t, w.Link(a, "eth0", b, "uplink"))
 	for _, p := range []struct{ a, b, at string }{
 		{"10.1.0.1/24", "10.1.0.2/24", "10.1.0.2:80"},
 		{"2001:db8::1/64", "2001:db8::2/64", "[2001:db8::2]:80"},
 	} {
-		must(t,
+		netlabtest.Must(t,
 			a.AddAddress("eth0", netip.MustParsePrefix(p.a)),
 			b.AddAddress("uplink", netip.MustParsePrefix(p.b)))
 		if d := talk(t, a, b, p.at); d > limit {
@@ -100,69 +69,23 @@ func TestLink(t *testing.T) {
 	}
 }
 
-func TestSwitch(t *testing.T) {
-	w := newWorld(t)
-	s, err := w.Switch("lan")
-	must(t, err)
-	var hosts []*netlab.Host
-	for i := range 3 {
-		h := newHost(t, w, fmt.Sprint("h", i))
-		must(t, s.Attach(h, "eth0"),
-			h.AddAddress("eth0", netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), 24)),
-			h.AddAddress("eth0", netip.MustParsePrefix(fmt.Sprintf("2001:db8::%d/64", i+1))))
-		hosts = append(hosts, h)
-	}
-	for i, from := range hosts {
-		for j, to := range hosts {
-			for _, at := range []string{fmt.Sprintf("10.0.0.%d:80", j+1), fmt.Sprintf("[2001:db8::%d]:80", j+1)} {
-				if d := talk(t, from, to, at); d > limit {
-					t.Errorf("first connection from %d to %s took %s", i, at, d)
-				}
-			}
-		}
+// TestBed: the client reaches the server through the balancer, and what is
+// behind the server with one more route.
+func TestBed(t *testing.T) {
+	b := netlabtest.New(t)
+	netlabtest.Must(t,
+		b.Server.AddLocal(netip.MustParsePrefix("198.51.100.0/24")),
+		b.Balancer.AddRoute(netip.MustParsePrefix("198.51.100.0/24"), netip.MustParseAddr("10.2.0.11")))
+	for _, to := range []string{"10.2.0.11:80", "[fd02::15]:80", "198.51.100.77:80"} {
+		talk(t, b.Client, b.Server, to)
 	}
 }
 
-func TestRouter(t *testing.T) {
-	w := newWorld(t)
-	client, router, server := newHost(t, w, "client"), newHost(t, w, "router"), newHost(t, w, "server")
-	must(t,
-		w.Link(client, "eth0", router, "lan"), w.Link(router, "wan", server, "eth0"), router.Forward(),
-		client.AddAddress("eth0", netip.MustParsePrefix("10.1.0.2/24")),
-		router.AddAddress("lan", netip.MustParsePrefix("10.1.0.1/24")),
-		router.AddAddress("wan", netip.MustParsePrefix("10.2.0.1/24")),
-		server.AddAddress("eth0", netip.MustParsePrefix("10.2.0.2/24")),
-		server.AddLocal(netip.MustParsePrefix("198.51.100.0/24")),
-		client.DefaultVia(netip.MustParseAddr("10.1.0.1")),
-		server.DefaultVia(netip.MustParseAddr("10.2.0.1")),
-		router.AddRoute(netip.MustParsePrefix("198.51.100.0/24"), netip.MustParseAddr("10.2.0.2")),
-	)
-	talk(t, client, server, "10.2.0.2:80")
-	talk(t, client, server, "198.51.100.77:80")
-}
-
-func TestSetDown(t *testing.T) {
-	w := newWorld(t)
-	a, b := newHost(t, w, "a"), newHost(t, w, "b")
-	must(t, w.Link(a, "eth0", b, "eth0"),
-		a.AddAddress("eth0", netip.MustParsePrefix("10.1.0.1/24")),
-		b.AddAddress("eth0", netip.MustParsePrefix("10.1.0.2/24")),
-		b.SetDown("eth0"))
-	if err := a.Do(func() error {
-		c, err := net.DialTimeout("tcp", "10.1.0.2:80", 50*time.Millisecond)
-		if err == nil {
-			c.Close()
-		}
-		return err
-	}); err == nil {
-		t.Error("connected over a link that is down")
-	}
-	must(t, b.SetUp("eth0"))
-	if d := talk(t, a, b, "10.1.0.2:80"); d > limit {
-		t.Errorf("first connection took %s", d)
-	}
-	must(t, b.RemoveAddress("eth0", netip.MustParsePrefix("10.1.0.2/24")), a.Unlink("eth0"))
-	if err := b.SetUp("eth0"); err == nil || !strings.Contains(err.Error(), "host b: turn on eth0") {
+func TestUnlink(t *testing.T) {
+	w := netlabtest.NewWorld(t)
+	a, b := netlabtest.NewHost(t, w, "a"), netlabtest.NewHost(t, w, "b")
+	netlabtest.Must(t, w.Link(a, "eth0", b, "eth0"), a.Unlink("eth0"))
+	if err := b.Unlink("eth0"); err == nil || !strings.Contains(err.Error(), "host b: remove eth0") {
 		t.Errorf("the other end of a removed link: %v", err)
 	}
 }
@@ -170,17 +93,17 @@ func TestSetDown(t *testing.T) {
 func namespace(t testing.TB) string {
 	t.Helper()
 	s, err := os.Readlink("/proc/thread-self/ns/net")
-	must(t, err)
+	netlabtest.Must(t, err)
 	return s
 }
 
 func TestDo(t *testing.T) {
-	w := newWorld(t)
-	h := newHost(t, w, "h")
+	w := netlabtest.NewWorld(t)
+	h := netlabtest.NewHost(t, w, "h")
 	home := namespace(t)
 
 	t.Run("inside", func(t *testing.T) {
-		must(t, h.Do(func() error {
+		netlabtest.Must(t, h.Do(func() error {
 			if namespace(t) == home {
 				return errors.New("still at home")
 			}
@@ -209,9 +132,9 @@ func TestDo(t *testing.T) {
 	})
 	t.Run("threads are at home again", func(t *testing.T) {
 		away, err := os.Readlink(h.Path())
-		must(t, err)
+		netlabtest.Must(t, err)
 		tasks, err := os.ReadDir("/proc/self/task")
-		must(t, err)
+		netlabtest.Must(t, err)
 		for _, task := range tasks {
 			if got, err := os.Readlink("/proc/self/task/" + task.Name() + "/ns/net"); err == nil && got == away {
 				t.Errorf("thread %s is still in the host", task.Name())
@@ -219,7 +142,7 @@ func TestDo(t *testing.T) {
 		}
 	})
 	t.Run("closed", func(t *testing.T) {
-		must(t, w.Close(), w.Close())
+		netlabtest.Must(t, w.Close(), w.Close())
 		if err := h.Do(func() error { return nil }); err == nil || err.Error() != "host h: world is closed" {
 			t.Errorf("got %v", err)
 		}
@@ -230,9 +153,9 @@ func TestDo(t *testing.T) {
 }
 
 func TestSysctl(t *testing.T) {
-	w := newWorld(t)
-	a, b := newHost(t, w, "a"), newHost(t, w, "b")
-	must(t, a.Forward(), w.Link(a, "eth0.1", a, "peer"), a.SetSysctl("net/ipv4/conf/eth0.1/rp_filter", "1"))
+	w := netlabtest.NewWorld(t)
+	a, b := netlabtest.NewHost(t, w, "a"), netlabtest.NewHost(t, w, "b")
+	netlabtest.Must(t, a.Forward(), w.Link(a, "eth0.1", a, "peer"), a.SetSysctl("net/ipv4/conf/eth0.1/rp_filter", "1"))
 	for _, c := range []struct {
 		h         *netlab.Host
 		key, want string
@@ -254,9 +177,9 @@ func TestSysctl(t *testing.T) {
 }
 
 func TestCommand(t *testing.T) {
-	w := newWorld(t)
-	h := newHost(t, w, "h")
-	must(t, w.Link(h, "here", h, "there"))
+	w := netlabtest.NewWorld(t)
+	h := netlabtest.NewHost(t, w, "h")
+	netlabtest.Must(t, w.Link(h, "here", h, "there"))
 
 	out, err := h.Command(t.Context(), "cat", "/proc/net/dev").Output()
 	if err != nil || !bytes.Contains(out, []byte("there:")) {
@@ -279,31 +202,9 @@ func TestCommand(t *testing.T) {
 	})
 	t.Run("close", func(t *testing.T) {
 		c := h.Command(t.Context(), "sleep", "60")
-		must(t, c.Start(), w.Close())
+		netlabtest.Must(t, c.Start(), w.Close())
 		if err := c.Wait(); err == nil || err.Error() != "signal: killed" {
 			t.Errorf("after Close: %v", err)
 		}
 	})
-}
-
-func TestManyHosts(t *testing.T) {
-	begin := time.Now()
-	w := newWorld(t)
-	s, err := w.Switch("lan")
-	must(t, err)
-	for i := range 5 {
-		must(t, s.Attach(newHost(t, w, fmt.Sprint("h", i)), "eth0"))
-	}
-	t.Logf("5 hosts on a switch in %s", time.Since(begin))
-}
-
-func TestManyAddresses(t *testing.T) {
-	begin := time.Now()
-	w := newWorld(t)
-	a, b := newHost(t, w, "a"), newHost(t, w, "b")
-	must(t, w.Link(a, "eth0", b, "eth0"))
-	for i := range 500 {
-		must(t, a.AddAddress("eth0", netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i / 250), byte(i%250 + 1)}), 16)))
-	}
-	t.Logf("500 addresses in %s", time.Since(begin))
 }

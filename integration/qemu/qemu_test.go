@@ -5,7 +5,6 @@ package qemu
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,18 +12,13 @@ import (
 	"time"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/integration/scenario"
 )
 
 const root = "../.."
 
-func TestMain(m *testing.M) {
-	if err := netlab.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: QEMU gets no network namespace:", err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { netlabtest.Main(m) }
 
 // kernels are those to boot: NLB_LAB_KERNELS, such as "6.1 6.12". Without it
 // nothing is booted, which takes a minute for each; in CI that is a failure.

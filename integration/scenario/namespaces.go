@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,22 +36,15 @@ func Namespaces(w *netlab.World, nlb, peer, folder, boot string) (*Lab, error) {
 		}
 		h.n.at.Store(made)
 	}
+	var servers []string
+	for _, name := range backendsInOrder {
+		servers = append(servers, backend(name)+"/24", backend6(name)+"/64")
+	}
 	cable := func() error {
-		c, b, s := client.at.Load(), balancer.at.Load(), server.at.Load()
-		links := errors.Join(w.Link(c, "eth0", b, "eth0"), w.Link(b, "eth1", s, "eth0"))
-		if links != nil {
-			return links
-		}
-		errs := []error{
-			address(c, "eth0", clientAddress+"/24", clientAddress6+"/64"),
-			address(b, "eth0", balancerFront+"/24", balancerFront6+"/64"),
-			address(b, "eth1", balancerBack+"/24", balancerBack6+"/64"),
-			route(c, servicesNet, balancerFront), route(c, servicesNet6, balancerFront6),
-		}
-		for _, name := range backendsInOrder {
-			errs = append(errs, address(s, "eth0", backend(name)+"/24", backend6(name)+"/64"))
-		}
-		return errors.Join(append(errs, route(s, frontNet, balancerBack), route(s, frontNet6, balancerBack6))...)
+		b := balancer.at.Load()
+		return errors.Join(
+			w.Join(netlab.NewEnd(client.at.Load(), "eth0", clientAddress+"/24", clientAddress6+"/64"), netlab.NewEnd(b, "eth0", balancerFront+"/24", balancerFront6+"/64")),
+			w.Join(netlab.NewEnd(server.at.Load(), "eth0", servers...), netlab.NewEnd(b, "eth1", balancerBack+"/24", balancerBack6+"/64")))
 	}
 	if err := cable(); err != nil {
 		return nil, err
@@ -77,18 +69,6 @@ func Namespaces(w *netlab.World, nlb, peer, folder, boot string) (*Lab, error) {
 			return err
 		},
 	}, nil
-}
-
-func address(h *netlab.Host, link string, prefixes ...string) error {
-	var errs []error
-	for _, p := range prefixes {
-		errs = append(errs, h.AddAddress(link, netip.MustParsePrefix(p)))
-	}
-	return errors.Join(errs...)
-}
-
-func route(h *netlab.Host, to, via string) error {
-	return h.AddRoute(netip.MustParsePrefix(to), netip.MustParseAddr(via))
 }
 
 // Boot is what nlb's systemd unit runs when the machine boots, without the

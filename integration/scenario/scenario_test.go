@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 )
 
 var sshConfig = flag.String("ssh-config", os.Getenv("NLB_SSH_CONFIG"),
@@ -22,15 +22,14 @@ const root = "../.."
 var nlb, peer string
 
 func TestMain(m *testing.M) {
-	flag.Parse()
-	if err := netlab.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, "FAIL: the scenario cannot run on namespaces:", err)
-		os.Exit(1)
-	}
+	netlabtest.Enter()
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
+	if testing.Short() {
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "nlb-scenario-")
 	if err == nil {
 		defer os.RemoveAll(dir)
@@ -47,24 +46,12 @@ func run(m *testing.M) int {
 
 func namespaces(t *testing.T, nlb string) *Lab {
 	t.Helper()
-	w, err := netlab.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	w := netlabtest.NewWorld(t)
 	folder := t.TempDir()
 	boot, err := Boot(root, folder)
-	if err != nil {
-		t.Fatal(err)
-	}
+	netlabtest.Must(t, err)
 	lab, err := Namespaces(w, nlb, peer, folder, boot)
-	if err != nil {
-		t.Fatal(err)
-	}
+	netlabtest.Must(t, err)
 	return lab
 }
 
@@ -72,6 +59,7 @@ func namespaces(t *testing.T, nlb string) *Lab {
 // names; see docs/lab.md.
 func TestScenario(t *testing.T) {
 	if *sshConfig == "" {
+		t.Parallel()
 		Play(t, namespaces(t, nlb))
 		return
 	}

@@ -5,33 +5,19 @@ package traffic_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/integration/netlab/traffic"
 )
 
-func TestMain(m *testing.M) {
-	if err := netlab.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
-
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
+func TestMain(m *testing.M) { netlabtest.Main(m) }
 
 var families = []struct{ name, client, server, nobody string }{
 	{"IPv4", "10.1.0.1", "10.1.0.2", "10.1.0.9"},
@@ -44,19 +30,15 @@ func port(a string, p uint16) netip.AddrPort { return netip.AddrPortFrom(netip.M
 // families.
 func pair(t testing.TB) (client, server *netlab.Host) {
 	t.Helper()
-	w, err := netlab.New()
-	must(t, err)
-	t.Cleanup(func() { must(t, w.Close()) })
-	client, err = w.Host("client")
-	must(t, err)
-	server, err = w.Host("server")
-	must(t, err, w.Link(client, "eth0", server, "eth0"))
+	w := netlabtest.NewWorld(t)
+	client, server = netlabtest.NewHost(t, w, "client"), netlabtest.NewHost(t, w, "server")
+	netlabtest.Must(t, w.Link(client, "eth0", server, "eth0"))
 	for _, f := range families {
 		bits := 24
 		if netip.MustParseAddr(f.client).Is6() {
 			bits = 64
 		}
-		must(t,
+		netlabtest.Must(t,
 			client.AddAddress("eth0", netip.PrefixFrom(netip.MustParseAddr(f.client), bits)),
 			server.AddAddress("eth0", netip.PrefixFrom(netip.MustParseAddr(f.server), bits)))
 	}
@@ -76,12 +58,12 @@ func TestExchange(t *testing.T) {
 	each(t, func(t *testing.T, network, client, server, _ string) {
 		to := port(server, 80)
 		s, err := traffic.Serve(sh, "web", traffic.Port{Network: network, At: to})
-		must(t, err)
+		netlabtest.Must(t, err)
 		defer s.Close()
 
 		c := traffic.Client{Host: ch, Port: 4444}
 		got, err := c.Exchange(t.Context(), network, to)
-		must(t, err)
+		netlabtest.Must(t, err)
 		from := port(client, 4444)
 		if want := (traffic.Reply{Backend: "web", Seen: from, Local: to, From: from}); got != want {
 			t.Errorf("got %v, want %v", got, want)
@@ -92,7 +74,7 @@ func TestExchange(t *testing.T) {
 			c.Port = 4445
 			for range 3 {
 				_, err := c.Exchange(t.Context(), network, to)
-				must(t, err)
+				netlabtest.Must(t, err)
 			}
 		}
 	})
@@ -103,15 +85,15 @@ func TestKeep(t *testing.T) {
 	each(t, func(t *testing.T, network, _, server, _ string) {
 		to := port(server, 81)
 		s, err := traffic.Serve(sh, "kept", traffic.Port{Network: network, At: to})
-		must(t, err)
+		netlabtest.Must(t, err)
 		defer s.Close()
 		conn, err := traffic.Client{Host: ch}.Dial(t.Context(), network, to)
-		must(t, err)
+		netlabtest.Must(t, err)
 		defer conn.Close()
 		first := conn.Reply
 		for range 3 {
 			r, err := conn.Again()
-			must(t, err)
+			netlabtest.Must(t, err)
 			if r != first {
 				t.Errorf("got %v, then %v", first, r)
 			}
@@ -182,13 +164,13 @@ func TestMany(t *testing.T) {
 	each(t, func(t *testing.T, network, client, server, _ string) {
 		to := port(server, 82)
 		s, err := traffic.Serve(sh, "many", traffic.Port{Network: network, At: to})
-		must(t, err)
+		netlabtest.Must(t, err)
 		defer s.Close()
 		const n = 500
 		begin := time.Now()
 		got := traffic.Client{Host: ch}.Many(t.Context(), network, to, n, 4)
 		t.Logf("%s an exchange", time.Since(begin)/n)
-		must(t, got.Err)
+		netlabtest.Must(t, got.Err)
 		a := netip.MustParseAddr(client)
 		want := &traffic.Tally{Backends: map[string]int{"many": n}, Sources: map[netip.Addr]int{a: n}, Failures: map[string]int{}}
 		if !got.Equal(want) {
@@ -227,14 +209,14 @@ func TestSCTP(t *testing.T) {
 		t.Log("this kernel has no SCTP: only its absence was proved")
 		return
 	}
-	must(t, err)
+	netlabtest.Must(t, err)
 	defer s.Close()
 	conn, err := traffic.Client{Host: ch}.Dial(t.Context(), "sctp", to)
-	must(t, err)
+	netlabtest.Must(t, err)
 	if _, err := conn.Again(); err != nil {
 		t.Error(err)
 	}
-	must(t, conn.Close())
+	netlabtest.Must(t, conn.Close())
 	s.Stop()
 	if _, err := (traffic.Client{Host: ch}).Exchange(t.Context(), "sctp", to); !errors.Is(err, traffic.ErrRefused) {
 		t.Errorf("a stopped server: %v", err)
@@ -245,9 +227,9 @@ func TestCloseWithLiveConnections(t *testing.T) {
 	ch, sh := pair(t)
 	to := port("10.1.0.2", 83)
 	s, err := traffic.Serve(sh, "s", traffic.Port{Network: "tcp", At: to})
-	must(t, err)
+	netlabtest.Must(t, err)
 	conn, err := traffic.Client{Host: ch}.Dial(t.Context(), "tcp", to)
-	must(t, err, s.Close(), s.Close())
+	netlabtest.Must(t, err, s.Close(), s.Close())
 	if _, err := io.ReadAll(conn); err == nil {
 		t.Error("a closed server ended its connection in order")
 	}
@@ -260,19 +242,19 @@ func BenchmarkExchange(b *testing.B) {
 		b.Run(network, func(b *testing.B) {
 			to := port("10.1.0.2", 80)
 			s, err := traffic.Serve(sh, "s", traffic.Port{Network: network, At: to})
-			must(b, err)
+			netlabtest.Must(b, err)
 			defer s.Close()
 			for b.Loop() {
 				_, err := traffic.Client{Host: ch}.Exchange(b.Context(), network, to)
-				must(b, err)
+				netlabtest.Must(b, err)
 			}
 		})
 		b.Run(network+"/many", func(b *testing.B) {
 			to := port("10.1.0.2", 81)
 			s, err := traffic.Serve(sh, "s", traffic.Port{Network: network, At: to})
-			must(b, err)
+			netlabtest.Must(b, err)
 			defer s.Close()
-			must(b, traffic.Client{Host: ch}.Many(b.Context(), network, to, b.N, 4).Err)
+			netlabtest.Must(b, traffic.Client{Host: ch}.Many(b.Context(), network, to, b.N, 4).Err)
 		})
 	}
 }

@@ -51,6 +51,9 @@ func main() {
 func run() error {
 	debug.SetGCPercent(-1) // its instructions are not the kernel's
 	runtime.GOMAXPROCS(1)
+	if err := os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
+		return err
+	}
 	fmt.Println("| way | TCP connection | over direct | UDP round trip | over direct |")
 	fmt.Println("| --- | --- | --- | --- | --- |")
 	var direct [2]float64
@@ -72,24 +75,24 @@ func run() error {
 
 // measure builds hosts, sets one way up, and counts.
 func measure(w way) (tcp, udp counts, err error) {
-	site, err := build()
+	bed, err := netlab.NewBed()
 	if err != nil {
 		return nil, nil, err
 	}
-	defer site.world.Close()
-	if err := w.set(site); err != nil {
+	defer bed.World.Close()
+	if err := w.set(bed.Balancer); err != nil {
 		return nil, nil, err
 	}
 	to := virtual
 	if w.direct {
 		to = server1
 	}
-	servers, err := listen(site.server)
+	servers, err := listen(bed.Server)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer servers.close()
-	err = site.client.Do(func() error {
+	err = bed.Client.Do(func() error {
 		for range rounds {
 			t, err := perExchange(connections, func() error { return servers.connection(to) })
 			if err != nil {
@@ -115,10 +118,4 @@ func measure(w way) (tcp, udp counts, err error) {
 		return nil, nil, err
 	}
 	return tcp[1:], udp[1:], nil
-}
-
-// site is the hosts of one way.
-type site struct {
-	world                    *netlab.World
-	client, balancer, server *netlab.Host
 }

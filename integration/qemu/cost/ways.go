@@ -7,10 +7,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/netip"
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,12 +27,12 @@ const backends = 3
 type way struct {
 	name   string
 	direct bool // clients ask the server itself
-	set    func(*site) error
+	set    func(*netlab.Host) error
 }
 
 func ways() []way {
 	return []way{
-		{name: "direct routing", direct: true, set: func(*site) error { return nil }},
+		{name: "direct routing", direct: true, set: func(*netlab.Host) error { return nil }},
 		{name: "nft, one DNAT rule, 1 backend", set: script(`nft -f - <<'END'
 table ip hand {
 	chain prerouting {
@@ -59,19 +56,19 @@ done`)},
 	}
 }
 
-func script(text string) func(*site) error {
-	return func(s *site) error { return s.run("", "sh", "-ec", text) }
+func script(text string) func(*netlab.Host) error {
+	return func(h *netlab.Host) error { return runOn(h, "", "sh", "-ec", text) }
 }
 
 // iptables is a rule for each protocol.
-func iptables(program string) func(*site) error {
+func iptables(program string) func(*netlab.Host) error {
 	return script(`for p in tcp udp; do
 	` + program + ` -t nat -A PREROUTING -d 203.0.113.10 -p $p --dport 80 -j DNAT --to-destination 10.2.0.11:8080
 done`)
 }
 
 // nlb has so many services, of which the last is asked, with so many backends.
-func nlb(services, each int, snat string) func(*site) error {
+func nlb(services, each int, snat string) func(*netlab.Host) error {
 	var b strings.Builder
 	b.WriteString("profile: cost\nservices:\n")
 	for i := range services {
@@ -84,46 +81,15 @@ func nlb(services, each int, snat string) func(*site) error {
 			fmt.Fprintf(&b, "      - 10.2.0.%d:8080\n", 11+n)
 		}
 	}
-	return func(s *site) error { return s.run(b.String(), "nlb", "apply", "-") }
+	return func(h *netlab.Host) error { return runOn(h, b.String(), "nlb", "apply", "-") }
 }
 
-// run runs a program on the balancer.
-func (s *site) run(stdin, name string, args ...string) error {
-	c := s.balancer.Command(context.Background(), name, args...)
+// runOn runs a program on a host.
+func runOn(h *netlab.Host, stdin, name string, args ...string) error {
+	c := h.Command(context.Background(), name, args...)
 	c.Stdin = strings.NewReader(stdin)
 	if out, err := c.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, out)
 	}
 	return nil
-}
-
-// build makes the hosts: two networks with the balancer between them.
-func build() (*site, error) {
-	w, err := netlab.New()
-	if err != nil {
-		return nil, err
-	}
-	s := &site{world: w}
-	for name, h := range map[string]**netlab.Host{"client": &s.client, "lb": &s.balancer, "server": &s.server} {
-		if *h, err = w.Host(name); err != nil {
-			return nil, errors.Join(err, w.Close())
-		}
-	}
-	err = errors.Join(
-		w.Link(s.client, "eth0", s.balancer, "eth0"),
-		w.Link(s.balancer, "eth1", s.server, "eth0"),
-		s.client.AddAddress("eth0", netip.MustParsePrefix("10.1.0.2/24")),
-		s.balancer.AddAddress("eth0", netip.MustParsePrefix("10.1.0.1/24")),
-		s.balancer.AddAddress("eth1", netip.MustParsePrefix("10.2.0.1/24")),
-		s.server.AddAddress("eth0", netip.MustParsePrefix("10.2.0.11/24")),
-		s.server.AddAddress("eth0", netip.MustParsePrefix("10.2.0.12/24")),
-		s.server.AddAddress("eth0", netip.MustParsePrefix("10.2.0.13/24")),
-		s.client.DefaultVia(netip.MustParseAddr("10.1.0.1")),
-		s.server.DefaultVia(netip.MustParseAddr("10.2.0.1")),
-		s.balancer.SetSysctl("net.ipv4.ip_forward", "1"),
-	)
-	if err != nil {
-		return nil, errors.Join(err, w.Close())
-	}
-	return s, os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
 }
