@@ -32,6 +32,7 @@ services:
 `
 
 func TestRoundRobinIsExact(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	b.Apply(web + "    protocol: [tcp, udp]\n" + backends(8080, -1, -1, -1))
@@ -50,6 +51,7 @@ func TestRoundRobinIsExact(t *testing.T) {
 }
 
 func TestWeightsAreSpread(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	b.Apply(web + backends(8080, 5, 1, 1))
@@ -61,6 +63,7 @@ func TestWeightsAreSpread(t *testing.T) {
 }
 
 func TestRandomFollowsTheWeights(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	b.Apply(web + "    scheduler: random\n" + backends(8080, 3, 2, 1))
@@ -85,6 +88,7 @@ func TestRandomFollowsTheWeights(t *testing.T) {
 // TestHashKeepsClients: the same client meets the same backend, at every
 // balancer that has the same profile.
 func TestHashKeepsClients(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12", "fd02::13")
 	second := b.Host("second")

@@ -56,6 +56,7 @@ func (b *bed) write(name, text string) string {
 
 // TestRunsNothingElse: one execve, its own, whatever the command does.
 func TestRunsNothingElse(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	nlb, profile := b.command(), b.write("shop.yaml", web+backends(8080, -1, -1))
 	for _, args := range [][]string{

@@ -56,6 +56,7 @@ func rivals(round int) []*rival {
 }
 
 func TestNothingLostConcurrent(t *testing.T) {
+	t.Parallel()
 	rounds := 3
 	if *full {
 		rounds = 30

@@ -16,6 +16,7 @@ import (
 
 // TestSourceSeenByBackend: every snat mode, for both families and protocols.
 func TestSourceSeenByBackend(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 	b.Address(b.Balancer, "lo", "192.0.2.1/32", "192.0.2.2/32", "2001:db8:2::1/128", "2001:db8:2::2/128")
@@ -62,6 +63,7 @@ services:
 
 // TestBackendsOwnSNAT: what a backend says overrides the service.
 func TestBackendsOwnSNAT(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
 	b.Apply(web + `    snat: none
@@ -80,6 +82,7 @@ func TestBackendsOwnSNAT(t *testing.T) {
 // TestPorts: one port, ranges, lists, all ports; with the backend's port and
 // with the one that the client chose.
 func TestPorts(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	ports := []int{80, 443, 8000, 8005, 8010, 9999, 65535, 1}
 	b.Serve(ports, "10.2.0.11", "fd02::11")
@@ -129,6 +132,7 @@ services:
 
 // TestEmptyServiceRefuses: at once, unless it is to be silent.
 func TestEmptyServiceRefuses(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Apply(`profile: shop
 defaults:
@@ -143,14 +147,10 @@ services:
 	c := b.From()
 	for _, network := range []string{"tcp", "udp"} {
 		for _, vip := range []string{"203.0.113.1:80", "[2001:db8::1]:80", "203.0.113.2:80", "[2001:db8::2]:80"} {
-			c.Timeout = 2 * time.Second
-			began := time.Now()
+			c.Timeout = time.Second // when the client would ask again
 			_, err := c.Exchange(t.Context(), network, netip.MustParseAddrPort(vip))
 			if !errors.Is(err, traffic.ErrRefused) {
 				t.Errorf("%s %s: %v, want it refused", network, vip, err)
-			}
-			if d := time.Since(began); d > time.Second {
-				t.Errorf("%s %s: refused after %v", network, vip, d)
 			}
 		}
 		for _, vip := range []string{"203.0.113.3:80", "[2001:db8::3]:80"} {
@@ -164,6 +164,7 @@ services:
 
 // TestBothFamiliesBalanceApart: a service on both has a round for each.
 func TestBothFamiliesBalanceApart(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12", "fd02::13")
 	b.Apply(`profile: shop
@@ -183,6 +184,7 @@ services:
 
 // TestFromTheBalancerItself: role proxy also takes what this host sends.
 func TestFromTheBalancerItself(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
 	b.Address(b.Balancer, "lo", "203.0.113.10/32", "2001:db8::10/128")
@@ -209,6 +211,7 @@ services:
 // TestOneArmed: balancer, clients and backends share one network. It works
 // since the balancer masquerades.
 func TestOneArmed(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
 	neighbour := b.Host("neighbour")

@@ -8,10 +8,16 @@ import (
 )
 
 // TestDoctorFilters: chains of others that drop this traffic.
-func TestDoctorFilters(t *testing.T) { diagnose(t, filterFaults) }
+func TestDoctorFilters(t *testing.T) {
+	t.Parallel()
+	diagnose(t, filterFaults)
+}
 
 // TestDoctorRivals: nat rules of others for the same packets.
-func TestDoctorRivals(t *testing.T) { diagnose(t, rivalFaults) }
+func TestDoctorRivals(t *testing.T) {
+	t.Parallel()
+	diagnose(t, rivalFaults)
+}
 
 // TestDoctorMarks: rules of others that use the mark of balanced connections.
 func TestDoctorMarks(t *testing.T) { diagnose(t, markFaults) }
@@ -235,6 +241,7 @@ var healthy = map[string]string{
 
 // TestDoctorHealthy: there is nothing to mend where connections are made.
 func TestDoctorHealthy(t *testing.T) {
+	t.Parallel()
 	for name, rules := range healthy {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)

@@ -90,7 +90,10 @@ services:
 func one(service string) string { return "profile: shop\nservices:\n  - " + service + "\n" }
 
 // TestDoctor: faults of parameters, addresses and routes.
-func TestDoctor(t *testing.T) { diagnose(t, hostFaults) }
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	diagnose(t, hostFaults)
+}
 
 var hostFaults = []fault{
 	{name: "forwarding", breaks: "sysctl -w net.ipv4.ip_forward=0", level: "fail", check: "forwarding", says: "net.ipv4.ip_forward is 0", probe: "203.0.113.10:80"},
@@ -236,6 +239,7 @@ var hostFaults = []fault{
 func diagnose(t *testing.T, faults []fault) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t)
 			b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 			b.standIns()

@@ -83,6 +83,7 @@ func (b *bed) sees(level, check, says string) *finding {
 }
 
 func TestDoctorPorts(t *testing.T) {
+	t.Parallel()
 	b, _ := tracked(t)
 	mark := b.mark()
 	b.remember(1, 51000, mark)
@@ -97,6 +98,7 @@ func TestDoctorPorts(t *testing.T) {
 
 // TestDoctorRoom fills the connection table, whose size is the machine's.
 func TestDoctorRoom(t *testing.T) {
+	t.Parallel()
 	b, _ := tracked(t)
 	text, err := b.Balancer.Sysctl("net.netfilter.nf_conntrack_max")
 	b.Check(err)
@@ -120,6 +122,7 @@ func TestDoctorRoom(t *testing.T) {
 
 // TestDoctorInsertFailed: two connections that have to share a port.
 func TestDoctorInsertFailed(t *testing.T) {
+	t.Parallel()
 	b, _ := tracked(t)
 	b.Serve([]int{9999}, "10.2.0.11")
 	b.NFT(b.Balancer, "table ip x {\nchain c { type nat hook postrouting priority 90;\nudp dport 9999 snat to 10.2.0.1:5000\n}\n}\n")
@@ -130,6 +133,7 @@ func TestDoctorInsertFailed(t *testing.T) {
 }
 
 func TestDoctorAnswers(t *testing.T) {
+	t.Parallel()
 	b, _ := tracked(t)
 	b.NFT(b.Server, "table ip x {\nchain c { type filter hook input priority 0;\ntcp dport 8080 drop\n}\n}\n")
 	for range 6 {
@@ -139,6 +143,7 @@ func TestDoctorAnswers(t *testing.T) {
 }
 
 func TestDoctorGone(t *testing.T) {
+	t.Parallel()
 	b, path := tracked(t)
 	conn, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
 	b.Check(err)

@@ -118,6 +118,7 @@ type verdicts struct {
 // TestNothingLostFaults: in full, four kinds of faults at every call of every
 // deed, one at a time; and then two at random.
 func TestNothingLostFaults(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	singles, pairs := 4, 2
@@ -219,6 +220,7 @@ func (b *bed) trial(d *deed, plan map[int]int, v *verdicts) []call {
 // TestNothingLostBrokenDumps: a dump of many datagrams breaks off anywhere. It is
 // read again, over a socket for which the kernel does not go on with the first.
 func TestNothingLostBrokenDumps(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	fleet := killedFleet(3000, 1)
 	profiles := b.all([]string{fleet, otherShop})

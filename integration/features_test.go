@@ -109,6 +109,7 @@ services:
 
 // TestPartsAreAll: whatever profiles are made of is asked for.
 func TestPartsAreAll(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	known := map[string]bool{}
 	for _, p := range probe.Parts() {
@@ -133,8 +134,10 @@ func TestPartsAreAll(t *testing.T) {
 // TestDriftIsNone: what nlb has just put there is as it put it there, whatever
 // it is, and after a change too.
 func TestDriftIsNone(t *testing.T) {
+	t.Parallel()
 	for name, text := range features {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			b := newBed(t)
 			b.Apply(text)
 			for _, d := range b.Load().Drift() {

@@ -43,6 +43,7 @@ func (b *bed) holdMost(network, to string, atMost int) []*traffic.Conn {
 // TestConnectionLimits: over the limit a connection is refused while the others
 // live, and taken when one has ended.
 func TestConnectionLimits(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ name, service, backend string }{
 		{"per source", "    limit: {connections-per-source: 3}\n", ""},
 		{"of a backend", "", ", max-connections: 3"},
@@ -91,6 +92,7 @@ func TestConnectionLimits(t *testing.T) {
 
 // TestRateLimits: a burst, and then no more.
 func TestRateLimits(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 	b.Apply(`profile: shop
@@ -136,6 +138,7 @@ services:
 // that adds a backend, and not after it; one whose backend goes is balanced
 // anew.
 func TestAffinity(t *testing.T) {
+	t.Parallel()
 	for _, family := range []struct{ vip, near, far, server string }{
 		{"203.0.113.10:80", "10.1.0.77/24", "10.1.1.77/24", "10.2.0.%d:8080"},
 		{"[2001:db8::10]:80", "fd01::77/64", "fd01:0:0:1::77/64", "[fd02::%d]:8080"},
@@ -225,6 +228,7 @@ func TestAffinity(t *testing.T) {
 
 // TestDrain: weight 0 takes no new connections and lets the live ones go on.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
 	b.Apply(web + backends(8080, 1, 1))
@@ -256,6 +260,7 @@ func TestDrain(t *testing.T) {
 // backend included; its TCP connections go on unless they are cut; another
 // service's flows to the same server are not touched.
 func TestRemovedBackend(t *testing.T) {
+	t.Parallel()
 	for _, family := range []struct{ one, two, a, b string }{
 		{"203.0.113.1:80", "203.0.113.2:80", "10.2.0.11:8080", "10.2.0.12:8080"},
 		{"[2001:db8::1]:80", "[2001:db8::2]:80", "[fd02::11]:8080", "[fd02::12]:8080"},
@@ -328,6 +333,7 @@ services:
 
 // TestManyPrefixes: ten thousand of them in deny are one lookup.
 func TestManyPrefixes(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11")
 	var list strings.Builder

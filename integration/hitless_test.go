@@ -32,6 +32,7 @@ var (
 const hitlessBackends = 5
 
 func TestNothingLostHitless(t *testing.T) {
+	t.Parallel()
 	applies, enough := 2*len(ways), 0
 	if *full {
 		applies, enough = 1000, 200_000

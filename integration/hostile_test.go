@@ -42,6 +42,7 @@ var places = map[string]string{
 // and over netlink, as many as the profile is due, and reads back as it was; all
 // else is refused at its place.
 func TestNothingLostHostileNames(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	accepted, refused := 0, 0
 	harmless := regexp.MustCompile(`^[a-z0-9]+$`)

@@ -10,7 +10,6 @@ import (
 	"math"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -33,8 +32,6 @@ const unbalanced = "nobody"
 // oldBed is a bed whose balancer answers itself, at the addresses that rules
 // balance, what they leave.
 func oldBed(t *testing.T, listens ...string) *bed {
-	// Who is not root may not write the usual one, in /run.
-	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "lock"))
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14", "fd02::11", "fd02::12")
 	for _, l := range listens {
@@ -163,6 +160,7 @@ const oldVIP = "203.0.113.10:80"
 // TestImportedCascades: the shares of cascades of rules, measured with
 // iptables, stated by import, and measured with nlb.
 func TestImportedCascades(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name     string
 		rules    string
@@ -260,6 +258,7 @@ func TestImportedCascades(t *testing.T) {
 // TestImportedMarks: Zevenet's way, marks by probability and SNAT to the farm's
 // address; and marks that overwrite each other.
 func TestImportedMarks(t *testing.T) {
+	t.Parallel()
 	zevenet := `*mangle
 :PREROUTING ACCEPT [0:0]
 -A PREROUTING -j CONNMARK --restore-mark
@@ -319,6 +318,7 @@ COMMIT
 // TestImportedClient: IPTLB's chains in OUTPUT, for an address that nothing but
 // the default route covers; and its state for the same.
 func TestImportedClient(t *testing.T) {
+	t.Parallel()
 	const to = "10.100.0.10:8081"
 	rules := `*nat
 :OUTPUT ACCEPT [0:0]
@@ -377,6 +377,7 @@ COMMIT
 // TestImportedKubeProxy: the chains of kube-proxy, for the network, for the node
 // itself and for a node port.
 func TestImportedKubeProxy(t *testing.T) {
+	t.Parallel()
 	chains := strings.NewReplacer("10.244.1.5:8080", "10.2.0.11:8080", "10.244.1.5/32", "10.2.0.11/32", "10.244.1.6:8080", "10.2.0.12:8080",
 		"10.244.1.6/32", "10.2.0.12/32", "10.244.2.7:8080", "10.2.0.13:8080", "10.244.2.7/32", "10.2.0.13/32", "10.244.0.0/16", "10.2.0.0/24")
 	text, err := os.ReadFile("../lb/importer/iptables/testdata/kube-proxy.rules")
@@ -417,6 +418,7 @@ func TestImportedKubeProxy(t *testing.T) {
 // TestImportedOthers: formats whose programs are not here, as their manuals say
 // that they are written; what import states is what nlb does.
 func TestImportedOthers(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name  string
 		read  func(string, []byte) (*importer.Import, error)
@@ -471,6 +473,7 @@ func TestImportedOthers(t *testing.T) {
 // TestImportedTargets: what backends see, and where ports go, is the same
 // before and after.
 func TestImportedTargets(t *testing.T) {
+	t.Parallel()
 	dnat := "*nat\n-A PREROUTING -d 203.0.113.10 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11:8080\n"
 	for _, tt := range []struct {
 		name, program, rules string

@@ -20,6 +20,7 @@ import (
 // TestChangeLeavesTheRestAlone: what an apply is not about keeps its
 // connections, its counters and its place in the round.
 func TestChangeLeavesTheRestAlone(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14")
 	profile := func(name, vip string, weights ...int) string {
@@ -98,6 +99,7 @@ func many(name string, network, n int) string {
 // TestOneGeneration: nft sees one commit for an apply of 50 services beside 40
 // others, and none for the same again.
 func TestOneGeneration(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Apply(many("others", 0, 40))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -166,6 +168,7 @@ func TestOneGeneration(t *testing.T) {
 
 // TestSavedRulesetBalances: what nft prints, loaded again, still balances.
 func TestSavedRulesetBalances(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080, 80}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
 	b.Address(b.Balancer, "lo", "192.0.2.1/32", "192.0.2.2/32")
@@ -211,6 +214,7 @@ services:
 // TestTextIsNetlink: the rendered text and the netlink form are the same to nft,
 // for every feature of a profile.
 func TestTextIsNetlink(t *testing.T) {
+	t.Parallel()
 	for name, profile := range features {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)
@@ -299,6 +303,7 @@ func (n *narrow) Send(p []byte) error {
 
 // TestSmallSocket: where one batch cannot be sent, several do.
 func TestSmallSocket(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{1007}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	profiles := []*lb.Profile{b.Parse(many("p", 0, 100))}
@@ -319,6 +324,7 @@ func TestSmallSocket(t *testing.T) {
 
 // TestDryRun: the kernel checks, and nothing changes.
 func TestDryRun(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Apply(many("p", 0, 3))
 	before := b.Witness(b.Balancer, "", "nft", "list", "ruleset")

@@ -26,6 +26,7 @@ import (
 // TestNothingLostLacking: a kernel without an expression refuses the profile, the
 // error names the expression and what it stands in, and nothing is changed.
 func TestNothingLostLacking(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	before, refusals, services := b.generation(), 0, 0
 	for _, profile := range features {
@@ -72,6 +73,7 @@ var shared = map[string]bool{"numgen": true, "masq": true, "fib": true, "reject"
 
 // TestNothingLostOpenFiles: sockets with numbers beyond 1,024, and none at all.
 func TestNothingLostOpenFiles(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	profile := b.write("shop.yaml", shopBefore)
 	run := func(files int, args ...string) (string, error) {
@@ -144,6 +146,7 @@ func (f *flushing) Receive(b []byte) (int, error) { f.step(); return f.Transport
 // TestNothingLostForeignFlush: somebody runs `nft flush ruleset` at any moment of
 // an apply. The profile is there in the end, whole, unless the flush came last.
 func TestNothingLostForeignFlush(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	d := &deed{name: "apply", before: []string{shopBefore, otherShop}, after: []string{shopAfter, otherShop}}
@@ -191,6 +194,7 @@ func TestNothingLostForeignFlush(t *testing.T) {
 // net.core.wmem_max. A profile that is too large for that goes in several
 // batches, and is whole.
 func TestNothingLostSmallSocket(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	services := 2000
 	if *full {

@@ -27,6 +27,7 @@ import (
 // of processes can be limited (cgroup v1, by root), it is the kernel that says
 // so; where not, the transport says it in its place.
 func TestNothingLostMemory(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Apply(shopBefore)
 	before := b.generation()
@@ -148,6 +149,7 @@ func limitMemory() (limit func(kilobytes int) error, release func() error, err e
 // apply is right all the same, what is connected goes on, and what is new is
 // accepted as soon as there is room.
 func TestNothingLostTrackFull(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	b.Apply(shopBefore)
@@ -163,7 +165,7 @@ func TestNothingLostTrackFull(t *testing.T) {
 		size = 1 << 20
 	}
 	full := b.fill(size, netip.MustParseAddrPort("10.2.0.99:9"), false)
-	quick := traffic.Client{Host: b.Client, Timeout: 300 * time.Millisecond}
+	quick := traffic.Client{Host: b.Client, Timeout: 500 * time.Millisecond}
 	_, refused := quick.Exchange(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
 	if full && refused == nil {
 		t.Error("there was room for a connection more")
@@ -183,12 +185,13 @@ func TestNothingLostTrackFull(t *testing.T) {
 // TestNothingLostPorts: all ports of a masquerade are used up. Other backends
 // are none the worse, and a second source address mends it.
 func TestNothingLostPorts(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Address(b.Balancer, "eth1", "10.2.0.2/24")
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
 	b.Apply(web + backends(8080, -1, -1))
 	b.fill(64512, netip.MustParseAddrPort("10.2.0.11:8080"), true)
-	quick := traffic.Client{Host: b.Client, Timeout: 100 * time.Millisecond}
+	quick := traffic.Client{Host: b.Client, Timeout: 500 * time.Millisecond}
 	answers := map[string]int{}
 	for range 6 {
 		r, err := quick.Exchange(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))

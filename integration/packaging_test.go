@@ -43,6 +43,7 @@ func install(t *testing.T) (destdir string) {
 }
 
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	destdir := install(t)
 	for _, want := range []struct {
 		path string
@@ -94,6 +95,7 @@ func TestInstall(t *testing.T) {
 
 // TestUnit: systemd finds nothing wrong with the unit, and little exposed.
 func TestUnit(t *testing.T) {
+	t.Parallel()
 	netlabtest.Needs(t, "systemd-analyze")
 	destdir := install(t)
 	// verify looks for the program and the manual where they are now.
@@ -137,6 +139,7 @@ func setting(t *testing.T, unit, key string) string {
 // TestUnitCommands: what the unit runs works with the one capability that it
 // gives, as a user that is not root: kernel parameters included.
 func TestUnitCommands(t *testing.T) {
+	t.Parallel()
 	destdir := install(t)
 	unit := readUnit(t, destdir)
 	b := newBed(t)

@@ -48,6 +48,7 @@ const (
 // TestNothingLostPrivileges: each command, with CAP_NET_ADMIN alone, with nothing
 // at all, and with all the others.
 func TestNothingLostPrivileges(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11")
 	nlb := b.command()

@@ -139,6 +139,7 @@ func reshuffle(r *rand.Rand, s *lb.Service) {
 }
 
 func TestRecallComesToTheSame(t *testing.T) {
+	t.Parallel()
 	const steps = 60
 	b := newBed(t)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -180,6 +181,7 @@ func TestRecallComesToTheSame(t *testing.T) {
 
 // Where flows had to move, further commits follow that of the plan.
 func TestRecallAfterFlowsMoved(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{53}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	dns := func(weights ...int) *lb.Profile {

@@ -24,6 +24,7 @@ func (c *counting) Send(b []byte) error {
 }
 
 func TestRecordOfLastApply(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	apply := func(digest, profile string) (*nft.Result, int) {
 		t.Helper()
@@ -78,6 +79,7 @@ func TestRecordOfLastApply(t *testing.T) {
 // be stopped between them, and then somebody else's commit makes the generation
 // that it would have made.
 func TestRecordOfHalfAnApply(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	listen := func(to string) string {
 		return "profile: shop\nservices: [{name: web, listen: \"203.0.113.10:" + to + "\", backends: [10.2.0.11:80]}]\n"

@@ -29,6 +29,7 @@ func users(t *testing.T, f func(t *testing.T, nobody bool)) {
 // every folder is open to nobody.
 func rehearsal(t *testing.T, nobody bool, profile []byte, connections string) *exec.Cmd {
 	t.Helper()
+	netlabtest.Packets(t)
 	nlb, err := built()
 	if err != nil {
 		t.Fatal(err)
@@ -55,6 +56,7 @@ func rehearse(t *testing.T, c *exec.Cmd) (code int, stdout, stderr string) {
 
 // TestRehearsedExamples: all is as due in a rehearsal of every example.
 func TestRehearsedExamples(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("../examples/*.yaml")
 	if err != nil || len(files) < 6 {
 		t.Fatalf("examples: %v, %v", files, err)
@@ -62,6 +64,7 @@ func TestRehearsedExamples(t *testing.T) {
 	users(t, func(t *testing.T, nobody bool) {
 		for _, file := range files {
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+				t.Parallel()
 				profile, err := os.ReadFile(file)
 				if err != nil {
 					t.Fatal(err)
@@ -78,6 +81,7 @@ func TestRehearsedExamples(t *testing.T) {
 // TestRehearsedFaults: a profile with a fault, and nothing else in it, ends
 // with 1, and the fault is named.
 func TestRehearsedFaults(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct{ services, want string }{
 		"its own address": {
 			`[{name: web, listen: "203.0.113.10:80-90", backends: ["203.0.113.10:85", "10.0.0.12:8080"]}]`,

@@ -15,6 +15,7 @@ import (
 // TestRoles: each role, asked by a client, by the balancer itself and by a
 // backend.
 func TestRoles(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 	_, err := traffic.Serve(b.Balancer, "itself",
@@ -65,6 +66,7 @@ services:
 
 // TestInterfaces: only what enters there, by name and by prefix of a name.
 func TestInterfaces(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11")
 	other := b.Host("other")
@@ -111,6 +113,7 @@ services:
 // before a shorter, and any before this host's own; and a wildcard leaves what the balancer itself sends
 // to its backends alone.
 func TestPrefixesAndOwnAddresses(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080, 80, 81}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
 	b.Apply(`profile: wide
@@ -156,6 +159,7 @@ services:
 
 // TestAllow: who may connect; the others are refused at once, and counted.
 func TestAllow(t *testing.T) {
+	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
 	b.Apply(`profile: guarded

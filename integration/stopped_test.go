@@ -55,6 +55,7 @@ func crashes() []crash {
 // TestNothingLostStopped stops an apply at each of its messages to and from
 // the kernel.
 func TestNothingLostStopped(t *testing.T) {
+	t.Parallel()
 	total := 0
 	for _, c := range crashes() {
 		t.Run(c.name, func(t *testing.T) { total += c.run(t) })

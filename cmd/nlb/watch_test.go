@@ -233,6 +233,7 @@ func datagrams(t *testing.T, h *netlab.Host, n int) {
 }
 
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	p, h := watchAt(t, 100, 30)
 	p.await(`every 200ms, q ends it shop/web 203\.0\.113\.10:80 udp round-robin snat none backend address weight share connections live`)
 	p.await(`snat none 0\.0/s backend address weight new /s connections \+ live \+- .* second 10\.0\.0\.12:8080 1 \.{8} 0% 0\.0 0 0$`)
@@ -255,6 +256,7 @@ func TestWatch(t *testing.T) {
 // TestWatchEnds: Ctrl-C, signals, and an error leave the terminal as it was; so
 // does what is watched when it goes.
 func TestWatchEnds(t *testing.T) {
+	t.Parallel()
 	t.Run("Ctrl-C", func(t *testing.T) {
 		p, _ := watchAt(t, 100, 30)
 		p.await("shop/web")
@@ -309,6 +311,7 @@ func foreignTable(h *netlab.Host, name string) error {
 
 // TestWatchElsewhere: without a terminal one table follows the other.
 func TestWatchElsewhere(t *testing.T) {
+	t.Parallel()
 	p, h := watchAt(t, 100, 30)
 	_, err := p.master.WriteString("q")
 	netlabtest.Must(t, err)

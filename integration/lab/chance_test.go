@@ -11,6 +11,7 @@ import (
 )
 
 func TestWindows(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		weights []int
 		n       int
@@ -60,6 +61,7 @@ func TestWindows(t *testing.T) {
 }
 
 func TestBinomial(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		n     int
 		p     float64

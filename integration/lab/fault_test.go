@@ -29,6 +29,7 @@ func replace(old, new string) func(string) string {
 }
 
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	requireNFT(t)
 	const n = 360
 	for _, c := range []struct {
@@ -118,6 +119,7 @@ func TestFaults(t *testing.T) {
 
 // A backend that stays although the profile has it no longer.
 func TestFaultOfRemoval(t *testing.T) {
+	t.Parallel()
 	requireNFT(t)
 	w := &witness{t: t}
 	first := ""
@@ -139,6 +141,7 @@ func TestFaultOfRemoval(t *testing.T) {
 }
 
 func TestForesight(t *testing.T) {
+	t.Parallel()
 	none := func(at string) lb.Backend { return snat(backendAt(at, 1), lb.SNATNone) }
 	for _, c := range []struct {
 		name            string

@@ -11,6 +11,7 @@ import (
 )
 
 func TestStep(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		from string
 		bits int
@@ -33,6 +34,7 @@ func TestStep(t *testing.T) {
 }
 
 func TestGroundIsFree(t *testing.T) {
+	t.Parallel()
 	g := survey([]*lb.Profile{{Services: []lb.Service{{
 		Listen:   []lb.Listen{listenAt("198.18.0.1", 80), {Prefix: netip.MustParsePrefix("100.64.0.0/10"), Ports: []lb.PortRange{{First: 53, Last: 53}}}},
 		Backends: []lb.Backend{backendAt("198.19.255.1:80", 1), backendAt("[fd6e:6c62::1]:80", 1)},
@@ -53,6 +55,7 @@ func TestGroundIsFree(t *testing.T) {
 }
 
 func TestPick(t *testing.T) {
+	t.Parallel()
 	prefixes := func(s ...string) []netip.Prefix {
 		var out []netip.Prefix
 		for _, p := range s {

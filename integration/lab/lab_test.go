@@ -7,7 +7,6 @@ package lab
 
 import (
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -16,11 +15,11 @@ import (
 	"nlb/lb"
 )
 
+// requireNFT is for tests whose balancer is the nft program.
 func requireNFT(t testing.TB) {
 	t.Helper()
-	if _, err := exec.LookPath("nft"); err != nil {
-		t.Skip("NOT TESTED: there is no nft program here to act as the balancer")
-	}
+	netlabtest.Packets(t)
+	netlabtest.Needs(t, "nft")
 }
 
 func service(name string, listen []lb.Listen, backends ...lb.Backend) lb.Service {
@@ -104,6 +103,7 @@ var cases = []lb.Service{
 }
 
 func TestAsDue(t *testing.T) {
+	t.Parallel()
 	requireNFT(t)
 	for _, s := range cases {
 		t.Run(s.Name, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 // What a flood shows, by how fast the machine made it: at 20 a second with a
 // burst of 20, 30 connections are too many for the first half of a second.
 func TestWeigh(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		answered, refused int
 		took              time.Duration

@@ -108,6 +108,7 @@ func start(t *testing.T, task string, nobody bool) (*exec.Cmd, *bufio.Reader, st
 }
 
 func TestSignal(t *testing.T) {
+	t.Parallel()
 	users(t, func(t *testing.T, nobody bool) {
 		for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 			c, r, line := start(t, "signal", nobody)
@@ -125,6 +126,7 @@ func TestSignal(t *testing.T) {
 }
 
 func TestKilledInside(t *testing.T) {
+	t.Parallel()
 	users(t, func(t *testing.T, nobody bool) {
 		c, _, _ := start(t, "crash", nobody)
 		_ = c.Wait()
@@ -139,6 +141,7 @@ func TestKilledInside(t *testing.T) {
 }
 
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	users(t, func(t *testing.T, nobody bool) {
 		c, _, line := start(t, "hold", nobody)
 		names := strings.Fields(line)

@@ -158,7 +158,7 @@ func (b *Bed) Ask(network, to string) traffic.Reply {
 // Reaches is who answers at an address, for a host; empty: nobody.
 func (b *Bed) Reaches(from *netlab.Host, network, to string) string {
 	b.T.Helper()
-	c := traffic.Client{Host: from, Timeout: 200 * time.Millisecond}
+	c := traffic.Client{Host: from, Timeout: 500 * time.Millisecond}
 	r, err := c.Exchange(b.T.Context(), network, netip.MustParseAddrPort(to))
 	if err != nil {
 		return ""

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -39,6 +40,13 @@ func Main(m *testing.M, cleanup ...func()) {
 // flags, and enters a user namespace where that is needed.
 func Enter() {
 	flag.Parse()
+	// Packet tests mostly wait, so that more of them than there are processors
+	// run side by side, unless -parallel says how many.
+	set := false
+	flag.Visit(func(f *flag.Flag) { set = set || f.Name == "test.parallel" })
+	if !set {
+		_ = flag.Set("test.parallel", fmt.Sprint(4*runtime.GOMAXPROCS(0)))
+	}
 	if testing.Short() {
 		return
 	}

@@ -54,6 +54,7 @@ func each(t *testing.T, f func(t *testing.T, network, client, server, nobody str
 }
 
 func TestExchange(t *testing.T) {
+	t.Parallel()
 	ch, sh := pair(t)
 	each(t, func(t *testing.T, network, client, server, _ string) {
 		to := port(server, 80)
@@ -81,6 +82,7 @@ func TestExchange(t *testing.T) {
 }
 
 func TestKeep(t *testing.T) {
+	t.Parallel()
 	ch, sh := pair(t)
 	each(t, func(t *testing.T, network, _, server, _ string) {
 		to := port(server, 81)
@@ -120,6 +122,7 @@ func TestKeep(t *testing.T) {
 }
 
 func TestFailures(t *testing.T) {
+	t.Parallel()
 	ch, sh := pair(t)
 	each(t, func(t *testing.T, network, _, server, nobody string) {
 		t.Parallel()
@@ -160,6 +163,7 @@ func TestFailures(t *testing.T) {
 }
 
 func TestMany(t *testing.T) {
+	t.Parallel()
 	ch, sh := pair(t)
 	each(t, func(t *testing.T, network, client, server, _ string) {
 		to := port(server, 82)
@@ -198,6 +202,7 @@ func TestMany(t *testing.T) {
 }
 
 func TestSCTP(t *testing.T) {
+	t.Parallel()
 	ch, sh := pair(t)
 	to := port("10.1.0.2", 80)
 	s, err := traffic.Serve(sh, "sctp", traffic.Port{Network: "sctp", At: to})
@@ -224,6 +229,7 @@ func TestSCTP(t *testing.T) {
 }
 
 func TestCloseWithLiveConnections(t *testing.T) {
+	t.Parallel()
 	ch, sh := pair(t)
 	to := port("10.1.0.2", 83)
 	s, err := traffic.Serve(sh, "s", traffic.Port{Network: "tcp", At: to})

@@ -72,6 +72,7 @@ func forwards(tables []*firewall.Table, p firewall.Packet) (firewall.Action, boo
 
 // TestForwardChains: what is said of a chain is what becomes of packets.
 func TestForwardChains(t *testing.T) {
+	t.Parallel()
 	const chain = "table inet f {\n set v4 { type ipv4_addr; flags interval; elements = { 10.2.0.0/28, 192.0.2.1-192.0.2.9 } }\n" +
 		" map m { type ipv4_addr . inet_service : verdict; elements = { 10.2.0.11 . 8080 : accept } }\n chain sub { ct status dnat accept; }\n" +
 		" chain back { return; }\n chain f { type filter hook forward priority 0; policy %s;\n %r\n }\n}\n"
@@ -249,6 +250,7 @@ func TestConnectionMarks(t *testing.T) {
 
 // TestIptablesChains: the same of iptables, both kinds of it.
 func TestIptablesChains(t *testing.T) {
+	t.Parallel()
 	const established = "-A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
 	tests := []struct {
 		name   string
@@ -273,15 +275,18 @@ func TestIptablesChains(t *testing.T) {
 		{"a limit", []string{"-P FORWARD DROP", established, "-A FORWARD -m hashlimit --hashlimit-upto 1000/second --hashlimit-name x -j ACCEPT"}, true, true},
 	}
 	for _, program := range []string{"iptables-nft", "iptables-legacy"} {
-		b := newBed(t)
-		for _, tt := range tests {
-			t.Run(program+" "+tt.name, func(t *testing.T) {
-				b := &bed{b.With(t)}
-				for _, rule := range slices.Concat([]string{"-P FORWARD ACCEPT", "-F", "-X"}, tt.rules) {
-					b.Witness(b.Balancer, "", program, strings.Fields(rule)...)
-				}
-				b.compare(tt.passes, tt.unsure)
-			})
-		}
+		t.Run(program, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			for _, tt := range tests {
+				t.Run(tt.name, func(t *testing.T) {
+					b := &bed{b.With(t)}
+					for _, rule := range slices.Concat([]string{"-P FORWARD ACCEPT", "-F", "-X"}, tt.rules) {
+						b.Witness(b.Balancer, "", program, strings.Fields(rule)...)
+					}
+					b.compare(tt.passes, tt.unsure)
+				})
+			}
+		})
 	}
 }

@@ -47,6 +47,7 @@ services:
 // TestDoctorMissing: every expression that is lacking is found where it is
 // needed, or may be.
 func TestDoctorMissing(t *testing.T) {
+	t.Parallel()
 	b := netlabtest.New(t)
 	p := b.Parse(shop)
 	needed := probe.Needed([]*lb.Profile{p})
