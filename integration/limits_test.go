@@ -25,9 +25,9 @@ import (
 
 // TestNothingLostMemory: the kernel has no memory for the table. Where a group
 // of processes can be limited (cgroup v1, by root), it is the kernel that says
-// so; where not, the transport says it in its place.
+// so; where not, the transport says it in its place. It is not parallel: what
+// other tests allocate would count, too.
 func TestNothingLostMemory(t *testing.T) {
-	t.Parallel()
 	b := newBed(t)
 	b.Apply(shopBefore)
 	before := b.generation()
