@@ -135,7 +135,7 @@ func (f *flushing) step() {
 func (f *flushing) Send(b []byte) error {
 	f.step()
 	// Those that move flows come after what was applied.
-	if isBatch(b) && !bytes.Contains(b, []byte("moving")) {
+	if netlabtest.IsBatch(b) && !bytes.Contains(b, []byte("moving")) {
 		f.since++
 	}
 	return f.Transport.Send(b)

@@ -17,6 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft"
@@ -96,7 +97,7 @@ type starving struct {
 }
 
 func (s *starving) Send(b []byte) error {
-	if !isBatch(b) {
+	if !netlabtest.IsBatch(b) {
 		return s.Transport.Send(b)
 	}
 	if s.injected {
@@ -285,9 +286,4 @@ func tracking(i int, flags uint16, backend netip.AddrPort, spread bool) []byte {
 	m = binary.NativeEndian.AppendUint32(m, uint32(i))
 	m = append(m, 0, 0, 0, 0, unix.AF_INET, 0, 0, 0)
 	return append(m, e.Bytes()...)
-}
-
-// isBatch reports whether a datagram changes something.
-func isBatch(b []byte) bool {
-	return binary.NativeEndian.Uint16(b[4:]) == unix.NFNL_MSG_BATCH_BEGIN
 }

@@ -51,14 +51,15 @@ func (m *Machine) command(ctx context.Context, h *netlab.Host, parameters string
 	return c
 }
 
-// Once boots a machine that runs one program and powers off.
+// Once boots a machine that runs one program and powers off. Its arguments
+// follow it, with commas between.
 func (m *Machine) Once(ctx context.Context, h *netlab.Host, program string, args []string) error {
 	_ = os.Remove(m.console())
 	err := m.command(ctx, h, "nlb.run="+program, append([]string{"-no-reboot"}, args...)...).Run()
 	if err != nil {
 		return fmt.Errorf("%s: %w: %s", Program, err, strings.TrimSpace(m.stderr.String()))
 	}
-	if want := "nlb-lab: " + program + " ended with 0"; !strings.Contains(m.output(), want) {
+	if want := "nlb-lab: " + strings.ReplaceAll(program, ",", " ") + " ended with 0"; !strings.Contains(m.output(), want) {
 		return fmt.Errorf("the machine did not get to %q:\n%s", want, m.tail())
 	}
 	return nil

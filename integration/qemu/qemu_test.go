@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { netlabtest.Main(m) }
 
 // kernels are those to boot: NLB_LAB_KERNELS, such as "6.1 6.12". Without it
 // nothing is booted, which takes a minute for each; in CI that is a failure.
-func kernels(t *testing.T) []string {
+func kernels(t testing.TB) []string {
 	t.Helper()
 	err := Installed()
 	list := strings.Fields(os.Getenv("NLB_LAB_KERNELS"))
@@ -40,7 +40,7 @@ func kernels(t *testing.T) []string {
 }
 
 // cache is where fetch.sh put the packages.
-func cache(t *testing.T) string {
+func cache(t testing.TB) string {
 	t.Helper()
 	if dir := os.Getenv("NLB_LAB_CACHE"); dir != "" {
 		return dir
@@ -52,17 +52,9 @@ func cache(t *testing.T) string {
 	return filepath.Join(dir, "nlb-lab")
 }
 
-func bench(t *testing.T) *netlab.Host {
+func bench(t testing.TB) *netlab.Host {
 	t.Helper()
-	w, err := netlab.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := w.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	w := netlabtest.NewWorld(t)
 	h, err := Bench(w)
 	if err != nil {
 		t.Fatal(err)
@@ -70,7 +62,7 @@ func bench(t *testing.T) *netlab.Host {
 	return h
 }
 
-func build(t *testing.T, dir, command string) string {
+func build(t testing.TB, dir, command string) string {
 	t.Helper()
 	program, err := scenario.Build(root, dir, command)
 	if err != nil {

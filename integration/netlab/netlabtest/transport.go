@@ -2,10 +2,11 @@
 
 package netlabtest
 
-// A kernel that lacks a part of nftables.
+// What is between a test and the kernel.
 
 import (
 	"bytes"
+	"encoding/binary"
 	"slices"
 	"strings"
 
@@ -30,6 +31,12 @@ func (l *Lacking) Send(b []byte) error {
 		return e.Bytes()
 	}
 	return l.Transport.Send(bytes.ReplaceAll(b, attr(l.Expression), attr(strings.Repeat("?", len(l.Expression)))))
+}
+
+// IsBatch reports whether a datagram changes something: a batch begins with
+// the message that says so.
+func IsBatch(b []byte) bool {
+	return len(b) >= unix.SizeofNlMsghdr && binary.NativeEndian.Uint16(b[4:]) == unix.NFNL_MSG_BATCH_BEGIN
 }
 
 // objects are the parts of nftables that are no expressions.

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package bench
 
 // A path: a bed whose client is a generator of packets, and whose server is a
 // sink that counts them.
@@ -14,12 +14,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
+	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 )
 
 var (
@@ -38,38 +39,25 @@ type path struct {
 	flows   *netlink.Handle // conntrack of the balancer
 }
 
-// newPath makes one whose balancer forwards and has no rules.
-func newPath() (*path, error) {
+// newPath makes one whose balancer forwards and has no rules. It ends with the
+// benchmark.
+func newPath(b *testing.B) *path {
+	b.Helper()
 	bed, err := netlab.NewBed()
-	if err != nil {
-		return nil, err
-	}
-	p := &path{Bed: bed, socket: -1}
-	if err := p.build(); err != nil {
-		p.close()
-		return nil, err
-	}
-	return p, nil
-}
-
-func (p *path) build() error {
-	backends := netip.PrefixFrom(firstBackend, 10).Masked()
-	if err := p.Balancer.AddRoute(backends, sinkAddr); err != nil {
-		return err
-	}
-	if err := p.Balancer.Do(p.prepareBalancer); err != nil {
-		return err
-	}
-	if err := p.Server.Do(func() (err error) {
-		p.links, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-		return err
-	}); err != nil {
-		return err
-	}
-	return p.Client.Do(func() (err error) {
-		p.socket, err = packetSocket("eth0", 0)
-		return err
+	netlabtest.Must(b, err)
+	p := &path{Bed: bed}
+	b.Cleanup(func() { bed.World.Close() })
+	netlabtest.Must(b,
+		p.Balancer.AddRoute(netip.PrefixFrom(firstBackend, 10).Masked(), sinkAddr),
+		p.Balancer.Do(p.prepareBalancer),
+		p.Server.Do(func() (err error) { p.links, err = netlink.NewHandle(unix.NETLINK_ROUTE); return err }),
+		p.Client.Do(func() (err error) { p.socket, err = packetSocket("eth0", 0); return err }))
+	b.Cleanup(func() {
+		unix.Close(p.socket)
+		p.links.Close()
+		p.flows.Close()
 	})
+	return p
 }
 
 // prepareBalancer gives both neighbours addresses that nobody has.
@@ -100,38 +88,12 @@ func (p *path) prepareBalancer() error {
 	return err
 }
 
-func (p *path) close() {
-	if p.socket >= 0 {
-		unix.Close(p.socket)
-	}
-	for _, h := range []*netlink.Handle{p.links, p.flows} {
-		if h != nil {
-			h.Close()
-		}
-	}
-	_ = p.World.Close()
-}
-
 // arrived counts the packets that have come to the sink so far.
-func (p *path) arrived() (int, error) {
+func (p *path) arrived(b *testing.B) int {
 	l, err := p.links.LinkByName("eth0")
-	if err != nil {
-		return 0, err
-	}
-	return int(l.Attrs().Statistics.RxPackets), nil
+	netlabtest.Must(b, err)
+	return int(l.Attrs().Statistics.RxPackets)
 }
-
-// tracked counts the connections that conntrack holds.
-func (p *path) tracked() (int, error) {
-	text, err := p.Balancer.Sysctl("net.netfilter.nf_conntrack_count")
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(text)
-}
-
-// forget empties conntrack.
-func (p *path) forget() error { return p.flows.ConntrackTableFlush(netlink.ConntrackTable) }
 
 // packetSocket opens a raw socket on a link of the calling thread's namespace;
 // it receives frames of a protocol, or none with 0.
