@@ -6,20 +6,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/integration/netlab/traffic"
 )
 
@@ -126,25 +123,19 @@ func (c *connections) fail(list *[]string, begin time.Duration, err error) {
 
 // short makes connections, one after the other, from sources in turn.
 func (c *connections) short(ctx context.Context, sources []netip.Addr) {
-	err := c.Client.Do(func() error {
-		for i := 0; ctx.Err() == nil; i++ {
-			begin := c.history.now()
-			backend, err := c.exchange(netip.AddrPortFrom(sources[i%2], c.Client.NextPort()), hitlessWeb[i%2])
-			switch {
-			case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EADDRNOTAVAIL):
-				continue // a long one has the port
-			case err == nil && !c.history.had("tcp", backend, begin, c.history.now()):
-				err = fmt.Errorf("%v took it, which is no backend", backend)
-			}
-			if err != nil {
-				c.fail(&c.failed, begin, err)
-			}
-			c.made.Add(1)
+	for i := 0; ctx.Err() == nil; i++ {
+		begin := c.history.now()
+		backend, err := c.exchange(netip.AddrPortFrom(sources[i%2], c.Client.NextPort()), hitlessWeb[i%2])
+		switch {
+		case errors.Is(err, unix.EADDRINUSE), errors.Is(err, unix.EADDRNOTAVAIL):
+			continue // a long one has the port
+		case err == nil && !c.history.had("tcp", backend, begin, c.history.now()):
+			err = fmt.Errorf("%v took it, which is no backend", backend)
 		}
-		return nil
-	})
-	if err != nil {
-		c.T.Error(err)
+		if err != nil {
+			c.fail(&c.failed, begin, err)
+		}
+		c.made.Add(1)
 	}
 }
 
@@ -152,38 +143,16 @@ func (c *connections) short(ctx context.Context, sources []netip.Addr) {
 // A connection whose first packet was lost counts as failed, though the client
 // sends it again after a second.
 func (c *connections) exchange(from, to netip.AddrPort) (backend netip.Addr, err error) {
-	d := net.Dialer{
-		Timeout: 10 * time.Second, KeepAlive: -1, LocalAddr: net.TCPAddrFromAddrPort(from),
-		Control: func(_, _ string, raw syscall.RawConn) error {
-			return raw.Control(func(fd uintptr) { _ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) })
-		},
-	}
-	conn, err := d.Dial("tcp", to.String())
+	client := traffic.Client{Host: c.Client, Source: from.Addr(), Port: from.Port(), Timeout: 10 * time.Second, Reset: true}
+	conn, err := client.Dial(c.T.Context(), "tcp", to)
 	if err != nil {
 		return backend, err
 	}
 	defer conn.Close()
-	_ = conn.(*net.TCPConn).SetLinger(0)
-	_ = conn.SetDeadline(time.Now().Add(d.Timeout))
-	var buf [128]byte
-	n, err := conn.Read(buf[:])
-	if err != nil && err != io.EOF {
-		return backend, err
-	}
-	name, _, _ := strings.Cut(string(buf[:n]), " ")
-	if backend, err = netip.ParseAddr(name); err != nil {
-		return backend, err
-	}
-	raw, err := conn.(*net.TCPConn).SyscallConn()
-	if err != nil {
-		return backend, err
-	}
-	var info *unix.TCPInfo
-	if e := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) }); e != nil || err != nil {
-		return backend, errors.Join(e, err)
-	}
-	if info.Total_retrans > 0 {
-		err = fmt.Errorf("its first packet was sent %d times", 1+info.Total_retrans)
+	if backend, err = netip.ParseAddr(conn.Reply.Backend); err == nil {
+		if n := netlabtest.Resent(c.T, conn.Conn); n > 0 {
+			err = fmt.Errorf("its first packet was sent %d times", 1+n)
+		}
 	}
 	return backend, err
 }

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
 )
@@ -31,35 +29,19 @@ func TestMain(m *testing.M) {
 }
 
 // talk opens a TCP connection between two hosts, and fails where its first
-// packet was sent more than once: the kernel waits a second before it does, for
-// an address, a neighbour or a carrier that was not ready.
+// packet was sent more than once: for an address, a neighbour or a carrier that
+// was not ready.
 func talk(t testing.TB, from, to *netlab.Host, at string) {
 	t.Helper()
 	var l net.Listener
-	netlabtest.Must(t, to.Do(func() (err error) {
-		l, err = net.Listen("tcp", at)
-		return err
-	}))
+	var c net.Conn
+	netlabtest.Must(t, to.Do(func() (err error) { l, err = net.Listen("tcp", at); return err }))
 	defer l.Close()
-	netlabtest.Must(t, from.Do(func() error {
-		c, err := net.DialTimeout("tcp", at, 5*time.Second)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		raw, err := c.(*net.TCPConn).SyscallConn()
-		if err != nil {
-			return err
-		}
-		var info *unix.TCPInfo
-		if e := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }); e != nil || err != nil {
-			return errors.Join(e, err)
-		}
-		if info.Total_retrans > 0 {
-			t.Errorf("the first connection to %s took %d packets more than it needs", at, info.Total_retrans)
-		}
-		return nil
-	}))
+	netlabtest.Must(t, from.Do(func() (err error) { c, err = net.DialTimeout("tcp", at, 5*time.Second); return err }))
+	defer c.Close()
+	if n := netlabtest.Resent(t, c); n > 0 {
+		t.Errorf("the first connection to %s took %d packets more than it needs", at, n)
+	}
 }
 
 func TestLink(t *testing.T) {

@@ -13,11 +13,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
 )
@@ -106,4 +109,16 @@ func NewHost(t testing.TB, w *netlab.World, name string) *netlab.Host {
 	h, err := w.Host(name)
 	Must(t, err)
 	return h
+}
+
+// Resent is how many packets of a TCP connection were sent more than once. The
+// kernel waits a second before it does so for the first packet, and a fifth of
+// one for others.
+func Resent(t testing.TB, c net.Conn) int {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	Must(t, err)
+	var info *unix.TCPInfo
+	Must(t, raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }), err)
+	return int(info.Total_retrans)
 }

@@ -27,11 +27,12 @@ const DefaultTimeout = 3 * time.Second
 
 // Client opens connections from a host. It is a value: copy it to change it.
 type Client struct {
+	// Host is where it is; nil: where this process is.
 	Host *netlab.Host
 	// Source is the address to connect from; zero: the kernel's choice.
 	Source netip.Addr
 	// Port is the port to connect from; 0: the next of the host, so that each
-	// connection and datagram is new to conntrack.
+	// connection and datagram is new to conntrack, or, without a host, any.
 	Port uint16
 	// Timeout bounds each exchange: connecting and the answer. 0: DefaultTimeout.
 	Timeout time.Duration
@@ -75,11 +76,27 @@ func (c Client) Exchange(ctx context.Context, network string, to netip.AddrPort)
 // Dial is Exchange with a connection, or a UDP socket, that stays.
 func (c Client) Dial(ctx context.Context, network string, to netip.AddrPort) (*Conn, error) {
 	var conn *Conn
-	err := c.Host.Do(func() (err error) {
+	err := do(c.Host, func() (err error) {
 		conn, err = c.dial(ctx, network, to)
 		return err
 	})
 	return conn, err
+}
+
+// do runs f in a host, or where this process is.
+func do(h *netlab.Host, f func() error) error {
+	if h == nil {
+		return f()
+	}
+	return h.Do(f)
+}
+
+// name is that of a host, for errors.
+func name(h *netlab.Host) string {
+	if h == nil {
+		return "this host"
+	}
+	return h.Name()
 }
 
 // Again asks once more: with UDP, for a new reply; elsewhere a line has to
@@ -164,7 +181,7 @@ func (c Client) connect(ctx context.Context, network string, to netip.AddrPort) 
 	}
 	for n := 1; ; n++ {
 		port := c.Port
-		if port == 0 {
+		if port == 0 && c.Host != nil {
 			port = c.Host.NextPort()
 		}
 		conn, err := c.connectFrom(ctx, network, netip.AddrPortFrom(source, port), to)
@@ -244,5 +261,5 @@ func (c Client) deadline() time.Time {
 }
 
 func (c Client) errorf(network string, to fmt.Stringer, err error) error {
-	return fmt.Errorf("from %s to %s %s: %w", c.Host.Name(), network, to, classify(err))
+	return fmt.Errorf("from %s to %s %s: %w", name(c.Host), network, to, classify(err))
 }

@@ -46,19 +46,19 @@ type Server struct {
 	live    map[net.Conn]bool
 }
 
-// Serve starts a server on a host, which must have the addresses. The server
-// ends with the world at the latest.
-func Serve(h *netlab.Host, name string, ports ...Port) (*Server, error) {
-	s := &Server{name: name, sources: make(map[netip.Addr]int), live: make(map[net.Conn]bool)}
-	err := h.Do(func() error {
+// Serve starts a server called id on a host, which must have the addresses; nil:
+// where this process is. The server ends with the host's world at the latest.
+func Serve(h *netlab.Host, id string, ports ...Port) (*Server, error) {
+	s := &Server{name: id, sources: make(map[netip.Addr]int), live: make(map[net.Conn]bool)}
+	err := do(h, func() error {
 		for _, p := range ports {
 			if err := s.listen(p); err != nil {
-				return fmt.Errorf("host %s: serve %s at %s %s: %w", h.Name(), name, p.Network, p.At, classify(err))
+				return fmt.Errorf("host %s: serve %s at %s %s: %w", name(h), id, p.Network, p.At, classify(err))
 			}
 		}
 		return nil
 	})
-	if err == nil {
+	if err == nil && h != nil {
 		err = h.World().Own(s)
 	}
 	if err != nil {

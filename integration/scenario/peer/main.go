@@ -11,27 +11,23 @@
 //	peer hold NETWORK ADDRESS:PORT    keep one connection; an exchange for each
 //	                                  line of stdin, until it ends
 //
-// A server answers each line or datagram with NAME and the source that it saw.
-// A client prints an answer as it came, or the word for why none came:
-// refused, timeout, reset, unreachable, closed.
-//
-// It is the protocol's way of nlb/integration/netlab/traffic, which needs a
-// world for its hosts; on a virtual machine there is none.
+// A client prints NAME and the source that the server saw, or why there is no
+// answer: refused, timeout, unreachable.
 package main
-
-// The command line, and the words for errors.
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
-	"golang.org/x/sys/unix"
+	"nlb/integration/netlab/traffic"
 )
 
 func main() {
@@ -42,24 +38,37 @@ func main() {
 }
 
 func run(args []string) error {
+	// An exchange has LIMIT of the environment, or 15 seconds: an emulated
+	// machine whose processor others want as well is slow.
+	client := traffic.Client{Timeout: 15 * time.Second}
+	if d, err := time.ParseDuration(os.Getenv("LIMIT")); err == nil {
+		client.Timeout = d
+	}
 	switch {
 	case len(args) >= 2 && args[0] == "serve":
 		return serve(args[1:])
 	case len(args) == 5 && args[0] == "ask":
-		n, err := strconv.Atoi(args[3])
-		if err != nil {
-			return err
-		}
-		from, err := strconv.Atoi(args[4])
-		if err != nil {
+		to, err1 := netip.ParseAddrPort(args[2])
+		n, err2 := strconv.Atoi(args[3])
+		from, err3 := strconv.Atoi(args[4])
+		if err := errors.Join(err1, err2, err3); err != nil {
 			return err
 		}
 		for i := range n {
-			fmt.Println(ask(args[1], args[2], from+i))
+			// A port that chance repeats is no new flow to conntrack, and meets
+			// the backend that it met before.
+			if args[1] == "udp" {
+				client.Port = uint16(from + i)
+			}
+			say(client.Exchange(context.Background(), args[1], to))
 		}
 		return nil
 	case len(args) == 3 && args[0] == "hold":
-		return hold(args[1], args[2])
+		to, err := netip.ParseAddrPort(args[2])
+		if err != nil {
+			return err
+		}
+		return hold(client, args[1], to)
 	}
 	return errors.New("usage: peer serve NAME=ADDRESS:PORT... | ask NETWORK ADDRESS:PORT N FROM | hold NETWORK ADDRESS:PORT")
 }
@@ -68,10 +77,17 @@ func run(args []string) error {
 func serve(args []string) error {
 	for _, arg := range args {
 		name, at, ok := strings.Cut(arg, "=")
-		if !ok {
+		to, err := netip.ParseAddrPort(at)
+		if !ok || err != nil {
 			return fmt.Errorf("%q is not NAME=ADDRESS:PORT", arg)
 		}
-		if err := listen(name, at); err != nil {
+		var ports []traffic.Port
+		for _, network := range []string{"tcp", "udp", "sctp"} {
+			if traffic.Supported(network) {
+				ports = append(ports, traffic.Port{Network: network, At: to})
+			}
+		}
+		if _, err := traffic.Serve(nil, name, ports...); err != nil {
 			return err
 		}
 	}
@@ -80,47 +96,25 @@ func serve(args []string) error {
 	return err
 }
 
-// ask makes one exchange on a connection, or from a socket, of its own.
-func ask(network, to string, from int) string {
-	c, err := dial(network, to, from)
+func hold(client traffic.Client, network string, to netip.AddrPort) error {
+	c, err := client.Dial(context.Background(), network, to)
 	if err != nil {
-		return word(err)
-	}
-	defer c.Close()
-	return exchange(c, bufio.NewReader(c), "hello")
-}
-
-func hold(network, to string) error {
-	c, err := dial(network, to, 0)
-	if err != nil {
-		fmt.Println(word(err))
+		say(traffic.Reply{}, err)
 		return nil
 	}
 	defer c.Close()
-	r := bufio.NewReader(c)
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
-		fmt.Println(exchange(c, r, lines.Text()))
+		say(c.Again())
 	}
 	return lines.Err()
 }
 
-// word is why there was no answer.
-func word(err error) string {
-	timeout, ok := errors.AsType[net.Error](err)
-	switch {
-	case errors.Is(err, unix.ECONNREFUSED):
-		return "refused"
-	case errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
-		return "reset"
-	case errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.ENETUNREACH):
-		return "unreachable"
-	case errors.Is(err, unix.EPROTONOSUPPORT):
-		return "unsupported"
-	case errors.Is(err, io.EOF):
-		return "closed"
-	case errors.Is(err, unix.ETIMEDOUT), ok && timeout.Timeout():
-		return "timeout"
+// say prints an answer, or why there is none.
+func say(r traffic.Reply, err error) {
+	if err != nil {
+		fmt.Println(traffic.Way(err))
+		return
 	}
-	return strings.ReplaceAll(err.Error(), " ", "-")
+	fmt.Println(r.Backend, r.Seen)
 }
