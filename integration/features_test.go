@@ -4,10 +4,13 @@ package integration
 // hold for each of them.
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
+	"nlb/nft"
 	"nlb/nft/probe"
 )
 
@@ -105,6 +108,46 @@ services:
       - {address: "10.2.0.13", log: true}
       - "[fd02::11]:80"
 `,
+}
+
+// TestFeaturesHaveAll: there is no field of a map, a chain or a rule that no
+// feature sets, so that TestTextIsNetlink compares both forms of all of them.
+func TestFeaturesHaveAll(t *testing.T) {
+	unset := map[string]bool{}
+	look := func(value any) {
+		v := reflect.ValueOf(value)
+		for i := range v.NumField() {
+			name := v.Type().String() + "." + v.Type().Field(i).Name
+			if _, seen := unset[name]; !seen || !v.Field(i).IsZero() {
+				unset[name] = v.Field(i).IsZero()
+			}
+		}
+	}
+	for name, text := range features {
+		p, err := lb.Parse(name, []byte(text))
+		netlabtest.Must(t, err)
+		r := nft.Compile("nlb", []*lb.Profile{p})
+		for _, m := range r.Maps {
+			look(*m)
+			for _, e := range m.Elements {
+				look(e)
+			}
+		}
+		for _, c := range r.Chains {
+			look(*c)
+			for _, rule := range c.Rules {
+				look(rule)
+			}
+		}
+	}
+	// What only an apply makes: its record, and the chains that move flows.
+	delete(unset, "ruleset.Map.Comment")
+	delete(unset, "ruleset.Chain.Filter")
+	for name, is := range unset {
+		if is {
+			t.Errorf("no feature sets %s", name)
+		}
+	}
 }
 
 // TestPartsAreAll: whatever profiles are made of is asked for.
