@@ -10,6 +10,7 @@ import (
 
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft"
 	"nlb/nft/probe"
 )
@@ -124,7 +125,7 @@ func TestFeaturesHaveAll(t *testing.T) {
 		}
 	}
 	for name, text := range features {
-		p, err := lb.Parse(name, []byte(text))
+		p, err := config.Parse(name, []byte(text))
 		netlabtest.Must(t, err)
 		r := nft.Compile("nlb", []*lb.Profile{p})
 		for _, m := range r.Maps {

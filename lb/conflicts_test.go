@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"nlb/lb"
 	"nlb/lb/lbtest"
@@ -119,9 +118,9 @@ func TestConflictsProperties(t *testing.T) {
 	}
 }
 
-// TestConflictsTime has many services in one place, in ways that a comparison
-// of each with each would take minutes for.
-func TestConflictsTime(t *testing.T) {
+// BenchmarkConflictsCrowded has many services in one place, in ways that a
+// comparison of each with each would take minutes for.
+func BenchmarkConflictsCrowded(b *testing.B) {
 	const n = 64_000
 	for name, change := range map[string]func(int, *lb.Service){
 		"all the same": func(_ int, s *lb.Service) { s.Listen[0].Prefix = single("10.0.0.1") },
@@ -145,12 +144,10 @@ func TestConflictsTime(t *testing.T) {
 		for i := range p.Services {
 			change(i, &p.Services[i])
 		}
-		start := time.Now()
-		errs := lb.Conflicts([]*lb.Profile{p})
-		took := time.Since(start)
-		t.Logf("%s: %d conflicts in %v", name, len(errs), took)
-		if took > 5*time.Second {
-			t.Errorf("%s: took %v", name, took)
-		}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				lb.Conflicts([]*lb.Profile{p})
+			}
+		})
 	}
 }

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -242,12 +243,17 @@ func TestCountersStay(t *testing.T) {
 	}
 }
 
-// seeds is n, or a tenth of it with -short.
+var full = flag.Bool("full", false, "the tests at their full size, as CI runs them")
+
+// seeds is n with -full, a tenth of it with -short, and a third of it else.
 func seeds(n uint64) uint64 {
-	if testing.Short() {
+	switch {
+	case *full:
+		return n
+	case testing.Short():
 		return n / 10
 	}
-	return n
+	return n / 3
 }
 
 // TestAnySequence applies random profiles, one after the other, and looks at
