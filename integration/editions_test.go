@@ -9,7 +9,30 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"testing"
+
+	"nlb/lb"
 )
+
+// TestEditions: every change makes another profile that is valid, and before
+// long there has been a change of every kind.
+func TestEditions(t *testing.T) {
+	p, draw := newHitlessProfile(), rand.New(rand.NewPCG(1, 3))
+	before := p.String()
+	for range 4 * len(ways) {
+		what := p.change(draw)
+		after := p.String()
+		if _, err := lb.Parse("shop.yaml", []byte(after)); err != nil || after == before {
+			t.Fatalf("%s: %v\n%s", what, err, after)
+		}
+		before = after
+	}
+	for _, way := range ways {
+		if p.changes[way.name] == 0 {
+			t.Errorf("no change is of the kind %q", way.name)
+		}
+	}
+}
 
 // hitlessProfile is a profile of two services that stay, and of others that
 // come and go.
