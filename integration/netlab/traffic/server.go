@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -41,7 +40,6 @@ type Server struct {
 
 	mu      sync.Mutex
 	stopped bool
-	sources map[netip.Addr]int
 	open    []io.Closer // listeners and UDP sockets
 	live    map[net.Conn]bool
 }
@@ -49,7 +47,7 @@ type Server struct {
 // Serve starts a server called id on a host, which must have the addresses; nil:
 // where this process is. The server ends with the host's world at the latest.
 func Serve(h *netlab.Host, id string, ports ...Port) (*Server, error) {
-	s := &Server{name: id, sources: make(map[netip.Addr]int), live: make(map[net.Conn]bool)}
+	s := &Server{name: id, live: make(map[net.Conn]bool)}
 	err := do(h, func() error {
 		for _, p := range ports {
 			if err := s.listen(p); err != nil {
@@ -66,22 +64,6 @@ func Serve(h *netlab.Host, id string, ports ...Port) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
-}
-
-// Sources is how many connections and datagrams came from each address.
-func (s *Server) Sources() map[netip.Addr]int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return maps.Clone(s.sources)
-}
-
-// Count is how many connections and datagrams came.
-func (s *Server) Count() int {
-	n := 0
-	for _, c := range s.Sources() {
-		n += c
-	}
-	return n
 }
 
 // Stop takes no more connections and datagrams: new ones are refused. Live
@@ -152,7 +134,6 @@ func (s *Server) answer(c *net.UDPConn, at netip.AddrPort) {
 		if err != nil {
 			continue
 		}
-		s.count(from)
 		out = append(s.line(out[:0], from, at), in[:n]...)
 		_, _ = c.WriteToUDPAddrPort(out, from) // a client that has gone does not matter
 	}
@@ -197,7 +178,6 @@ func (s *Server) serve(c net.Conn) {
 		c.Close()
 	}()
 	from, at := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
-	s.count(from)
 	if _, err := c.Write(s.line(nil, from, at)); err != nil {
 		return
 	}
@@ -211,12 +191,6 @@ func (s *Server) serve(c net.Conn) {
 			return
 		}
 	}
-}
-
-func (s *Server) count(from netip.AddrPort) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.sources[from.Addr()]++
 }
 
 func (s *Server) line(b []byte, from, at netip.AddrPort) []byte {

@@ -7,7 +7,6 @@ package traffic
 import (
 	"context"
 	"errors"
-	"maps"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -27,47 +26,6 @@ type Tally struct {
 	Err error
 }
 
-// Answered is the number of exchanges that a backend answered.
-func (t *Tally) Answered() int {
-	n := 0
-	for _, c := range t.Backends {
-		n += c
-	}
-	return n
-}
-
-// Failed is the number of the others.
-func (t *Tally) Failed() int {
-	n := 0
-	for _, c := range t.Failures {
-		n += c
-	}
-	return n
-}
-
-// Add adds what another tally counted.
-func (t *Tally) Add(u *Tally) {
-	t.init()
-	for k, n := range u.Backends {
-		t.Backends[k] += n
-	}
-	for k, n := range u.Sources {
-		t.Sources[k] += n
-	}
-	for k, n := range u.Failures {
-		t.Failures[k] += n
-	}
-	if t.Err == nil {
-		t.Err = u.Err
-	}
-}
-
-func (t *Tally) init() {
-	if t.Backends == nil {
-		t.Backends, t.Sources, t.Failures = make(map[string]int), make(map[netip.Addr]int), make(map[string]int)
-	}
-}
-
 func (t *Tally) count(r Reply, err error) {
 	if err != nil {
 		t.Failures[Way(err)]++
@@ -78,11 +36,6 @@ func (t *Tally) count(r Reply, err error) {
 	}
 	t.Backends[r.Backend]++
 	t.Sources[r.Seen.Addr()]++
-}
-
-// Equal reports whether both counted the same; what Err says is not compared.
-func (t *Tally) Equal(u *Tally) bool {
-	return maps.Equal(t.Backends, u.Backends) && maps.Equal(t.Sources, u.Sources) && maps.Equal(t.Failures, u.Failures)
 }
 
 // Call is an exchange to make, and what came of it.
@@ -141,8 +94,7 @@ func (c Client) Many(ctx context.Context, network string, to netip.AddrPort, n, 
 		calls[i] = Call{Client: c, Network: network, To: to}
 	}
 	err := Run(ctx, c.Host, calls, workers)
-	t := new(Tally)
-	t.init()
+	t := &Tally{Backends: map[string]int{}, Sources: map[netip.Addr]int{}, Failures: map[string]int{}}
 	for i := range calls {
 		if !errors.Is(calls[i].Err, ErrNotMade) {
 			t.count(calls[i].Reply, calls[i].Err)

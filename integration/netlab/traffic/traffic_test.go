@@ -100,10 +100,6 @@ func TestKeep(t *testing.T) {
 				t.Errorf("got %v, then %v", first, r)
 			}
 		}
-		want := map[string]int{"tcp": 1, "udp": 4}[network] // connections, datagrams
-		if got := s.Count(); got != want {
-			t.Errorf("the server counts %d, want %d", got, want)
-		}
 
 		s.Stop()
 		if network == "tcp" {
@@ -135,12 +131,8 @@ func TestFailures(t *testing.T) {
 			{port(nobody, 80), traffic.ErrUnreachable}, // nobody answers neighbour discovery
 			{port(map[bool]string{true: "2001:db8:1::1", false: "10.2.0.1"}[len(server) > 10], 80), traffic.ErrUnreachable}, // no route
 		} {
-			begin := time.Now()
 			if _, err := c.Exchange(t.Context(), network, f.to); !errors.Is(err, f.want) {
 				t.Errorf("%s: got %v, want %v", f.to, err, f.want)
-			}
-			if d := time.Since(begin); d > traffic.DefaultTimeout {
-				t.Errorf("%s took %s", f.to, d)
 			}
 		}
 		c.Timeout = 30 * time.Millisecond
@@ -149,10 +141,9 @@ func TestFailures(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		c.Timeout = 0
-		begin := time.Now()
-		if _, err := c.Exchange(ctx, network, port(nobody, 80)); err == nil || time.Since(begin) > time.Second {
-			t.Errorf("a context that ends: %v after %s", err, time.Since(begin))
+		c.Timeout = time.Hour // when nobody would see the end of the test
+		if _, err := c.Exchange(ctx, network, port(nobody, 80)); err == nil {
+			t.Error("a context that ends: no error")
 		}
 	})
 	t.Run("not there", func(t *testing.T) {
@@ -171,23 +162,17 @@ func TestMany(t *testing.T) {
 		netlabtest.Must(t, err)
 		defer s.Close()
 		const n = 500
-		begin := time.Now()
 		got := traffic.Client{Host: ch}.Many(t.Context(), network, to, n, 4)
-		t.Logf("%s an exchange", time.Since(begin)/n)
 		netlabtest.Must(t, got.Err)
-		a := netip.MustParseAddr(client)
-		want := &traffic.Tally{Backends: map[string]int{"many": n}, Sources: map[netip.Addr]int{a: n}, Failures: map[string]int{}}
-		if !got.Equal(want) {
-			t.Errorf("got %+v", got)
-		}
-		if d := cmp.Diff(map[netip.Addr]int{a: n}, s.Sources(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
-			t.Errorf("the server counts otherwise: %s", d)
+		want := &traffic.Tally{Backends: map[string]int{"many": n}, Sources: map[netip.Addr]int{netip.MustParseAddr(client): n}, Failures: map[string]int{}}
+		if d := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+			t.Errorf("-want +got: %s", d)
 		}
 
 		s.Stop()
 		// All of them, although the kernel usually limits what it tells.
 		got = traffic.Client{Host: ch}.Many(t.Context(), network, to, n, 2)
-		if got.Failures["refused"] != n || got.Failed() != n || got.Answered() != 0 || !errors.Is(got.Err, traffic.ErrRefused) {
+		if got.Failures["refused"] != n || len(got.Backends) != 0 || !errors.Is(got.Err, traffic.ErrRefused) {
 			t.Errorf("a stopped server: got %+v", got)
 		}
 	})
@@ -195,7 +180,7 @@ func TestMany(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		got := traffic.Client{Host: ch}.Many(ctx, "tcp", port("10.1.0.2", 82), 1000, 2)
-		if got.Failed() != 0 || !errors.Is(got.Err, context.Canceled) {
+		if len(got.Failures) != 0 || !errors.Is(got.Err, context.Canceled) {
 			t.Errorf("got %+v", got)
 		}
 	})
