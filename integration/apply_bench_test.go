@@ -1,7 +1,7 @@
 package integration
 
-// Benchmarks against the kernel: applying and reading back. `go run
-// ./integration/bench` measures whole processes beside their yardsticks.
+// Benchmarks against the kernel: applying and reading back. Package bench
+// measures whole processes beside their yardsticks.
 
 import (
 	"fmt"
