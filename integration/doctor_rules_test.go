@@ -250,7 +250,7 @@ func TestDoctorHealthy(t *testing.T) {
 			b.shell(b.Balancer, "nlb apply "+path)
 			b.shell(b.Balancer, named(rules, path))
 			for _, to := range []string{"203.0.113.10:80", "[2001:db8::10]:80"} {
-				if b.Reaches(b.Client, "tcp", to) == "" {
+				if b.Reaches(b.Client, "tcp", to, true) == "" {
 					t.Errorf("%s does not answer", to)
 				}
 			}

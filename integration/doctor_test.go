@@ -258,7 +258,7 @@ func diagnose(t *testing.T, faults []fault) {
 				apply = named(f.breaks, path)
 			}
 			b.shell(b.Balancer, apply)
-			if f.probe != "" && b.Reaches(b.Client, "tcp", f.probe) != "" {
+			if f.probe != "" && b.Reaches(b.Client, "tcp", f.probe, false) != "" {
 				t.Errorf("there is no fault: %s answers", f.probe)
 			}
 			found := b.found(f, args)
@@ -274,7 +274,7 @@ func diagnose(t *testing.T, faults []fault) {
 			if len(sick) > 0 {
 				t.Errorf("after %q: %+v", found.Mend, sick)
 			}
-			if f.probe != "" && b.Reaches(b.Client, "tcp", f.probe) == "" {
+			if f.probe != "" && b.Reaches(b.Client, "tcp", f.probe, true) == "" {
 				t.Errorf("after %q: %s does not answer", found.Mend, f.probe)
 			}
 		})

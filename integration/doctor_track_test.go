@@ -127,7 +127,7 @@ func TestDoctorInsertFailed(t *testing.T) {
 	b.Serve([]int{9999}, "10.2.0.11")
 	b.NFT(b.Balancer, "table ip x {\nchain c { type nat hook postrouting priority 90;\nudp dport 9999 snat to 10.2.0.1:5000\n}\n}\n")
 	for range 3 {
-		b.Reaches(b.Client, "udp", "10.2.0.11:9999")
+		b.Reaches(b.Client, "udp", "10.2.0.11:9999", false)
 	}
 	b.sees("warn", "conntrack", "2 connections could not be entered")
 }
@@ -137,7 +137,7 @@ func TestDoctorAnswers(t *testing.T) {
 	b, _ := tracked(t)
 	b.NFT(b.Server, "table ip x {\nchain c { type filter hook input priority 0;\ntcp dport 8080 drop\n}\n}\n")
 	for range 6 {
-		b.Reaches(b.Client, "tcp", "203.0.113.10:80")
+		b.Reaches(b.Client, "tcp", "203.0.113.10:80", false)
 	}
 	b.sees("warn", "answers", "it has not answered 6 of its 6 connections")
 }

@@ -160,7 +160,7 @@ func TestAffinity(t *testing.T) {
 						}
 						list = append(list, fmt.Sprintf("{address: \"%s\", weight: %d}", fmt.Sprintf(family.server, s), weight))
 					}
-					return fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: \"%s\", protocol: [tcp, udp], affinity: {timeout: 2s, prefix: 24, prefix6: 64}, backends: [%s]}\n",
+					return fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: \"%s\", protocol: [tcp, udp], affinity: {timeout: 5s, prefix: 24, prefix6: 64}, backends: [%s]}\n",
 						family.vip, strings.Join(list, ", "))
 				}
 				ask := func(source netip.Addr) string {
@@ -190,14 +190,14 @@ func TestAffinity(t *testing.T) {
 				stays(near.Addr(), first)
 				// Each connection makes the time begin again.
 				for range 3 {
-					time.Sleep(900 * time.Millisecond)
+					time.Sleep(2 * time.Second)
 					stays(near.Addr(), first)
 				}
 				// Afterwards it is balanced anew: over four timeouts a round of three
 				// backends cannot always come to the same.
 				met := map[string]bool{}
 				for range 3 {
-					time.Sleep(2200 * time.Millisecond)
+					time.Sleep(5500 * time.Millisecond)
 					met[ask(near.Addr())] = true
 				}
 				if len(met) < 2 {

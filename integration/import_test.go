@@ -344,7 +344,7 @@ COMMIT
 		got := traffic.Client{Host: b.Balancer}.Many(b.T.Context(), "tcp", netip.MustParseAddrPort(to), n, 8)
 		b.Check(got.Err)
 		b.wantNear(what, got.Backends, third)
-		if who := b.Reaches(b.Client, "tcp", to); who != "" {
+		if who := b.Reaches(b.Client, "tcp", to, false); who != "" {
 			b.T.Errorf("%s: another host reaches %s", what, who)
 		}
 	}

@@ -56,7 +56,7 @@ services:
 				if who.due {
 					want = tt.answers
 				}
-				if got := b.Reaches(who.host, network, tt.to); got != want {
+				if got := b.Reaches(who.host, network, tt.to, want != ""); got != want {
 					t.Errorf("%s from %s to %s: %q answers, want %q", network, who.host.Name(), tt.to, got, want)
 				}
 			}
@@ -102,7 +102,7 @@ services:
 			{other, "10.1.0.1:99", "10.2.0.11"},
 			{b.Client, "10.1.0.1:99", ""},
 		} {
-			if got := b.Reaches(tt.from, network, tt.to); got != tt.want {
+			if got := b.Reaches(tt.from, network, tt.to, tt.want != ""); got != tt.want {
 				t.Errorf("%s from %s to %s: %q answers, want %q", network, tt.from.Name(), tt.to, got, tt.want)
 			}
 		}
@@ -150,7 +150,7 @@ services:
 			{b.Balancer, "[fd02::11]:80", "fd02::11"},
 			{b.Balancer, "10.2.0.13:80", "10.2.0.11"},
 		} {
-			if got := b.Reaches(tt.from, network, tt.to); got != tt.want {
+			if got := b.Reaches(tt.from, network, tt.to, tt.want != ""); got != tt.want {
 				t.Errorf("%s from %s to %s: %q answers, want %q", network, tt.from.Name(), tt.to, got, tt.want)
 			}
 		}

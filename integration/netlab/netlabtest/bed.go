@@ -155,10 +155,14 @@ func (b *Bed) Ask(network, to string) traffic.Reply {
 	return r
 }
 
-// Reaches is who answers at an address, for a host; empty: nobody.
-func (b *Bed) Reaches(from *netlab.Host, network, to string) string {
+// Reaches is who answers at an address, for a host; empty: nobody. Where an
+// answer is due it waits for as long as a busy machine takes.
+func (b *Bed) Reaches(from *netlab.Host, network, to string, due bool) string {
 	b.T.Helper()
-	c := traffic.Client{Host: from, Timeout: 500 * time.Millisecond}
+	c := traffic.Client{Host: from}
+	if !due {
+		c.Timeout = 200 * time.Millisecond
+	}
 	r, err := c.Exchange(b.T.Context(), network, netip.MustParseAddrPort(to))
 	if err != nil {
 		return ""

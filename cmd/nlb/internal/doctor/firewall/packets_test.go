@@ -157,7 +157,7 @@ func (b *bed) compare(passes, unsure bool) {
 	there, sure := forwards(tables, first)
 	back, _ := forwards(tables, reply)
 	said := there == firewall.Accept && back == firewall.Accept
-	got := b.Reaches(b.Client, "tcp", "203.0.113.10:80") != ""
+	got := b.Reaches(b.Client, "tcp", "203.0.113.10:80", passes) != ""
 	if got != passes {
 		b.T.Errorf("packets pass: %v, expected %v", got, passes)
 	}
