@@ -20,7 +20,10 @@ func TestDoctorRivals(t *testing.T) {
 }
 
 // TestDoctorMarks: rules of others that use the mark of balanced connections.
-func TestDoctorMarks(t *testing.T) { diagnose(t, markFaults) }
+func TestDoctorMarks(t *testing.T) {
+	t.Parallel()
+	diagnose(t, markFaults)
+}
 
 // chain is a shell command that makes a table with one base chain.
 func chain(table, hook, rules string) string {

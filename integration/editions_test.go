@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/lb"
+	"nlb/lb/config"
 )
 
 // TestEditions: every change makes another profile that is valid, and before
@@ -22,7 +22,7 @@ func TestEditions(t *testing.T) {
 	for range 4 * len(ways) {
 		what := p.change(draw)
 		after := p.String()
-		if _, err := lb.Parse("shop.yaml", []byte(after)); err != nil || after == before {
+		if _, err := config.Parse("shop.yaml", []byte(after)); err != nil || after == before {
 			t.Fatalf("%s: %v\n%s", what, err, after)
 		}
 		before = after

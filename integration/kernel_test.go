@@ -71,8 +71,16 @@ func TestChangeLeavesTheRestAlone(t *testing.T) {
 	if got := b.Row("tcp", "203.0.113.1:80", 1); got[0] != row[0] {
 		t.Errorf("after the flush the round went on with %v, want %s", got, row[0])
 	}
+	// What is open goes on after the last flush, unless that cuts it.
 	b.Kernel(b.Balancer, func(c *wire.Conn) error {
 		_, _, err := nft.Flush(t.Context(), c, []string{"one"}, nft.Options{Table: "nlb"})
+		return err
+	})
+	if _, err := live.Again(); err != nil {
+		t.Errorf("the last flush broke a live connection: %v", err)
+	}
+	b.Kernel(b.Balancer, func(c *wire.Conn) error {
+		_, _, err := nft.Flush(t.Context(), c, nil, nft.Options{Table: "nlb", Cut: true})
 		return err
 	})
 	if list := b.Witness(b.Balancer, "", "nft", "list", "ruleset"); list != "" {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
 )
@@ -179,6 +181,8 @@ func TestUnitCommands(t *testing.T) {
 		t.Errorf("an empty folder: %v\n%s", err, out)
 	}
 	b.WantShares(count(b.Row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 2})
+	// The table stays where connections do, also such as are just closing.
+	b.Check(b.Balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
 	succeed("ExecStop", "flushed")
 	if list := b.Witness(b.Balancer, "", "nft", "list", "ruleset"); list != "" {
 		t.Errorf("left after stop:\n%s", list)

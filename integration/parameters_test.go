@@ -48,6 +48,7 @@ func applied(t *testing.T) *bed {
 // TestOutOfWindow: a segment far outside of the window, from either end, leaves
 // the connection as it was, and ends it without the parameter.
 func TestOutOfWindow(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		apply  bool // by the command, which sets the parameter
@@ -146,6 +147,7 @@ func checksum(b []byte) uint16 {
 // TestHalfClosed: conntrack keeps a connection for an hour whose client has
 // sent its FIN, and for a minute without the parameter.
 func TestHalfClosed(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name  string
 		apply bool
