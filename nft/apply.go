@@ -159,19 +159,25 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 // behind.
 func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 	// What an earlier plan retired comes first: with the sweep it would be
-	// forgotten whose flows they are.
-	flows := w.endFlows(have.retiredNumbers(p.owners), o, result)
-	if flows != nil {
-		p.keepRetired()
+	// forgotten whose flows they are. Another nlb may be at it.
+	var flows error
+	if retired := have.retiredNumbers(p.owners); len(retired) > 0 && !o.DryRun && !w.flowsTurn(0) {
+		if flows = w.endFlows(retired, o, result); flows != nil {
+			p.keepRetired()
+		}
 	}
 	if len(p.ops) > 0 {
 		if err := w.send(p, have.Generation, result); err != nil {
 			return err
 		}
 	}
+	c := newCleanup(have, p)
+	if len(c.stale) > 0 && !o.DryRun {
+		w.flowsTurn(0)
+	}
 	// What follows takes its time, and is nobody else's business.
 	w.endTurn()
-	return cmp.Or(w.settle(newCleanup(have, p), o, result), flows)
+	return cmp.Or(w.settle(c, o, result), flows)
 }
 
 // retiredNumbers are those of backends that an earlier plan has retired and

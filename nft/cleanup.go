@@ -17,6 +17,7 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/conntrack"
+	"nlb/nft/wire"
 )
 
 // ours selects the connections with a mark of ours.
@@ -165,7 +166,7 @@ func (w *writer) cleanUp(c *cleanup, o Options, result *Result) error {
 		return nil
 	}
 	// The table of a flush is not there any more: then nothing can move.
-	moved := c.owners.at != nil && len(move) > 0 && w.moveAside(move, result) == nil
+	moved := c.owners.at != nil && len(move) > 0 && !w.flowsTurn(turnWait) && w.setAside(move, result) == nil
 	if c.owners.at != nil {
 		w.pause(cmp.Or(o.Settle, settleTime))
 	}
@@ -180,16 +181,16 @@ func (w *writer) cleanUp(c *cleanup, o Options, result *Result) error {
 	return err
 }
 
-// moveAside sets flows aside, when it is our turn to.
-func (w *writer) moveAside(flows []conntrack.Flow, result *Result) error {
-	if w.unlockFlows == nil {
-		unlock, err := w.conn.Lock(w.ctx, w.flowsLock(), turnWait)
-		if err != nil {
-			return err
-		}
-		w.unlockFlows = unlock
+// flowsTurn takes the turn of ending and moving flows, and reports whether
+// another nlb has it for that long. Anybody may have the lock's port, so only
+// one that is known to be busy counts.
+func (w *writer) flowsTurn(wait time.Duration) (busy bool) {
+	if w.unlockFlows != nil {
+		return false
 	}
-	return w.setAside(flows, result)
+	unlock, err := w.conn.Lock(w.ctx, w.flowsLock(), wait)
+	w.unlockFlows = unlock
+	return errors.Is(err, wire.ErrBusy)
 }
 
 // flowsLock is the name of the turn of moving flows.

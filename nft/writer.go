@@ -76,15 +76,16 @@ func (w *writer) close() {
 		_ = w.watch.Close()
 	}
 	w.endTurn()
+	if w.unlockFlows != nil {
+		w.unlockFlows()
+	}
 }
 
 // endTurn lets the next nlb have its turn.
 func (w *writer) endTurn() {
-	for _, unlock := range []*func(){&w.unlock, &w.unlockFlows} {
-		if *unlock != nil {
-			(*unlock)()
-			*unlock = nil
-		}
+	if w.unlock != nil {
+		w.unlock()
+		w.unlock = nil
 	}
 }
 
@@ -159,12 +160,7 @@ func (w *writer) load() (*State, error) {
 // it. Otherwise an apply that did not come to its end has left it.
 func (w *writer) leaveMoving(s *State) {
 	left := slices.ContainsFunc(removeMoving(), s.objects.has)
-	if !left || w.dry || w.unlockFlows != nil {
-		return
-	}
-	unlock, err := w.conn.Lock(w.ctx, w.flowsLock(), 0)
-	if err == nil {
-		w.unlockFlows = unlock
+	if !left || w.dry || !w.flowsTurn(0) {
 		return
 	}
 	for _, o := range removeMoving() {
