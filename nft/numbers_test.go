@@ -57,6 +57,10 @@ func TestNumbersHaveNoHistory(t *testing.T) {
 		"the same service before": {all, {Name: all.Name}},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if testing.Short() && len(before) != 1 {
+				t.SkipNow()
+			}
 			o := emptyObjects()
 			for _, p := range before {
 				applyTo(t, o, p)
@@ -73,7 +77,7 @@ func TestNumbersHaveNoHistory(t *testing.T) {
 // order, in one profile or several.
 func TestRivals(t *testing.T) {
 	rivals := findRivals(t)
-	for seed := range uint64(50) {
+	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		o := emptyObjects()
 		var profiles []*lb.Profile
