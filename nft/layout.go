@@ -162,8 +162,15 @@ func layout(table string, lengths []prefixLength) *ruleset.Ruleset {
 // hasMode matches connections of backends with a mode of SNAT.
 func hasMode(m lb.SNATMode) ruleset.Statement { return ruleset.MarkIs(modeMask, modeMark(m)) }
 
+// midStream leaves TCP connections alone that were open before conntrack saw
+// them: it takes any segment for the first of a connection.
+func midStream() ruleset.Rule {
+	return ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptUnlessSYN()}}
+}
+
 func baseChains(lengths []prefixLength) []*ruleset.Chain {
-	var in, out, vips []ruleset.Rule
+	in, out := []ruleset.Rule{midStream()}, []ruleset.Rule{midStream()}
+	var vips []ruleset.Rule
 	for _, t := range tiers(lengths) {
 		if t.in {
 			in = append(in, t.lookups()...)

@@ -189,6 +189,18 @@ func IsL4(protocol byte) Statement {
 	return NewStatement("meta l4proto "+protocolName(protocol), loadL4, compare(expr.CmpOpEq, []byte{protocol}))
 }
 
+// AcceptUnlessSYN lets TCP segments go that do not begin a connection. ECE and
+// CWR do not matter: a SYN that offers ECN has both (RFC 3168, 6.1.1).
+func AcceptUnlessSYN() Statement {
+	const flags, fin, syn, rst, ack = 13, 1, 2, 4, 16 // RFC 9293, 3.1
+	return NewStatement("tcp flags != syn / fin,syn,rst,ack accept",
+		loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_TCP}),
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: flags, Len: 1},
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
+		compare(expr.CmpOpNeq, []byte{syn}),
+		&expr.Verdict{Kind: expr.VerdictAccept})
+}
+
 // IsTranslated matches connections whose destination was translated.
 func IsTranslated() Statement {
 	return NewStatement("ct status dnat", &expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
