@@ -1,7 +1,7 @@
 package integration
 
 // What a listen would match and nlb leaves alone: connections that were open
-// before the first apply.
+// before the first apply, and this host's loopback addresses.
 
 import (
 	"net/netip"
@@ -95,5 +95,46 @@ services:
 	}
 	if got := b.Witness(b.Balancer, "", "nft", "list", "counter", "inet", "seen", "offers"); !strings.Contains(got, "packets 2 ") {
 		t.Errorf("the client did not offer ECN:\n%s", got)
+	}
+}
+
+// TestLoopbackStays: what this host sends to a loopback address is not taken by
+// a listen for all of this host's addresses or for any address, but by one that
+// names it.
+func TestLoopbackStays(t *testing.T) {
+	t.Parallel()
+	const backends = `, protocol: [tcp, udp], backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}` + "\n"
+	loopback := []string{"127.0.0.1:53", "127.0.0.53:53", "[::1]:53"}
+	for _, tt := range []struct {
+		name, service, taken, balanced string
+	}{
+		{"own addresses", `{name: dns, listen: ":53"`, "10.1.0.1:53", ""},
+		{"any address", `{name: dns, listen: ["0.0.0.0/0:*", "[::/0]:50-60"]`, "10.1.0.1:53", ""},
+		{"role client", `{name: dns, role: client, listen: ["0.0.0.0/0:53", "[::/0]:53"]`, "", ""},
+		{"named", `{name: dns, listen: [":53", "127.0.0.53:53", "[::1]:53"]`, "10.1.0.1:53", "127.0.0.53:53 [::1]:53"},
+		{"a prefix is named", `{name: dns, listen: ["0.0.0.0/0:53", "127.0.0.0/16:53", "[::/0]:53"]`, "10.1.0.1:53", "127.0.0.1:53 127.0.0.53:53"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := newBed(t)
+			b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+			b.local([]string{"tcp", "udp"}, loopback...)
+			b.Apply("profile: own\nservices:\n  - " + tt.service + backends)
+			for _, network := range []string{"tcp", "udp"} {
+				for _, to := range loopback {
+					want := "local"
+					if strings.Contains(tt.balanced, to) {
+						want = "" // 127.0.0.1 reaches no other machine
+					}
+					if got := b.Reaches(b.Balancer, network, to, want != ""); got != want {
+						t.Errorf("%s to %s: %q answers, want %q", network, to, got, want)
+					}
+				}
+				if tt.taken != "" {
+					if got := b.Ask(network, tt.taken).Backend; got != "10.2.0.11" {
+						t.Errorf("%s to %s: %q answers", network, tt.taken, got)
+					}
+				}
+			}
+		})
 	}
 }

@@ -18,7 +18,6 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -274,81 +273,4 @@ func (t tier) parse(f *family, e ruleset.Element) (iface string, p netip.Prefix,
 	a, _ := cut(ruleset.InetProto.Padded())
 	low, high := cut(ruleset.InetService.Padded())
 	return iface, p, lb.Protocol(a[0]), lb.PortRange{First: portOf(low), Last: portOf(high)}
-}
-
-// exemptions are the backends that a listen on a prefix might contain: what
-// this host sends to a backend itself is not balanced again.
-func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
-	type destination struct {
-		addr  netip.Addr
-		proto lb.Protocol
-	}
-	ports := map[destination][]lb.PortRange{}
-	for _, p := range profiles {
-		for i := range p.Services {
-			s := &p.Services[i]
-			if !wide(s) {
-				continue
-			}
-			for _, b := range s.Backends {
-				for _, proto := range s.Protocols {
-					d := destination{b.Address.Addr, proto}
-					ports[d] = append(ports[d], targets(s, b)...)
-				}
-			}
-		}
-	}
-	t := exemptTier()
-	out := map[string][]ruleset.Element{}
-	for _, d := range slices.SortedFunc(maps.Keys(ports), func(a, b destination) int {
-		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.proto, b.proto))
-	}) {
-		name := t.mapName(familyOf(lb.FamilyOf(d.addr)))
-		for _, r := range union(ports[d]) {
-			out[name] = append(out[name], t.destination("", netip.PrefixFrom(d.addr, d.addr.BitLen()), d.proto, r))
-		}
-	}
-	return out
-}
-
-// targets are the ports of a backend that a service sends to.
-func targets(s *lb.Service, b lb.Backend) []lb.PortRange {
-	if b.Address.Port != 0 {
-		return []lb.PortRange{{First: b.Address.Port, Last: b.Address.Port}}
-	}
-	var out []lb.PortRange
-	for _, l := range s.Listen {
-		out = append(out, l.Ports...)
-	}
-	return out
-}
-
-// union makes ranges disjoint and sorts them.
-func union(ranges []lb.PortRange) []lb.PortRange {
-	slices.SortFunc(ranges, func(a, b lb.PortRange) int { return cmp.Compare(a.First, b.First) })
-	var out []lb.PortRange
-	for _, r := range ranges {
-		if n := len(out); n > 0 && r.First <= out[n-1].Last {
-			out[n-1].Last = max(out[n-1].Last, r.Last)
-			continue
-		}
-		out = append(out, r)
-	}
-	return out
-}
-
-// wide reports whether what this host sends to backends may look like a
-// connection to the service.
-func wide(s *lb.Service) bool {
-	return s.Role != lb.RoleServer && s.Interface == "" &&
-		slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsValid() && !l.Prefix.IsSingleIP() })
-}
-
-func exemptTier() tier {
-	for _, t := range tierKinds {
-		if t.exempt {
-			return t
-		}
-	}
-	panic("nft: no tier for exemptions")
 }

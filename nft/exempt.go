@@ -1,0 +1,166 @@
+package nft
+
+// Exemptions: destinations that a wide listen would take and must not. A packet
+// that this host sends meets them after single addresses, and before prefixes
+// and this host's own addresses.
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"nlb/nft/ruleset"
+
+	"nlb/lb"
+)
+
+// The loopback addresses of each family.
+var (
+	loopback4 = netip.MustParsePrefix("127.0.0.0/8")
+	loopback6 = netip.MustParsePrefix("::1/128")
+)
+
+// exemption is a protocol at some addresses.
+type exemption struct {
+	prefix netip.Prefix
+	proto  lb.Protocol
+}
+
+// exemptions are the elements of the exempt maps. What this host sends to a
+// backend itself is not balanced again. What it sends to a loopback address
+// stays here, unless a listen names that address or a prefix of such.
+func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
+	backends, loopback, named := map[exemption][]lb.PortRange{}, map[exemption][]lb.PortRange{}, map[exemption][]lb.PortRange{}
+	for _, p := range profiles {
+		for i := range p.Services {
+			s := &p.Services[i]
+			if s.Role == lb.RoleServer || s.Interface != "" {
+				continue // takes nothing that this host sends
+			}
+			for _, proto := range s.Protocols {
+				if wide(s) {
+					for _, b := range s.Backends {
+						e := exemption{netip.PrefixFrom(b.Address.Addr, b.Address.Addr.BitLen()), proto}
+						backends[e] = append(backends[e], targets(s, b)...)
+					}
+				}
+				for _, l := range s.Listen {
+					if inLoopback4(l.Prefix) {
+						e := exemption{loopback4, proto}
+						named[e] = append(named[e], l.Ports...)
+					}
+					for _, prefix := range loopbackIn(s, l.Prefix) {
+						e := exemption{prefix, proto}
+						loopback[e] = append(loopback[e], l.Ports...)
+					}
+				}
+			}
+		}
+	}
+	// Ranges must not overlap in one map.
+	for e, ports := range loopback {
+		loopback[e] = without(union(ports), named[e])
+	}
+	for e, ports := range backends {
+		ports = union(ports)
+		for _, l := range []netip.Prefix{loopback4, loopback6} {
+			if l.Contains(e.prefix.Addr()) {
+				ports = without(ports, loopback[exemption{l, e.proto}])
+			}
+		}
+		loopback[e] = append(loopback[e], ports...)
+	}
+	t := exemptTier()
+	out := map[string][]ruleset.Element{}
+	for _, e := range slices.SortedFunc(maps.Keys(loopback), func(a, b exemption) int {
+		return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.proto, b.proto))
+	}) {
+		name := t.mapName(familyOf(lb.FamilyOf(e.prefix.Addr())))
+		for _, r := range union(loopback[e]) {
+			out[name] = append(out[name], t.destination("", e.prefix, e.proto, r))
+		}
+	}
+	return out
+}
+
+// inLoopback4 reports whether a listen is a prefix of loopback addresses. Single
+// addresses come before exemptions, so they do not matter.
+func inLoopback4(p netip.Prefix) bool {
+	return p.IsValid() && !p.IsSingleIP() && p.Bits() >= loopback4.Bits() && loopback4.Contains(p.Addr())
+}
+
+// loopbackIn are the loopback addresses that a listen would take: by a prefix
+// that is wider, or as this host's own.
+func loopbackIn(s *lb.Service, p netip.Prefix) []netip.Prefix {
+	var out []netip.Prefix
+	for _, l := range []netip.Prefix{loopback4, loopback6} {
+		own := !p.IsValid() && slices.Contains(s.Families(), lb.FamilyOf(l.Addr()))
+		if own || p.IsValid() && p.Bits() < l.Bits() && p.Contains(l.Addr()) {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// targets are the ports of a backend that a service sends to.
+func targets(s *lb.Service, b lb.Backend) []lb.PortRange {
+	if b.Address.Port != 0 {
+		return []lb.PortRange{{First: b.Address.Port, Last: b.Address.Port}}
+	}
+	var out []lb.PortRange
+	for _, l := range s.Listen {
+		out = append(out, l.Ports...)
+	}
+	return out
+}
+
+// union makes ranges disjoint and sorts them.
+func union(ranges []lb.PortRange) []lb.PortRange {
+	slices.SortFunc(ranges, func(a, b lb.PortRange) int { return cmp.Compare(a.First, b.First) })
+	var out []lb.PortRange
+	for _, r := range ranges {
+		if n := len(out); n > 0 && r.First <= out[n-1].Last {
+			out[n-1].Last = max(out[n-1].Last, r.Last)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// without takes ports away from disjoint ranges.
+func without(ranges, cut []lb.PortRange) []lb.PortRange {
+	for _, c := range cut {
+		var rest []lb.PortRange
+		for _, r := range ranges {
+			if c.Last < r.First || r.Last < c.First {
+				rest = append(rest, r)
+				continue
+			}
+			if r.First < c.First {
+				rest = append(rest, lb.PortRange{First: r.First, Last: c.First - 1})
+			}
+			if c.Last < r.Last {
+				rest = append(rest, lb.PortRange{First: c.Last + 1, Last: r.Last})
+			}
+		}
+		ranges = rest
+	}
+	return ranges
+}
+
+// wide reports whether what this host sends to backends may look like a
+// connection to the service.
+func wide(s *lb.Service) bool {
+	return slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsValid() && !l.Prefix.IsSingleIP() })
+}
+
+func exemptTier() tier {
+	for _, t := range tierKinds {
+		if t.exempt {
+			return t
+		}
+	}
+	panic("nft: no tier for exemptions")
+}
