@@ -105,7 +105,7 @@ services:
     affinity: 10m
     backends:
       - {address: "10.2.0.11:80", max-connections: 3}
-      - {address: "10.2.0.12:80", log: {prefix: second}, max-connections: 100}
+      - {address: "10.2.0.12:80", log: {prefix: second}, max-connections: 5000}
       - {address: "10.2.0.13", log: true}
       - "[fd02::11]:80"
 `,

@@ -255,7 +255,7 @@ var backendKeys = []key[member]{
 	{
 		word: "max-connections", Key: Key{
 			Values: countForm + ", or none", Default: "none",
-			Meaning: "live connections at most; over it, a new one is refused",
+			Meaning: "live connections at most; what is over goes to other backends, and is refused where they are full too",
 		},
 		value: func(b *member) (any, bool) { return known(b.MaxConnections), false },
 	},

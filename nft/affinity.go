@@ -52,16 +52,25 @@ func (c *compiler) affinity(chain string, s *lb.Service, f *family) affinity {
 //	deliver
 func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	info := fmt.Sprintf("affinity %s timeout %s bits %d", a.Family, a.timeout, a.bits)
-	return []ruleset.Rule{
+	update := a.ip.UpdateSource(a.set, a.bits, a.timeout)
+	fresh := draw.draw
+	if !draw.limited {
+		fresh = append(fresh, ruleset.Jump(resolveChain))
+	}
+	out := []ruleset.Rule{
 		{Statements: []ruleset.Statement{a.match, a.ip.SetMarkBySource(a.set, a.bits)}},
 		{
-			Statements: append([]ruleset.Statement{a.match, ruleset.MarkIn(stickySet, true), a.ip.DeleteSource(a.set, a.bits)}, append(draw.draw, ruleset.Jump(resolveChain))...),
+			Statements: append([]ruleset.Statement{a.match, ruleset.MarkIn(stickySet, true), a.ip.DeleteSource(a.set, a.bits)}, fresh...),
 			Comment:    draw.comment,
 		},
-		{Statements: []ruleset.Statement{a.match, a.ip.UpdateSource(a.set, a.bits, a.timeout)}, Comment: info},
-		// By itself: an update of a map that is full ends its rule.
-		{Statements: []ruleset.Statement{a.match, ruleset.Goto(a.deliver)}},
+		{Statements: []ruleset.Statement{a.match, update}, Comment: info},
 	}
+	// By itself: an update of a map that is full ends its rule.
+	if !draw.limited {
+		return append(out, ruleset.Rule{Statements: []ruleset.Statement{a.match, ruleset.Goto(a.deliver)}})
+	}
+	draw.match = []ruleset.Statement{a.match}
+	return draw.attempts(a.family, out, []ruleset.Statement{update})
 }
 
 // resolve turns the slot in the mark into the backend's mark, for all services

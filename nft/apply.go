@@ -118,7 +118,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	}
 	// What is not needed at once is made meanwhile, here and in planFor: with tens
 	// of thousands of services it is a tenth of the time.
-	now := sync.OnceValue(func() []fingerprint { return fingerprints(profiles, o.Build) })
+	now := sync.OnceValue(func() []fingerprint { return fingerprints(profiles, o.Build+rulesVersion) })
 	if o.Digest != "" {
 		go now()
 	}

@@ -77,11 +77,14 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	for _, f := range s.Families() {
 		f := familyOf(f)
 		draw := c.pool(own.Name, s, f, shared)
-		if s.Affinity == nil || draw.refuses {
+		switch {
+		case s.Affinity != nil && !draw.refuses:
+			own.Rules = append(own.Rules, c.affinity(own.Name, s, f).wrap(draw)...)
+		case draw.limited:
+			own.Rules = append(own.Rules, draw.attempts(f, []ruleset.Rule{draw.alone()}, nil)...)
+		default:
 			own.Rules = append(own.Rules, draw.alone())
-			continue
 		}
-		own.Rules = append(own.Rules, c.affinity(own.Name, s, f).wrap(draw)...)
 	}
 	for _, r := range own.Rules {
 		c.refers(r)
@@ -125,6 +128,8 @@ type drawRule struct {
 	draw    []ruleset.Statement
 	comment string
 	refuses bool
+	limited bool                  // by max-connections: draw leaves a backend in the mark
+	retries [][]ruleset.Statement // what draws again, where a backend is full
 }
 
 // alone is the rule without an affinity.
@@ -176,15 +181,15 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 		}
 		c.backendChain(chain, marks[i], b, shared)
 	}
-	return c.draw(s, f, block)
+	return c.draw(chain, s, f, block)
 }
 
 // backendChain writes the statements that a backend has of its own.
 func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, shared *lb.Log) {
 	own := &ruleset.Chain{}
 	if b.MaxConnections > 0 {
-		own.Rules = append(own.Rules, connectionLimit(b.MaxConnections))
-		c.add(refusedSet, ruleset.Element{Key: ruleset.MarkBytes(mark)})
+		own.Rules = append(own.Rules, connectionLimit(mark, b.MaxConnections)...)
+		c.add(refusedSet, ruleset.Element{Key: ruleset.MarkBytes(whenFull(mark))})
 	}
 	if b.Log != nil && shared == nil {
 		own.Rules = append(own.Rules, logRule(b.Log))
@@ -200,26 +205,37 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 	c.add(backendsMap, ruleset.Element{Key: ruleset.MarkBytes(mark), Data: own.Name})
 }
 
-// draw is what picks a slot, and without affinity delivers.
-func (c *compiler) draw(s *lb.Service, f *family, b block) drawRule {
+// draw is what picks a slot, and without affinity and limits delivers.
+func (c *compiler) draw(chain string, s *lb.Service, f *family, b block) drawRule {
 	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.slots == 0}
 	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
+	}
+	if !r.refuses && slices.ContainsFunc(s.Of(f.Family), limits) {
+		c.limitedDraw(&r, chain, s, f, b)
+		return r
 	}
 	switch {
 	case r.refuses && s.OnEmpty == lb.Drop:
 		r.draw = []ruleset.Statement{ruleset.Drop()}
 	case r.refuses:
 		r.draw = []ruleset.Statement{ruleset.Goto(refuseChain)}
-	case s.Scheduler == lb.Hash:
-		r.draw = []ruleset.Statement{ruleset.SetMarkHash(f.hashFields(s.HashBy), s.HashSeed, b.slots, b.base)}
 	default:
-		r.draw = []ruleset.Statement{ruleset.SetMarkNumgen(s.Scheduler == lb.Random, b.slots, b.base)}
+		r.draw = []ruleset.Statement{f.drawSlot(s, b, 0)}
 	}
 	if s.Affinity == nil && !r.refuses {
 		r.draw = append(r.draw, f.gotoPick)
 	}
 	return r
+}
+
+// drawSlot puts a slot into the mark. A retry by hash has a seed of its own, the
+// same on every machine.
+func (f *family) drawSlot(s *lb.Service, b block, retry uint32) ruleset.Statement {
+	if s.Scheduler == lb.Hash {
+		return ruleset.SetMarkHash(f.hashFields(s.HashBy), s.HashSeed+retry*retrySeed, b.slots, b.base)
+	}
+	return ruleset.SetMarkNumgen(s.Scheduler == lb.Random, b.slots, b.base)
 }
 
 // hashFields are the parts of a packet that the scheduler hash looks at.

@@ -44,6 +44,7 @@ func guardMaps() []*ruleset.Map {
 			&ruleset.Map{Name: f.newcomers(), Key: key, Dynamic: true, Timeout: true, Size: maxClients},
 			&ruleset.Map{Name: f.visitors(), Key: key, Dynamic: true, Size: maxClients})
 	}
+	out = append(out, &ruleset.Map{Name: fullSet, Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients})
 	return append(out, &ruleset.Map{Name: refusedSet, Key: ruleset.Type{ruleset.Mark}, Counter: true})
 }
 
@@ -131,14 +132,6 @@ func newPerSource(f *family, l lb.Rate, burst uint32) ruleset.Statement {
 }
 
 func perSource(f *family, n uint32) ruleset.Statement { return f.ip.CountBySource(f.visitors(), n) }
-
-// connectionLimit refuses what is over a number of live connections.
-func connectionLimit(n uint32) ruleset.Rule {
-	return ruleset.Rule{
-		Statements: []ruleset.Statement{ruleset.CountOver(n), ruleset.Goto(turnAwayChain)},
-		Comment:    fmt.Sprintf("max-connections %d", n),
-	}
-}
 
 // turnAway counts a connection for the service or backend in its mark, and
 // refuses it.

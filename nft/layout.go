@@ -41,6 +41,11 @@ const (
 // version of the layout.
 const tableComment = "managed by nlb: see nlb show, nlb flush; layout 1"
 
+// rulesVersion is the version of the rules within a layout. An apply over rules
+// of another version reads and compares all of them; it changes with every rule
+// that the same profiles get.
+const rulesVersion = " rules 2"
+
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
 const (
@@ -98,11 +103,9 @@ func serviceOf(chain string) (profile, service string, ok bool) {
 // backendChainOf names the chain of a backend with statements of its own.
 func backendChainOf(chain string, mark uint32) string { return fmt.Sprintf("%s/%08x", chain, mark) }
 
-// isBackendChain tells the chains of backends from those of services.
-func isBackendChain(name string) bool {
-	_, _, ok := serviceOf(name)
-	return !ok && strings.Contains(name, "/")
-}
+// drawChainOf names the chain that draws a slot, of services that may draw more
+// than once.
+func drawChainOf(chain string, f *family) string { return chain + "/draw" + f.ip.Digit }
 
 // ownerOf returns the chain of the service that a chain or map belongs to.
 func ownerOf(name string) (profile, chain string, ok bool) {
@@ -211,6 +214,7 @@ func (f *family) deliverChain() *ruleset.Chain {
 	}
 	return &ruleset.Chain{Name: f.deliver, Rules: append(rules,
 		ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNATAddress(f.addresses)}, Needs: f.addresses},
+		ruleset.Rule{Statements: []ruleset.Statement{ruleset.MarkIs(modeMask, fullMark), ruleset.Return()}, Needs: fullSet},
 		ruleset.Rule{Statements: []ruleset.Statement{ruleset.Drop()}})}
 }
 

@@ -333,7 +333,7 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
 	s.own(chain, stickySet, ruleset.MarkBytes(m))
-	s.ownRefused(chain, m)
+	s.ownRefused(chain, whenFull(m))
 	if own := s.objects.chains[s.elements(backendsMap)[ruleset.MarkBytes(m)].Data]; own != nil {
 		for _, r := range own.rules {
 			if _, err := fmt.Sscanf(r.comment, "max-connections %d", &b.MaxConnections); err != nil {

@@ -224,6 +224,11 @@ func (r *recall) service(chain string, s *lb.Service) error {
 				return err
 			}
 		}
+		if p, ok := parsePoolInfo(rule.comment); ok && r.maps[fullSet] != nil {
+			if err := r.chain(drawChainOf(chain, familyOf(p.family))); err != nil {
+				return err
+			}
+		}
 		if id, ok := guardOf(rule.comment); ok {
 			if _, _, err := r.element(refusedSet, ruleset.MarkBytes(id)); err != nil {
 				return err
@@ -270,12 +275,13 @@ func (r *recall) backend(mark string) error {
 			}
 		}
 	}
-	return nil
+	_, _, err := r.element(refusedSet, ruleset.MarkBytes(whenFull(ruleset.MarkOf(mark))))
+	return err
 }
 
 // markMaps are the maps whose keys are the marks of backends.
 func markMaps() []string {
-	out := []string{stickySet, backendsMap, poolsMap, refusedSet}
+	out := []string{stickySet, backendsMap, poolsMap}
 	for _, f := range families {
 		out = append(out, f.endpoints, f.addresses)
 	}
@@ -341,12 +347,12 @@ func (r *recall) checkNumbers(s *State, wanted map[string]*lb.Service) error {
 
 // used reports whether a backend or a guard has a number.
 func (r *recall) used(number uint32) (bool, error) {
-	marks := []uint32{serviceMark | number}
+	marks := []uint32{serviceMark | number, fullMark | number}
 	for _, m := range snatModes {
 		marks = append(marks, modeMark(m)|number)
 	}
 	for _, mark := range marks {
-		for _, name := range markMaps() {
+		for _, name := range append(markMaps(), refusedSet) {
 			if _, ok, err := r.element(name, ruleset.MarkBytes(mark)); ok || err != nil {
 				return ok, err
 			}

@@ -191,12 +191,12 @@ func (r *record) upToDate(c *wire.Conn, o Options) (generation uint32, ok bool) 
 }
 
 // recordDigest is the digest as the record has it: another version of the layout
-// has to write it anew.
+// or of its rules has to write it anew.
 func (o Options) recordDigest() string {
 	if o.Digest == "" {
 		return ""
 	}
-	return o.Digest + tableComment
+	return o.Digest + tableComment + rulesVersion
 }
 
 // remember makes a plan leave a record of itself, in its last batch: the record

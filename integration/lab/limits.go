@@ -22,6 +22,9 @@ const (
 	mostLive = 300
 	mostFast = 3000
 	overLive = 3 // live connections over a limit that are tried
+	// passedOver is for how long a backend that was found full gets no connection
+	// that another can take (docs/profile.md, max-connections).
+	passedOver = 10*time.Second + settled
 )
 
 // probe drives one limit of a trial's service.
@@ -59,9 +62,16 @@ func (s *site) probes(t *trial) []*probe {
 	if r := limit.New; r.Events > 0 {
 		add("new "+rate(r), t.spread(int(min(r.Events, mostFast))*2), (*Lab).probeNew)
 	}
+	var last time.Time // when backends of the service were full
 	for _, b := range t.backends() {
 		if b.MaxConnections > 0 && b.Weight > 0 && t.service.Scheduler.Exact() && len(out) < 4 {
 			add(fmt.Sprintf("max-connections %d of %s", b.MaxConnections, b.Name), t.spread(mostLive), func(l *Lab, ctx context.Context, p *probe) (Limit, int, error) {
+				select {
+				case <-time.After(passedOver - time.Since(last)):
+				case <-ctx.Done():
+					return Limit{}, 0, ctx.Err()
+				}
+				defer func() { last = time.Now() }()
 				return l.probeBackend(ctx, p, b)
 			})
 		}
@@ -249,7 +259,7 @@ func (l *Limit) weigh(answered, refused int, took time.Duration, least, burst in
 }
 
 // probeBackend opens connections until a backend has had as many as may be
-// live, and some more.
+// live, and some more. What is more goes to other backends that have room.
 func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, int, error) {
 	cycle, own := p.service.Slots(p.backends()), 0
 	for _, i := range cycle {

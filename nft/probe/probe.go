@@ -95,7 +95,7 @@ func probes() []probe {
 		set(partCounter, "every service", "5.7", "", ruleset.Map{Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.IPv4Addr}, Counter: true}),
 		set(partRanges, "several ports, prefixes and interfaces", "5.6", "", ruleset.Map{Key: ruleset.Type{ruleset.InetProto, ruleset.InetService}, Data: ruleset.Type{ruleset.Verdict}, Interval: true}),
 		set(partPrefix, "allow and deny", "3.13", "", ruleset.Map{Key: ruleset.Type{ruleset.IPv4Addr}, Prefixes: true}),
-		set(partTimeout, "affinity and limit", "4.1", "", ruleset.Map{Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: setSize}),
+		set(partTimeout, "affinity, limit and max-connections", "4.1", "", ruleset.Map{Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: setSize}),
 		simple("meta", "every service", "3.13", "", protocol),
 		simple("payload", "every service", "3.13", "", &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}),
 		simple("cmp", "every service", "3.13", "", protocol, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{6}}),
@@ -119,7 +119,7 @@ func probes() []probe {
 		simple("connlimit", "connections-per-source and max-connections", "4.18", "nft_connlimit", &expr.Connlimit{Count: 1, Flags: expr.NFT_CONNLIMIT_F_INV}),
 		simple("log", "log", "3.13", "nft_log", &expr.Log{Key: 1 << unix.NFTA_LOG_LEVEL, Level: expr.LogLevelInfo}),
 		{
-			Part: Part{"dynset", "affinity and limit", "4.1", ""}, sets: []*ruleset.Map{clients},
+			Part: Part{"dynset", "affinity, limit and max-connections", "4.1", ""}, sets: []*ruleset.Map{clients},
 			exprs: []expr.Any{number, &expr.Dynset{SrcRegKey: reg, SetName: clients.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: 1e9}},
 		},
 	}

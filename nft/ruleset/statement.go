@@ -67,6 +67,9 @@ func Accept() Statement { return NewStatement("accept", &expr.Verdict{Kind: expr
 
 func Drop() Statement { return NewStatement("drop", &expr.Verdict{Kind: expr.VerdictDrop}) }
 
+// Return goes back behind the last jump.
+func Return() Statement { return NewStatement("return", &expr.Verdict{Kind: expr.VerdictReturn}) }
+
 func RejectTCP() Statement {
 	return NewStatement("reject with tcp reset", &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
 }
@@ -176,6 +179,18 @@ func MarkIn(set string, not bool) Statement {
 	return NewStatement("ct mark "+op+"@"+set, loadMark, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: not})
 }
 
+// AddMark puts the connection mark into a set that packets fill, for a time.
+func AddMark(set string, timeout time.Duration) Statement {
+	return NewStatement(fmt.Sprintf("add @%s { ct mark timeout %s }", set, durationText(timeout)), loadMark,
+		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD, Timeout: timeout})
+}
+
+// DeleteMark takes the connection mark out of such a set.
+func DeleteMark(set string) Statement {
+	return NewStatement(fmt.Sprintf("delete @%s { ct mark }", set), loadMark,
+		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: dynsetDelete})
+}
+
 // MarkIs matches where some bits of the connection mark have a value.
 func MarkIs(mask, value uint32) Statement {
 	return NewStatement(fmt.Sprintf("ct mark & 0x%08x == 0x%08x", mask, value),
@@ -199,6 +214,14 @@ func AcceptUnlessSYN() Statement {
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
 		compare(expr.CmpOpNeq, []byte{syn}),
 		&expr.Verdict{Kind: expr.VerdictAccept})
+}
+
+// SourcePortIs matches where some bits of the source port have a value.
+func SourcePortIs(mask, value uint16) Statement {
+	bytes := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
+	return NewStatement(fmt.Sprintf("th sport & %d == %d", mask, value), SourcePort.load(reg),
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 2, Mask: bytes(mask), Xor: bytes(0)},
+		compare(expr.CmpOpEq, bytes(value)))
 }
 
 // IsTranslated matches connections whose destination was translated.

@@ -1,0 +1,127 @@
+package nft
+
+// Overflow: a service with max-connections draws again where a backend is full.
+//
+// The backend's chain counts the connection, and where that is one too many it
+// writes a mark that is no backend's. So the chain that delivers finds no address,
+// and goes back to the service's chain, which draws once more. After the last
+// draw the connection is refused.
+//
+// `ct count` counts a connection for as long as it lives, also one that it found
+// to be too many and that another backend took. A full backend whose connections
+// end would so stay full by those of others. Therefore it is noted for a while,
+// and a draw passes a noted backend over without counting. Only the last draw asks
+// it in any case: who is refused there is forgotten at once.
+
+import (
+	"fmt"
+	"time"
+
+	"nlb/nft/ruleset"
+
+	"nlb/lb"
+)
+
+const (
+	fullSet = "full" // backends that were found full
+	// fullTime is how long a backend is passed over.
+	fullTime = 10 * time.Second
+	// mostDraws bounds how often a connection draws.
+	mostDraws = 3
+	// A list of live connections should be no longer than listSize, but there are
+	// at most mostLists.
+	listSize, mostLists = 2000, 64
+	// retrySeed, times the number of a retry, is added to the seed of a hash.
+	retrySeed = 0x9e3779b9
+
+	// A connection whose backend is full has this mark with the backend's number.
+	fullMark = 0x4a000000
+)
+
+func whenFull(mark uint32) uint32 { return fullMark | mark&indexMask }
+
+// limits reports whether a backend has max-connections.
+func limits(b lb.Backend) bool { return b.MaxConnections > 0 }
+
+// connectionLimit turns back what is over a number of live connections. The
+// kernel counts by going through a list of them, so a large number is split over
+// several lists, by the source port. Its lowest bit says nothing: Linux prefers
+// even ports for connections.
+func connectionLimit(mark, n uint32) []ruleset.Rule {
+	lists := uint32(1)
+	for n/lists > listSize && lists < mostLists {
+		lists *= 2
+	}
+	out := make([]ruleset.Rule, lists)
+	for i := range lists {
+		var which []ruleset.Statement
+		if lists > 1 {
+			which = append(which, ruleset.SourcePortIs(uint16(lists-1)<<1, uint16(i)<<1))
+		}
+		out[i] = ruleset.Rule{
+			Statements: append(which, ruleset.CountOver((n-i+lists-1)/lists), ruleset.AddMark(fullSet, fullTime), ruleset.SetMark(whenFull(mark)), ruleset.Return()),
+			Comment:    fmt.Sprintf("max-connections %d", n),
+		}
+	}
+	return out
+}
+
+// limitedDraw makes a draw one of mostDraws, where there are backends to choose
+// from. Draws in turn share a chain, and so the place in the round: a retry
+// gets the next slot.
+func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *family, b block) {
+	c.needed[fullSet], c.needed[resolveChain] = true, true
+	drawn := 0
+	for _, backend := range s.Of(f.Family) {
+		if backend.Weight > 0 {
+			drawn++
+		}
+	}
+	r.limited = true
+	r.draw = []ruleset.Statement{f.drawSlot(s, b, 0), ruleset.Jump(resolveChain)}
+	inTurn := []ruleset.Statement{ruleset.Jump(drawChainOf(chain, f))}
+	if s.Scheduler == lb.RoundRobin {
+		r.draw = inTurn
+	}
+	for i := uint32(1); i < mostDraws && drawn > 1; i++ {
+		retry := inTurn
+		if s.Scheduler == lb.Hash {
+			retry = []ruleset.Statement{f.drawSlot(s, b, i), ruleset.Jump(resolveChain)}
+		}
+		r.retries = append(r.retries, retry)
+	}
+	if s.Scheduler == lb.RoundRobin || s.Scheduler == lb.Random && drawn > 1 {
+		c.Chains = append(c.Chains, &ruleset.Chain{Name: drawChainOf(chain, f), Rules: []ruleset.Rule{
+			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.slots, b.base), ruleset.Goto(resolveChain)}},
+		}})
+	}
+}
+
+// attempts are the rules that draw, remember and deliver until a backend takes
+// the connection:
+//
+//	draw, remember
+//	unless the backend is noted as full: deliver
+//	... once or twice more; the last time also where it is noted
+//	turn away
+func (r drawRule) attempts(f *family, draw []ruleset.Rule, remember []ruleset.Statement) []ruleset.Rule {
+	out := draw
+	add := func(statements ...ruleset.Statement) {
+		out = append(out, ruleset.Rule{Statements: append(r.match[:len(r.match):len(r.match)], statements...)})
+	}
+	for i := range len(r.retries) + 1 {
+		if i > 0 {
+			add(r.retries[i-1]...)
+			if remember != nil {
+				add(remember...)
+			}
+		}
+		gate := ruleset.MarkIn(fullSet, true)
+		if i == len(r.retries) {
+			gate = ruleset.DeleteMark(fullSet)
+		}
+		add(gate, ruleset.Jump(f.deliver))
+	}
+	add(ruleset.Goto(turnAwayChain))
+	return out
+}
