@@ -41,6 +41,9 @@ type Options struct {
 	// Build stands for the nlb that applies: what another one has applied is read
 	// back as a whole.
 	Build string
+	// Keep are the bits of the connection mark that nlb leaves to others, who
+	// route by them; see KeepableBits.
+	Keep uint32
 	// Settle is how long answers of removed backends that are under way may take;
 	// 0: 250 ms. It is waited for where UDP flows have to move only.
 	Settle time.Duration
@@ -118,7 +121,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	}
 	// What is not needed at once is made meanwhile, here and in planFor: with tens
 	// of thousands of services it is a tenth of the time.
-	now := sync.OnceValue(func() []fingerprint { return fingerprints(profiles, o.Build+rulesVersion) })
+	now := sync.OnceValue(func() []fingerprint { return fingerprints(profiles, o.Build+o.rules()) })
 	if o.Digest != "" {
 		go now()
 	}
@@ -263,7 +266,7 @@ func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Pr
 // planTo plans to hold these profiles in place of those in scope, beside the
 // others.
 func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, now func() []fingerprint) *plan {
-	n := s.numbers(profiles, others)
+	n := s.numbers(o.Keep, profiles, others)
 	record := record{digest: o.recordDigest(), whole: len(others) == 0 && (s.last == nil || s.last.whole)}
 	renumbered := s.renumbered(others, n)
 	inPlan := func(profile string) bool { return inScope(profile) || renumbered[profile] }
@@ -374,6 +377,7 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		_, others := have.split(inScope)
 		var p *plan
 		if len(others) > 0 {
+			o.Keep = have.kept
 			p = have.planTo(nil, others, inScope, o, nil)
 		} else if p, err = w.removal(o, result); err != nil {
 			return err

@@ -31,6 +31,8 @@ type cleanup struct {
 	// drained are the numbers that take no new connections any more.
 	drained map[uint32]bool
 	owners  owners[backendKey]
+	// kept are the bits of marks that were left to others until now.
+	kept uint32
 	// servers are the backends that the plan leads to, where one of them has
 	// connections under a stale number.
 	servers servers
@@ -38,7 +40,7 @@ type cleanup struct {
 
 // newCleanup compares what is there with what a plan leads to.
 func newCleanup(have *State, p *plan) *cleanup {
-	c := &cleanup{stale: map[uint32]bool{}, drained: map[uint32]bool{}, owners: p.owners}
+	c := &cleanup{stale: map[uint32]bool{}, drained: map[uint32]bool{}, owners: p.owners, kept: have.kept}
 	weights := map[backendKey]int{}
 	for _, profile := range p.profiles {
 		for i := range profile.Services {
@@ -83,7 +85,7 @@ const (
 
 // of is the fate of a connection, and the mark that it is to have.
 func (c *cleanup) of(f *conntrack.Flow) (fate, uint32) {
-	n := f.Mark & indexMask
+	n := f.Mark & indexMask &^ c.kept
 	if !c.stale[n] {
 		if c.drained[n] {
 			return leaves, 0
@@ -94,7 +96,7 @@ func (c *cleanup) of(f *conntrack.Flow) (fate, uint32) {
 		return stays, 0
 	}
 	if mark, ok := c.servers.of(f); ok {
-		return remark, mark
+		return remark, mark | f.Mark&c.kept&c.owners.kept
 	}
 	return orphan, 0
 }
@@ -214,7 +216,7 @@ func (w *writer) forgetLeft(c *cleanup, o Options, result *Result) error {
 // cut ends the connections of backends that are gone, however long ago.
 func (w *writer) cut(owners owners[backendKey], result *Result) error {
 	orphan := func(f *conntrack.Flow) bool {
-		_, owned := owners.of(f.Mark & indexMask)
+		_, owned := owners.of(f.Mark & indexMask &^ owners.kept)
 		return !owned
 	}
 	return w.each(ours, orphan, func(f *conntrack.Flow) error { return w.forget(f, result) })
@@ -226,7 +228,7 @@ func (w *writer) endFlows(gone map[uint32]bool, o Options, result *Result) error
 	if o.DryRun || len(gone) == 0 {
 		return nil
 	}
-	c := &cleanup{stale: gone}
+	c := &cleanup{stale: gone, kept: o.Keep}
 	if err := w.forgetLeft(c, o, result); err != nil {
 		return &FlowsError{err}
 	}

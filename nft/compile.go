@@ -28,7 +28,7 @@ func Compile(table string, profiles []*lb.Profile) *ruleset.Ruleset {
 func compile(table string, profiles, others []*lb.Profile, n *numbers, there func(object string) bool) *ruleset.Ruleset {
 	lengths := sortedLengths(append(lengthsOf(profiles), n.lengths...))
 	c := &compiler{
-		Ruleset: layout(table, lengths), numbers: n,
+		Ruleset: layout(table, lengths, n.owners.kept), numbers: n,
 		byName: map[string]*ruleset.Map{}, pools: map[string]bool{}, needed: map[string]bool{},
 	}
 	for _, m := range c.Maps {

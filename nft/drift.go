@@ -28,7 +28,7 @@ func (s *State) Drift() []Drift {
 	if !s.objects.exists {
 		return nil
 	}
-	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table}, nil)
+	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table, Keep: s.kept}, nil)
 	var out []Drift
 	for _, d := range s.tallies(p) {
 		out = append(out, d.drift()...)

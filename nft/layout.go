@@ -127,9 +127,10 @@ func poolOf(addrs []netip.Addr) string {
 }
 
 // layout returns all maps, empty, and all chains that are not a service's or a
-// pool's, for services that listen on prefixes of these lengths. Of these a
-// ruleset has what it needs.
-func layout(table string, lengths []prefixLength) *ruleset.Ruleset {
+// pool's, for services that listen on prefixes of these lengths, where kept bits
+// of the connection mark are somebody else's. Of these a ruleset has what it
+// needs.
+func layout(table string, lengths []prefixLength, kept uint32) *ruleset.Ruleset {
 	r := &ruleset.Ruleset{Table: table, Comment: tableComment}
 	for _, t := range tiers(lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
@@ -154,9 +155,9 @@ func layout(table string, lengths []prefixLength) *ruleset.Ruleset {
 	r.Maps = append(r.Maps,
 		&ruleset.Map{Name: paramsSet, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"},
 		recordSet())
-	r.Chains = append(r.Chains, baseChains(lengths)...)
+	r.Chains = append(r.Chains, baseChains(lengths, kept)...)
 	for _, f := range families {
-		r.Chains = append(r.Chains, f.pickChain(), f.deliverChain())
+		r.Chains = append(r.Chains, f.pickChain(), f.deliverChain(kept))
 	}
 	r.Chains = append(r.Chains, resolve(), turnAway(), refuse())
 	return r
@@ -171,7 +172,7 @@ func midStream() ruleset.Rule {
 	return ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptUnlessSYN()}}
 }
 
-func baseChains(lengths []prefixLength) []*ruleset.Chain {
+func baseChains(lengths []prefixLength, kept uint32) []*ruleset.Chain {
 	in, out := []ruleset.Rule{midStream()}, []ruleset.Rule{midStream()}
 	var vips []ruleset.Rule
 	for _, t := range tiers(lengths) {
@@ -189,7 +190,7 @@ func baseChains(lengths []prefixLength) []*ruleset.Chain {
 	// destination was translated too.
 	snat := []ruleset.Rule{
 		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.Masquerade), ruleset.Masquerade()}},
-		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATPool), ruleset.MarkVmap(poolsMap)}, Needs: poolsMap},
+		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATPool), ruleset.MarkVmap(poolsMap, ^kept)}, Needs: poolsMap},
 	}
 	return []*ruleset.Chain{
 		{Name: preroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: in},
@@ -207,15 +208,21 @@ func (f *family) pickChain() *ruleset.Chain {
 }
 
 // deliverChain turns a backend into a translated destination.
-func (f *family) deliverChain() *ruleset.Chain {
-	rules := []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.MarkVmap(backendsMap)}, Needs: backendsMap}}
-	for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
-		rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNAT(byte(p), f.endpoints)}, Needs: f.endpoints})
+func (f *family) deliverChain(kept uint32) *ruleset.Chain {
+	isFull := ruleset.Rule{Statements: []ruleset.Statement{ruleset.MarkIs(modeMask, fullMark), ruleset.Return()}, Needs: fullSet}
+	rules := []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.MarkVmap(backendsMap, 1<<32-1)}, Needs: backendsMap}}
+	if kept != 0 {
+		// What turns away looks the whole mark up.
+		rules = append(append(rules, isFull), keepBits(kept)...)
 	}
-	return &ruleset.Chain{Name: f.deliver, Rules: append(rules,
-		ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNATAddress(f.addresses)}, Needs: f.addresses},
-		ruleset.Rule{Statements: []ruleset.Statement{ruleset.MarkIs(modeMask, fullMark), ruleset.Return()}, Needs: fullSet},
-		ruleset.Rule{Statements: []ruleset.Statement{ruleset.Drop()}})}
+	for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
+		rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNAT(byte(p), f.endpoints, ^kept)}, Needs: f.endpoints})
+	}
+	rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNATAddress(f.addresses, ^kept)}, Needs: f.addresses})
+	if kept == 0 {
+		rules = append(rules, isFull)
+	}
+	return &ruleset.Chain{Name: f.deliver, Rules: append(rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Drop()}})}
 }
 
 func refuse() *ruleset.Chain {

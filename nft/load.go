@@ -41,6 +41,7 @@ type State struct {
 	sources  map[string]block
 	guards   map[string]uint32 // a guarded service's mark, by its chain
 	refused  map[string]uint64 // what it has turned away
+	kept     uint32            // bits of the connection mark that are somebody else's
 	lists    map[string]bool   // sets of prefixes that services look into
 	// owned has the elements in use: map -> id -> the service's chain.
 	owned map[string]map[string]string
@@ -95,8 +96,9 @@ func newState(table string, o *objects) *State {
 		backends: make(map[backendKey]haveBackend, len(o.chains)), blocks: make(map[poolKey]block, len(o.chains)), sources: map[string]block{},
 		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
+	s.kept = readKept(o)
 	lengths := lengthsIn(maps.Keys(o.maps))
-	for _, m := range layout(table, lengths).Maps {
+	for _, m := range layout(table, lengths, 0).Maps {
 		s.owned[m.Name] = make(map[string]string, len(s.elements(m.Name)))
 	}
 	for _, name := range []string{paramsSet, appliedSet} {
@@ -347,8 +349,9 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 
 // numbers are those that profiles get beside what is there. A state that holds
 // a part of a table keeps the numbers that it has.
-func (s *State) numbers(profiles ...[]*lb.Profile) *numbers {
+func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *numbers {
 	n := newNumbers()
+	n.keepFree(kept, countBackends(profiles...))
 	n.assign(profiles...)
 	if s.last != nil {
 		n.keep(s)

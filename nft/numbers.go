@@ -73,8 +73,9 @@ func (n *numbers) assign(profiles ...[]*lb.Profile) {
 			}
 		}
 	}
-	n.owners, n.moved = settle(backends, backendKey.firstNumber, backendKey.compare)
-	_, n.movedServices = settle(services, firstServiceNumber, strings.Compare)
+	kept := n.owners.kept
+	n.owners, n.moved = settle(backends, backendKey.firstNumber, backendKey.compare, kept)
+	_, n.movedServices = settle(services, firstServiceNumber, strings.Compare, 0)
 }
 
 func countBackends(profiles ...[]*lb.Profile) int {
@@ -93,6 +94,7 @@ func countBackends(profiles ...[]*lb.Profile) int {
 type owners[K comparable] struct {
 	keys []K
 	at   map[uint32]int32 // number -> place in keys
+	kept uint32           // bits that no number has
 }
 
 // of is who has a number.
@@ -106,11 +108,11 @@ func (o owners[K]) of(number uint32) (key K, ok bool) {
 
 // settle gives each key the number of its name, or another one where somebody
 // else has that.
-func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) int) (o owners[K], moved map[K]uint32) {
-	o = owners[K]{keys, make(map[uint32]int32, len(keys))}
+func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) int, kept uint32) (o owners[K], moved map[K]uint32) {
+	o = owners[K]{keys, make(map[uint32]int32, len(keys)), kept}
 	var late []int32
 	for i, k := range keys {
-		n, i := first(k), int32(i)
+		n, i := first(k)&^kept, int32(i)
 		if other, taken := o.at[n]; taken {
 			if compare(keys[other], k) <= 0 {
 				late = append(late, i)
@@ -122,9 +124,9 @@ func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) i
 	}
 	slices.SortFunc(late, func(a, b int32) int { return compare(keys[a], keys[b]) })
 	for _, i := range late {
-		n := first(keys[i])
+		n := first(keys[i]) &^ kept
 		for _, taken := o.at[n]; taken; _, taken = o.at[n] {
-			n = (n + 1) & indexMask
+			n = ((n | kept) + 1) & indexMask &^ kept
 		}
 		o.at[n] = i
 		if moved == nil {
@@ -154,7 +156,7 @@ func (n *numbers) backend(chain string, address lb.Endpoint) uint32 {
 	if i, ok := n.moved[key]; ok {
 		return i
 	}
-	return key.firstNumber()
+	return key.firstNumber() &^ n.owners.kept
 }
 
 // serviceNumber returns the number of a guarded service, which has nothing to do

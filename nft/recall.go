@@ -65,7 +65,7 @@ func (r *record) recalled(c *wire.Conn, applied map[string]ruleset.Element, prof
 // trusted reports whether a plan needs no more than the record and the
 // services that differ.
 func (r *record) trusted(o Options) bool {
-	return r.digest != "" && o.Digest != "" && len(o.Params) == 0 && !o.Cut && (r.whole || !o.Prune) && r.slots < recallSlots
+	return r.digest != "" && o.Digest != "" && len(o.Params) == 0 && !o.Cut && o.Keep == 0 && (r.whole || !o.Prune) && r.slots < recallSlots
 }
 
 // differing are the services whose backends differ. It fails where services
@@ -118,7 +118,7 @@ func (r *recall) state(rec *record, applied map[string]ruleset.Element, part []*
 		return nil, errNotRecalled
 	}
 	r.maps[appliedSet].elements = applied
-	for _, c := range layout(r.table, nil).Chains {
+	for _, c := range layout(r.table, nil, 0).Chains {
 		if err := r.chain(c.Name); err != nil {
 			return nil, err
 		}

@@ -196,7 +196,7 @@ func (o Options) recordDigest() string {
 	if o.Digest == "" {
 		return ""
 	}
-	return o.Digest + tableComment + rulesVersion
+	return o.Digest + tableComment + o.rules()
 }
 
 // remember makes a plan leave a record of itself, in its last batch: the record

@@ -58,15 +58,19 @@ func (t *counts) add(f *conntrack.Flow) {
 // machine or an older profile gave: such a connection counts for the backend
 // that it is translated to.
 func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
-	out, known := Usage{}, map[uint32]bool{}
+	out, known, kept := Usage{}, map[uint32]bool{}, uint32(0)
 	for _, s := range states {
 		for _, b := range s.backends {
 			known[b.mark&indexMask] = true
 		}
+		kept |= s.kept
 	}
 	var all servers
 	err := conntrack.List(c, conntrack.Filter{Mark: oursMark, Mask: oursMask}, func(f *conntrack.Flow) {
 		n := f.Mark & indexMask
+		if !known[n] && known[n&^kept] {
+			n &^= kept
+		}
 		if !known[n] && len(known) > 0 {
 			if all == nil {
 				all = servers{}

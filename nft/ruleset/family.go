@@ -216,20 +216,21 @@ func (f *Family) dynset(word string, operation uint32, name string, bits int, ti
 }
 
 // dnat translates the destination of a transport protocol's packets to the
-// address and port that a map has for the connection mark. nft translates ports
-// only behind a match of the protocol.
-func (f *Family) DNAT(protocol byte, name string) Statement {
-	return NewStatement(fmt.Sprintf("meta l4proto %s dnat %s to ct mark map @%s", protocolName(protocol), f.Word, name),
-		loadL4, compare(expr.CmpOpEq, []byte{protocol}),
-		loadMark, lookupMark(name),
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg, RegProtoMin: uint32(reg32 + f.Addr.Size/4)})
+// address and port that a map has for some bits of the connection mark. nft
+// translates ports only behind a match of the protocol.
+func (f *Family) DNAT(protocol byte, name string, mask uint32) Statement {
+	text, mark := markBits(mask)
+	exprs := append([]expr.Any{loadL4, compare(expr.CmpOpEq, []byte{protocol})}, mark...)
+	return NewStatement(fmt.Sprintf("meta l4proto %s dnat %s to %s map @%s", protocolName(protocol), f.Word, text, name),
+		append(exprs, lookupMark(name),
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg, RegProtoMin: uint32(reg32 + f.Addr.Size/4)})...)
 }
 
 // dnatAddress is dnat for an address alone; the port stays.
-func (f *Family) DNATAddress(name string) Statement {
-	return NewStatement(fmt.Sprintf("dnat %s to ct mark map @%s", f.Word, name),
-		loadMark, lookupMark(name),
-		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg})
+func (f *Family) DNATAddress(name string, mask uint32) Statement {
+	text, exprs := markBits(mask)
+	return NewStatement(fmt.Sprintf("dnat %s to %s map @%s", f.Word, text, name),
+		append(exprs, lookupMark(name), &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg})...)
 }
 
 // snatVIP makes the source the address that the client connected to.

@@ -164,10 +164,28 @@ func SetMarkByMap(name string) Statement {
 	return NewStatement("ct mark set ct mark map @"+name, loadMark, lookupMark(name), setMark)
 }
 
-// MarkVmap does what a map of verdicts has for the connection mark.
-func MarkVmap(name string) Statement {
-	return NewStatement("ct mark vmap @"+name, loadMark,
-		&expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})
+// markBits loads some bits of the connection mark.
+func markBits(mask uint32) (text string, exprs []expr.Any) {
+	if mask == 1<<32-1 {
+		return "ct mark", []expr.Any{loadMark}
+	}
+	return fmt.Sprintf("ct mark & 0x%08x", mask), []expr.Any{loadMark, masked(reg, mask)}
+}
+
+// KeepBit sets a bit of the connection mark that is set in the packet's mark. An
+// OR of the two is not known to older kernels.
+func KeepBit(bit uint32) Statement {
+	b := []byte(MarkBytes(bit))
+	return NewStatement(fmt.Sprintf("meta mark & 0x%08[1]x == 0x%08[1]x ct mark set ct mark | 0x%08[1]x", bit),
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(reg, bit), compare(expr.CmpOpEq, b),
+		loadMark, &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: []byte(MarkBytes(^bit)), Xor: b}, setMark)
+}
+
+// MarkVmap does what a map of verdicts has for some bits of the connection mark.
+func MarkVmap(name string, mask uint32) Statement {
+	text, exprs := markBits(mask)
+	return NewStatement(text+" vmap @"+name,
+		append(exprs, &expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})...)
 }
 
 // MarkIn matches where the connection mark is in a set, or is not.

@@ -10,6 +10,7 @@ import (
 
 	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/cmd/nlb/internal/text"
+	"nlb/nft"
 )
 
 // marks finds rules of others that use the mark of balanced connections. nlb
@@ -28,6 +29,7 @@ func (e *exam) marks() {
 // marksOf looks at the way of a path. There is one finding for each chain.
 func (e *exam) marksOf(p *path) {
 	stops := e.markStops(p)
+	kept, _ := nft.KeepableBits(e.RuleMasks...)
 	for _, t := range e.Tables {
 		uses := map[string]firewall.MarkUse{} // by the chain that the rule is in
 		for _, c := range t.Bases() {
@@ -49,6 +51,9 @@ func (e *exam) marksOf(p *path) {
 		}
 		for _, chain := range slices.Sorted(maps.Keys(uses)) {
 			u := uses[chain]
+			if (u.Sets|u.Restores)&^kept == 0 {
+				continue // an apply leaves these bits to them
+			}
 			e.add(Warn, p.title(), fmt.Sprintf("%s, chain %s %s", t, chain, markUse(u)), e.markWhy(), "")
 		}
 	}
@@ -109,8 +114,8 @@ func (e *exam) markWhy() string {
 	for _, m := range slices.Sorted(slices.Values(e.RuleMasks)) {
 		masks = append(masks, fmt.Sprintf("%#x", m))
 	}
-	if len(masks) > 0 {
-		why += fmt.Sprintf(". Rules for routing look at packets' marks by the mask %s: answers may take another way (ip rule)", strings.Join(masks, ", "))
+	if _, err := nft.KeepableBits(e.RuleMasks...); err != nil {
+		why += fmt.Sprintf(". Rules for routing look at packets' marks by the mask %s: answers may take another way (ip rule), since %v", strings.Join(masks, ", "), err)
 	}
 	return why
 }

@@ -106,7 +106,8 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table})
+	kept, _ := KeptBits() // doctor says where they are not kept
+	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table, Keep: kept})
 	if err != nil {
 		return nil, withHint(err)
 	}
@@ -133,7 +134,8 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	if !o.DryRun {
 		defer e.gate.guard(ctx, o.Begin)()
 	}
-	p := nft.Options{Table: e.table, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Params: records(changes)}
+	kept, _ := KeptBits() // doctor says where they are not kept
+	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Params: records(changes)}
 	if !o.Full {
 		p.Build = build()
 		p.Digest = digest(profiles, o.Prune, p.Build)
