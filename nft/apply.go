@@ -61,9 +61,12 @@ type Result struct {
 	// Repaired says that objects were sent which only somebody else can have
 	// changed.
 	Repaired bool
-	// Batches and Messages count what was sent; 0 where there was nothing to
-	// do. More than one batch means that the socket could not take it whole.
+	// Batches and Messages count what was committed, or by a dry run written; 0
+	// where there was nothing to do. A destination that passes to another chain or
+	// map takes up to three batches. Those that move flows are not counted.
 	Batches, Messages int
+	// Split says that the socket could not take a batch whole.
+	Split bool
 	// Ended counts the connections of removed backends that were ended.
 	Ended int
 	// Open counts the connections that a flush leaves open. For their sake an

@@ -44,6 +44,9 @@ type op struct {
 	// joined: never in a later batch than the operation before, since between
 	// the two a packet would find neither the old nor the new.
 	joined bool
+	// pairs: each element takes the place of the one that the operation before
+	// removes, and only these two are joined.
+	pairs bool
 	// sweep: it takes away what an earlier plan retired.
 	sweep bool
 }
@@ -222,7 +225,7 @@ func (s *State) poolInUse(chain string) bool {
 
 // rules makes the rules of a chain those that are wanted, in place.
 func (p *plan) rules(c *ruleset.Chain, have []haveRule) {
-	want := c.Rules
+	want, live := c.Rules, len(have) > 0
 	for len(want) > 0 && len(have) > 0 && want[0].Fingerprint() == have[0].fingerprint {
 		want, have = want[1:], have[1:]
 	}
@@ -242,7 +245,7 @@ func (p *plan) rules(c *ruleset.Chain, have []haveRule) {
 			}
 		}
 		p.add(o)
-		joined = true
+		joined = live
 	}
 }
 
@@ -330,18 +333,13 @@ func (c *change) replace(old, new ruleset.Element) {
 	c.old, c.new = append(c.old, old), append(c.new, new)
 }
 
-// replaceRun is how many elements are replaced at a time: few enough for any
-// socket, since the two halves have to be in one batch.
-const replaceRun = 256
-
 func (p *plan) change(m *ruleset.Map, c change) {
 	if len(c.gone) > 0 {
 		p.add(op{verb: remove, mapping: m, elements: sorted(c.gone)})
 	}
-	for i := 0; i < len(c.old); i += replaceRun {
-		end := min(i+replaceRun, len(c.old))
-		p.add(op{verb: remove, mapping: m, elements: c.old[i:end]})
-		p.add(op{verb: add, mapping: m, elements: c.new[i:end], joined: true})
+	if len(c.old) > 0 {
+		p.add(op{verb: remove, mapping: m, elements: c.old})
+		p.add(op{verb: add, mapping: m, elements: c.new, joined: true, pairs: true})
 	}
 	if len(c.fresh) > 0 {
 		p.add(op{verb: add, mapping: m, elements: c.fresh})
@@ -359,12 +357,22 @@ func sorted(elements []ruleset.Element) []ruleset.Element {
 func (p *plan) encode(b *wire.Batch, list int) { encode(b, p.table, p.ops, list) }
 
 // encode writes operations as messages. list bounds a list of elements, in
-// bytes.
+// bytes. The batch can be cut wherever nothing is joined.
 func encode(b *wire.Batch, table string, ops []op, list int) {
 	m := &ruleset.Messages{Batch: b, Table: table, List: list}
-	for _, o := range ops {
+	for i := 0; i < len(ops); i++ {
+		o := &ops[i]
 		if !o.joined {
 			b.Cut()
+		}
+		m.Together = o.joined
+		if i+1 < len(ops) && ops[i+1].joined {
+			if ops[i+1].pairs {
+				encodeReplaced(m, o.mapping, o.elements, ops[i+1].elements)
+				i++
+				continue
+			}
+			m.Together = true
 		}
 		switch {
 		case o.table && o.verb == remove:
@@ -387,6 +395,24 @@ func encode(b *wire.Batch, table string, ops []op, list int) {
 			m.DeleteChain(o.chain.Name)
 		default:
 			m.NewChain(o.chain)
+		}
+	}
+}
+
+// encodeReplaced replaces elements, one message of each kind at a time: only an
+// element and the one in its place need the same batch.
+func encodeReplaced(m *ruleset.Messages, of *ruleset.Map, old, new []ruleset.Element) {
+	m.Together = true
+	for len(old) > 0 {
+		n, size := 0, 0
+		for n < len(new) && size < m.List {
+			size += elementSize(&new[n])
+			n++
+		}
+		m.Elements(unix.NFT_MSG_DELSETELEM, of, old[:n])
+		m.Elements(unix.NFT_MSG_NEWSETELEM, of, new[:n])
+		if old, new = old[n:], new[n:]; len(old) > 0 {
+			m.Cut()
 		}
 	}
 }

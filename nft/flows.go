@@ -132,20 +132,22 @@ func (w *writer) now(ops []op, result *Result) error {
 
 // commitFor commits operations for a generation of the ruleset.
 func (w *writer) commitFor(ops []op, generation uint32, result *Result) error {
-	b, limit, err := w.batch(w.table, ops, generation)
+	parts, err := w.parts(w.table, ops)
 	if err != nil {
 		return err
 	}
-	if b.Size() > limit {
-		return &wire.TooBigError{Size: b.Size(), Limit: limit}
+	for _, part := range parts {
+		part.SetGeneration(generation)
+		before, err := w.conn.Generation()
+		if err != nil {
+			return err
+		}
+		if result.Generation, err = w.conn.Commit(part, before); err != nil {
+			return err
+		}
+		if generation != wire.AnyGeneration {
+			generation = result.Generation
+		}
 	}
-	before, err := w.conn.Generation()
-	if err != nil {
-		return err
-	}
-	if generation, err = w.conn.Commit(b, before); err != nil {
-		return err
-	}
-	result.Generation = generation
 	return nil
 }

@@ -210,13 +210,18 @@ func (p *plan) remember(have *State, r record) {
 	if have.objects.maps[appliedSet] == nil {
 		p.add(op{verb: add, mapping: set})
 	}
-	var c change
+	// The head comes last: it makes the rest true, which several batches may hold.
+	var rest, head change
 	stays := map[string]bool{}
 	var ok bool
 	if r.retired, ok = p.retires(); ok && r.digest != "" {
 		r.generation = have.Generation + p.commits()
 		p.record = &r
-		for _, e := range r.elements() {
+		for i, e := range r.elements() {
+			c := &rest
+			if i == 0 {
+				c = &head
+			}
 			stays[e.ID()] = true
 			if h, there := old[e.ID()]; !there {
 				c.fresh = append(c.fresh, e)
@@ -227,10 +232,11 @@ func (p *plan) remember(have *State, r record) {
 	}
 	for id, e := range old {
 		if !stays[id] {
-			c.gone = append(c.gone, e)
+			rest.gone = append(rest.gone, e)
 		}
 	}
-	p.change(set, c)
+	p.change(set, rest)
+	p.change(set, head)
 	if len(p.after) > 0 {
 		p.ops, p.after = p.ops[:first], append(p.after, p.ops[first:]...)
 	}
@@ -272,6 +278,27 @@ func (p *plan) commits() uint32 {
 		n++
 	}
 	return n
+}
+
+// recordAt makes the record that a plan leaves one of this generation, and reports
+// whether it was of another. The size of the plan stays.
+func (p *plan) recordAt(generation uint32) bool {
+	if p.record == nil || p.record.generation == generation {
+		return false
+	}
+	p.record.generation = generation
+	head := p.record.elements()[0]
+	for _, o := range slices.Concat(p.ops, p.after) {
+		if o.verb != add || o.mapping == nil || o.mapping.Name != appliedSet {
+			continue
+		}
+		for i := range o.elements {
+			if o.elements[i].Key == head.Key {
+				o.elements[i] = head
+			}
+		}
+	}
+	return true
 }
 
 // retires is what a plan leaves to be swept, unless that is too much, or of

@@ -53,6 +53,7 @@ type writer struct {
 	final  bool        // only read back, do not try again
 	torn   bool        // somebody may have committed behind our latest batch
 	done   int         // batches that were committed
+	all    int         // those, and what the latest plan takes
 	record *record     // that the plan has left
 	aside  []op        // what puts moving flows aside
 	quiet  chan struct{}
@@ -125,7 +126,7 @@ func (w *writer) partial(err error) error {
 	if err == nil || w.done == 0 || errors.As(err, &flows) {
 		return err
 	}
-	return &PartialError{Done: w.done, All: w.done + 1, Err: err}
+	return &PartialError{Done: w.done, All: max(w.all, w.done+1), Err: err}
 }
 
 // listen watches what others change, from now on.
@@ -210,7 +211,8 @@ func (w *writer) read() (*State, error) {
 	return s, nil
 }
 
-// send commits a plan.
+// send commits a plan. Whether the socket can take all of it is known before
+// the first batch goes out.
 func (w *writer) send(p *plan, generation uint32, result *Result) error {
 	switch {
 	case w.dry:
@@ -230,21 +232,33 @@ func (w *writer) send(p *plan, generation uint32, result *Result) error {
 	if p.early {
 		ops, ahead = ops[p.ahead:], ops[:p.ahead]
 	}
-	var err error
-	if len(ahead) > 0 {
-		if generation, _, err = w.batches(p.table, ahead, generation, result); err != nil {
+	phases := [][]op{ahead, ops, p.after}
+	parts := make([][]*wire.Batch, len(phases))
+	w.all = w.done
+	for i, ops := range phases {
+		var err error
+		if parts[i], err = w.parts(p.table, ops); err != nil {
+			return err
+		}
+		w.all += len(parts[i])
+	}
+	if end := generation + uint32(w.all-w.done); p.recordAt(end) {
+		last := len(phases) - 1
+		for len(parts[last]) == 0 {
+			last--
+		}
+		var err error
+		if parts[last], err = w.parts(p.table, phases[last]); err != nil {
 			return err
 		}
 	}
-	var batches int
-	generation, batches, err = w.batches(p.table, ops, generation, result)
-	result.Batches = max(result.Batches, batches)
-	if err != nil {
-		return err
-	}
-	if len(p.after) > 0 {
-		quiesce()
-		if generation, _, err = w.batches(p.table, p.after, generation, result); err != nil {
+	for i := range phases {
+		if i == len(phases)-1 && len(parts[i]) > 0 {
+			quiesce()
+		}
+		result.Split = result.Split || len(parts[i]) > 1
+		var err error
+		if generation, err = w.batches(parts[i], generation, result); err != nil {
 			return err
 		}
 	}
@@ -254,56 +268,59 @@ func (w *writer) send(p *plan, generation uint32, result *Result) error {
 }
 
 // check lets the kernel check a plan: all of it, since a part needs what comes
-// before.
+// before. Where the socket cannot take all of it, the kernel checks the part
+// that would go first.
 func (w *writer) check(p *plan, generation uint32, result *Result) error {
-	b, _, err := w.batch(p.table, slices.Concat(p.ops, p.after), generation)
+	parts, err := w.parts(p.table, slices.Concat(p.ops, p.after))
 	if err != nil {
 		return err
 	}
-	result.Messages, result.Batches = b.Messages(), 1
-	err = w.conn.Check(b)
+	for _, part := range parts {
+		result.Messages += part.Messages()
+	}
+	result.Batches, result.Split = len(parts), len(parts) > 1
+	parts[0].SetGeneration(generation)
+	err = w.conn.Check(parts[0])
 	if errors.Is(err, wire.ErrUnknown) {
 		err = errors.New(err.Error()) // nothing was changed, that is known
 	}
 	return err
 }
 
-// batch writes operations as one batch. limit is what the socket can take.
-func (w *writer) batch(table string, ops []op, generation uint32) (b *wire.Batch, limit int, err error) {
+// parts writes operations as one batch, or as several where the socket cannot
+// take it whole.
+func (w *writer) parts(table string, ops []op) ([]*wire.Batch, error) {
+	if len(ops) == 0 {
+		return nil, nil
+	}
 	// Ask for what the batch will need at most, before it is written: what the
 	// socket can take decides how large its messages may be.
-	if limit, err = w.conn.Limit(estimate(ops)); err != nil {
-		return nil, 0, err
+	limit, err := w.conn.Limit(estimate(ops))
+	if err != nil {
+		return nil, err
 	}
-	b = wire.NewBatch(generation)
+	b := wire.NewBatch(wire.AnyGeneration)
 	b.Grow(estimate(ops))
-	encode(b, table, ops, min(ruleset.MaxList, limit/2))
-	limit, err = w.conn.Limit(b.Size())
-	return b, limit, err
+	encode(b, table, ops, min(ruleset.MaxList, limit/4))
+	if limit, err = w.conn.Limit(b.Size()); err != nil {
+		return nil, err
+	}
+	return b.Split(limit)
 }
 
-// batches sends operations, in one batch where the socket can take it.
-func (w *writer) batches(table string, ops []op, generation uint32, result *Result) (next uint32, batches int, err error) {
-	b, limit, err := w.batch(table, ops, generation)
-	if err != nil {
-		return 0, 0, err
-	}
-	result.Messages += b.Messages()
-	for b != nil {
-		part := b
-		b = nil
-		if part.Size() > limit {
-			part, b = part.Split(limit)
-		}
+// batches commits batches, one after the other.
+func (w *writer) batches(parts []*wire.Batch, generation uint32, result *Result) (next uint32, err error) {
+	for _, part := range parts {
 		if next, err = w.put(part, generation); err != nil {
-			return 0, batches, err
+			return 0, err
 		}
 		w.done++
-		batches++
+		result.Batches++
+		result.Messages += part.Messages()
 		w.torn = w.torn || next != generation+1
 		generation = next
 	}
-	return generation, batches, nil
+	return generation, nil
 }
 
 // put commits a batch that was made for a state of our table.
@@ -344,15 +361,15 @@ func (w *writer) sent() bool { return w.done > 0 || w.lost != nil }
 // something of it was committed, what differed at first is what it changes.
 func (w *writer) amend(before, now *Result) *Result {
 	if before != nil && w.sent() {
-		now.Changes, now.Repaired, now.Messages, now.Batches = before.Changes, before.Repaired, before.Messages, before.Batches
-		now.Ended = before.Ended
+		now.Changes, now.Repaired, now.Ended = before.Changes, before.Repaired, before.Ended
+		now.Messages, now.Batches, now.Split = before.Messages, before.Batches, before.Split
 	}
 	return now
 }
 
 // estimate is about the number of bytes of operations as messages, rather more.
 func estimate(ops []op) int {
-	const message, nested = 96, 44 // headers, the names of the table and the object; of an element
+	const message = 96 // headers, the names of the table and the object
 	n := 0
 	for _, o := range ops {
 		n += message
@@ -366,12 +383,18 @@ func estimate(ops []op) int {
 			n += 256
 		}
 		for i := range o.elements {
-			e := &o.elements[i]
-			n += nested + len(e.Key) + len(e.End) + len(e.Data)
-			if e.Extra != nil {
-				n += 64 + len(e.Comment) + len(e.Udata)
-			}
+			n += elementSize(&o.elements[i])
 		}
+	}
+	return n
+}
+
+// elementSize is about the number of bytes of an element, rather more.
+func elementSize(e *ruleset.Element) int {
+	const nested = 44
+	n := nested + len(e.Key) + len(e.End) + len(e.Data)
+	if e.Extra != nil {
+		n += 64 + len(e.Comment) + len(e.Udata)
 	}
 	return n
 }

@@ -57,7 +57,7 @@ func apply(ctx context.Context, j *job) error {
 	if result.Repaired {
 		j.Notef("repaired what something else had changed in table inet %s", j.table)
 	}
-	if result.Batches > 1 {
+	if result.Split {
 		j.Notef("the socket cannot take a batch of this size (net.core.wmem_max), so it went in %d; what makes a service reachable came last", result.Batches)
 	}
 	if gone := pruned(result.Changes, profiles); len(gone) > 0 {

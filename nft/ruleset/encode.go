@@ -46,6 +46,8 @@ type Messages struct {
 	Table string
 	ids   uint32 // of sets, within the batch
 	List  int    // how many bytes of elements go into one message
+	// Together keeps the messages of one call in one batch.
+	Together bool
 }
 
 func (m *Messages) open(typ, flags uint16, what string) {
@@ -153,13 +155,17 @@ func (m *Messages) DeleteMap(name string) {
 	m.End()
 }
 
-// elements adds (or, with NFT_MSG_DELSETELEM, deletes) elements, in as many
-// messages as they need: one list holds less than 64 KiB.
+// Elements adds (or, with NFT_MSG_DELSETELEM, deletes) elements, in as many
+// messages as they need: one list holds less than 64 KiB. A batch may be cut
+// between two of them, unless m.Together.
 //
 //	NFTA_SET_ELEM_LIST_TABLE, SET, ELEMENTS
 //	  LIST_ELEM: KEY [VALUE], [KEY_END [VALUE]], [DATA], [USERDATA], [EXPR]
 func (m *Messages) Elements(typ uint16, s *Map, elements []Element) {
-	for len(elements) > 0 {
+	for first := true; len(elements) > 0; first = false {
+		if !first && !m.Together {
+			m.Cut()
+		}
 		flags := uint16(0)
 		if typ == unix.NFT_MSG_NEWSETELEM {
 			flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
