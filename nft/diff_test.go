@@ -261,6 +261,7 @@ func seeds(n uint64) uint64 {
 func TestAnySequence(t *testing.T) {
 	for seed := range seeds(150) {
 		r := rand.New(rand.NewPCG(seed, 1))
+		smallShards(t, []uint32{1 << 16, 8, 24}[seed%3])
 		o := emptyObjects()
 		have := map[string]*lb.Profile{}
 		for step := range 12 {
@@ -316,11 +317,12 @@ func inFlight(t *testing.T, before *State, old map[string]map[string]ruleset.Ele
 		}
 		f := familyOf(key.family)
 		for slot := b.base; slot < b.base+b.slots; slot++ {
-			e, ok := after.elements(slotsMap)[ruleset.MarkBytes(slot)]
+			name, _ := before.slotsOf(b)
+			e, ok := after.elements(name)[ruleset.MarkBytes(slot)]
 			if !ok {
 				t.Fatalf("%v: slot %d is gone", key, slot)
 			}
-			for _, m := range []string{e.Data, old[slotsMap][ruleset.MarkBytes(slot)].Data} {
+			for _, m := range []string{e.Data, old[name][ruleset.MarkBytes(slot)].Data} {
 				_, port := after.elements(f.endpoints)[m]
 				_, address := after.elements(f.addresses)[m]
 				if !port && !address {

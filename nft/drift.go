@@ -33,9 +33,9 @@ func (s *State) Drift() []Drift {
 	for _, d := range s.tallies(p) {
 		out = append(out, d.drift()...)
 	}
-	fixed := []string{preroutingChain, outputChain, postroutingChain, resolveChain, refuseChain, turnAwayChain}
-	for _, f := range families {
-		fixed = append(fixed, f.pick, f.deliver)
+	fixed := map[string]bool{}
+	for _, c := range layout(s.Table, extentIn(maps.Keys(s.objects.maps))).Chains {
+		fixed[c.Name] = true
 	}
 	served := s.services()
 	for _, name := range slices.Sorted(maps.Keys(s.objects.chains)) {
@@ -44,7 +44,7 @@ func (s *State) Drift() []Drift {
 		switch {
 		case service && !served[name]:
 			out = append(out, Drift{Object: "chain " + name, What: "nothing leads to it"})
-		case !slices.Contains(fixed, name) && !owned && !strings.HasPrefix(name, poolPrefix) && !strings.HasPrefix(name, movingPrefix):
+		case !fixed[name] && !owned && !strings.HasPrefix(name, poolPrefix) && !strings.HasPrefix(name, movingPrefix):
 			out = append(out, Drift{Object: "chain " + name, What: "it is not of nlb", Foreign: true})
 		}
 	}
@@ -134,7 +134,7 @@ func (s *State) tallies(p *plan) []*tally {
 
 // kept reports whether a map is not compared.
 func kept(name string) bool {
-	return slices.Contains([]string{slotsMap, paramsSet, appliedSet}, name)
+	return isSlotMap(name) || name == paramsSet || name == appliedSet
 }
 
 // tallyElements counts the elements of an operation. What is removed from maps

@@ -28,7 +28,7 @@ func (o *objects) generation() generation {
 		g.chains[name] = len(c.rules) > 0
 	}
 	r := &ruleset.Ruleset{Table: "nlb"}
-	for _, m := range layout("nlb", lengthsIn(mapNames(o))).Maps {
+	for _, m := range layout("nlb", extentIn(mapNames(o))).Maps {
 		if o.maps[m.Name] != nil && m.Tier {
 			r.Maps = append(r.Maps, m)
 		}

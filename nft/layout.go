@@ -104,6 +104,12 @@ func isBackendChain(name string) bool {
 	return !ok && strings.Contains(name, "/")
 }
 
+// isShared tells the chains of the layout from those of services, of backends and
+// of pools.
+func isShared(name string) bool {
+	return !strings.Contains(name, "/") && !strings.HasPrefix(name, poolPrefix)
+}
+
 // ownerOf returns the chain of the service that a chain or map belongs to.
 func ownerOf(name string) (profile, chain string, ok bool) {
 	if _, _, ok := serviceOf(name); !ok {
@@ -124,15 +130,17 @@ func poolOf(addrs []netip.Addr) string {
 }
 
 // layout returns all maps, empty, and all chains that are not a service's or a
-// pool's, for services that listen on prefixes of these lengths. Of these a
-// ruleset has what it needs.
-func layout(table string, lengths []prefixLength) *ruleset.Ruleset {
+// pool's, to this extent. Of these a ruleset has what it needs.
+func layout(table string, x extent) *ruleset.Ruleset {
 	r := &ruleset.Ruleset{Table: table, Comment: tableComment}
-	for _, t := range tiers(lengths) {
+	for _, t := range tiers(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}
+	r.Maps = append(r.Maps, slotMap(0))
+	for _, n := range x.shards {
+		r.Maps = append(r.Maps, slotMap(n))
+	}
 	r.Maps = append(r.Maps,
-		&ruleset.Map{Name: slotsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}},
 		&ruleset.Map{Name: stickySet, Key: ruleset.Type{ruleset.Mark}},
 		&ruleset.Map{Name: backendsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
 	for _, f := range families {
@@ -151,11 +159,14 @@ func layout(table string, lengths []prefixLength) *ruleset.Ruleset {
 	r.Maps = append(r.Maps,
 		&ruleset.Map{Name: paramsSet, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"},
 		recordSet())
-	r.Chains = append(r.Chains, baseChains(lengths)...)
+	r.Chains = append(r.Chains, baseChains(x.lengths)...)
 	for _, f := range families {
-		r.Chains = append(r.Chains, f.pickChain(), f.deliverChain())
+		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain())
 	}
-	r.Chains = append(r.Chains, resolve(), turnAway(), refuse())
+	r.Chains = append(r.Chains, resolve(0), turnAway(), refuse())
+	for _, n := range x.shards {
+		r.Chains = append(r.Chains, shardChains(n)...)
+	}
 	return r
 }
 
@@ -188,10 +199,10 @@ func baseChains(lengths []prefixLength) []*ruleset.Chain {
 	}
 }
 
-// pickChain turns a slot into a backend.
-func (f *family) pickChain() *ruleset.Chain {
-	return &ruleset.Chain{Name: f.pick, Rules: []ruleset.Rule{
-		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(slotsMap)}},
+// pickChain turns a slot of a shard into a backend.
+func (f *family) pickChain(shard uint32) *ruleset.Chain {
+	return &ruleset.Chain{Name: ofShard(f.pick, shard), Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(ofShard(slotsMap, shard))}},
 		{Statements: []ruleset.Statement{ruleset.Goto(f.deliver)}},
 	}}
 }
@@ -230,12 +241,6 @@ func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	}
 	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {
 		c.Rules = slices.DeleteFunc(c.Rules, func(r ruleset.Rule) bool { return r.Needs != "" && !keep[r.Needs] })
-		switch c.Name {
-		case refuseChain, turnAwayChain, resolveChain:
-			return !needed(c.Name)
-		case families[0].pick, families[0].deliver, families[1].pick, families[1].deliver:
-			return !uses[c.Name] && !needed(c.Name)
-		}
-		return false
+		return c.Hook == nil && isShared(c.Name) && !uses[c.Name] && !needed(c.Name)
 	})
 }

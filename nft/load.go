@@ -95,8 +95,8 @@ func newState(table string, o *objects) *State {
 		backends: make(map[backendKey]haveBackend, len(o.chains)), blocks: make(map[poolKey]block, len(o.chains)), sources: map[string]block{},
 		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
-	lengths := lengthsIn(maps.Keys(o.maps))
-	for _, m := range layout(table, lengths).Maps {
+	x := extentIn(maps.Keys(o.maps))
+	for _, m := range layout(table, x).Maps {
 		s.owned[m.Name] = make(map[string]string, len(s.elements(m.Name)))
 	}
 	for _, name := range []string{paramsSet, appliedSet} {
@@ -105,7 +105,7 @@ func newState(table string, o *objects) *State {
 		}
 	}
 	s.readPools()
-	listens := s.readListens(lengths)
+	listens := s.readListens(x.lengths)
 	profiles := map[string]*lb.Profile{}
 	for _, chain := range slices.Sorted(maps.Keys(o.chains)) {
 		profile, service, ok := serviceOf(chain)
@@ -281,9 +281,10 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 
 // readBackends finds the backends that a block of slots leads to.
 func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
+	slots, _ := s.slotsOf(b)
 	counts := map[uint32]int{}
 	for i := b.base; i < b.end(); i++ {
-		e, ok := s.own(chain, slotsMap, ruleset.MarkBytes(i))
+		e, ok := s.own(chain, slots, ruleset.MarkBytes(i))
 		if !ok {
 			break // a block is without gaps
 		}
@@ -353,10 +354,18 @@ func (s *State) numbers(profiles ...[]*lb.Profile) *numbers {
 	if s.last != nil {
 		n.keep(s)
 	}
-	n.lengths = lengthsIn(maps.Keys(s.objects.maps))
-	maps.Copy(n.slots, s.blocks)
+	n.extent = extentIn(maps.Keys(s.objects.maps))
+	var slots []uint32
+	for _, e := range s.allSlots() {
+		slots = append(slots, ruleset.MarkOf(e.Key))
+	}
+	n.freeSlot = newSpace(slots)
+	for key, b := range s.blocks {
+		if _, moves := s.slotsOf(b); !moves {
+			n.slots[key] = b
+		}
+	}
 	maps.Copy(n.sources, s.sources)
-	n.freeSlot = newSpace(s.marks(slotsMap))
 	if s.last != nil {
 		n.freeSlot.next = s.last.slots
 	}

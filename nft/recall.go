@@ -24,6 +24,8 @@ const (
 	// With more to read than this, reading everything is no slower.
 	recallServices = 64
 	recallElements = 4096
+	// So many elements are read in a dump while one is read by itself.
+	recallCost = 8
 	// Slots are taken above those that were ever used, until there are so many.
 	recallSlots = 1 << 24
 )
@@ -36,7 +38,8 @@ type recall struct {
 	*objects
 	conn  *wire.Conn
 	table string
-	asked int
+	asked uint32
+	most  uint32 // that it may ask for
 }
 
 // recalled returns a state that has the services whose backends differ from
@@ -53,7 +56,7 @@ func (r *record) recalled(c *wire.Conn, applied map[string]ruleset.Element, prof
 	}
 	read := &recall{
 		objects: &objects{exists: true, maps: map[string]*haveMap{}, chains: map[string]*haveChain{}},
-		conn:    c, table: o.Table,
+		conn:    c, table: o.Table, most: max(recallElements, r.slots/recallCost),
 	}
 	s, err := read.state(r, applied, part)
 	if err != nil {
@@ -118,7 +121,7 @@ func (r *recall) state(rec *record, applied map[string]ruleset.Element, part []*
 		return nil, errNotRecalled
 	}
 	r.maps[appliedSet].elements = applied
-	for _, c := range layout(r.table, nil).Chains {
+	for _, c := range layout(r.table, extentIn(maps.Keys(r.maps))).Chains {
 		if err := r.chain(c.Name); err != nil {
 			return nil, err
 		}
@@ -176,7 +179,7 @@ func (r *recall) element(name, key string) (e ruleset.Element, ok bool, err erro
 	if m == nil {
 		return e, false, nil
 	}
-	if r.asked++; r.asked > recallElements {
+	if r.asked++; r.asked > r.most {
 		return e, false, errNotRecalled
 	}
 	var w wire.Encoder
@@ -207,7 +210,7 @@ func (r *recall) element(name, key string) (e ruleset.Element, ok bool, err erro
 func (r *recall) service(chain string, s *lb.Service) error {
 	// Its destinations are those that it is to have.
 	for name, e := range destinations(chain, s) {
-		if r.asked++; r.asked > recallElements || r.maps[name] == nil {
+		if r.asked++; r.asked > r.most || r.maps[name] == nil {
 			return errNotRecalled
 		}
 		r.maps[name].elements[e.ID()] = e
@@ -237,7 +240,7 @@ func (r *recall) service(chain string, s *lb.Service) error {
 func (r *recall) pool(b block) error {
 	seen := map[string]bool{}
 	for i := b.base; i < b.end(); i++ {
-		e, ok, err := r.element(slotsMap, ruleset.MarkBytes(i))
+		e, ok, err := r.element(slotMapOf(b.base), ruleset.MarkBytes(i))
 		if err != nil {
 			return err
 		}
@@ -286,7 +289,11 @@ func markMaps() []string {
 func (r *recall) retired(runs []run) error {
 	for _, run := range runs {
 		for i := range run.count {
-			if _, _, err := r.element(run.mapping, ruleset.MarkBytes(run.first+i)); err != nil {
+			name := run.mapping
+			if name == slotsMap {
+				name = slotMapOf(run.first + i)
+			}
+			if _, _, err := r.element(name, ruleset.MarkBytes(run.first+i)); err != nil {
 				return err
 			}
 		}

@@ -255,11 +255,11 @@ func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
 	if s.last != nil {
 		end = s.last.slots
 	}
-	for key := range s.elements(slotsMap) {
-		end = max(end, ruleset.MarkOf(key)+1)
+	for _, e := range s.allSlots() {
+		end = max(end, ruleset.MarkOf(e.Key)+1)
 	}
 	for _, m := range want.Maps {
-		if m.Name == slotsMap {
+		if isSlotMap(m.Name) {
 			for _, e := range m.Elements {
 				end = max(end, ruleset.MarkOf(e.Key)+1)
 			}
@@ -305,13 +305,18 @@ func (p *plan) recordAt(generation uint32) bool {
 // other maps, to be written down.
 func (p *plan) retires() (out []run, ok bool) {
 	slices.SortFunc(p.leaves, func(a, b leave) int {
-		return cmp.Or(strings.Compare(a.mapping.Name, b.mapping.Name), strings.Compare(a.key, b.key))
+		return cmp.Or(strings.Compare(a.mapping.Name, b.mapping.Name), cmp.Compare(ruleset.MarkOf(a.key), ruleset.MarkOf(b.key)))
 	})
 	for _, l := range p.leaves {
-		if !slices.Contains(retiring, l.mapping.Name) {
+		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
+		if next.mapping == slotMapOf(next.first) {
+			next.mapping = slotsMap // the number says which
+		} else if next.mapping == slotsMap {
+			return nil, false // of an older layout, which had one map
+		}
+		if !slices.Contains(retiring, next.mapping) {
 			return nil, false
 		}
-		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
 		if next.mapping != slotsMap {
 			_, owned := p.owners.of(next.first & indexMask)
 			next.gone = !owned

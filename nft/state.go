@@ -170,7 +170,7 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 		return err
 	}
 	specs := map[string]*ruleset.Map{}
-	for _, m := range layout(table, lengthsIn(slices.Values(names))).Maps {
+	for _, m := range layout(table, extentIn(slices.Values(names))).Maps {
 		specs[m.Name] = m
 	}
 	for _, name := range names {
