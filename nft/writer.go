@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"nlb/nft/ruleset"
@@ -30,6 +31,10 @@ const (
 	// A writer that changes our table between our reading and our writing makes
 	// us begin again, this often.
 	applyTries = 60
+	// A dump may lack elements, while the kernel enlarges the map: then they are
+	// there already. It is read again, this often, after a pause.
+	misreadTries = 3
+	misreadPause = 200 * time.Millisecond
 	// A socket that loses the kernel's answer is replaced, this often.
 	lostTries = 3
 	// Batches that are stale, although nobody has touched our table, before
@@ -93,7 +98,7 @@ func (w *writer) endTurn() {
 // again repeats what failed because the ruleset changed meanwhile, or because
 // the kernel's answer was lost: then the next reading tells what came of it.
 func (w *writer) again(f func() error) error {
-	for try, lost := 1, 0; ; try++ {
+	for try, lost, misread := 1, 0, 0; ; try++ {
 		err := f()
 		var pause time.Duration
 		switch {
@@ -109,6 +114,9 @@ func (w *writer) again(f func() error) error {
 			}
 			w.listen()
 			pause = rand.N(time.Duration(try) * time.Millisecond)
+		case isMisread(err) && misread < misreadTries && !w.final:
+			misread++
+			pause = misreadPause
 		default:
 			return w.partial(err)
 		}
@@ -118,6 +126,12 @@ func (w *writer) again(f func() error) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// isMisread reports whether the kernel refused an element that was read otherwise.
+func isMisread(err error) bool {
+	refused, ok := errors.AsType[*wire.Error](err)
+	return ok && strings.HasPrefix(refused.What, "map ") && (refused.Errno == unix.EEXIST || refused.Errno == unix.ENOENT)
 }
 
 // partial says of an error that some batches were committed before.
