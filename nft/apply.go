@@ -61,6 +61,9 @@ type Result struct {
 	// Repaired says that objects were sent which only somebody else can have
 	// changed.
 	Repaired bool
+	// Replaced says that the table had a layout of a later nlb, which cannot be
+	// read, and was replaced whole, other profiles included.
+	Replaced bool
 	// Batches and Messages count what was committed, or by a dry run written; 0
 	// where there was nothing to do. A destination that passes to another chain or
 	// map takes up to three batches. Those that move flows are not counted.
@@ -136,7 +139,10 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 		have, part := last.recalled(c, applied, profiles, o, now)
 		if have == nil {
 			var err error
-			if have, err = w.load(); err != nil {
+			if have, err = w.load(); errors.Is(err, ErrLayout) {
+				have, err = unknownTable(c, o.Table)
+			}
+			if err != nil {
 				return err
 			}
 			part = profiles
@@ -238,7 +244,10 @@ func planFor(have *State, profiles []*lb.Profile, o Options, now func() []finger
 	go changes()
 	p := have.planTo(profiles, others, inScope, o, now)
 	result := &Result{Changes: changes(), Generation: have.Generation}
-	result.Repaired = len(result.Changes) == 0 && len(p.ops) > 0 && have.objects.exists && !have.untouched()
+	result.Replaced = have.objects.unknown
+	// Of another layout, nlb itself makes other objects.
+	ours := have.objects.exists && have.objects.layout == currentLayout
+	result.Repaired = len(result.Changes) == 0 && len(p.ops) > 0 && ours && !have.untouched()
 	return p, result, nil
 }
 
@@ -277,14 +286,15 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	}
 	others = slices.DeleteFunc(slices.Clone(others), func(p *lb.Profile) bool { return renumbered[p.Name] })
 	want := compile(o.Table, profiles, others, n, func(object string) bool {
-		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params) > 0
+		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params)+len(s.params) > 0
 	})
-	addParams(want, s, o.Params)
+	addParams(want, s, append(s.params, o.Params...))
 	all := slices.Concat(profiles, others)
 	servers := sync.OnceValue(func() servers { return n.servers(all) })
 	successors := s.successors(profiles, n, servers)
 	s.carryCounters(want, successors)
 	p := diff(s, want, inPlan)
+	p.markLayout(s)
 	p.owners, p.profiles, p.servers, p.successors = n.owners, all, servers, successors
 	for _, m := range want.Maps {
 		if m.OfChain != "" && len(successors) > 0 {
@@ -319,7 +329,7 @@ func (s *State) renumbered(profiles []*lb.Profile, n *numbers) map[string]bool {
 // params adds the kernel parameters that the table does not know.
 func addParams(r *ruleset.Ruleset, have *State, params []Param) {
 	known := map[string]bool{}
-	for _, p := range have.Params() {
+	for _, p := range paramsIn(have.elements(paramsSet)) {
 		known[p.Name] = true
 	}
 	for _, m := range r.Maps {
@@ -328,6 +338,7 @@ func addParams(r *ruleset.Ruleset, have *State, params []Param) {
 		}
 		for _, p := range params {
 			if !known[p.Name] {
+				known[p.Name] = true
 				m.Elements = append(m.Elements, p.element())
 			}
 		}
@@ -337,6 +348,9 @@ func addParams(r *ruleset.Ruleset, have *State, params []Param) {
 // Diff says what Apply would do.
 func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	have, err := Load(c, o.Table)
+	if errors.Is(err, ErrLayout) {
+		have, err = unknownTable(c, o.Table)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -359,7 +373,7 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		w.begin()
 		have, err := w.load()
 		if len(names) == 0 && errors.Is(err, ErrLayout) {
-			have, err = otherLayout(c, o.Table)
+			have, err = unknownTable(c, o.Table)
 		}
 		if err != nil {
 			return err
@@ -415,14 +429,25 @@ func (w *writer) removal(o Options, result *Result) (*plan, error) {
 // gone is the plan of a table that is not there any more.
 func gone(table string) *plan { return &plan{table: table, servers: func() servers { return nil }} }
 
-// otherLayout is a table of another layout, which can be flushed as a whole.
-func otherLayout(c *wire.Conn, table string) (*State, error) {
+// unknownTable is the state of a table of a layout that we do not know. It can only
+// be replaced or flushed whole; the kernel parameters that it remembers are read.
+func unknownTable(c *wire.Conn, table string) (*State, error) {
 	generation, err := c.Generation()
 	if err != nil {
 		return nil, err
 	}
-	have := newState(table, &objects{exists: true})
-	have.Generation = generation
+	switch _, err := readLayout(c, table); {
+	case err == nil:
+		return nil, wire.ErrInterrupted // it is another one by now
+	case !errors.Is(err, ErrLayout):
+		return nil, err
+	}
+	params, err := readSet(c, table, paramSet())
+	if err != nil {
+		return nil, err
+	}
+	have := newState(table, &objects{exists: true, unknown: true})
+	have.Generation, have.params = generation, paramsIn(params)
 	return have, nil
 }
 
@@ -435,9 +460,11 @@ func (p Param) element() ruleset.Element {
 
 // Params are the kernel parameters that the table remembers, with the values
 // that were found, sorted by name.
-func (s *State) Params() []Param {
+func (s *State) Params() []Param { return append(paramsIn(s.elements(paramsSet)), s.params...) }
+
+func paramsIn(elements map[string]ruleset.Element) []Param {
 	var out []Param
-	for _, e := range s.elements(paramsSet) {
+	for _, e := range elements {
 		var p Param
 		if n, _ := fmt.Sscanf(e.More().Comment, "%s was %s", &p.Name, &p.Value); n == 2 {
 			out = append(out, p)

@@ -109,7 +109,10 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	if len(have.objects.chains) == 0 {
 		p.ops = make([]op, 0, 2*len(want.Chains)+2*len(want.Maps)) // about: a rule for each
 	}
-	if !have.objects.exists {
+	if have.objects.unknown {
+		p.add(op{verb: remove, table: true})
+	}
+	if !have.objects.exists || have.objects.unknown {
 		p.add(op{verb: add, table: true})
 	}
 	for _, m := range want.Maps {

@@ -37,7 +37,7 @@ func (o *objects) do(op op) error {
 		if (op.verb == add) == o.exists {
 			return fmt.Errorf("table exists: %v", o.exists)
 		}
-		o.exists = op.verb == add
+		o.exists, o.layout = op.verb == add, currentLayout
 		if !o.exists {
 			o.maps, o.chains = map[string]*haveMap{}, map[string]*haveChain{}
 		}

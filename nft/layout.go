@@ -37,10 +37,6 @@ const (
 	poolPrefix       = "snat-"
 )
 
-// tableComment tells people, and Load, whose table it is. The number is the
-// version of the layout.
-const tableComment = "managed by nlb: see nlb show, nlb flush; layout 1"
-
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
 const (
@@ -157,8 +153,7 @@ func layout(table string, x extent) *ruleset.Ruleset {
 	}
 	r.Maps = append(r.Maps, guardMaps()...)
 	r.Maps = append(r.Maps,
-		&ruleset.Map{Name: paramsSet, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"},
-		recordSet())
+		paramSet(), recordSet())
 	r.Chains = append(r.Chains, baseChains(x.lengths)...)
 	for _, f := range families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain())
@@ -168,6 +163,10 @@ func layout(table string, x extent) *ruleset.Ruleset {
 		r.Chains = append(r.Chains, shardChains(n)...)
 	}
 	return r
+}
+
+func paramSet() *ruleset.Map {
+	return &ruleset.Map{Name: paramsSet, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"}
 }
 
 // hasMode matches connections of backends with a mode of SNAT.

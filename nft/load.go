@@ -35,7 +35,9 @@ type State struct {
 
 	objects *objects
 	// last is the record where only a part of the table was read; see recall.
-	last     *record
+	last *record
+	// params are those that a table of an unknown layout remembers.
+	params   []Param
 	backends map[backendKey]haveBackend
 	blocks   map[poolKey]block
 	sources  map[string]block

@@ -55,7 +55,7 @@ func (r *record) recalled(c *wire.Conn, applied map[string]ruleset.Element, prof
 		return nil, nil
 	}
 	read := &recall{
-		objects: &objects{exists: true, maps: map[string]*haveMap{}, chains: map[string]*haveChain{}},
+		objects: &objects{exists: true, layout: currentLayout, maps: map[string]*haveMap{}, chains: map[string]*haveChain{}},
 		conn:    c, table: o.Table, most: max(recallElements, r.slots/recallCost),
 	}
 	s, err := read.state(r, applied, part)

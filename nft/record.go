@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -77,7 +78,7 @@ const (
 func fingerprints(profiles []*lb.Profile, build string) []fingerprint {
 	var out []fingerprint
 	for _, p := range profiles {
-		salt := build + "\x00" + p.Name + "\n"
+		salt := build + layoutNumber + "\x00" + p.Name + "\n"
 		for i := range p.Services {
 			frame, backends := lb.Fingerprint(salt, &p.Services[i])
 			out = append(out, fingerprint{frame, backends})
@@ -164,8 +165,13 @@ func decodeRecord(elements map[string]ruleset.Element) record {
 
 // readApplied reads the elements of the record; a table without them gives none.
 func readApplied(c *wire.Conn, table string) (map[string]ruleset.Element, error) {
-	m := haveMap{spec: recordSet(), elements: map[string]ruleset.Element{}}
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, appliedSet), func(b []byte) error {
+	return readSet(c, table, recordSet())
+}
+
+// readSet reads the elements of a set, if it is there.
+func readSet(c *wire.Conn, table string, spec *ruleset.Map) (map[string]ruleset.Element, error) {
+	m := haveMap{spec: spec, elements: map[string]ruleset.Element{}}
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, spec.Name), func(b []byte) error {
 		for e := range m.decoded(b) {
 			if m.spec.Holds(e) {
 				m.elements[e.ID()] = e
@@ -202,12 +208,13 @@ func (o Options) recordDigest() string {
 // remember makes a plan leave a record of itself, in its last batch: the record
 // of a plan that did not come to its end could be taken for true later.
 func (p *plan) remember(have *State, r record) {
-	old := have.elements(appliedSet)
+	old := maps.Clone(have.elements(appliedSet))
+	delete(old, layoutKey)
 	if len(p.ops) == 0 || r.digest == "" && len(old) == 0 {
 		return
 	}
 	set, first := recordSet(), len(p.ops)
-	if have.objects.maps[appliedSet] == nil {
+	if have.objects.maps[appliedSet] == nil && !p.makes(appliedSet) {
 		p.add(op{verb: add, mapping: set})
 	}
 	// The head comes last: it makes the rest true, which several batches may hold.
@@ -240,6 +247,13 @@ func (p *plan) remember(have *State, r record) {
 	if len(p.after) > 0 {
 		p.ops, p.after = p.ops[:first], append(p.after, p.ops[first:]...)
 	}
+}
+
+// makes reports whether a plan makes a map.
+func (p *plan) makes(name string) bool {
+	return slices.ContainsFunc(p.ops, func(o op) bool {
+		return o.verb == add && o.mapping != nil && o.mapping.Name == name && o.elements == nil
+	})
 }
 
 // untouched reports whether nobody has changed the ruleset since the last apply.
