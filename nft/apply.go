@@ -134,8 +134,8 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	}
 	defer w.close()
 	var result *Result
-	err = w.again(func() error {
-		w.begin()
+	err = w.retry(func() error {
+		w.startGrace()
 		have, part := last.recalled(c, applied, profiles, o, now)
 		if have == nil {
 			var err error
@@ -151,7 +151,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 		if err != nil {
 			return err
 		}
-		result = w.amend(result, r)
+		result = w.combine(result, r)
 		if err := w.carryAffinity(have, p); err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 			p.keepRetired()
 		}
 	}
-	if len(p.ops) > 0 {
+	if !p.empty() {
 		if err := w.send(p, have.Generation, result); err != nil {
 			return err
 		}
@@ -247,7 +247,7 @@ func planFor(have *State, profiles []*lb.Profile, o Options, now func() []finger
 	result.Replaced = have.objects.unknown
 	// Of another layout, nlb itself makes other objects.
 	ours := have.objects.exists && have.objects.layout == currentLayout
-	result.Repaired = len(result.Changes) == 0 && len(p.ops) > 0 && ours && !have.untouched()
+	result.Repaired = len(result.Changes) == 0 && !p.empty() && ours && !have.untouched()
 	return p, result, nil
 }
 
@@ -369,8 +369,8 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 	defer w.close()
 	var first *State
 	var result *Result
-	err = w.again(func() error {
-		w.begin()
+	err = w.retry(func() error {
+		w.startGrace()
 		have, err := w.load()
 		if len(names) == 0 && errors.Is(err, ErrLayout) {
 			have, err = unknownTable(c, o.Table)
@@ -378,10 +378,10 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		if err != nil {
 			return err
 		}
-		if first == nil || !w.sent() {
+		if first == nil || !w.mayHaveCommitted() {
 			first = have
 		}
-		result = w.amend(result, &Result{Generation: have.Generation})
+		result = w.combine(result, &Result{Generation: have.Generation})
 		if !have.objects.exists {
 			// Perhaps by a flush of ours whose answer was lost.
 			retired := w.endFlows(first.retiredNumbers(owners[backendKey]{}), o, result)

@@ -9,105 +9,19 @@ package nft
 // plan, which sweeps it.
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"nlb/lb"
 	"nlb/nft/ruleset"
-
-	"golang.org/x/sys/unix"
-
-	"nlb/nft/wire"
 )
-
-// verb is what an operation does with its object.
-type verb string
-
-const (
-	add     verb = "add"
-	remove  verb = "delete"
-	replace verb = "replace" // rules only
-)
-
-// op is one operation on one object: a table, a map, elements, a chain or a
-// rule.
-type op struct {
-	verb     verb
-	table    bool
-	mapping  *ruleset.Map // with elements: these; without: the map itself
-	elements []ruleset.Element
-	chain    *ruleset.Chain // with rule or handle: that rule; without: the chain itself
-	rule     *ruleset.Rule
-	handle   uint64
-	// joined: never in a later batch than the operation before, since between
-	// the two a packet would find neither the old nor the new.
-	joined bool
-	// pairs: each element takes the place of the one that the operation before
-	// removes, and only these two are joined.
-	pairs bool
-	// sweep: it takes away what an earlier plan retired.
-	sweep bool
-}
-
-// plan is operations in the order in which the kernel can take them.
-type plan struct {
-	table  string
-	ops    []op
-	sweeps []op    // what earlier plans retired
-	leaves []leave // what this one retires
-	record *record // that it leaves; nil: none
-	// owners are the backends that it leads to by their numbers, and profiles
-	// all that they are of; none where the table goes.
-	owners   owners[backendKey]
-	profiles []*lb.Profile
-	servers  func() servers // of the profiles
-	// successors and affinities are what carryAffinity needs: new marks of
-	// backends, and the maps of clients that are wanted.
-	successors map[uint32]successor
-	affinities []*ruleset.Map
-	// carries says that it changes what packets fill.
-	carries bool
-	// early: the first operations, so many of them, go ahead; see handover.
-	early bool
-	ahead int
-	// after: what goes when no packet is under way any more; see handover.
-	after []op
-}
-
-func (p *plan) add(o op) { p.ops = append(p.ops, o) }
-
-// String is one line for each operation, for tests and for people.
-func (p *plan) String() string {
-	var b strings.Builder
-	for _, o := range p.ops {
-		switch {
-		case o.table:
-			fmt.Fprintf(&b, "%s table %s\n", o.verb, p.table)
-		case o.mapping != nil && o.elements == nil:
-			fmt.Fprintf(&b, "%s map %s\n", o.verb, o.mapping.Name)
-		case o.mapping != nil:
-			for _, e := range o.elements {
-				fmt.Fprintf(&b, "%s element %s %s\n", o.verb, o.mapping.Name, o.mapping.ElementText(e))
-			}
-		case o.rule != nil:
-			fmt.Fprintf(&b, "%s rule %s %s\n", o.verb, o.chain.Name, o.rule)
-		case o.handle != 0:
-			fmt.Fprintf(&b, "%s rule %s handle %d\n", o.verb, o.chain.Name, o.handle)
-		default:
-			fmt.Fprintf(&b, "%s chain %s\n", o.verb, o.chain.Name)
-		}
-	}
-	return b.String()
-}
 
 // diff plans from a state to a ruleset. The ruleset holds the profiles of the
 // scope only; everybody else's objects are left alone.
 func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool) *plan {
 	p := &plan{table: want.Table}
 	if len(have.objects.chains) == 0 {
-		p.ops = make([]op, 0, 2*len(want.Chains)+2*len(want.Maps)) // about: a rule for each
+		p.main = make([]op, 0, 2*len(want.Chains)+2*len(want.Maps)) // about: a rule for each
 	}
 	if have.objects.unknown {
 		p.add(op{verb: remove, table: true})
@@ -133,7 +47,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 			p.rules(c, nil)
 		}
 	}
-	p.ahead = len(p.ops)
+	p.before, p.main = p.main, nil
 	// The maps are in the packet's order. They are written against it: what is
 	// met first comes last, for the case that it takes several batches.
 	ours := func(name string) bool {
@@ -166,10 +80,10 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	p.handOver(have, want, ours)
 	p.removals(have, want, chains, ours)
 	// What retired costs nothing, so it is no reason to send anything.
-	if len(p.ops) > 0 {
-		for _, o := range p.sweeps {
-			o.sweep = true
-			p.ops = append(p.ops, o)
+	if !p.empty() {
+		for _, o := range p.sweep {
+			o.sweeps = true
+			p.add(o)
 		}
 	}
 	return p
@@ -189,7 +103,7 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case ours(name):
 			p.add(drop)
 		case strings.HasPrefix(name, poolPrefix) && !have.poolInUse(name):
-			p.sweeps = append(p.sweeps, drop)
+			p.sweep = append(p.sweep, drop)
 		}
 	}
 	wanted := map[string]bool{}
@@ -203,7 +117,7 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case ours(name):
 			p.add(drop)
 		case strings.HasPrefix(name, listPrefix) && !have.lists[name] && have.last == nil:
-			p.sweeps = append(p.sweeps, drop)
+			p.sweep = append(p.sweep, drop)
 		}
 	}
 }
@@ -295,11 +209,11 @@ func (p *plan) numbered(have *State, m *ruleset.Map, ours func(name string) bool
 		if owner, used := owned[id]; !used {
 			retired = append(retired, h)
 		} else if ours(owner) {
-			p.leaves = append(p.leaves, leave{m, h.Key})
+			p.retire = append(p.retire, leave{m, h.Key})
 		}
 	}
 	if len(retired) > 0 {
-		p.sweeps = append(p.sweeps, op{verb: remove, mapping: m, elements: sorted(retired)})
+		p.sweep = append(p.sweep, op{verb: remove, mapping: m, elements: sorted(retired)})
 	}
 }
 
@@ -354,68 +268,4 @@ func (p *plan) change(m *ruleset.Map, c change) {
 func sorted(elements []ruleset.Element) []ruleset.Element {
 	slices.SortFunc(elements, func(a, b ruleset.Element) int { return strings.Compare(a.ID(), b.ID()) })
 	return elements
-}
-
-// encode writes the plan as messages.
-func (p *plan) encode(b *wire.Batch, list int) { encode(b, p.table, p.ops, list) }
-
-// encode writes operations as messages. list bounds a list of elements, in
-// bytes. The batch can be cut wherever nothing is joined.
-func encode(b *wire.Batch, table string, ops []op, list int) {
-	m := &ruleset.Messages{Batch: b, Table: table, List: list}
-	for i := 0; i < len(ops); i++ {
-		o := &ops[i]
-		if !o.joined {
-			b.Cut()
-		}
-		m.Together = o.joined
-		if i+1 < len(ops) && ops[i+1].joined {
-			if ops[i+1].pairs {
-				encodeReplaced(m, o.mapping, o.elements, ops[i+1].elements)
-				i++
-				continue
-			}
-			m.Together = true
-		}
-		switch {
-		case o.table && o.verb == remove:
-			m.DeleteTable()
-		case o.table:
-			m.NewTable(tableComment)
-		case o.mapping != nil && o.elements == nil && o.verb == remove:
-			m.DeleteMap(o.mapping.Name)
-		case o.mapping != nil && o.elements == nil:
-			m.NewMap(o.mapping)
-		case o.mapping != nil && o.verb == remove:
-			m.Elements(unix.NFT_MSG_DELSETELEM, o.mapping, o.elements)
-		case o.mapping != nil:
-			m.Elements(unix.NFT_MSG_NEWSETELEM, o.mapping, o.elements)
-		case o.rule != nil:
-			m.Rule(o.chain.Name, *o.rule, o.handle)
-		case o.handle != 0:
-			m.DeleteRule(o.chain.Name, o.handle)
-		case o.verb == remove:
-			m.DeleteChain(o.chain.Name)
-		default:
-			m.NewChain(o.chain)
-		}
-	}
-}
-
-// encodeReplaced replaces elements, one message of each kind at a time: only an
-// element and the one in its place need the same batch.
-func encodeReplaced(m *ruleset.Messages, of *ruleset.Map, old, new []ruleset.Element) {
-	m.Together = true
-	for len(old) > 0 {
-		n, size := 0, 0
-		for n < len(new) && size < m.List {
-			size += elementSize(&new[n])
-			n++
-		}
-		m.Elements(unix.NFT_MSG_DELSETELEM, of, old[:n])
-		m.Elements(unix.NFT_MSG_NEWSETELEM, of, new[:n])
-		if old, new = old[n:], new[n:]; len(old) > 0 {
-			m.Cut()
-		}
-	}
 }

@@ -21,9 +21,9 @@ import (
 // kernel would: an object that is there already, or is not there, or is still
 // in use.
 func (o *objects) run(p *plan) error {
-	for _, op := range slices.Concat(p.ops, p.after) {
+	for _, op := range slices.Concat(p.before, p.main, p.afterGrace) {
 		if err := o.do(op); err != nil {
-			return fmt.Errorf("%w in\n%s", err, &plan{table: p.table, ops: []op1{op}})
+			return fmt.Errorf("%w in\n%s", err, &plan{table: p.table, main: []op1{op}})
 		}
 	}
 	return nil
@@ -279,7 +279,7 @@ func TestAnySequence(t *testing.T) {
 			if changes := lb.Compare(after.Profiles, want); len(changes) > 0 {
 				t.Fatalf("seed %d step %d: after\n%s: %v", seed, step, plan, changes)
 			}
-			if again := applyTo(t, o, p); len(again.ops) > 0 {
+			if again := applyTo(t, o, p); !again.empty() {
 				t.Fatalf("seed %d step %d: applied again:\n%s", seed, step, again)
 			}
 			for _, line := range strings.Split(plan.String(), "\n") {

@@ -107,7 +107,8 @@ func (s *State) tallies(p *plan) []*tally {
 		}
 		return out[i]
 	}
-	for i, o := range p.ops {
+	ops := p.ops()
+	for i, o := range ops {
 		switch {
 		case o.table:
 		case o.mapping != nil && o.elements == nil, o.chain != nil && o.rule == nil && o.handle == 0:
@@ -123,7 +124,7 @@ func (s *State) tallies(p *plan) []*tally {
 			if kept(o.mapping.Name) {
 				continue
 			}
-			replaced := i+1 < len(p.ops) && p.ops[i+1].joined && p.ops[i+1].mapping != nil
+			replaced := i+1 < len(ops) && ops[i+1].joined && ops[i+1].mapping != nil
 			tallyElements(o, replaced, of)
 		default:
 			s.tallyRule(o, of("chain "+o.chain.Name, "rule"))

@@ -55,8 +55,8 @@ func movingKey(f *conntrack.Flow) string {
 		ruleset.AddrBytes(destination.Addr()) + ruleset.PortBytes(destination.Port())
 }
 
-// setAside puts what clients send in these flows into the zone.
-func (w *writer) setAside(flows []conntrack.Flow, result *Result) error {
+// divert puts what clients send in these flows into the zone.
+func (w *writer) divert(flows []conntrack.Flow, result *Result) error {
 	var ops []op
 	pre := &ruleset.Chain{Name: movingChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}
 	out := &ruleset.Chain{Name: movingOut, Hook: ruleset.Output(rawPriority, "raw"), Filter: true}
@@ -83,7 +83,7 @@ func (w *writer) setAside(flows []conntrack.Flow, result *Result) error {
 			ops = append(ops, op{verb: add, chain: c, rule: &c.Rules[i]})
 		}
 	}
-	w.aside = ops
+	w.diverted = ops
 	return w.now(ops, result)
 }
 
@@ -91,12 +91,12 @@ func movingMap(f *family) *ruleset.Map {
 	return &ruleset.Map{Name: f.moving(), Key: ruleset.Type{f.ip.Addr, ruleset.InetService, f.ip.Addr, ruleset.InetService}}
 }
 
-// comeBack undoes setAside. Where nobody else has committed meanwhile, the
+// restore undoes divert. Where nobody else has committed meanwhile, the
 // record of the apply holds for the generation that this makes, too.
-func (w *writer) comeBack(result *Result) error {
+func (w *writer) restore(result *Result) error {
 	var ops []op
 	for _, o := range removeMoving() {
-		if slices.ContainsFunc(w.aside, func(a op) bool { return a.adds(o) }) {
+		if slices.ContainsFunc(w.diverted, func(a op) bool { return a.adds(o) }) {
 			ops = append(ops, o)
 		}
 	}

@@ -126,7 +126,7 @@ func (p *plan) handOver(have *State, want *ruleset.Ruleset, ours func(name strin
 		}
 		last := g.retired(heirs[g], chain)
 		if len(last) > 0 {
-			p.after = append(p.after, op{verb: remove, mapping: h.Map, elements: last})
+			p.afterGrace = append(p.afterGrace, op{verb: remove, mapping: h.Map, elements: last})
 		}
 		switch r := h.regrouped[g.place()]; {
 		case r != nil:
@@ -205,7 +205,7 @@ func minus(from []lb.PortRange, r lb.PortRange) []lb.PortRange {
 // leadsTo notes that something in use leads to a chain from now on.
 func (p *plan) leadsTo(have *State, chain string) {
 	if chain != "" && have.objects.chains[chain] == nil {
-		p.early = true
+		p.chainsFirst = true
 	}
 }
 

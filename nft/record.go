@@ -210,10 +210,10 @@ func (o Options) recordDigest() string {
 func (p *plan) remember(have *State, r record) {
 	old := maps.Clone(have.elements(appliedSet))
 	delete(old, layoutKey)
-	if len(p.ops) == 0 || r.digest == "" && len(old) == 0 {
+	if p.empty() || r.digest == "" && len(old) == 0 {
 		return
 	}
-	set, first := recordSet(), len(p.ops)
+	set, first := recordSet(), len(p.main)
 	if have.objects.maps[appliedSet] == nil && !p.makes(appliedSet) {
 		p.add(op{verb: add, mapping: set})
 	}
@@ -244,14 +244,14 @@ func (p *plan) remember(have *State, r record) {
 	}
 	p.change(set, rest)
 	p.change(set, head)
-	if len(p.after) > 0 {
-		p.ops, p.after = p.ops[:first], append(p.after, p.ops[first:]...)
+	if len(p.afterGrace) > 0 {
+		p.main, p.afterGrace = p.main[:first], append(p.afterGrace, p.main[first:]...)
 	}
 }
 
 // makes reports whether a plan makes a map.
 func (p *plan) makes(name string) bool {
-	return slices.ContainsFunc(p.ops, func(o op) bool {
+	return slices.ContainsFunc(p.ops(), func(o op) bool {
 		return o.verb == add && o.mapping != nil && o.mapping.Name == name && o.elements == nil
 	})
 }
@@ -283,13 +283,11 @@ func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
 }
 
 // commits is how many generations a plan makes.
-func (p *plan) commits() uint32 {
-	n := uint32(1)
-	if p.early && p.ahead > 0 {
-		n++
-	}
-	if len(p.after) > 0 {
-		n++
+func (p *plan) commits() (n uint32) {
+	for _, ops := range p.phases() {
+		if len(ops) > 0 {
+			n++
+		}
 	}
 	return n
 }
@@ -302,7 +300,7 @@ func (p *plan) recordAt(generation uint32) bool {
 	}
 	p.record.generation = generation
 	head := p.record.elements()[0]
-	for _, o := range slices.Concat(p.ops, p.after) {
+	for _, o := range slices.Concat(p.main, p.afterGrace) {
 		if o.verb != add || o.mapping == nil || o.mapping.Name != appliedSet {
 			continue
 		}
@@ -318,10 +316,10 @@ func (p *plan) recordAt(generation uint32) bool {
 // retires is what a plan leaves to be swept, unless that is too much, or of
 // other maps, to be written down.
 func (p *plan) retires() (out []run, ok bool) {
-	slices.SortFunc(p.leaves, func(a, b leave) int {
+	slices.SortFunc(p.retire, func(a, b leave) int {
 		return cmp.Or(strings.Compare(a.mapping.Name, b.mapping.Name), cmp.Compare(ruleset.MarkOf(a.key), ruleset.MarkOf(b.key)))
 	})
-	for _, l := range p.leaves {
+	for _, l := range p.retire {
 		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
 		if next.mapping == slotMapOf(next.first) {
 			next.mapping = slotsMap // the number says which
@@ -363,9 +361,9 @@ func amendRecord(r record, generation uint32) []op {
 // apply reads everything and sweeps.
 func (p *plan) keepRetired() {
 	drop := func(o op) bool {
-		return o.sweep || o.verb == add && o.mapping != nil && o.mapping.Name == appliedSet && o.elements != nil
+		return o.sweeps || o.verb == add && o.mapping != nil && o.mapping.Name == appliedSet && o.elements != nil
 	}
-	p.ops, p.after, p.record = slices.DeleteFunc(p.ops, drop), slices.DeleteFunc(p.after, drop), nil
+	p.main, p.afterGrace, p.record = slices.DeleteFunc(p.main, drop), slices.DeleteFunc(p.afterGrace, drop), nil
 }
 
 func recordSet() *ruleset.Map {

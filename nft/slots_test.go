@@ -96,7 +96,7 @@ func TestOneMapOfSlots(t *testing.T) {
 	if slots != 0 {
 		t.Errorf("%d slots beside those that are in use", -slots)
 	}
-	if again := applyTo(t, o, changed); len(again.ops) > 0 {
+	if again := applyTo(t, o, changed); !again.empty() {
 		t.Errorf("applied again:\n%s", again)
 	}
 }

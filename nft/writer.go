@@ -47,21 +47,23 @@ const (
 	turnWait = 15 * time.Second
 )
 
+// writer is one apply or flush on its way into the kernel.
 type writer struct {
 	ctx   context.Context
 	conn  *wire.Conn
 	table string
 	dry   bool
 
-	watch  *wire.Watch // nil until somebody else turns out to be writing
-	lost   error       // the kernel's answer did not come
-	final  bool        // only read back, do not try again
-	torn   bool        // somebody may have committed behind our latest batch
-	done   int         // batches that were committed
-	all    int         // those, and what the latest plan takes
-	record *record     // that the plan has left
-	aside  []op        // what puts moving flows aside
-	quiet  chan struct{}
+	watch      *wire.Watch   // nil until somebody else turns out to be writing
+	answerLost error         // the kernel's answer to our latest batch did not come
+	readOnly   bool          // read back what came of it, do not try again
+	raced      bool          // somebody may have committed behind our latest batch
+	done       int           // batches that were committed
+	all        int           // those, and what the latest plan takes
+	record     *record       // what the plan has left
+	diverted   []op          // what puts moving flows aside
+	quiesced   chan struct{} // closed when the grace is over
+
 	unlock func()
 	// unlockFlows ends the turn of moving flows.
 	unlockFlows func()
@@ -95,16 +97,16 @@ func (w *writer) endTurn() {
 	}
 }
 
-// again repeats what failed because the ruleset changed meanwhile, or because
+// retry repeats what failed because the ruleset changed meanwhile, or because
 // the kernel's answer was lost: then the next reading tells what came of it.
-func (w *writer) again(f func() error) error {
+func (w *writer) retry(f func() error) error {
 	for try, lost, misread := 1, 0, 0; ; try++ {
 		err := f()
 		var pause time.Duration
 		switch {
-		case errors.Is(err, wire.ErrUnknown) && !w.dry && !w.final:
+		case errors.Is(err, wire.ErrUnknown) && !w.dry && !w.readOnly:
 			lost++
-			w.lost, w.final = err, lost > lostTries
+			w.answerLost, w.readOnly = err, lost > lostTries
 			if e := w.conn.Renew(); e != nil {
 				return w.partial(unknown(err, e))
 			}
@@ -114,7 +116,7 @@ func (w *writer) again(f func() error) error {
 			}
 			w.listen()
 			pause = rand.N(time.Duration(try) * time.Millisecond)
-		case isMisread(err) && misread < misreadTries && !w.final:
+		case isMisread(err) && misread < misreadTries && !w.readOnly:
 			misread++
 			pause = misreadPause
 		default:
@@ -150,23 +152,24 @@ func (w *writer) listen() {
 	}
 }
 
-// begin is called before what a plan is made of is read. What waits to be swept
-// then can be when quiet is closed.
-func (w *writer) begin() {
-	quiet := make(chan struct{})
-	w.quiet = quiet
-	go func() { quiesce(); close(quiet) }()
+// startGrace begins to wait for the packets that are under way. It is called before
+// the reading that a plan is made of: what that finds retired can be swept when
+// the grace is over.
+func (w *writer) startGrace() {
+	over := make(chan struct{})
+	w.quiesced = over
+	go func() { quiesce(); close(over) }()
 }
 
 // load reads the table.
 func (w *writer) load() (*State, error) {
 	s, err := w.read()
-	w.torn = false
+	w.raced = false
 	if err == nil {
 		w.leaveMoving(s)
 	}
-	if err != nil && w.lost != nil && !errors.Is(err, wire.ErrInterrupted) {
-		err = unknown(w.lost, err)
+	if err != nil && w.answerLost != nil && !errors.Is(err, wire.ErrInterrupted) {
+		err = unknown(w.answerLost, err)
 	}
 	return s, err
 }
@@ -225,190 +228,15 @@ func (w *writer) read() (*State, error) {
 	return s, nil
 }
 
-// send commits a plan. Whether the socket can take all of it is known before
-// the first batch goes out.
-func (w *writer) send(p *plan, generation uint32, result *Result) error {
-	switch {
-	case w.dry:
-		return w.check(p, generation, result)
-	case w.final:
-		return fmt.Errorf("%v; read back: not applied", w.lost)
-	}
-	if slices.ContainsFunc(p.ops, func(o op) bool { return o.sweep }) {
-		select {
-		case <-w.quiet:
-		case <-time.After(sweepWait):
-			// On a machine that is very busy with packets. The next apply sweeps.
-			p.keepRetired()
-		}
-	}
-	ops, ahead := p.ops, []op(nil)
-	if p.early {
-		ops, ahead = ops[p.ahead:], ops[:p.ahead]
-	}
-	phases := [][]op{ahead, ops, p.after}
-	parts := make([][]*wire.Batch, len(phases))
-	w.all = w.done
-	for i, ops := range phases {
-		var err error
-		if parts[i], err = w.parts(p.table, ops); err != nil {
-			return err
-		}
-		w.all += len(parts[i])
-	}
-	if end := generation + uint32(w.all-w.done); p.recordAt(end) {
-		last := len(phases) - 1
-		for len(parts[last]) == 0 {
-			last--
-		}
-		var err error
-		if parts[last], err = w.parts(p.table, phases[last]); err != nil {
-			return err
-		}
-	}
-	for i := range phases {
-		if i == len(phases)-1 && len(parts[i]) > 0 {
-			quiesce()
-		}
-		result.Split = result.Split || len(parts[i]) > 1
-		var err error
-		if generation, err = w.batches(parts[i], generation, result); err != nil {
-			return err
-		}
-	}
-	result.Generation = generation
-	w.record = p.record
-	return nil
-}
+// mayHaveCommitted reports whether anything may have been committed.
+func (w *writer) mayHaveCommitted() bool { return w.done > 0 || w.answerLost != nil }
 
-// check lets the kernel check a plan: all of it, since a part needs what comes
-// before. Where the socket cannot take all of it, the kernel checks the part
-// that would go first.
-func (w *writer) check(p *plan, generation uint32, result *Result) error {
-	parts, err := w.parts(p.table, slices.Concat(p.ops, p.after))
-	if err != nil {
-		return err
-	}
-	for _, part := range parts {
-		result.Messages += part.Messages()
-	}
-	result.Batches, result.Split = len(parts), len(parts) > 1
-	parts[0].SetGeneration(generation)
-	err = w.conn.Check(parts[0])
-	if errors.Is(err, wire.ErrUnknown) {
-		err = errors.New(err.Error()) // nothing was changed, that is known
-	}
-	return err
-}
-
-// parts writes operations as one batch, or as several where the socket cannot
-// take it whole.
-func (w *writer) parts(table string, ops []op) ([]*wire.Batch, error) {
-	if len(ops) == 0 {
-		return nil, nil
-	}
-	// Ask for what the batch will need at most, before it is written: what the
-	// socket can take decides how large its messages may be.
-	limit, err := w.conn.Limit(estimate(ops))
-	if err != nil {
-		return nil, err
-	}
-	b := wire.NewBatch(wire.AnyGeneration)
-	b.Grow(estimate(ops))
-	encode(b, table, ops, min(ruleset.MaxList, limit/4))
-	if limit, err = w.conn.Limit(b.Size()); err != nil {
-		return nil, err
-	}
-	return b.Split(limit)
-}
-
-// batches commits batches, one after the other.
-func (w *writer) batches(parts []*wire.Batch, generation uint32, result *Result) (next uint32, err error) {
-	for _, part := range parts {
-		if next, err = w.put(part, generation); err != nil {
-			return 0, err
-		}
-		w.done++
-		result.Batches++
-		result.Messages += part.Messages()
-		w.torn = w.torn || next != generation+1
-		generation = next
-	}
-	return generation, nil
-}
-
-// put commits a batch that was made for a state of our table.
-func (w *writer) put(b *wire.Batch, generation uint32) (uint32, error) {
-	if w.torn && w.watch == nil {
-		return 0, wire.ErrStale
-	}
-	for try := 1; ; try++ {
-		number := generation
-		if try > staleTries && w.unlock != nil {
-			number = wire.AnyGeneration
-		}
-		b.SetGeneration(number)
-		next, err := w.conn.Commit(b, generation)
-		if w.watch == nil || errors.Is(err, wire.ErrUnknown) {
-			return next, err
-		}
-		now, touched, e := w.watch.Touched(w.conn)
-		switch {
-		case e != nil || touched:
-			if err == nil {
-				w.done++ // on top of what somebody else did
-			}
-			return 0, wire.ErrStale
-		case !errors.Is(err, wire.ErrStale):
-			return now, err
-		case try == applyTries:
-			return 0, err
-		}
-		generation = now
-	}
-}
-
-// sent reports whether anything may have been committed.
-func (w *writer) sent() bool { return w.done > 0 || w.lost != nil }
-
-// amend returns what an apply says of itself that had to plan again: after
-// something of it was committed, what differed at first is what it changes.
-func (w *writer) amend(before, now *Result) *Result {
-	if before != nil && w.sent() {
+// combine is the result of an apply that had to plan again. Once something of it was
+// committed, what differed before is what it changes.
+func (w *writer) combine(before, now *Result) *Result {
+	if before != nil && w.mayHaveCommitted() {
 		now.Changes, now.Repaired, now.Ended = before.Changes, before.Repaired, before.Ended
 		now.Messages, now.Batches, now.Split = before.Messages, before.Batches, before.Split
 	}
 	return now
-}
-
-// estimate is about the number of bytes of operations as messages, rather more.
-func estimate(ops []op) int {
-	const message = 96 // headers, the names of the table and the object
-	n := 0
-	for _, o := range ops {
-		n += message
-		switch {
-		case o.rule != nil:
-			n += len(o.chain.Name) + len(o.rule.Comment)
-			for _, s := range o.rule.Statements {
-				n += len(s.Exprs)
-			}
-		case o.mapping != nil && o.elements == nil:
-			n += 256
-		}
-		for i := range o.elements {
-			n += elementSize(&o.elements[i])
-		}
-	}
-	return n
-}
-
-// elementSize is about the number of bytes of an element, rather more.
-func elementSize(e *ruleset.Element) int {
-	const nested = 44
-	n := nested + len(e.Key) + len(e.End) + len(e.Data)
-	if e.Extra != nil {
-		n += 64 + len(e.Comment) + len(e.Udata)
-	}
-	return n
 }

@@ -107,7 +107,7 @@ func TestSmallSocket(t *testing.T) {
 		}
 		for _, limit := range []int{1200, 4576, 32_000, 212_960, math.MaxInt32} {
 			s := &smallSocket{limit: limit, generation: 1}
-			w := &writer{ctx: t.Context(), conn: wire.NewConn(s), table: "nlb", quiet: make(chan struct{})}
+			w := &writer{ctx: t.Context(), conn: wire.NewConn(s), table: "nlb", quiesced: make(chan struct{})}
 			result := &Result{}
 			if err := w.send(p, 1, result); err != nil {
 				t.Fatalf("%d bytes: %v", limit, err)
@@ -174,8 +174,8 @@ func TestTooSmallSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &smallSocket{limit: 400, generation: 1}
-	w := &writer{ctx: t.Context(), conn: wire.NewConn(s), table: "nlb", quiet: make(chan struct{})}
-	err = w.again(func() error { return w.send(p, 1, &Result{}) })
+	w := &writer{ctx: t.Context(), conn: wire.NewConn(s), table: "nlb", quiesced: make(chan struct{})}
+	err = w.retry(func() error { return w.send(p, 1, &Result{}) })
 	var tooBig *wire.TooBigError
 	var partial *PartialError
 	if !errors.As(err, &tooBig) || errors.As(err, &partial) || tooBig.Size <= tooBig.Limit {
