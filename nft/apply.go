@@ -6,13 +6,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"iter"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	"nlb/nft/conntrack"
 	"nlb/nft/ruleset"
@@ -22,91 +18,6 @@ import (
 	"nlb/lb"
 	"nlb/nft/wire"
 )
-
-// Options say how to apply.
-type Options struct {
-	// Table is the name of the table, of family inet.
-	Table string
-	// Prune also removes the profiles that are not applied.
-	Prune bool
-	// Cut also ends the live TCP and SCTP connections of backends that were
-	// removed. UDP flows always end.
-	Cut bool
-	// DryRun lets the kernel check the batch and changes nothing.
-	DryRun bool
-	// Digest stands for all that is applied, options included: an apply whose
-	// digest is that of the last one sends nothing, and reads nothing back where
-	// nobody has changed the ruleset since. At most 64 bytes; empty: unknown.
-	Digest string
-	// Build stands for the nlb that applies: what another one has applied is read
-	// back as a whole.
-	Build string
-	// Settle is how long answers of removed backends that are under way may take;
-	// 0: 250 ms. It is waited for where UDP flows have to move only.
-	Settle time.Duration
-	// Params are kernel parameters with the values that were found before they
-	// were changed; kept in the table until it is flushed. Those that the table
-	// knows already stay as they are.
-	Params []Param
-}
-
-// Param is a kernel parameter and its value.
-type Param struct{ Name, Value string }
-
-// Result says what was done.
-type Result struct {
-	// Changes are the differences between what was there and what is wanted;
-	// empty where nothing was sent for them.
-	Changes []lb.Change
-	// Repaired says that objects were sent which only somebody else can have
-	// changed.
-	Repaired bool
-	// Replaced says that the table had a layout of a later nlb, which cannot be
-	// read, and was replaced whole, other profiles included.
-	Replaced bool
-	// Batches and Messages count what was committed, or by a dry run written; 0
-	// where there was nothing to do. A destination that passes to another chain or
-	// map takes up to three batches. Those that move flows are not counted.
-	Batches, Messages int
-	// Split says that the socket could not take a batch whole.
-	Split bool
-	// Ended counts the connections of removed backends that were ended.
-	Ended int
-	// Open counts the connections that a flush leaves open. For their sake an
-	// empty table stays.
-	Open int
-	// Generation is the ruleset's, afterwards.
-	Generation uint32
-}
-
-// ConflictError says that a service of another profile, in the kernel, claims
-// what a new one listens on. Nothing was changed.
-type ConflictError struct{ Errors lb.Errors }
-
-func (e *ConflictError) Error() string { return e.Errors.Error() }
-
-// PartialError says that some of several batches were committed before one
-// failed. What makes a service reachable comes last.
-type PartialError struct {
-	Done, All int
-	Err       error
-}
-
-func (e *PartialError) Error() string {
-	return fmt.Sprintf("%d of about %d batches were committed, then: %v", e.Done, e.All, e.Err)
-}
-
-func (e *PartialError) Unwrap() error { return e.Err }
-
-// FlowsError says that all was committed, but flows of removed backends could
-// not be ended. The next apply tries again.
-type FlowsError struct{ Err error }
-
-func (e *FlowsError) Error() string {
-	return fmt.Sprintf("flows of removed backends were not ended: %v", e.Err)
-}
-
-func (e *FlowsError) Unwrap() error { return e.Err }
 
 // Apply makes the kernel hold the profiles. Other profiles stay, unless
 // o.Prune. The profiles must be free of conflicts among themselves. Errors:
@@ -326,25 +237,6 @@ func (s *State) renumbered(profiles []*lb.Profile, n *numbers) map[string]bool {
 	return out
 }
 
-// params adds the kernel parameters that the table does not know.
-func addParams(r *ruleset.Ruleset, have *State, params []Param) {
-	known := map[string]bool{}
-	for _, p := range paramsIn(have.elements(paramsSet)) {
-		known[p.Name] = true
-	}
-	for _, m := range r.Maps {
-		if m.Name != paramsSet {
-			continue
-		}
-		for _, p := range params {
-			if !known[p.Name] {
-				known[p.Name] = true
-				m.Elements = append(m.Elements, p.element())
-			}
-		}
-	}
-}
-
 // Diff says what Apply would do.
 func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	have, err := Load(c, o.Table)
@@ -449,29 +341,6 @@ func unknownTable(c *wire.Conn, table string) (*State, error) {
 	have := newState(table, &objects{exists: true, unknown: true})
 	have.Generation, have.params = generation, paramsIn(params)
 	return have, nil
-}
-
-// element is how the table remembers a parameter.
-func (p Param) element() ruleset.Element {
-	h := fnv.New32a()
-	h.Write([]byte(p.Name))
-	return ruleset.Element{Key: ruleset.MarkBytes(h.Sum32()), Extra: &ruleset.Extra{Comment: p.Name + " was " + p.Value}}
-}
-
-// Params are the kernel parameters that the table remembers, with the values
-// that were found, sorted by name.
-func (s *State) Params() []Param { return append(paramsIn(s.elements(paramsSet)), s.params...) }
-
-func paramsIn(elements map[string]ruleset.Element) []Param {
-	var out []Param
-	for _, e := range elements {
-		var p Param
-		if n, _ := fmt.Sscanf(e.More().Comment, "%s was %s", &p.Name, &p.Value); n == 2 {
-			out = append(out, p)
-		}
-	}
-	slices.SortFunc(out, func(a, b Param) int { return strings.Compare(a.Name, b.Name) })
-	return out
 }
 
 // Exists reports whether the table is there.

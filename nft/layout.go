@@ -165,10 +165,6 @@ func layout(table string, x extent) *ruleset.Ruleset {
 	return r
 }
 
-func paramSet() *ruleset.Map {
-	return &ruleset.Map{Name: paramsSet, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"}
-}
-
 // hasMode matches connections of backends with a mode of SNAT.
 func hasMode(m lb.SNATMode) ruleset.Statement { return ruleset.MarkIs(modeMask, modeMark(m)) }
 
