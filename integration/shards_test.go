@@ -31,7 +31,7 @@ func TestShardsOfSlots(t *testing.T) {
 			t.Errorf("a client with affinity came to %v", kept)
 		}
 	}
-	b.recalling(profile(1, 2))
+	b.applyWatched(profile(1, 2))
 	listing := b.Witness(b.Balancer, "", "nft", "list", "table", "inet", "nlb")
 	for _, want := range []string{"map slots-1 {", "@slots-1", "goto pick4-1", "jump resolve-1"} {
 		if !strings.Contains(listing, want) {
@@ -40,7 +40,7 @@ func TestShardsOfSlots(t *testing.T) {
 	}
 	shares(1, 2)
 	for _, to := range [][2]int{{2, 1}, {3, 1}} {
-		if _, all := b.recalling(profile(to[0], to[1])); all {
+		if _, all := b.applyWatched(profile(to[0], to[1])); all {
 			t.Error("everything was read")
 		}
 		shares(to[0], to[1])
@@ -55,7 +55,7 @@ func TestShardsOfSlots(t *testing.T) {
 	drained := profile(3, 1)
 	drained.Services[65].Backends[0].Weight = 0
 	for range 2 {
-		if _, all := b.recalling(drained); all {
+		if _, all := b.applyWatched(drained); all {
 			t.Error("everything was read for a drain of 501 slots")
 		}
 		drained.Services[65].Backends[1].Weight = 498 // other slots

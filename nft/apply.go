@@ -35,9 +35,9 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	}
 	// What is not needed at once is made meanwhile, here and in planFor: with tens
 	// of thousands of services it is a tenth of the time.
-	now := sync.OnceValue(func() []fingerprint { return fingerprints(profiles, o.Build) })
+	fingerprints := sync.OnceValue(func() []fingerprint { return fingerprintsOf(profiles, o.Build) })
 	if o.Digest != "" {
-		go now()
+		go fingerprints()
 	}
 	w, err := newWriter(ctx, c, o)
 	if err != nil {
@@ -47,7 +47,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	var result *Result
 	err = w.retry(func() error {
 		w.startGrace()
-		have, part := last.recalled(c, applied, profiles, o, now)
+		have, part := last.loadChanged(c, applied, profiles, o, fingerprints)
 		if have == nil {
 			var err error
 			if have, err = w.load(); errors.Is(err, ErrLayout) {
@@ -58,7 +58,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 			}
 			part = profiles
 		}
-		p, r, err := planFor(have, part, o, now)
+		p, r, err := planFor(have, part, o, fingerprints)
 		if err != nil {
 			return err
 		}
@@ -141,9 +141,9 @@ func (s *State) marked() iter.Seq[uint32] {
 	}
 }
 
-// planFor plans an apply. now are the fingerprints of all that is applied; the
+// planFor plans an apply. fingerprints are the fingerprints of all that is applied; the
 // profiles may be a part of it, where the state is.
-func planFor(have *State, profiles []*lb.Profile, o Options, now func() []fingerprint) (*plan, *Result, error) {
+func planFor(have *State, profiles []*lb.Profile, o Options, fingerprints func() []fingerprint) (*plan, *Result, error) {
 	inScope := o.scope(profiles)
 	scope, others := have.split(inScope)
 	if len(others) > 0 {
@@ -153,7 +153,7 @@ func planFor(have *State, profiles []*lb.Profile, o Options, now func() []finger
 	}
 	changes := sync.OnceValue(func() []lb.Change { return lb.Compare(scope, profiles) })
 	go changes()
-	p := have.planTo(profiles, others, inScope, o, now)
+	p := have.planTo(profiles, others, inScope, o, fingerprints)
 	result := &Result{Changes: changes(), Generation: have.Generation}
 	result.Replaced = have.objects.unknown
 	// Of another layout, nlb itself makes other objects.
@@ -185,7 +185,7 @@ func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Pr
 
 // planTo plans to hold these profiles in place of those in scope, beside the
 // others.
-func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, now func() []fingerprint) *plan {
+func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, fingerprints func() []fingerprint) *plan {
 	n := s.numbers(profiles, others)
 	record := record{digest: o.recordDigest(), whole: len(others) == 0 && (s.last == nil || s.last.whole)}
 	renumbered := s.renumbered(others, n)
@@ -213,8 +213,8 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		}
 	}
 	record.slots = s.slotsEnd(want)
-	if record.digest != "" && now != nil {
-		record.services = now()
+	if record.digest != "" && fingerprints != nil {
+		record.services = fingerprints()
 	}
 	p.remember(s, record)
 	return p

@@ -55,12 +55,15 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 		return ok && inScope(profile)
 	}
 	for _, m := range slices.Backward(want.Maps) {
-		switch {
-		case m.Tier:
-		case m.Name == stickySet:
-			p.change(m, have.immediate(m, func(e ruleset.Element) bool { return ours(have.owned[m.Name][e.ID()]) }))
-		case m.Name == backendsMap:
-			p.change(m, have.immediate(m, func(e ruleset.Element) bool { return ours(e.Data) }))
+		switch m.Kind {
+		case ruleset.Destinations, ruleset.Exemptions:
+		case ruleset.Backends:
+			p.change(m, have.immediate(m, func(e ruleset.Element) bool {
+				if m.Verdicts() {
+					return ours(e.Data)
+				}
+				return ours(have.owned[m.Name][e.ID()])
+			}))
 		default:
 			p.numbered(have, m, ours)
 		}
@@ -73,7 +76,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 		}
 	}
 	for _, m := range want.Maps {
-		if m.Tier && strings.HasPrefix(m.Name, exemptTier().name) {
+		if m.Kind == ruleset.Exemptions {
 			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"nlb/nft/ruleset"
 )
 
 // Drift is a difference between a table and what nlb made of it.
@@ -71,7 +73,7 @@ func (s *State) services() map[string]bool {
 // strayElements are those of a map of services that lead to no service. An
 // apply leaves them alone.
 func (s *State) strayElements(m *haveMap) []Drift {
-	if m.spec == nil || !m.spec.Tier || strings.HasPrefix(m.spec.Name, exemptTier().name) {
+	if m.spec == nil || m.spec.Kind != ruleset.Destinations {
 		return nil
 	}
 	var out []Drift
@@ -121,7 +123,7 @@ func (s *State) tallies(p *plan) []*tally {
 				of("chain "+o.chain.Name, "rule").absent = true
 			}
 		case o.mapping != nil:
-			if kept(o.mapping.Name) {
+			if o.mapping.Kind == ruleset.Slots || o.mapping.Kind == ruleset.Record {
 				continue
 			}
 			replaced := i+1 < len(ops) && ops[i+1].joined && ops[i+1].mapping != nil
@@ -133,11 +135,6 @@ func (s *State) tallies(p *plan) []*tally {
 	return out
 }
 
-// kept reports whether a map is not compared.
-func kept(name string) bool {
-	return isSlotMap(name) || name == paramsSet || name == appliedSet
-}
-
 // tallyElements counts the elements of an operation. What is removed from maps
 // that packets do not come to first is swept.
 func tallyElements(o op, replaced bool, of func(object, noun string) *tally) {
@@ -147,7 +144,7 @@ func tallyElements(o op, replaced bool, of func(object, noun string) *tally) {
 		of("map "+m.Name, "element").changed += len(o.elements)
 	case o.verb == add:
 		of("map "+m.Name, "element").missing += len(o.elements)
-	case !replaced && (m.Tier || m.Name == stickySet || m.Name == backendsMap):
+	case !replaced && (m.Kind == ruleset.Destinations || m.Kind == ruleset.Exemptions || m.Kind == ruleset.Backends):
 		of("map "+m.Name, "element").foreign += len(o.elements)
 	}
 }

@@ -84,7 +84,7 @@ func (w *writer) divert(flows []conntrack.Flow, result *Result) error {
 		}
 	}
 	w.diverted = ops
-	return w.now(ops, result)
+	return w.commitNow(ops, result)
 }
 
 func movingMap(f *family) *ruleset.Map {
@@ -106,7 +106,7 @@ func (w *writer) restore(result *Result) error {
 			return err
 		}
 	}
-	return w.now(ops, result)
+	return w.commitNow(ops, result)
 }
 
 // adds reports whether an operation makes the object that another one removes.
@@ -125,8 +125,8 @@ func removeMoving() []op {
 	return ops
 }
 
-// now commits operations that do not depend on what else the table holds.
-func (w *writer) now(ops []op, result *Result) error {
+// commitNow commits operations that do not depend on what else the table holds.
+func (w *writer) commitNow(ops []op, result *Result) error {
 	return w.commitFor(ops, wire.AnyGeneration, result)
 }
 

@@ -44,7 +44,7 @@ func guardMaps() []*ruleset.Map {
 			&ruleset.Map{Name: f.newcomers(), Key: key, Dynamic: true, Timeout: true, Size: maxClients},
 			&ruleset.Map{Name: f.visitors(), Key: key, Dynamic: true, Size: maxClients})
 	}
-	return append(out, &ruleset.Map{Name: refusedSet, Key: ruleset.Type{ruleset.Mark}, Counter: true})
+	return append(out, &ruleset.Map{Name: refusedSet, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Counter: true})
 }
 
 // guard returns the rules that a new connection has to pass.

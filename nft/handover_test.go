@@ -29,7 +29,7 @@ func (o *objects) generation() generation {
 	}
 	r := &ruleset.Ruleset{Table: "nlb"}
 	for _, m := range layout("nlb", extentIn(mapNames(o))).Maps {
-		if o.maps[m.Name] != nil && m.Tier {
+		if o.maps[m.Name] != nil && m.Kind == ruleset.Destinations {
 			r.Maps = append(r.Maps, m)
 		}
 	}

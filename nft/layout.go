@@ -137,14 +137,14 @@ func layout(table string, x extent) *ruleset.Ruleset {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
 	r.Maps = append(r.Maps,
-		&ruleset.Map{Name: stickySet, Key: ruleset.Type{ruleset.Mark}},
-		&ruleset.Map{Name: backendsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
+		&ruleset.Map{Name: stickySet, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}},
+		&ruleset.Map{Name: backendsMap, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
 	for _, f := range families {
 		r.Maps = append(r.Maps,
-			&ruleset.Map{Name: f.endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr, ruleset.InetService}, Counter: true},
-			&ruleset.Map{Name: f.addresses, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr}, Counter: true})
+			&ruleset.Map{Name: f.endpoints, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr, ruleset.InetService}, Counter: true},
+			&ruleset.Map{Name: f.addresses, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr}, Counter: true})
 	}
-	r.Maps = append(r.Maps, &ruleset.Map{Name: poolsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
+	r.Maps = append(r.Maps, &ruleset.Map{Name: poolsMap, Kind: ruleset.Pools, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
 	for _, f := range families {
 		r.Maps = append(r.Maps, &ruleset.Map{
 			Name: f.sources, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.ip.Addr},

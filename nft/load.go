@@ -34,7 +34,7 @@ type State struct {
 	Profiles []*lb.Profile
 
 	objects *objects
-	// last is the record where only a part of the table was read; see recall.
+	// last is the record where only a part of the table was read; see partial.go.
 	last *record
 	// params are those that a table of an unknown layout remembers.
 	params   []Param
@@ -142,7 +142,7 @@ func (s *State) elements(name string) map[string]ruleset.Element {
 
 // own marks an element as used by a service, and returns it.
 func (s *State) own(chain, name, key string) (ruleset.Element, bool) {
-	e, ok := s.elements(name)[key]
+	e, ok := s.objects.element(name, key)
 	if ok {
 		s.owned[name][key] = chain
 	}
@@ -288,6 +288,7 @@ func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
 	for i := b.base; i < b.end(); i++ {
 		e, ok := s.own(chain, slots, ruleset.MarkBytes(i))
 		if !ok {
+			s.objects.fail(errNotPartial)
 			break // a block is without gaps
 		}
 		drawn := 0
@@ -332,12 +333,14 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 	}
 	b.SNAT.Mode, _ = modeOf(m)
 	if b.SNAT.Mode == lb.SNATPool {
+		s.objects.fail(errNotPartial) // other services may use the same addresses
 		pool, _ := s.own(chain, poolsMap, ruleset.MarkBytes(m))
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
 	s.own(chain, stickySet, ruleset.MarkBytes(m))
 	s.ownRefused(chain, m)
-	if own := s.objects.chains[s.elements(backendsMap)[ruleset.MarkBytes(m)].Data]; own != nil {
+	statements, _ := s.objects.element(backendsMap, ruleset.MarkBytes(m))
+	if own := s.objects.chain(statements.Data); own != nil {
 		for _, r := range own.rules {
 			if _, err := fmt.Sscanf(r.comment, "max-connections %d", &b.MaxConnections); err != nil {
 				b.Log = readLog(strings.TrimPrefix(r.comment, "log "))

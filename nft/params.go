@@ -58,5 +58,5 @@ func paramsIn(elements map[string]ruleset.Element) []Param {
 }
 
 func paramSet() *ruleset.Map {
-	return &ruleset.Map{Name: paramsSet, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"}
+	return &ruleset.Map{Name: paramsSet, Kind: ruleset.Record, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"}
 }

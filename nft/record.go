@@ -3,7 +3,7 @@ package nft
 // The record: what was applied last, kept in the table. Where nobody has
 // changed the ruleset since, it spares reading back what is known: everything,
 // where the same is applied again, and all services but those that differ,
-// where only backends do (see recall). It travels as user data that nft does not
+// where only backends do (see partial.go). It travels as user data that nft does not
 // print, so that a ruleset that was saved and loaded again has none.
 
 import (
@@ -54,6 +54,14 @@ type run struct {
 	gone bool
 }
 
+// mapOf names the map of a key of the run.
+func (r run) mapOf(key uint32) string {
+	if r.mapping == slotsMap {
+		return slotMapOf(key)
+	}
+	return r.mapping
+}
+
 // fingerprint stands for a service: for all of it but its backends, and for
 // these.
 type fingerprint struct{ frame, backends [lb.FingerprintSize]byte }
@@ -73,9 +81,9 @@ const (
 	recordList    = 2
 )
 
-// fingerprints are those of the services of profiles, in order. build stands for
+// fingerprintsOf are those of the services of profiles, in order. build stands for
 // the nlb that makes rules of them.
-func fingerprints(profiles []*lb.Profile, build string) []fingerprint {
+func fingerprintsOf(profiles []*lb.Profile, build string) []fingerprint {
 	var out []fingerprint
 	for _, p := range profiles {
 		salt := build + layoutNumber + "\x00" + p.Name + "\n"
@@ -273,7 +281,7 @@ func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
 		end = max(end, ruleset.MarkOf(e.Key)+1)
 	}
 	for _, m := range want.Maps {
-		if isSlotMap(m.Name) {
+		if m.Kind == ruleset.Slots {
 			for _, e := range m.Elements {
 				end = max(end, ruleset.MarkOf(e.Key)+1)
 			}
@@ -367,7 +375,7 @@ func (p *plan) keepRetired() {
 }
 
 func recordSet() *ruleset.Map {
-	return &ruleset.Map{Name: appliedSet, Key: ruleset.Type{ruleset.Mark}, Comment: "what nlb applied last"}
+	return &ruleset.Map{Name: appliedSet, Kind: ruleset.Record, Key: ruleset.Type{ruleset.Mark}, Comment: "what nlb applied last"}
 }
 
 // leave is an element that a plan retires.

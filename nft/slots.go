@@ -65,14 +65,9 @@ func shardNamed(name string) (shard uint32, ok bool) {
 	return uint32(n), err == nil && ofShard(slotsMap, uint32(n)) == name
 }
 
-func isSlotMap(name string) bool {
-	_, ok := shardNamed(name)
-	return ok
-}
-
 // slotMap is the map of a shard.
 func slotMap(shard uint32) *ruleset.Map {
-	return &ruleset.Map{Name: ofShard(slotsMap, shard), Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}}
+	return &ruleset.Map{Name: ofShard(slotsMap, shard), Kind: ruleset.Slots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}}
 }
 
 // shardChains are the chains that look into the map of a shard.
@@ -112,7 +107,7 @@ func (s *space) fits(size uint32) bool {
 func (s *State) allSlots() iter.Seq2[string, ruleset.Element] {
 	return func(yield func(string, ruleset.Element) bool) {
 		for name, m := range s.objects.maps {
-			if !isSlotMap(name) {
+			if m.spec == nil || m.spec.Kind != ruleset.Slots {
 				continue
 			}
 			for _, e := range m.elements {
@@ -127,10 +122,11 @@ func (s *State) allSlots() iter.Seq2[string, ruleset.Element] {
 // slotsOf names the map that holds a block. An older layout has all in one.
 func (s *State) slotsOf(b block) (name string, moves bool) {
 	name = slotMapOf(b.base)
-	if _, ok := s.elements(name)[ruleset.MarkBytes(b.base)]; !ok && name != slotsMap {
-		if _, ok := s.elements(slotsMap)[ruleset.MarkBytes(b.base)]; ok {
-			return slotsMap, true
-		}
+	if _, ok := s.objects.element(name, ruleset.MarkBytes(b.base)); ok || name == slotsMap {
+		return name, false
+	}
+	if _, ok := s.objects.element(slotsMap, ruleset.MarkBytes(b.base)); ok {
+		return slotsMap, true
 	}
 	return name, false
 }

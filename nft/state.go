@@ -37,6 +37,8 @@ type objects struct {
 	layout  int
 	maps    map[string]*haveMap
 	chains  map[string]*haveChain
+	// source has what was not read yet; nil: everything was.
+	source *source
 }
 
 type haveMap struct {

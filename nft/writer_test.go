@@ -101,7 +101,7 @@ func TestSmallSocket(t *testing.T) {
 	o := emptyObjects()
 	first, second := manyServices(services, ""), manyServices(services, "renamed-")
 	for _, to := range []*lb.Profile{first, second} {
-		p, _, err := planFor(newState("nlb", o), []*lb.Profile{to}, Options{Table: "nlb", Digest: "d"}, func() []fingerprint { return fingerprints([]*lb.Profile{to}, "") })
+		p, _, err := planFor(newState("nlb", o), []*lb.Profile{to}, Options{Table: "nlb", Digest: "d"}, func() []fingerprint { return fingerprintsOf([]*lb.Profile{to}, "") })
 		if err != nil {
 			t.Fatal(err)
 		}

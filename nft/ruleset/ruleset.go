@@ -25,9 +25,36 @@ type Ruleset struct {
 	Chains  []*Chain
 }
 
-// mapping is a named map, or a set where it has no data.
+// Kind is what the elements of a map are for, and so what becomes of them.
+type Kind uint8
+
+const (
+	// Unspecified: what packets fill, addresses, and what is not of nlb.
+	Unspecified Kind = iota
+	// Destinations lead to services. Those that pass to another map are handed over.
+	Destinations
+	// Exemptions are destinations that are left alone.
+	Exemptions
+	// Slots lead to backends.
+	Slots
+	// Backends are marks of backends that packets find their way without.
+	Backends
+	// Endpoints are what the mark of a backend or of a service leads to. They
+	// outlive the apply that needs them no longer.
+	Endpoints
+	// Pools lead from the mark of a backend to a list of addresses.
+	Pools
+	// Record is what nlb keeps for itself.
+	Record
+)
+
+// OfMarks reports whether the keys are marks of backends.
+func (k Kind) OfMarks() bool { return k == Backends || k == Endpoints || k == Pools }
+
+// Map is a named map, or a set where it has no data.
 type Map struct {
 	Name     string
+	Kind     Kind
 	Key      Type
 	Data     Type
 	Interval bool   // keys are ranges of each field
@@ -35,7 +62,6 @@ type Map struct {
 	Dynamic  bool   // packets fill it
 	Timeout  bool   // its elements expire
 	Prefixes bool   // keys are prefixes of addresses, nothing else
-	Tier     bool   // it leads to services
 	Jump     bool   // its verdicts jump to chains, rather than go to them
 	Size     uint32 // the most elements; 0: no limit of its own
 	OfChain  string // the service whose chain it goes with
