@@ -1,3 +1,6 @@
+// Package nft turns profiles into native nftables, and back: it compiles a
+// ruleset, writes it as text or as netlink messages, reads what the kernel
+// has, plans the difference, and commits it in one batch.
 package nft
 
 // Apply and flush: from what is there to what is wanted, in one batch.
