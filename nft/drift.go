@@ -32,8 +32,10 @@ func (s *State) Drift() []Drift {
 	}
 	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table}, nil)
 	var out []Drift
-	for _, d := range s.tallies(p) {
-		out = append(out, d.drift()...)
+	if s.objects.layout == currentLayout { // an older one has other objects
+		for _, d := range s.tallies(p) {
+			out = append(out, d.drift()...)
+		}
 	}
 	fixed := map[string]bool{}
 	for _, c := range layout(s.Table, extentIn(maps.Keys(s.objects.maps))).Chains {
