@@ -58,7 +58,7 @@ func TestNothingLostHitless(t *testing.T) {
 	p := newHitlessProfile()
 	change := func(what string) {
 		past.next(what, p.members())
-		b.recalling(b.Parse(p.String()))
+		b.applyWatched(b.Parse(p.String()))
 		past.done()
 	}
 	change("the first")

@@ -5,6 +5,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -99,7 +100,7 @@ func many(name string, network, n int) string {
 	fmt.Fprintf(&s, "profile: %s\nservices:\n", name)
 	for i := range n {
 		fmt.Fprintf(&s, "  - {name: s%d, listen: \"198.18.%d.%d:80\", backends: [\"10.2.0.11:%d\", \"10.2.0.12:%d\", \"10.2.0.13:%d\"]}\n",
-			i, network, i, 1000+i, 1000+i, 1000+i)
+			i, network+i/250, i%250, 1000+i, 1000+i, 1000+i)
 	}
 	return s.String()
 }
@@ -309,24 +310,67 @@ func (n *narrow) Send(p []byte) error {
 	return n.Transport.Send(p)
 }
 
-// TestSmallSocket: where one batch cannot be sent, several do.
+// TestSmallSocket: where one batch cannot be sent, several do, which are counted,
+// and what cannot be sent is refused before anything is.
 func TestSmallSocket(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{1007}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
-	profiles := []*lb.Profile{b.Parse(many("p", 0, 100))}
-	var transport wire.Transport
-	b.Check(b.Balancer.Do(func() (err error) { transport, err = wire.Open(); return err }))
-	c := wire.NewConn(&narrow{Transport: transport, limit: 16 << 10})
-	defer c.Close()
-	r, err := nft.Apply(t.Context(), c, profiles, nft.Options{Table: "nlb"})
-	b.Check(err)
-	if r.Batches < 3 {
-		t.Errorf("%d batches", r.Batches)
+	over := func(limit int, profile string) (r *nft.Result, err error) {
+		var transport wire.Transport
+		b.Check(b.Balancer.Do(func() (err error) { transport, err = wire.Open(); return err }))
+		c := wire.NewConn(&narrow{Transport: transport, limit: limit})
+		defer c.Close()
+		return nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(profile)}, asCommand(b.Parse(profile)))
 	}
+	for _, tt := range []struct{ limit, services, batches int }{
+		{212_960, 5000, 3}, {16 << 10, 1000, 3}, {4544, 100, 3},
+	} {
+		before := b.generation()
+		profile := many("p", 0, tt.services)
+		for _, profile := range []string{profile, strings.ReplaceAll(profile, `:80"`, `:81"`)} {
+			r, err := over(tt.limit, profile)
+			b.Check(err)
+			r.Changes = nil // there are many
+			if r.Batches < tt.batches || !r.Split || r.Generation != before+uint32(r.Batches) {
+				t.Errorf("%d services over a socket of %d bytes: generation %d, then %+v", tt.services, tt.limit, before, r)
+			}
+			before = r.Generation
+			if r, err := over(tt.limit, profile); err != nil || r.Batches != 0 {
+				t.Errorf("applied again: %+v, %v", r, err)
+			}
+		}
+	}
+	b.Apply(many("p", 0, 100))
 	b.WantShares(count(b.Row("tcp", "198.18.0.7:80", 30)), map[string]int{"10.2.0.11": 10, "10.2.0.12": 10, "10.2.0.13": 10})
 	if r := b.Apply(many("p", 0, 100)); r.Messages != 0 {
 		t.Errorf("applied again in one: %d messages", r.Messages)
+	}
+	before := b.generation()
+	_, err := over(200, many("p", 0, 101))
+	if _, tooBig := errors.AsType[*wire.TooBigError](err); !tooBig || b.generation() != before {
+		t.Errorf("a socket of 200 bytes: %v; generation %d, then %d", err, before, b.generation())
+	}
+}
+
+// A handover takes more than one batch, over any socket; they are counted, and it
+// is not the socket's doing.
+func TestBatchesOfHandover(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	service := func(name, listen string) string {
+		return "profile: shop\nservices: [{name: " + name + ", listen: \"203.0.113.10:" + listen + "\", backends: [10.2.0.11:80]}]\n"
+	}
+	b.Apply(service("web", "80"))
+	for _, tt := range []struct {
+		profile string
+		batches int
+	}{{service("web", "80-89"), 2}, {service("shop", "80-89"), 2}, {service("other", "80"), 3}, {service("other", "81"), 1}} {
+		before := b.generation()
+		r := b.Apply(tt.profile)
+		if r.Batches != tt.batches || r.Split || r.Generation != before+uint32(tt.batches) {
+			t.Errorf("%s: %d batches (the socket's doing: %v), generation %d to %d, want %d batches", tt.profile, r.Batches, r.Split, before, r.Generation, tt.batches)
+		}
 	}
 }
 

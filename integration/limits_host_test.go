@@ -196,7 +196,7 @@ func TestNothingLostForeignFlush(t *testing.T) {
 func TestNothingLostSmallSocket(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	services := 2000
+	services := 5000
 	if *full {
 		services = 30_000
 	}
@@ -206,7 +206,9 @@ func TestNothingLostSmallSocket(t *testing.T) {
 		fmt.Fprintf(&profile, "  - {name: s%d, listen: \"198.%d.%d.%d:80\", backends: [\"10.2.0.11:80\", \"10.2.0.12:80\", \"10.2.0.13:80\"]}\n",
 			i, 18+i/62500, i/250%250, i%250)
 	}
-	c := exec.Command("sh", "-ec", `"$0" apply "$1" && "$0" diff "$1" && "$0" flush`, b.command(), b.write("many.yaml", profile.String()))
+	// The same again, other backends' names (which replace elements), and a flush.
+	one, two := b.write("many.yaml", profile.String()), b.write("named.yaml", strings.ReplaceAll(profile.String(), `"10.2.0.11:80"`, `{name: first, address: "10.2.0.11:80"}`))
+	c := exec.Command("sh", "-ec", `"$0" apply "$1"; "$0" diff "$1"; "$0" apply --dry-run "$2"; "$0" apply "$2"; "$0" diff "$2"; "$0" flush`, b.command(), one, two)
 	c.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
@@ -218,7 +220,7 @@ func TestNothingLostSmallSocket(t *testing.T) {
 	batches := "1"
 	if _, rest, several := strings.Cut(string(out), "so it went in "); several {
 		batches, _, _ = strings.Cut(rest, ";")
-	} else if *full {
+	} else if most, err := b.Balancer.Sysctl("net.core.wmem_max"); *full || err == nil && most == "212992" {
 		t.Errorf("it took one batch:\n%s", out)
 	}
 	figures(t, "%d services in a user namespace: %s batches, and nothing to do for the same again", services, batches)

@@ -48,6 +48,7 @@ func crashes() []crash {
 		{name: "handover to another map", old: old, new: head + service("web", wide, 11, 12) + service("mail", mail, 11), batches: true},
 		{name: "handover to another service", old: old, new: head + service("shop", web, 11, 12) + service("mail", mail, 11), batches: true},
 		{name: "small socket", old: old, new: changed, limit: 900, batches: true},
+		{name: "small socket, other ports", old: head + service("web", wide, 11, 12) + service("mail", mail, 11), new: head + service("web", "203.0.113.10:80-84,87-99", 11, 12) + service("mail", mail, 11, 13) + service("new", "203.0.113.12:80-89", 11), limit: 900, batches: true},
 		{name: "small socket, handover", old: old, new: head + service("shop", wide, 12, 13), limit: 900, batches: true},
 	}
 }

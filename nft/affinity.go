@@ -55,7 +55,7 @@ func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	update := a.ip.UpdateSource(a.set, a.bits, a.timeout)
 	fresh := draw.draw
 	if !draw.limited {
-		fresh = append(fresh, ruleset.Jump(resolveChain))
+		fresh = append(fresh, ruleset.Jump(ofShard(resolveChain, draw.shard)))
 	}
 	out := []ruleset.Rule{
 		{Statements: []ruleset.Statement{a.match, a.ip.SetMarkBySource(a.set, a.bits)}},
@@ -73,11 +73,13 @@ func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	return draw.attempts(a.family, out, []ruleset.Statement{update})
 }
 
-// resolve turns the slot in the mark into the backend's mark, for all services
-// with affinity: for each element that the kernel adds to a map it goes through
+// resolve turns a slot of a shard in the mark into the backend's mark, for all
+// services with affinity: for each element that the kernel adds to a map it goes through
 // all rules that look into it.
-func resolve() *ruleset.Chain {
-	return &ruleset.Chain{Name: resolveChain, Rules: []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.SetMarkByMap(slotsMap)}}}}
+func resolve(shard uint32) *ruleset.Chain {
+	return &ruleset.Chain{Name: ofShard(resolveChain, shard), Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(ofShard(slotsMap, shard))}},
+	}}
 }
 
 // readAffinity reads the comment that wrap writes.

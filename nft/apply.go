@@ -1,3 +1,6 @@
+// Package nft turns profiles into native nftables, and back: it compiles a
+// ruleset, writes it as text or as netlink messages, reads what the kernel
+// has, plans the difference, and commits it in one batch.
 package nft
 
 // Apply and flush: from what is there to what is wanted, in one batch.
@@ -6,13 +9,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"iter"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	"nlb/nft/conntrack"
 	"nlb/nft/ruleset"
@@ -22,88 +21,6 @@ import (
 	"nlb/lb"
 	"nlb/nft/wire"
 )
-
-// Options say how to apply.
-type Options struct {
-	// Table is the name of the table, of family inet.
-	Table string
-	// Prune also removes the profiles that are not applied.
-	Prune bool
-	// Cut also ends the live TCP and SCTP connections of backends that were
-	// removed. UDP flows always end.
-	Cut bool
-	// DryRun lets the kernel check the batch and changes nothing.
-	DryRun bool
-	// Digest stands for all that is applied, options included: an apply whose
-	// digest is that of the last one sends nothing, and reads nothing back where
-	// nobody has changed the ruleset since. At most 64 bytes; empty: unknown.
-	Digest string
-	// Build stands for the nlb that applies: what another one has applied is read
-	// back as a whole.
-	Build string
-	// Keep are the bits of the connection mark that nlb leaves to others, who
-	// route by them; see KeepableBits.
-	Keep uint32
-	// Settle is how long answers of removed backends that are under way may take;
-	// 0: 250 ms. It is waited for where UDP flows have to move only.
-	Settle time.Duration
-	// Params are kernel parameters with the values that were found before they
-	// were changed; kept in the table until it is flushed. Those that the table
-	// knows already stay as they are.
-	Params []Param
-}
-
-// Param is a kernel parameter and its value.
-type Param struct{ Name, Value string }
-
-// Result says what was done.
-type Result struct {
-	// Changes are the differences between what was there and what is wanted;
-	// empty where nothing was sent for them.
-	Changes []lb.Change
-	// Repaired says that objects were sent which only somebody else can have
-	// changed.
-	Repaired bool
-	// Batches and Messages count what was sent; 0 where there was nothing to
-	// do. More than one batch means that the socket could not take it whole.
-	Batches, Messages int
-	// Ended counts the connections of removed backends that were ended.
-	Ended int
-	// Open counts the connections that a flush leaves open. For their sake an
-	// empty table stays.
-	Open int
-	// Generation is the ruleset's, afterwards.
-	Generation uint32
-}
-
-// ConflictError says that a service of another profile, in the kernel, claims
-// what a new one listens on. Nothing was changed.
-type ConflictError struct{ Errors lb.Errors }
-
-func (e *ConflictError) Error() string { return e.Errors.Error() }
-
-// PartialError says that some of several batches were committed before one
-// failed. What makes a service reachable comes last.
-type PartialError struct {
-	Done, All int
-	Err       error
-}
-
-func (e *PartialError) Error() string {
-	return fmt.Sprintf("%d of about %d batches were committed, then: %v", e.Done, e.All, e.Err)
-}
-
-func (e *PartialError) Unwrap() error { return e.Err }
-
-// FlowsError says that all was committed, but flows of removed backends could
-// not be ended. The next apply tries again.
-type FlowsError struct{ Err error }
-
-func (e *FlowsError) Error() string {
-	return fmt.Sprintf("flows of removed backends were not ended: %v", e.Err)
-}
-
-func (e *FlowsError) Unwrap() error { return e.Err }
 
 // Apply makes the kernel hold the profiles. Other profiles stay, unless
 // o.Prune. The profiles must be free of conflicts among themselves. Errors:
@@ -121,9 +38,9 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	}
 	// What is not needed at once is made meanwhile, here and in planFor: with tens
 	// of thousands of services it is a tenth of the time.
-	now := sync.OnceValue(func() []fingerprint { return fingerprints(profiles, o.Build+o.rules()) })
+	fingerprints := sync.OnceValue(func() []fingerprint { return fingerprintsOf(profiles, o.Build+o.rules()) })
 	if o.Digest != "" {
-		go now()
+		go fingerprints()
 	}
 	w, err := newWriter(ctx, c, o)
 	if err != nil {
@@ -131,21 +48,24 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	}
 	defer w.close()
 	var result *Result
-	err = w.again(func() error {
-		w.begin()
-		have, part := last.recalled(c, applied, profiles, o, now)
+	err = w.retry(func() error {
+		w.startGrace()
+		have, part := last.loadChanged(c, applied, profiles, o, fingerprints)
 		if have == nil {
 			var err error
-			if have, err = w.load(); err != nil {
+			if have, err = w.load(); errors.Is(err, ErrLayout) {
+				have, err = unknownTable(c, o.Table)
+			}
+			if err != nil {
 				return err
 			}
 			part = profiles
 		}
-		p, r, err := planFor(have, part, o, now)
+		p, r, err := planFor(have, part, o, fingerprints)
 		if err != nil {
 			return err
 		}
-		result = w.amend(result, r)
+		result = w.combine(result, r)
 		if err := w.carryAffinity(have, p); err != nil {
 			return err
 		}
@@ -169,7 +89,7 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 			p.keepRetired()
 		}
 	}
-	if len(p.ops) > 0 {
+	if !p.empty() {
 		if err := w.send(p, have.Generation, result); err != nil {
 			return err
 		}
@@ -224,9 +144,9 @@ func (s *State) marked() iter.Seq[uint32] {
 	}
 }
 
-// planFor plans an apply. now are the fingerprints of all that is applied; the
+// planFor plans an apply. fingerprints are the fingerprints of all that is applied; the
 // profiles may be a part of it, where the state is.
-func planFor(have *State, profiles []*lb.Profile, o Options, now func() []fingerprint) (*plan, *Result, error) {
+func planFor(have *State, profiles []*lb.Profile, o Options, fingerprints func() []fingerprint) (*plan, *Result, error) {
 	inScope := o.scope(profiles)
 	scope, others := have.split(inScope)
 	if len(others) > 0 {
@@ -236,9 +156,12 @@ func planFor(have *State, profiles []*lb.Profile, o Options, now func() []finger
 	}
 	changes := sync.OnceValue(func() []lb.Change { return lb.Compare(scope, profiles) })
 	go changes()
-	p := have.planTo(profiles, others, inScope, o, now)
+	p := have.planTo(profiles, others, inScope, o, fingerprints)
 	result := &Result{Changes: changes(), Generation: have.Generation}
-	result.Repaired = len(result.Changes) == 0 && len(p.ops) > 0 && have.objects.exists && !have.untouched()
+	result.Replaced = have.objects.unknown
+	// Of another layout, nlb itself makes other objects.
+	ours := have.objects.exists && have.objects.layout == currentLayout
+	result.Repaired = len(result.Changes) == 0 && !p.empty() && ours && !have.untouched()
 	return p, result, nil
 }
 
@@ -265,7 +188,7 @@ func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Pr
 
 // planTo plans to hold these profiles in place of those in scope, beside the
 // others.
-func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, now func() []fingerprint) *plan {
+func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, fingerprints func() []fingerprint) *plan {
 	n := s.numbers(o.Keep, profiles, others)
 	record := record{digest: o.recordDigest(), whole: len(others) == 0 && (s.last == nil || s.last.whole)}
 	renumbered := s.renumbered(others, n)
@@ -277,14 +200,15 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	}
 	others = slices.DeleteFunc(slices.Clone(others), func(p *lb.Profile) bool { return renumbered[p.Name] })
 	want := compile(o.Table, profiles, others, n, func(object string) bool {
-		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params) > 0
+		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params)+len(s.params) > 0
 	})
-	addParams(want, s, o.Params)
+	addParams(want, s, append(s.params, o.Params...))
 	all := slices.Concat(profiles, others)
 	servers := sync.OnceValue(func() servers { return n.servers(all) })
 	successors := s.successors(profiles, n, servers)
 	s.carryCounters(want, successors)
 	p := diff(s, want, inPlan)
+	p.markLayout(s)
 	p.owners, p.profiles, p.servers, p.successors = n.owners, all, servers, successors
 	for _, m := range want.Maps {
 		if m.OfChain != "" && len(successors) > 0 {
@@ -292,8 +216,8 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		}
 	}
 	record.slots = s.slotsEnd(want)
-	if record.digest != "" && now != nil {
-		record.services = now()
+	if record.digest != "" && fingerprints != nil {
+		record.services = fingerprints()
 	}
 	p.remember(s, record)
 	return p
@@ -316,27 +240,12 @@ func (s *State) renumbered(profiles []*lb.Profile, n *numbers) map[string]bool {
 	return out
 }
 
-// params adds the kernel parameters that the table does not know.
-func addParams(r *ruleset.Ruleset, have *State, params []Param) {
-	known := map[string]bool{}
-	for _, p := range have.Params() {
-		known[p.Name] = true
-	}
-	for _, m := range r.Maps {
-		if m.Name != paramsSet {
-			continue
-		}
-		for _, p := range params {
-			if !known[p.Name] {
-				m.Elements = append(m.Elements, p.element())
-			}
-		}
-	}
-}
-
 // Diff says what Apply would do.
 func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	have, err := Load(c, o.Table)
+	if errors.Is(err, ErrLayout) {
+		have, err = unknownTable(c, o.Table)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -355,19 +264,19 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 	defer w.close()
 	var first *State
 	var result *Result
-	err = w.again(func() error {
-		w.begin()
+	err = w.retry(func() error {
+		w.startGrace()
 		have, err := w.load()
 		if len(names) == 0 && errors.Is(err, ErrLayout) {
-			have, err = otherLayout(c, o.Table)
+			have, err = unknownTable(c, o.Table)
 		}
 		if err != nil {
 			return err
 		}
-		if first == nil || !w.sent() {
+		if first == nil || !w.mayHaveCommitted() {
 			first = have
 		}
-		result = w.amend(result, &Result{Generation: have.Generation})
+		result = w.combine(result, &Result{Generation: have.Generation})
 		if !have.objects.exists {
 			// Perhaps by a flush of ours whose answer was lost.
 			retired := w.endFlows(first.retiredNumbers(owners[backendKey]{}), o, result)
@@ -416,36 +325,26 @@ func (w *writer) removal(o Options, result *Result) (*plan, error) {
 // gone is the plan of a table that is not there any more.
 func gone(table string) *plan { return &plan{table: table, servers: func() servers { return nil }} }
 
-// otherLayout is a table of another layout, which can be flushed as a whole.
-func otherLayout(c *wire.Conn, table string) (*State, error) {
+// unknownTable is the state of a table of a layout that we do not know. It can only
+// be replaced or flushed whole; the kernel parameters that it remembers are read.
+func unknownTable(c *wire.Conn, table string) (*State, error) {
 	generation, err := c.Generation()
 	if err != nil {
 		return nil, err
 	}
-	have := newState(table, &objects{exists: true})
-	have.Generation = generation
-	return have, nil
-}
-
-// element is how the table remembers a parameter.
-func (p Param) element() ruleset.Element {
-	h := fnv.New32a()
-	h.Write([]byte(p.Name))
-	return ruleset.Element{Key: ruleset.MarkBytes(h.Sum32()), Extra: &ruleset.Extra{Comment: p.Name + " was " + p.Value}}
-}
-
-// Params are the kernel parameters that the table remembers, with the values
-// that were found, sorted by name.
-func (s *State) Params() []Param {
-	var out []Param
-	for _, e := range s.elements(paramsSet) {
-		var p Param
-		if n, _ := fmt.Sscanf(e.More().Comment, "%s was %s", &p.Name, &p.Value); n == 2 {
-			out = append(out, p)
-		}
+	switch _, err := readLayout(c, table); {
+	case err == nil:
+		return nil, wire.ErrInterrupted // it is another one by now
+	case !errors.Is(err, ErrLayout):
+		return nil, err
 	}
-	slices.SortFunc(out, func(a, b Param) int { return strings.Compare(a.Name, b.Name) })
-	return out
+	params, err := readSet(c, table, paramSet())
+	if err != nil {
+		return nil, err
+	}
+	have := newState(table, &objects{exists: true, unknown: true})
+	have.Generation, have.params = generation, paramsIn(params)
+	return have, nil
 }
 
 // Exists reports whether the table is there.

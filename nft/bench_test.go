@@ -85,7 +85,7 @@ func BenchmarkPlanUnchanged(b *testing.B) {
 	benchEach(b, func(b *testing.B, p *lb.Profile, o *objects) {
 		have := newState("nlb", o)
 		for b.Loop() {
-			if plan := benchPlan(b, have, p); len(plan.ops) > 0 {
+			if plan := benchPlan(b, have, p); !plan.empty() {
 				b.Fatalf("a plan for no change:\n%s", plan)
 			}
 		}
@@ -98,7 +98,7 @@ func BenchmarkPlanOneBackend(b *testing.B) {
 		have := newState("nlb", o)
 		p.Services[len(p.Services)/2].Backends[0] = backend("10.0.0.1:80", 1)
 		for b.Loop() {
-			if plan := benchPlan(b, have, p); len(plan.ops) == 0 {
+			if plan := benchPlan(b, have, p); plan.empty() {
 				b.Fatal("no plan for a change")
 			}
 		}

@@ -168,13 +168,13 @@ func (w *writer) cleanUp(c *cleanup, o Options, result *Result) error {
 		return nil
 	}
 	// The table of a flush is not there any more: then nothing can move.
-	moved := c.owners.at != nil && len(move) > 0 && !w.flowsTurn(turnWait) && w.setAside(move, result) == nil
+	moved := c.owners.at != nil && len(move) > 0 && !w.flowsTurn(turnWait) && w.divert(move, result) == nil
 	if c.owners.at != nil {
 		w.pause(cmp.Or(o.Settle, settleTime))
 	}
 	err := w.forgetLeft(c, o, result)
 	if moved {
-		err = cmp.Or(w.comeBack(result), err)
+		err = cmp.Or(w.restore(result), err)
 		w.pause(cmp.Or(o.Settle, settleTime))
 		// They would end by themselves.
 		zoned := func(f *conntrack.Flow) bool { return f.Zone == movingZone }

@@ -26,9 +26,9 @@ func Compile(table string, profiles []*lb.Profile) *ruleset.Ruleset {
 // keeps the objects of the layout that are there, maps for lengths of prefixes
 // included.
 func compile(table string, profiles, others []*lb.Profile, n *numbers, there func(object string) bool) *ruleset.Ruleset {
-	lengths := sortedLengths(append(lengthsOf(profiles), n.lengths...))
+	x := extent{lengths: sortedLengths(append(lengthsOf(profiles), n.extent.lengths...)), shards: n.extent.shards, kept: n.owners.kept}
 	c := &compiler{
-		Ruleset: layout(table, lengths, n.owners.kept), numbers: n,
+		Ruleset: layout(table, x), numbers: n,
 		byName: map[string]*ruleset.Map{}, pools: map[string]bool{}, needed: map[string]bool{},
 	}
 	for _, m := range c.Maps {
@@ -97,13 +97,13 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 // refers notes the chains that a rule goes to.
 func (c *compiler) refers(r ruleset.Rule) {
 	for _, s := range r.Statements {
-		switch s.Text {
-		case "goto " + refuseChain:
+		word, chain, _ := strings.Cut(s.Text, " ")
+		if word != "goto" && word != "jump" {
+			continue
+		}
+		c.needed[chain] = true
+		if chain == turnAwayChain {
 			c.needed[refuseChain] = true
-		case "jump " + resolveChain:
-			c.needed[resolveChain] = true
-		case "goto " + turnAwayChain:
-			c.needed[refuseChain], c.needed[turnAwayChain] = true, true
 		}
 	}
 }
@@ -130,6 +130,7 @@ type drawRule struct {
 	refuses bool
 	limited bool                  // by max-connections: draw leaves a backend in the mark
 	retries [][]ruleset.Statement // what draws again, where a backend is full
+	shard   uint32
 }
 
 // alone is the rule without an affinity.
@@ -154,13 +155,15 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 	for i, b := range backends {
 		marks[i] = modeMark(b.SNAT.Mode) | c.backend(chain, b.Address)
 	}
+	c.needShard(block.base)
+	slots := slotMapOf(block.base)
 	counts := make([]int, len(backends))
 	for slot, i := range order {
-		c.add(slotsMap, ruleset.Element{Key: ruleset.MarkBytes(block.base + uint32(slot)), Data: ruleset.MarkBytes(marks[i])})
+		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.base + uint32(slot)), Data: ruleset.MarkBytes(marks[i])})
 		counts[i]++
 	}
 	for j, i := range parked {
-		c.add(slotsMap, ruleset.Element{Key: ruleset.MarkBytes(block.base + uint32(len(order)+j)), Data: ruleset.MarkBytes(marks[i])})
+		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.base + uint32(len(order)+j)), Data: ruleset.MarkBytes(marks[i])})
 	}
 	for i, b := range backends {
 		e := ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: ruleset.AddrBytes(b.Address.Addr)}
@@ -207,7 +210,7 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 
 // draw is what picks a slot, and without affinity and limits delivers.
 func (c *compiler) draw(chain string, s *lb.Service, f *family, b block) drawRule {
-	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.slots == 0}
+	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.slots == 0, shard: shardOf(b.base)}
 	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
 	}
@@ -224,7 +227,7 @@ func (c *compiler) draw(chain string, s *lb.Service, f *family, b block) drawRul
 		r.draw = []ruleset.Statement{f.drawSlot(s, b, 0)}
 	}
 	if s.Affinity == nil && !r.refuses {
-		r.draw = append(r.draw, f.gotoPick)
+		r.draw = append(r.draw, ruleset.Goto(ofShard(f.pick, shardOf(b.base))))
 	}
 	return r
 }

@@ -9,104 +9,24 @@ package nft
 // plan, which sweeps it.
 
 import (
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"nlb/lb"
 	"nlb/nft/ruleset"
-
-	"golang.org/x/sys/unix"
-
-	"nlb/nft/wire"
 )
-
-// verb is what an operation does with its object.
-type verb string
-
-const (
-	add     verb = "add"
-	remove  verb = "delete"
-	replace verb = "replace" // rules only
-)
-
-// op is one operation on one object: a table, a map, elements, a chain or a
-// rule.
-type op struct {
-	verb     verb
-	table    bool
-	mapping  *ruleset.Map // with elements: these; without: the map itself
-	elements []ruleset.Element
-	chain    *ruleset.Chain // with rule or handle: that rule; without: the chain itself
-	rule     *ruleset.Rule
-	handle   uint64
-	// joined: never in a later batch than the operation before, since between
-	// the two a packet would find neither the old nor the new.
-	joined bool
-	// sweep: it takes away what an earlier plan retired.
-	sweep bool
-}
-
-// plan is operations in the order in which the kernel can take them.
-type plan struct {
-	table  string
-	ops    []op
-	sweeps []op    // what earlier plans retired
-	leaves []leave // what this one retires
-	record *record // that it leaves; nil: none
-	// owners are the backends that it leads to by their numbers, and profiles
-	// all that they are of; none where the table goes.
-	owners   owners[backendKey]
-	profiles []*lb.Profile
-	servers  func() servers // of the profiles
-	// successors and affinities are what carryAffinity needs: new marks of
-	// backends, and the maps of clients that are wanted.
-	successors map[uint32]successor
-	affinities []*ruleset.Map
-	// carries says that it changes what packets fill.
-	carries bool
-	// early: the first operations, so many of them, go ahead; see handover.
-	early bool
-	ahead int
-	// after: what goes when no packet is under way any more; see handover.
-	after []op
-}
-
-func (p *plan) add(o op) { p.ops = append(p.ops, o) }
-
-// String is one line for each operation, for tests and for people.
-func (p *plan) String() string {
-	var b strings.Builder
-	for _, o := range p.ops {
-		switch {
-		case o.table:
-			fmt.Fprintf(&b, "%s table %s\n", o.verb, p.table)
-		case o.mapping != nil && o.elements == nil:
-			fmt.Fprintf(&b, "%s map %s\n", o.verb, o.mapping.Name)
-		case o.mapping != nil:
-			for _, e := range o.elements {
-				fmt.Fprintf(&b, "%s element %s %s\n", o.verb, o.mapping.Name, o.mapping.ElementText(e))
-			}
-		case o.rule != nil:
-			fmt.Fprintf(&b, "%s rule %s %s\n", o.verb, o.chain.Name, o.rule)
-		case o.handle != 0:
-			fmt.Fprintf(&b, "%s rule %s handle %d\n", o.verb, o.chain.Name, o.handle)
-		default:
-			fmt.Fprintf(&b, "%s chain %s\n", o.verb, o.chain.Name)
-		}
-	}
-	return b.String()
-}
 
 // diff plans from a state to a ruleset. The ruleset holds the profiles of the
 // scope only; everybody else's objects are left alone.
 func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool) *plan {
 	p := &plan{table: want.Table}
 	if len(have.objects.chains) == 0 {
-		p.ops = make([]op, 0, 2*len(want.Chains)+2*len(want.Maps)) // about: a rule for each
+		p.main = make([]op, 0, 2*len(want.Chains)+2*len(want.Maps)) // about: a rule for each
 	}
-	if !have.objects.exists {
+	if have.objects.unknown {
+		p.add(op{verb: remove, table: true})
+	}
+	if !have.objects.exists || have.objects.unknown {
 		p.add(op{verb: add, table: true})
 	}
 	for _, m := range want.Maps {
@@ -127,7 +47,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 			p.rules(c, nil)
 		}
 	}
-	p.ahead = len(p.ops)
+	p.before, p.main = p.main, nil
 	// The maps are in the packet's order. They are written against it: what is
 	// met first comes last, for the case that it takes several batches.
 	ours := func(name string) bool {
@@ -135,12 +55,15 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 		return ok && inScope(profile)
 	}
 	for _, m := range slices.Backward(want.Maps) {
-		switch {
-		case m.Tier:
-		case m.Name == stickySet:
-			p.change(m, have.immediate(m, func(e ruleset.Element) bool { return ours(have.owned[m.Name][e.ID()]) }))
-		case m.Name == backendsMap:
-			p.change(m, have.immediate(m, func(e ruleset.Element) bool { return ours(e.Data) }))
+		switch m.Kind {
+		case ruleset.Destinations, ruleset.Exemptions:
+		case ruleset.Backends:
+			p.change(m, have.immediate(m, func(e ruleset.Element) bool {
+				if m.Verdicts() {
+					return ours(e.Data)
+				}
+				return ours(have.owned[m.Name][e.ID()])
+			}))
 		default:
 			p.numbered(have, m, ours)
 		}
@@ -153,17 +76,17 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 		}
 	}
 	for _, m := range want.Maps {
-		if m.Tier && strings.HasPrefix(m.Name, exemptTier().name) {
+		if m.Kind == ruleset.Exemptions {
 			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
 		}
 	}
 	p.handOver(have, want, ours)
 	p.removals(have, want, chains, ours)
 	// What retired costs nothing, so it is no reason to send anything.
-	if len(p.ops) > 0 {
-		for _, o := range p.sweeps {
-			o.sweep = true
-			p.ops = append(p.ops, o)
+	if !p.empty() {
+		for _, o := range p.sweep {
+			o.sweeps = true
+			p.add(o)
 		}
 	}
 	return p
@@ -183,7 +106,7 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case ours(name):
 			p.add(drop)
 		case strings.HasPrefix(name, poolPrefix) && !have.poolInUse(name):
-			p.sweeps = append(p.sweeps, drop)
+			p.sweep = append(p.sweep, drop)
 		}
 	}
 	wanted := map[string]bool{}
@@ -197,7 +120,7 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case ours(name):
 			p.add(drop)
 		case strings.HasPrefix(name, listPrefix) && !have.lists[name] && have.last == nil:
-			p.sweeps = append(p.sweeps, drop)
+			p.sweep = append(p.sweep, drop)
 		}
 	}
 }
@@ -222,7 +145,7 @@ func (s *State) poolInUse(chain string) bool {
 
 // rules makes the rules of a chain those that are wanted, in place.
 func (p *plan) rules(c *ruleset.Chain, have []haveRule) {
-	want := c.Rules
+	want, live := c.Rules, len(have) > 0
 	for len(want) > 0 && len(have) > 0 && want[0].Fingerprint() == have[0].fingerprint {
 		want, have = want[1:], have[1:]
 	}
@@ -242,7 +165,7 @@ func (p *plan) rules(c *ruleset.Chain, have []haveRule) {
 			}
 		}
 		p.add(o)
-		joined = true
+		joined = live
 	}
 }
 
@@ -289,11 +212,11 @@ func (p *plan) numbered(have *State, m *ruleset.Map, ours func(name string) bool
 		if owner, used := owned[id]; !used {
 			retired = append(retired, h)
 		} else if ours(owner) {
-			p.leaves = append(p.leaves, leave{m, h.Key})
+			p.retire = append(p.retire, leave{m, h.Key})
 		}
 	}
 	if len(retired) > 0 {
-		p.sweeps = append(p.sweeps, op{verb: remove, mapping: m, elements: sorted(retired)})
+		p.sweep = append(p.sweep, op{verb: remove, mapping: m, elements: sorted(retired)})
 	}
 }
 
@@ -330,18 +253,13 @@ func (c *change) replace(old, new ruleset.Element) {
 	c.old, c.new = append(c.old, old), append(c.new, new)
 }
 
-// replaceRun is how many elements are replaced at a time: few enough for any
-// socket, since the two halves have to be in one batch.
-const replaceRun = 256
-
 func (p *plan) change(m *ruleset.Map, c change) {
 	if len(c.gone) > 0 {
 		p.add(op{verb: remove, mapping: m, elements: sorted(c.gone)})
 	}
-	for i := 0; i < len(c.old); i += replaceRun {
-		end := min(i+replaceRun, len(c.old))
-		p.add(op{verb: remove, mapping: m, elements: c.old[i:end]})
-		p.add(op{verb: add, mapping: m, elements: c.new[i:end], joined: true})
+	if len(c.old) > 0 {
+		p.add(op{verb: remove, mapping: m, elements: c.old})
+		p.add(op{verb: add, mapping: m, elements: c.new, joined: true, pairs: true})
 	}
 	if len(c.fresh) > 0 {
 		p.add(op{verb: add, mapping: m, elements: c.fresh})
@@ -353,40 +271,4 @@ func (p *plan) change(m *ruleset.Map, c change) {
 func sorted(elements []ruleset.Element) []ruleset.Element {
 	slices.SortFunc(elements, func(a, b ruleset.Element) int { return strings.Compare(a.ID(), b.ID()) })
 	return elements
-}
-
-// encode writes the plan as messages.
-func (p *plan) encode(b *wire.Batch, list int) { encode(b, p.table, p.ops, list) }
-
-// encode writes operations as messages. list bounds a list of elements, in
-// bytes.
-func encode(b *wire.Batch, table string, ops []op, list int) {
-	m := &ruleset.Messages{Batch: b, Table: table, List: list}
-	for _, o := range ops {
-		if !o.joined {
-			b.Cut()
-		}
-		switch {
-		case o.table && o.verb == remove:
-			m.DeleteTable()
-		case o.table:
-			m.NewTable(tableComment)
-		case o.mapping != nil && o.elements == nil && o.verb == remove:
-			m.DeleteMap(o.mapping.Name)
-		case o.mapping != nil && o.elements == nil:
-			m.NewMap(o.mapping)
-		case o.mapping != nil && o.verb == remove:
-			m.Elements(unix.NFT_MSG_DELSETELEM, o.mapping, o.elements)
-		case o.mapping != nil:
-			m.Elements(unix.NFT_MSG_NEWSETELEM, o.mapping, o.elements)
-		case o.rule != nil:
-			m.Rule(o.chain.Name, *o.rule, o.handle)
-		case o.handle != 0:
-			m.DeleteRule(o.chain.Name, o.handle)
-		case o.verb == remove:
-			m.DeleteChain(o.chain.Name)
-		default:
-			m.NewChain(o.chain)
-		}
-	}
 }

@@ -21,9 +21,9 @@ import (
 // kernel would: an object that is there already, or is not there, or is still
 // in use.
 func (o *objects) run(p *plan) error {
-	for _, op := range slices.Concat(p.ops, p.after) {
+	for _, op := range slices.Concat(p.before, p.main, p.afterGrace) {
 		if err := o.do(op); err != nil {
-			return fmt.Errorf("%w in\n%s", err, &plan{table: p.table, ops: []op1{op}})
+			return fmt.Errorf("%w in\n%s", err, &plan{table: p.table, main: []op1{op}})
 		}
 	}
 	return nil
@@ -37,7 +37,7 @@ func (o *objects) do(op op) error {
 		if (op.verb == add) == o.exists {
 			return fmt.Errorf("table exists: %v", o.exists)
 		}
-		o.exists = op.verb == add
+		o.exists, o.layout = op.verb == add, currentLayout
 		if !o.exists {
 			o.maps, o.chains = map[string]*haveMap{}, map[string]*haveChain{}
 		}
@@ -261,6 +261,7 @@ func seeds(n uint64) uint64 {
 func TestAnySequence(t *testing.T) {
 	for seed := range seeds(150) {
 		r := rand.New(rand.NewPCG(seed, 1))
+		smallShards(t, []uint32{1 << 16, 8, 24}[seed%3])
 		o := emptyObjects()
 		have := map[string]*lb.Profile{}
 		for step := range 12 {
@@ -278,7 +279,7 @@ func TestAnySequence(t *testing.T) {
 			if changes := lb.Compare(after.Profiles, want); len(changes) > 0 {
 				t.Fatalf("seed %d step %d: after\n%s: %v", seed, step, plan, changes)
 			}
-			if again := applyTo(t, o, p); len(again.ops) > 0 {
+			if again := applyTo(t, o, p); !again.empty() {
 				t.Fatalf("seed %d step %d: applied again:\n%s", seed, step, again)
 			}
 			for _, line := range strings.Split(plan.String(), "\n") {
@@ -316,11 +317,12 @@ func inFlight(t *testing.T, before *State, old map[string]map[string]ruleset.Ele
 		}
 		f := familyOf(key.family)
 		for slot := b.base; slot < b.base+b.slots; slot++ {
-			e, ok := after.elements(slotsMap)[ruleset.MarkBytes(slot)]
+			name, _ := before.slotsOf(b)
+			e, ok := after.elements(name)[ruleset.MarkBytes(slot)]
 			if !ok {
 				t.Fatalf("%v: slot %d is gone", key, slot)
 			}
-			for _, m := range []string{e.Data, old[slotsMap][ruleset.MarkBytes(slot)].Data} {
+			for _, m := range []string{e.Data, old[name][ruleset.MarkBytes(slot)].Data} {
 				_, port := after.elements(f.endpoints)[m]
 				_, address := after.elements(f.addresses)[m]
 				if !port && !address {

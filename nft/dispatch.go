@@ -187,8 +187,12 @@ func (t tier) key(f *family) ruleset.Type {
 // maps are a tier's maps, empty.
 func (t tier) maps() []*ruleset.Map {
 	var out []*ruleset.Map
+	kind := ruleset.Destinations
+	if t.exempt {
+		kind = ruleset.Exemptions
+	}
 	for _, f := range t.families() {
-		out = append(out, &ruleset.Map{Name: t.mapName(f), Key: t.key(f), Data: ruleset.Type{ruleset.Verdict}, Interval: !t.exact, Tier: true})
+		out = append(out, &ruleset.Map{Name: t.mapName(f), Kind: kind, Key: t.key(f), Data: ruleset.Type{ruleset.Verdict}, Interval: !t.exact})
 	}
 	return out
 }

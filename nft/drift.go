@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"nlb/nft/ruleset"
 )
 
 // Drift is a difference between a table and what nlb made of it.
@@ -30,12 +32,14 @@ func (s *State) Drift() []Drift {
 	}
 	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table, Keep: s.kept}, nil)
 	var out []Drift
-	for _, d := range s.tallies(p) {
-		out = append(out, d.drift()...)
+	if s.objects.layout == currentLayout { // an older one has other objects
+		for _, d := range s.tallies(p) {
+			out = append(out, d.drift()...)
+		}
 	}
-	fixed := []string{preroutingChain, outputChain, postroutingChain, resolveChain, refuseChain, turnAwayChain}
-	for _, f := range families {
-		fixed = append(fixed, f.pick, f.deliver)
+	fixed := map[string]bool{}
+	for _, c := range layout(s.Table, extentIn(maps.Keys(s.objects.maps))).Chains {
+		fixed[c.Name] = true
 	}
 	served := s.services()
 	for _, name := range slices.Sorted(maps.Keys(s.objects.chains)) {
@@ -44,7 +48,7 @@ func (s *State) Drift() []Drift {
 		switch {
 		case service && !served[name]:
 			out = append(out, Drift{Object: "chain " + name, What: "nothing leads to it"})
-		case !slices.Contains(fixed, name) && !owned && !strings.HasPrefix(name, poolPrefix) && !strings.HasPrefix(name, movingPrefix):
+		case !fixed[name] && !owned && !strings.HasPrefix(name, poolPrefix) && !strings.HasPrefix(name, movingPrefix):
 			out = append(out, Drift{Object: "chain " + name, What: "it is not of nlb", Foreign: true})
 		}
 	}
@@ -71,7 +75,7 @@ func (s *State) services() map[string]bool {
 // strayElements are those of a map of services that lead to no service. An
 // apply leaves them alone.
 func (s *State) strayElements(m *haveMap) []Drift {
-	if m.spec == nil || !m.spec.Tier || strings.HasPrefix(m.spec.Name, exemptTier().name) {
+	if m.spec == nil || m.spec.Kind != ruleset.Destinations {
 		return nil
 	}
 	var out []Drift
@@ -107,7 +111,8 @@ func (s *State) tallies(p *plan) []*tally {
 		}
 		return out[i]
 	}
-	for i, o := range p.ops {
+	ops := p.ops()
+	for i, o := range ops {
 		switch {
 		case o.table:
 		case o.mapping != nil && o.elements == nil, o.chain != nil && o.rule == nil && o.handle == 0:
@@ -120,21 +125,16 @@ func (s *State) tallies(p *plan) []*tally {
 				of("chain "+o.chain.Name, "rule").absent = true
 			}
 		case o.mapping != nil:
-			if kept(o.mapping.Name) {
+			if o.mapping.Kind == ruleset.Slots || o.mapping.Kind == ruleset.Record {
 				continue
 			}
-			replaced := i+1 < len(p.ops) && p.ops[i+1].joined && p.ops[i+1].mapping != nil
+			replaced := i+1 < len(ops) && ops[i+1].joined && ops[i+1].mapping != nil
 			tallyElements(o, replaced, of)
 		default:
 			s.tallyRule(o, of("chain "+o.chain.Name, "rule"))
 		}
 	}
 	return out
-}
-
-// kept reports whether a map is not compared.
-func kept(name string) bool {
-	return slices.Contains([]string{slotsMap, paramsSet, appliedSet}, name)
 }
 
 // tallyElements counts the elements of an operation. What is removed from maps
@@ -146,7 +146,7 @@ func tallyElements(o op, replaced bool, of func(object, noun string) *tally) {
 		of("map "+m.Name, "element").changed += len(o.elements)
 	case o.verb == add:
 		of("map "+m.Name, "element").missing += len(o.elements)
-	case !replaced && (m.Tier || m.Name == stickySet || m.Name == backendsMap):
+	case !replaced && (m.Kind == ruleset.Destinations || m.Kind == ruleset.Exemptions || m.Kind == ruleset.Backends):
 		of("map "+m.Name, "element").foreign += len(o.elements)
 	}
 }

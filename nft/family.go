@@ -13,8 +13,7 @@ type family struct {
 	ip *ruleset.Family
 
 	match     ruleset.Statement // packets of this family
-	gotoPick  ruleset.Statement
-	services  string // maps, see layout
+	services  string            // maps, see layout
 	endpoints string
 	addresses string
 	sources   string
@@ -27,7 +26,7 @@ var families = []*family{newFamily(lb.IPv4, ruleset.IPv4), newFamily(lb.IPv6, ru
 func newFamily(version lb.Family, ip *ruleset.Family) *family {
 	named := func(name string) string { return name + ip.Digit }
 	return &family{
-		Family: version, ip: ip, match: ip.Match(), gotoPick: ruleset.Goto(named("pick")),
+		Family: version, ip: ip, match: ip.Match(),
 		services: named("services"), endpoints: named("endpoints"), addresses: named("addresses"), sources: named("sources"),
 		pick: named("pick"), deliver: named("deliver"),
 	}

@@ -55,8 +55,8 @@ func movingKey(f *conntrack.Flow) string {
 		ruleset.AddrBytes(destination.Addr()) + ruleset.PortBytes(destination.Port())
 }
 
-// setAside puts what clients send in these flows into the zone.
-func (w *writer) setAside(flows []conntrack.Flow, result *Result) error {
+// divert puts what clients send in these flows into the zone.
+func (w *writer) divert(flows []conntrack.Flow, result *Result) error {
 	var ops []op
 	pre := &ruleset.Chain{Name: movingChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}
 	out := &ruleset.Chain{Name: movingOut, Hook: ruleset.Output(rawPriority, "raw"), Filter: true}
@@ -83,20 +83,20 @@ func (w *writer) setAside(flows []conntrack.Flow, result *Result) error {
 			ops = append(ops, op{verb: add, chain: c, rule: &c.Rules[i]})
 		}
 	}
-	w.aside = ops
-	return w.now(ops, result)
+	w.diverted = ops
+	return w.commitNow(ops, result)
 }
 
 func movingMap(f *family) *ruleset.Map {
 	return &ruleset.Map{Name: f.moving(), Key: ruleset.Type{f.ip.Addr, ruleset.InetService, f.ip.Addr, ruleset.InetService}}
 }
 
-// comeBack undoes setAside. Where nobody else has committed meanwhile, the
+// restore undoes divert. Where nobody else has committed meanwhile, the
 // record of the apply holds for the generation that this makes, too.
-func (w *writer) comeBack(result *Result) error {
+func (w *writer) restore(result *Result) error {
 	var ops []op
 	for _, o := range removeMoving() {
-		if slices.ContainsFunc(w.aside, func(a op) bool { return a.adds(o) }) {
+		if slices.ContainsFunc(w.diverted, func(a op) bool { return a.adds(o) }) {
 			ops = append(ops, o)
 		}
 	}
@@ -106,7 +106,7 @@ func (w *writer) comeBack(result *Result) error {
 			return err
 		}
 	}
-	return w.now(ops, result)
+	return w.commitNow(ops, result)
 }
 
 // adds reports whether an operation makes the object that another one removes.
@@ -125,27 +125,29 @@ func removeMoving() []op {
 	return ops
 }
 
-// now commits operations that do not depend on what else the table holds.
-func (w *writer) now(ops []op, result *Result) error {
+// commitNow commits operations that do not depend on what else the table holds.
+func (w *writer) commitNow(ops []op, result *Result) error {
 	return w.commitFor(ops, wire.AnyGeneration, result)
 }
 
 // commitFor commits operations for a generation of the ruleset.
 func (w *writer) commitFor(ops []op, generation uint32, result *Result) error {
-	b, limit, err := w.batch(w.table, ops, generation)
+	parts, err := w.parts(w.table, ops)
 	if err != nil {
 		return err
 	}
-	if b.Size() > limit {
-		return &wire.TooBigError{Size: b.Size(), Limit: limit}
+	for _, part := range parts {
+		part.SetGeneration(generation)
+		before, err := w.conn.Generation()
+		if err != nil {
+			return err
+		}
+		if result.Generation, err = w.conn.Commit(part, before); err != nil {
+			return err
+		}
+		if generation != wire.AnyGeneration {
+			generation = result.Generation
+		}
 	}
-	before, err := w.conn.Generation()
-	if err != nil {
-		return err
-	}
-	if generation, err = w.conn.Commit(b, before); err != nil {
-		return err
-	}
-	result.Generation = generation
 	return nil
 }

@@ -57,7 +57,7 @@ func FuzzLoad(f *testing.F) {
 		profiles := []*lb.Profile{fuzzProfile(f, i)}
 		p, _, err := planFor(newState("nlb", emptyObjects()), profiles, Options{
 			Table: "nlb", Digest: "d", Params: []Param{{"net.ipv4.ip_forward", "0"}},
-		}, func() []fingerprint { return fingerprints(profiles, "") })
+		}, func() []fingerprint { return fingerprintsOf(profiles, "") })
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -103,10 +103,10 @@ func FuzzLoad(f *testing.F) {
 		if err != nil {
 			return
 		}
-		o, now := Options{Table: "nlb", Digest: "e"}, func() []fingerprint { return fingerprints(fewer, "") }
+		o, now := Options{Table: "nlb", Digest: "e"}, func() []fingerprint { return fingerprintsOf(fewer, "") }
 		last := decodeRecord(applied)
 		_, _ = last.upToDate(c, o)
-		if have, part := last.recalled(c, applied, fewer, o, now); have != nil {
+		if have, part := last.loadChanged(c, applied, fewer, o, now); have != nil {
 			mend(have, part, o, now)
 		}
 	})

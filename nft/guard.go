@@ -45,7 +45,7 @@ func guardMaps() []*ruleset.Map {
 			&ruleset.Map{Name: f.visitors(), Key: key, Dynamic: true, Size: maxClients})
 	}
 	out = append(out, &ruleset.Map{Name: fullSet, Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients})
-	return append(out, &ruleset.Map{Name: refusedSet, Key: ruleset.Type{ruleset.Mark}, Counter: true})
+	return append(out, &ruleset.Map{Name: refusedSet, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Counter: true})
 }
 
 // guard returns the rules that a new connection has to pass.

@@ -20,6 +20,7 @@ import (
 	"iter"
 	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"nlb/nft/ruleset"
@@ -56,7 +57,20 @@ type handed struct {
 	*family
 	change
 	stale []ruleset.Element // retired by a plan that did not come to its end
+	// regrouped are those whose ports are in other elements of the map from now on.
+	regrouped map[place]*regrouped
 }
+
+// place is where a claim is, whatever its ports.
+type place struct {
+	prefix netip.Prefix
+	proto  lb.Protocol
+}
+
+func (c *claim) place() place { return place{c.prefix, c.proto} }
+
+// regrouped are the elements of a place, which change in one batch.
+type regrouped struct{ old, new []ruleset.Element }
 
 func (h *handed) claim(in int, e ruleset.Element) claim {
 	c := claim{in: in, e: e}
@@ -97,6 +111,7 @@ func (p *plan) handOver(have *State, want *ruleset.Ruleset, ours func(name strin
 				p.leadsTo(have, w.e.Data)
 				if g.in == i {
 					g.rest = minus(g.rest, w.ports) // found in the same map
+					all[i].regrouped[w.place()] = &regrouped{}
 				} else {
 					heirs[g] = append(heirs[g], w)
 				}
@@ -110,16 +125,45 @@ func (p *plan) handOver(have *State, want *ruleset.Ruleset, ours func(name strin
 			chain = "" // its heir's
 		}
 		last := g.retired(heirs[g], chain)
-		if len(last) == 0 {
-			h.change.gone = append(h.change.gone, g.e)
-			continue
+		if len(last) > 0 {
+			p.afterGrace = append(p.afterGrace, op{verb: remove, mapping: h.Map, elements: last})
 		}
-		h.change.replace(g.e, last[0])
-		h.change.fresh = append(h.change.fresh, last[1:]...)
-		p.after = append(p.after, op{verb: remove, mapping: h.Map, elements: last})
+		switch r := h.regrouped[g.place()]; {
+		case r != nil:
+			r.old, r.new = append(r.old, g.e), append(r.new, last...)
+		case len(last) > 0:
+			h.change.replace(g.e, last[0])
+			h.change.fresh = append(h.change.fresh, last[1:]...)
+		default:
+			h.change.gone = append(h.change.gone, g.e)
+		}
 	}
 	for i := range all {
+		p.regroup(&all[i], i)
 		p.change(all[i].Map, all[i].change)
+	}
+}
+
+// regroup changes the elements of each place that has its ports in others from now
+// on: between two batches they would be in none.
+func (p *plan) regroup(h *handed, in int) {
+	if len(h.regrouped) == 0 {
+		return
+	}
+	h.change.fresh = slices.DeleteFunc(slices.Clone(h.change.fresh), func(e ruleset.Element) bool {
+		c := h.claim(in, e)
+		r := h.regrouped[c.place()]
+		if r != nil {
+			r.new = append(r.new, e)
+		}
+		return r != nil
+	})
+	for _, at := range slices.SortedFunc(maps.Keys(h.regrouped), func(a, b place) int {
+		return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.proto, b.proto))
+	}) {
+		r := h.regrouped[at]
+		p.add(op{verb: remove, mapping: h.Map, elements: r.old})
+		p.add(op{verb: add, mapping: h.Map, elements: r.new, joined: true})
 	}
 }
 
@@ -161,7 +205,7 @@ func minus(from []lb.PortRange, r lb.PortRange) []lb.PortRange {
 // leadsTo notes that something in use leads to a chain from now on.
 func (p *plan) leadsTo(have *State, chain string) {
 	if chain != "" && have.objects.chains[chain] == nil {
-		p.early = true
+		p.chainsFirst = true
 	}
 }
 
@@ -175,7 +219,7 @@ func handedBy(want *ruleset.Ruleset) []handed {
 	for _, t := range tiers(lengthsIn(maps.Keys(byName))) {
 		for _, f := range t.families() {
 			if m := byName[t.mapName(f)]; m != nil && !t.exempt {
-				out = append(out, handed{Map: m, tier: t, family: f})
+				out = append(out, handed{Map: m, tier: t, family: f, regrouped: map[place]*regrouped{}})
 			}
 		}
 	}

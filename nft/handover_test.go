@@ -28,8 +28,8 @@ func (o *objects) generation() generation {
 		g.chains[name] = len(c.rules) > 0
 	}
 	r := &ruleset.Ruleset{Table: "nlb"}
-	for _, m := range layout("nlb", lengthsIn(mapNames(o)), 0).Maps {
-		if o.maps[m.Name] != nil && m.Tier {
+	for _, m := range layout("nlb", extentIn(mapNames(o))).Maps {
+		if o.maps[m.Name] != nil && m.Kind == ruleset.Destinations {
 			r.Maps = append(r.Maps, m)
 		}
 	}
@@ -90,13 +90,10 @@ func TestHandOver(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			steps := [][]op{p.ops, p.after}
-			if p.early {
-				steps = [][]op{p.ops[:p.ahead], p.ops[p.ahead:], p.after}
-			}
+			steps := p.phases()
 			generations := []generation{before}
 			for _, ops := range steps {
-				if err := o.run(&plan{table: "nlb", ops: ops}); err != nil {
+				if err := o.run(&plan{table: "nlb", main: ops}); err != nil {
 					t.Fatal(err)
 				}
 				generations = append(generations, o.generation())
@@ -122,7 +119,7 @@ func underWay(t *testing.T, p *plan, old, now generation, to target) {
 	check := func(chain, what string) {
 		t.Helper()
 		if chain == "" || !old.chains[chain] && !now.chains[chain] {
-			t.Fatalf("%v: %s comes to %q, in\n%safterwards\n%s", to, what, chain, p, &plan{table: p.table, ops: p.after})
+			t.Fatalf("%v: %s comes to %q, in\n%safterwards\n%s", to, what, chain, p, &plan{table: p.table, main: p.afterGrace})
 		}
 	}
 	for k := range len(old.rules) + 1 {
@@ -194,10 +191,10 @@ func TestNewPoolGoesAhead(t *testing.T) {
 		return &lb.Profile{Name: "p", Services: []lb.Service{service("s", "203.0.113.10", b)}}
 	}
 	o := emptyObjects()
-	if p := applyTo(t, o, pool("192.0.2.1")); p.early {
+	if p := applyTo(t, o, pool("192.0.2.1")); p.chainsFirst {
 		t.Error("a first apply goes in two batches")
 	}
-	if p := applyTo(t, o, pool("192.0.2.2")); !p.early || p.ops[p.ahead-1].rule == nil {
+	if p := applyTo(t, o, pool("192.0.2.2")); !p.chainsFirst || p.before[len(p.before)-1].rule == nil {
 		t.Errorf("the new chain does not go ahead in\n%s", p)
 	}
 }

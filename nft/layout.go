@@ -37,10 +37,6 @@ const (
 	poolPrefix       = "snat-"
 )
 
-// tableComment tells people, and Load, whose table it is. The number is the
-// version of the layout.
-const tableComment = "managed by nlb: see nlb show, nlb flush; layout 1"
-
 // rulesVersion is the version of the rules within a layout. An apply over rules
 // of another version reads and compares all of them; it changes with every rule
 // that the same profiles get.
@@ -107,6 +103,12 @@ func backendChainOf(chain string, mark uint32) string { return fmt.Sprintf("%s/%
 // than once.
 func drawChainOf(chain string, f *family) string { return chain + "/draw" + f.ip.Digit }
 
+// isShared tells the chains of the layout from those of services, of backends and
+// of pools.
+func isShared(name string) bool {
+	return !strings.Contains(name, "/") && !strings.HasPrefix(name, poolPrefix)
+}
+
 // ownerOf returns the chain of the service that a chain or map belongs to.
 func ownerOf(name string) (profile, chain string, ok bool) {
 	if _, _, ok := serviceOf(name); !ok {
@@ -127,24 +129,25 @@ func poolOf(addrs []netip.Addr) string {
 }
 
 // layout returns all maps, empty, and all chains that are not a service's or a
-// pool's, for services that listen on prefixes of these lengths, where kept bits
-// of the connection mark are somebody else's. Of these a ruleset has what it
-// needs.
-func layout(table string, lengths []prefixLength, kept uint32) *ruleset.Ruleset {
+// pool's, to this extent. Of these a ruleset has what it needs.
+func layout(table string, x extent) *ruleset.Ruleset {
 	r := &ruleset.Ruleset{Table: table, Comment: tableComment}
-	for _, t := range tiers(lengths) {
+	for _, t := range tiers(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}
+	r.Maps = append(r.Maps, slotMap(0))
+	for _, n := range x.shards {
+		r.Maps = append(r.Maps, slotMap(n))
+	}
 	r.Maps = append(r.Maps,
-		&ruleset.Map{Name: slotsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}},
-		&ruleset.Map{Name: stickySet, Key: ruleset.Type{ruleset.Mark}},
-		&ruleset.Map{Name: backendsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
+		&ruleset.Map{Name: stickySet, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}},
+		&ruleset.Map{Name: backendsMap, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
 	for _, f := range families {
 		r.Maps = append(r.Maps,
-			&ruleset.Map{Name: f.endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr, ruleset.InetService}, Counter: true},
-			&ruleset.Map{Name: f.addresses, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr}, Counter: true})
+			&ruleset.Map{Name: f.endpoints, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr, ruleset.InetService}, Counter: true},
+			&ruleset.Map{Name: f.addresses, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr}, Counter: true})
 	}
-	r.Maps = append(r.Maps, &ruleset.Map{Name: poolsMap, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
+	r.Maps = append(r.Maps, &ruleset.Map{Name: poolsMap, Kind: ruleset.Pools, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
 	for _, f := range families {
 		r.Maps = append(r.Maps, &ruleset.Map{
 			Name: f.sources, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.ip.Addr},
@@ -153,13 +156,15 @@ func layout(table string, lengths []prefixLength, kept uint32) *ruleset.Ruleset 
 	}
 	r.Maps = append(r.Maps, guardMaps()...)
 	r.Maps = append(r.Maps,
-		&ruleset.Map{Name: paramsSet, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"},
-		recordSet())
-	r.Chains = append(r.Chains, baseChains(lengths, kept)...)
+		paramSet(), recordSet())
+	r.Chains = append(r.Chains, baseChains(x)...)
 	for _, f := range families {
-		r.Chains = append(r.Chains, f.pickChain(), f.deliverChain(kept))
+		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
 	}
-	r.Chains = append(r.Chains, resolve(), turnAway(), refuse())
+	r.Chains = append(r.Chains, resolve(0), turnAway(), refuse())
+	for _, n := range x.shards {
+		r.Chains = append(r.Chains, shardChains(n)...)
+	}
 	return r
 }
 
@@ -172,10 +177,10 @@ func midStream() ruleset.Rule {
 	return ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptUnlessSYN()}}
 }
 
-func baseChains(lengths []prefixLength, kept uint32) []*ruleset.Chain {
+func baseChains(x extent) []*ruleset.Chain {
 	in, out := []ruleset.Rule{midStream()}, []ruleset.Rule{midStream()}
 	var vips []ruleset.Rule
-	for _, t := range tiers(lengths) {
+	for _, t := range tiers(x.lengths) {
 		if t.in {
 			in = append(in, t.lookups()...)
 		}
@@ -190,7 +195,7 @@ func baseChains(lengths []prefixLength, kept uint32) []*ruleset.Chain {
 	// destination was translated too.
 	snat := []ruleset.Rule{
 		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.Masquerade), ruleset.Masquerade()}},
-		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATPool), ruleset.MarkVmap(poolsMap, ^kept)}, Needs: poolsMap},
+		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATPool), ruleset.MarkVmap(poolsMap, ^x.kept)}, Needs: poolsMap},
 	}
 	return []*ruleset.Chain{
 		{Name: preroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: in},
@@ -199,10 +204,10 @@ func baseChains(lengths []prefixLength, kept uint32) []*ruleset.Chain {
 	}
 }
 
-// pickChain turns a slot into a backend.
-func (f *family) pickChain() *ruleset.Chain {
-	return &ruleset.Chain{Name: f.pick, Rules: []ruleset.Rule{
-		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(slotsMap)}},
+// pickChain turns a slot of a shard into a backend.
+func (f *family) pickChain(shard uint32) *ruleset.Chain {
+	return &ruleset.Chain{Name: ofShard(f.pick, shard), Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(ofShard(slotsMap, shard))}},
 		{Statements: []ruleset.Statement{ruleset.Goto(f.deliver)}},
 	}}
 }
@@ -248,12 +253,6 @@ func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	}
 	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {
 		c.Rules = slices.DeleteFunc(c.Rules, func(r ruleset.Rule) bool { return r.Needs != "" && !keep[r.Needs] })
-		switch c.Name {
-		case refuseChain, turnAwayChain, resolveChain:
-			return !needed(c.Name)
-		case families[0].pick, families[0].deliver, families[1].pick, families[1].deliver:
-			return !uses[c.Name] && !needed(c.Name)
-		}
-		return false
+		return c.Hook == nil && isShared(c.Name) && !uses[c.Name] && !needed(c.Name)
 	})
 }

@@ -34,8 +34,10 @@ type State struct {
 	Profiles []*lb.Profile
 
 	objects *objects
-	// last is the record where only a part of the table was read; see recall.
-	last     *record
+	// last is the record where only a part of the table was read; see partial.go.
+	last *record
+	// params are those that a table of an unknown layout remembers.
+	params   []Param
 	backends map[backendKey]haveBackend
 	blocks   map[poolKey]block
 	sources  map[string]block
@@ -97,8 +99,8 @@ func newState(table string, o *objects) *State {
 		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
 	s.kept = readKept(o)
-	lengths := lengthsIn(maps.Keys(o.maps))
-	for _, m := range layout(table, lengths, 0).Maps {
+	x := extentIn(maps.Keys(o.maps))
+	for _, m := range layout(table, x).Maps {
 		s.owned[m.Name] = make(map[string]string, len(s.elements(m.Name)))
 	}
 	for _, name := range []string{paramsSet, appliedSet} {
@@ -107,7 +109,7 @@ func newState(table string, o *objects) *State {
 		}
 	}
 	s.readPools()
-	listens := s.readListens(lengths)
+	listens := s.readListens(x.lengths)
 	profiles := map[string]*lb.Profile{}
 	for _, chain := range slices.Sorted(maps.Keys(o.chains)) {
 		profile, service, ok := serviceOf(chain)
@@ -142,7 +144,7 @@ func (s *State) elements(name string) map[string]ruleset.Element {
 
 // own marks an element as used by a service, and returns it.
 func (s *State) own(chain, name, key string) (ruleset.Element, bool) {
-	e, ok := s.elements(name)[key]
+	e, ok := s.objects.element(name, key)
 	if ok {
 		s.owned[name][key] = chain
 	}
@@ -283,10 +285,12 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 
 // readBackends finds the backends that a block of slots leads to.
 func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
+	slots, _ := s.slotsOf(b)
 	counts := map[uint32]int{}
 	for i := b.base; i < b.end(); i++ {
-		e, ok := s.own(chain, slotsMap, ruleset.MarkBytes(i))
+		e, ok := s.own(chain, slots, ruleset.MarkBytes(i))
 		if !ok {
+			s.objects.fail(errNotPartial)
 			break // a block is without gaps
 		}
 		drawn := 0
@@ -331,12 +335,14 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 	}
 	b.SNAT.Mode, _ = modeOf(m)
 	if b.SNAT.Mode == lb.SNATPool {
+		s.objects.fail(errNotPartial) // other services may use the same addresses
 		pool, _ := s.own(chain, poolsMap, ruleset.MarkBytes(m))
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
 	s.own(chain, stickySet, ruleset.MarkBytes(m))
 	s.ownRefused(chain, whenFull(m))
-	if own := s.objects.chains[s.elements(backendsMap)[ruleset.MarkBytes(m)].Data]; own != nil {
+	statements, _ := s.objects.element(backendsMap, ruleset.MarkBytes(m))
+	if own := s.objects.chain(statements.Data); own != nil {
 		for _, r := range own.rules {
 			if _, err := fmt.Sscanf(r.comment, "max-connections %d", &b.MaxConnections); err != nil {
 				b.Log = readLog(strings.TrimPrefix(r.comment, "log "))
@@ -356,10 +362,18 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *numbers {
 	if s.last != nil {
 		n.keep(s)
 	}
-	n.lengths = lengthsIn(maps.Keys(s.objects.maps))
-	maps.Copy(n.slots, s.blocks)
+	n.extent = extentIn(maps.Keys(s.objects.maps))
+	var slots []uint32
+	for _, e := range s.allSlots() {
+		slots = append(slots, ruleset.MarkOf(e.Key))
+	}
+	n.freeSlot = newSpace(slots)
+	for key, b := range s.blocks {
+		if _, moves := s.slotsOf(b); !moves {
+			n.slots[key] = b
+		}
+	}
 	maps.Copy(n.sources, s.sources)
-	n.freeSlot = newSpace(s.marks(slotsMap))
 	if s.last != nil {
 		n.freeSlot.next = s.last.slots
 	}

@@ -42,7 +42,7 @@ type numbers struct {
 
 	slots                map[poolKey]block // of those that are there
 	sources              map[string]block  // by the pool's chain
-	lengths              []prefixLength    // that there are maps for
+	extent               extent            // that there are maps for
 	freeSlot, freeSource space
 }
 
@@ -203,7 +203,7 @@ func firstNumber(name []byte) uint32 {
 func (n *numbers) slot(key poolKey, slots, parked uint32) block {
 	b, ok := n.slots[key]
 	if !ok || b.slots != slots || b.slots+b.parked < slots+parked {
-		b.base = n.freeSlot.take(slots + parked)
+		b.base = n.freeSlot.take(slots+parked, true)
 	}
 	b.slots, b.parked = slots, parked
 	return b
@@ -213,7 +213,7 @@ func (n *numbers) slot(key poolKey, slots, parked uint32) block {
 func (n *numbers) source(chain string, size uint32) block {
 	b, ok := n.sources[chain]
 	if !ok {
-		b = block{base: n.freeSource.take(size), slots: size}
+		b = block{base: n.freeSource.take(size, false), slots: size}
 		n.sources[chain] = b
 	}
 	return b
@@ -230,8 +230,16 @@ func newSpace(used []uint32) space {
 	return space{used: slices.Compact(used)}
 }
 
-func (s *space) take(size uint32) uint32 {
-	for len(s.used) > 0 && s.used[0] < s.next+size {
+// take gives a run away. sharded: it crosses the end of no shard that it does not
+// begin.
+func (s *space) take(size uint32, sharded bool) uint32 {
+	for {
+		if sharded && !s.fits(size) {
+			continue
+		}
+		if len(s.used) == 0 || s.used[0] >= s.next+size {
+			break
+		}
 		s.next = max(s.next, s.used[0]+1)
 		s.used = s.used[1:]
 	}

@@ -70,7 +70,8 @@ func connectionLimit(mark, n uint32) []ruleset.Rule {
 // from. Draws in turn share a chain, and so the place in the round: a retry
 // gets the next slot.
 func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *family, b block) {
-	c.needed[fullSet], c.needed[resolveChain] = true, true
+	resolve := ofShard(resolveChain, r.shard)
+	c.needed[fullSet], c.needed[resolve] = true, true
 	drawn := 0
 	for _, backend := range s.Of(f.Family) {
 		if backend.Weight > 0 {
@@ -78,7 +79,7 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *fami
 		}
 	}
 	r.limited = true
-	r.draw = []ruleset.Statement{f.drawSlot(s, b, 0), ruleset.Jump(resolveChain)}
+	r.draw = []ruleset.Statement{f.drawSlot(s, b, 0), ruleset.Jump(resolve)}
 	inTurn := []ruleset.Statement{ruleset.Jump(drawChainOf(chain, f))}
 	if s.Scheduler == lb.RoundRobin {
 		r.draw = inTurn
@@ -86,13 +87,13 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *fami
 	for i := uint32(1); i < mostDraws && drawn > 1; i++ {
 		retry := inTurn
 		if s.Scheduler == lb.Hash {
-			retry = []ruleset.Statement{f.drawSlot(s, b, i), ruleset.Jump(resolveChain)}
+			retry = []ruleset.Statement{f.drawSlot(s, b, i), ruleset.Jump(resolve)}
 		}
 		r.retries = append(r.retries, retry)
 	}
 	if s.Scheduler == lb.RoundRobin || s.Scheduler == lb.Random && drawn > 1 {
 		c.Chains = append(c.Chains, &ruleset.Chain{Name: drawChainOf(chain, f), Rules: []ruleset.Rule{
-			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.slots, b.base), ruleset.Goto(resolveChain)}},
+			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.slots, b.base), ruleset.Goto(resolve)}},
 		}})
 	}
 }

@@ -3,13 +3,14 @@ package nft
 // The record: what was applied last, kept in the table. Where nobody has
 // changed the ruleset since, it spares reading back what is known: everything,
 // where the same is applied again, and all services but those that differ,
-// where only backends do (see recall). It travels as user data that nft does not
+// where only backends do (see partial.go). It travels as user data that nft does not
 // print, so that a ruleset that was saved and loaded again has none.
 
 import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 
@@ -53,6 +54,14 @@ type run struct {
 	gone bool
 }
 
+// mapOf names the map of a key of the run.
+func (r run) mapOf(key uint32) string {
+	if r.mapping == slotsMap {
+		return slotMapOf(key)
+	}
+	return r.mapping
+}
+
 // fingerprint stands for a service: for all of it but its backends, and for
 // these.
 type fingerprint struct{ frame, backends [lb.FingerprintSize]byte }
@@ -72,12 +81,12 @@ const (
 	recordList    = 2
 )
 
-// fingerprints are those of the services of profiles, in order. build stands for
+// fingerprintsOf are those of the services of profiles, in order. build stands for
 // the nlb that makes rules of them.
-func fingerprints(profiles []*lb.Profile, build string) []fingerprint {
+func fingerprintsOf(profiles []*lb.Profile, build string) []fingerprint {
 	var out []fingerprint
 	for _, p := range profiles {
-		salt := build + "\x00" + p.Name + "\n"
+		salt := build + layoutNumber + "\x00" + p.Name + "\n"
 		for i := range p.Services {
 			frame, backends := lb.Fingerprint(salt, &p.Services[i])
 			out = append(out, fingerprint{frame, backends})
@@ -164,8 +173,13 @@ func decodeRecord(elements map[string]ruleset.Element) record {
 
 // readApplied reads the elements of the record; a table without them gives none.
 func readApplied(c *wire.Conn, table string) (map[string]ruleset.Element, error) {
-	m := haveMap{spec: recordSet(), elements: map[string]ruleset.Element{}}
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, appliedSet), func(b []byte) error {
+	return readSet(c, table, recordSet())
+}
+
+// readSet reads the elements of a set, if it is there.
+func readSet(c *wire.Conn, table string, spec *ruleset.Map) (map[string]ruleset.Element, error) {
+	m := haveMap{spec: spec, elements: map[string]ruleset.Element{}}
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, spec.Name), func(b []byte) error {
 		for e := range m.decoded(b) {
 			if m.spec.Holds(e) {
 				m.elements[e.ID()] = e
@@ -202,21 +216,27 @@ func (o Options) recordDigest() string {
 // remember makes a plan leave a record of itself, in its last batch: the record
 // of a plan that did not come to its end could be taken for true later.
 func (p *plan) remember(have *State, r record) {
-	old := have.elements(appliedSet)
-	if len(p.ops) == 0 || r.digest == "" && len(old) == 0 {
+	old := maps.Clone(have.elements(appliedSet))
+	delete(old, layoutKey)
+	if p.empty() || r.digest == "" && len(old) == 0 {
 		return
 	}
-	set, first := recordSet(), len(p.ops)
-	if have.objects.maps[appliedSet] == nil {
+	set, first := recordSet(), len(p.main)
+	if have.objects.maps[appliedSet] == nil && !p.makes(appliedSet) {
 		p.add(op{verb: add, mapping: set})
 	}
-	var c change
+	// The head comes last: it makes the rest true, which several batches may hold.
+	var rest, head change
 	stays := map[string]bool{}
 	var ok bool
 	if r.retired, ok = p.retires(); ok && r.digest != "" {
 		r.generation = have.Generation + p.commits()
 		p.record = &r
-		for _, e := range r.elements() {
+		for i, e := range r.elements() {
+			c := &rest
+			if i == 0 {
+				c = &head
+			}
 			stays[e.ID()] = true
 			if h, there := old[e.ID()]; !there {
 				c.fresh = append(c.fresh, e)
@@ -227,13 +247,21 @@ func (p *plan) remember(have *State, r record) {
 	}
 	for id, e := range old {
 		if !stays[id] {
-			c.gone = append(c.gone, e)
+			rest.gone = append(rest.gone, e)
 		}
 	}
-	p.change(set, c)
-	if len(p.after) > 0 {
-		p.ops, p.after = p.ops[:first], append(p.after, p.ops[first:]...)
+	p.change(set, rest)
+	p.change(set, head)
+	if len(p.afterGrace) > 0 {
+		p.main, p.afterGrace = p.main[:first], append(p.afterGrace, p.main[first:]...)
 	}
+}
+
+// makes reports whether a plan makes a map.
+func (p *plan) makes(name string) bool {
+	return slices.ContainsFunc(p.ops(), func(o op) bool {
+		return o.verb == add && o.mapping != nil && o.mapping.Name == name && o.elements == nil
+	})
 }
 
 // untouched reports whether nobody has changed the ruleset since the last apply.
@@ -249,11 +277,11 @@ func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
 	if s.last != nil {
 		end = s.last.slots
 	}
-	for key := range s.elements(slotsMap) {
-		end = max(end, ruleset.MarkOf(key)+1)
+	for _, e := range s.allSlots() {
+		end = max(end, ruleset.MarkOf(e.Key)+1)
 	}
 	for _, m := range want.Maps {
-		if m.Name == slotsMap {
+		if m.Kind == ruleset.Slots {
 			for _, e := range m.Elements {
 				end = max(end, ruleset.MarkOf(e.Key)+1)
 			}
@@ -263,28 +291,52 @@ func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
 }
 
 // commits is how many generations a plan makes.
-func (p *plan) commits() uint32 {
-	n := uint32(1)
-	if p.early && p.ahead > 0 {
-		n++
-	}
-	if len(p.after) > 0 {
-		n++
+func (p *plan) commits() (n uint32) {
+	for _, ops := range p.phases() {
+		if len(ops) > 0 {
+			n++
+		}
 	}
 	return n
+}
+
+// recordAt makes the record that a plan leaves one of this generation, and reports
+// whether it was of another. The size of the plan stays.
+func (p *plan) recordAt(generation uint32) bool {
+	if p.record == nil || p.record.generation == generation {
+		return false
+	}
+	p.record.generation = generation
+	head := p.record.elements()[0]
+	for _, o := range slices.Concat(p.main, p.afterGrace) {
+		if o.verb != add || o.mapping == nil || o.mapping.Name != appliedSet {
+			continue
+		}
+		for i := range o.elements {
+			if o.elements[i].Key == head.Key {
+				o.elements[i] = head
+			}
+		}
+	}
+	return true
 }
 
 // retires is what a plan leaves to be swept, unless that is too much, or of
 // other maps, to be written down.
 func (p *plan) retires() (out []run, ok bool) {
-	slices.SortFunc(p.leaves, func(a, b leave) int {
-		return cmp.Or(strings.Compare(a.mapping.Name, b.mapping.Name), strings.Compare(a.key, b.key))
+	slices.SortFunc(p.retire, func(a, b leave) int {
+		return cmp.Or(strings.Compare(a.mapping.Name, b.mapping.Name), cmp.Compare(ruleset.MarkOf(a.key), ruleset.MarkOf(b.key)))
 	})
-	for _, l := range p.leaves {
-		if !slices.Contains(retiring, l.mapping.Name) {
+	for _, l := range p.retire {
+		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
+		if next.mapping == slotMapOf(next.first) {
+			next.mapping = slotsMap // the number says which
+		} else if next.mapping == slotsMap {
+			return nil, false // of an older layout, which had one map
+		}
+		if !slices.Contains(retiring, next.mapping) {
 			return nil, false
 		}
-		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
 		if next.mapping != slotsMap {
 			_, owned := p.owners.of(next.first & indexMask)
 			next.gone = !owned
@@ -317,13 +369,13 @@ func amendRecord(r record, generation uint32) []op {
 // apply reads everything and sweeps.
 func (p *plan) keepRetired() {
 	drop := func(o op) bool {
-		return o.sweep || o.verb == add && o.mapping != nil && o.mapping.Name == appliedSet && o.elements != nil
+		return o.sweeps || o.verb == add && o.mapping != nil && o.mapping.Name == appliedSet && o.elements != nil
 	}
-	p.ops, p.after, p.record = slices.DeleteFunc(p.ops, drop), slices.DeleteFunc(p.after, drop), nil
+	p.main, p.afterGrace, p.record = slices.DeleteFunc(p.main, drop), slices.DeleteFunc(p.afterGrace, drop), nil
 }
 
 func recordSet() *ruleset.Map {
-	return &ruleset.Map{Name: appliedSet, Key: ruleset.Type{ruleset.Mark}, Comment: "what nlb applied last"}
+	return &ruleset.Map{Name: appliedSet, Kind: ruleset.Record, Key: ruleset.Type{ruleset.Mark}, Comment: "what nlb applied last"}
 }
 
 // leave is an element that a plan retires.

@@ -24,15 +24,21 @@ import (
 var (
 	// ErrForeign: there is a table of that name which nlb did not make.
 	ErrForeign = errors.New("this table was not made by nlb")
-	// ErrLayout: the table was made by a version of nlb with another layout.
-	ErrLayout = errors.New("this table was made by another version of nlb; flush it and apply again")
+	// ErrLayout: the table was made by a later version of nlb, with a layout that
+	// this one does not know. An apply replaces it.
+	ErrLayout = errors.New("this table was made by a later version of nlb")
 )
 
 // objects are the table's objects by name.
 type objects struct {
 	exists bool
-	maps   map[string]*haveMap
-	chains map[string]*haveChain
+	// unknown: it has a layout that we do not know, and nothing of it was read.
+	unknown bool
+	layout  int
+	maps    map[string]*haveMap
+	chains  map[string]*haveChain
+	// source has what was not read yet; nil: everything was.
+	source *source
 }
 
 type haveMap struct {
@@ -52,9 +58,10 @@ type haveRule struct {
 func read(c *wire.Conn, table string) (*objects, error) {
 	o := &objects{maps: map[string]*haveMap{}, chains: map[string]*haveChain{}}
 	var err error
-	if o.exists, err = tableIsOurs(c, table); err != nil || !o.exists {
+	if o.layout, err = readLayout(c, table); err != nil || o.layout == 0 {
 		return o, err
 	}
+	o.exists = true
 	if err = o.readChains(c, table); err != nil {
 		err = fmt.Errorf("read the chains: %w", err)
 	} else if err = o.readMaps(c, table); err != nil {
@@ -170,7 +177,7 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 		return err
 	}
 	specs := map[string]*ruleset.Map{}
-	for _, m := range layout(table, lengthsIn(slices.Values(names)), 0).Maps {
+	for _, m := range layout(table, extentIn(slices.Values(names))).Maps {
 		specs[m.Name] = m
 	}
 	for _, name := range names {

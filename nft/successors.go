@@ -168,8 +168,8 @@ func (w *writer) carryAffinity(have *State, p *plan) error {
 		carried.change(move.to, c)
 	}
 	// Once the maps are there.
-	p.ops = slices.Insert(p.ops, p.ahead, carried.ops...)
-	p.carries = len(carried.ops) > 0
+	p.main = slices.Insert(p.main, 0, carried.main...)
+	p.carries = !carried.empty()
 	return nil
 }
 

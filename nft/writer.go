@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"nlb/nft/ruleset"
@@ -30,6 +31,10 @@ const (
 	// A writer that changes our table between our reading and our writing makes
 	// us begin again, this often.
 	applyTries = 60
+	// A dump may lack elements, while the kernel enlarges the map: then they are
+	// there already. It is read again, this often, after a pause.
+	misreadTries = 3
+	misreadPause = 200 * time.Millisecond
 	// A socket that loses the kernel's answer is replaced, this often.
 	lostTries = 3
 	// Batches that are stale, although nobody has touched our table, before
@@ -42,20 +47,23 @@ const (
 	turnWait = 15 * time.Second
 )
 
+// writer is one apply or flush on its way into the kernel.
 type writer struct {
 	ctx   context.Context
 	conn  *wire.Conn
 	table string
 	dry   bool
 
-	watch  *wire.Watch // nil until somebody else turns out to be writing
-	lost   error       // the kernel's answer did not come
-	final  bool        // only read back, do not try again
-	torn   bool        // somebody may have committed behind our latest batch
-	done   int         // batches that were committed
-	record *record     // that the plan has left
-	aside  []op        // what puts moving flows aside
-	quiet  chan struct{}
+	watch      *wire.Watch   // nil until somebody else turns out to be writing
+	answerLost error         // the kernel's answer to our latest batch did not come
+	readOnly   bool          // read back what came of it, do not try again
+	raced      bool          // somebody may have committed behind our latest batch
+	done       int           // batches that were committed
+	all        int           // those, and what the latest plan takes
+	record     *record       // what the plan has left
+	diverted   []op          // what puts moving flows aside
+	quiesced   chan struct{} // closed when the grace is over
+
 	unlock func()
 	// unlockFlows ends the turn of moving flows.
 	unlockFlows func()
@@ -89,16 +97,16 @@ func (w *writer) endTurn() {
 	}
 }
 
-// again repeats what failed because the ruleset changed meanwhile, or because
+// retry repeats what failed because the ruleset changed meanwhile, or because
 // the kernel's answer was lost: then the next reading tells what came of it.
-func (w *writer) again(f func() error) error {
-	for try, lost := 1, 0; ; try++ {
+func (w *writer) retry(f func() error) error {
+	for try, lost, misread := 1, 0, 0; ; try++ {
 		err := f()
 		var pause time.Duration
 		switch {
-		case errors.Is(err, wire.ErrUnknown) && !w.dry && !w.final:
+		case errors.Is(err, wire.ErrUnknown) && !w.dry && !w.readOnly:
 			lost++
-			w.lost, w.final = err, lost > lostTries
+			w.answerLost, w.readOnly = err, lost > lostTries
 			if e := w.conn.Renew(); e != nil {
 				return w.partial(unknown(err, e))
 			}
@@ -108,6 +116,9 @@ func (w *writer) again(f func() error) error {
 			}
 			w.listen()
 			pause = rand.N(time.Duration(try) * time.Millisecond)
+		case isMisread(err) && misread < misreadTries && !w.readOnly:
+			misread++
+			pause = misreadPause
 		default:
 			return w.partial(err)
 		}
@@ -119,13 +130,19 @@ func (w *writer) again(f func() error) error {
 	}
 }
 
+// isMisread reports whether the kernel refused an element that was read otherwise.
+func isMisread(err error) bool {
+	refused, ok := errors.AsType[*wire.Error](err)
+	return ok && strings.HasPrefix(refused.What, "map ") && (refused.Errno == unix.EEXIST || refused.Errno == unix.ENOENT)
+}
+
 // partial says of an error that some batches were committed before.
 func (w *writer) partial(err error) error {
 	var flows *FlowsError
 	if err == nil || w.done == 0 || errors.As(err, &flows) {
 		return err
 	}
-	return &PartialError{Done: w.done, All: w.done + 1, Err: err}
+	return &PartialError{Done: w.done, All: max(w.all, w.done+1), Err: err}
 }
 
 // listen watches what others change, from now on.
@@ -135,23 +152,24 @@ func (w *writer) listen() {
 	}
 }
 
-// begin is called before what a plan is made of is read. What waits to be swept
-// then can be when quiet is closed.
-func (w *writer) begin() {
-	quiet := make(chan struct{})
-	w.quiet = quiet
-	go func() { quiesce(); close(quiet) }()
+// startGrace begins to wait for the packets that are under way. It is called before
+// the reading that a plan is made of: what that finds retired can be swept when
+// the grace is over.
+func (w *writer) startGrace() {
+	over := make(chan struct{})
+	w.quiesced = over
+	go func() { quiesce(); close(over) }()
 }
 
 // load reads the table.
 func (w *writer) load() (*State, error) {
 	s, err := w.read()
-	w.torn = false
+	w.raced = false
 	if err == nil {
 		w.leaveMoving(s)
 	}
-	if err != nil && w.lost != nil && !errors.Is(err, wire.ErrInterrupted) {
-		err = unknown(w.lost, err)
+	if err != nil && w.answerLost != nil && !errors.Is(err, wire.ErrInterrupted) {
+		err = unknown(w.answerLost, err)
 	}
 	return s, err
 }
@@ -210,168 +228,15 @@ func (w *writer) read() (*State, error) {
 	return s, nil
 }
 
-// send commits a plan.
-func (w *writer) send(p *plan, generation uint32, result *Result) error {
-	switch {
-	case w.dry:
-		return w.check(p, generation, result)
-	case w.final:
-		return fmt.Errorf("%v; read back: not applied", w.lost)
-	}
-	if slices.ContainsFunc(p.ops, func(o op) bool { return o.sweep }) {
-		select {
-		case <-w.quiet:
-		case <-time.After(sweepWait):
-			// On a machine that is very busy with packets. The next apply sweeps.
-			p.keepRetired()
-		}
-	}
-	ops, ahead := p.ops, []op(nil)
-	if p.early {
-		ops, ahead = ops[p.ahead:], ops[:p.ahead]
-	}
-	var err error
-	if len(ahead) > 0 {
-		if generation, _, err = w.batches(p.table, ahead, generation, result); err != nil {
-			return err
-		}
-	}
-	var batches int
-	generation, batches, err = w.batches(p.table, ops, generation, result)
-	result.Batches = max(result.Batches, batches)
-	if err != nil {
-		return err
-	}
-	if len(p.after) > 0 {
-		quiesce()
-		if generation, _, err = w.batches(p.table, p.after, generation, result); err != nil {
-			return err
-		}
-	}
-	result.Generation = generation
-	w.record = p.record
-	return nil
-}
+// mayHaveCommitted reports whether anything may have been committed.
+func (w *writer) mayHaveCommitted() bool { return w.done > 0 || w.answerLost != nil }
 
-// check lets the kernel check a plan: all of it, since a part needs what comes
-// before.
-func (w *writer) check(p *plan, generation uint32, result *Result) error {
-	b, _, err := w.batch(p.table, slices.Concat(p.ops, p.after), generation)
-	if err != nil {
-		return err
-	}
-	result.Messages, result.Batches = b.Messages(), 1
-	err = w.conn.Check(b)
-	if errors.Is(err, wire.ErrUnknown) {
-		err = errors.New(err.Error()) // nothing was changed, that is known
-	}
-	return err
-}
-
-// batch writes operations as one batch. limit is what the socket can take.
-func (w *writer) batch(table string, ops []op, generation uint32) (b *wire.Batch, limit int, err error) {
-	// Ask for what the batch will need at most, before it is written: what the
-	// socket can take decides how large its messages may be.
-	if limit, err = w.conn.Limit(estimate(ops)); err != nil {
-		return nil, 0, err
-	}
-	b = wire.NewBatch(generation)
-	b.Grow(estimate(ops))
-	encode(b, table, ops, min(ruleset.MaxList, limit/2))
-	limit, err = w.conn.Limit(b.Size())
-	return b, limit, err
-}
-
-// batches sends operations, in one batch where the socket can take it.
-func (w *writer) batches(table string, ops []op, generation uint32, result *Result) (next uint32, batches int, err error) {
-	b, limit, err := w.batch(table, ops, generation)
-	if err != nil {
-		return 0, 0, err
-	}
-	result.Messages += b.Messages()
-	for b != nil {
-		part := b
-		b = nil
-		if part.Size() > limit {
-			part, b = part.Split(limit)
-		}
-		if next, err = w.put(part, generation); err != nil {
-			return 0, batches, err
-		}
-		w.done++
-		batches++
-		w.torn = w.torn || next != generation+1
-		generation = next
-	}
-	return generation, batches, nil
-}
-
-// put commits a batch that was made for a state of our table.
-func (w *writer) put(b *wire.Batch, generation uint32) (uint32, error) {
-	if w.torn && w.watch == nil {
-		return 0, wire.ErrStale
-	}
-	for try := 1; ; try++ {
-		number := generation
-		if try > staleTries && w.unlock != nil {
-			number = wire.AnyGeneration
-		}
-		b.SetGeneration(number)
-		next, err := w.conn.Commit(b, generation)
-		if w.watch == nil || errors.Is(err, wire.ErrUnknown) {
-			return next, err
-		}
-		now, touched, e := w.watch.Touched(w.conn)
-		switch {
-		case e != nil || touched:
-			if err == nil {
-				w.done++ // on top of what somebody else did
-			}
-			return 0, wire.ErrStale
-		case !errors.Is(err, wire.ErrStale):
-			return now, err
-		case try == applyTries:
-			return 0, err
-		}
-		generation = now
-	}
-}
-
-// sent reports whether anything may have been committed.
-func (w *writer) sent() bool { return w.done > 0 || w.lost != nil }
-
-// amend returns what an apply says of itself that had to plan again: after
-// something of it was committed, what differed at first is what it changes.
-func (w *writer) amend(before, now *Result) *Result {
-	if before != nil && w.sent() {
-		now.Changes, now.Repaired, now.Messages, now.Batches = before.Changes, before.Repaired, before.Messages, before.Batches
-		now.Ended = before.Ended
+// combine is the result of an apply that had to plan again. Once something of it was
+// committed, what differed before is what it changes.
+func (w *writer) combine(before, now *Result) *Result {
+	if before != nil && w.mayHaveCommitted() {
+		now.Changes, now.Repaired, now.Ended = before.Changes, before.Repaired, before.Ended
+		now.Messages, now.Batches, now.Split = before.Messages, before.Batches, before.Split
 	}
 	return now
-}
-
-// estimate is about the number of bytes of operations as messages, rather more.
-func estimate(ops []op) int {
-	const message, nested = 96, 44 // headers, the names of the table and the object; of an element
-	n := 0
-	for _, o := range ops {
-		n += message
-		switch {
-		case o.rule != nil:
-			n += len(o.chain.Name) + len(o.rule.Comment)
-			for _, s := range o.rule.Statements {
-				n += len(s.Exprs)
-			}
-		case o.mapping != nil && o.elements == nil:
-			n += 256
-		}
-		for i := range o.elements {
-			e := &o.elements[i]
-			n += nested + len(e.Key) + len(e.End) + len(e.Data)
-			if e.Extra != nil {
-				n += 64 + len(e.Comment) + len(e.Udata)
-			}
-		}
-	}
-	return n
 }

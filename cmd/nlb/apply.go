@@ -28,6 +28,7 @@ type appliedValue struct {
 	Changes    []view.Change    `json:"changes"`
 	Parameters []view.Parameter `json:"parameters"` // that were, or would be, set
 	Repaired   bool             `json:"repaired"`   // something that others had changed
+	Replaced   bool             `json:"replaced"`   // a table that could not be read
 	Batches    int              `json:"batches"`    // 0: nothing had to be sent
 	Ended      int              `json:"ended"`      // flows of removed backends
 }
@@ -57,7 +58,14 @@ func apply(ctx context.Context, j *job) error {
 	if result.Repaired {
 		j.Notef("repaired what something else had changed in table inet %s", j.table)
 	}
-	if result.Batches > 1 {
+	if result.Replaced {
+		verb := "was"
+		if o.DryRun {
+			verb = "would be"
+		}
+		j.Notef("table inet %s was made by a later nlb, so it %s replaced whole", j.table, verb)
+	}
+	if result.Split {
 		j.Notef("the socket cannot take a batch of this size (net.core.wmem_max), so it went in %d; what makes a service reachable came last", result.Batches)
 	}
 	if gone := pruned(result.Changes, profiles); len(gone) > 0 {
@@ -70,7 +78,7 @@ func apply(ctx context.Context, j *job) error {
 	j.noteEnded(result.Ended)
 	value := appliedValue{
 		Table: j.table, Generation: result.Generation, Applied: !o.DryRun, Profiles: view.Profiles(profiles),
-		Parameters: view.Parameters(result.Parameters), Repaired: result.Repaired, Batches: result.Batches, Ended: result.Ended,
+		Parameters: view.Parameters(result.Parameters), Repaired: result.Repaired, Replaced: result.Replaced, Batches: result.Batches, Ended: result.Ended,
 	}
 	if j.JSON { // there may be tens of thousands
 		value.Changes = view.Changes(result.Changes)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// datatype is one field of a key or a value. In the kernel each field takes a
+// Datatype is one field of a key or a value. In the kernel each field takes a
 // multiple of 4 bytes.
 type Datatype struct {
 	Name string
@@ -38,17 +38,20 @@ var (
 	Ifname = Datatype{Name: "ifname", id: 41, Size: 16, host: true, Text: func(b string) string {
 		return fmt.Sprintf("%q", strings.TrimRight(b, "\x00"))
 	}}
-	// integer is what numgen gives.
+	// Integer is what numgen gives.
 	Integer = Datatype{Name: "integer", id: 4, Size: 4, host: true, Text: Mark.Text}
-	// verdict is a value that is the name of a chain to go to.
+	// Verdict is a value that is the name of a chain to go to.
 	Verdict = Datatype{Name: "verdict", id: 0xffffff00}
 )
 
+// Padded is the size of the field in the kernel, in bytes.
 func (d Datatype) Padded() int { return (d.Size + 3) &^ 3 }
 
-// typ is a concatenation of fields; none: there is no value, it is a set.
+// Type is a concatenation of fields. One without fields is that of the values of
+// a set, which has none.
 type Type []Datatype
 
+// String is the type as nft writes it.
 func (t Type) String() string {
 	names := make([]string, len(t))
 	for i, d := range t {
@@ -74,7 +77,7 @@ func (t Type) size() int {
 	return n
 }
 
-// text is what nft prints for a value, or for a range of values.
+// Text is what nft prints for a value, or for a range of values.
 func (t Type) Text(first, last string) string {
 	var b strings.Builder
 	for i, d := range t {
@@ -106,7 +109,7 @@ func (d Datatype) rangeText(first, last string) string {
 	return d.Text(first[:d.Size]) + "-" + d.Text(last)
 }
 
-// prefixOf returns the prefix that is exactly this range of addresses.
+// PrefixOf returns the prefix that is exactly this range of addresses.
 func PrefixOf(first, last string) (netip.Prefix, bool) {
 	a, ok := netip.AddrFromSlice([]byte(first))
 	if !ok || len(first) != len(last) {
@@ -122,7 +125,7 @@ func PrefixOf(first, last string) (netip.Prefix, bool) {
 
 func bit(s string, i int) byte { return s[i/8] >> (7 - i%8) & 1 }
 
-// lastOf is the highest address of a prefix.
+// LastOf is the highest address of a prefix.
 func LastOf(p netip.Prefix) string {
 	b := p.Masked().Addr().AsSlice()
 	for i := p.Bits(); i < len(b)*8; i++ {
@@ -131,6 +134,7 @@ func LastOf(p netip.Prefix) string {
 	return string(b)
 }
 
+// AddrText is the text of an address, of 4 or 16 bytes.
 func AddrText(b string) string {
 	a, _ := netip.AddrFromSlice([]byte(b))
 	return a.String()
@@ -138,6 +142,7 @@ func AddrText(b string) string {
 
 // The bytes of the fields.
 
+// AddrBytes are the bytes of an address, 4 or 16.
 func AddrBytes(a netip.Addr) string {
 	if a.Is4() {
 		b := a.As4()
@@ -147,7 +152,7 @@ func AddrBytes(a netip.Addr) string {
 	return string(b[:])
 }
 
-// ifnameBytes are the first and the last name of an interface, or of those
+// IfnameBytes are the first and the last name of an interface, or of those
 // with a prefix: eth*.
 func IfnameBytes(name string) (first, last string) {
 	fill := "\x00"
@@ -158,7 +163,7 @@ func IfnameBytes(name string) (first, last string) {
 	return name + strings.Repeat("\x00", rest), name + strings.Repeat(fill, rest)
 }
 
-// ifnameOf reads what ifnameBytes writes.
+// IfnameOf reads what ifnameBytes writes.
 func IfnameOf(first, last string) string {
 	name := strings.TrimRight(first, "\x00")
 	if first != last {
@@ -167,6 +172,7 @@ func IfnameOf(first, last string) string {
 	return name
 }
 
+// ProtoBytes are those of a transport protocol, padded.
 func ProtoBytes(p byte) string { return string([]byte{p, 0, 0, 0}) }
 
 // protocolName is nft's word for a transport protocol.
@@ -182,14 +188,17 @@ func protocolName(p byte) string {
 	return strconv.Itoa(int(p))
 }
 
+// PortBytes are those of a port, padded.
 func PortBytes(p uint16) string { return string([]byte{byte(p >> 8), byte(p), 0, 0}) }
 
+// MarkBytes are those of a mark, in the order of the host.
 func MarkBytes(m uint32) string {
 	var b [4]byte
 	binary.NativeEndian.PutUint32(b[:], m)
 	return string(b[:])
 }
 
+// MarkOf reads what MarkBytes writes; 0 where it is too short.
 func MarkOf(b string) uint32 {
 	if len(b) < 4 {
 		return 0

@@ -11,17 +11,17 @@ import (
 	"nlb/nft/wire"
 )
 
-// id tells the elements of a map apart.
+// ID tells the elements of a map apart.
 func (e Element) ID() string { return e.Key + e.End }
 
-// holds reports whether an element is of the map's types.
+// Holds reports whether an element is of the map's types.
 func (m *Map) Holds(e Element) bool {
 	return len(e.Key) == m.Key.size() &&
 		(e.End == "" || len(e.End) == len(e.Key)) &&
 		(m.Verdicts() || len(e.Data) == m.Data.size())
 }
 
-// decode reads what messages.element writes. end: it is the end of a prefix.
+// Decode reads what messages.element writes. end: it is the end of a prefix.
 func (m *Map) Decode(b string) (e Element, end bool) {
 	var x Extra
 	for t, v := range wire.Attrs(b) {
@@ -63,12 +63,12 @@ func (m *Map) Decode(b string) (e Element, end bool) {
 	return e, end
 }
 
-// udataText returns a text of user data, without its final NUL.
+// UdataText returns a text of user data, without its final NUL.
 func UdataText[B ~[]byte | ~string](b B, typ byte) string {
 	return strings.TrimSuffix(UdataValue(b, typ), "\x00")
 }
 
-// udataValue returns a value of user data, empty where there is none.
+// UdataValue returns a value of user data, empty where there is none.
 func UdataValue[B ~[]byte | ~string](b B, typ byte) string {
 	for len(b) >= 2 {
 		n := 2 + int(b[1])

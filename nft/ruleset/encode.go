@@ -38,14 +38,17 @@ const (
 	MaxList = wire.MaxAttr - 1024
 )
 
+// MsgType is the type of a netlink message for one of nf_tables.
 func MsgType(m uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | m }
 
-// messages writes the objects of one table into a batch.
+// Messages writes the objects of one table into a batch.
 type Messages struct {
 	*wire.Batch
 	Table string
 	ids   uint32 // of sets, within the batch
 	List  int    // how many bytes of elements go into one message
+	// Together keeps the messages of one call in one batch.
+	Together bool
 }
 
 func (m *Messages) open(typ, flags uint16, what string) {
@@ -53,7 +56,9 @@ func (m *Messages) open(typ, flags uint16, what string) {
 	m.Text(1, m.Table) // NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, ... are all 1
 }
 
-// NFTA_TABLE_NAME, FLAGS, USERDATA
+// NewTable makes the table.
+//
+//	NFTA_TABLE_NAME, FLAGS, USERDATA
 func (m *Messages) NewTable(comment string) {
 	m.open(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "table "+m.Table)
 	m.Uint32(unix.NFTA_TABLE_FLAGS, 0)
@@ -61,13 +66,16 @@ func (m *Messages) NewTable(comment string) {
 	m.End()
 }
 
+// DeleteTable deletes the table with all that is in it.
 func (m *Messages) DeleteTable() {
 	m.open(unix.NFT_MSG_DELTABLE, 0, "table "+m.Table)
 	m.End()
 }
 
-// NFTA_SET_TABLE, NAME, FLAGS, KEY_TYPE, KEY_LEN, [DATA_TYPE, DATA_LEN], ID,
-// [DESC [CONCAT [LIST_ELEM [FIELD_LEN]] ...]], USERDATA, [EXPR [counter]]
+// NewMap makes a map, empty.
+//
+//	NFTA_SET_TABLE, NAME, FLAGS, KEY_TYPE, KEY_LEN, [DATA_TYPE, DATA_LEN], ID,
+//	[DESC [CONCAT [LIST_ELEM [FIELD_LEN]] ...]], USERDATA, [EXPR [counter]]
 func (m *Messages) NewMap(s *Map) {
 	m.ids++
 	m.open(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "map "+s.Name)
@@ -147,19 +155,24 @@ func order(t Type) string {
 	return string(binary.NativeEndian.AppendUint32(nil, orderBE))
 }
 
+// DeleteMap deletes a map with its elements.
 func (m *Messages) DeleteMap(name string) {
 	m.open(unix.NFT_MSG_DELSET, 0, "map "+name)
 	m.Text(unix.NFTA_SET_NAME, name)
 	m.End()
 }
 
-// elements adds (or, with NFT_MSG_DELSETELEM, deletes) elements, in as many
-// messages as they need: one list holds less than 64 KiB.
+// Elements adds (or, with NFT_MSG_DELSETELEM, deletes) elements, in as many
+// messages as they need: one list holds less than 64 KiB. A batch may be cut
+// between two of them, unless m.Together.
 //
 //	NFTA_SET_ELEM_LIST_TABLE, SET, ELEMENTS
 //	  LIST_ELEM: KEY [VALUE], [KEY_END [VALUE]], [DATA], [USERDATA], [EXPR]
 func (m *Messages) Elements(typ uint16, s *Map, elements []Element) {
-	for len(elements) > 0 {
+	for first := true; len(elements) > 0; first = false {
+		if !first && !m.Together {
+			m.Cut()
+		}
 		flags := uint16(0)
 		if typ == unix.NFT_MSG_NEWSETELEM {
 			flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
@@ -169,7 +182,7 @@ func (m *Messages) Elements(typ uint16, s *Map, elements []Element) {
 		list := m.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		n := 0
 		for n < len(elements) && m.Len()-list < m.List {
-			m.Element(typ, s, &elements[n])
+			m.element(typ, s, &elements[n])
 			n++
 		}
 		m.Unnest(list)
@@ -178,7 +191,7 @@ func (m *Messages) Elements(typ uint16, s *Map, elements []Element) {
 	}
 }
 
-func (m *Messages) Element(typ uint16, s *Map, e *Element) {
+func (m *Messages) element(typ uint16, s *Map, e *Element) {
 	if s.Prefixes {
 		m.prefix(e)
 		return
@@ -256,7 +269,9 @@ func (m *Messages) value(typ uint16, b string) {
 	m.Unnest(at)
 }
 
-// NFTA_CHAIN_TABLE, NAME, [HOOK [HOOKNUM, PRIORITY], POLICY, TYPE]
+// NewChain makes a chain, empty.
+//
+//	NFTA_CHAIN_TABLE, NAME, [HOOK [HOOKNUM, PRIORITY], POLICY, TYPE]
 func (m *Messages) NewChain(c *Chain) {
 	m.open(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "chain "+c.Name)
 	m.Text(unix.NFTA_CHAIN_NAME, c.Name)
@@ -271,13 +286,16 @@ func (m *Messages) NewChain(c *Chain) {
 	m.End()
 }
 
+// DeleteChain deletes a chain with its rules.
 func (m *Messages) DeleteChain(name string) {
 	m.open(unix.NFT_MSG_DELCHAIN, 0, "chain "+name)
 	m.Text(unix.NFTA_CHAIN_NAME, name)
 	m.End()
 }
 
-// NFTA_RULE_TABLE, CHAIN, [HANDLE], EXPRESSIONS [LIST_ELEM ...], USERDATA
+// Rule appends a rule to a chain, or puts it in the place of the one with a handle.
+//
+//	NFTA_RULE_TABLE, CHAIN, [HANDLE], EXPRESSIONS [LIST_ELEM ...], USERDATA
 func (m *Messages) Rule(chain string, r Rule, replace uint64) {
 	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_APPEND)
 	if replace != 0 {
@@ -301,6 +319,7 @@ func (m *Messages) Rule(chain string, r Rule, replace uint64) {
 	m.End()
 }
 
+// DeleteRule deletes a rule by its handle.
 func (m *Messages) DeleteRule(chain string, handle uint64) {
 	m.open(unix.NFT_MSG_DELRULE, 0, "chain "+chain)
 	m.Text(unix.NFTA_RULE_CHAIN, chain)
@@ -308,7 +327,7 @@ func (m *Messages) DeleteRule(chain string, handle uint64) {
 	m.End()
 }
 
-// fingerprint is 8 bytes that tell rules apart. It travels with the rule, since
+// Fingerprint is 8 bytes that tell rules apart. It travels with the rule, since
 // what the kernel gives back of the rule itself is not what it was given.
 func (r Rule) Fingerprint() string {
 	h := fnv.New64a()
@@ -321,11 +340,12 @@ func (r Rule) Fingerprint() string {
 	return string(h.Sum(nil))
 }
 
+// Udata is an entry of user data: type, length, value.
 func Udata(typ byte, value string) string {
 	return string([]byte{typ, byte(len(value))}) + value
 }
 
-// sourcesUdata is nft's description of `typeof numgen inc mod 2 : ip saddr`:
+// SourcesUdata is nft's description of `typeof numgen inc mod 2 : ip saddr`:
 // without it a listing could not be loaded again, since numgen's numbers have
 // a type of their own (nftables, src/numgen.c and payload.c).
 func (f *Family) SourcesUdata() string {

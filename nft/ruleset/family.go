@@ -78,10 +78,12 @@ var (
 	}}
 )
 
+// Source is the source address.
 func (f *Family) Source() Field {
 	return payload(f.Word+" saddr", expr.PayloadBaseNetworkHeader, f.saddr, f.Addr.Size)
 }
 
+// Destination is the destination address.
 func (f *Family) Destination() Field {
 	return payload(f.Word+" daddr", expr.PayloadBaseNetworkHeader, f.daddr, f.Addr.Size)
 }
@@ -145,7 +147,7 @@ func (f *Family) netmask(bits int) []byte {
 	return mask
 }
 
-// sourceIn matches where the source address is in a set, or is not.
+// SourceIn matches where the source address is in a set, or is not.
 func (f *Family) SourceIn(set string, not bool) Statement {
 	op := ""
 	if not {
@@ -161,7 +163,7 @@ func (f *Family) markAndSource() []expr.Any {
 	return append(append(f.isFamily(), loadMark), f.loadSource(reg32+1, f.Addr.Size*8)...)
 }
 
-// rateBySource matches where the connections with this mark and source are
+// RateBySource matches where the connections with this mark and source are
 // above a rate. The set remembers each of them for the timeout.
 func (f *Family) RateBySource(set string, r Rate, timeout time.Duration) Statement {
 	text := fmt.Sprintf("update @%s { ct mark . %s saddr timeout %s limit rate over %s burst %d packets }",
@@ -172,7 +174,7 @@ func (f *Family) RateBySource(set string, r Rate, timeout time.Duration) Stateme
 	})...)
 }
 
-// countBySource matches where more than n connections with this mark and
+// CountBySource matches where more than n connections with this mark and
 // source live.
 func (f *Family) CountBySource(set string, n uint32) Statement {
 	text := fmt.Sprintf("add @%s { ct mark . %s saddr ct count over %d }", set, f.Word, n)
@@ -182,20 +184,20 @@ func (f *Family) CountBySource(set string, n uint32) Statement {
 	})...)
 }
 
-// setMarkBySource puts what a map has for the source's network into the
+// SetMarkBySource puts what a map has for the source's network into the
 // connection mark.
 func (f *Family) SetMarkBySource(name string, bits int) Statement {
 	exprs := append(f.loadSource(reg, bits), lookupMark(name), setMark)
 	return NewStatement(fmt.Sprintf("ct mark set %s map @%s", f.sourceText(bits), name), exprs...)
 }
 
-// updateSource makes a map remember the connection mark for the source's
+// UpdateSource makes a map remember the connection mark for the source's
 // network.
 func (f *Family) UpdateSource(name string, bits int, timeout time.Duration) Statement {
 	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, timeout)
 }
 
-// deleteSource makes a map forget the source's network.
+// DeleteSource makes a map forget the source's network.
 func (f *Family) DeleteSource(name string, bits int) Statement {
 	return f.dynset("delete", dynsetDelete, name, bits, 0)
 }
@@ -233,14 +235,14 @@ func (f *Family) DNATAddress(name string, mask uint32) Statement {
 		append(exprs, lookupMark(name), &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg})...)
 }
 
-// snatVIP makes the source the address that the client connected to.
+// SNATVIP makes the source the address that the client connected to.
 func (f *Family) SNATVIP() Statement {
 	return NewStatement(fmt.Sprintf("snat %[1]s to ct original %[1]s daddr", f.Word),
 		&expr.Ct{Key: f.ctDst, Register: reg, Direction: 0},
 		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.NFProto), RegAddrMin: reg})
 }
 
-// snatRandom makes the source one of the addresses that a map has for the
+// SNATRandom makes the source one of the addresses that a map has for the
 // numbers from offset to offset+modulus-1.
 func (f *Family) SNATRandom(modulus, offset uint32, name string) Statement {
 	return NewStatement(fmt.Sprintf("snat %s to numgen random mod %d offset %d map @%s", f.Word, modulus, offset, name),

@@ -1,10 +1,9 @@
-// Package nft turns profiles into native nftables, and back: it compiles a
-// ruleset, writes it as text or as netlink messages, reads what the kernel
-// has, plans the difference, and commits it in one batch.
+// Package ruleset is nftables as values: maps, chains, rules and statements, which
+// print themselves as an nft script, and become and are read from the messages of
+// the kernel. It knows nothing of profiles.
 package ruleset
 
-// A ruleset as a value: one table of maps and chains, which prints itself as
-// an nft script.
+// A ruleset as a value: one table of maps and chains.
 
 import (
 	"fmt"
@@ -25,9 +24,36 @@ type Ruleset struct {
 	Chains  []*Chain
 }
 
-// mapping is a named map, or a set where it has no data.
+// Kind is what the elements of a map are for, and so what becomes of them.
+type Kind uint8
+
+const (
+	// Unspecified: what packets fill, addresses, and what is not of nlb.
+	Unspecified Kind = iota
+	// Destinations lead to services. Those that pass to another map are handed over.
+	Destinations
+	// Exemptions are destinations that are left alone.
+	Exemptions
+	// Slots lead to backends.
+	Slots
+	// Backends are marks of backends that packets find their way without.
+	Backends
+	// Endpoints are what the mark of a backend or of a service leads to. They
+	// outlive the apply that needs them no longer.
+	Endpoints
+	// Pools lead from the mark of a backend to a list of addresses.
+	Pools
+	// Record is what nlb keeps for itself.
+	Record
+)
+
+// OfMarks reports whether the keys are marks of backends.
+func (k Kind) OfMarks() bool { return k == Backends || k == Endpoints || k == Pools }
+
+// Map is a named map, or a set where it has no data.
 type Map struct {
 	Name     string
+	Kind     Kind
 	Key      Type
 	Data     Type
 	Interval bool   // keys are ranges of each field
@@ -35,7 +61,6 @@ type Map struct {
 	Dynamic  bool   // packets fill it
 	Timeout  bool   // its elements expire
 	Prefixes bool   // keys are prefixes of addresses, nothing else
-	Tier     bool   // it leads to services
 	Jump     bool   // its verdicts jump to chains, rather than go to them
 	Size     uint32 // the most elements; 0: no limit of its own
 	OfChain  string // the service whose chain it goes with
@@ -45,7 +70,7 @@ type Map struct {
 	Elements []Element
 }
 
-// element is one entry. Keys and data are the kernel's bytes, but for a
+// Element is one entry. Keys and data are the kernel's bytes, but for a
 // verdict, whose data is the name of the chain to go to.
 type Element struct {
 	Key, End string // end: the last key of a range
@@ -53,7 +78,7 @@ type Element struct {
 	*Extra   // nil for most: there are a lot of elements
 }
 
-// extra is what few elements have.
+// Extra is what few elements have.
 type Extra struct {
 	Comment        string
 	Udata          string // further user data
@@ -65,7 +90,7 @@ type Extra struct {
 
 var noExtra Extra
 
-// more is what an element has beside its key and data; it is only for reading.
+// More is what an element has beside its key and data; it is only for reading.
 func (e *Element) More() *Extra {
 	if e.Extra == nil {
 		return &noExtra
@@ -73,7 +98,7 @@ func (e *Element) More() *Extra {
 	return e.Extra
 }
 
-// chain is a regular chain, or a base chain where it has a hook.
+// Chain is a regular chain, or a base chain where it has a hook.
 type Chain struct {
 	Name   string
 	Hook   *Hook
@@ -89,6 +114,7 @@ func (c *Chain) kind() string {
 	return "nat"
 }
 
+// Hook is where a base chain is attached.
 type Hook struct {
 	Name     string
 	Num      uint32 // linux/netfilter.h, enum nf_inet_hooks
@@ -112,13 +138,14 @@ func Postrouting(priority int32, text string) *Hook {
 	return &Hook{Name: "postrouting", Num: unix.NF_INET_POST_ROUTING, Priority: priority, Text: text}
 }
 
-// rule is statements in a row, and a comment for people and for Load.
+// Rule is statements in a row, and a comment for people and for Load.
 type Rule struct {
 	Statements []Statement
 	Comment    string
 	Needs      string // the map without which the rule is not there
 }
 
+// String is the rule as nft takes it.
 func (r Rule) String() string {
 	texts := make([]string, len(r.Statements))
 	for i, s := range r.Statements {
@@ -131,7 +158,7 @@ func (r Rule) String() string {
 	return s
 }
 
-// Text is the first part of a script that replaces a table; see WriteTo.
+// replaceTable is the first part of a script that replaces a table; see WriteTo.
 const replaceTable = "add table inet %[1]s\ndelete table inet %[1]s\n"
 
 // WriteTo writes the ruleset as a script for nft -f. Loading it replaces the
@@ -208,6 +235,7 @@ func (p *printer) mapping(m *Map) {
 	p.printf("\t}\n")
 }
 
+// FlagWords are the flags as nft takes them.
 func (m *Map) FlagWords() string {
 	var words []string
 	if m.Interval || m.Prefixes {
@@ -222,6 +250,7 @@ func (m *Map) FlagWords() string {
 	return strings.Join(words, ",")
 }
 
+// ElementText is an element as nft takes it.
 func (m *Map) ElementText(e Element) string {
 	var b strings.Builder
 	b.WriteString(m.KeyText(e))
@@ -242,6 +271,7 @@ func (m *Map) ElementText(e Element) string {
 	return b.String()
 }
 
+// KeyText is the key of an element as nft takes it.
 func (m *Map) KeyText(e Element) string {
 	if m.TypeOf != "" {
 		return fmt.Sprint(MarkOf(e.Key)) // nft takes numgen's numbers as decimals only
@@ -275,6 +305,7 @@ type verdictWord struct {
 	code int32
 }
 
+// Verdicts reports whether the values are verdicts.
 func (m *Map) Verdicts() bool { return len(m.Data) == 1 && m.Data[0].id == Verdict.id }
 
 func (p *printer) chain(c *Chain) {

@@ -27,6 +27,7 @@ type Statement struct {
 	Exprs []byte // encoded NFTA_LIST_ELEM attributes
 }
 
+// NewStatement is a statement of this text and these expressions.
 func NewStatement(text string, exprs ...expr.Any) Statement {
 	return Statement{Text: text, Exprs: encodeExprs(exprs...)}
 }
@@ -55,25 +56,31 @@ func listElem(b []byte) []byte {
 
 // Verdicts.
 
+// Goto goes to a chain.
 func Goto(chain string) Statement {
 	return NewStatement("goto "+chain, &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
 }
 
+// Jump goes to a chain, and comes back at its end.
 func Jump(chain string) Statement {
 	return NewStatement("jump "+chain, &expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
 }
 
+// Accept ends the way through the chains of this hook and priority.
 func Accept() Statement { return NewStatement("accept", &expr.Verdict{Kind: expr.VerdictAccept}) }
 
+// Drop drops the packet.
 func Drop() Statement { return NewStatement("drop", &expr.Verdict{Kind: expr.VerdictDrop}) }
 
 // Return goes back behind the last jump.
 func Return() Statement { return NewStatement("return", &expr.Verdict{Kind: expr.VerdictReturn}) }
 
+// RejectTCP answers with a reset.
 func RejectTCP() Statement {
 	return NewStatement("reject with tcp reset", &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
 }
 
+// RejectPort answers that the port is unreachable.
 func RejectPort() Statement {
 	return NewStatement("reject with icmpx port-unreachable",
 		&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH})
@@ -295,7 +302,7 @@ func countOverExpr(n uint32) expr.Any {
 	return &expr.Connlimit{Count: n, Flags: expr.NFT_CONNLIMIT_F_INV}
 }
 
-// log writes a line into the kernel log; level is that of syslog.
+// Log writes a line into the kernel log; level is that of syslog.
 func Log(prefix, levelName string, level uint32) Statement {
 	text, key := "log", uint32(1<<unix.NFTA_LOG_LEVEL)
 	if prefix != "" {
@@ -306,6 +313,7 @@ func Log(prefix, levelName string, level uint32) Statement {
 	return NewStatement(text, &expr.Log{Key: key, Level: expr.LogLevel(level), Data: []byte(prefix)})
 }
 
+// Masquerade makes the source an address of this host.
 func Masquerade() Statement { return NewStatement("masquerade", &expr.Masq{}) }
 
 // durationText is a duration as nft writes it: whole seconds, in parts.

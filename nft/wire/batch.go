@@ -76,45 +76,41 @@ func (b *Batch) SetGeneration(generation uint32) {
 	binary.BigEndian.PutUint32(b.buf[msgHeader+nfHeader+attrHeader:], generation)
 }
 
-// Split returns the next part of the batch that fits into limit bytes, and the
-// rest, nil where there is none. A part that cannot be cut may be larger than
-// the limit.
-func (b *Batch) Split(limit int) (part, rest *Batch) {
-	part, rest = NewBatch(0), NewBatch(0)
-	head, overhead := len(part.buf), part.Size()
-	all := cut{len(b.buf), len(b.what)}
-	end := all
-	var later []cut
-	for i, c := range b.cuts {
-		next := all
-		if i+1 < len(b.cuts) {
-			next = b.cuts[i+1]
+// Split returns the batch as parts of at most limit bytes, in order, cut where it
+// may be. It fails with *TooBigError where what must stay together is larger.
+func (b *Batch) Split(limit int) ([]*Batch, error) {
+	if b.Size() <= limit {
+		return []*Batch{b}, nil
+	}
+	first := NewBatch(0)
+	start, overhead := cut{len(first.buf), 1}, first.Size()
+	var parts []*Batch
+	from, to := start, start
+	for _, next := range append(b.cuts, cut{len(b.buf), len(b.what)}) {
+		if next.at-from.at+overhead > limit && to != from {
+			parts = append(parts, b.part(from, to))
+			from = to
 		}
-		if next.at-head+overhead > limit {
-			end, later = c, b.cuts[i+1:]
-			break
+		if size := next.at - from.at + overhead; size > limit {
+			return nil, &TooBigError{Size: size, Limit: limit}
 		}
+		to = next
 	}
-	part.move(b, cut{head, 1}, end)
-	if end == all {
-		return part, nil
-	}
-	rest.move(b, end, all)
-	for _, c := range later {
-		rest.cuts = append(rest.cuts, cut{c.at - end.at + head, c.seq - end.seq + 1})
-	}
-	return part, rest
+	return append(parts, b.part(from, to)), nil
 }
 
-// move appends messages of another batch, numbered anew.
-func (b *Batch) move(from *Batch, first, end cut) {
-	at := len(b.buf)
-	b.buf = append(b.buf, from.buf[first.at:end.at]...)
-	for range end.seq - first.seq {
-		binary.NativeEndian.PutUint32(b.buf[at+8:], uint32(len(b.what)))
-		b.what = append(b.what, from.what[first.seq+len(b.what)-1])
-		at += align(int(binary.NativeEndian.Uint32(b.buf[at:])))
+// part is a batch of some of the messages, numbered anew.
+func (b *Batch) part(first, end cut) *Batch {
+	p := NewBatch(0)
+	at := len(p.buf)
+	p.Grow(end.at - first.at)
+	p.buf = append(p.buf, b.buf[first.at:end.at]...)
+	for _, what := range b.what[first.seq:end.seq] {
+		binary.NativeEndian.PutUint32(p.buf[at+8:], uint32(len(p.what)))
+		p.what = append(p.what, what)
+		at += align(int(binary.NativeEndian.Uint32(p.buf[at:])))
 	}
+	return p
 }
 
 // Messages is the number of messages between BEGIN and END.

@@ -115,7 +115,7 @@ func flushed(had *nft.State, names []string) *Flushed {
 func (e *Engine) restorable(names []string) error {
 	state, err := nft.Load(e.conn, e.table)
 	if errors.Is(err, nft.ErrLayout) {
-		return nil // it can be flushed, but remembers nothing that we can read
+		return nil // the flush itself reads what it remembers
 	}
 	if err != nil {
 		return err

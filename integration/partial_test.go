@@ -86,9 +86,9 @@ func asCommand(profiles ...*lb.Profile) nft.Options {
 	return nft.Options{Table: "nlb", Digest: string(h.Sum(nil)), Build: "test"}
 }
 
-// recalling applies profiles as the command does, and reports whether everything
+// applyWatched applies profiles as the command does, and reports whether everything
 // was read.
-func (b *bed) recalling(profiles ...*lb.Profile) (r *nft.Result, all bool) {
+func (b *bed) applyWatched(profiles ...*lb.Profile) (r *nft.Result, all bool) {
 	b.T.Helper()
 	b.Check(b.Balancer.Do(func() error {
 		transport, err := wire.Open()
@@ -138,15 +138,15 @@ func reshuffle(r *rand.Rand, s *lb.Service) {
 	}
 }
 
-func TestRecallComesToTheSame(t *testing.T) {
+func TestPartialLoadComesToTheSame(t *testing.T) {
 	t.Parallel()
 	const steps = 60
 	b := newBed(t)
 	r := rand.New(rand.NewPCG(1, 2))
 	p := b.Parse(mixed)
 	other := b.Parse("profile: other\nservices: [{name: web, listen: 203.0.113.20:80, backends: [10.2.0.11:80]}]\n")
-	b.recalling(p, other)
-	recalled := 0
+	b.applyWatched(p, other)
+	partial := 0
 	for i := range steps {
 		next := *p
 		next.Services = slices.Clone(p.Services)
@@ -157,7 +157,7 @@ func TestRecallComesToTheSame(t *testing.T) {
 			named = append(named, s.Name)
 		}
 		before := b.Load()
-		result, all := b.recalling(&next, other)
+		result, all := b.applyWatched(&next, other)
 		after := b.Load()
 		if changes := lb.Compare(after.Profiles, []*lb.Profile{&next, other}); len(changes) > 0 {
 			t.Fatalf("step %d (%v): what is there differs: %v", i, named, changes)
@@ -169,32 +169,32 @@ func TestRecallComesToTheSame(t *testing.T) {
 			t.Fatalf("step %d: said %v (repaired: %v), want %v", i, result.Changes, result.Repaired, want)
 		}
 		if !all {
-			recalled++
+			partial++
 		}
 		p = &next
 	}
-	t.Logf("%d of %d applies did not read everything", recalled, steps)
-	if recalled < steps*2/3 {
+	t.Logf("%d of %d applies did not read everything", partial, steps)
+	if partial < steps*2/3 {
 		t.Error("that is too few")
 	}
 }
 
 // Where flows had to move, further commits follow that of the plan.
-func TestRecallAfterFlowsMoved(t *testing.T) {
+func TestPartialLoadAfterFlowsMoved(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{53}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	dns := func(weights ...int) *lb.Profile {
 		return b.Parse("profile: shop\nservices:\n  - name: dns\n    listen: 203.0.113.10:53\n    protocol: udp\n" + backends(53, weights...))
 	}
-	b.recalling(dns(1, 1, 1))
+	b.applyWatched(dns(1, 1, 1))
 	for range 3 {
 		b.Ask("udp", "203.0.113.10:53")
 	}
-	if r, all := b.recalling(dns(1, 1)); all || r.Ended == 0 {
+	if r, all := b.applyWatched(dns(1, 1)); all || r.Ended == 0 {
 		t.Errorf("%d flows of the removed backend were ended; everything was read: %v", r.Ended, all)
 	}
-	if _, all := b.recalling(dns(2, 1)); all {
+	if _, all := b.applyWatched(dns(2, 1)); all {
 		t.Error("the apply after it read everything")
 	}
 	if got := count(b.Row("udp", "203.0.113.10:53", 9)); got["10.2.0.11"] != 6 || got["10.2.0.12"] != 3 {
