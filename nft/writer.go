@@ -42,7 +42,7 @@ const (
 	staleTries = 8
 	// How long packets that are under way are waited for, for the sake of
 	// sweeping.
-	sweepWait = 50 * time.Millisecond
+	sweepWait = 250 * time.Millisecond
 	// How long another nlb is waited for.
 	turnWait = 15 * time.Second
 )
