@@ -57,7 +57,7 @@ var limitKeys = []key[Limit]{
 			if l.NewPerSource == (Rate{}) {
 				return meaningless("burst", l.Burst > 0)
 			}
-			return checkRange("burst", int(l.Burst), 1, 1<<32-1)
+			return checkRange("burst", l.Burst, 1, 1<<32-1)
 		},
 	},
 	{

@@ -111,7 +111,7 @@ func checkEnum[T ~uint8](word string, v, last T) *Problem {
 	return nil
 }
 
-func checkRange(word string, v, least, most int) *Problem {
+func checkRange[T int | uint32](word string, v, least, most T) *Problem {
 	if v < least || v > most {
 		return &Problem{Msg: fmt.Sprintf("%s %d is out of range", word, v)}
 	}
