@@ -298,6 +298,70 @@ func TestMovingFlowsTakesNoTurn(t *testing.T) {
 	}
 }
 
+// TestDownBackend: a server that is down gets no new connection, its UDP flows
+// move, its TCP connections go on, and the table knows both what is wanted and
+// what is effective.
+func TestDownBackend(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{80, 53}, "10.2.0.11", "10.2.0.12")
+	wanted := b.Parse(`profile: shop
+services:
+  - {name: web, listen: "203.0.113.10:80", affinity: 10m, backends: [10.2.0.11, {address: 10.2.0.12, weight: 5, name: b2}]}
+  - {name: dns, listen: "203.0.113.10:53", protocol: udp, backends: [10.2.0.11, {address: 10.2.0.12, weight: 5}]}
+`)
+	apply := func(states map[lb.BackendID]lb.BackendState) (result *nft.Result) {
+		b.Kernel(b.Balancer, func(c *wire.Conn) (err error) {
+			result, err = nft.Apply(t.Context(), c, lb.Overlay([]*lb.Profile{wanted}, states), nft.Options{Table: "nlb"})
+			return err
+		})
+		return result
+	}
+	apply(nil)
+	web, dns := netip.MustParseAddrPort("203.0.113.10:80"), netip.MustParseAddrPort("203.0.113.10:53")
+	dial := func(network string, to netip.AddrPort) *traffic.Conn {
+		for {
+			c, err := b.From().Dial(t.Context(), network, to)
+			b.Check(err)
+			if c.Reply.Backend == "10.2.0.12" {
+				return c
+			}
+		}
+	}
+	live, flow := dial("tcp", web), dial("udp", dns)
+	server := endpoint("10.2.0.12:0")
+	down := map[lb.BackendID]lb.BackendState{
+		{Profile: "shop", Service: "web", Address: server}: lb.Down, {Profile: "shop", Service: "dns", Address: server}: lb.Down,
+	}
+	result := apply(down)
+	if len(result.Changes) > 0 || result.Batches != 1 {
+		t.Errorf("%d batches, changes %v: what is wanted is the same", result.Batches, result.Changes)
+	}
+	if got := count(b.Row("tcp", web.String(), 4))["10.2.0.12"]; got > 0 {
+		t.Errorf("%d new connections went to the server that is down", got)
+	}
+	if now, err := flow.Again(); err != nil || now.Backend != "10.2.0.11" {
+		t.Errorf("the flow is with %s: %v", now.Backend, err)
+	}
+	if _, err := live.Again(); err != nil {
+		t.Errorf("the open connection broke: %v", err)
+	}
+	s := b.Load()
+	for _, service := range s.Profiles[0].Services {
+		if one := service.Backends[1]; one.Weight != 5 || one.State != lb.Down {
+			t.Errorf("%s: weight %d %s, want 5 down", service.Name, one.Weight, one.State)
+		}
+	}
+	if drift := s.Drift(); len(drift) > 0 {
+		t.Errorf("drift: %v", drift)
+	}
+	apply(nil)
+	if s := b.Load(); s.Profiles[0].Services[0].Backends[1].State != lb.Up {
+		t.Error("it stays down")
+	}
+	b.WantShares(count(b.Row("udp", dns.String(), 12)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 10})
+}
+
 // eventually waits for something that is due.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()

@@ -95,7 +95,7 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 		}
 	}
 	c := newCleanup(have, p)
-	if len(c.stale) > 0 && !o.DryRun {
+	if len(c.stale)+len(c.down) > 0 && !o.DryRun {
 		w.flowsTurn(0)
 	}
 	// What follows takes its time, and is nobody else's business.

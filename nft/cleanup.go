@@ -28,9 +28,10 @@ type cleanup struct {
 	// stale are the numbers whose connections may be somebody else's now, or
 	// nobody's.
 	stale map[uint32]bool
-	// drained are the numbers that take no new connections any more.
-	drained map[uint32]bool
-	owners  owners[backendKey]
+	// drained are the numbers that take no new connections any more, and down those
+	// of servers that are down from now on: their UDP flows move, too.
+	drained, down map[uint32]bool
+	owners        owners[backendKey]
 	// kept are the bits of marks that were left to others until now.
 	kept uint32
 	// servers are the backends that the plan leads to, where one of them has
@@ -40,26 +41,27 @@ type cleanup struct {
 
 // newCleanup compares what is there with what a plan leads to.
 func newCleanup(have *State, p *plan) *cleanup {
-	c := &cleanup{stale: map[uint32]bool{}, drained: map[uint32]bool{}, owners: p.owners, kept: have.kept}
-	weights := map[backendKey]int{}
-	for _, profile := range p.profiles {
-		for i := range profile.Services {
-			chain := chainOf(profile.Name, profile.Services[i].Name)
-			for _, b := range profile.Services[i].Backends {
-				weights[backendKey{chain, b.Address}] = b.Weight
+	c := &cleanup{stale: map[uint32]bool{}, drained: map[uint32]bool{}, down: map[uint32]bool{}, owners: p.owners, kept: have.kept}
+	idle := map[backendKey]lb.BackendState{} // those that get no new connections
+	for profile, s := range lb.Services(p.profiles) {
+		for i := range s.Backends {
+			if b := &s.Backends[i]; b.Effective() == 0 {
+				idle[backendKey{chainOf(profile.Name, s.Name), b.Address}] = b.State
 			}
 		}
 	}
 	var addresses []netip.Addr
 	for key, b := range have.backends {
 		n := b.mark & indexMask
-		weight, wanted := weights[key]
+		state, isIdle := idle[key]
 		owner, owned := p.owners.of(n)
 		switch {
 		case !owned || owner != key:
 			c.stale[n] = true
 			addresses = append(addresses, key.address.Addr)
-		case wanted && weight == 0 && b.drawn:
+		case isIdle && state == lb.Down && b.state != lb.Down:
+			c.down[n], c.drained[n] = true, true
+		case isIdle && b.drawn:
 			c.drained[n] = true
 		}
 	}
@@ -87,7 +89,10 @@ const (
 func (c *cleanup) of(f *conntrack.Flow) (fate, uint32) {
 	n := f.Mark & indexMask &^ c.kept
 	if !c.stale[n] {
-		if c.drained[n] {
+		switch {
+		case c.down[n] && lb.Protocol(f.Protocol) == lb.UDP:
+			return orphan, 0
+		case c.drained[n]:
 			return leaves, 0
 		}
 		return stays, 0
@@ -121,7 +126,7 @@ func (c *cleanup) filters(cut bool) []conntrack.Filter {
 	}
 	udp, unanswered := ours, ours
 	udp.Protocol, unanswered.Unanswered = uint8(lb.UDP), true
-	if len(c.stale) == 0 {
+	if len(c.stale)+len(c.down) == 0 {
 		return []conntrack.Filter{unanswered}
 	}
 	return []conntrack.Filter{udp, unanswered}

@@ -287,7 +287,8 @@ func (c *compiler) sourcePool(f *family, addrs []netip.Addr) string {
 }
 
 // backendComment holds what the other elements do not say: a name that is not
-// the address, a weight that is not the number of slots.
+// the address, a weight that is not the number of slots, a state that is not up:
+// "name b1 weight 5 down".
 func backendComment(b lb.Backend, slots int) string {
 	var parts []string
 	if b.Name != b.Address.String() {
@@ -295,6 +296,9 @@ func backendComment(b lb.Backend, slots int) string {
 	}
 	if b.Weight != slots && b.Weight != 0 {
 		parts = append(parts, fmt.Sprintf("weight %d", b.Weight))
+	}
+	if b.State != lb.Up {
+		parts = append(parts, b.State.String())
 	}
 	return strings.Join(parts, " ")
 }

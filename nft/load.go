@@ -52,6 +52,7 @@ type State struct {
 type haveBackend struct {
 	mark        uint32
 	drawn       bool // new connections may go to it
+	state       lb.BackendState
 	connections uint64
 }
 
@@ -324,15 +325,7 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 		b.Address.Port = portOf(e.Data[f.ip.Addr.Size:])
 	}
 	b.Name = b.Address.String()
-	words := strings.Fields(e.More().Comment)
-	for i := 0; i+1 < len(words); i += 2 {
-		switch words[i] {
-		case "name":
-			b.Name = words[i+1]
-		case "weight":
-			_, _ = fmt.Sscanf(words[i+1], "%d", &b.Weight)
-		}
-	}
+	readBackendComment(e.More().Comment, &b)
 	b.SNAT.Mode, _ = modeOf(m)
 	if b.SNAT.Mode == lb.SNATPool {
 		s.objects.fail(errNotPartial) // other services may use the same addresses
@@ -349,8 +342,25 @@ func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Ba
 			}
 		}
 	}
-	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, drawn: slots > 0, connections: e.More().Packets}
+	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets}
 	return b, true
+}
+
+// readBackendComment reads what backendComment writes.
+func readBackendComment(comment string, b *lb.Backend) {
+	words := strings.Fields(comment)
+	for i := 0; i < len(words); i++ {
+		switch {
+		case words[i] == "name" && i+1 < len(words):
+			i++
+			b.Name = words[i]
+		case words[i] == "weight" && i+1 < len(words):
+			i++
+			_, _ = fmt.Sscanf(words[i], "%d", &b.Weight)
+		default:
+			_ = b.State.UnmarshalText([]byte(words[i]))
+		}
+	}
 }
 
 // numbers are those that profiles get beside what is there. A state that holds

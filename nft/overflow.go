@@ -74,7 +74,7 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *fami
 	c.needed[fullSet], c.needed[resolve] = true, true
 	drawn := 0
 	for _, backend := range s.Of(f.Family) {
-		if backend.Weight > 0 {
+		if backend.Effective() > 0 {
 			drawn++
 		}
 	}
