@@ -40,7 +40,7 @@ const (
 // rulesVersion is the version of the rules within a layout. An apply over rules
 // of another version reads and compares all of them; it changes with every rule
 // that the same profiles get.
-const rulesVersion = " rules 2"
+const rulesVersion = " rules 3"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.

@@ -10,7 +10,7 @@ package nft
 // `ct count` counts a connection for as long as it lives, also one that it found
 // to be too many and that another backend took. A full backend whose connections
 // end would so stay full by those of others. Therefore it is noted for a while,
-// and a draw passes a noted backend over without counting. Only the last draw asks
+// and a draw passes a noted backend over without counting. Only the last draws ask
 // it in any case: who is refused there is forgotten at once.
 
 import (
@@ -26,8 +26,10 @@ const (
 	fullSet = "full" // backends that were found full
 	// fullTime is how long a backend is passed over.
 	fullTime = 10 * time.Second
-	// mostDraws bounds how often a connection draws.
-	mostDraws = 3
+	// mostDraws bounds how often a connection draws. The last ones, so many as
+	// asksAll, ask backends that are noted as full, too: two, so that of two
+	// backends in turn both are asked.
+	mostDraws, asksAll = 4, 2
 	// A list of live connections should be no longer than listSize, but there are
 	// at most mostLists.
 	listSize, mostLists = 2000, 64
@@ -103,7 +105,7 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *fami
 //
 //	draw, remember
 //	unless the backend is noted as full: deliver
-//	... once or twice more; the last time also where it is noted
+//	... up to three times more; the last two times also where it is noted
 //	turn away
 func (r drawRule) attempts(f *family, draw []ruleset.Rule, remember []ruleset.Statement) []ruleset.Rule {
 	out := draw
@@ -118,7 +120,7 @@ func (r drawRule) attempts(f *family, draw []ruleset.Rule, remember []ruleset.St
 			}
 		}
 		gate := ruleset.MarkIn(fullSet, true)
-		if i == len(r.retries) {
+		if i > len(r.retries)-asksAll {
 			gate = ruleset.DeleteMark(fullSet)
 		}
 		add(gate, ruleset.Jump(f.deliver))
