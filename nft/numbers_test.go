@@ -56,11 +56,11 @@ func TestNumbersHaveNoHistory(t *testing.T) {
 		"one by one":              {{Name: all.Name, Services: all.Services[:1]}, half, {Name: all.Name, Services: all.Services[:2000]}},
 		"the same service before": {all, {Name: all.Name}},
 	} {
+		if testing.Short() && len(before) != 1 {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if testing.Short() && len(before) != 1 {
-				t.SkipNow()
-			}
 			o := emptyObjects()
 			for _, p := range before {
 				applyTo(t, o, p)

@@ -47,7 +47,9 @@ func (s *smallSocket) Receive(b []byte) (int, error) {
 	m = binary.NativeEndian.AppendUint16(m, 0)
 	m = binary.NativeEndian.AppendUint32(m, s.questions[0])
 	m = binary.NativeEndian.AppendUint32(m, s.Port())
-	m = append(m, 0, 0, 0, 0, 8, 0, unix.NFTA_GEN_ID, 0)
+	m = append(m, 0, 0, 0, 0)
+	m = binary.NativeEndian.AppendUint16(m, 8)
+	m = binary.NativeEndian.AppendUint16(m, unix.NFTA_GEN_ID)
 	m = binary.BigEndian.AppendUint32(m, s.generation)
 	s.questions = s.questions[1:]
 	return copy(b, m), nil
