@@ -11,7 +11,7 @@ import (
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 	"nlb/lb/config"
-	"nlb/nft"
+	"nlb/nft/compile"
 	"nlb/nft/probe"
 )
 
@@ -127,7 +127,7 @@ func TestFeaturesHaveAll(t *testing.T) {
 	for name, text := range features {
 		p, err := config.Parse(name, []byte(text))
 		netlabtest.Must(t, err)
-		r := nft.Compile("nlb", []*lb.Profile{p})
+		r := compile.Profiles("nlb", []*lb.Profile{p})
 		for _, m := range r.Maps {
 			look(*m)
 			for _, e := range m.Elements {

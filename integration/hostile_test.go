@@ -17,6 +17,7 @@ import (
 	"nlb/lb"
 	"nlb/lb/config"
 	"nlb/nft"
+	"nlb/nft/compile"
 	"nlb/nft/wire"
 )
 
@@ -75,7 +76,7 @@ func TestNothingLostHostileNames(t *testing.T) {
 			if changes := lb.Compare(b.Load().Profiles, profiles); len(changes) > 0 {
 				t.Errorf("%s %q reads back as something else: %v", place, text, changes)
 			}
-			b.Witness(b.Balancer, "flush ruleset\n"+nft.Compile("nlb", profiles).String(), "nft", "-f", "-")
+			b.Witness(b.Balancer, "flush ruleset\n"+compile.Profiles("nlb", profiles).String(), "nft", "-f", "-")
 			theirs := b.listed()
 			if d := cmp.Diff(ours, theirs); d != "" {
 				t.Errorf("%s %q (-over netlink +from text):\n%s", place, text, d)

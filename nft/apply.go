@@ -1,6 +1,6 @@
-// Package nft turns profiles into native nftables, and back: it compiles a
-// ruleset, writes it as text or as netlink messages, reads what the kernel
-// has, plans the difference, and commits it in one batch.
+// Package nft makes the kernel hold profiles as native nftables, and reads them
+// back: it reads what the kernel has, plans what differs from the ruleset that
+// compile makes, and commits it in one batch.
 package nft
 
 // Apply and flush: from what is there to what is wanted, in one batch.
@@ -13,12 +13,12 @@ import (
 	"slices"
 	"sync"
 
-	"nlb/nft/conntrack"
-	"nlb/nft/ruleset"
-
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/conntrack"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -38,7 +38,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	}
 	// What is not needed at once is made meanwhile, here and in planFor: with tens
 	// of thousands of services it is a tenth of the time.
-	fingerprints := sync.OnceValue(func() []fingerprint { return fingerprintsOf(profiles, o.Build+o.rules()) })
+	fingerprints := sync.OnceValue(func() []fingerprint { return fingerprintsOf(profiles, o.Build+compile.RulesVersion(o.Keep)) })
 	if o.Digest != "" {
 		go fingerprints()
 	}
@@ -105,15 +105,15 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
 
 // retiredNumbers are those of backends that an earlier plan has retired and
 // that nobody has now.
-func (s *State) retiredNumbers(owners owners[backendKey]) map[uint32]bool {
+func (s *State) retiredNumbers(owners compile.Owners) map[uint32]bool {
 	out := map[uint32]bool{}
 	for n := range s.marked() {
-		if _, owned := owners.of(n); !owned {
+		if _, owned := owners.Of(n); !owned {
 			out[n] = true
 		}
 	}
 	for _, b := range s.backends {
-		delete(out, b.mark&indexMask)
+		delete(out, b.mark&compile.NumberMask)
 	}
 	return out
 }
@@ -125,17 +125,17 @@ func (s *State) marked() iter.Seq[uint32] {
 		if s.last != nil {
 			for _, r := range s.last.retired {
 				for i := range r.count {
-					if r.gone && !yield((r.first+i)&indexMask) {
+					if r.gone && !yield((r.first+i)&compile.NumberMask) {
 						return
 					}
 				}
 			}
 			return
 		}
-		for _, f := range families {
-			for _, name := range []string{f.endpoints, f.addresses} {
+		for _, f := range compile.Families {
+			for _, name := range []string{f.Endpoints, f.Addresses} {
 				for key := range s.elements(name) {
-					if !yield(ruleset.MarkOf(key) & indexMask) {
+					if !yield(ruleset.MarkOf(key) & compile.NumberMask) {
 						return
 					}
 				}
@@ -160,7 +160,7 @@ func planFor(have *State, profiles []*lb.Profile, o Options, fingerprints func()
 	result := &Result{Changes: changes(), Generation: have.Generation}
 	result.Replaced = have.objects.unknown
 	// Of another layout, nlb itself makes other objects.
-	ours := have.objects.exists && have.objects.layout == currentLayout
+	ours := have.objects.exists && have.objects.layout == compile.LayoutVersion
 	result.Repaired = len(result.Changes) == 0 && !p.empty() && ours && !have.untouched()
 	return p, result, nil
 }
@@ -199,17 +199,17 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		}
 	}
 	others = slices.DeleteFunc(slices.Clone(others), func(p *lb.Profile) bool { return renumbered[p.Name] })
-	want := compile(o.Table, profiles, others, n, func(object string) bool {
-		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == paramsSet && len(o.Params)+len(s.params) > 0
+	want := compile.Beside(o.Table, profiles, others, n, func(object string) bool {
+		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == compile.ParamsSet && len(o.Params)+len(s.params) > 0
 	})
 	addParams(want, s, append(s.params, o.Params...))
 	all := slices.Concat(profiles, others)
-	servers := sync.OnceValue(func() servers { return n.servers(all) })
+	servers := sync.OnceValue(func() servers { return serversOf(all, n) })
 	successors := s.successors(profiles, n, servers)
 	s.carryCounters(want, successors)
 	p := diff(s, want, inPlan)
 	p.markLayout(s)
-	p.owners, p.profiles, p.servers, p.successors = n.owners, all, servers, successors
+	p.owners, p.profiles, p.servers, p.successors = n.Owners, all, servers, successors
 	for _, m := range want.Maps {
 		if m.OfChain != "" && len(successors) > 0 {
 			p.affinities = append(p.affinities, m)
@@ -225,13 +225,13 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 
 // renumbered are the profiles with a backend whose number another profile's
 // backend has from now on.
-func (s *State) renumbered(profiles []*lb.Profile, n *numbers) map[string]bool {
+func (s *State) renumbered(profiles []*lb.Profile, n *compile.Numbers) map[string]bool {
 	out := map[string]bool{}
 	for _, p := range profiles {
 		for i := range p.Services {
-			chain := chainOf(p.Name, p.Services[i].Name)
+			chain := compile.ChainOf(p.Name, p.Services[i].Name)
 			for _, b := range p.Services[i].Backends {
-				if s.backends[backendKey{chain, b.Address}].mark&indexMask != n.backend(chain, b.Address) {
+				if s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark&compile.NumberMask != n.Backend(chain, b.Address) {
 					out[p.Name] = true
 				}
 			}
@@ -279,7 +279,7 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 		result = w.combine(result, &Result{Generation: have.Generation})
 		if !have.objects.exists {
 			// Perhaps by a flush of ours whose answer was lost.
-			retired := w.endFlows(first.retiredNumbers(owners[backendKey]{}), o, result)
+			retired := w.endFlows(first.retiredNumbers(compile.Owners{}), o, result)
 			return cmp.Or(w.settle(newCleanup(first, gone(o.Table)), o, result), retired)
 		}
 		inScope := func(profile string) bool { return len(names) == 0 || slices.Contains(names, profile) }
@@ -313,7 +313,7 @@ func (w *writer) removal(o Options, result *Result) (*plan, error) {
 	})
 	if err == nil && result.Open > 0 {
 		p.add(op{verb: add, table: true})
-		c := &ruleset.Chain{Name: preroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: []ruleset.Rule{{
+		c := &ruleset.Chain{Name: compile.PreroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: []ruleset.Rule{{
 			Statements: []ruleset.Statement{ruleset.IsTranslated(), ruleset.Accept()}, Comment: "open connections go on",
 		}}}
 		p.add(op{verb: add, chain: c})
@@ -338,7 +338,7 @@ func unknownTable(c *wire.Conn, table string) (*State, error) {
 	case !errors.Is(err, ErrLayout):
 		return nil, err
 	}
-	params, err := readSet(c, table, paramSet())
+	params, err := readSet(c, table, compile.NewParamsSet())
 	if err != nil {
 		return nil, err
 	}

@@ -8,10 +8,10 @@ import (
 	"io"
 	"testing"
 
-	"nlb/lb/lbtest"
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/lb/lbtest"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -45,14 +45,14 @@ func benchPlan(b *testing.B, have *State, p *lb.Profile) *plan {
 func BenchmarkCompile(b *testing.B) {
 	benchEach(b, func(b *testing.B, p *lb.Profile, _ *objects) {
 		for b.Loop() {
-			Compile("nlb", []*lb.Profile{p})
+			compile.Profiles("nlb", []*lb.Profile{p})
 		}
 	})
 }
 
 func BenchmarkText(b *testing.B) {
 	benchEach(b, func(b *testing.B, p *lb.Profile, _ *objects) {
-		r := Compile("nlb", []*lb.Profile{p})
+		r := compile.Profiles("nlb", []*lb.Profile{p})
 		for b.Loop() {
 			if _, err := r.WriteTo(io.Discard); err != nil {
 				b.Fatal(err)

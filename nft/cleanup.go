@@ -16,12 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/nft/compile"
 	"nlb/nft/conntrack"
 	"nlb/nft/wire"
 )
 
 // ours selects the connections with a mark of ours.
-var ours = conntrack.Filter{Mark: oursMark, Mask: oursMask}
+var ours = conntrack.Filter{Mark: compile.OursMark, Mask: compile.OursMask}
 
 // cleanup knows whose connections a plan changes.
 type cleanup struct {
@@ -31,7 +32,7 @@ type cleanup struct {
 	// drained are the numbers that take no new connections any more, and down those
 	// of servers that are down from now on: their UDP flows move, too.
 	drained, down map[uint32]bool
-	owners        owners[backendKey]
+	owners        compile.Owners
 	// kept are the bits of marks that were left to others until now.
 	kept uint32
 	// servers are the backends that the plan leads to, where one of them has
@@ -42,23 +43,23 @@ type cleanup struct {
 // newCleanup compares what is there with what a plan leads to.
 func newCleanup(have *State, p *plan) *cleanup {
 	c := &cleanup{stale: map[uint32]bool{}, drained: map[uint32]bool{}, down: map[uint32]bool{}, owners: p.owners, kept: have.kept}
-	idle := map[backendKey]lb.BackendState{} // those that get no new connections
+	idle := map[compile.BackendKey]lb.BackendState{} // those that get no new connections
 	for profile, s := range lb.Services(p.profiles) {
 		for i := range s.Backends {
 			if b := &s.Backends[i]; b.Effective() == 0 {
-				idle[backendKey{chainOf(profile.Name, s.Name), b.Address}] = b.State
+				idle[compile.BackendKey{Chain: compile.ChainOf(profile.Name, s.Name), Address: b.Address}] = b.State
 			}
 		}
 	}
 	var addresses []netip.Addr
 	for key, b := range have.backends {
-		n := b.mark & indexMask
+		n := b.mark & compile.NumberMask
 		state, isIdle := idle[key]
-		owner, owned := p.owners.of(n)
+		owner, owned := p.owners.Of(n)
 		switch {
 		case !owned || owner != key:
 			c.stale[n] = true
-			addresses = append(addresses, key.address.Addr)
+			addresses = append(addresses, key.Address.Addr)
 		case isIdle && state == lb.Down && b.state != lb.Down:
 			c.down[n], c.drained[n] = true, true
 		case isIdle && b.drawn:
@@ -87,7 +88,7 @@ const (
 
 // of is the fate of a connection, and the mark that it is to have.
 func (c *cleanup) of(f *conntrack.Flow) (fate, uint32) {
-	n := f.Mark & indexMask &^ c.kept
+	n := f.Mark & compile.NumberMask &^ c.kept
 	if !c.stale[n] {
 		switch {
 		case c.down[n] && lb.Protocol(f.Protocol) == lb.UDP:
@@ -97,11 +98,11 @@ func (c *cleanup) of(f *conntrack.Flow) (fate, uint32) {
 		}
 		return stays, 0
 	}
-	if key, ok := c.owners.of(n); ok && key.answers(f) {
+	if key, ok := c.owners.Of(n); ok && answers(key, f) {
 		return stays, 0
 	}
 	if mark, ok := c.servers.of(f); ok {
-		return remark, mark | f.Mark&c.kept&c.owners.kept
+		return remark, mark | f.Mark&c.kept&c.owners.Kept
 	}
 	return orphan, 0
 }
@@ -113,9 +114,9 @@ func (c *cleanup) concerns(f *conntrack.Flow) bool {
 }
 
 // answers reports whether a backend is who answers in a connection.
-func (k backendKey) answers(f *conntrack.Flow) bool {
+func answers(k compile.BackendKey, f *conntrack.Flow) bool {
 	from, _ := f.Reply()
-	return from.Addr() == k.address.Addr && (k.address.Port == 0 || from.Port() == k.address.Port)
+	return from.Addr() == k.Address.Addr && (k.Address.Port == 0 || from.Port() == k.Address.Port)
 }
 
 // filters select what a cleanup has to see: all connections where some are to
@@ -173,8 +174,8 @@ func (w *writer) cleanUp(c *cleanup, o Options, result *Result) error {
 		return nil
 	}
 	// The table of a flush is not there any more: then nothing can move.
-	moved := c.owners.at != nil && len(move) > 0 && !w.flowsTurn(turnWait) && w.divert(move, result) == nil
-	if c.owners.at != nil {
+	moved := !c.owners.None() && len(move) > 0 && !w.flowsTurn(turnWait) && w.divert(move, result) == nil
+	if !c.owners.None() {
 		w.pause(cmp.Or(o.Settle, settleTime))
 	}
 	err := w.forgetLeft(c, o, result)
@@ -219,9 +220,9 @@ func (w *writer) forgetLeft(c *cleanup, o Options, result *Result) error {
 }
 
 // cut ends the connections of backends that are gone, however long ago.
-func (w *writer) cut(owners owners[backendKey], result *Result) error {
+func (w *writer) cut(owners compile.Owners, result *Result) error {
 	orphan := func(f *conntrack.Flow) bool {
-		_, owned := owners.of(f.Mark & indexMask &^ owners.kept)
+		_, owned := owners.Of(f.Mark & compile.NumberMask &^ owners.Kept)
 		return !owned
 	}
 	return w.each(ours, orphan, func(f *conntrack.Flow) error { return w.forget(f, result) })

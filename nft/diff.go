@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/nft/compile"
 	"nlb/nft/ruleset"
 )
 
@@ -51,7 +52,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	// The maps are in the packet's order. They are written against it: what is
 	// met first comes last, for the case that it takes several batches.
 	ours := func(name string) bool {
-		profile, _, ok := ownerOf(name)
+		profile, _, ok := compile.OwnerOf(name)
 		return ok && inScope(profile)
 	}
 	for _, m := range slices.Backward(want.Maps) {
@@ -105,7 +106,7 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case chains[name]:
 		case ours(name):
 			p.add(drop)
-		case strings.HasPrefix(name, poolPrefix) && !have.poolInUse(name):
+		case compile.IsPool(name) && !have.poolInUse(name):
 			p.sweep = append(p.sweep, drop)
 		}
 	}
@@ -119,7 +120,7 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case wanted[name]:
 		case ours(name):
 			p.add(drop)
-		case strings.HasPrefix(name, listPrefix) && !have.lists[name] && have.last == nil:
+		case compile.IsClientSet(name) && !have.lists[name] && have.last == nil:
 			p.sweep = append(p.sweep, drop)
 		}
 	}
@@ -135,8 +136,8 @@ func (o *objects) has(of op) bool {
 
 // poolInUse reports whether a backend that stays leads to a pool's chain.
 func (s *State) poolInUse(chain string) bool {
-	for id, e := range s.elements(poolsMap) {
-		if _, used := s.owned[poolsMap][id]; used && e.Data == chain {
+	for id, e := range s.elements(compile.PoolsMap) {
+		if _, used := s.owned[compile.PoolsMap][id]; used && e.Data == chain {
 			return true
 		}
 	}

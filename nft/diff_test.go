@@ -9,12 +9,12 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/nft/ruleset"
-
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/lb"
 	"nlb/lb/lbtest"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 )
 
 // run does to objects what the kernel does with a plan, and fails where the
@@ -37,7 +37,7 @@ func (o *objects) do(op op) error {
 		if (op.verb == add) == o.exists {
 			return fmt.Errorf("table exists: %v", o.exists)
 		}
-		o.exists, o.layout = op.verb == add, currentLayout
+		o.exists, o.layout = op.verb == add, compile.LayoutVersion
 		if !o.exists {
 			o.maps, o.chains = map[string]*haveMap{}, map[string]*haveChain{}
 		}
@@ -157,7 +157,7 @@ func TestSmallChange(t *testing.T) {
 		}}
 	}
 	mark := func(address string) string {
-		return fmt.Sprintf("0x%08x", modeMark(lb.Masquerade)|newNumbers().backend("shop/web", backend(address, 1).Address))
+		return fmt.Sprintf("0x%08x", compile.NewNumbers(0).Mark("shop/web", new(backend(address, 1))))
 	}
 	tests := []struct {
 		name   string
@@ -312,26 +312,26 @@ func (o *objects) snapshot() map[string]map[string]ruleset.Element {
 func inFlight(t *testing.T, before *State, old map[string]map[string]ruleset.Element, after *State) {
 	t.Helper()
 	for key, b := range before.blocks {
-		if after.objects.chains[key.chain] == nil {
+		if after.objects.chains[key.Chain] == nil {
 			continue
 		}
-		f := familyOf(key.family)
-		for slot := b.base; slot < b.base+b.slots; slot++ {
-			name, _ := before.slotsOf(b)
+		f := compile.FamilyOf(key.Family)
+		for slot := b.Base; slot < b.Base+b.Slots; slot++ {
+			name, _ := before.objects.slotsOf(b)
 			e, ok := after.elements(name)[ruleset.MarkBytes(slot)]
 			if !ok {
 				t.Fatalf("%v: slot %d is gone", key, slot)
 			}
 			for _, m := range []string{e.Data, old[name][ruleset.MarkBytes(slot)].Data} {
-				_, port := after.elements(f.endpoints)[m]
-				_, address := after.elements(f.addresses)[m]
+				_, port := after.elements(f.Endpoints)[m]
+				_, address := after.elements(f.Addresses)[m]
 				if !port && !address {
 					t.Fatalf("%v: slot %d leads to no backend", key, slot)
 				}
-				if mode, _ := modeOf(ruleset.MarkOf(m)); mode != lb.SNATPool {
+				if mode, _ := compile.ModeOf(ruleset.MarkOf(m)); mode != lb.SNATPool {
 					continue
 				}
-				pool, ok := after.elements(poolsMap)[m]
+				pool, ok := after.elements(compile.PoolsMap)[m]
 				if !ok || after.objects.chains[pool.Data] == nil {
 					t.Fatalf("%v: slot %d has lost its SNAT addresses", key, slot)
 				}

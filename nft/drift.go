@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/nft/compile"
 	"nlb/nft/ruleset"
 )
 
@@ -32,29 +33,29 @@ func (s *State) Drift() []Drift {
 	}
 	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table, Keep: s.kept}, nil)
 	var out []Drift
-	if s.objects.layout == currentLayout { // an older one has other objects
+	if s.objects.layout == compile.LayoutVersion { // an older one has other objects
 		for _, d := range s.tallies(p) {
 			out = append(out, d.drift()...)
 		}
 	}
 	fixed := map[string]bool{}
-	for _, c := range layout(s.Table, extentIn(maps.Keys(s.objects.maps))).Chains {
+	for _, c := range compile.Layout(s.Table, maps.Keys(s.objects.maps)).Chains {
 		fixed[c.Name] = true
 	}
 	served := s.services()
 	for _, name := range slices.Sorted(maps.Keys(s.objects.chains)) {
-		_, _, owned := ownerOf(name)
-		_, _, service := serviceOf(name)
+		_, _, owned := compile.OwnerOf(name)
+		_, _, service := compile.ServiceOf(name)
 		switch {
 		case service && !served[name]:
 			out = append(out, Drift{Object: "chain " + name, What: "nothing leads to it"})
-		case !fixed[name] && !owned && !strings.HasPrefix(name, poolPrefix) && !strings.HasPrefix(name, movingPrefix):
+		case !fixed[name] && !owned && !compile.IsPool(name) && !strings.HasPrefix(name, movingPrefix):
 			out = append(out, Drift{Object: "chain " + name, What: "it is not of nlb", Foreign: true})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.objects.maps)) {
 		out = append(out, s.strayElements(s.objects.maps[name])...)
-		if _, _, service := ownerOf(name); !service && s.objects.maps[name].spec == nil && !strings.HasPrefix(name, movingPrefix) {
+		if _, _, service := compile.OwnerOf(name); !service && s.objects.maps[name].spec == nil && !strings.HasPrefix(name, movingPrefix) {
 			out = append(out, Drift{Object: "map " + name, What: "it is not of nlb", Foreign: true})
 		}
 	}
@@ -66,7 +67,7 @@ func (s *State) services() map[string]bool {
 	out := map[string]bool{}
 	for _, p := range s.Profiles {
 		for i := range p.Services {
-			out[chainOf(p.Name, p.Services[i].Name)] = true
+			out[compile.ChainOf(p.Name, p.Services[i].Name)] = true
 		}
 	}
 	return out
@@ -81,7 +82,7 @@ func (s *State) strayElements(m *haveMap) []Drift {
 	var out []Drift
 	for _, id := range slices.Sorted(maps.Keys(m.elements)) {
 		e := m.elements[id]
-		if _, _, ok := serviceOf(e.Data); !ok {
+		if _, _, ok := compile.ServiceOf(e.Data); !ok {
 			out = append(out, Drift{
 				Object: fmt.Sprintf("element %s { %s }", m.spec.Name, m.spec.KeyText(e)), What: "it is not of nlb", Foreign: true,
 			})

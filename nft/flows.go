@@ -20,10 +20,10 @@ import (
 	"slices"
 	"time"
 
+	"nlb/lb"
+	"nlb/nft/compile"
 	"nlb/nft/conntrack"
 	"nlb/nft/ruleset"
-
-	"nlb/lb"
 	"nlb/nft/wire"
 )
 
@@ -35,7 +35,7 @@ const (
 	movingPrefix = "moving"
 )
 
-func (f *family) moving() string { return movingPrefix + f.ip.Digit }
+func movingName(f *compile.Family) string { return movingPrefix + f.IP.Digit }
 
 func (w *writer) pause(d time.Duration) {
 	select {
@@ -60,7 +60,7 @@ func (w *writer) divert(flows []conntrack.Flow, result *Result) error {
 	var ops []op
 	pre := &ruleset.Chain{Name: movingChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}
 	out := &ruleset.Chain{Name: movingOut, Hook: ruleset.Output(rawPriority, "raw"), Filter: true}
-	for _, f := range families {
+	for _, f := range compile.Families {
 		m := movingMap(f)
 		seen := map[string]bool{}
 		for i := range flows {
@@ -74,7 +74,7 @@ func (w *writer) divert(flows []conntrack.Flow, result *Result) error {
 			continue
 		}
 		ops = append(ops, op{verb: add, mapping: m}, op{verb: add, mapping: m, elements: m.Elements})
-		r := ruleset.Rule{Statements: []ruleset.Statement{f.ip.ZoneOf(f.moving(), movingZone)}}
+		r := ruleset.Rule{Statements: []ruleset.Statement{f.IP.ZoneOf(movingName(f), movingZone)}}
 		pre.Rules, out.Rules = append(pre.Rules, r), append(out.Rules, r)
 	}
 	for _, c := range []*ruleset.Chain{pre, out} {
@@ -87,8 +87,8 @@ func (w *writer) divert(flows []conntrack.Flow, result *Result) error {
 	return w.commitNow(ops, result)
 }
 
-func movingMap(f *family) *ruleset.Map {
-	return &ruleset.Map{Name: f.moving(), Key: ruleset.Type{f.ip.Addr, ruleset.InetService, f.ip.Addr, ruleset.InetService}}
+func movingMap(f *compile.Family) *ruleset.Map {
+	return &ruleset.Map{Name: movingName(f), Key: ruleset.Type{f.IP.Addr, ruleset.InetService, f.IP.Addr, ruleset.InetService}}
 }
 
 // restore undoes divert. Where nobody else has committed meanwhile, the
@@ -119,7 +119,7 @@ func (o op) adds(r op) bool {
 
 func removeMoving() []op {
 	ops := []op{{verb: remove, chain: &ruleset.Chain{Name: movingChain}}, {verb: remove, chain: &ruleset.Chain{Name: movingOut}}}
-	for _, f := range families {
+	for _, f := range compile.Families {
 		ops = append(ops, op{verb: remove, mapping: movingMap(f)})
 	}
 	return ops

@@ -12,11 +12,11 @@ import (
 	"strings"
 	"testing"
 
-	"nlb/nft/conntrack"
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
 	"nlb/lb/config"
+	"nlb/nft/compile"
+	"nlb/nft/conntrack"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 	"nlb/nft/wire/wiretest"
 )
@@ -138,7 +138,7 @@ func FuzzRender(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r := Compile("nlb", []*lb.Profile{p})
+		r := compile.Profiles("nlb", []*lb.Profile{p})
 		if err := sound(r); err != nil {
 			t.Errorf("%v in\n%s", err, r)
 		}

@@ -23,11 +23,11 @@ import (
 	"slices"
 	"time"
 
-	"nlb/nft/ruleset"
-
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 )
 
 // retiredMark is the comment of elements that are on their way out.
@@ -53,8 +53,8 @@ func (c *claim) overlaps(d *claim) bool {
 // handed is a map of a tier and what becomes of it.
 type handed struct {
 	*ruleset.Map
-	tier
-	*family
+	compile.Tier
+	*compile.Family
 	change
 	stale []ruleset.Element // retired by a plan that did not come to its end
 	// regrouped are those whose ports are in other elements of the map from now on.
@@ -74,7 +74,7 @@ type regrouped struct{ old, new []ruleset.Element }
 
 func (h *handed) claim(in int, e ruleset.Element) claim {
 	c := claim{in: in, e: e}
-	_, c.prefix, c.proto, c.ports = h.tier.parse(h.family, e)
+	_, c.prefix, c.proto, c.ports = h.Tier.Parse(h.Family, e)
 	c.rest = []lb.PortRange{c.ports}
 	return c
 }
@@ -216,10 +216,10 @@ func handedBy(want *ruleset.Ruleset) []handed {
 		byName[m.Name] = m
 	}
 	var out []handed
-	for _, t := range tiers(lengthsIn(maps.Keys(byName))) {
-		for _, f := range t.families() {
-			if m := byName[t.mapName(f)]; m != nil && !t.exempt {
-				out = append(out, handed{Map: m, tier: t, family: f, regrouped: map[place]*regrouped{}})
+	for _, t := range compile.Tiers(maps.Keys(byName)) {
+		for _, f := range t.Families() {
+			if m := byName[t.MapName(f)]; m != nil && !t.Exempt {
+				out = append(out, handed{Map: m, Tier: t, Family: f, regrouped: map[place]*regrouped{}})
 			}
 		}
 	}

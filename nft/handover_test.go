@@ -10,9 +10,9 @@ import (
 	"slices"
 	"testing"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 )
 
 // generation is what packets look up at a moment.
@@ -28,7 +28,7 @@ func (o *objects) generation() generation {
 		g.chains[name] = len(c.rules) > 0
 	}
 	r := &ruleset.Ruleset{Table: "nlb"}
-	for _, m := range layout("nlb", extentIn(mapNames(o))).Maps {
+	for _, m := range compile.Layout("nlb", mapNames(o)).Maps {
 		if o.maps[m.Name] != nil && m.Kind == ruleset.Destinations {
 			r.Maps = append(r.Maps, m)
 		}

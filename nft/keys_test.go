@@ -11,14 +11,14 @@ import (
 	"nlb/lb"
 	"nlb/lb/config"
 	"nlb/lb/lbtest"
-	"nlb/nft"
+	"nlb/nft/compile"
 )
 
 // The demands on a field: what has to be another where its value is.
 const (
 	fingerprint = "fingerprint" // lb.Fingerprint: a service is sent to the kernel
 	change      = "change"      // lb.Compare: people learn what happens
-	ruleset     = "ruleset"     // nft.Compile: packets notice
+	ruleset     = "ruleset"     // compile.Profiles: packets notice
 	file        = "file"        // config.Write, and the way back by config.Parse
 	shown       = "shown"       // the JSON of nlb show
 )
@@ -144,7 +144,7 @@ func demands(t *testing.T, path string, whole bool, have, want *lb.Profile) map[
 	return map[string]bool{
 		fingerprint: !slices.Equal(fingerprints(have), fingerprints(want)),
 		change:      slices.ContainsFunc(lb.Compare([]*lb.Profile{have}, []*lb.Profile{want}), named),
-		ruleset:     nft.Compile("nlb", []*lb.Profile{have}).String() != nft.Compile("nlb", []*lb.Profile{want}).String(),
+		ruleset:     compile.Profiles("nlb", []*lb.Profile{have}).String() != compile.Profiles("nlb", []*lb.Profile{want}).String(),
 		file:        string(config.Write(have)) != string(config.Write(want)) && (!whole || readBack(want) == ""),
 		shown:       jsonOf(t, have) != jsonOf(t, want),
 	}

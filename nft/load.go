@@ -4,7 +4,6 @@ package nft
 
 import (
 	"cmp"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,9 +11,9 @@ import (
 	"slices"
 	"strings"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -38,9 +37,9 @@ type State struct {
 	last *record
 	// params are those that a table of an unknown layout remembers.
 	params   []Param
-	backends map[backendKey]haveBackend
-	blocks   map[poolKey]block
-	sources  map[string]block
+	backends map[compile.BackendKey]haveBackend
+	blocks   map[compile.PoolKey]compile.Block
+	sources  map[string]compile.Block
 	guards   map[string]uint32 // a guarded service's mark, by its chain
 	refused  map[string]uint64 // what it has turned away
 	kept     uint32            // bits of the connection mark that are somebody else's
@@ -96,24 +95,23 @@ func load(c *wire.Conn, table string) (*State, error) {
 func newState(table string, o *objects) *State {
 	s := &State{
 		Table: table, objects: o,
-		backends: make(map[backendKey]haveBackend, len(o.chains)), blocks: make(map[poolKey]block, len(o.chains)), sources: map[string]block{},
+		backends: make(map[compile.BackendKey]haveBackend, len(o.chains)), blocks: make(map[compile.PoolKey]compile.Block, len(o.chains)), sources: map[string]compile.Block{},
 		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
-	s.kept = readKept(o)
-	x := extentIn(maps.Keys(o.maps))
-	for _, m := range layout(table, x).Maps {
+	s.kept = o.kept()
+	for _, m := range compile.Layout(table, maps.Keys(o.maps)).Maps {
 		s.owned[m.Name] = make(map[string]string, len(s.elements(m.Name)))
 	}
-	for _, name := range []string{paramsSet, appliedSet} {
+	for _, name := range []string{compile.ParamsSet, compile.RecordSet} {
 		for id := range s.elements(name) {
 			s.own("", name, id)
 		}
 	}
 	s.readPools()
-	listens := s.readListens(x.lengths)
+	listens := s.readListens()
 	profiles := map[string]*lb.Profile{}
 	for _, chain := range slices.Sorted(maps.Keys(o.chains)) {
-		profile, service, ok := serviceOf(chain)
+		profile, service, ok := compile.ServiceOf(chain)
 		if !ok {
 			continue
 		}
@@ -154,7 +152,7 @@ func (s *State) own(chain, name, key string) (ruleset.Element, bool) {
 
 // ownRefused counts what a service or backend has turned away.
 func (s *State) ownRefused(chain string, mark uint32) {
-	if e, ok := s.own(chain, refusedSet, ruleset.MarkBytes(mark)); ok {
+	if e, ok := s.own(chain, compile.RefusedSet, ruleset.MarkBytes(mark)); ok {
 		s.refused[chain] += e.More().Packets
 	}
 }
@@ -162,28 +160,21 @@ func (s *State) ownRefused(chain string, mark uint32) {
 // readPools finds the SNAT addresses of each pool's chain.
 func (s *State) readPools() {
 	for name, c := range s.objects.chains {
-		if !strings.HasPrefix(name, poolPrefix) || len(c.rules) != 1 {
+		if !compile.IsPool(name) || len(c.rules) != 1 {
 			continue
 		}
-		words := strings.Fields(c.rules[0].comment)
-		if len(words) != 3 || words[1] != "sources" {
-			continue
-		}
-		b, ok := parseBlock(words[2])
-		for _, f := range families {
-			if ok && words[0] == f.Family.String() {
-				s.sources[name] = b
-			}
+		if b, ok := compile.ReadSources(c.rules[0].comment); ok {
+			s.sources[name] = b
 		}
 	}
 }
 
 // poolAddrs are the addresses of a pool's chain.
-func (s *State) poolAddrs(service string, f *family, chain string) []netip.Addr {
+func (s *State) poolAddrs(service string, f *compile.Family, chain string) []netip.Addr {
 	b := s.sources[chain]
 	var out []netip.Addr
-	for i := range b.slots {
-		e, ok := s.own(service, f.sources, ruleset.MarkBytes(b.base+i))
+	for i := range b.Slots {
+		e, ok := s.own(service, f.Sources, ruleset.MarkBytes(b.Base+i))
 		if !ok {
 			break
 		}
@@ -194,22 +185,35 @@ func (s *State) poolAddrs(service string, f *family, chain string) []netip.Addr 
 	return out
 }
 
+// listed are the prefixes of a set.
+func (s *State) listed(set string) []netip.Prefix {
+	s.lists[set] = true
+	var out []netip.Prefix
+	for _, e := range s.elements(set) {
+		if p, ok := ruleset.PrefixOf(e.Key, e.End); ok {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, netip.Prefix.Compare)
+	return out
+}
+
 // readListens finds what leads to each chain.
-func (s *State) readListens(lengths []prefixLength) map[string]*listens {
+func (s *State) readListens() map[string]*listens {
 	out := map[string]*listens{}
-	for _, t := range tiers(lengths) {
-		if t.exempt {
+	for _, t := range compile.Tiers(maps.Keys(s.objects.maps)) {
+		if t.Exempt {
 			continue
 		}
-		for _, f := range t.families() {
-			for _, e := range s.elements(t.mapName(f)) {
+		for _, f := range t.Families() {
+			for _, e := range s.elements(t.MapName(f)) {
 				if isRetired(&e) {
 					continue
 				}
 				if out[e.Data] == nil {
-					out[e.Data] = &listens{role: t.role, ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
+					out[e.Data] = &listens{role: t.Role, ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
 				}
-				out[e.Data].add(t.parse(f, e))
+				out[e.Data].add(t.Parse(f, e))
 			}
 		}
 	}
@@ -230,8 +234,6 @@ func (l *listens) add(iface string, p netip.Prefix, proto lb.Protocol, r lb.Port
 	}
 	l.ports[p][proto] = append(l.ports[p][proto], r)
 }
-
-func portOf(b string) uint16 { return binary.BigEndian.Uint16([]byte(b[:2])) }
 
 // fill sets what a service listens on.
 func (l *listens) fill(s *lb.Service) {
@@ -256,22 +258,15 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 	out := lb.Service{Name: name}
 	l.fill(&out)
 	for _, r := range s.objects.chains[chain].rules {
-		if r.comment == "role server" {
-			out.Role = lb.RoleServer
+		if id, ok := compile.ReadGuardMark(r.comment); ok {
+			s.guards[chain] = id
+			s.ownRefused(chain, id)
+		} else if family, b, ok := compile.ReadDraw(r.comment, &out); ok {
+			s.blocks[compile.PoolKey{Chain: chain, Family: family}] = b
+			out.Backends = append(out.Backends, s.readBackends(chain, compile.FamilyOf(family), b)...)
+		} else {
+			compile.ReadRule(r.comment, &out, s.listed)
 		}
-		if s.readGuard(chain, r.comment, &out) || readAffinity(r.comment, &out) {
-			continue
-		}
-		p, ok := parsePoolInfo(r.comment)
-		if !ok {
-			continue
-		}
-		out.Scheduler, out.HashBy, out.HashSeed = p.service.Scheduler, p.service.HashBy, p.service.HashSeed
-		if p.service.OnEmpty != lb.Reject {
-			out.OnEmpty = p.service.OnEmpty // told by the families that are empty
-		}
-		s.blocks[poolKey{chain, p.family}] = p.block
-		out.Backends = append(out.Backends, s.readBackends(chain, familyOf(p.family), p.block)...)
 	}
 	for i := range out.Backends {
 		if b := &out.Backends[i]; b.Log == nil {
@@ -285,17 +280,17 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 }
 
 // readBackends finds the backends that a block of slots leads to.
-func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
-	slots, _ := s.slotsOf(b)
+func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) []lb.Backend {
+	slots, _ := s.objects.slotsOf(b)
 	counts := map[uint32]int{}
-	for i := b.base; i < b.end(); i++ {
+	for i := b.Base; i < b.End(); i++ {
 		e, ok := s.own(chain, slots, ruleset.MarkBytes(i))
 		if !ok {
 			s.objects.fail(errNotPartial)
 			break // a block is without gaps
 		}
 		drawn := 0
-		if i < b.base+b.slots {
+		if i < b.Base+b.Slots {
 			drawn = 1
 		}
 		counts[ruleset.MarkOf(e.Data)] += drawn // a parked one is there with 0
@@ -312,82 +307,61 @@ func (s *State) readBackends(chain string, f *family, b block) []lb.Backend {
 	return out
 }
 
-func (s *State) readBackend(chain string, f *family, m uint32, slots int) (lb.Backend, bool) {
-	e, ok := s.own(chain, f.endpoints, ruleset.MarkBytes(m))
+func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int) (lb.Backend, bool) {
+	e, ok := s.own(chain, f.Endpoints, ruleset.MarkBytes(m))
 	if !ok {
-		if e, ok = s.own(chain, f.addresses, ruleset.MarkBytes(m)); !ok {
+		if e, ok = s.own(chain, f.Addresses, ruleset.MarkBytes(m)); !ok {
 			return lb.Backend{}, false
 		}
 	}
 	b := lb.Backend{Weight: slots}
-	b.Address.Addr, _ = netip.AddrFromSlice([]byte(e.Data[:f.ip.Addr.Size]))
-	if len(e.Data) > f.ip.Addr.Size {
-		b.Address.Port = portOf(e.Data[f.ip.Addr.Size:])
+	b.Address.Addr, _ = netip.AddrFromSlice([]byte(e.Data[:f.IP.Addr.Size]))
+	if len(e.Data) > f.IP.Addr.Size {
+		b.Address.Port = ruleset.PortOf(e.Data[f.IP.Addr.Size:])
 	}
 	b.Name = b.Address.String()
-	readBackendComment(e.More().Comment, &b)
-	b.SNAT.Mode, _ = modeOf(m)
+	compile.ReadBackend(e.More().Comment, &b)
+	b.SNAT.Mode, _ = compile.ModeOf(m)
 	if b.SNAT.Mode == lb.SNATPool {
 		s.objects.fail(errNotPartial) // other services may use the same addresses
-		pool, _ := s.own(chain, poolsMap, ruleset.MarkBytes(m))
+		pool, _ := s.own(chain, compile.PoolsMap, ruleset.MarkBytes(m))
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
-	s.own(chain, stickySet, ruleset.MarkBytes(m))
-	s.ownRefused(chain, whenFull(m))
-	statements, _ := s.objects.element(backendsMap, ruleset.MarkBytes(m))
+	s.own(chain, compile.StickySet, ruleset.MarkBytes(m))
+	s.ownRefused(chain, compile.FullMark(m))
+	statements, _ := s.objects.element(compile.BackendsMap, ruleset.MarkBytes(m))
 	if own := s.objects.chain(statements.Data); own != nil {
 		for _, r := range own.rules {
-			if _, err := fmt.Sscanf(r.comment, "max-connections %d", &b.MaxConnections); err != nil {
-				b.Log = readLog(strings.TrimPrefix(r.comment, "log "))
-			}
+			compile.ReadBackendRule(r.comment, &b)
 		}
 	}
-	s.backends[backendKey{chain, b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets}
+	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets}
 	return b, true
-}
-
-// readBackendComment reads what backendComment writes.
-func readBackendComment(comment string, b *lb.Backend) {
-	words := strings.Fields(comment)
-	for i := 0; i < len(words); i++ {
-		switch {
-		case words[i] == "name" && i+1 < len(words):
-			i++
-			b.Name = words[i]
-		case words[i] == "weight" && i+1 < len(words):
-			i++
-			_, _ = fmt.Sscanf(words[i], "%d", &b.Weight)
-		default:
-			_ = b.State.UnmarshalText([]byte(words[i]))
-		}
-	}
 }
 
 // numbers are those that profiles get beside what is there. A state that holds
 // a part of a table keeps the numbers that it has.
-func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *numbers {
-	n := newNumbers()
-	n.keepFree(kept, countBackends(profiles...))
-	n.assign(profiles...)
+func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers {
+	n := compile.NewNumbers(kept, profiles...)
+	h := compile.Held{Maps: maps.Keys(s.objects.maps), Blocks: map[compile.PoolKey]compile.Block{}, Sources: s.sources}
 	if s.last != nil {
-		n.keep(s)
+		there := make(map[compile.BackendKey]uint32, len(s.backends))
+		for key, b := range s.backends {
+			there[key] = b.mark & compile.NumberMask
+		}
+		n.Keep(there, s.guards)
+		h.FirstSlot = s.last.slots
 	}
-	n.extent = extentIn(maps.Keys(s.objects.maps))
-	var slots []uint32
-	for _, e := range s.allSlots() {
-		slots = append(slots, ruleset.MarkOf(e.Key))
+	for _, e := range s.objects.allSlots() {
+		h.Slots = append(h.Slots, ruleset.MarkOf(e.Key))
 	}
-	n.freeSlot = newSpace(slots)
 	for key, b := range s.blocks {
-		if _, moves := s.slotsOf(b); !moves {
-			n.slots[key] = b
+		if _, moves := s.objects.slotsOf(b); !moves {
+			h.Blocks[key] = b
 		}
 	}
-	maps.Copy(n.sources, s.sources)
-	if s.last != nil {
-		n.freeSlot.next = s.last.slots
-	}
-	n.freeSource = newSpace(append(s.marks(families[0].sources), s.marks(families[1].sources)...))
+	h.Addresses = append(s.marks(compile.Families[0].Sources), s.marks(compile.Families[1].Sources)...)
+	n.Hold(h)
 	return n
 }
 
@@ -402,5 +376,5 @@ func (s *State) marks(name string) []uint32 {
 // Refused counts what allow, deny, limits and max-connections of a service have
 // turned away since it came.
 func (s *State) Refused(profile, service string) uint64 {
-	return s.refused[chainOf(profile, service)]
+	return s.refused[compile.ChainOf(profile, service)]
 }

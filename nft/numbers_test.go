@@ -12,13 +12,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/lb"
+	"nlb/nft/compile"
 )
 
 // numbersOf are the numbers that a table has, by the backend.
 func numbersOf(o *objects) map[string]uint32 {
 	out := map[string]uint32{}
 	for key, b := range newState("nlb", o).backends {
-		out[fmt.Sprint(key.chain, " ", key.address)] = b.mark & indexMask
+		out[fmt.Sprint(key.Chain, " ", key.Address)] = b.mark & compile.NumberMask
 	}
 	return out
 }
@@ -43,9 +44,16 @@ func TestNumbersHaveNoHistory(t *testing.T) {
 	fresh := emptyObjects()
 	applyTo(t, fresh, all)
 	want := numbersOf(fresh)
-	n := newNumbers()
-	n.assign([]*lb.Profile{all})
-	if len(n.moved) == 0 {
+	n, moved := compile.NewNumbers(0, []*lb.Profile{all}), 0
+	for profile, s := range lb.Services([]*lb.Profile{all}) {
+		for _, b := range s.Backends {
+			key := compile.BackendKey{Chain: compile.ChainOf(profile.Name, s.Name), Address: b.Address}
+			if n.Backend(key.Chain, key.Address) != key.FirstNumber() {
+				moved++
+			}
+		}
+	}
+	if moved == 0 {
 		t.Fatal("no two names stand for one number, so this shows nothing")
 	}
 
@@ -110,16 +118,16 @@ func TestRivals(t *testing.T) {
 func findRivals(t *testing.T) map[string][]lb.Service {
 	t.Helper()
 	out := map[string][]lb.Service{}
-	seen := map[uint32]backendKey{}
-	one := func(key backendKey) {
-		profile, name, _ := serviceOf(key.chain)
+	seen := map[uint32]compile.BackendKey{}
+	one := func(key compile.BackendKey) {
+		profile, name, _ := compile.ServiceOf(key.Chain)
 		s := service(name, "203.0.113.1")
 		if profile == "b" {
 			s.Listen[0].Prefix = netip.MustParsePrefix(fmt.Sprintf("198.51.100.%d/32", len(out["b"])+1))
 		} else {
 			s.Listen[0].Prefix = netip.MustParsePrefix(fmt.Sprintf("203.0.113.%d/32", len(out["a"])+1))
 		}
-		s.Backends = []lb.Backend{{Name: key.address.String(), Address: key.address, Weight: 1}}
+		s.Backends = []lb.Backend{{Name: key.Address.String(), Address: key.Address, Weight: 1}}
 		if !slices.ContainsFunc(out[profile], func(o lb.Service) bool { return o.Name == name }) {
 			out[profile] = append(out[profile], s)
 		}
@@ -128,15 +136,15 @@ func findRivals(t *testing.T) map[string][]lb.Service {
 		if i == 200_000 {
 			t.Fatal("no rivals")
 		}
-		key := backendKey{chainOf([]string{"a", "b"}[i%2], fmt.Sprint("s", i)), lb.Endpoint{Addr: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Port: 80}}
+		key := compile.BackendKey{Chain: compile.ChainOf([]string{"a", "b"}[i%2], fmt.Sprint("s", i)), Address: lb.Endpoint{Addr: netip.AddrFrom4([4]byte{10, 0, 0, 1}), Port: 80}}
 		// What wants the number behind another's is a rival, too.
-		for _, n := range []uint32{key.firstNumber(), (key.firstNumber() - 1) & indexMask} {
+		for _, n := range []uint32{key.FirstNumber(), (key.FirstNumber() - 1) & compile.NumberMask} {
 			if other, taken := seen[n]; taken {
 				one(other)
 				one(key)
 			}
 		}
-		seen[key.firstNumber()] = key
+		seen[key.FirstNumber()] = key
 	}
 	return out
 }

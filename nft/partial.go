@@ -12,11 +12,11 @@ import (
 	"maps"
 	"slices"
 
-	"nlb/nft/ruleset"
-
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -165,7 +165,7 @@ func (r *record) changedServices(profiles []*lb.Profile, now []fingerprint) (par
 // loadPart reads the services of these profiles.
 func (r *record) loadPart(c *wire.Conn, table string, applied map[string]ruleset.Element, part []*lb.Profile) (*State, error) {
 	o := &objects{
-		exists: true, layout: currentLayout, maps: map[string]*haveMap{}, chains: map[string]*haveChain{},
+		exists: true, layout: compile.LayoutVersion, maps: map[string]*haveMap{}, chains: map[string]*haveChain{},
 		source: &source{conn: c, table: table, most: max(partialElements, r.slots/elementCost)},
 	}
 	if err := o.readSpecs(c, table); err != nil {
@@ -173,7 +173,7 @@ func (r *record) loadPart(c *wire.Conn, table string, applied map[string]ruleset
 	}
 	wanted := byChain(part)
 	for name, m := range o.maps {
-		_, chain, owned := ownerOf(name)
+		_, chain, owned := compile.OwnerOf(name)
 		switch {
 		case m.spec != nil && m.spec.Kind == ruleset.Exemptions:
 			return nil, errNotPartial // they depend on all services
@@ -181,22 +181,22 @@ func (r *record) loadPart(c *wire.Conn, table string, applied map[string]ruleset
 			delete(o.maps, name)
 		}
 	}
-	if o.maps[appliedSet] == nil {
+	if o.maps[compile.RecordSet] == nil {
 		return nil, errNotPartial
 	}
-	o.maps[appliedSet].elements = applied
-	for _, c := range layout(table, extentIn(maps.Keys(o.maps))).Chains {
+	o.maps[compile.RecordSet].elements = applied
+	for _, c := range compile.Layout(table, maps.Keys(o.maps)).Chains {
 		o.chain(c.Name)
 	}
 	for _, chain := range slices.Sorted(maps.Keys(wanted)) {
 		if o.chain(chain) == nil {
 			return nil, errNotPartial
 		}
-		for _, f := range families {
-			o.chain(drawChainOf(chain, f))
+		for _, f := range compile.Families {
+			o.chain(compile.DrawChainOf(chain, f))
 		}
 		// Its destinations are those that it is to have.
-		for name, e := range destinations(chain, wanted[chain]) {
+		for name, e := range compile.Destinations(chain, wanted[chain]) {
 			if o.maps[name] == nil {
 				return nil, errNotPartial
 			}
@@ -230,7 +230,7 @@ func byChain(profiles []*lb.Profile) map[string]*lb.Service {
 	out := map[string]*lb.Service{}
 	for _, p := range profiles {
 		for i := range p.Services {
-			out[chainOf(p.Name, p.Services[i].Name)] = &p.Services[i]
+			out[compile.ChainOf(p.Name, p.Services[i].Name)] = &p.Services[i]
 		}
 	}
 	return out
@@ -241,18 +241,18 @@ func byChain(profiles []*lb.Profile) map[string]*lb.Service {
 // which is where those go that come second.
 func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
 	differs := map[uint32]bool{}
-	stays := map[backendKey]bool{}
+	stays := map[compile.BackendKey]bool{}
 	for chain, w := range wanted {
 		for _, b := range w.Backends {
 			if b.SNAT.Mode == lb.SNATPool {
 				return errNotPartial
 			}
-			key := backendKey{chain, b.Address}
+			key := compile.BackendKey{Chain: chain, Address: b.Address}
 			if _, known := s.backends[key]; known {
 				stays[key] = true
 				continue
 			}
-			i := key.firstNumber()
+			i := key.FirstNumber()
 			if s.objects.used(i) || differs[i] {
 				return errNotPartial
 			}
@@ -261,11 +261,11 @@ func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
 	}
 	for key, b := range s.backends {
 		if !stays[key] {
-			differs[b.mark&indexMask] = true
+			differs[b.mark&compile.NumberMask] = true
 		}
 	}
 	for i := range differs {
-		next := (i + 1) & indexMask
+		next := (i + 1) & compile.NumberMask
 		if s.objects.used(next) || differs[next] {
 			return errNotPartial
 		}
@@ -275,10 +275,7 @@ func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
 
 // used reports whether a backend or a guard has a number.
 func (o *objects) used(number uint32) bool {
-	marks := []uint32{serviceMark | number, fullMark | number}
-	for _, m := range snatModes {
-		marks = append(marks, modeMark(m)|number)
-	}
+	marks := compile.MarksWith(number)
 	for name, m := range o.maps {
 		if m.spec == nil || !m.spec.Kind.OfMarks() {
 			continue

@@ -12,23 +12,21 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
-
-	"nlb/nft/ruleset"
 
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
-
-// appliedSet has the elements whose user data is the record.
-const appliedSet = "applied"
 
 // retiring are the maps whose elements the record can have as retired: slots,
 // and marks of backends.
 var retiring = []string{
-	slotsMap, refusedSet, families[0].endpoints, families[0].addresses, families[1].endpoints, families[1].addresses,
+	compile.SlotsMap, compile.RefusedSet, compile.Families[0].Endpoints, compile.Families[0].Addresses, compile.Families[1].Endpoints, compile.Families[1].Addresses,
 }
 
 // record is what was applied and the generation that it made.
@@ -56,8 +54,8 @@ type run struct {
 
 // mapOf names the map of a key of the run.
 func (r run) mapOf(key uint32) string {
-	if r.mapping == slotsMap {
-		return slotMapOf(key)
+	if r.mapping == compile.SlotsMap {
+		return compile.SlotMapOf(key)
 	}
 	return r.mapping
 }
@@ -86,7 +84,7 @@ const (
 func fingerprintsOf(profiles []*lb.Profile, build string) []fingerprint {
 	var out []fingerprint
 	for _, p := range profiles {
-		salt := build + layoutNumber + "\x00" + p.Name + "\n"
+		salt := build + strconv.Itoa(compile.LayoutVersion) + "\x00" + p.Name + "\n"
 		for i := range p.Services {
 			frame, backends := lb.Fingerprint(salt, &p.Services[i])
 			out = append(out, fingerprint{frame, backends})
@@ -173,7 +171,7 @@ func decodeRecord(elements map[string]ruleset.Element) record {
 
 // readApplied reads the elements of the record; a table without them gives none.
 func readApplied(c *wire.Conn, table string) (map[string]ruleset.Element, error) {
-	return readSet(c, table, recordSet())
+	return readSet(c, table, compile.NewRecordSet())
 }
 
 // readSet reads the elements of a set, if it is there.
@@ -210,19 +208,19 @@ func (o Options) recordDigest() string {
 	if o.Digest == "" {
 		return ""
 	}
-	return o.Digest + tableComment + o.rules()
+	return o.Digest + compile.TableComment + compile.RulesVersion(o.Keep)
 }
 
 // remember makes a plan leave a record of itself, in its last batch: the record
 // of a plan that did not come to its end could be taken for true later.
 func (p *plan) remember(have *State, r record) {
-	old := maps.Clone(have.elements(appliedSet))
+	old := maps.Clone(have.elements(compile.RecordSet))
 	delete(old, layoutKey)
 	if p.empty() || r.digest == "" && len(old) == 0 {
 		return
 	}
-	set, first := recordSet(), len(p.main)
-	if have.objects.maps[appliedSet] == nil && !p.makes(appliedSet) {
+	set, first := compile.NewRecordSet(), len(p.main)
+	if have.objects.maps[compile.RecordSet] == nil && !p.makes(compile.RecordSet) {
 		p.add(op{verb: add, mapping: set})
 	}
 	// The head comes last: it makes the rest true, which several batches may hold.
@@ -266,7 +264,7 @@ func (p *plan) makes(name string) bool {
 
 // untouched reports whether nobody has changed the ruleset since the last apply.
 func (s *State) untouched() bool {
-	r := decodeRecord(s.elements(appliedSet))
+	r := decodeRecord(s.elements(compile.RecordSet))
 	return r.digest != "" && r.generation == s.Generation
 }
 
@@ -277,7 +275,7 @@ func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
 	if s.last != nil {
 		end = s.last.slots
 	}
-	for _, e := range s.allSlots() {
+	for _, e := range s.objects.allSlots() {
 		end = max(end, ruleset.MarkOf(e.Key)+1)
 	}
 	for _, m := range want.Maps {
@@ -309,7 +307,7 @@ func (p *plan) recordAt(generation uint32) bool {
 	p.record.generation = generation
 	head := p.record.elements()[0]
 	for _, o := range slices.Concat(p.main, p.afterGrace) {
-		if o.verb != add || o.mapping == nil || o.mapping.Name != appliedSet {
+		if o.verb != add || o.mapping == nil || o.mapping.Name != compile.RecordSet {
 			continue
 		}
 		for i := range o.elements {
@@ -329,16 +327,16 @@ func (p *plan) retires() (out []run, ok bool) {
 	})
 	for _, l := range p.retire {
 		next := run{mapping: l.mapping.Name, first: ruleset.MarkOf(l.key), count: 1}
-		if next.mapping == slotMapOf(next.first) {
-			next.mapping = slotsMap // the number says which
-		} else if next.mapping == slotsMap {
+		if next.mapping == compile.SlotMapOf(next.first) {
+			next.mapping = compile.SlotsMap // the number says which
+		} else if next.mapping == compile.SlotsMap {
 			return nil, false // of an older layout, which had one map
 		}
 		if !slices.Contains(retiring, next.mapping) {
 			return nil, false
 		}
-		if next.mapping != slotsMap {
-			_, owned := p.owners.of(next.first & indexMask)
+		if next.mapping != compile.SlotsMap {
+			_, owned := p.owners.Of(next.first & compile.NumberMask)
 			next.gone = !owned
 		}
 		if n := len(out); n > 0 && out[n-1].joins(next) {
@@ -360,8 +358,8 @@ func amendRecord(r record, generation uint32) []op {
 	old := r.elements()[:1]
 	r.generation = generation
 	return []op{
-		{verb: remove, mapping: recordSet(), elements: old},
-		{verb: add, mapping: recordSet(), elements: r.elements()[:1], joined: true},
+		{verb: remove, mapping: compile.NewRecordSet(), elements: old},
+		{verb: add, mapping: compile.NewRecordSet(), elements: r.elements()[:1], joined: true},
 	}
 }
 
@@ -369,13 +367,9 @@ func amendRecord(r record, generation uint32) []op {
 // apply reads everything and sweeps.
 func (p *plan) keepRetired() {
 	drop := func(o op) bool {
-		return o.sweeps || o.verb == add && o.mapping != nil && o.mapping.Name == appliedSet && o.elements != nil
+		return o.sweeps || o.verb == add && o.mapping != nil && o.mapping.Name == compile.RecordSet && o.elements != nil
 	}
 	p.main, p.afterGrace, p.record = slices.DeleteFunc(p.main, drop), slices.DeleteFunc(p.afterGrace, drop), nil
-}
-
-func recordSet() *ruleset.Map {
-	return &ruleset.Map{Name: appliedSet, Kind: ruleset.Record, Key: ruleset.Type{ruleset.Mark}, Comment: "what nlb applied last"}
 }
 
 // leave is an element that a plan retires.

@@ -6,34 +6,14 @@ import (
 	"testing"
 
 	"nlb/lb"
+	"nlb/nft/compile"
 )
 
 // smallShards makes shards smaller for the rest of a test.
 func smallShards(t *testing.T, size uint32) {
-	was := shardSize
-	shardSize = size
-	t.Cleanup(func() { shardSize = was })
-}
-
-func TestShards(t *testing.T) {
-	smallShards(t, 100)
-	s := newSpace([]uint32{3, 95, 250})
-	for _, tt := range []struct{ size, want uint32 }{
-		{3, 0}, {10, 4}, {80, 14}, {10, 100}, {1, 110}, {0, 111}, {139, 300}, {1, 439}, {60, 440}, {1, 500}, {100, 600}, {100, 700}, {250, 800}, {50, 1050}, {51, 1100},
-	} {
-		if got := s.take(tt.size, true); got != tt.want {
-			t.Errorf("a run of %d begins at %d, want %d", tt.size, got, tt.want)
-		}
-	}
-	for name, want := range map[string]int{"slots": 0, "slots-1": 1, "slots-12": 12, "slots-0": -1, "slots-01": -1, "slots1": -1, "slots-": -1, "slots--1": -1, "slots-x": -1, "slots-65536": -1, "slot": -1} {
-		got := -1
-		if n, ok := shardNamed(name); ok {
-			got = int(n)
-		}
-		if got != want {
-			t.Errorf("%s is shard %d, want %d", name, got, want)
-		}
-	}
+	was := compile.ShardSize
+	compile.ShardSize = size
+	t.Cleanup(func() { compile.ShardSize = was })
 }
 
 // weighted are services with many slots each.
@@ -75,22 +55,22 @@ func TestOneMapOfSlots(t *testing.T) {
 	after := newState("nlb", o)
 	inFlight(t, before, old, after)
 	for key, b := range after.blocks {
-		if name, moves := after.slotsOf(b); moves || name != slotMapOf(b.base) {
+		if name, moves := after.objects.slotsOf(b); moves || name != compile.SlotMapOf(b.Base) {
 			t.Errorf("%v is in %s", key, name)
 		}
 	}
 	// The block of the first service stays where it is, and in its place in the round.
-	if b := after.blocks[poolKey{"shop/s0", lb.IPv4}]; b.base != 0 || strings.Contains(plan.String(), "rule shop/s0 ") {
-		t.Errorf("the first block moved to %d", b.base)
+	if b := after.blocks[compile.PoolKey{Chain: "shop/s0", Family: lb.IPv4}]; b.Base != 0 || strings.Contains(plan.String(), "rule shop/s0 ") {
+		t.Errorf("the first block moved to %d", b.Base)
 	}
 	changed := weighted(6, 10)
 	changed.Services[0].Backends[0].Name = "one"
 	applyTo(t, o, changed) // sweeps
 	slots := 0
 	for _, b := range after.blocks {
-		slots += int(b.slots)
+		slots += int(b.Slots)
 	}
-	for range newState("nlb", o).allSlots() {
+	for range newState("nlb", o).objects.allSlots() {
 		slots--
 	}
 	if slots != 0 {

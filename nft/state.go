@@ -13,10 +13,10 @@ import (
 	"sort"
 	"strings"
 
-	"nlb/nft/ruleset"
-
 	"golang.org/x/sys/unix"
 
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -177,15 +177,13 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 		return err
 	}
 	specs := map[string]*ruleset.Map{}
-	for _, m := range layout(table, extentIn(slices.Values(names))).Maps {
+	for _, m := range compile.Layout(table, slices.Values(names)).Maps {
 		specs[m.Name] = m
 	}
 	for _, name := range names {
 		spec := specs[name]
-		for _, f := range families {
-			if strings.HasPrefix(name, listPrefix+f.ip.Digit) {
-				spec = &ruleset.Map{Name: name, Key: ruleset.Type{f.ip.Addr}, Prefixes: true}
-			}
+		if clients := compile.ClientSet(name); clients != nil {
+			spec = clients
 		}
 		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
 	}
@@ -216,4 +214,46 @@ func (m *haveMap) close(ends map[string]bool) {
 		}
 		m.elements[id] = e
 	}
+}
+
+// allSlots yields the elements of all maps of slots, with their maps' names.
+func (o *objects) allSlots() iter.Seq2[string, ruleset.Element] {
+	return func(yield func(string, ruleset.Element) bool) {
+		for name, m := range o.maps {
+			if m.spec == nil || m.spec.Kind != ruleset.Slots {
+				continue
+			}
+			for _, e := range m.elements {
+				if !yield(name, e) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// slotsOf names the map that holds a block. An older layout has all in one.
+func (o *objects) slotsOf(b compile.Block) (name string, moves bool) {
+	name = compile.SlotMapOf(b.Base)
+	if _, ok := o.element(name, ruleset.MarkBytes(b.Base)); ok || name == compile.SlotsMap {
+		return name, false
+	}
+	if _, ok := o.element(compile.SlotsMap, ruleset.MarkBytes(b.Base)); ok {
+		return compile.SlotsMap, true
+	}
+	return name, false
+}
+
+// kept are the bits of the connection mark that are somebody else's.
+func (o *objects) kept() (kept uint32) {
+	for _, f := range compile.Families {
+		if c := o.chains[f.Deliver]; c != nil {
+			for _, r := range c.rules {
+				if bits, ok := compile.ReadKept(r.comment); ok {
+					kept = bits
+				}
+			}
+		}
+	}
+	return kept
 }

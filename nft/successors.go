@@ -14,22 +14,18 @@ import (
 	"strings"
 	"time"
 
-	"nlb/lb"
-	"nlb/nft/ruleset"
-
 	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 )
 
-// servers are the backends of profiles, with the marks that they get.
-func (n *numbers) servers(profiles []*lb.Profile) servers {
+// serversOf are the backends of profiles, with the marks that they get.
+func serversOf(profiles []*lb.Profile, n *compile.Numbers) servers {
 	out := servers{}
-	out.add(profiles, n.mark)
+	out.add(profiles, n.Mark)
 	return out
-}
-
-// mark is the mark of a backend.
-func (n *numbers) mark(chain string, b *lb.Backend) uint32 {
-	return modeMark(b.SNAT.Mode) | n.backend(chain, b.Address)
 }
 
 // successor is the mark that a backend has from now on, and the chain of its
@@ -40,15 +36,15 @@ type successor struct {
 }
 
 // successors are those of backends by their old marks, where something differs.
-func (s *State) successors(wanted []*lb.Profile, n *numbers, all func() servers) map[uint32]successor {
+func (s *State) successors(wanted []*lb.Profile, n *compile.Numbers, all func() servers) map[uint32]successor {
 	out := map[uint32]successor{}
 	services := byChain(wanted)
 	for chain, service := range byChain(s.Profiles) {
 		find := finder(services[chain])
 		for _, b := range service.Backends {
-			old := s.backends[backendKey{chain, b.Address}].mark
+			old := s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark
 			if now, ok := find(b.Address); ok {
-				if mark := n.mark(chain, now); mark != old {
+				if mark := n.Mark(chain, now); mark != old {
 					out[old] = successor{mark, chain}
 				}
 			} else if heir, ok := all().heir(service, b.Address); ok {
@@ -102,8 +98,8 @@ func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]succe
 	}
 	counted := map[string]ruleset.Extra{}
 	for old, now := range successors {
-		for _, f := range families {
-			for _, name := range []string{f.endpoints, f.addresses} {
+		for _, f := range compile.Families {
+			for _, name := range []string{f.Endpoints, f.Addresses} {
 				if e, ok := s.elements(name)[ruleset.MarkBytes(old)]; ok {
 					counted[ruleset.MarkBytes(now.mark)] = ruleset.Extra{Packets: e.More().Packets, Bytes: e.More().Bytes}
 				}
@@ -111,7 +107,7 @@ func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]succe
 		}
 	}
 	for _, m := range want.Maps {
-		if !m.Counter || m.Name == refusedSet {
+		if !m.Counter || m.Name == compile.RefusedSet {
 			continue
 		}
 		for i := range m.Elements {
@@ -193,9 +189,9 @@ func (s *State) affinityMoves(p *plan) []affinityMove {
 		if !ok {
 			continue
 		}
-		for _, f := range families {
-			from, to := affinityMap(key.chain, f), affinityMap(now.chain, f)
-			if seen[[2]string{from, to}] || targets[to] == nil || f.Family != lb.FamilyOf(key.address.Addr) {
+		for _, f := range compile.Families {
+			from, to := compile.AffinityMap(key.Chain, f), compile.AffinityMap(now.chain, f)
+			if seen[[2]string{from, to}] || targets[to] == nil || f.Family != lb.FamilyOf(key.Address.Addr) {
 				continue
 			}
 			seen[[2]string{from, to}] = true

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"nlb/lb"
+	"nlb/nft/compile"
 )
 
 // TestTampered: whatever the comments of a service's rules say, the table is
@@ -19,7 +20,7 @@ func TestTampered(t *testing.T) {
 		"IPv4 random slots 4294967295+0", "IPv4 random slots 4294967294+0+1", "IPv4 hash x seed y slots 1+1", "IPv6 round-robin slots 0+4294967294",
 		"affinity IPv4 timeout -1s bits 99", "role server", "max-connections -1", "clients-4-0",
 	} {
-		for _, chain := range []string{"p/a", "p/b", "p/c", preroutingChain, postroutingChain} {
+		for _, chain := range []string{"p/a", "p/b", "p/c", compile.PreroutingChain, "postrouting"} {
 			o := emptyObjects()
 			applyTo(t, o, want)
 			for i := range o.chains[chain].rules {

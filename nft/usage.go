@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"nlb/lb"
+	"nlb/nft/compile"
 	"nlb/nft/conntrack"
 	"nlb/nft/wire"
 )
@@ -61,13 +62,13 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 	out, known, kept := Usage{}, map[uint32]bool{}, uint32(0)
 	for _, s := range states {
 		for _, b := range s.backends {
-			known[b.mark&indexMask] = true
+			known[b.mark&compile.NumberMask] = true
 		}
 		kept |= s.kept
 	}
 	var all servers
-	err := conntrack.List(c, conntrack.Filter{Mark: oursMark, Mask: oursMask}, func(f *conntrack.Flow) {
-		n := f.Mark & indexMask
+	err := conntrack.List(c, conntrack.Filter{Mark: compile.OursMark, Mask: compile.OursMask}, func(f *conntrack.Flow) {
+		n := f.Mark & compile.NumberMask
 		if !known[n] && known[n&^kept] {
 			n &^= kept
 		}
@@ -75,11 +76,13 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 			if all == nil {
 				all = servers{}
 				for _, s := range states {
-					all.add(s.Profiles, func(chain string, b *lb.Backend) uint32 { return s.backends[backendKey{chain, b.Address}].mark })
+					all.add(s.Profiles, func(chain string, b *lb.Backend) uint32 {
+						return s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark
+					})
 				}
 			}
 			if mark, ok := all.of(f); ok {
-				n = mark & indexMask
+				n = mark & compile.NumberMask
 			}
 		}
 		if out[n] == nil {
@@ -106,7 +109,7 @@ func (s servers) add(profiles []*lb.Profile, mark func(chain string, b *lb.Backe
 	for _, p := range profiles {
 		for i := range p.Services {
 			service := &p.Services[i]
-			chain := chainOf(p.Name, service.Name)
+			chain := compile.ChainOf(p.Name, service.Name)
 			for k := range service.Backends {
 				b := &service.Backends[k]
 				at := netip.AddrPortFrom(b.Address.Addr, b.Address.Port)
@@ -147,8 +150,8 @@ func takes(s *lb.Service, to netip.AddrPort, protocol lb.Protocol) bool {
 
 // Use is what conntrack holds for a backend of the state.
 func (s *State) Use(u Usage, profile, service string, address lb.Endpoint) Use {
-	if b, ok := s.backends[backendKey{chainOf(profile, service), address}]; ok {
-		return u[b.mark&indexMask].use()
+	if b, ok := s.backends[compile.BackendKey{Chain: compile.ChainOf(profile, service), Address: address}]; ok {
+		return u[b.mark&compile.NumberMask].use()
 	}
 	return Use{}
 }
@@ -175,7 +178,7 @@ func Orphans(u Usage, states ...*State) Use {
 	known := map[uint32]bool{}
 	for _, s := range states {
 		for _, b := range s.backends {
-			known[b.mark&indexMask] = true
+			known[b.mark&compile.NumberMask] = true
 		}
 	}
 	var sum counts
@@ -202,9 +205,9 @@ type Stats struct {
 
 // Stats returns the figures of a backend of the state.
 func (s *State) Stats(profile, service string, address lb.Endpoint, u Usage) Stats {
-	b := s.backends[backendKey{chainOf(profile, service), address}]
+	b := s.backends[compile.BackendKey{Chain: compile.ChainOf(profile, service), Address: address}]
 	out := Stats{Connections: b.connections}
-	if t := u[b.mark&indexMask]; t != nil {
+	if t := u[b.mark&compile.NumberMask]; t != nil {
 		for _, n := range t.live {
 			out.Live += n
 		}

@@ -9,7 +9,7 @@ import (
 	"context"
 
 	"nlb/cmd/nlb/internal/source"
-	"nlb/nft"
+	"nlb/nft/compile"
 )
 
 // renderedValue is what render prints as JSON.
@@ -24,7 +24,7 @@ func render(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	r := nft.Compile(j.table, source.Profiles(sources))
+	r := compile.Profiles(j.table, source.Profiles(sources))
 	if j.JSON {
 		return j.Value(renderedValue{j.table, r.String()})
 	}

@@ -8,13 +8,13 @@ import (
 	"maps"
 	"slices"
 
-	"nlb/nft/ruleset"
-
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -137,7 +137,7 @@ func Parts() []Part {
 // Needed are the names of the parts that the rulesets of profiles are made of.
 func Needed(profiles []*lb.Profile) map[string]bool {
 	out := map[string]bool{partTable: true, partChain: true}
-	r := nft.Compile(table, profiles)
+	r := compile.Profiles(table, profiles)
 	for _, m := range r.Maps {
 		for name, uses := range map[string]bool{
 			partSet: true, partMap: m.Verdicts(), partCounter: m.Counter, partRanges: m.Interval,

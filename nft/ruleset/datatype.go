@@ -191,6 +191,9 @@ func protocolName(p byte) string {
 // PortBytes are those of a port, padded.
 func PortBytes(p uint16) string { return string([]byte{byte(p >> 8), byte(p), 0, 0}) }
 
+// PortOf reads what PortBytes writes, padded or not.
+func PortOf(b string) uint16 { return binary.BigEndian.Uint16([]byte(b[:2])) }
+
 // MarkBytes are those of a mark, in the order of the host.
 func MarkBytes(m uint32) string {
 	var b [4]byte

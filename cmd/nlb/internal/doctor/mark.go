@@ -10,7 +10,7 @@ import (
 
 	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/cmd/nlb/internal/text"
-	"nlb/nft"
+	"nlb/nft/compile"
 )
 
 // marks finds rules of others that use the mark of balanced connections. nlb
@@ -29,7 +29,7 @@ func (e *exam) marks() {
 // marksOf looks at the way of a path. There is one finding for each chain.
 func (e *exam) marksOf(p *path) {
 	stops := e.markStops(p)
-	kept, _ := nft.KeepableBits(e.RuleMasks...)
+	kept, _ := compile.KeepableBits(e.RuleMasks...)
 	for _, t := range e.Tables {
 		uses := map[string]firewall.MarkUse{} // by the chain that the rule is in
 		for _, c := range t.Bases() {
@@ -114,7 +114,7 @@ func (e *exam) markWhy() string {
 	for _, m := range slices.Sorted(slices.Values(e.RuleMasks)) {
 		masks = append(masks, fmt.Sprintf("%#x", m))
 	}
-	if _, err := nft.KeepableBits(e.RuleMasks...); err != nil {
+	if _, err := compile.KeepableBits(e.RuleMasks...); err != nil {
 		why += fmt.Sprintf(". Rules for routing look at packets' marks by the mask %s: answers may take another way (ip rule), since %v", strings.Join(masks, ", "), err)
 	}
 	return why

@@ -10,7 +10,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
-	"nlb/nft"
+	"nlb/nft/compile"
 )
 
 // KeptBits are the bits of the connection mark that an apply leaves to policy
@@ -29,5 +29,5 @@ func KeptBits() (uint32, error) {
 			}
 		}
 	}
-	return nft.KeepableBits(masks...)
+	return compile.KeepableBits(masks...)
 }

@@ -1,4 +1,4 @@
-package nft
+package compile
 
 // Dispatch: which service a new connection is for. A tier is a kind of
 // destination; its map leads to the chains of services. Tiers are asked from
@@ -23,20 +23,20 @@ import (
 	"strconv"
 	"strings"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/ruleset"
 )
 
-// tier is one map of destinations for each family; with own, one for both.
-type tier struct {
+// Tier is one map of destinations for each family; with own, one for both.
+type Tier struct {
+	Role   lb.Role // of the services whose destinations it has
+	Exempt bool    // it has what is not to be balanced, see exemptions
+
 	name         string
 	iface        bool // the interface is part of the key
 	own          bool // for this host's own addresses: the key has none
 	exact        bool // single keys, in a hash table
-	exempt       bool // not to be balanced, see exemptions
 	in, out      bool // in prerouting, in output
-	role         lb.Role
 	prefixes     bool
 	prefixLength // of prefixes, once expanded
 }
@@ -48,26 +48,30 @@ type prefixLength struct {
 }
 
 // tierKinds are in the order in which a packet meets them.
-var tierKinds = []tier{
+var tierKinds = []Tier{
 	{name: "entering", iface: true, in: true},
 	{name: "services", exact: true, in: true, out: true},
 	{name: "ranges", in: true, out: true},
-	{name: "arriving", in: true, role: lb.RoleServer},
-	{name: "sent", out: true, role: lb.RoleClient},
-	{name: "exempt", exempt: true, out: true},
+	{name: "arriving", in: true, Role: lb.RoleServer},
+	{name: "sent", out: true, Role: lb.RoleClient},
+	{name: "exempt", Exempt: true, out: true},
 	{name: "entering-prefixes", iface: true, prefixes: true, in: true},
 	{name: "prefixes", prefixes: true, in: true, out: true},
-	{name: "arriving-prefixes", prefixes: true, in: true, role: lb.RoleServer},
-	{name: "sent-prefixes", prefixes: true, out: true, role: lb.RoleClient},
+	{name: "arriving-prefixes", prefixes: true, in: true, Role: lb.RoleServer},
+	{name: "sent-prefixes", prefixes: true, out: true, Role: lb.RoleClient},
 	{name: "entering-own", iface: true, own: true, in: true},
 	{name: "own", own: true, in: true, out: true},
-	{name: "arriving-own", own: true, in: true, role: lb.RoleServer},
-	{name: "sent-own", own: true, out: true, role: lb.RoleClient},
+	{name: "arriving-own", own: true, in: true, Role: lb.RoleServer},
+	{name: "sent-own", own: true, out: true, Role: lb.RoleClient},
 }
 
-// tiers are the kinds with a tier for each length of prefixes.
-func tiers(lengths []prefixLength) []tier {
-	var out []tier
+// Tiers are those of a table that has these maps, in the order in which a packet
+// meets them.
+func Tiers(maps iter.Seq[string]) []Tier { return tiersOf(lengthsIn(maps)) }
+
+// tiersOf are the kinds with a tier for each length of prefixes.
+func tiersOf(lengths []prefixLength) []Tier {
+	var out []Tier
 	for _, t := range tierKinds {
 		if !t.prefixes {
 			out = append(out, t)
@@ -118,9 +122,9 @@ func lengthsIn(names iter.Seq[string]) []prefixLength {
 			if !ok || !t.prefixes {
 				continue
 			}
-			for _, f := range families {
-				bits, ok := strings.CutPrefix(rest, f.ip.Digit+"-")
-				if n, err := strconv.Atoi(bits); ok && err == nil && 0 <= n && n <= f.ip.Addr.Size*8 {
+			for _, f := range Families {
+				bits, ok := strings.CutPrefix(rest, f.IP.Digit+"-")
+				if n, err := strconv.Atoi(bits); ok && err == nil && 0 <= n && n <= f.IP.Addr.Size*8 {
 					out = append(out, prefixLength{f.Family, n})
 				}
 			}
@@ -130,86 +134,86 @@ func lengthsIn(names iter.Seq[string]) []prefixLength {
 }
 
 // tierOf finds the tier of a destination.
-func tierOf(s *lb.Service, p netip.Prefix, r lb.PortRange) tier {
+func tierOf(s *lb.Service, p netip.Prefix, r lb.PortRange) Tier {
 	exact := p.IsSingleIP() && r.First == r.Last && s.Role == lb.RoleProxy && s.Interface == ""
 	for _, t := range tierKinds {
-		if t.iface != (s.Interface != "") || t.own != !p.IsValid() || t.exact != exact || t.exempt {
+		if t.iface != (s.Interface != "") || t.own != !p.IsValid() || t.exact != exact || t.Exempt {
 			continue
 		}
 		if !t.own && t.prefixes == p.IsSingleIP() {
 			continue
 		}
 		// At an interface nothing but the network's traffic enters.
-		if t.iface || t.role == s.Role {
+		if t.iface || t.Role == s.Role {
 			if t.prefixes {
 				t.prefixLength = prefixLength{lb.FamilyOf(p.Addr()), p.Bits()}
 			}
 			return t
 		}
 	}
-	panic(fmt.Sprintf("nft: no tier for %v %v", p, r))
+	panic(fmt.Sprintf("compile: no tier for %v %v", p, r))
 }
 
-// mapName is the name of a tier's map.
-func (t tier) mapName(f *family) string {
+// MapName is the name of a tier's map.
+func (t Tier) MapName(f *Family) string {
 	switch {
 	case t.own:
 		return t.name
 	case t.prefixes:
-		return fmt.Sprintf("%s%s-%d", t.name, f.ip.Digit, t.bits)
+		return fmt.Sprintf("%s%s-%d", t.name, f.IP.Digit, t.bits)
 	}
-	return t.name + f.ip.Digit
+	return t.name + f.IP.Digit
 }
 
-// families are those that a tier has maps for; one where the map is for both.
-func (t tier) families() []*family {
+// Families are those that a tier has maps for; one where the map is for both.
+func (t Tier) Families() []*Family {
 	switch {
 	case t.own:
-		return families[:1]
+		return Families[:1]
 	case t.prefixes:
-		return []*family{familyOf(t.family)}
+		return []*Family{FamilyOf(t.family)}
 	}
-	return families
+	return Families
 }
 
 // key is the type of a tier's keys.
-func (t tier) key(f *family) ruleset.Type {
+func (t Tier) key(f *Family) ruleset.Type {
 	var k ruleset.Type
 	if t.iface {
 		k = append(k, ruleset.Ifname)
 	}
 	if !t.own {
-		k = append(k, f.ip.Addr)
+		k = append(k, f.IP.Addr)
 	}
 	return append(k, ruleset.InetProto, ruleset.InetService)
 }
 
 // maps are a tier's maps, empty.
-func (t tier) maps() []*ruleset.Map {
+func (t Tier) maps() []*ruleset.Map {
 	var out []*ruleset.Map
 	kind := ruleset.Destinations
-	if t.exempt {
+	if t.Exempt {
 		kind = ruleset.Exemptions
 	}
-	for _, f := range t.families() {
-		out = append(out, &ruleset.Map{Name: t.mapName(f), Kind: kind, Key: t.key(f), Data: ruleset.Type{ruleset.Verdict}, Interval: !t.exact})
+	for _, f := range t.Families() {
+		out = append(out, &ruleset.Map{Name: t.MapName(f), Kind: kind, Key: t.key(f), Data: ruleset.Type{ruleset.Verdict}, Interval: !t.exact})
 	}
 	return out
 }
 
 // lookups are the rules that ask a tier, with the maps that they need.
-func (t tier) lookups() []ruleset.Rule {
+func (t Tier) lookups() []ruleset.Rule {
 	var out []ruleset.Rule
-	for _, f := range t.families() {
+	for _, f := range t.Families() {
 		var fields []ruleset.Field
 		if t.iface {
 			fields = append(fields, ruleset.InputInterface)
 		}
 		if !t.own {
-			fields = append(fields, f.ip.Destination())
+			fields = append(fields, f.IP.Destination())
 		}
 		fields = append(fields, ruleset.L4Protocol, ruleset.DestinationPort)
-		name, ask := t.mapName(f), f.ip.Vmap
+		name, ask := t.MapName(f), f.IP.Vmap
 		if t.own {
 			ask = ruleset.OwnVmap
 		}
@@ -219,7 +223,7 @@ func (t tier) lookups() []ruleset.Rule {
 }
 
 // destination is an element of a tier.
-func (t tier) destination(iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) ruleset.Element {
+func (t Tier) destination(iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) ruleset.Element {
 	var first, last string
 	if t.iface {
 		low, high := ruleset.IfnameBytes(iface)
@@ -235,21 +239,21 @@ func (t tier) destination(iface string, p netip.Prefix, proto lb.Protocol, r lb.
 	return ruleset.Element{Key: first, End: last + ruleset.ProtoBytes(byte(proto)) + ruleset.PortBytes(r.Last)}
 }
 
-// destinations are the elements that lead to the chain of a service, with the
+// Destinations are the elements that lead to the chain of a service, with the
 // names of their maps.
-func destinations(chain string, s *lb.Service) iter.Seq2[string, ruleset.Element] {
+func Destinations(chain string, s *lb.Service) iter.Seq2[string, ruleset.Element] {
 	return func(yield func(string, ruleset.Element) bool) {
 		for _, l := range s.Listen {
-			f := families[0] // the maps of own addresses are for both
+			f := Families[0] // the maps of own addresses are for both
 			if l.Prefix.IsValid() {
-				f = familyOf(lb.FamilyOf(l.Prefix.Addr()))
+				f = FamilyOf(lb.FamilyOf(l.Prefix.Addr()))
 			}
 			for _, r := range l.Ports {
 				t := tierOf(s, l.Prefix, r)
 				for _, proto := range s.Protocols {
 					e := t.destination(s.Interface, l.Prefix, proto, r)
 					e.Data = chain
-					if !yield(t.mapName(f), e) {
+					if !yield(t.MapName(f), e) {
 						return
 					}
 				}
@@ -258,8 +262,9 @@ func destinations(chain string, s *lb.Service) iter.Seq2[string, ruleset.Element
 	}
 }
 
-// parse reads what destination writes.
-func (t tier) parse(f *family, e ruleset.Element) (iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {
+// Parse reads an element of a tier. The prefix is not valid where the tier is for
+// this host's own addresses.
+func (t Tier) Parse(f *Family, e ruleset.Element) (iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {
 	first, last := e.Key, e.End
 	if last == "" {
 		last = first
@@ -272,9 +277,9 @@ func (t tier) parse(f *family, e ruleset.Element) (iface string, p netip.Prefix,
 		iface = ruleset.IfnameOf(cut(ruleset.Ifname.Padded()))
 	}
 	if !t.own {
-		p, _ = ruleset.PrefixOf(cut(f.ip.Addr.Padded()))
+		p, _ = ruleset.PrefixOf(cut(f.IP.Addr.Padded()))
 	}
 	a, _ := cut(ruleset.InetProto.Padded())
 	low, high := cut(ruleset.InetService.Padded())
-	return iface, p, lb.Protocol(a[0]), lb.PortRange{First: portOf(low), Last: portOf(high)}
+	return iface, p, lb.Protocol(a[0]), lb.PortRange{First: ruleset.PortOf(low), Last: ruleset.PortOf(high)}
 }

@@ -1,4 +1,4 @@
-package nft
+package compile
 
 // Kept bits: those of the connection mark that others route by. A host with
 // several uplinks marks a connection by the link it came in on, and an `ip rule`
@@ -23,34 +23,27 @@ func KeepableBits(masks ...uint32) (kept uint32, err error) {
 		kept |= m
 	}
 	switch {
-	case kept&^indexMask != 0:
+	case kept&^NumberMask != 0:
 		return 0, errors.New("nlb itself needs the highest 8 bits of the connection mark")
-	case bits.OnesCount32(indexMask&^kept) < leastNumberBits:
+	case bits.OnesCount32(NumberMask&^kept) < leastNumberBits:
 		return 0, fmt.Errorf("nlb itself needs %d of the lower 24 bits of the connection mark", leastNumberBits)
 	}
 	return kept, nil
 }
 
-// keepFree keeps bits out of the numbers of so many backends, where enough are
-// left.
-func (n *numbers) keepFree(kept uint32, backends int) {
-	if backends < 1<<(bits.OnesCount32(indexMask&^kept)-1) {
-		n.owners.kept = kept
+// RulesVersion is the version of the rules of a layout, which leave these bits to
+// others. An apply over rules of another version reads and compares all of them.
+func RulesVersion(kept uint32) string {
+	if kept == 0 {
+		return rulesNumber
 	}
-}
-
-// rules stands for the rules that an apply makes of the same profiles.
-func (o Options) rules() string {
-	if o.Keep == 0 {
-		return rulesVersion
-	}
-	return fmt.Sprintf("%s %x", rulesVersion, o.Keep)
+	return fmt.Sprintf("%s %x", rulesNumber, kept)
 }
 
 // keepBits are the rules that put bits back.
 func keepBits(kept uint32) []ruleset.Rule {
 	var out []ruleset.Rule
-	for bit := uint32(1); bit&indexMask != 0; bit <<= 1 {
+	for bit := uint32(1); bit&NumberMask != 0; bit <<= 1 {
 		if kept&bit != 0 {
 			out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ruleset.KeepBit(bit)}, Comment: fmt.Sprintf("keeps 0x%08x", kept)})
 		}
@@ -58,14 +51,8 @@ func keepBits(kept uint32) []ruleset.Rule {
 	return out
 }
 
-// readKept reads the comments that keepBits writes.
-func readKept(o *objects) (kept uint32) {
-	for _, f := range families {
-		if c := o.chains[f.deliver]; c != nil {
-			for _, r := range c.rules {
-				_, _ = fmt.Sscanf(r.comment, "keeps 0x%x", &kept)
-			}
-		}
-	}
-	return kept
+// ReadKept reads the comment of a rule that puts bits back: all that are kept.
+func ReadKept(comment string) (kept uint32, ok bool) {
+	n, _ := fmt.Sscanf(comment, "keeps 0x%x", &kept)
+	return kept, n == 1
 }

@@ -1,4 +1,4 @@
-package nft
+package compile
 
 // Affinity: a client, or its network, stays with its backend. Each service and
 // family has a map that the packets themselves fill; an entry lives until its
@@ -11,34 +11,33 @@ import (
 	"strings"
 	"time"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/ruleset"
 )
 
-// stickySet has the backends that an affinity may lead to: those that take new
+// StickySet has the backends that an affinity may lead to: those that take new
 // connections.
-const stickySet = "sticky"
+const StickySet = "sticky"
 
 const resolveChain = "resolve"
 
-// affinityMap is the name of the map of a service's clients.
-func affinityMap(chain string, f *family) string { return chain + "/affinity" + f.ip.Digit }
+// AffinityMap is the name of the map of a service's clients.
+func AffinityMap(chain string, f *Family) string { return chain + "/affinity" + f.IP.Digit }
 
 // affinity is what a service's rules need to know.
 type affinity struct {
-	*family
+	*Family
 	set     string
 	bits    int
 	timeout time.Duration
 }
 
-func (c *compiler) affinity(chain string, s *lb.Service, f *family) affinity {
-	a := affinity{family: f, set: affinityMap(chain, f), bits: s.Affinity.Bits, timeout: s.Affinity.Timeout}
+func (c *compiler) affinity(chain string, s *lb.Service, f *Family) affinity {
+	a := affinity{Family: f, set: AffinityMap(chain, f), bits: s.Affinity.Bits, timeout: s.Affinity.Timeout}
 	if f.Family == lb.IPv6 {
 		a.bits = s.Affinity.Bits6
 	}
-	m := &ruleset.Map{Name: a.set, Key: ruleset.Type{f.ip.Addr}, Data: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients, OfChain: chain}
+	m := &ruleset.Map{Name: a.set, Key: ruleset.Type{f.IP.Addr}, Data: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients, OfChain: chain}
 	c.byName[m.Name] = m
 	c.Maps = append(c.Maps, m)
 	return a
@@ -52,25 +51,25 @@ func (c *compiler) affinity(chain string, s *lb.Service, f *family) affinity {
 //	deliver
 func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	info := fmt.Sprintf("affinity %s timeout %s bits %d", a.Family, a.timeout, a.bits)
-	update := a.ip.UpdateSource(a.set, a.bits, a.timeout)
+	update := a.IP.UpdateSource(a.set, a.bits, a.timeout)
 	fresh := draw.draw
 	if !draw.limited {
 		fresh = append(fresh, ruleset.Jump(ofShard(resolveChain, draw.shard)))
 	}
 	out := []ruleset.Rule{
-		{Statements: []ruleset.Statement{a.match, a.ip.SetMarkBySource(a.set, a.bits)}},
+		{Statements: []ruleset.Statement{a.match, a.IP.SetMarkBySource(a.set, a.bits)}},
 		{
-			Statements: append([]ruleset.Statement{a.match, ruleset.MarkIn(stickySet, true), a.ip.DeleteSource(a.set, a.bits)}, fresh...),
+			Statements: append([]ruleset.Statement{a.match, ruleset.MarkIn(StickySet, true), a.IP.DeleteSource(a.set, a.bits)}, fresh...),
 			Comment:    draw.comment,
 		},
 		{Statements: []ruleset.Statement{a.match, update}, Comment: info},
 	}
 	// By itself: an update of a map that is full ends its rule.
 	if !draw.limited {
-		return append(out, ruleset.Rule{Statements: []ruleset.Statement{a.match, ruleset.Goto(a.deliver)}})
+		return append(out, ruleset.Rule{Statements: []ruleset.Statement{a.match, ruleset.Goto(a.Deliver)}})
 	}
 	draw.match = []ruleset.Statement{a.match}
-	return draw.attempts(a.family, out, []ruleset.Statement{update})
+	return draw.attempts(a.Family, out, []ruleset.Statement{update})
 }
 
 // resolve turns a slot of a shard in the mark into the backend's mark, for all
@@ -78,7 +77,7 @@ func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 // all rules that look into it.
 func resolve(shard uint32) *ruleset.Chain {
 	return &ruleset.Chain{Name: ofShard(resolveChain, shard), Rules: []ruleset.Rule{
-		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(ofShard(slotsMap, shard))}},
+		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(ofShard(SlotsMap, shard))}},
 	}}
 }
 

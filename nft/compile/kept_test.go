@@ -1,4 +1,4 @@
-package nft
+package compile
 
 import (
 	"fmt"
@@ -44,23 +44,21 @@ func TestNumbersWithoutKeptBits(t *testing.T) {
 		profiles []*lb.Profile
 		kept     uint32
 	}{{[]*lb.Profile{p}, 0xff0000}, {[]*lb.Profile{p, {Name: "q", Services: p.Services}}, 0}} {
-		n := newNumbers()
-		n.keepFree(0xff0000, countBackends(tt.profiles))
-		n.assign(tt.profiles)
+		n := NewNumbers(0xff0000, tt.profiles)
 		seen := map[uint32]bool{}
 		for _, q := range tt.profiles {
 			for _, s := range q.Services {
 				for _, b := range s.Backends {
-					i := n.backend(chainOf(q.Name, s.Name), b.Address)
-					if i&tt.kept != 0 || i&^indexMask != 0 || seen[i] {
+					i := n.Backend(ChainOf(q.Name, s.Name), b.Address)
+					if i&tt.kept != 0 || i&^NumberMask != 0 || seen[i] {
 						t.Fatalf("number %06x", i)
 					}
 					seen[i] = true
 				}
 			}
 		}
-		if n.owners.kept != tt.kept {
-			t.Errorf("%06x are kept, want %06x", n.owners.kept, tt.kept)
+		if n.Owners.Kept != tt.kept {
+			t.Errorf("%06x are kept, want %06x", n.Owners.Kept, tt.kept)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package nft
+package compile
 
 // Guard: who may connect, how often, and what is written down of it. All of it
 // stands in the service's chain, before the connection is translated, and
@@ -8,18 +8,16 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/ruleset"
 )
 
 const (
 	turnAwayChain = "turn-away"
-	refusedSet    = "refused"
+	RefusedSet    = "refused"  // what was turned away, by the mark of a guarded service or a full backend
 	listPrefix    = "clients-" // sets of prefixes, named by their content
 
 	// A guarded service's mark while its guard looks at a connection. It is none
@@ -32,20 +30,20 @@ const (
 
 // newcomers and visitors are what the kernel remembers of clients: how fast
 // they connect, how many connections they have.
-func (f *family) newcomers() string { return "newcomers" + f.ip.Digit }
-func (f *family) visitors() string  { return "visitors" + f.ip.Digit }
+func (f *Family) newcomers() string { return "newcomers" + f.IP.Digit }
+func (f *Family) visitors() string  { return "visitors" + f.IP.Digit }
 
 // guardMaps are the maps of the layout that guards need.
 func guardMaps() []*ruleset.Map {
 	var out []*ruleset.Map
-	for _, f := range families {
-		key := ruleset.Type{ruleset.Mark, f.ip.Addr}
+	for _, f := range Families {
+		key := ruleset.Type{ruleset.Mark, f.IP.Addr}
 		out = append(out,
 			&ruleset.Map{Name: f.newcomers(), Key: key, Dynamic: true, Timeout: true, Size: maxClients},
 			&ruleset.Map{Name: f.visitors(), Key: key, Dynamic: true, Size: maxClients})
 	}
 	out = append(out, &ruleset.Map{Name: fullSet, Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients})
-	return append(out, &ruleset.Map{Name: refusedSet, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Counter: true})
+	return append(out, &ruleset.Map{Name: RefusedSet, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Counter: true})
 }
 
 // guard returns the rules that a new connection has to pass.
@@ -63,22 +61,22 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 			continue
 		}
 		for _, f := range s.Families() {
-			f := familyOf(f)
+			f := FamilyOf(f)
 			set := c.clientList(f, list.prefixes)
-			add(list.name+" "+set, f.ip.SourceIn(set, list.not))
+			add(list.name+" "+set, f.IP.SourceIn(set, list.not))
 		}
 	}
 	if l := s.Limit.NewPerSource; l.Events > 0 {
 		for _, f := range s.Families() {
-			add(fmt.Sprintf("limit new-per-source %s burst %d", l, s.Limit.Burst), newPerSource(familyOf(f), l, s.Limit.Burst))
+			add(fmt.Sprintf("limit new-per-source %s burst %d", l, s.Limit.Burst), newPerSource(FamilyOf(f), l, s.Limit.Burst))
 		}
-		c.use(s, (*family).newcomers)
+		c.use(s, (*Family).newcomers)
 	}
 	if n := s.Limit.ConnectionsPerSource; n > 0 {
 		for _, f := range s.Families() {
-			add(fmt.Sprintf("limit connections-per-source %d", n), perSource(familyOf(f), n))
+			add(fmt.Sprintf("limit connections-per-source %d", n), perSource(FamilyOf(f), n))
 		}
-		c.use(s, (*family).visitors)
+		c.use(s, (*Family).visitors)
 	}
 	if l := s.Limit.New; l.Events > 0 {
 		add(fmt.Sprintf("limit new %s", l), ruleset.LimitRate(rateOf(l, burstOf(l)), true))
@@ -87,23 +85,36 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 		id := serviceMark | c.serviceNumber(chain)
 		begin := ruleset.Rule{Statements: []ruleset.Statement{ruleset.SetMark(id)}, Comment: fmt.Sprintf("guard 0x%08x", id)}
 		out = append([]ruleset.Rule{begin}, out...)
-		c.add(refusedSet, ruleset.Element{Key: ruleset.MarkBytes(id)})
+		c.add(RefusedSet, ruleset.Element{Key: ruleset.MarkBytes(id)})
 	}
 	return out
 }
 
 // use marks the maps of a service's families as needed.
-func (c *compiler) use(s *lb.Service, name func(*family) string) {
+func (c *compiler) use(s *lb.Service, name func(*Family) string) {
 	for _, f := range s.Families() {
-		c.needed[name(familyOf(f))] = true
+		c.needed[name(FamilyOf(f))] = true
 	}
+}
+
+// IsClientSet reports whether a set is one of prefixes that allow or deny names.
+func IsClientSet(set string) bool { return strings.HasPrefix(set, listPrefix) }
+
+// ClientSet is the set of prefixes that has this name, empty; nil: there is none.
+func ClientSet(name string) *ruleset.Map {
+	for _, f := range Families {
+		if strings.HasPrefix(name, listPrefix+f.IP.Digit) {
+			return &ruleset.Map{Name: name, Key: ruleset.Type{f.IP.Addr}, Prefixes: true}
+		}
+	}
+	return nil
 }
 
 // clientList returns the set with these prefixes of a family. Lists with the
 // same content share one.
-func (c *compiler) clientList(f *family, prefixes []netip.Prefix) string {
+func (c *compiler) clientList(f *Family, prefixes []netip.Prefix) string {
 	h := fnv.New64a()
-	m := &ruleset.Map{Key: ruleset.Type{f.ip.Addr}, Prefixes: true}
+	m := &ruleset.Map{Key: ruleset.Type{f.IP.Addr}, Prefixes: true}
 	for _, p := range lb.Outer(prefixes) {
 		if lb.FamilyOf(p.Addr()) != f.Family {
 			continue
@@ -111,7 +122,7 @@ func (c *compiler) clientList(f *family, prefixes []netip.Prefix) string {
 		fmt.Fprintln(h, p)
 		m.Elements = append(m.Elements, ruleset.Element{Key: ruleset.AddrBytes(p.Addr()), End: ruleset.LastOf(p)})
 	}
-	m.Name = fmt.Sprintf("%s%s-%016x", listPrefix, f.ip.Digit, h.Sum64())
+	m.Name = fmt.Sprintf("%s%s-%016x", listPrefix, f.IP.Digit, h.Sum64())
 	if c.byName[m.Name] == nil {
 		c.byName[m.Name] = m
 		c.Maps = append(c.Maps, m)
@@ -127,17 +138,17 @@ func rateOf(l lb.Rate, burst uint32) ruleset.Rate {
 // burstOf is how many events of a rate may come at once.
 func burstOf(l lb.Rate) uint32 { return uint32(min(l.Events, 1<<31)) }
 
-func newPerSource(f *family, l lb.Rate, burst uint32) ruleset.Statement {
-	return f.ip.RateBySource(f.newcomers(), rateOf(l, burst), max(2*l.Per, time.Minute))
+func newPerSource(f *Family, l lb.Rate, burst uint32) ruleset.Statement {
+	return f.IP.RateBySource(f.newcomers(), rateOf(l, burst), max(2*l.Per, time.Minute))
 }
 
-func perSource(f *family, n uint32) ruleset.Statement { return f.ip.CountBySource(f.visitors(), n) }
+func perSource(f *Family, n uint32) ruleset.Statement { return f.IP.CountBySource(f.visitors(), n) }
 
 // turnAway counts a connection for the service or backend in its mark, and
 // refuses it.
 func turnAway() *ruleset.Chain {
 	return &ruleset.Chain{Name: turnAwayChain, Rules: []ruleset.Rule{
-		{Statements: []ruleset.Statement{ruleset.MarkIn(refusedSet, false)}},
+		{Statements: []ruleset.Statement{ruleset.MarkIn(RefusedSet, false)}},
 		{Statements: []ruleset.Statement{ruleset.Goto(refuseChain)}},
 	}}
 }
@@ -158,46 +169,28 @@ func logRule(l *lb.Log) ruleset.Rule {
 }
 
 // readGuard reads the comments of guard's rules and of logRule into a service,
-// and reports whether it was one.
-func (s *State) readGuard(chain, comment string, out *lb.Service) bool {
-	if id, ok := guardOf(comment); ok {
-		s.guards[chain] = id
-		s.ownRefused(chain, id)
-		return true
-	}
+// and reports whether it was one. clients are the prefixes of a set.
+func readGuard(comment string, s *lb.Service, clients func(set string) []netip.Prefix) bool {
 	word, rest, _ := strings.Cut(comment, " ")
 	switch word {
 	case "deny":
-		out.Deny = append(out.Deny, s.listed(rest)...)
+		s.Deny = append(s.Deny, clients(rest)...)
 	case "allow":
-		out.Allow = append(out.Allow, s.listed(rest)...)
+		s.Allow = append(s.Allow, clients(rest)...)
 	case "limit":
-		readLimit(rest, &out.Limit)
+		readLimit(rest, &s.Limit)
 	case "log":
-		out.Log = readLog(rest)
+		s.Log = readLog(rest)
 	default:
 		return false
 	}
 	return true
 }
 
-// guardOf is the mark of a guarded service, from the comment of its first rule.
-func guardOf(comment string) (id uint32, ok bool) {
+// ReadGuardMark is the mark of a guarded service, from the comment of its first rule.
+func ReadGuardMark(comment string) (id uint32, ok bool) {
 	n, _ := fmt.Sscanf(comment, "guard 0x%x", &id)
 	return id, n == 1
-}
-
-// listed are the prefixes of a set.
-func (s *State) listed(set string) []netip.Prefix {
-	s.lists[set] = true
-	var out []netip.Prefix
-	for _, e := range s.elements(set) {
-		if p, ok := ruleset.PrefixOf(e.Key, e.End); ok {
-			out = append(out, p)
-		}
-	}
-	slices.SortFunc(out, netip.Prefix.Compare)
-	return out
 }
 
 func readLimit(s string, l *lb.Limit) {

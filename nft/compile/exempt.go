@@ -1,4 +1,4 @@
-package nft
+package compile
 
 // Exemptions: destinations that a wide listen would take and must not. A packet
 // that this host sends meets them after single addresses, and before prefixes
@@ -10,9 +10,8 @@ import (
 	"net/netip"
 	"slices"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/ruleset"
 )
 
 // The loopback addresses of each family.
@@ -76,7 +75,7 @@ func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
 	for _, e := range slices.SortedFunc(maps.Keys(loopback), func(a, b exemption) int {
 		return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.proto, b.proto))
 	}) {
-		name := t.mapName(familyOf(lb.FamilyOf(e.prefix.Addr())))
+		name := t.MapName(FamilyOf(lb.FamilyOf(e.prefix.Addr())))
 		for _, r := range union(loopback[e]) {
 			out[name] = append(out[name], t.destination("", e.prefix, e.proto, r))
 		}
@@ -156,11 +155,11 @@ func wide(s *lb.Service) bool {
 	return slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsValid() && !l.Prefix.IsSingleIP() })
 }
 
-func exemptTier() tier {
+func exemptTier() Tier {
 	for _, t := range tierKinds {
-		if t.exempt {
+		if t.Exempt {
 			return t
 		}
 	}
-	panic("nft: no tier for exemptions")
+	panic("compile: no tier for exemptions")
 }

@@ -1,4 +1,4 @@
-package nft
+package compile
 
 // The layout: the maps and chains that every table of ours has, whatever it
 // balances. A new connection meets a handful of map lookups, the same number
@@ -13,43 +13,61 @@ package nft
 import (
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/ruleset"
 )
 
 // Names of maps and chains. Chains of services have a '/' in their names,
 // others have not.
 const (
-	slotsMap    = "slots"
-	backendsMap = "backends" // backends with statements of their own
-	poolsMap    = "pools"
-	paramsSet   = "sysctl"
+	SlotsMap    = "slots"    // the first shard: slot -> backend's mark
+	BackendsMap = "backends" // mark -> chain, of backends with statements of their own
+	PoolsMap    = "pools"    // mark -> chain, of backends with a list of SNAT addresses
+	ParamsSet   = "sysctl"   // kernel parameters
+	RecordSet   = "applied"  // what was applied last
 
-	preroutingChain  = "prerouting"
+	PreroutingChain  = "prerouting" // what comes from the network
 	outputChain      = "output"
 	postroutingChain = "postrouting"
 	refuseChain      = "refuse"
 	poolPrefix       = "snat-"
 )
 
-// rulesVersion is the version of the rules within a layout. An apply over rules
-// of another version reads and compares all of them; it changes with every rule
-// that the same profiles get.
-const rulesVersion = " rules 3"
+// TableComment tells people, and nft.Load, whose table it is, and which layout it was
+// made with.
+const TableComment = ourTables + " see nlb show, nlb flush; layout " + layoutNumber
+
+const (
+	ourTables = "managed by nlb:"
+	// layoutNumber is the version of the layout.
+	//
+	//	1  all slots in one map
+	//	2  slots in shards
+	//
+	// nft.Load reads all of them, and an apply brings an older one to this one.
+	layoutNumber = "2"
+)
+
+// LayoutVersion is the version of the layout that this package makes.
+var LayoutVersion = LayoutOf(TableComment)
+
+// rulesNumber is the version of the rules within a layout. It changes with every
+// rule that the same profiles get.
+const rulesNumber = " rules 3"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
 const (
-	modeMask  = 0xff000000
-	indexMask = 0x00ffffff
+	modeMask   = 0xff000000
+	NumberMask = 0x00ffffff // the bits of the number
 	// All modes share these bits, so that one filter finds our connections.
-	oursMark = 0x4c000000
-	oursMask = 0xfc000000
+	OursMark = 0x4c000000 // their value
+	OursMask = 0xfc000000 // which bits
 )
 
 func modeMark(m lb.SNATMode) uint32 {
@@ -64,9 +82,20 @@ func modeMark(m lb.SNATMode) uint32 {
 	return 0x4e000000 // masquerade
 }
 
+// MarksWith are the marks that have a number: those of backends, of a guarded
+// service and of a full backend.
+func MarksWith(number uint32) []uint32 {
+	marks := []uint32{serviceMark | number, fullMark | number}
+	for _, m := range snatModes {
+		marks = append(marks, modeMark(m)|number)
+	}
+	return marks
+}
+
 var snatModes = []lb.SNATMode{lb.Masquerade, lb.SNATNone, lb.SNATVIP, lb.SNATPool}
 
-func modeOf(mark uint32) (lb.SNATMode, bool) {
+// ModeOf is the mode of SNAT that a mark says, false where it is no backend's.
+func ModeOf(mark uint32) (lb.SNATMode, bool) {
 	for _, m := range snatModes {
 		if modeMark(m) == mark&modeMask {
 			return m, true
@@ -75,8 +104,8 @@ func modeOf(mark uint32) (lb.SNATMode, bool) {
 	return 0, false
 }
 
-// chainOf names the chain of a service.
-func chainOf(profile, service string) string {
+// ChainOf names the chain of a service.
+func ChainOf(profile, service string) string {
 	name := profile + "/" + service
 	if c := name[0]; c == '.' || c == '-' || '0' <= c && c <= '9' {
 		return "./" + name // nft's names begin with a letter, '_' or '.'
@@ -84,8 +113,8 @@ func chainOf(profile, service string) string {
 	return name
 }
 
-// serviceOf reads what chainOf wrote.
-func serviceOf(chain string) (profile, service string, ok bool) {
+// ServiceOf reads what ChainOf wrote, false where it is no chain of a service.
+func ServiceOf(chain string) (profile, service string, ok bool) {
 	parts := strings.Split(chain, "/")
 	if len(parts) == 3 && parts[0] == "." {
 		parts = parts[1:]
@@ -99,9 +128,9 @@ func serviceOf(chain string) (profile, service string, ok bool) {
 // backendChainOf names the chain of a backend with statements of its own.
 func backendChainOf(chain string, mark uint32) string { return fmt.Sprintf("%s/%08x", chain, mark) }
 
-// drawChainOf names the chain that draws a slot, of services that may draw more
+// DrawChainOf names the chain that draws a slot, of services that may draw more
 // than once.
-func drawChainOf(chain string, f *family) string { return chain + "/draw" + f.ip.Digit }
+func DrawChainOf(chain string, f *Family) string { return chain + "/draw" + f.IP.Digit }
 
 // isShared tells the chains of the layout from those of services, of backends and
 // of pools.
@@ -109,14 +138,18 @@ func isShared(name string) bool {
 	return !strings.Contains(name, "/") && !strings.HasPrefix(name, poolPrefix)
 }
 
-// ownerOf returns the chain of the service that a chain or map belongs to.
-func ownerOf(name string) (profile, chain string, ok bool) {
-	if _, _, ok := serviceOf(name); !ok {
+// OwnerOf returns the chain of the service that a chain or map belongs to, and its
+// profile; false where it belongs to none.
+func OwnerOf(name string) (profile, chain string, ok bool) {
+	if _, _, ok := ServiceOf(name); !ok {
 		name = name[:max(0, strings.LastIndexByte(name, '/'))]
 	}
-	profile, _, ok = serviceOf(name)
+	profile, _, ok = ServiceOf(name)
 	return profile, name, ok
 }
+
+// IsPool reports whether a chain is that of a list of SNAT addresses.
+func IsPool(chain string) bool { return strings.HasPrefix(chain, poolPrefix) }
 
 // poolOf names the chain of a list of SNAT addresses, by its content: services
 // with the same list share it.
@@ -128,11 +161,17 @@ func poolOf(addrs []netip.Addr) string {
 	return fmt.Sprintf("%s%016x", poolPrefix, h.Sum64())
 }
 
-// layout returns all maps, empty, and all chains that are not a service's or a
+// Layout returns the layout of a table that has these maps: all of its maps, empty,
+// and all chains that are not a service's or a pool's.
+func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
+	return layoutTo(table, extentIn(maps))
+}
+
+// layoutTo returns all maps, empty, and all chains that are not a service's or a
 // pool's, to this extent. Of these a ruleset has what it needs.
-func layout(table string, x extent) *ruleset.Ruleset {
-	r := &ruleset.Ruleset{Table: table, Comment: tableComment}
-	for _, t := range tiers(x.lengths) {
+func layoutTo(table string, x extent) *ruleset.Ruleset {
+	r := &ruleset.Ruleset{Table: table, Comment: TableComment}
+	for _, t := range tiersOf(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}
 	r.Maps = append(r.Maps, slotMap(0))
@@ -140,25 +179,25 @@ func layout(table string, x extent) *ruleset.Ruleset {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
 	r.Maps = append(r.Maps,
-		&ruleset.Map{Name: stickySet, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}},
-		&ruleset.Map{Name: backendsMap, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
-	for _, f := range families {
+		&ruleset.Map{Name: StickySet, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}},
+		&ruleset.Map{Name: BackendsMap, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
+	for _, f := range Families {
 		r.Maps = append(r.Maps,
-			&ruleset.Map{Name: f.endpoints, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr, ruleset.InetService}, Counter: true},
-			&ruleset.Map{Name: f.addresses, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.ip.Addr}, Counter: true})
+			&ruleset.Map{Name: f.Endpoints, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr, ruleset.InetService}, Counter: true},
+			&ruleset.Map{Name: f.Addresses, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr}, Counter: true})
 	}
-	r.Maps = append(r.Maps, &ruleset.Map{Name: poolsMap, Kind: ruleset.Pools, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
-	for _, f := range families {
+	r.Maps = append(r.Maps, &ruleset.Map{Name: PoolsMap, Kind: ruleset.Pools, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
+	for _, f := range Families {
 		r.Maps = append(r.Maps, &ruleset.Map{
-			Name: f.sources, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.ip.Addr},
-			TypeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.ip.Word), Udata: f.ip.SourcesUdata(),
+			Name: f.Sources, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.IP.Addr},
+			TypeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.IP.Word), Udata: f.IP.SourcesUdata(),
 		})
 	}
 	r.Maps = append(r.Maps, guardMaps()...)
 	r.Maps = append(r.Maps,
-		paramSet(), recordSet())
+		NewParamsSet(), NewRecordSet())
 	r.Chains = append(r.Chains, baseChains(x)...)
-	for _, f := range families {
+	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
 	}
 	r.Chains = append(r.Chains, resolve(0), turnAway(), refuse())
@@ -180,7 +219,7 @@ func midStream() ruleset.Rule {
 func baseChains(x extent) []*ruleset.Chain {
 	in, out := []ruleset.Rule{midStream()}, []ruleset.Rule{midStream()}
 	var vips []ruleset.Rule
-	for _, t := range tiers(x.lengths) {
+	for _, t := range tiersOf(x.lengths) {
 		if t.in {
 			in = append(in, t.lookups()...)
 		}
@@ -188,46 +227,46 @@ func baseChains(x extent) []*ruleset.Chain {
 			out = append(out, t.lookups()...)
 		}
 	}
-	for _, f := range families {
-		vips = append(vips, ruleset.Rule{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATVIP), f.ip.SNATVIP()}})
+	for _, f := range Families {
+		vips = append(vips, ruleset.Rule{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATVIP), f.IP.SNATVIP()}})
 	}
 	// Connections that somebody else marked may look like ours, unless their
 	// destination was translated too.
 	snat := []ruleset.Rule{
 		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.Masquerade), ruleset.Masquerade()}},
-		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATPool), ruleset.MarkVmap(poolsMap, ^x.kept)}, Needs: poolsMap},
+		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATPool), ruleset.MarkVmap(PoolsMap, ^x.kept)}, Needs: PoolsMap},
 	}
 	return []*ruleset.Chain{
-		{Name: preroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: in},
+		{Name: PreroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: in},
 		{Name: outputChain, Hook: ruleset.Output(-100, "-100"), Rules: out},
 		{Name: postroutingChain, Hook: ruleset.Postrouting(100, "srcnat"), Rules: append(snat, vips...)},
 	}
 }
 
 // pickChain turns a slot of a shard into a backend.
-func (f *family) pickChain(shard uint32) *ruleset.Chain {
+func (f *Family) pickChain(shard uint32) *ruleset.Chain {
 	return &ruleset.Chain{Name: ofShard(f.pick, shard), Rules: []ruleset.Rule{
-		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(ofShard(slotsMap, shard))}},
-		{Statements: []ruleset.Statement{ruleset.Goto(f.deliver)}},
+		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(ofShard(SlotsMap, shard))}},
+		{Statements: []ruleset.Statement{ruleset.Goto(f.Deliver)}},
 	}}
 }
 
 // deliverChain turns a backend into a translated destination.
-func (f *family) deliverChain(kept uint32) *ruleset.Chain {
+func (f *Family) deliverChain(kept uint32) *ruleset.Chain {
 	isFull := ruleset.Rule{Statements: []ruleset.Statement{ruleset.MarkIs(modeMask, fullMark), ruleset.Return()}, Needs: fullSet}
-	rules := []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.MarkVmap(backendsMap, 1<<32-1)}, Needs: backendsMap}}
+	rules := []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.MarkVmap(BackendsMap, 1<<32-1)}, Needs: BackendsMap}}
 	if kept != 0 {
 		// What turns away looks the whole mark up.
 		rules = append(append(rules, isFull), keepBits(kept)...)
 	}
 	for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
-		rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNAT(byte(p), f.endpoints, ^kept)}, Needs: f.endpoints})
+		rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.IP.DNAT(byte(p), f.Endpoints, ^kept)}, Needs: f.Endpoints})
 	}
-	rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.ip.DNATAddress(f.addresses, ^kept)}, Needs: f.addresses})
+	rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.IP.DNATAddress(f.Addresses, ^kept)}, Needs: f.Addresses})
 	if kept == 0 {
 		rules = append(rules, isFull)
 	}
-	return &ruleset.Chain{Name: f.deliver, Rules: append(rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Drop()}})}
+	return &ruleset.Chain{Name: f.Deliver, Rules: append(rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Drop()}})}
 }
 
 func refuse() *ruleset.Chain {
@@ -247,12 +286,22 @@ func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 		return !keep[m.Name]
 	})
 	uses := map[string]bool{}
-	for _, f := range families {
-		picks := keep[f.endpoints] || keep[f.addresses]
-		uses[f.pick], uses[f.deliver] = picks, picks
+	for _, f := range Families {
+		picks := keep[f.Endpoints] || keep[f.Addresses]
+		uses[f.pick], uses[f.Deliver] = picks, picks
 	}
 	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {
 		c.Rules = slices.DeleteFunc(c.Rules, func(r ruleset.Rule) bool { return r.Needs != "" && !keep[r.Needs] })
 		return c.Hook == nil && isShared(c.Name) && !uses[c.Name] && !needed(c.Name)
 	})
+}
+
+// NewParamsSet is the set that remembers kernel parameters, empty.
+func NewParamsSet() *ruleset.Map {
+	return &ruleset.Map{Name: ParamsSet, Kind: ruleset.Record, Key: ruleset.Type{ruleset.Mark}, Comment: "kernel parameters, as nlb found them"}
+}
+
+// NewRecordSet is the set whose elements are the record of the last apply, empty.
+func NewRecordSet() *ruleset.Map {
+	return &ruleset.Map{Name: RecordSet, Kind: ruleset.Record, Key: ruleset.Type{ruleset.Mark}, Comment: "what nlb applied last"}
 }

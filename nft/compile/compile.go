@@ -1,41 +1,42 @@
-package nft
+// Package compile turns profiles into a ruleset: the layout of a table, destinations,
+// guards, draws, and the numbers of backends and slots. It also reads names, elements
+// and comments of such a ruleset back. It knows no kernel.
+package compile
 
-// Compile: profiles become a ruleset.
+// Compile: services and their backends become chains, rules and elements.
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/ruleset"
 )
 
-// Compile returns the ruleset of profiles, numbered from nothing: the same
+// Profiles returns the ruleset of profiles, numbered from nothing: the same
 // profiles give the same bytes. It does not check that the profiles are free
 // of conflicts; lb.Conflicts does.
-func Compile(table string, profiles []*lb.Profile) *ruleset.Ruleset {
-	n := newNumbers()
-	n.assign(profiles)
-	return compile(table, profiles, nil, n, func(string) bool { return false })
+func Profiles(table string, profiles []*lb.Profile) *ruleset.Ruleset {
+	n := NewNumbers(0, profiles)
+	return Beside(table, profiles, nil, n, func(string) bool { return false })
 }
 
-// compile also regards the profiles of others, which are there already, and
-// keeps the objects of the layout that are there, maps for lengths of prefixes
-// included.
-func compile(table string, profiles, others []*lb.Profile, n *numbers, there func(object string) bool) *ruleset.Ruleset {
-	x := extent{lengths: sortedLengths(append(lengthsOf(profiles), n.extent.lengths...)), shards: n.extent.shards, kept: n.owners.kept}
+// Beside returns the ruleset of profiles in a table that also has others. The others
+// are not in it, but for the exemptions, which depend on all. n has the numbers of
+// both. Of the layout the ruleset has what the profiles need, and the objects that
+// are there already.
+func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func(object string) bool) *ruleset.Ruleset {
+	x := extent{lengths: sortedLengths(append(lengthsOf(profiles), n.extent.lengths...)), shards: n.extent.shards, kept: n.Owners.Kept}
 	c := &compiler{
-		Ruleset: layout(table, x), numbers: n,
+		Ruleset: layoutTo(table, x), Numbers: n,
 		byName: map[string]*ruleset.Map{}, pools: map[string]bool{}, needed: map[string]bool{},
 	}
 	for _, m := range c.Maps {
 		c.byName[m.Name] = m
 	}
 	backends := countBackends(profiles)
-	for _, name := range []string{slotsMap, families[0].endpoints} { // where most of them go
+	for _, name := range []string{SlotsMap, Families[0].Endpoints} { // where most of them go
 		c.byName[name].Elements = make([]ruleset.Element, 0, backends)
 	}
 	for _, p := range profiles {
@@ -52,7 +53,7 @@ func compile(table string, profiles, others []*lb.Profile, n *numbers, there fun
 
 type compiler struct {
 	*ruleset.Ruleset
-	*numbers
+	*Numbers
 	byName map[string]*ruleset.Map
 	pools  map[string]bool // chains of SNAT addresses that are there
 	needed map[string]bool // objects of the layout that rules refer to
@@ -64,7 +65,7 @@ func (c *compiler) add(name string, e ruleset.Element) {
 }
 
 func (c *compiler) service(p *lb.Profile, s *lb.Service) {
-	own := &ruleset.Chain{Name: chainOf(p.Name, s.Name)}
+	own := &ruleset.Chain{Name: ChainOf(p.Name, s.Name)}
 	c.Chains = append(c.Chains, own)
 	if s.Role == lb.RoleServer {
 		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptForeign()}, Comment: "role server"})
@@ -75,7 +76,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		own.Rules = append(own.Rules, logRule(shared))
 	}
 	for _, f := range s.Families() {
-		f := familyOf(f)
+		f := FamilyOf(f)
 		draw := c.pool(own.Name, s, f, shared)
 		switch {
 		case s.Affinity != nil && !draw.refuses:
@@ -89,7 +90,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	for _, r := range own.Rules {
 		c.refers(r)
 	}
-	for name, e := range destinations(own.Name, s) {
+	for name, e := range Destinations(own.Name, s) {
 		c.add(name, e)
 	}
 }
@@ -140,7 +141,7 @@ func (r drawRule) alone() ruleset.Rule {
 
 // pool writes the backends of a service and family, and returns the rule that
 // draws one of them. shared is the log that the service writes for all.
-func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) drawRule {
+func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) drawRule {
 	backends := s.Of(f.Family)
 	var parked []int
 	for i := range backends {
@@ -149,21 +150,21 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 		}
 	}
 	order := s.Slots(backends)
-	block := c.slot(poolKey{chain, f.Family}, uint32(len(order)), uint32(len(parked)))
+	block := c.slot(PoolKey{chain, f.Family}, uint32(len(order)), uint32(len(parked)))
 
 	marks := make([]uint32, len(backends))
 	for i, b := range backends {
-		marks[i] = modeMark(b.SNAT.Mode) | c.backend(chain, b.Address)
+		marks[i] = modeMark(b.SNAT.Mode) | c.Backend(chain, b.Address)
 	}
-	c.needShard(block.base)
-	slots := slotMapOf(block.base)
+	c.needShard(block.Base)
+	slots := SlotMapOf(block.Base)
 	counts := make([]int, len(backends))
 	for slot, i := range order {
-		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.base + uint32(slot)), Data: ruleset.MarkBytes(marks[i])})
+		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.Base + uint32(slot)), Data: ruleset.MarkBytes(marks[i])})
 		counts[i]++
 	}
 	for j, i := range parked {
-		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.base + uint32(len(order)+j)), Data: ruleset.MarkBytes(marks[i])})
+		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.Base + uint32(len(order)+j)), Data: ruleset.MarkBytes(marks[i])})
 	}
 	for i, b := range backends {
 		e := ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: ruleset.AddrBytes(b.Address.Addr)}
@@ -171,16 +172,16 @@ func (c *compiler) pool(chain string, s *lb.Service, f *family, shared *lb.Log) 
 			e.Extra = &ruleset.Extra{Comment: comment}
 		}
 		if b.Address.Port == 0 {
-			c.add(f.addresses, e)
+			c.add(f.Addresses, e)
 		} else {
 			e.Data += ruleset.PortBytes(b.Address.Port)
-			c.add(f.endpoints, e)
+			c.add(f.Endpoints, e)
 		}
 		if b.SNAT.Mode == lb.SNATPool {
-			c.add(poolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family))})
+			c.add(PoolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family))})
 		}
 		if s.Affinity != nil && b.Effective() > 0 {
-			c.add(stickySet, ruleset.Element{Key: e.Key})
+			c.add(StickySet, ruleset.Element{Key: e.Key})
 		}
 		c.backendChain(chain, marks[i], b, shared)
 	}
@@ -192,7 +193,7 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 	own := &ruleset.Chain{}
 	if b.MaxConnections > 0 {
 		own.Rules = append(own.Rules, connectionLimit(mark, b.MaxConnections)...)
-		c.add(refusedSet, ruleset.Element{Key: ruleset.MarkBytes(whenFull(mark))})
+		c.add(RefusedSet, ruleset.Element{Key: ruleset.MarkBytes(FullMark(mark))})
 	}
 	if b.Log != nil && shared == nil {
 		own.Rules = append(own.Rules, logRule(b.Log))
@@ -205,12 +206,12 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 		c.refers(r)
 	}
 	c.Chains = append(c.Chains, own)
-	c.add(backendsMap, ruleset.Element{Key: ruleset.MarkBytes(mark), Data: own.Name})
+	c.add(BackendsMap, ruleset.Element{Key: ruleset.MarkBytes(mark), Data: own.Name})
 }
 
 // draw is what picks a slot, and without affinity and limits delivers.
-func (c *compiler) draw(chain string, s *lb.Service, f *family, b block) drawRule {
-	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.slots == 0, shard: shardOf(b.base)}
+func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRule {
+	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.Slots == 0, shard: shardOf(b.Base)}
 	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
 	}
@@ -227,31 +228,31 @@ func (c *compiler) draw(chain string, s *lb.Service, f *family, b block) drawRul
 		r.draw = []ruleset.Statement{f.drawSlot(s, b, 0)}
 	}
 	if s.Affinity == nil && !r.refuses {
-		r.draw = append(r.draw, ruleset.Goto(ofShard(f.pick, shardOf(b.base))))
+		r.draw = append(r.draw, ruleset.Goto(ofShard(f.pick, shardOf(b.Base))))
 	}
 	return r
 }
 
 // drawSlot puts a slot into the mark. A retry by hash has a seed of its own, the
 // same on every machine.
-func (f *family) drawSlot(s *lb.Service, b block, retry uint32) ruleset.Statement {
+func (f *Family) drawSlot(s *lb.Service, b Block, retry uint32) ruleset.Statement {
 	if s.Scheduler == lb.Hash {
-		return ruleset.SetMarkHash(f.hashFields(s.HashBy), s.HashSeed+retry*retrySeed, b.slots, b.base)
+		return ruleset.SetMarkHash(f.hashFields(s.HashBy), s.HashSeed+retry*retrySeed, b.Slots, b.Base)
 	}
-	return ruleset.SetMarkNumgen(s.Scheduler == lb.Random, b.slots, b.base)
+	return ruleset.SetMarkNumgen(s.Scheduler == lb.Random, b.Slots, b.Base)
 }
 
 // hashFields are the parts of a packet that the scheduler hash looks at.
-func (f *family) hashFields(by []lb.HashField) []ruleset.Field {
+func (f *Family) hashFields(by []lb.HashField) []ruleset.Field {
 	out := make([]ruleset.Field, len(by))
 	for i, b := range by {
 		switch b {
 		case lb.SourceAddress:
-			out[i] = f.ip.Source()
+			out[i] = f.IP.Source()
 		case lb.SourcePort:
 			out[i] = ruleset.SourcePort
 		case lb.DestinationAddress:
-			out[i] = f.ip.Destination()
+			out[i] = f.IP.Destination()
 		case lb.DestinationPort:
 			out[i] = ruleset.DestinationPort
 		case lb.ByProtocol:
@@ -269,7 +270,7 @@ func onlyFamily(s *lb.Service) bool {
 }
 
 // sourcePool returns the chain that translates sources to these addresses.
-func (c *compiler) sourcePool(f *family, addrs []netip.Addr) string {
+func (c *compiler) sourcePool(f *Family, addrs []netip.Addr) string {
 	name := poolOf(addrs)
 	if c.pools[name] {
 		return name
@@ -277,28 +278,11 @@ func (c *compiler) sourcePool(f *family, addrs []netip.Addr) string {
 	c.pools[name] = true
 	b := c.source(name, uint32(len(addrs)))
 	for i, a := range addrs {
-		c.add(f.sources, ruleset.Element{Key: ruleset.MarkBytes(b.base + uint32(i)), Data: ruleset.AddrBytes(a)})
+		c.add(f.Sources, ruleset.Element{Key: ruleset.MarkBytes(b.Base + uint32(i)), Data: ruleset.AddrBytes(a)})
 	}
 	c.Chains = append(c.Chains, &ruleset.Chain{Name: name, Rules: []ruleset.Rule{{
-		Statements: []ruleset.Statement{f.ip.SNATRandom(b.slots, b.base, f.sources)},
-		Comment:    fmt.Sprintf("%s sources %d+%d", f.Family, b.base, b.slots),
+		Statements: []ruleset.Statement{f.IP.SNATRandom(b.Slots, b.Base, f.Sources)},
+		Comment:    sourcesComment(f.Family, b),
 	}}})
 	return name
-}
-
-// backendComment holds what the other elements do not say: a name that is not
-// the address, a weight that is not the number of slots, a state that is not up:
-// "name b1 weight 5 down".
-func backendComment(b lb.Backend, slots int) string {
-	var parts []string
-	if b.Name != b.Address.String() {
-		parts = append(parts, "name "+b.Name)
-	}
-	if b.Weight != slots && b.Weight != 0 {
-		parts = append(parts, fmt.Sprintf("weight %d", b.Weight))
-	}
-	if b.State != lb.Up {
-		parts = append(parts, b.State.String())
-	}
-	return strings.Join(parts, " ")
 }

@@ -1,7 +1,7 @@
-package nft
+package compile
 
 // Slots: the maps from the number that a new connection draws to its backend.
-// There is one for each shardSize numbers, with chains of its own that look into
+// There is one for each ShardSize numbers, with chains of its own that look into
 // it. To read a map back costs the square of its size: for each message of a dump
 // the kernel passes over all that it has sent before.
 //
@@ -20,8 +20,9 @@ import (
 	"nlb/nft/ruleset"
 )
 
-// shardSize is how many numbers a shard has. Tests make it smaller.
-var shardSize uint32 = 1 << 16
+// ShardSize is how many numbers a shard has. It is a variable for tests, which make it
+// smaller; nothing else changes it.
+var ShardSize uint32 = 1 << 16
 
 // extent is how much of the layout there is: the lengths of prefixes that have
 // maps of destinations, the shards of slots beside the first, and the bits of the
@@ -44,7 +45,7 @@ func extentIn(names iter.Seq[string]) extent {
 	return x
 }
 
-func shardOf(slot uint32) uint32 { return slot / shardSize }
+func shardOf(slot uint32) uint32 { return slot / ShardSize }
 
 // ofShard is the name of an object that each shard has.
 func ofShard(name string, shard uint32) string {
@@ -54,28 +55,28 @@ func ofShard(name string, shard uint32) string {
 	return name + "-" + strconv.FormatUint(uint64(shard), 10)
 }
 
-// slotMapOf names the map of a block of slots.
-func slotMapOf(base uint32) string { return ofShard(slotsMap, shardOf(base)) }
+// SlotMapOf names the map that has a slot, and the block of slots that begins there.
+func SlotMapOf(base uint32) string { return ofShard(SlotsMap, shardOf(base)) }
 
 // shardNamed is the shard of the map of slots with this name.
 func shardNamed(name string) (shard uint32, ok bool) {
-	rest, ok := strings.CutPrefix(name, slotsMap)
+	rest, ok := strings.CutPrefix(name, SlotsMap)
 	if !ok || rest == "" {
 		return 0, ok
 	}
 	n, err := strconv.ParseUint(strings.TrimPrefix(rest, "-"), 10, 16)
-	return uint32(n), err == nil && ofShard(slotsMap, uint32(n)) == name
+	return uint32(n), err == nil && ofShard(SlotsMap, uint32(n)) == name
 }
 
 // slotMap is the map of a shard.
 func slotMap(shard uint32) *ruleset.Map {
-	return &ruleset.Map{Name: ofShard(slotsMap, shard), Kind: ruleset.Slots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}}
+	return &ruleset.Map{Name: ofShard(SlotsMap, shard), Kind: ruleset.Slots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}}
 }
 
 // shardChains are the chains that look into the map of a shard.
 func shardChains(shard uint32) []*ruleset.Chain {
 	var out []*ruleset.Chain
-	for _, f := range families {
+	for _, f := range Families {
 		out = append(out, f.pickChain(shard))
 	}
 	return append(out, resolve(shard))
@@ -84,13 +85,13 @@ func shardChains(shard uint32) []*ruleset.Chain {
 // needShard adds the objects of a block's shard to a ruleset that lacks them.
 func (c *compiler) needShard(base uint32) {
 	shard := shardOf(base)
-	if c.byName[ofShard(slotsMap, shard)] != nil {
+	if c.byName[ofShard(SlotsMap, shard)] != nil {
 		return
 	}
 	m := slotMap(shard)
 	c.byName[m.Name] = m
 	// It comes where a packet meets it: what it leads to is behind it.
-	first := slices.IndexFunc(c.Maps, func(m *ruleset.Map) bool { return m.Name == slotsMap })
+	first := slices.IndexFunc(c.Maps, func(m *ruleset.Map) bool { return m.Name == SlotsMap })
 	c.Maps = slices.Insert(c.Maps, first+1, m)
 	c.Chains = append(c.Chains, shardChains(shard)...)
 }
@@ -98,37 +99,9 @@ func (c *compiler) needShard(base uint32) {
 // fits moves to where a run of this size crosses the end of no shard that it
 // does not begin.
 func (s *space) fits(size uint32) bool {
-	within := s.next%shardSize == 0 || shardOf(s.next) == shardOf(s.next+max(size, 1)-1)
+	within := s.next%ShardSize == 0 || shardOf(s.next) == shardOf(s.next+max(size, 1)-1)
 	if !within {
-		s.next = (shardOf(s.next) + 1) * shardSize
+		s.next = (shardOf(s.next) + 1) * ShardSize
 	}
 	return within
-}
-
-// allSlots yields the elements of all maps of slots, with their maps' names.
-func (s *State) allSlots() iter.Seq2[string, ruleset.Element] {
-	return func(yield func(string, ruleset.Element) bool) {
-		for name, m := range s.objects.maps {
-			if m.spec == nil || m.spec.Kind != ruleset.Slots {
-				continue
-			}
-			for _, e := range m.elements {
-				if !yield(name, e) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// slotsOf names the map that holds a block. An older layout has all in one.
-func (s *State) slotsOf(b block) (name string, moves bool) {
-	name = slotMapOf(b.base)
-	if _, ok := s.objects.element(name, ruleset.MarkBytes(b.base)); ok || name == slotsMap {
-		return name, false
-	}
-	if _, ok := s.objects.element(slotsMap, ruleset.MarkBytes(b.base)); ok {
-		return slotsMap, true
-	}
-	return name, false
 }

@@ -1,4 +1,4 @@
-package nft
+package compile
 
 // Overflow: a service with max-connections draws again where a backend is full.
 //
@@ -17,9 +17,8 @@ import (
 	"fmt"
 	"time"
 
-	"nlb/nft/ruleset"
-
 	"nlb/lb"
+	"nlb/nft/ruleset"
 )
 
 const (
@@ -40,7 +39,8 @@ const (
 	fullMark = 0x4a000000
 )
 
-func whenFull(mark uint32) uint32 { return fullMark | mark&indexMask }
+// FullMark is the mark of a connection that found the backend with this mark full.
+func FullMark(mark uint32) uint32 { return fullMark | mark&NumberMask }
 
 // limits reports whether a backend has max-connections.
 func limits(b lb.Backend) bool { return b.MaxConnections > 0 }
@@ -61,7 +61,7 @@ func connectionLimit(mark, n uint32) []ruleset.Rule {
 			which = append(which, ruleset.SourcePortIs(uint16(lists-1)<<1, uint16(i)<<1))
 		}
 		out[i] = ruleset.Rule{
-			Statements: append(which, ruleset.CountOver((n-i+lists-1)/lists), ruleset.AddMark(fullSet, fullTime), ruleset.SetMark(whenFull(mark)), ruleset.Return()),
+			Statements: append(which, ruleset.CountOver((n-i+lists-1)/lists), ruleset.AddMark(fullSet, fullTime), ruleset.SetMark(FullMark(mark)), ruleset.Return()),
 			Comment:    fmt.Sprintf("max-connections %d", n),
 		}
 	}
@@ -71,7 +71,7 @@ func connectionLimit(mark, n uint32) []ruleset.Rule {
 // limitedDraw makes a draw one of mostDraws, where there are backends to choose
 // from. Draws in turn share a chain, and so the place in the round: a retry
 // gets the next slot.
-func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *family, b block) {
+func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *Family, b Block) {
 	resolve := ofShard(resolveChain, r.shard)
 	c.needed[fullSet], c.needed[resolve] = true, true
 	drawn := 0
@@ -82,7 +82,7 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *fami
 	}
 	r.limited = true
 	r.draw = []ruleset.Statement{f.drawSlot(s, b, 0), ruleset.Jump(resolve)}
-	inTurn := []ruleset.Statement{ruleset.Jump(drawChainOf(chain, f))}
+	inTurn := []ruleset.Statement{ruleset.Jump(DrawChainOf(chain, f))}
 	if s.Scheduler == lb.RoundRobin {
 		r.draw = inTurn
 	}
@@ -94,8 +94,8 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *fami
 		r.retries = append(r.retries, retry)
 	}
 	if s.Scheduler == lb.RoundRobin || s.Scheduler == lb.Random && drawn > 1 {
-		c.Chains = append(c.Chains, &ruleset.Chain{Name: drawChainOf(chain, f), Rules: []ruleset.Rule{
-			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.slots, b.base), ruleset.Goto(resolve)}},
+		c.Chains = append(c.Chains, &ruleset.Chain{Name: DrawChainOf(chain, f), Rules: []ruleset.Rule{
+			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.Slots, b.Base), ruleset.Goto(resolve)}},
 		}})
 	}
 }
@@ -107,7 +107,7 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *fami
 //	unless the backend is noted as full: deliver
 //	... up to three times more; the last two times also where it is noted
 //	turn away
-func (r drawRule) attempts(f *family, draw []ruleset.Rule, remember []ruleset.Statement) []ruleset.Rule {
+func (r drawRule) attempts(f *Family, draw []ruleset.Rule, remember []ruleset.Statement) []ruleset.Rule {
 	out := draw
 	add := func(statements ...ruleset.Statement) {
 		out = append(out, ruleset.Rule{Statements: append(r.match[:len(r.match):len(r.match)], statements...)})
@@ -123,7 +123,7 @@ func (r drawRule) attempts(f *family, draw []ruleset.Rule, remember []ruleset.St
 		if i > len(r.retries)-asksAll {
 			gate = ruleset.DeleteMark(fullSet)
 		}
-		add(gate, ruleset.Jump(f.deliver))
+		add(gate, ruleset.Jump(f.Deliver))
 	}
 	add(ruleset.Goto(turnAwayChain))
 	return out

@@ -1,0 +1,42 @@
+package compile
+
+// Families: the maps and chains of each IP version.
+
+import (
+	"nlb/lb"
+	"nlb/nft/ruleset"
+)
+
+// Family is an IP version with the names of its maps and chains.
+type Family struct {
+	lb.Family
+	IP *ruleset.Family
+
+	Endpoints string // map: backend's mark -> address and port
+	Addresses string // map: backend's mark -> address, of backends that keep the port
+	Sources   string // map: number -> SNAT address
+	Deliver   string // chain: translates to the backend in the mark
+
+	match ruleset.Statement // packets of this family
+	pick  string            // chain: turns a slot into a backend
+}
+
+// Families are IPv4 and IPv6, in this order.
+var Families = []*Family{newFamily(lb.IPv4, ruleset.IPv4), newFamily(lb.IPv6, ruleset.IPv6)}
+
+func newFamily(version lb.Family, ip *ruleset.Family) *Family {
+	named := func(name string) string { return name + ip.Digit }
+	return &Family{
+		Family: version, IP: ip, match: ip.Match(),
+		Endpoints: named("endpoints"), Addresses: named("addresses"), Sources: named("sources"),
+		pick: named("pick"), Deliver: named("deliver"),
+	}
+}
+
+// FamilyOf is the family of an IP version.
+func FamilyOf(f lb.Family) *Family {
+	if f == lb.IPv6 {
+		return Families[1]
+	}
+	return Families[0]
+}

@@ -1,0 +1,210 @@
+package compile
+
+// Info: comments of rules and elements, which people read in a listing, and how
+// they are read back.
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"nlb/lb"
+)
+
+// poolInfo describes the rule that draws a backend of one family.
+type poolInfo struct {
+	family  lb.Family
+	service *lb.Service // scheduler, hash and on-empty only
+	block   Block
+}
+
+// String is at most 128 bytes, nft's limit for comments:
+//
+//	IPv4 round-robin slots 0+3
+//	IPv6 hash source-address,protocol seed 77 slots 3+2+1 (one is parked)
+//	IPv4 random slots 6+0+2 on-empty drop
+func (p poolInfo) String() string {
+	number := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
+	s := p.family.String() + " " + p.service.Scheduler.String()
+	if p.service.Scheduler.Hashes() {
+		var by []string
+		for _, f := range p.service.HashBy {
+			by = append(by, f.String())
+		}
+		s += " " + strings.Join(by, ",") + " seed " + number(p.service.HashSeed)
+	}
+	s += " slots " + number(p.block.Base) + "+" + number(p.block.Slots)
+	if p.block.Parked > 0 {
+		s += "+" + number(p.block.Parked)
+	}
+	if p.block.Slots == 0 && p.service.OnEmpty == lb.Drop {
+		s += " on-empty drop"
+	}
+	return s
+}
+
+// parsePoolInfo reads what String writes.
+func parsePoolInfo(s string) (poolInfo, bool) {
+	p := poolInfo{service: &lb.Service{}}
+	words := strings.Fields(s)
+	next := func() string {
+		if len(words) == 0 {
+			return ""
+		}
+		w := words[0]
+		words = words[1:]
+		return w
+	}
+	switch next() {
+	case lb.IPv4.String():
+		p.family = lb.IPv4
+	case lb.IPv6.String():
+		p.family = lb.IPv6
+	default:
+		return p, false
+	}
+	if p.service.Scheduler.UnmarshalText([]byte(next())) != nil {
+		return p, false
+	}
+	if p.service.Scheduler.Hashes() {
+		for _, w := range strings.Split(next(), ",") {
+			var f lb.HashField
+			if f.UnmarshalText([]byte(w)) != nil {
+				return p, false
+			}
+			p.service.HashBy = append(p.service.HashBy, f)
+		}
+		if _, err := fmt.Sscanf(next()+" "+next(), "seed %d", &p.service.HashSeed); err != nil {
+			return p, false
+		}
+	}
+	if next() != "slots" {
+		return p, false
+	}
+	var ok bool
+	if p.block, ok = parseBlock(next()); !ok {
+		return p, false
+	}
+	if strings.Join(words, " ") == "on-empty drop" {
+		p.service.OnEmpty, words = lb.Drop, nil
+	}
+	return p, len(words) == 0
+}
+
+// parseBlock reads base+slots or base+slots+parked.
+func parseBlock(s string) (Block, bool) {
+	var b Block
+	fields := []*uint32{&b.Base, &b.Slots, &b.Parked}
+	parts := strings.Split(s, "+")
+	if len(parts) < 2 || len(parts) > len(fields) {
+		return b, false
+	}
+	for i, part := range parts {
+		n, err := strconv.ParseUint(part, 10, 32)
+		if err != nil {
+			return b, false
+		}
+		*fields[i] = uint32(n)
+	}
+	// A block must not wrap around: its end is compared.
+	return b, uint64(b.Base)+uint64(b.Slots)+uint64(b.Parked) < 1<<32
+}
+
+// ReadDraw reads the comment of the rule that draws a backend of one family: where
+// its slots are, and into the service the scheduler, its hash and on-empty.
+func ReadDraw(comment string, s *lb.Service) (family lb.Family, b Block, ok bool) {
+	p, ok := parsePoolInfo(comment)
+	if !ok {
+		return family, b, false
+	}
+	s.Scheduler, s.HashBy, s.HashSeed = p.service.Scheduler, p.service.HashBy, p.service.HashSeed
+	if p.service.OnEmpty != lb.Reject {
+		s.OnEmpty = p.service.OnEmpty // told by the families that are empty
+	}
+	return p.family, p.block, true
+}
+
+// ReadRule reads the comment of another rule of a service into it: its role, who may
+// connect, limits, log, affinity. It passes over what it does not know. clients returns the prefixes of a set.
+func ReadRule(comment string, s *lb.Service, clients func(set string) []netip.Prefix) {
+	if comment == "role server" {
+		s.Role = lb.RoleServer
+	} else if !readGuard(comment, s, clients) {
+		readAffinity(comment, s)
+	}
+}
+
+// ReadBackendRule reads the comment of a rule of a backend's own chain into the
+// backend.
+func ReadBackendRule(comment string, b *lb.Backend) {
+	if _, err := fmt.Sscanf(comment, "max-connections %d", &b.MaxConnections); err != nil {
+		b.Log = readLog(strings.TrimPrefix(comment, "log "))
+	}
+}
+
+// sourcesComment says where the SNAT addresses of a pool are.
+func sourcesComment(f lb.Family, b Block) string {
+	return fmt.Sprintf("%s sources %d+%d", f, b.Base, b.Slots)
+}
+
+// ReadSources reads where the SNAT addresses of a pool are, from the comment of its rule.
+func ReadSources(comment string) (b Block, ok bool) {
+	words := strings.Fields(comment)
+	if len(words) != 3 || words[1] != "sources" || words[0] != lb.IPv4.String() && words[0] != lb.IPv6.String() {
+		return b, false
+	}
+	return parseBlock(words[2])
+}
+
+// backendComment holds what the other elements do not say: a name that is not
+// the address, a weight that is not the number of slots, a state that is not up:
+// "name b1 weight 5 down".
+func backendComment(b lb.Backend, slots int) string {
+	var parts []string
+	if b.Name != b.Address.String() {
+		parts = append(parts, "name "+b.Name)
+	}
+	if b.Weight != slots && b.Weight != 0 {
+		parts = append(parts, fmt.Sprintf("weight %d", b.Weight))
+	}
+	if b.State != lb.Up {
+		parts = append(parts, b.State.String())
+	}
+	return strings.Join(parts, " ")
+}
+
+// ReadBackend reads the comment of a backend's element into the backend: its name, its
+// weight and its state.
+func ReadBackend(comment string, b *lb.Backend) {
+	words := strings.Fields(comment)
+	for i := 0; i < len(words); i++ {
+		switch {
+		case words[i] == "name" && i+1 < len(words):
+			i++
+			b.Name = words[i]
+		case words[i] == "weight" && i+1 < len(words):
+			i++
+			_, _ = fmt.Sscanf(words[i], "%d", &b.Weight)
+		default:
+			_ = b.State.UnmarshalText([]byte(words[i]))
+		}
+	}
+}
+
+// unknownLayout is later than every layout that we know.
+const unknownLayout = 1 << 30
+
+// LayoutOf reads the version of a layout from the comment of a table, or of the
+// element; 0: the comment is none of ours.
+func LayoutOf(comment string) int {
+	if !strings.HasPrefix(comment, ourTables) {
+		return 0
+	}
+	_, text, _ := strings.Cut(comment, "; layout ")
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		return unknownLayout
+	}
+	return n
+}

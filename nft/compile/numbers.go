@@ -1,0 +1,296 @@
+package compile
+
+// Numbers: the identity of backends, and where slots are.
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+)
+
+// Block is a run of numbers, [Base, Base+Slots+Parked). The first are drawn;
+// the parked ones behind them are never drawn and keep the backends of weight
+// 0 known as members.
+type Block struct{ Base, Slots, Parked uint32 }
+
+// End is the number after the last one.
+func (b Block) End() uint32 { return b.Base + b.Slots + b.Parked }
+
+// PoolKey names the backends of one service and family.
+type PoolKey struct {
+	Chain  string // the service's, see ChainOf
+	Family lb.Family
+}
+
+// BackendKey names a backend.
+type BackendKey struct {
+	Chain   string // the service's, see ChainOf
+	Address lb.Endpoint
+}
+
+// Numbers are those of a table: of its backends and guarded services, which
+// follow from the profiles alone, and of slots and SNAT addresses, which stay
+// where they are.
+type Numbers struct {
+	Owners Owners
+	// moved are the numbers of backends and guarded services that do not have
+	// the number of their name.
+	moved         map[BackendKey]uint32
+	movedServices map[string]uint32
+
+	slots                map[PoolKey]Block // of those that are there
+	sources              map[string]Block  // by the pool's chain
+	extent               extent            // that there are maps for
+	freeSlot, freeSource space
+}
+
+// NewNumbers numbers the backends and guarded services of all profiles of a table.
+// Backends' numbers have none of the bits in keep, unless too few bits would be left:
+// see Owners.Kept.
+func NewNumbers(keep uint32, profiles ...[]*lb.Profile) *Numbers {
+	n := &Numbers{slots: map[PoolKey]Block{}, sources: map[string]Block{}}
+	n.keepFree(keep, countBackends(profiles...))
+	n.assign(profiles...)
+	return n
+}
+
+// keepFree keeps bits out of the numbers of so many backends, where enough are
+// left.
+func (n *Numbers) keepFree(kept uint32, backends int) {
+	if backends < 1<<(bits.OnesCount32(NumberMask&^kept)-1) {
+		n.Owners.Kept = kept
+	}
+}
+
+// assign numbers the backends and guarded services of all profiles of a table.
+// A number is a hash of a name. Where two have the same, the one whose name
+// sorts first has it, and the others take the next numbers that nobody's name
+// stands for, in the order of their names. So machines with the same profiles
+// agree, whatever they had before, and a backend that returns has its number
+// again.
+func (n *Numbers) assign(profiles ...[]*lb.Profile) {
+	backends := make([]BackendKey, 0, countBackends(profiles...))
+	var services []string
+	for _, list := range profiles {
+		for _, p := range list {
+			for i := range p.Services {
+				s := &p.Services[i]
+				chain := ChainOf(p.Name, s.Name)
+				if guarded(s) {
+					services = append(services, chain)
+				}
+				for _, b := range s.Backends {
+					backends = append(backends, BackendKey{chain, b.Address})
+				}
+			}
+		}
+	}
+	kept := n.Owners.Kept
+	n.Owners, n.moved = settle(backends, BackendKey.FirstNumber, BackendKey.compare, kept)
+	_, n.movedServices = settle(services, firstServiceNumber, strings.Compare, 0)
+}
+
+func countBackends(profiles ...[]*lb.Profile) int {
+	n := 0
+	for _, list := range profiles {
+		for _, p := range list {
+			for i := range p.Services {
+				n += len(p.Services[i].Backends)
+			}
+		}
+	}
+	return n
+}
+
+// Owners are backends by their numbers. The zero value has none.
+type Owners = owners[BackendKey]
+
+// owners are keys by their numbers. The zero value has none.
+type owners[K comparable] struct {
+	keys []K
+	at   map[uint32]int32 // number -> place in keys
+	Kept uint32           // bits that no number has
+}
+
+// None reports whether these are the owners of no table at all.
+func (o owners[K]) None() bool { return o.at == nil }
+
+// Of is who has a number.
+func (o owners[K]) Of(number uint32) (key K, ok bool) {
+	i, ok := o.at[number]
+	if ok {
+		key = o.keys[i]
+	}
+	return key, ok
+}
+
+// settle gives each key the number of its name, or another one where somebody
+// else has that.
+func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) int, kept uint32) (o owners[K], moved map[K]uint32) {
+	o = owners[K]{keys, make(map[uint32]int32, len(keys)), kept}
+	var late []int32
+	for i, k := range keys {
+		n, i := first(k)&^kept, int32(i)
+		if other, taken := o.at[n]; taken {
+			if compare(keys[other], k) <= 0 {
+				late = append(late, i)
+				continue
+			}
+			late = append(late, other)
+		}
+		o.at[n] = i
+	}
+	slices.SortFunc(late, func(a, b int32) int { return compare(keys[a], keys[b]) })
+	for _, i := range late {
+		n := first(keys[i]) &^ kept
+		for _, taken := o.at[n]; taken; _, taken = o.at[n] {
+			n = ((n | kept) + 1) & NumberMask &^ kept
+		}
+		o.at[n] = i
+		if moved == nil {
+			moved = map[K]uint32{}
+		}
+		moved[keys[i]] = n
+	}
+	return o, moved
+}
+
+// Keep gives the backends and guarded services of a part of a table the numbers
+// that they have there; those of services may be marks. The caller has found that new
+// backends have no rival.
+func (n *Numbers) Keep(backends map[BackendKey]uint32, services map[string]uint32) {
+	n.moved, n.movedServices = backends, services
+	clear(n.Owners.at)
+	for i, key := range n.Owners.keys {
+		n.Owners.at[n.Backend(key.Chain, key.Address)] = int32(i)
+	}
+}
+
+// Held is what a table has already. Profiles that come to it leave that where it is.
+type Held struct {
+	Maps      iter.Seq[string]  // their names
+	Blocks    map[PoolKey]Block // of slots, of the services that are there
+	Sources   map[string]Block  // of SNAT addresses, by the pool's chain
+	Slots     []uint32          // all that are taken, in any order
+	FirstSlot uint32            // none below is given away
+	Addresses []uint32          // numbers of SNAT addresses that are taken, in any order
+}
+
+// Hold makes new slots and SNAT addresses find their place beside what a table has. It
+// sorts the slices of h.
+func (n *Numbers) Hold(h Held) {
+	n.extent = extentIn(h.Maps)
+	n.slots = h.Blocks
+	maps.Copy(n.sources, h.Sources)
+	n.freeSlot, n.freeSource = newSpace(h.Slots), newSpace(h.Addresses)
+	n.freeSlot.next = h.FirstSlot
+}
+
+// Backend returns the number of a backend.
+func (n *Numbers) Backend(chain string, address lb.Endpoint) uint32 {
+	key := BackendKey{chain, address}
+	if i, ok := n.moved[key]; ok {
+		return i
+	}
+	return key.FirstNumber() &^ n.Owners.Kept
+}
+
+// Mark is the mark of a backend: its mode of SNAT and its number.
+func (n *Numbers) Mark(chain string, b *lb.Backend) uint32 {
+	return modeMark(b.SNAT.Mode) | n.Backend(chain, b.Address)
+}
+
+// serviceNumber returns the number of a guarded service, which has nothing to do
+// with those of backends.
+func (n *Numbers) serviceNumber(chain string) uint32 {
+	if i, ok := n.movedServices[chain]; ok {
+		return i
+	}
+	return firstServiceNumber(chain)
+}
+
+// guarded reports whether a service has rules that look at clients.
+func guarded(s *lb.Service) bool { return len(s.Allow)+len(s.Deny) > 0 || s.Limit != (lb.Limit{}) }
+
+func firstServiceNumber(chain string) uint32 { return firstNumber([]byte(chain)) }
+
+func (k BackendKey) compare(o BackendKey) int {
+	return cmp.Or(strings.Compare(k.Chain, o.Chain), k.Address.Addr.Compare(o.Address.Addr), cmp.Compare(k.Address.Port, o.Address.Port))
+}
+
+// FirstNumber is the number that a backend has unless another one has it.
+func (k BackendKey) FirstNumber() uint32 {
+	name := append(append(make([]byte, 0, 128), k.Chain...), ' ')
+	if k.Address.Port == 0 {
+		name = k.Address.Addr.AppendTo(name)
+	} else {
+		name = netip.AddrPortFrom(k.Address.Addr, k.Address.Port).AppendTo(name)
+	}
+	return firstNumber(name)
+}
+
+// firstNumber hashes a name (FNV-1a).
+func firstNumber(name []byte) uint32 {
+	h := uint32(2166136261)
+	for _, c := range name {
+		h = (h ^ uint32(c)) * 16777619
+	}
+	return (h>>24 ^ h) & NumberMask
+}
+
+// slot returns the block of a service and family. It moves when its size
+// changes: a packet that has drawn from the old block when the ruleset changes
+// under it still finds its slot there.
+func (n *Numbers) slot(key PoolKey, slots, parked uint32) Block {
+	b, ok := n.slots[key]
+	if !ok || b.Slots != slots || b.Slots+b.Parked < slots+parked {
+		b.Base = n.freeSlot.take(slots+parked, true)
+	}
+	b.Slots, b.Parked = slots, parked
+	return b
+}
+
+// source returns the block of a pool of SNAT addresses.
+func (n *Numbers) source(chain string, size uint32) Block {
+	b, ok := n.sources[chain]
+	if !ok {
+		b = Block{Base: n.freeSource.take(size, false), Slots: size}
+		n.sources[chain] = b
+	}
+	return b
+}
+
+// space finds free runs between numbers that are used, lowest first.
+type space struct {
+	used []uint32 // sorted, distinct
+	next uint32   // everything below is used or was given away
+}
+
+func newSpace(used []uint32) space {
+	slices.Sort(used)
+	return space{used: slices.Compact(used)}
+}
+
+// take gives a run away. sharded: it crosses the end of no shard that it does not
+// begin.
+func (s *space) take(size uint32, sharded bool) uint32 {
+	for {
+		if sharded && !s.fits(size) {
+			continue
+		}
+		if len(s.used) == 0 || s.used[0] >= s.next+size {
+			break
+		}
+		s.next = max(s.next, s.used[0]+1)
+		s.used = s.used[1:]
+	}
+	base := s.next
+	s.next += size
+	return base
+}

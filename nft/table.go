@@ -1,0 +1,239 @@
+package nft
+
+// Table: which tables there are, whose they are and with which layout; how one is
+// applied or flushed, what comes of that, and the kernel parameters that it remembers.
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
+	"nlb/nft/wire"
+)
+
+// Options say how to apply.
+type Options struct {
+	// Table is the name of the table, of family inet.
+	Table string
+	// Prune also removes the profiles that are not applied.
+	Prune bool
+	// Cut also ends the live TCP and SCTP connections of backends that were
+	// removed. UDP flows always end.
+	Cut bool
+	// DryRun lets the kernel check the batch and changes nothing.
+	DryRun bool
+	// Digest stands for all that is applied, options included: an apply whose
+	// digest is that of the last one sends nothing, and reads nothing back where
+	// nobody has changed the ruleset since. At most 64 bytes; empty: unknown.
+	Digest string
+	// Build stands for the nlb that applies: what another one has applied is read
+	// back as a whole.
+	Build string
+	// Keep are the bits of the connection mark that nlb leaves to others, who
+	// route by them; see compile.KeepableBits.
+	Keep uint32
+	// Settle is how long answers of removed backends that are under way may take;
+	// 0: 250 ms. It is waited for where UDP flows have to move only.
+	Settle time.Duration
+	// Params are kernel parameters with the values that were found before they
+	// were changed; kept in the table until it is flushed. Those that the table
+	// knows already stay as they are.
+	Params []Param
+}
+
+// Result says what was done.
+type Result struct {
+	// Changes are the differences between what was there and what is wanted;
+	// empty where nothing was sent for them.
+	Changes []lb.Change
+	// Repaired says that objects were sent which only somebody else can have
+	// changed.
+	Repaired bool
+	// Replaced says that the table had a layout of a later nlb, which cannot be
+	// read, and was replaced whole, other profiles included.
+	Replaced bool
+	// Batches and Messages count what was committed, or by a dry run written; 0
+	// where there was nothing to do. A destination that passes to another chain or
+	// map takes up to three batches. Those that move flows are not counted.
+	Batches, Messages int
+	// Split says that the socket could not take a batch whole.
+	Split bool
+	// Ended counts the connections of removed backends that were ended.
+	Ended int
+	// Open counts the connections that a flush leaves open. For their sake an
+	// empty table stays.
+	Open int
+	// Generation is the ruleset's, afterwards.
+	Generation uint32
+}
+
+// ConflictError says that a service of another profile, in the kernel, claims
+// what a new one listens on. Nothing was changed.
+type ConflictError struct{ Errors lb.Errors }
+
+func (e *ConflictError) Error() string { return e.Errors.Error() }
+
+// PartialError says that some of several batches were committed before one
+// failed. What makes a service reachable comes last.
+type PartialError struct {
+	Done, All int
+	Err       error
+}
+
+func (e *PartialError) Error() string {
+	return fmt.Sprintf("%d of about %d batches were committed, then: %v", e.Done, e.All, e.Err)
+}
+
+func (e *PartialError) Unwrap() error { return e.Err }
+
+// FlowsError says that all was committed, but flows of removed backends could
+// not be ended. The next apply tries again.
+type FlowsError struct{ Err error }
+
+func (e *FlowsError) Error() string {
+	return fmt.Sprintf("flows of removed backends were not ended: %v", e.Err)
+}
+
+func (e *FlowsError) Unwrap() error { return e.Err }
+
+// A comment of a table cannot be changed. So one that was made with an older
+// layout has an element in the set of the record that says which it has now.
+var layoutKey = ruleset.MarkBytes(0xffffffff)
+
+// readLayout reads the layout of a table; 0: there is no table. One that is not
+// ours is an error.
+func readLayout(c *wire.Conn, table string) (int, error) {
+	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, named(table))
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the table: %w", err)
+	}
+	n := compile.LayoutOf(ruleset.UdataText(wire.Attr(b, ruleset.TableUserdata), ruleset.UdataComment))
+	switch {
+	case n == 0:
+		return 0, fmt.Errorf("table inet %s: %w", table, ErrForeign)
+	case n == compile.LayoutVersion:
+		return n, nil
+	}
+	applied, err := readApplied(c, table)
+	if err != nil {
+		return 0, fmt.Errorf("read the layout: %w", err)
+	}
+	if e, ok := applied[layoutKey]; ok {
+		n = compile.LayoutOf(e.More().Comment)
+	}
+	if n == 0 || n > compile.LayoutVersion {
+		return n, fmt.Errorf("table inet %s: %w", table, ErrLayout)
+	}
+	return n, nil
+}
+
+// markLayout makes a plan say that a table that was made with an older layout has
+// this one now.
+func (p *plan) markLayout(have *State) {
+	if !have.objects.exists || have.objects.unknown || have.objects.layout == compile.LayoutVersion {
+		return
+	}
+	set := compile.NewRecordSet()
+	if have.objects.maps[compile.RecordSet] == nil {
+		p.add(op{verb: add, mapping: set})
+	}
+	e := ruleset.Element{Key: layoutKey, Extra: &ruleset.Extra{Comment: compile.TableComment}}
+	if old, ok := have.elements(compile.RecordSet)[layoutKey]; ok {
+		p.change(set, change{old: []ruleset.Element{old}, new: []ruleset.Element{e}})
+	} else {
+		p.change(set, change{fresh: []ruleset.Element{e}})
+	}
+}
+
+// Tables are the names of the tables of family inet that nlb made.
+func Tables(c *wire.Conn) ([]string, error) {
+	var out []string
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
+		if compile.LayoutOf(ruleset.UdataText(wire.Attr(b, ruleset.TableUserdata), ruleset.UdataComment)) > 0 {
+			out = append(out, wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)))
+		}
+		return nil
+	})
+	slices.Sort(out)
+	return out, err
+}
+
+// Header is what a table is, besides what it holds. The zero Header is one that
+// is not there.
+type Header struct {
+	// Handle grows with every new table of the namespace, of whatever family.
+	Handle uint64
+	// Dormant says that the table is turned off: its chains are there and not
+	// attached.
+	Dormant bool
+}
+
+// ReadHeader reads the header of a table of family inet.
+func ReadHeader(c *wire.Conn, table string) (Header, error) {
+	const dormant, handle = 1, 4 // NFT_TABLE_F_DORMANT, NFTA_TABLE_HANDLE
+	var h Header
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
+		if wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)) == table {
+			h.Dormant = wire.Uint32(wire.Attr(b, unix.NFTA_TABLE_FLAGS))&dormant != 0
+			h.Handle = wire.Uint64(wire.Attr(b, handle))
+		}
+		return nil
+	})
+	return h, err
+}
+
+// Param is a kernel parameter and its value.
+type Param struct{ Name, Value string }
+
+// addParams adds the kernel parameters that the table does not know.
+func addParams(r *ruleset.Ruleset, have *State, params []Param) {
+	known := map[string]bool{}
+	for _, p := range paramsIn(have.elements(compile.ParamsSet)) {
+		known[p.Name] = true
+	}
+	for _, m := range r.Maps {
+		if m.Name != compile.ParamsSet {
+			continue
+		}
+		for _, p := range params {
+			if !known[p.Name] {
+				known[p.Name] = true
+				m.Elements = append(m.Elements, p.element())
+			}
+		}
+	}
+}
+
+// element is how the table remembers a parameter.
+func (p Param) element() ruleset.Element {
+	h := fnv.New32a()
+	h.Write([]byte(p.Name))
+	return ruleset.Element{Key: ruleset.MarkBytes(h.Sum32()), Extra: &ruleset.Extra{Comment: p.Name + " was " + p.Value}}
+}
+
+// Params are the kernel parameters that the table remembers, with the values
+// that were found, sorted by name.
+func (s *State) Params() []Param { return append(paramsIn(s.elements(compile.ParamsSet)), s.params...) }
+
+func paramsIn(elements map[string]ruleset.Element) []Param {
+	var out []Param
+	for _, e := range elements {
+		var p Param
+		if n, _ := fmt.Sscanf(e.More().Comment, "%s was %s", &p.Name, &p.Value); n == 2 {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, func(a, b Param) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
