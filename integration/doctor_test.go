@@ -51,8 +51,8 @@ func (b *bed) doctor(args ...string) []finding {
 // shell runs a command line on a host, with nlb in its path.
 func (b *bed) shell(h *netlab.Host, line string) {
 	b.T.Helper()
-	c := h.Command(context.Background(), "sh", "-ec", line)
-	c.Env = append(os.Environ(), "PATH="+filepath.Dir(b.command())+":"+os.Getenv("PATH"))
+	c := b.Command(h, "sh", "-ec", line)
+	c.Env = append(c.Env, "PATH="+filepath.Dir(b.command())+":"+os.Getenv("PATH"))
 	if out, err := c.CombinedOutput(); err != nil {
 		b.T.Fatalf("%s: %v\n%s", line, err, out)
 	}
