@@ -4,7 +4,6 @@ package integration
 // says of it is true.
 
 import (
-	"crypto/md5"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -28,20 +27,17 @@ type deed struct {
 	limit         int // of the socket; 0: what it takes
 }
 
-// options are those for profiles.
-func options(profiles []string) nft.Options {
-	digest := fmt.Sprintf("%x", md5.Sum([]byte(strings.Join(profiles, "\n"))))
-	return nft.Options{Table: "nlb", Prune: true, Settle: time.Millisecond, Digest: digest, Build: "test"}
-}
+// options are those of all deeds.
+var options = nft.Options{Table: "nlb", Prune: true, Settle: time.Millisecond, Record: true, Build: "test"}
 
 func applies(b *bed, c *wire.Conn, d *deed) error {
-	_, err := nft.Apply(b.T.Context(), c, b.all(d.after), options(d.after))
+	_, err := nft.Apply(b.T.Context(), c, b.all(d.after), options)
 	return err
 }
 
 func flushes(names ...string) func(*bed, *wire.Conn, *deed) error {
 	return func(b *bed, c *wire.Conn, d *deed) error {
-		_, _, err := nft.Flush(b.T.Context(), c, names, options(d.after))
+		_, _, err := nft.Flush(b.T.Context(), c, names, options)
 		return err
 	}
 }
@@ -265,7 +261,7 @@ func (b *bed) begin(d *deed) {
 	b.T.Helper()
 	b.Check(b.Balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
 	b.Kernel(b.Balancer, func(c *wire.Conn) error {
-		_, err := nft.Apply(b.T.Context(), c, b.all(d.before), options(d.before))
+		_, err := nft.Apply(b.T.Context(), c, b.all(d.before), options)
 		return err
 	})
 	if wrong := b.differs(d.before); wrong != "" && len(d.before) > 0 {
@@ -274,7 +270,7 @@ func (b *bed) begin(d *deed) {
 	b.Kernel(b.Balancer, func(c *wire.Conn) error {
 		_, _, err := nft.Flush(b.T.Context(), c, nil, nft.Options{Table: "nlb"})
 		if err == nil && len(d.before) > 0 {
-			_, err = nft.Apply(b.T.Context(), c, b.all(d.before), options(d.before))
+			_, err = nft.Apply(b.T.Context(), c, b.all(d.before), options)
 		}
 		return err
 	})

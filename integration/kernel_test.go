@@ -322,7 +322,7 @@ func TestSmallSocket(t *testing.T) {
 		b.Check(b.Balancer.Do(func() (err error) { transport, err = wire.Open(); return err }))
 		c := wire.NewConn(&narrow{Transport: transport, limit: limit})
 		defer c.Close()
-		return nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(profile)}, asCommand(b.Parse(profile)))
+		return nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(profile)}, asCommand)
 	}
 	for _, tt := range []struct{ limit, services, batches int }{
 		{212_960, 5000, 3}, {16 << 10, 1000, 3}, {4544, 100, 3},

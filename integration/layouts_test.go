@@ -24,7 +24,7 @@ const layouts = "../nft/testdata/layouts"
 func (b *bed) applyAsCommand(profiles ...*lb.Profile) (r *nft.Result) {
 	b.T.Helper()
 	b.within(func(c *wire.Conn) (err error) {
-		r, err = nft.Apply(b.T.Context(), c, profiles, asCommand(profiles...))
+		r, err = nft.Apply(b.T.Context(), c, profiles, asCommand)
 		return err
 	})
 	return r
@@ -147,7 +147,7 @@ func TestLaterLayout(t *testing.T) {
 	}
 	b := newBed(t)
 	p := b.Parse(string(yaml))
-	options := asCommand(p)
+	options := asCommand
 	options.Params = []nft.Param{{Name: "net.ipv4.ip_forward", Value: "0"}}
 	b.within(func(c *wire.Conn) error {
 		_, err := nft.Apply(t.Context(), c, []*lb.Profile{p}, options)

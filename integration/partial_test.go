@@ -4,7 +4,6 @@ package integration
 // what stays; and it comes to the same as when everything is read.
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -16,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
-	"nlb/lb/config"
 	"nlb/nft"
 	"nlb/nft/wire"
 )
@@ -76,15 +74,9 @@ func (a *asking) Send(b []byte) error {
 	return a.Transport.Send(b)
 }
 
-// asCommand are options as `nlb apply` has them: with a digest of the profiles,
-// by which a later apply knows them.
-func asCommand(profiles ...*lb.Profile) nft.Options {
-	h := sha256.New()
-	for _, p := range profiles {
-		h.Write(config.Write(p))
-	}
-	return nft.Options{Table: "nlb", Digest: string(h.Sum(nil)), Build: "test"}
-}
+// asCommand are options as `nlb apply` has them: by the record a later apply
+// knows the profiles.
+var asCommand = nft.Options{Table: "nlb", Record: true, Build: "test"}
 
 // applyWatched applies profiles as the command does, and reports whether everything
 // was read.
@@ -98,7 +90,7 @@ func (b *bed) applyWatched(profiles ...*lb.Profile) (r *nft.Result, all bool) {
 		a := &asking{Transport: transport}
 		c := wire.NewConn(a)
 		defer c.Close()
-		r, err = nft.Apply(b.T.Context(), c, profiles, asCommand(profiles...))
+		r, err = nft.Apply(b.T.Context(), c, profiles, asCommand)
 		all = a.all
 		return err
 	}))

@@ -26,7 +26,7 @@ func (c *counting) Send(b []byte) error {
 func TestRecordOfLastApply(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	apply := func(digest, profile string) (*nft.Result, int) {
+	apply := func(profile string) (*nft.Result, int) {
 		t.Helper()
 		var count *counting
 		var r *nft.Result
@@ -38,39 +38,39 @@ func TestRecordOfLastApply(t *testing.T) {
 			count = &counting{Transport: transport}
 			c := wire.NewConn(count)
 			defer c.Close()
-			r, err = nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(profile)}, nft.Options{Table: "nlb", Digest: digest})
+			r, err = nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(profile)}, nft.Options{Table: "nlb", Record: true})
 			return err
 		}))
 		return r, count.sent
 	}
 	one, two := web+backends(80, -1, -1), web+backends(80, -1, -1, -1)
-	apply("one", one)
-	if r, sent := apply("one", one); r.Messages != 0 || sent != 2 {
+	apply(one)
+	if r, sent := apply(one); r.Messages != 0 || sent != 2 {
 		t.Errorf("applied again, it sent %d requests and %d messages", sent, r.Messages)
 	}
 	// Somebody else's change makes it look, and find that all is well.
 	b.Witness(b.Balancer, "add table ip other\n", "nft", "-f", "-")
-	if r, sent := apply("one", one); r.Messages != 0 || sent <= 2 {
+	if r, sent := apply(one); r.Messages != 0 || sent <= 2 {
 		t.Errorf("after somebody else's change it sent %d requests and %d messages", sent, r.Messages)
 	}
 	// A change of ours is found and repaired, whatever the record says.
-	if r, _ := apply("two", two); len(r.Changes) != 1 {
+	if r, _ := apply(two); len(r.Changes) != 1 {
 		t.Errorf("another profile: %v", r.Changes)
 	}
 	b.Witness(b.Balancer, "flush chain inet nlb shop/web\n", "nft", "-f", "-")
-	if r, _ := apply("two", two); !r.Repaired && len(r.Changes) == 0 {
+	if r, _ := apply(two); !r.Repaired && len(r.Changes) == 0 {
 		t.Errorf("a chain that somebody emptied was left so: %+v", r)
 	}
 	// What a backend leaves behind is looked after again.
-	apply("one", one)
-	if _, sent := apply("one", one); sent <= 2 {
+	apply(one)
+	if _, sent := apply(one); sent <= 2 {
 		t.Errorf("after a backend went, the next apply sent %d requests only", sent)
 	}
 	// A ruleset that was saved and loaded again has no record.
-	apply("two", two)
+	apply(two)
 	saved := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
 	b.Witness(b.Balancer, "flush ruleset\n"+saved, "nft", "-f", "-")
-	if _, sent := apply("two", two); sent <= 2 {
+	if _, sent := apply(two); sent <= 2 {
 		t.Errorf("after nft has loaded it, an apply sent %d requests only", sent)
 	}
 }

@@ -3,7 +3,6 @@ package integration
 // Stopped: an apply that comes to its end at any message to or from the kernel.
 
 import (
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"maps"
@@ -259,8 +258,7 @@ func (b *bed) applySoon(profile string) {
 
 // applyOver applies as the command does, but for the wait.
 func (b *bed) applyOver(c *wire.Conn, profile string) error {
-	digest := sha256.Sum256([]byte(profile))
-	_, err := nft.Apply(b.T.Context(), c, []*lb.Profile{b.Parse(profile)}, nft.Options{Table: "nlb", Digest: string(digest[:]), Settle: time.Millisecond})
+	_, err := nft.Apply(b.T.Context(), c, []*lb.Profile{b.Parse(profile)}, nft.Options{Table: "nlb", Record: true, Settle: time.Millisecond})
 	return err
 }
 

@@ -33,14 +33,14 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 		applied = nil // whoever reads it all will say why
 	}
 	last := decodeRecord(applied)
-	if generation, ok := last.upToDate(c, o); ok {
+	asked := sync.OnceValue(func() request { return requestOf(profiles, o) })
+	if generation, ok := last.upToDate(c, o, asked); ok {
 		return &Result{Generation: generation}, nil
 	}
 	// What is not needed at once is made meanwhile, here and in planFor: with tens
 	// of thousands of services it is a tenth of the time.
-	fingerprints := sync.OnceValue(func() []fingerprint { return fingerprintsOf(profiles, o.Build+compile.RulesVersion(o.Keep)) })
-	if o.Digest != "" {
-		go fingerprints()
+	if o.Record {
+		go asked()
 	}
 	w, err := newWriter(ctx, c, o)
 	if err != nil {
@@ -50,7 +50,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 	var result *Result
 	err = w.retry(func() error {
 		w.startGrace()
-		have, part := last.loadChanged(c, applied, profiles, o, fingerprints)
+		have, part := last.loadChanged(c, applied, profiles, o, asked)
 		if have == nil {
 			var err error
 			if have, err = w.load(); errors.Is(err, ErrLayout) {
@@ -61,7 +61,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 			}
 			part = profiles
 		}
-		p, r, err := planFor(have, part, o, fingerprints)
+		p, r, err := planFor(have, part, o, asked)
 		if err != nil {
 			return err
 		}
@@ -144,9 +144,9 @@ func (s *State) marked() iter.Seq[uint32] {
 	}
 }
 
-// planFor plans an apply. fingerprints are the fingerprints of all that is applied; the
+// planFor plans an apply. asked is all that is applied; nil: it is not recorded. The
 // profiles may be a part of it, where the state is.
-func planFor(have *State, profiles []*lb.Profile, o Options, fingerprints func() []fingerprint) (*plan, *Result, error) {
+func planFor(have *State, profiles []*lb.Profile, o Options, asked func() request) (*plan, *Result, error) {
 	inScope := o.scope(profiles)
 	scope, others := have.split(inScope)
 	if len(others) > 0 {
@@ -156,7 +156,7 @@ func planFor(have *State, profiles []*lb.Profile, o Options, fingerprints func()
 	}
 	changes := sync.OnceValue(func() []lb.Change { return lb.Compare(scope, profiles) })
 	go changes()
-	p := have.planTo(profiles, others, inScope, o, fingerprints)
+	p := have.planTo(profiles, others, inScope, o, asked)
 	result := &Result{Changes: changes(), Generation: have.Generation}
 	result.Replaced = have.objects.unknown
 	// Of another layout, nlb itself makes other objects.
@@ -188,9 +188,9 @@ func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Pr
 
 // planTo plans to hold these profiles in place of those in scope, beside the
 // others.
-func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, fingerprints func() []fingerprint) *plan {
+func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, asked func() request) *plan {
 	n := s.numbers(o.Keep, profiles, others)
-	record := record{digest: o.recordDigest(), whole: len(others) == 0 && (s.last == nil || s.last.whole)}
+	record := record{whole: len(others) == 0 && (s.last == nil || s.last.whole)}
 	renumbered := s.renumbered(others, n)
 	inPlan := func(profile string) bool { return inScope(profile) || renumbered[profile] }
 	for _, p := range others {
@@ -216,8 +216,9 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		}
 	}
 	record.slots = s.slotsEnd(want)
-	if record.digest != "" && fingerprints != nil {
-		record.services = fingerprints()
+	if o.Record && asked != nil {
+		request := asked()
+		record.digest, record.services = request.digest, request.services
 	}
 	p.remember(s, record)
 	return p

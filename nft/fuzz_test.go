@@ -56,8 +56,8 @@ func FuzzLoad(f *testing.F) {
 	for i := range fuzzProfiles {
 		profiles := []*lb.Profile{fuzzProfile(f, i)}
 		p, _, err := planFor(newState("nlb", emptyObjects()), profiles, Options{
-			Table: "nlb", Digest: "d", Params: []Param{{"net.ipv4.ip_forward", "0"}},
-		}, func() []fingerprint { return fingerprintsOf(profiles, "") })
+			Table: "nlb", Record: true, Params: []Param{{"net.ipv4.ip_forward", "0"}},
+		}, func() request { return requestOf(profiles, Options{}) })
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func FuzzLoad(f *testing.F) {
 		if drift := s.Drift(); len(drift) > len(messages) {
 			t.Errorf("%d differences in %d bytes", len(drift), len(messages))
 		}
-		mend := func(s *State, profiles []*lb.Profile, o Options, now func() []fingerprint) {
+		mend := func(s *State, profiles []*lb.Profile, o Options, now func() request) {
 			p, _, err := planFor(s, profiles, o, now)
 			if err != nil {
 				return
@@ -96,16 +96,16 @@ func FuzzLoad(f *testing.F) {
 				t.Errorf("%d bytes to mend %d", b.Size(), len(messages))
 			}
 		}
-		none := func() []fingerprint { return nil }
-		mend(s, wanted, Options{Table: "nlb", Digest: "d"}, none)
+		none := func() request { return request{} }
+		mend(s, wanted, Options{Table: "nlb", Record: true}, none)
 		mend(s, wanted, Options{Table: "nlb", Prune: true}, none)
 		applied, err := readApplied(c, "nlb")
 		if err != nil {
 			return
 		}
-		o, now := Options{Table: "nlb", Digest: "e"}, func() []fingerprint { return fingerprintsOf(fewer, "") }
+		o, now := Options{Table: "nlb", Record: true}, func() request { return requestOf(fewer, Options{}) }
 		last := decodeRecord(applied)
-		_, _ = last.upToDate(c, o)
+		_, _ = last.upToDate(c, o, now)
 		if have, part := last.loadChanged(c, applied, fewer, o, now); have != nil {
 			mend(have, part, o, now)
 		}

@@ -109,12 +109,12 @@ func (o *objects) chain(name string) *haveChain {
 // loadChanged returns a state that has the services whose backends differ from
 // what the record says, and the profiles with these alone. It is nil where
 // everything has to be read.
-func (r *record) loadChanged(c *wire.Conn, applied map[string]ruleset.Element, profiles []*lb.Profile, o Options, fingerprints func() []fingerprint) (*State, []*lb.Profile) {
+func (r *record) loadChanged(c *wire.Conn, applied map[string]ruleset.Element, profiles []*lb.Profile, o Options, asked func() request) (*State, []*lb.Profile) {
 	generation, err := c.Generation()
 	if err != nil || generation != r.generation || !r.canLoadPartially(o) {
 		return nil, nil
 	}
-	part, ok := r.changedServices(profiles, fingerprints())
+	part, ok := r.changedServices(profiles, asked().services)
 	if !ok {
 		return nil, nil
 	}
@@ -128,7 +128,7 @@ func (r *record) loadChanged(c *wire.Conn, applied map[string]ruleset.Element, p
 // canLoadPartially reports whether a plan needs no more than the record and the
 // services that differ.
 func (r *record) canLoadPartially(o Options) bool {
-	return r.digest != "" && o.Digest != "" && len(o.Params) == 0 && !o.Cut && o.Keep == 0 && (r.whole || !o.Prune) && r.slots < mostSlots
+	return r.digest != "" && o.Record && len(o.Params) == 0 && !o.Cut && o.Keep == 0 && (r.whole || !o.Prune) && r.slots < mostSlots
 }
 
 // changedServices are the services whose backends differ from what the record says.

@@ -8,8 +8,10 @@ package nft
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -79,18 +81,29 @@ const (
 	recordList    = 2
 )
 
-// fingerprintsOf are those of the services of profiles, in order. build stands for
-// the nlb that makes rules of them.
-func fingerprintsOf(profiles []*lb.Profile, build string) []fingerprint {
-	var out []fingerprint
+// request is what an apply is asked for, as a record has it.
+type request struct {
+	digest   string        // of all of it, options included
+	services []fingerprint // in the order of the profiles
+}
+
+func requestOf(profiles []*lb.Profile, o Options) request {
+	var r request
+	build := o.Build + compile.RulesVersion(o.Keep) + strconv.Itoa(compile.LayoutVersion)
+	h := sha256.New()
+	fmt.Fprintln(h, o.Prune, build)
 	for _, p := range profiles {
-		salt := build + strconv.Itoa(compile.LayoutVersion) + "\x00" + p.Name + "\n"
+		fmt.Fprintln(h, p.Name, len(p.Services))
+		salt := build + "\x00" + p.Name + "\n"
 		for i := range p.Services {
 			frame, backends := lb.Fingerprint(salt, &p.Services[i])
-			out = append(out, fingerprint{frame, backends})
+			h.Write(frame[:])
+			h.Write(backends[:])
+			r.services = append(r.services, fingerprint{frame, backends})
 		}
 	}
-	return out
+	r.digest = string(h.Sum(nil))
+	return r
 }
 
 // elements are how the table holds a record.
@@ -193,22 +206,13 @@ func readSet(c *wire.Conn, table string, spec *ruleset.Map) (map[string]ruleset.
 
 // upToDate reports whether exactly this was applied last, nobody has changed
 // the ruleset since, and no flows of removed backends have to be looked after.
-func (r *record) upToDate(c *wire.Conn, o Options) (generation uint32, ok bool) {
+func (r *record) upToDate(c *wire.Conn, o Options, asked func() request) (generation uint32, ok bool) {
 	gone := slices.ContainsFunc(r.retired, func(r run) bool { return r.gone })
-	if o.Digest == "" || r.digest != o.recordDigest() || len(o.Params) > 0 || o.Cut || gone {
+	if !o.Record || r.digest == "" || len(o.Params) > 0 || o.Cut || gone {
 		return 0, false
 	}
 	generation, err := c.Generation()
-	return generation, err == nil && generation == r.generation
-}
-
-// recordDigest is the digest as the record has it: another version of the layout
-// or of its rules has to write it anew.
-func (o Options) recordDigest() string {
-	if o.Digest == "" {
-		return ""
-	}
-	return o.Digest + compile.TableComment + compile.RulesVersion(o.Keep)
+	return generation, err == nil && generation == r.generation && r.digest == asked().digest
 }
 
 // remember makes a plan leave a record of itself, in its last batch: the record

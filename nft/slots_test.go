@@ -42,7 +42,7 @@ func TestOneMapOfSlots(t *testing.T) {
 	if changes := lb.Compare(before.Profiles, []*lb.Profile{p}); len(changes) > 0 {
 		t.Errorf("as it was: %v", changes)
 	}
-	plan, result, err := planFor(before, []*lb.Profile{p}, Options{Table: "nlb", Digest: "d"}, func() []fingerprint { return nil })
+	plan, result, err := planFor(before, []*lb.Profile{p}, Options{Table: "nlb", Record: true}, func() request { return request{digest: "d"} })
 	if err != nil || len(result.Changes) > 0 {
 		t.Fatalf("changes %v, %v", result.Changes, err)
 	}
@@ -86,10 +86,10 @@ func TestManyRetiredSlots(t *testing.T) {
 	smallShards(t, 4096)
 	o := emptyObjects()
 	p := weighted(5, 997)
-	options := Options{Table: "nlb", Digest: "d"}
+	options := Options{Table: "nlb", Record: true}
 	var last *record
 	for range 2 {
-		plan, _, err := planFor(newState("nlb", o), []*lb.Profile{p}, options, func() []fingerprint { return nil })
+		plan, _, err := planFor(newState("nlb", o), []*lb.Profile{p}, options, func() request { return request{digest: "d"} })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -30,10 +30,10 @@ type Options struct {
 	Cut bool
 	// DryRun lets the kernel check the batch and changes nothing.
 	DryRun bool
-	// Digest stands for all that is applied, options included: an apply whose
-	// digest is that of the last one sends nothing, and reads nothing back where
-	// nobody has changed the ruleset since. At most 64 bytes; empty: unknown.
-	Digest string
+	// Record keeps in the table what was applied. An apply of the same sends
+	// nothing, and reads nothing back where nobody has changed the ruleset since;
+	// one that changes a few backends reads only those.
+	Record bool
 	// Build stands for the nlb that applies: what another one has applied is read
 	// back as a whole.
 	Build string

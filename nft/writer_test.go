@@ -103,7 +103,7 @@ func TestSmallSocket(t *testing.T) {
 	o := emptyObjects()
 	first, second := manyServices(services, ""), manyServices(services, "renamed-")
 	for _, to := range []*lb.Profile{first, second} {
-		p, _, err := planFor(newState("nlb", o), []*lb.Profile{to}, Options{Table: "nlb", Digest: "d"}, func() []fingerprint { return fingerprintsOf([]*lb.Profile{to}, "") })
+		p, _, err := planFor(newState("nlb", o), []*lb.Profile{to}, Options{Table: "nlb", Record: true}, func() request { return requestOf([]*lb.Profile{to}, Options{}) })
 		if err != nil {
 			t.Fatal(err)
 		}

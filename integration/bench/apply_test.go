@@ -169,7 +169,7 @@ func (w *watch) apply(b *testing.B, h *netlab.Host, profile string) (r *nft.Resu
 	defer c.Close()
 	runtime.GC()
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the command has it
-	r, err = nft.Apply(b.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Digest: profile})
+	r, err = nft.Apply(b.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Record: true})
 	netlabtest.Must(b, err)
 	return r
 }

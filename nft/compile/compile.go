@@ -228,7 +228,7 @@ func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRul
 		r.draw = []ruleset.Statement{f.drawSlot(s, b, 0)}
 	}
 	if s.Affinity == nil && !r.refuses {
-		r.draw = append(r.draw, ruleset.Goto(ofShard(f.pick, shardOf(b.Base))))
+		r.draw = append(r.draw, f.gotoPick(shardOf(b.Base)))
 	}
 	return r
 }

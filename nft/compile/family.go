@@ -19,6 +19,7 @@ type Family struct {
 
 	match ruleset.Statement // packets of this family
 	pick  string            // chain: turns a slot into a backend
+	goTo  ruleset.Statement // to pick, of the first shard: nearly every service has it
 }
 
 // Families are IPv4 and IPv6, in this order.
@@ -29,7 +30,7 @@ func newFamily(version lb.Family, ip *ruleset.Family) *Family {
 	return &Family{
 		Family: version, IP: ip, match: ip.Match(),
 		Endpoints: named("endpoints"), Addresses: named("addresses"), Sources: named("sources"),
-		pick: named("pick"), Deliver: named("deliver"),
+		pick: named("pick"), goTo: ruleset.Goto(named("pick")), Deliver: named("deliver"),
 	}
 }
 
@@ -39,4 +40,12 @@ func FamilyOf(f lb.Family) *Family {
 		return Families[1]
 	}
 	return Families[0]
+}
+
+// gotoPick goes to where a slot of a shard becomes a backend.
+func (f *Family) gotoPick(shard uint32) ruleset.Statement {
+	if shard == 0 {
+		return f.goTo
+	}
+	return ruleset.Goto(ofShard(f.pick, shard))
 }

@@ -137,8 +137,7 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	kept, _ := KeptBits() // doctor says where they are not kept
 	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Params: records(changes)}
 	if !o.Full {
-		p.Build = build()
-		p.Digest = digest(profiles, o.Prune, p.Build)
+		p.Record, p.Build = true, build()
 	}
 	result, err := nft.Apply(ctx, e.conn, profiles, p)
 	if err != nil && !committed(err) {
