@@ -4,9 +4,9 @@ package lb
 // written from.
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -46,28 +46,70 @@ func (j Joined) String() string { return strings.Join(j, ",") }
 func (j Joined) MarshalJSON() ([]byte, error) { return json.Marshal(j.String()) }
 
 // MarshalJSON is the object, in order.
-func (v Values) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false) // who writes the whole decides
-	separator := byte('{')
+func (v Values) MarshalJSON() ([]byte, error) { return v.AppendJSON(nil) }
+
+// jsonAppender is a value that appends itself. Tens of thousands of services
+// make it worth it: what MarshalJSON returns is read again at each level.
+type jsonAppender interface {
+	AppendJSON(b []byte) ([]byte, error)
+}
+
+// AppendJSON appends the object, in order.
+func (v Values) AppendJSON(b []byte) (_ []byte, err error) {
+	b = append(b, '{')
+	first := true
 	for _, one := range v {
 		m, mapping := one.Value.(Mapping)
 		if one.Value == nil || one.Hidden || mapping && len(m.Values) == 0 {
 			continue
 		}
-		b.WriteByte(separator)
-		separator = ','
-		fmt.Fprintf(&b, "%q:", one.Word)
-		if err := e.Encode(one.Value); err != nil {
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		b = append(appendText(b, one.Word), ':')
+		if b, err = appendValue(b, one.Value); err != nil {
 			return nil, err
 		}
 	}
-	if separator == '{' {
-		b.WriteByte('{')
+	return append(b, '}'), nil
+}
+
+func appendValue(b []byte, value any) ([]byte, error) {
+	switch v := value.(type) {
+	case string:
+		return appendText(b, v), nil
+	case Joined:
+		return appendText(b, v.String()), nil
+	case []string:
+		b = append(b, '[')
+		for i, text := range v {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = appendText(b, text)
+		}
+		return append(b, ']'), nil
+	case int:
+		return strconv.AppendInt(b, int64(v), 10), nil
+	case uint64:
+		return strconv.AppendUint(b, v, 10), nil
+	case jsonAppender:
+		return v.AppendJSON(b)
 	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
+	text, err := json.Marshal(value)
+	return append(b, text...), err
+}
+
+// appendText appends a text in quotes.
+func appendText(b []byte, s string) []byte {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			text, _ := json.Marshal(s) // a string has no errors
+			return append(b, text...)
+		}
+	}
+	return append(append(append(b, '"'), s...), '"')
 }
 
 // Text is what a key says, as a change names it; empty where it says nothing.

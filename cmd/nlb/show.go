@@ -98,6 +98,7 @@ func (j *job) watch(ctx context.Context, e *engine.Engine) error {
 	if interval < minInterval {
 		return usagef("--interval %s is too short, want at least %s", interval, minInterval)
 	}
+	j.setBegun(true) // a signal is how it ends, and no failure
 	s, ctx, err := view.OpenScreen(ctx, j.Console)
 	if err != nil {
 		return err

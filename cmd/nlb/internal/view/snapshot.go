@@ -32,7 +32,7 @@ type snapshotProfile struct {
 type snapshotService struct {
 	service  *lb.Service
 	Refused  uint64 // by allow, deny, limits and max-connections
-	Backends []snapshotBackend
+	Backends snapshotBackends
 
 	profile string
 	rates   rates
@@ -42,6 +42,22 @@ type snapshotService struct {
 func (s snapshotService) MarshalJSON() ([]byte, error) {
 	return append(s.service.Values(),
 		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
+}
+
+type snapshotBackends []snapshotBackend
+
+// AppendJSON appends the list of the backends.
+func (l snapshotBackends) AppendJSON(b []byte) (_ []byte, err error) {
+	b = append(b, '[')
+	for i := range l {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = l[i].appendJSON(b); err != nil {
+			return nil, err
+		}
+	}
+	return append(b, ']'), nil
 }
 
 // snapshotBackend is a backend with what the kernel counts of it.
@@ -55,9 +71,9 @@ type snapshotBackend struct {
 	rates rates
 }
 
-// MarshalJSON has the keys of the backend, its name first, and the figures.
-func (b snapshotBackend) MarshalJSON() ([]byte, error) {
-	var out lb.Values
+// appendJSON appends the keys of the backend, its name first, and the figures.
+func (b *snapshotBackend) appendJSON(to []byte) ([]byte, error) {
+	out := make(lb.Values, 0, len(b.values)+3)
 	for _, v := range b.values {
 		switch v.Word {
 		case "name":
@@ -68,7 +84,11 @@ func (b snapshotBackend) MarshalJSON() ([]byte, error) {
 			out = append(out, v)
 		}
 	}
-	return append(out, lb.Value{Word: "connections", Value: b.Connections}, lb.Value{Word: "live", Value: b.Live}).MarshalJSON()
+	live := lb.Value{Word: "live", Value: b.Live}
+	if b.Live != nil {
+		live.Value = *b.Live
+	}
+	return append(out, lb.Value{Word: "connections", Value: b.Connections}, live).AppendJSON(to)
 }
 
 // NewSnapshot makes a snapshot of the state of the table. usage is nil where it
@@ -79,7 +99,7 @@ func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
 		profile := snapshotProfile{p.Name, []snapshotService{}}
 		for i := range p.Services {
 			s := &p.Services[i]
-			service := snapshotService{service: s, Refused: state.Refused(p.Name, s.Name), Backends: []snapshotBackend{}, profile: p.Name}
+			service := snapshotService{service: s, Refused: state.Refused(p.Name, s.Name), Backends: snapshotBackends{}, profile: p.Name}
 			for k := range s.Backends {
 				b := &s.Backends[k]
 				stats := state.Stats(p.Name, s.Name, b.Address, usage)
