@@ -297,6 +297,17 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 	return first, result, err
 }
 
+// leftover is the comment of the only rule of a table that was flushed while
+// connections were open.
+const leftover = "open connections go on"
+
+// isLeftover reports whether the table is there for the sake of open connections
+// alone.
+func (s *State) isLeftover() bool {
+	c := s.objects.chains[compile.PreroutingChain]
+	return len(s.objects.chains) == 1 && len(s.objects.maps) == 0 && c != nil && len(c.rules) == 1 && c.rules[0].comment == leftover
+}
+
 // removal plans to remove the table. Without any chain of type nat the kernel
 // would translate no packet any more, of open connections neither, and without
 // any rule that asks conntrack it would not track them. So while there are some,
@@ -315,7 +326,7 @@ func (w *writer) removal(o Options, result *Result) (*plan, error) {
 	if err == nil && result.Open > 0 {
 		p.add(op{verb: add, table: true})
 		c := &ruleset.Chain{Name: compile.PreroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: []ruleset.Rule{{
-			Statements: []ruleset.Statement{ruleset.IsTranslated(), ruleset.Accept()}, Comment: "open connections go on",
+			Statements: []ruleset.Statement{ruleset.IsTranslated(), ruleset.Accept()}, Comment: leftover,
 		}}}
 		p.add(op{verb: add, chain: c})
 		p.add(op{verb: add, chain: c, rule: &c.Rules[0]})

@@ -28,7 +28,7 @@ type Drift struct {
 
 // Drift is what an apply of the profiles that the state holds would change.
 func (s *State) Drift() []Drift {
-	if !s.objects.exists {
+	if !s.objects.exists || s.isLeftover() {
 		return nil
 	}
 	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table, Keep: s.kept}, nil)

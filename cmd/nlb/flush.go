@@ -46,8 +46,8 @@ func flush(ctx context.Context, j *job) error {
 	}
 	j.noteEnded(result.Ended)
 	if result.Open > 0 {
-		j.Notef("%s go on, translated by an empty table inet %s; nlb flush removes it once they have ended, nlb flush --cut now",
-			text.Count(result.Open, "open connection"), j.table)
+		j.Notef("left %s open: table inet %s stays, without services, until nlb flush finds none open; nlb flush --cut ends them",
+			text.Count(result.Open, "connection"), j.table)
 	}
 	value := flushedValue{
 		Table: j.table, Generation: result.Generation, Flushed: append([]string{}, result.Removed...),
