@@ -66,7 +66,8 @@ type Result struct {
 	Batches, Messages int
 	// Split says that the socket could not take a batch whole.
 	Split bool
-	// Ended counts the connections of removed backends that were ended.
+	// Ended counts the connections of removed backends that were ended, and the
+	// unanswered ones of drained backends.
 	Ended int
 	// Open counts the connections that a flush leaves open. For their sake an
 	// empty table stays.

@@ -119,10 +119,11 @@ func (j *job) noteParameters(parameters []view.Parameter, dryRun bool) {
 	}
 }
 
-// noteEnded says that flows of removed backends were ended.
+// noteEnded says that flows of removed backends, or unanswered ones of drained
+// backends, were ended.
 func (j *job) noteEnded(n int) {
 	if n > 0 {
-		j.Notef("ended %s of removed backends", text.Count(n, "flow"))
+		j.Notef("ended %s of removed or drained backends", text.Count(n, "flow"))
 	}
 }
 

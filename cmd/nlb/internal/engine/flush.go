@@ -35,7 +35,8 @@ type Flushed struct {
 	There, Removed, Stay []string
 	// Missing are the names that were given and not there.
 	Missing []string
-	// Ended counts the connections of removed backends that were ended.
+	// Ended counts the connections of removed backends that were ended, and the
+	// unanswered ones of drained backends.
 	Ended int
 	// Open counts the connections that go on.
 	Open int
