@@ -121,7 +121,7 @@ func (p *plan) encode(b *wire.Batch, list int) { encode(b, p.table, p.ops(), lis
 // encode writes operations as messages. list bounds a list of elements, in
 // bytes. The batch can be cut wherever nothing is joined.
 func encode(b *wire.Batch, table string, ops []op, list int) {
-	m := &ruleset.Messages{Batch: b, Table: table, List: list}
+	m := &ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: table, List: list}
 	for i := 0; i < len(ops); i++ {
 		o := &ops[i]
 		if !o.joined {

@@ -170,7 +170,7 @@ func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
 // layoutTo returns all maps, empty, and all chains that are not a service's or a
 // pool's, to this extent. Of these a ruleset has what it needs.
 func layoutTo(table string, x extent) *ruleset.Ruleset {
-	r := &ruleset.Ruleset{Table: table, Comment: TableComment}
+	r := &ruleset.Ruleset{Table: table, Family: ruleset.Inet, Comment: TableComment}
 	for _, t := range tiersOf(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}

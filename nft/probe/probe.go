@@ -254,7 +254,7 @@ func ask(c *wire.Conn, probes ...probe) error {
 
 // encode writes a table of its own, with a set and a chain that has a rule.
 func (p probe) encode(b *wire.Batch, i int) {
-	m := &ruleset.Messages{Batch: b, Table: table + string(rune('a'+i)), List: ruleset.MaxList}
+	m := &ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: table + string(rune('a'+i)), List: ruleset.MaxList}
 	m.NewTable("nlb asks what the kernel has")
 	for _, s := range p.sets {
 		m.NewMap(s)

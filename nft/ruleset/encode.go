@@ -15,10 +15,14 @@ import (
 )
 
 const (
-	Inet = unix.NFPROTO_INET
+	// Families of tables (linux/netfilter.h).
+	Inet   = unix.NFPROTO_INET
+	Netdev = unix.NFPROTO_NETDEV
 
 	// Flags and attributes that golang.org/x/sys/unix does not name.
 	setConcat     = 0x80 // NFT_SET_CONCAT
+	hookDevices   = 4    // NFTA_HOOK_DEVS
+	deviceName    = 1    // NFTA_DEVICE_NAME
 	setDescConcat = 2    // NFTA_SET_DESC_CONCAT
 	setFieldLen   = 1    // NFTA_SET_FIELD_LEN
 	setExpr       = 0x11 // NFTA_SET_EXPR
@@ -41,18 +45,20 @@ const (
 // MsgType is the type of a netlink message for one of nf_tables.
 func MsgType(m uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | m }
 
-// Messages writes the objects of one table into a batch.
+// Messages writes the objects of one table into a batch. A batch may have the
+// messages of several tables.
 type Messages struct {
 	*wire.Batch
-	Table string
-	ids   uint32 // of sets, within the batch
-	List  int    // how many bytes of elements go into one message
+	Family uint8 // of the table: Inet or Netdev
+	Table  string
+	ids    uint32 // of sets, within the batch
+	List   int    // how many bytes of elements go into one message
 	// Together keeps the messages of one call in one batch.
 	Together bool
 }
 
 func (m *Messages) open(typ, flags uint16, what string) {
-	m.Begin(MsgType(typ), Inet, flags, what)
+	m.Begin(MsgType(typ), m.Family, flags, what)
 	m.Text(1, m.Table) // NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, ... are all 1
 }
 
@@ -271,7 +277,7 @@ func (m *Messages) value(typ uint16, b string) {
 
 // NewChain makes a chain, empty.
 //
-//	NFTA_CHAIN_TABLE, NAME, [HOOK [HOOKNUM, PRIORITY], POLICY, TYPE]
+//	NFTA_CHAIN_TABLE, NAME, [HOOK [HOOKNUM, PRIORITY, [DEVS [NAME ...]]], POLICY, TYPE]
 func (m *Messages) NewChain(c *Chain) {
 	m.open(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "chain "+c.Name)
 	m.Text(unix.NFTA_CHAIN_NAME, c.Name)
@@ -279,6 +285,13 @@ func (m *Messages) NewChain(c *Chain) {
 		at := m.Nest(unix.NFTA_CHAIN_HOOK)
 		m.Uint32(unix.NFTA_HOOK_HOOKNUM, h.Num)
 		m.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(h.Priority))
+		if len(h.Devices) > 0 {
+			devices := m.Nest(hookDevices)
+			for _, d := range h.Devices {
+				m.Text(deviceName, d)
+			}
+			m.Unnest(devices)
+		}
 		m.Unnest(at)
 		m.Uint32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
 		m.Text(unix.NFTA_CHAIN_TYPE, c.kind())

@@ -8,16 +8,19 @@ package ruleset
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Ruleset is what a table of family inet should hold. Its order is the order
-// in which it is written.
+// Ruleset is what a table should hold. Its order is the order in which it is
+// written.
 type Ruleset struct {
 	Table string
+	// Family is the table's: Inet or Netdev.
+	Family uint8
 	// Comment is the table's.
 	Comment string
 	Maps    []*Map
@@ -120,12 +123,23 @@ type Hook struct {
 	Num      uint32 // linux/netfilter.h, enum nf_inet_hooks
 	Priority int32
 	Text     string // the priority as nft takes it
+	// Devices are those that an ingress hook is on.
+	Devices []string
 }
 
 // Prerouting is the hook of what enters, before it is routed. text is the
 // priority as nft writes it.
 func Prerouting(priority int32, text string) *Hook {
 	return &Hook{Name: "prerouting", Num: unix.NF_INET_PRE_ROUTING, Priority: priority, Text: text}
+}
+
+// Ingress is the hook of what devices receive, in a table of family netdev,
+// before anything else looks at it. All devices must be there: the kernel refuses
+// the batch otherwise.
+func Ingress(priority int32, devices ...string) *Hook {
+	return &Hook{
+		Name: "ingress", Num: unix.NF_NETDEV_INGRESS, Priority: priority, Text: strconv.Itoa(int(priority)), Devices: devices,
+	}
 }
 
 // Output is the hook of what this host sends.
@@ -159,14 +173,18 @@ func (r Rule) String() string {
 }
 
 // replaceTable is the first part of a script that replaces a table; see WriteTo.
-const replaceTable = "add table inet %[1]s\ndelete table inet %[1]s\n"
+const replaceTable = "add table %[1]s %[2]s\ndelete table %[1]s %[2]s\n"
 
 // WriteTo writes the ruleset as a script for nft -f. Loading it replaces the
 // table of that name, atomically.
 func (r *Ruleset) WriteTo(w io.Writer) (int64, error) {
 	p := &printer{w: w}
-	p.printf(replaceTable, r.Table)
-	p.printf("table inet %s {\n\tcomment %q\n", r.Table, r.Comment)
+	family := "inet"
+	if r.Family == Netdev {
+		family = "netdev"
+	}
+	p.printf(replaceTable, family, r.Table)
+	p.printf("table %s %s {\n\tcomment %q\n", family, r.Table, r.Comment)
 	for _, m := range r.Maps {
 		p.mapping(m)
 	}
@@ -311,7 +329,11 @@ func (m *Map) Verdicts() bool { return len(m.Data) == 1 && m.Data[0].id == Verdi
 func (p *printer) chain(c *Chain) {
 	p.printf("\n\tchain %s {\n", c.Name)
 	if h := c.Hook; h != nil {
-		p.printf("\t\ttype %s hook %s priority %s; policy accept;\n", c.kind(), h.Name, h.Text)
+		devices := ""
+		if len(h.Devices) > 0 {
+			devices = " devices = { " + strings.Join(h.Devices, ", ") + " }"
+		}
+		p.printf("\t\ttype %s hook %s%s priority %s; policy accept;\n", c.kind(), h.Name, devices, h.Text)
 	}
 	for _, r := range c.Rules {
 		p.printf("\t\t%s\n", r)
