@@ -28,7 +28,7 @@ const program = "nlb"
 // tens of thousands of services come near the limit.
 const (
 	collectAt   = 400 // percent of what is live
-	memoryLimit = 300 << 20
+	memoryLimit = 380 << 20
 )
 
 func main() {
