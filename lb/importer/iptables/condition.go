@@ -4,6 +4,7 @@ package iptables
 
 import (
 	"math/big"
+	"slices"
 
 	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/iptables/syntax"
@@ -15,22 +16,27 @@ import (
 // up to the first that counts.
 func (w *walker) concerns(r *syntax.Rule) bool {
 	for _, m := range r.Matches {
-		d, s := space.Destination, space.Set(nil)
-		switch m := m.(type) {
-		case syntax.Destination:
-			s = m.Set
-		case syntax.Protocol:
-			d, s = space.Protocol, m.Set
-		case syntax.Port:
-			d, s = space.Port, m.Set
+		switch m.(type) {
 		case *syntax.Nth, syntax.Recent:
 			return true
-		default:
-			continue
 		}
-		if !w.region[d].Meets(s) {
+		if !w.meets(m) {
 			return false
 		}
+	}
+	return true
+}
+
+// meets reports whether a condition can hold for a part of the region, as far as
+// the region tells: it has destinations, protocols and ports.
+func (w *walker) meets(m syntax.Match) bool {
+	switch m := m.(type) {
+	case syntax.Destination:
+		return w.region[space.Destination].Meets(m.Set)
+	case syntax.Protocol:
+		return w.region[space.Protocol].Meets(m.Set)
+	case syntax.Port:
+		return w.region[space.Port].Meets(m.Set)
 	}
 	return true
 }
@@ -234,21 +240,5 @@ func (w *walker) byChance(m syntax.Chance, f flow) (yes, no []flow) {
 // possible reports whether a rule that is not understood could apply to the
 // region, as far as it is understood.
 func (w *walker) possible(r *syntax.Rule) bool {
-	for _, m := range r.Matches {
-		d, s := space.Destination, space.Set(nil)
-		switch m := m.(type) {
-		case syntax.Destination:
-			s = m.Set
-		case syntax.Protocol:
-			d, s = space.Protocol, m.Set
-		case syntax.Port:
-			d, s = space.Port, m.Set
-		default:
-			continue
-		}
-		if !w.leaving && !w.region[d].Meets(s) {
-			return false
-		}
-	}
-	return true
+	return w.leaving || !slices.ContainsFunc(r.Matches, func(m syntax.Match) bool { return !w.meets(m) })
 }
