@@ -313,9 +313,9 @@ services:
   - {name: web, listen: "203.0.113.10:80", affinity: 10m, backends: [10.2.0.11, {address: 10.2.0.12, weight: 5, name: b2}]}
   - {name: dns, listen: "203.0.113.10:53", protocol: udp, backends: [10.2.0.11, {address: 10.2.0.12, weight: 5}]}
 `)
-	apply := func(states map[lb.BackendID]lb.BackendState) (result *nft.Result) {
+	apply := func(known map[lb.BackendID]lb.Standing) (result *nft.Result) {
 		b.Kernel(b.Balancer, func(c *wire.Conn) (err error) {
-			result, err = nft.Apply(t.Context(), c, lb.Overlay([]*lb.Profile{wanted}, states), nft.Options{Table: "nlb"})
+			result, err = nft.Apply(t.Context(), c, lb.Overlay([]*lb.Profile{wanted}, known, nil), nft.Options{Table: "nlb"})
 			return err
 		})
 		return result
@@ -333,8 +333,9 @@ services:
 	}
 	live, flow := dial("tcp", web), dial("udp", dns)
 	server := endpoint("10.2.0.12:0")
-	down := map[lb.BackendID]lb.BackendState{
-		{Profile: "shop", Service: "web", Address: server}: lb.Down, {Profile: "shop", Service: "dns", Address: server}: lb.Down,
+	disabled := lb.Standing{Order: lb.OrderDisable}
+	down := map[lb.BackendID]lb.Standing{
+		{Profile: "shop", Service: "web", Address: server}: disabled, {Profile: "shop", Service: "dns", Address: server}: disabled,
 	}
 	result := apply(down)
 	if len(result.Changes) > 0 || result.Batches != 1 {

@@ -228,10 +228,11 @@ func (s *Service) visible() Service {
 }
 
 // visible is the backend as far as it can be seen from outside, and as it is
-// wanted, whatever its state.
+// wanted, whatever is known of it.
 func (b *Backend) visible() Backend {
 	v := *b
-	v.State, v.SNAT = 0, b.EffectiveSNAT()
+	v.Standing, v.State, v.Share = Standing{}, 0, 0
+	v.SNAT, v.Priority = b.EffectiveSNAT(), b.priority()
 	return v
 }
 

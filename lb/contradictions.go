@@ -1,19 +1,81 @@
 package lb
 
-// What the keys of a service have to do with each other.
+// What is wrong with a profile, and where; and what the keys of a service have
+// to do with each other.
 
 import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+
+	"nlb/lb/internal/safe"
 )
+
+// Pos is a place in a file. Line and Column count from 1, Column in
+// characters; the zero Pos is no place.
+type Pos struct {
+	File         string
+	Line, Column int
+}
+
+// String is file:line:column.
+func (p Pos) String() string { return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column) }
+
+// Error is one mistake in a profile.
+type Error struct {
+	Pos Pos
+	// Msg says what is wrong.
+	Msg string
+	// Line is the text of the line, Width the number of its characters that
+	// are wrong, from Pos.Column on; 0 where there is nothing to point at.
+	Line  string
+	Width int
+	// Want says what would be right; may be empty.
+	Want string
+	// Hint helps further; may be empty.
+	Hint string
+}
+
+// Error is the mistake in one line.
+func (e *Error) Error() string {
+	s := e.Pos.String() + ": " + e.Msg
+	if e.Want != "" {
+		s += ", want " + e.Want
+	}
+	return s
+}
+
+// Errors are all mistakes of a profile, in the order of the file; never empty.
+type Errors []*Error
+
+// Error is one line for each mistake.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Problem is a rule that a value breaks: what is wrong, what would be right, and
+// what helps further; Want and Hint may be empty.
+type Problem struct{ Msg, Want, Hint string }
+
+// Error is what is wrong, and what would be right.
+func (p *Problem) Error() string {
+	if p.Want == "" {
+		return p.Msg
+	}
+	return p.Msg + ", want " + p.Want
+}
 
 // Contradiction is keys of a service that do not agree.
 type Contradiction struct {
 	// Keys are the keys, the one that is to be blamed first.
 	Keys []string
-	// Item is the number of the listen or backend that is to be blamed, where
-	// the first key is one of these.
+	// Item is the number of the listen, check or backend that is to be blamed,
+	// where the first key is one of these or is a backend's.
 	Item int
 	Problem
 }
@@ -22,7 +84,7 @@ type Contradiction struct {
 // in each other.
 func (s *Service) Contradictions(yield func(Contradiction) bool) {
 	_ = s.checkRole(yield) && s.checkClients(yield) && s.checkFamilies(yield) && s.checkPool(yield) &&
-		s.checkLoops(yield) && s.checkCycle(yield)
+		s.checkLoops(yield) && s.checkCycle(yield) && s.checkChecks(yield) && s.checkUnhealthy(yield) && s.checkPriorities(yield)
 }
 
 // The checks return false where no more is wanted.
@@ -160,6 +222,115 @@ func (s *Service) checkCycle(yield func(Contradiction) bool) bool {
 		}}) {
 			return false
 		}
+	}
+	return true
+}
+
+// checkChecks finds checks that do not know what to ask.
+func (s *Service) checkChecks(yield func(Contradiction) bool) bool {
+	for i := range s.Health {
+		c := &s.Health[i]
+		if c.Port != 0 || !c.Kind.Takes("port") {
+			continue
+		}
+		if needs := c.Kind.protocols(); !slices.ContainsFunc(s.Protocols, func(p Protocol) bool { return slices.Contains(needs, p) }) && !yield(Contradiction{
+			Keys: []string{"health", "protocol"}, Item: i, Problem: Problem{
+				Msg:  fmt.Sprintf("check: %s is over %s, and service %s is not", c.Kind, strings.Join(texts(needs), " or "), safe.Show(s.Name)),
+				Want: "port beside it, or another check",
+				Hint: "health: none in the service takes away what defaults say",
+			},
+		}) {
+			return false
+		}
+		for j := range s.Backends {
+			b := &s.Backends[j]
+			if !s.Checked(b) || s.CheckTarget(c, b).Port() != 0 {
+				continue
+			}
+			if !yield(Contradiction{Keys: []string{"health", "listen", "backends"}, Item: i, Problem: Problem{
+				Msg:  fmt.Sprintf("backend %s has no port, and service %s listens on several", b.Address, safe.Show(s.Name)),
+				Want: "port: the one to ask",
+			}}) {
+				return false
+			}
+			break
+		}
+	}
+	return true
+}
+
+// protocols are those over which a check of a kind that has a port is made.
+func (k CheckKind) protocols() []Protocol {
+	switch k {
+	case CheckUDP:
+		return []Protocol{UDP}
+	case CheckDNS:
+		return []Protocol{TCP, UDP}
+	}
+	return []Protocol{TCP}
+}
+
+// checkUnhealthy finds keys that only checks give a meaning.
+func (s *Service) checkUnhealthy(yield func(Contradiction) bool) bool {
+	if s.SlowStart != 0 && s.Scheduler.Hashes() && !yield(Contradiction{Keys: []string{"slow-start", "scheduler"}, Problem: Problem{
+		Msg: "slow-start has no meaning with scheduler: " + s.Scheduler.String(), Want: "one of them",
+		Hint: "clients that come by a hash stay with their backend",
+	}}) {
+		return false
+	}
+	if len(s.Health) > 0 {
+		return true
+	}
+	for _, one := range []struct {
+		word  string
+		given bool
+	}{{"fail-open", s.FailOpen != 0}, {"on-down", s.OnDown != KeepConnections}, {"slow-start", s.SlowStart != 0}} {
+		if one.given && !yield(Contradiction{Keys: []string{one.word, "health"}, Problem: unhealthy(one.word)}) {
+			return false
+		}
+	}
+	for i := range s.Backends {
+		if s.Backends[i].CheckAt != (CheckAt{}) && !yield(Contradiction{Keys: []string{"check-at", "health", "backends"}, Item: i, Problem: unhealthy("check-at")}) {
+			return false
+		}
+	}
+	return true
+}
+
+func unhealthy(word string) Problem {
+	return Problem{Msg: word + " has no meaning without health", Want: "health of the service beside it"}
+}
+
+// checkPriorities finds out whether there is a first priority, and whether min-up
+// can be reached.
+func (s *Service) checkPriorities(yield func(Contradiction) bool) bool {
+	first, several := [2]int{}, false
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		if b.priority() == 1 {
+			first[index(FamilyOf(b.Address.Addr))]++
+		}
+		several = several || b.priority() != s.Backends[0].priority()
+	}
+	most := max(first[0], first[1])
+	if len(s.Backends) > 0 && most == 0 && !yield(Contradiction{Keys: []string{"priority", "backends"}, Problem: Problem{
+		Msg: "no backend has priority 1", Want: "priority 1 for those that serve at first", Hint: "1 is the default",
+	}}) {
+		return false
+	}
+	switch {
+	case s.MinUp == MinUp{}:
+		return true
+	case !several:
+		return yield(Contradiction{Keys: []string{"min-up", "backends"}, Problem: Problem{
+			Msg: "min-up has no meaning without two priorities", Want: "priority: 2 for the backends that are to join",
+		}})
+	case most > 0 && s.MinUp.Count > most:
+		return yield(Contradiction{Keys: []string{"min-up", "backends"}, Problem: Problem{
+			Msg:  fmt.Sprintf("min-up %s is more than the %d backends of priority 1", s.MinUp, most),
+			Want: fmt.Sprintf("at most %d, or a percentage", most),
+			Hint: "priority 1 for all that are to serve at first",
+		}})
 	}
 	return true
 }

@@ -10,8 +10,10 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode"
 )
 
@@ -20,8 +22,8 @@ const FingerprintSize = 8
 
 // Fingerprint stands for the values of a service: frame for all of them but the
 // backends, with salt before them, and backends for those. Two services that
-// differ in any field have other fingerprints; where they stand in a file does
-// not matter. It is the same on every machine.
+// differ in any field that the kernel keeps have other fingerprints; where they
+// stand in a file does not matter. It is the same on every machine.
 func Fingerprint(salt string, s *Service) (frame, backends [FingerprintSize]byte) {
 	buffer := fingerprintBuffers.Get().(*[]byte)
 	b := append((*buffer)[:0], salt...)
@@ -36,6 +38,20 @@ func Fingerprint(salt string, s *Service) (frame, backends [FingerprintSize]byte
 }
 
 var fingerprintBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// unkept are fields that the kernel does not keep: how servers are checked, and
+// what follows from that, is with those who check them. Another value of such a
+// field is no reason to send anything; what it leads to, states and shares, is.
+var unkept = map[reflect.Type][]string{
+	reflect.TypeFor[Service](): {"Health", "FailOpen", "MinUp", "OnDown", "SlowStart"},
+	reflect.TypeFor[Backend](): {"CheckAt"},
+}
+
+// walked reports whether a field of a struct is one of the values that are
+// compared.
+func walked(t reflect.Type, f reflect.StructField) bool {
+	return f.Type != reflect.TypeFor[Pos]() && !slices.Contains(unkept[t], f.Name)
+}
 
 // The walks of the two parts of a service.
 var (
@@ -76,6 +92,11 @@ func appenderOf(t reflect.Type) appender {
 		return func(b []byte, v reflect.Value) []byte {
 			p := v.Addr().Interface().(*netip.Prefix)
 			return append(appendAddr(b, p.Addr()), byte(p.Bits()))
+		}
+	case reflect.TypeFor[time.Time]():
+		return func(b []byte, v reflect.Value) []byte {
+			at := v.Addr().Interface().(*time.Time)
+			return binary.AppendVarint(binary.AppendVarint(b, at.Unix()), int64(at.Nanosecond()))
 		}
 	}
 	switch t.Kind() {
@@ -127,7 +148,7 @@ func structAppender(t reflect.Type, has func(field string) bool) appender {
 	}
 	var fields []field
 	for i := range t.NumField() {
-		if f := t.Field(i); f.Type != reflect.TypeFor[Pos]() && has(f.Name) {
+		if f := t.Field(i); walked(t, f) && has(f.Name) {
 			fields = append(fields, field{i, appenderOf(f.Type)})
 		}
 	}
@@ -164,7 +185,7 @@ func firstDifference(name string, a, b reflect.Value) string {
 		return firstDifference(name, a.Elem(), b.Elem())
 	case t.Kind() == reflect.Struct && t.PkgPath() == reflect.TypeFor[Service]().PkgPath():
 		for i := range t.NumField() {
-			if t.Field(i).Type == reflect.TypeFor[Pos]() {
+			if !walked(t, t.Field(i)) {
 				continue
 			}
 			inner := strings.Trim(name+"."+kebab(t.Field(i).Name), ".")

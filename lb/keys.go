@@ -51,7 +51,7 @@ type key[T any] struct {
 	change func(*T) (string, bool)
 	// check is what is wrong with the value; nil where its type says it all.
 	check func(*T) *Problem
-	// hidden says that the kernel knows the value at times only.
+	// hidden says that the kernel knows the value at times only, or never.
 	hidden bool
 }
 
@@ -219,81 +219,77 @@ var serviceKeys = []key[Service]{
 		check:  func(s *Service) *Problem { return checkEnum("on-empty", s.OnEmpty, Drop) },
 		hidden: true,
 	},
-}
-
-// backendsKey is the key with the backends, which are values of their own.
-var backendsKey = Key{
-	Path: "service.backends", Values: "ADDRESS:PORT, ADDRESS, a mapping with address, or a list of them", Default: "required",
-	Meaning: "the servers; without a port, the destination port stays as it was",
-}
-
-var backendKeys = []key[member]{
 	{
-		word: "address", Key: Key{
-			Values: "ADDRESS:PORT, [IPV6]:PORT or ADDRESS", Default: "required",
-			Meaning: "where connections go; without a port, the destination port stays as it was",
+		word: "health", Key: Key{
+			Values: "none, a kind (" + kindForm + "), {check: http, path: /ready}, or a list of at most 4 of them", Default: "none",
+			Meaning: "how the backends are checked, by nlb run; of a list all must pass",
 		},
-		value:  func(b *member) (any, bool) { return b.Address.String(), false },
-		change: unseen[member],
-		check:  func(b *member) *Problem { return checkAddr("backend", b.Address.Addr) },
+		value:  func(s *Service) (any, bool) { return healthValue(s.Health), len(s.Health) == 0 },
+		change: unseen[Service], // the kernel does not keep it, nor the next four
+		check:  checkHealth,
+		hidden: true,
 	},
 	{
-		word: "name", Key: Key{Values: NameForm, Default: "the address", Meaning: "shown by nlb show"},
-		value: func(b *member) (any, bool) { return b.Name, b.Name == b.Address.String() },
-		check: func(b *member) *Problem {
-			if b.Name == b.Address.String() {
-				return nil
-			}
-			return checkName("name", b.Name)
+		word: "fail-open", Key: Key{
+			Values: "all-down, none, or 1% to 100%", Default: "all-down",
+			Meaning: "when health is ignored and all get connections: when no backend is up, never, or when less of the weight is up",
 		},
+		value:  func(s *Service) (any, bool) { return s.FailOpen.String(), s.FailOpen == 0 },
+		change: unseen[Service],
+		check:  func(s *Service) *Problem { return checkRange("fail-open", int(s.FailOpen), int(NeverOpen), 100) },
+		hidden: true,
 	},
 	{
-		word: "weight", Key: Key{Values: "0 to 1000", Default: "1", Meaning: "the share of the connections; 0: no new ones (drain)"},
-		value: func(b *member) (any, bool) { return b.Weight, b.Weight == 1 },
-		check: func(b *member) *Problem { return checkRange("weight", b.Weight, 0, MaxWeight) },
-	},
-	{
-		word: "max-connections", Key: Key{
-			Values: countForm + ", or none", Default: "none",
-			Meaning: "live connections at most; what is over goes to other backends, and is refused where they are full too",
+		word: "min-up", Key: Key{
+			Values: "1 to 1000, or 1% to 100%", Default: "1",
+			Meaning: "with fewer backends up, those of the next priority join; a percentage is of the backends of priority 1",
 		},
-		value: func(b *member) (any, bool) { return known(b.MaxConnections), false },
-	},
-	{
-		word: "snat", Key: Key{Values: snatForm, Default: "the service's", Meaning: "the source that this backend sees"},
-		value: func(b *member) (any, bool) {
-			if b.SNAT.Equal(b.service.SNAT) {
+		value: func(s *Service) (any, bool) {
+			if s.MinUp == (MinUp{}) {
 				return nil, true
 			}
-			return Joined(b.SNAT.texts()), false
+			return s.MinUp.String(), false
 		},
-		change: func(b *member) (string, bool) { return b.EffectiveSNAT().String(), true },
-		check: func(b *member) *Problem {
-			if b.SNAT.Equal(b.service.SNAT) {
-				return nil
+		change: unseen[Service],
+		check: func(s *Service) *Problem {
+			if m := s.MinUp; m.Count < 0 || m.Count > MaxMinUp || m.Percent < 0 || m.Percent > 100 || m.Count > 0 && m.Percent > 0 {
+				return &Problem{Msg: fmt.Sprintf("min-up %d or %d%% is out of range", m.Count, m.Percent)}
 			}
-			if p := checkSNAT(b.SNAT); p != nil {
-				return p
-			}
-			return CheckPool(b.SNAT.Pool, FamilyOf(b.Address.Addr))
+			return nil
 		},
+		hidden: true,
 	},
 	{
-		word: "log", Key: Key{
-			Values: logForm, Default: "the service's",
-			Meaning: "new connections to this backend are written to the kernel log",
+		word: "on-down", Key: Key{
+			Values: "keep or cut", Default: "keep",
+			Meaning: "what becomes of live TCP and SCTP connections of a backend that goes down; its UDP flows and unanswered connections always move",
 		},
-		value: func(b *member) (any, bool) {
-			if own, all := b.Log, b.service.Log; own == all || own != nil && all != nil && *own == *all {
-				return nil, true
-			}
-			if b.Log == nil {
-				return Mapping{Short: "false"}, false
-			}
-			return logValue(b.Log, b.service), false
+		value:  func(s *Service) (any, bool) { return s.OnDown.String(), s.OnDown == KeepConnections },
+		change: unseen[Service],
+		check:  func(s *Service) *Problem { return checkEnum("on-down", s.OnDown, CutConnections) },
+		hidden: true,
+	},
+	{
+		word: "slow-start", Key: Key{
+			Values: "a time, 1s to 1h, or none", Default: "none",
+			Meaning: "a backend that comes up gets its weight in steps over this time",
 		},
-		change: func(b *member) (string, bool) { return b.Log.String(), true },
-		check:  func(b *member) *Problem { return checkKeys(logKeys, b.Log) },
+		value:  func(s *Service) (any, bool) { return spanValue(s.SlowStart), s.SlowStart == 0 },
+		change: unseen[Service],
+		check: func(s *Service) *Problem {
+			if s.SlowStart == 0 {
+				return nil
+			}
+			return CheckSlowStart(s.SlowStart)
+		},
+		hidden: true,
+	},
+	{
+		word: "retry", Key: Key{
+			Values: "true or false", Default: "false",
+			Meaning: "a TCP backend that refuses is passed over for a moment, and the client that met it is balanced anew; needs no nlb run",
+		},
+		value: func(s *Service) (any, bool) { return s.Retry, !s.Retry },
 	},
 }
 
@@ -301,7 +297,7 @@ var backendKeys = []key[member]{
 // outermost first.
 func Keys() []Key {
 	return slices.Concat(described(serviceKeys), []Key{backendsKey}, described(backendKeys),
-		described(affinityKeys), described(limitKeys), described(logKeys))
+		described(affinityKeys), described(limitKeys), described(logKeys), described(healthKeys))
 }
 
 func described[T any](keys []key[T]) []Key {
@@ -318,6 +314,7 @@ func init() {
 	enroll("affinity", affinityKeys)
 	enroll("limit", limitKeys)
 	enroll("log", logKeys)
+	enroll("health", healthKeys)
 }
 
 // enroll gives the keys of a mapping their paths.

@@ -1,6 +1,103 @@
 package lb
 
-// The keys of affinity, limit and log, which are mappings of their own.
+// The keys of backends, affinity, limit and log, which are mappings of their own.
+
+import "strconv"
+
+// backendsKey is the key with the backends, which are values of their own.
+var backendsKey = Key{
+	Path: "service.backends", Values: "ADDRESS:PORT, ADDRESS, a mapping with address, or a list of them", Default: "required",
+	Meaning: "the servers; without a port, the destination port stays as it was",
+}
+
+var backendKeys = []key[member]{
+	{
+		word: "address", Key: Key{
+			Values: "ADDRESS:PORT, [IPV6]:PORT or ADDRESS", Default: "required",
+			Meaning: "where connections go; without a port, the destination port stays as it was",
+		},
+		value:  func(b *member) (any, bool) { return b.Address.String(), false },
+		change: unseen[member],
+		check:  func(b *member) *Problem { return checkAddr("backend", b.Address.Addr) },
+	},
+	{
+		word: "name", Key: Key{Values: NameForm, Default: "the address", Meaning: "shown by nlb show"},
+		value: func(b *member) (any, bool) { return b.Name, b.Name == b.Address.String() },
+		check: func(b *member) *Problem {
+			if b.Name == b.Address.String() {
+				return nil
+			}
+			return checkName("name", b.Name)
+		},
+	},
+	{
+		word: "weight", Key: Key{Values: "0 to 1000", Default: "1", Meaning: "the share of the connections; 0: no new ones (drain)"},
+		value: func(b *member) (any, bool) { return b.Weight, b.Weight == 1 },
+		check: func(b *member) *Problem { return checkRange("weight", b.Weight, 0, MaxWeight) },
+	},
+	{
+		word: "priority", Key: Key{
+			Values: "1 to 100", Default: "1",
+			Meaning: "1 first; the others get connections where fewer than min-up are up",
+		},
+		value:  func(b *member) (any, bool) { return b.priority(), b.priority() == 1 },
+		change: func(b *member) (string, bool) { return strconv.Itoa(b.priority()), true },
+		check:  func(b *member) *Problem { return checkRange("priority", b.Priority, 1, MaxPriority) },
+	},
+	{
+		word: "check-at", Key: Key{
+			Values: "none, ADDRESS, ADDRESS:PORT or :PORT", Default: "the address",
+			Meaning: "where the backend is checked instead; none: it is not, and counts as up",
+		},
+		value:  func(b *member) (any, bool) { return known(b.CheckAt.String()), false },
+		change: unseen[member],
+		check:  func(b *member) *Problem { return b.CheckAt.problem() },
+		hidden: true,
+	},
+	{
+		word: "max-connections", Key: Key{
+			Values: countForm + ", or none", Default: "none",
+			Meaning: "live connections at most; what is over goes to other backends, and is refused where they are full too",
+		},
+		value: func(b *member) (any, bool) { return known(b.MaxConnections), false },
+	},
+	{
+		word: "snat", Key: Key{Values: snatForm, Default: "the service's", Meaning: "the source that this backend sees"},
+		value: func(b *member) (any, bool) {
+			if b.SNAT.Equal(b.service.SNAT) {
+				return nil, true
+			}
+			return Joined(b.SNAT.texts()), false
+		},
+		change: func(b *member) (string, bool) { return b.EffectiveSNAT().String(), true },
+		check: func(b *member) *Problem {
+			if b.SNAT.Equal(b.service.SNAT) {
+				return nil
+			}
+			if p := checkSNAT(b.SNAT); p != nil {
+				return p
+			}
+			return CheckPool(b.SNAT.Pool, FamilyOf(b.Address.Addr))
+		},
+	},
+	{
+		word: "log", Key: Key{
+			Values: logForm, Default: "the service's",
+			Meaning: "new connections to this backend are written to the kernel log",
+		},
+		value: func(b *member) (any, bool) {
+			if own, all := b.Log, b.service.Log; own == all || own != nil && all != nil && *own == *all {
+				return nil, true
+			}
+			if b.Log == nil {
+				return Mapping{Short: "false"}, false
+			}
+			return logValue(b.Log, b.service), false
+		},
+		change: func(b *member) (string, bool) { return b.Log.String(), true },
+		check:  func(b *member) *Problem { return checkKeys(logKeys, b.Log) },
+	},
+}
 
 // affinityKeys leave out the length of networks of a family that the kernel has
 // no affinity for: there it is 0.

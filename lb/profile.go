@@ -5,6 +5,7 @@
 package lb
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -21,6 +22,19 @@ type Profile struct {
 	Sysctl SysctlPolicy
 	// Services have distinct names.
 	Services []Service
+}
+
+// Services are the services of profiles with their profiles, in order.
+func Services(profiles []*Profile) iter.Seq2[*Profile, *Service] {
+	return func(yield func(*Profile, *Service) bool) {
+		for _, p := range profiles {
+			for i := range p.Services {
+				if !yield(p, &p.Services[i]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Service is what clients connect to.
@@ -60,6 +74,20 @@ type Service struct {
 	Log *Log
 	// OnEmpty is what a connection meets when no backend can take it.
 	OnEmpty OnEmpty
+	// Health is how the backends are checked, by at most 4 checks that all must
+	// pass; nil: they are not.
+	Health []Check
+	// FailOpen says when health is ignored.
+	FailOpen FailOpen
+	// MinUp says when backends of a lower priority join.
+	MinUp MinUp
+	// OnDown is what becomes of connections of a backend that goes down.
+	OnDown OnDown
+	// SlowStart is how long a backend that comes up takes to have its whole
+	// weight, 1 s to 1 h; 0: it has it at once.
+	SlowStart time.Duration
+	// Retry has the kernel draw again for a client whose backend refused it.
+	Retry bool
 	// Backends are in the order of the file, with distinct names and distinct
 	// addresses.
 	Backends []Backend
@@ -92,8 +120,18 @@ type Backend struct {
 	// Weight is the share of new connections, relative to the other backends
 	// of the same family, 0 to MaxWeight. 0: no new ones (drain).
 	Weight int
-	// State says whether it may have connections at all; no key of a profile.
-	State BackendState
+	// Priority is 1 to MaxPriority, 1 first. Those of 2 get connections where too
+	// few of 1 are up, and so on.
+	Priority int
+	// CheckAt is where it is checked.
+	CheckAt CheckAt
+	// Standing is what is known of it, and State what follows from that: whether
+	// it may have connections at all. Share is the part of its weight that it has
+	// meanwhile, in parts of Shares, 1 to 2*Shares; 0: all of it. No keys of a
+	// profile.
+	Standing Standing
+	State    BackendState
+	Share    uint8
 	// MaxConnections bounds live connections; 0: unbounded.
 	MaxConnections uint32
 	// SNAT is the service's, or the backend's own.
@@ -115,6 +153,8 @@ const (
 	MaxName = 63
 	// MaxWeight is the largest weight of a backend.
 	MaxWeight = 1000
+	// MaxPriority is the largest priority of a backend, which comes last.
+	MaxPriority = 100
 	// MaxSlots is the largest number of slots of a service and family: the
 	// sum of its weights divided by their greatest common divisor.
 	MaxSlots = 65535

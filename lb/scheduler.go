@@ -38,16 +38,89 @@ type scheduling struct {
 var schedulers = [...]scheduling{
 	RoundRobin: {word: "round-robin", slots: weightedSlots, exact: true},
 	Random:     {word: "random", slots: weightedSlots},
-	Hash:       {word: "hash", slots: weightedSlots, hashes: true},
+	Hash:       {word: "hash", slots: lentSlots, hashes: true},
 }
 
-// weightedSlots gives every backend slots by its weight.
-func weightedSlots(_ *Service, backends []Backend) []int {
+// weightedSlots gives every backend slots by its effective weight.
+func weightedSlots(_ *Service, backends []Backend) []int { return Slots(Weights(backends)) }
+
+// lentSlots gives every backend slots by its wanted weight. What one does not use,
+// since it is not up or has a share only, is lent to the others: so a fall moves
+// the clients of the fallen one alone, and they come back to it.
+//
+// To lend in small parts, each slot becomes Shares slots side by side, or as many
+// as there is room for. The kernel scales a hash to the number of slots (nft_hash.c:
+// reciprocal_scale), so that clients meet the parts of the slot that they had.
+func lentSlots(_ *Service, backends []Backend) []int {
 	weights := make([]int, len(backends))
+	serves, lends := false, false
 	for i := range backends {
-		weights[i] = backends[i].Effective()
+		b := &backends[i]
+		weights[i] = b.Weight
+		serves = serves || b.Effective() > 0
+		lends = lends || b.Weight > 0 && (b.State != Up || b.Share != 0 && b.Share < Shares)
 	}
-	return Slots(weights)
+	cycle := Slots(weights)
+	if !serves {
+		return nil
+	}
+	if !lends {
+		return cycle
+	}
+	parts := max(1, min(Shares, MaxSlots/len(cycle)))
+	out := make([]int, len(cycle)*parts)
+	kept := make([]bool, len(out))
+	for slot, owner := range cycle {
+		share := 0
+		if b := &backends[owner]; b.State == Up {
+			share = parts
+			if b.Share != 0 && b.Share < Shares {
+				share = max(1, parts*int(b.Share)/Shares)
+			}
+		}
+		for part := range parts {
+			out[slot*parts+part], kept[slot*parts+part] = owner, part < share
+		}
+	}
+	lend(out, kept)
+	return out
+}
+
+// lend gives the slots that their owners do not keep to those that keep one,
+// about by how many these keep. A slot looks for one at places of its own, in an
+// order that depends on nothing else: who has it changes only when that one stops
+// or an earlier one begins to keep its slots.
+func lend(owners []int, kept []bool) {
+	const tries = 128 // then the nearest that is kept, since nearly none is
+	n := len(owners)
+	next := make([]int, n) // the first place that is kept, from here on
+	for i, near := 2*n-1, 0; i >= 0; i-- {
+		if kept[i%n] {
+			near = i % n
+		}
+		next[i%n] = near
+	}
+	for i := range owners {
+		if kept[i] {
+			continue
+		}
+		at := 0
+		for try := range tries {
+			if at = int(scatter(uint64(i*tries+try)) % uint64(n)); kept[at] {
+				break
+			}
+		}
+		owners[i] = owners[next[at]]
+	}
+}
+
+// scatter is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): neighbours get numbers
+// that have nothing to do with each other.
+func scatter(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 // of is the description of a scheduler, that of the first where it is none.

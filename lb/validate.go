@@ -40,6 +40,9 @@ func (p *Profile) Validate() error {
 	if errs := Conflicts([]*Profile{p}); len(errs) > 0 {
 		return &Problem{Msg: errs[0].Msg, Want: errs[0].Want}
 	}
+	if _, bad := p.CheckRateProblem(); bad != nil {
+		return bad
+	}
 	return nil
 }
 
@@ -54,7 +57,7 @@ func (s *Service) Validate() error {
 		if bad := checkKeys(backendKeys, &member{b, s}); bad != nil {
 			return bad
 		}
-		if bad := checkEnum("state", b.State, Down); bad != nil {
+		if bad := b.checkStanding(); bad != nil {
 			return bad
 		}
 	}
@@ -132,6 +135,14 @@ func checkSet[T ~uint8](word string, values []T, is func(T) bool) *Problem {
 		case i > 0 && v < values[i-1]:
 			return &Problem{Msg: word + " is not in order"}
 		}
+	}
+	return nil
+}
+
+// checkSpan is for times of a whole number of milliseconds.
+func checkSpan(word string, t, least, most time.Duration) *Problem {
+	if t < least || t > most || t%time.Millisecond != 0 {
+		return &Problem{Msg: fmt.Sprintf("%s %s is out of range", word, spanText(t)), Want: spanText(least) + " to " + spanText(most)}
 	}
 	return nil
 }

@@ -39,12 +39,47 @@ var exempt = map[string]map[string]string{
 		fingerprint: "no service has it", change: "the kernel does not keep it", ruleset: "it is about parameters of the kernel",
 		shown: "the kernel does not keep it",
 	},
-	"Service.SNAT.Mode": {change: "each backend has its own", ruleset: "each backend has its own"},
-	"Service.SNAT.Pool": {change: "each backend has its own", ruleset: "each backend has its own"},
-	"Service.OnEmpty":   {shown: "the kernel keeps it only where no backend takes connections"},
-	"Backend.State": {
-		change: "what is wanted is compared", file: "no key of a profile", shown: "no key of a profile",
-	},
+	"Service.SNAT.Mode":        {change: "each backend has its own", ruleset: "each backend has its own"},
+	"Service.SNAT.Pool":        {change: "each backend has its own", ruleset: "each backend has its own"},
+	"Service.OnEmpty":          {shown: "the kernel keeps it only where no backend takes connections"},
+	"Service.Retry":            {ruleset: "the compiler has no rules for it yet"},
+	"Backend.Priority":         {ruleset: "the compiler has no comment for it yet"},
+	"Backend.State":            known(),
+	"Backend.Share":            known(),
+	"Backend.Standing.Verdict": known(ruleset), "Backend.Standing.Since": known(ruleset), "Backend.Standing.Reason": known(ruleset),
+	"Backend.Standing.Order": known(ruleset), "Backend.Standing.By": known(ruleset), "Backend.Standing.Until": known(ruleset),
+	"Backend.CheckAt.None": unkept, "Backend.CheckAt.Addr": unkept, "Backend.CheckAt.Port": unkept,
+	"Service.Health": unkept, "Service.FailOpen": unkept, "Service.OnDown": unkept, "Service.SlowStart": unkept,
+	"Service.MinUp.Count": unkept, "Service.MinUp.Percent": unkept,
+}
+
+// unkept is for what only those who check the servers look at: the kernel does not
+// keep it. What it leads to are states and shares, which the kernel has.
+var unkept = map[string]string{
+	fingerprint: "the kernel does not keep it: another value is no reason to send anything",
+	change:      "the kernel does not keep it, so nobody could say what it was",
+	ruleset:     "packets meet the states and shares that follow from it",
+	shown:       "the kernel does not keep it",
+}
+
+// known is for what is known of a backend; what the compiler does not write yet is
+// named.
+func known(unwritten ...string) map[string]string {
+	out := map[string]string{change: "what is wanted is compared", file: "no key of a profile", shown: "no key of a profile"}
+	for _, demand := range unwritten {
+		out[demand] = "the compiler has no set of verdicts yet"
+	}
+	return out
+}
+
+func init() {
+	for _, p := range lbtest.Full() { // the keys of a check are those of health
+		for _, f := range lbtest.Fields(p) {
+			if strings.HasPrefix(f.Path, "Service.Health.") {
+				exempt[f.Path] = unkept
+			}
+		}
+	}
 }
 
 // words are what a change calls a field, where that is not its own name or that

@@ -314,7 +314,7 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 			return lb.Backend{}, false
 		}
 	}
-	b := lb.Backend{Weight: slots}
+	b := lb.Backend{Weight: slots, Priority: 1}
 	b.Address.Addr, _ = netip.AddrFromSlice([]byte(e.Data[:f.IP.Addr.Size]))
 	if len(e.Data) > f.IP.Addr.Size {
 		b.Address.Port = ruleset.PortOf(e.Data[f.IP.Addr.Size:])

@@ -74,18 +74,19 @@ func parseDestination(host string) (netip.Prefix, *problem) {
 	return prefix, p
 }
 
-// parseEndpoint reads the address of a backend.
-func parseEndpoint(s string) (e lb.Endpoint, p *problem) {
-	host, port, found, p := splitPort(s, "backend")
+// parseEndpoint reads an address with a port or without, of a backend or of where
+// it is checked. what begins the message, forms are what is wanted.
+func parseEndpoint(s, what, forms string) (e lb.Endpoint, p *problem) {
+	host, port, found, p := splitPort(s, what)
 	if p != nil {
-		p.Want = endpointForms
+		p.Want = forms
 		return e, p
 	}
 	if strings.Contains(host, "/") {
-		return e, &problem{Msg: "backend " + safe.Show(host) + " is a prefix", Want: endpointForms, Hint: "each backend is an address of its own"}
+		return e, &problem{Msg: what + " " + safe.Show(host) + " is a prefix", Want: forms, Hint: "each backend is an address of its own"}
 	}
-	if e.Addr, p = parseAddr(host, "backend"); p != nil {
-		p.Want = endpointForms
+	if e.Addr, p = parseAddr(host, what); p != nil {
+		p.Want = forms
 		return e, p
 	}
 	if !found {
@@ -94,7 +95,7 @@ func parseEndpoint(s string) (e lb.Endpoint, p *problem) {
 	if e.Port, p = parsePort(port); p != nil {
 		p.Want = "1 to 65535"
 		if port == "*" || strings.ContainsAny(port, ",-") {
-			p.Msg = "backend " + safe.Show(s) + " has several ports"
+			p.Msg = what + " " + safe.Show(s) + " has several ports"
 			p.Hint = "without a port, the destination port stays as it was"
 		}
 	}
@@ -129,7 +130,7 @@ func splitPort(s, what string) (host, port string, found bool, p *problem) {
 		return s, "", false, nil
 	case first == last:
 		return s[:first], s[first+1:], true, nil
-	case what == "backend" && plainAddr(s):
+	case what != "listen" && plainAddr(s):
 		return s, "", false, nil
 	case plainAddr(s[:last]):
 		p = &problem{Hint: "write [" + safe.Show(s[:last]) + "]:" + safe.Show(s[last+1:])}

@@ -13,7 +13,7 @@ func TestTexts(t *testing.T) {
 		}
 	}
 	for _, s := range []string{"10.0.0.11:8080", "10.0.0.11", "[2001:db8::1]:80", "2001:db8::1"} {
-		if e, p := parseEndpoint(s); p != nil || e.String() != s || !canonical(e, s) {
+		if e, p := parseEndpoint(s, "backend", endpointForms); p != nil || e.String() != s || !canonical(e, s) {
 			t.Errorf("endpoint %s is %v, %v", s, e, p)
 		}
 	}

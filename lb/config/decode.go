@@ -171,6 +171,9 @@ func (t *table[T]) find(name *node) int {
 	return -1
 }
 
+// otherWords say what is meant by words that other balancers have.
+var otherWords = map[string]string{"backup": "say priority: 2"}
+
 // unknown notes a key that is not of the table, and returns the one that was
 // probably meant.
 func (t *table[T]) unknown(d *decoder, name *node) (meant string) {
@@ -191,7 +194,7 @@ func (t *table[T]) unknown(d *decoder, name *node) (meant string) {
 		d.fail(name, msg, "", "did you mean "+near+"?")
 		return near
 	}
-	hint := ""
+	hint := otherWords[name.text]
 	if owner, ok := keyOwner[name.text]; ok {
 		hint = name.text + " is a key of " + owner
 	}

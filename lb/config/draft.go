@@ -19,19 +19,24 @@ type draft struct {
 	members []backendDraft
 	// at says where keys stand that must agree with others; nil where a key is
 	// missing, or was refused.
-	at    struct{ name, role, iface, hashBy, hashSeed, snat, allow, deny *node }
-	there given
+	at struct {
+		name, role, iface, hashBy, hashSeed, snat, allow, deny *node
+		health, failOpen, minUp, onDown, slowStart             *node
+	}
+	// checks says where the checks of health stand.
+	checks []*node
+	there  given
 	// What was refused, so that nothing is said about what depends on it.
-	badListen, badBackends, badScheduler, badSNAT bool
+	badListen, badBackends, badScheduler, badSNAT, badHealth bool
 }
 
 // backendDraft is a backend while it is read.
 type backendDraft struct {
 	lb.Backend
-	// at is where it stands; name, snat and log are where these keys do, nil
-	// where the service's hold.
-	at, name, snat, log *node
-	bad                 bool // something was refused
+	// at is where it stands; the others are where these keys do, nil where they
+	// do not.
+	at, name, snat, log, priority, checkAt *node
+	bad                                    bool // something was refused
 }
 
 // finish makes the service whole: what is missing, what contradicts, what
@@ -57,12 +62,14 @@ func (s *draft) finish(d *decoder, n *node, base *draft) {
 		}
 	}
 	for c := range s.Contradictions {
-		if at := s.blamed(&c, base); at != nil && !s.refused(c.Keys) {
-			d.refuse(at, &c.Problem)
+		if s.refused(c.Keys) {
+			continue
 		}
-	}
-	if s.Role == lb.RoleClient {
-		s.Interface = ""
+		if at := s.blamed(&c, base); at != nil {
+			d.refuse(at, &c.Problem)
+		} else {
+			s.giveWay(c.Keys[0])
+		}
 	}
 	if s.SNAT.Mode == lb.SNATPool && len(s.SNAT.Pool) == 0 {
 		s.SNAT = lb.SNAT{} // there is nobody who would use it
@@ -73,7 +80,8 @@ func (s *draft) finish(d *decoder, n *node, base *draft) {
 // what depends on it.
 func (s *draft) refused(keys []string) bool {
 	return slices.ContainsFunc(keys, func(key string) bool {
-		return key == "listen" && s.badListen || key == "backends" && s.badBackends || key == "snat" && s.badSNAT
+		return key == "listen" && s.badListen || key == "backends" && s.badBackends || key == "snat" && s.badSNAT ||
+			key == "health" && s.badHealth || key == "scheduler" && s.badScheduler
 	})
 }
 
@@ -95,8 +103,46 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return s.listens[c.Item]
 	case "backends":
 		return s.members[c.Item].at
+	case "health":
+		return s.checks[c.Item]
+	case "priority":
+		return s.members[c.Item].priority
+	case "check-at":
+		return s.members[c.Item].checkAt
+	case "fail-open":
+		return unlessDefault(s.at.failOpen, base.at.failOpen)
+	case "min-up":
+		return unlessDefault(s.at.minUp, base.at.minUp)
+	case "on-down":
+		return unlessDefault(s.at.onDown, base.at.onDown)
+	case "slow-start":
+		return unlessDefault(s.at.slowStart, base.at.slowStart)
 	}
 	return s.at.snat
+}
+
+// unlessDefault is where a key stands; nil where that is in defaults.
+func unlessDefault(at, base *node) *node {
+	if at == base {
+		return nil
+	}
+	return at
+}
+
+// giveWay takes a default away that does not fit the service.
+func (s *draft) giveWay(word string) {
+	switch word {
+	case "interface":
+		s.Interface = ""
+	case "fail-open":
+		s.FailOpen = 0
+	case "min-up":
+		s.MinUp = lb.MinUp{}
+	case "on-down":
+		s.OnDown = lb.KeepConnections
+	case "slow-start":
+		s.SlowStart = 0
+	}
 }
 
 func (s *draft) finishHash(d *decoder, base *draft) {

@@ -56,6 +56,18 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 	{word: "limit", read: readLimit},
 	{word: "log", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readLog(d, k, v, &s.Log) }},
 	{word: "on-empty", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readWord(d, k, v, &s.OnEmpty) }},
+	{word: "health", read: readHealth},
+	{word: "fail-open", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readWord(d, k, v, &s.FailOpen)
+		s.at.failOpen = v
+	}},
+	{word: "min-up", read: readMinUp},
+	{word: "on-down", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readWord(d, k, v, &s.OnDown)
+		s.at.onDown = v
+	}},
+	{word: "slow-start", read: readSlowStart},
+	{word: "retry", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readBool(d, k, v, &s.Retry) }},
 	{word: "backends", read: readBackends},
 }}
 
@@ -66,6 +78,11 @@ var backendKeys = table[backendDraft]{of: "backend", what: "a backend", keys: []
 	{word: "address", read: readBackendAddress},
 	{word: "name", read: readBackendName},
 	{word: "weight", read: readWeight},
+	{word: "priority", read: func(d *decoder, k *lb.Key, v *node, b *backendDraft) {
+		readInt(d, k, v, 1, lb.MaxPriority, &b.Priority)
+		b.priority = v
+	}},
+	{word: "check-at", read: readCheckAt},
 	{word: "max-connections", read: readMaxConnections},
 	{word: "snat", read: func(d *decoder, k *lb.Key, v *node, b *backendDraft) {
 		if readSNAT(d, k, v, &b.SNAT) {
@@ -125,6 +142,7 @@ func init() {
 	affinityKeys.enroll()
 	limitKeys.enroll()
 	logKeys.enroll()
+	healthKeys.enroll()
 	for _, k := range serviceKeys.keys {
 		if k.word != "name" && k.word != "listen" {
 			defaultKeys.keys = append(defaultKeys.keys, k)

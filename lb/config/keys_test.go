@@ -32,6 +32,34 @@ var example = map[string]string{
 	"backend.address":              "backends: {address: 10.0.0.1}",
 	"backend.name":                 "backends: {address: 10.0.0.1, name: a}",
 	"backend.weight":               "backends: {address: 10.0.0.1, weight: 2}",
+	"service.health":               "health: none",
+	"service.fail-open":            "health: tcp, fail-open: 50%",
+	"service.min-up":               "min-up: 1, backends: [10.0.0.1, {address: 10.0.0.2, priority: 2}]",
+	"service.on-down":              "health: tcp, on-down: cut",
+	"service.slow-start":           "health: tcp, slow-start: 30s",
+	"service.retry":                "retry: true",
+	"backend.priority":             "backends: [10.0.0.1, {address: 10.0.0.2, priority: 2}]",
+	"backend.check-at":             "health: tcp, backends: {address: 10.0.0.1, check-at: none}",
+	"health.check":                 "health: {check: tcp}",
+	"health.port":                  "health: {check: tcp, port: 80}",
+	"health.interval":              "health: {check: tcp, interval: 500ms}",
+	"health.timeout":               "health: {check: tcp, timeout: 500ms}",
+	"health.rise":                  "health: {check: tcp, rise: 1}",
+	"health.fall":                  "health: {check: tcp, fall: 1}",
+	"health.passive":               "health: {check: tcp, passive: false}",
+	"health.source":                "health: {check: tcp, source: 192.0.2.1}",
+	"health.path":                  "health: {check: http, path: /ready}",
+	"health.host":                  "health: {check: http, host: example.com}",
+	"health.status":                "health: {check: http, status: '200-399,401'}",
+	"health.body":                  "health: {check: http, body: ok}",
+	"health.verify":                "health: {check: tls, verify: system}",
+	"health.send":                  "health: {check: tcp, send: 'PING\\r\\n'}",
+	"health.expect":                "health: {check: tcp, expect: '+PONG'}",
+	"health.query":                 "health: {check: dns, query: example.com}",
+	"health.type":                  "health: {check: dns, type: A}",
+	"health.service":               "health: {check: grpc, service: a.B}",
+	"health.tls":                   "health: {check: grpc, tls: true}",
+	"health.command":               "health: {check: exec, command: [/bin/true]}",
 	"backend.max-connections":      "backends: {address: 10.0.0.1, max-connections: 2}",
 	"backend.snat":                 "backends: {address: 10.0.0.1, snat: none}",
 	"backend.log":                  "backends: {address: 10.0.0.1, log: true}",
@@ -55,7 +83,7 @@ func exampleFile(path string) string {
 	}
 	keys := []string{"name: a"}
 	for key, value := range map[string]string{"listen": "203.0.113.10:80", "backends": "10.0.0.1"} {
-		if !strings.HasPrefix(text, key) {
+		if !strings.Contains(text, key+":") {
 			keys = append(keys, key+": "+value)
 		}
 	}

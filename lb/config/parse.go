@@ -133,6 +133,9 @@ func (d *decoder) services(v *node, base *draft, p *lb.Profile) {
 		d.fail(names[second], fmt.Sprintf("service %s is here twice, first in line %d", names[second].text, names[first].line),
 			"a name for each service", "")
 	})
+	if s, bad := p.CheckRateProblem(); bad != nil {
+		d.refuse(&node{kind: list, line: int32(s.Pos.Line), column: int32(s.Pos.Column)}, bad)
+	}
 	for _, e := range lb.Conflicts([]*lb.Profile{p}) {
 		d.fail(&node{kind: list, line: int32(e.Pos.Line), column: int32(e.Pos.Column)}, e.Msg, e.Want, e.Hint)
 	}

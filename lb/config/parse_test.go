@@ -27,7 +27,7 @@ func one(s string) netip.Prefix {
 }
 
 func endpoint(s string) lb.Endpoint {
-	e, p := parseEndpoint(s)
+	e, p := parseEndpoint(s, "backend", endpointForms)
 	if p != nil {
 		panic(p.Msg)
 	}
@@ -35,7 +35,9 @@ func endpoint(s string) lb.Endpoint {
 }
 
 // plainBackend is what a backend is without any keys.
-func plainBackend(s string) lb.Backend { return lb.Backend{Name: s, Address: endpoint(s), Weight: 1} }
+func plainBackend(s string) lb.Backend {
+	return lb.Backend{Name: s, Address: endpoint(s), Weight: 1, Priority: 1}
+}
 
 // TestParse has what the contract says about every key.
 func TestParse(t *testing.T) {
@@ -178,9 +180,9 @@ func TestParse(t *testing.T) {
 			vip := lb.SNAT{Mode: lb.SNATVIP}
 			s.SNAT, s.Log = vip, log
 			s.Backends = []lb.Backend{
-				{Name: "10.0.0.11", Address: endpoint("10.0.0.11"), Weight: 1, SNAT: vip, Log: log},
-				{Name: "b", Address: endpoint("10.0.0.12:80"), MaxConnections: 10, SNAT: lb.SNAT{Mode: lb.SNATNone}},
-				{Name: "10.0.0.11x", Address: endpoint("10.0.0.13:80"), Weight: 1000, SNAT: vip, Log: &lb.Log{Prefix: "web ", Level: 3}},
+				{Name: "10.0.0.11", Address: endpoint("10.0.0.11"), Weight: 1, Priority: 1, SNAT: vip, Log: log},
+				{Name: "b", Address: endpoint("10.0.0.12:80"), Priority: 1, MaxConnections: 10, SNAT: lb.SNAT{Mode: lb.SNATNone}},
+				{Name: "10.0.0.11x", Address: endpoint("10.0.0.13:80"), Weight: 1000, Priority: 1, SNAT: vip, Log: &lb.Log{Prefix: "web ", Level: 3}},
 			}
 		})},
 

@@ -159,6 +159,16 @@ func readTime(d *decoder, k *lb.Key, v *node) time.Duration {
 	return 0
 }
 
+// readSpan reads a time of at least a millisecond; how much is right, lb says.
+func readSpan(d *decoder, k *lb.Key, v *node) time.Duration {
+	if v.kind == scalar && strings.HasSuffix(v.text, "ms") {
+		if n, ok := number(strings.TrimSuffix(v.text, "ms")); ok {
+			return time.Duration(min(n, uint64(lb.MaxTimeout/time.Millisecond))) * time.Millisecond
+		}
+	}
+	return readTime(d, k, v)
+}
+
 func readRate(d *decoder, k *lb.Key, v *node) lb.Rate {
 	text, ok := readText(d, k, v)
 	if !ok {

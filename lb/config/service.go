@@ -189,7 +189,7 @@ func readBackends(d *decoder, k *lb.Key, v *node, s *draft) {
 }
 
 func readBackend(d *decoder, k *lb.Key, v *node, b *backendDraft) {
-	b.Weight = 1
+	b.Weight, b.Priority = 1, 1
 	switch v.kind {
 	case scalar:
 		text, ok := readText(d, k, v)
@@ -217,7 +217,7 @@ func readBackend(d *decoder, k *lb.Key, v *node, b *backendDraft) {
 }
 
 func (b *backendDraft) setAddress(d *decoder, v *node, text string) {
-	e, p := parseEndpoint(text)
+	e, p := parseEndpoint(text, "backend", endpointForms)
 	if p != nil {
 		d.refuse(v, p)
 		b.bad = true

@@ -100,6 +100,16 @@ func (w *writer) value(indent int, word string, value any) {
 		w.open(indent, word)
 		w.b = append(w.b, '\n')
 		w.values(indent+2, v.Values)
+	case lb.Mappings:
+		w.open(indent, word)
+		w.b = append(w.b, '\n')
+		for _, one := range v {
+			if one.Short != "" {
+				w.item(indent+2, one.Short)
+			} else {
+				w.mapping(indent+2, one.Values)
+			}
+		}
 	default:
 		w.key(indent, word, fmt.Sprint(v))
 	}

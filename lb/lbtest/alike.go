@@ -52,7 +52,7 @@ func Alike(r *rand.Rand, name string) *lb.Profile {
 				if r.IntN(5) == 0 {
 					e.Port = 0
 				}
-				s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: r.IntN(5), SNAT: snat})
+				s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: r.IntN(5), Priority: 1, SNAT: snat})
 			}
 		}
 		p.Services = append(p.Services, s)

@@ -20,7 +20,7 @@ func Full() []*lb.Profile {
 			return &lb.Log{Prefix: prefix, Level: 4, Rate: lb.Rate{Events: 10, Per: time.Second}}
 		}
 		backend := func(name, address string) lb.Backend {
-			b := lb.Backend{Name: name, Address: lb.Endpoint{Addr: addr(address), Port: 8080}, Weight: 2, MaxConnections: 7, Log: log(name + " ")}
+			b := lb.Backend{Name: name, Address: lb.Endpoint{Addr: addr(address), Port: 8080}, Weight: 2, Priority: 1, MaxConnections: 7, Log: log(name + " ")}
 			b.SNAT = pool(addr("198.51.100.7"), addr("198.51.100.9"))
 			if b.Address.Addr.Is6() {
 				b.SNAT = pool(addr("2001:db8:9::7"), addr("2001:db8:9::9"))
@@ -47,7 +47,13 @@ func Full() []*lb.Profile {
 			Backends: []lb.Backend{backend("one", "10.9.0.1"), backend("two", "10.9.0.2"), backend("six", "fd00::1")},
 		}
 	}
-	plain := full()
+	checks := fullChecks()
+	whole, plain := full(), full()
+	whole.Health, whole.FailOpen, whole.MinUp, whole.OnDown, whole.Retry = checks[:lb.MaxChecks], 50, lb.MinUp{Percent: 50}, lb.CutConnections, true
+	whole.Backends[0].CheckAt = lb.CheckAt{Addr: addr("10.9.9.1"), Port: 9000}
+	whole.Backends[1].Priority = 2
+	plain.Health, plain.SlowStart, plain.MinUp = checks[lb.MaxChecks:], 30*time.Second, lb.MinUp{Count: 1}
+	plain.Backends[2].Priority, plain.Backends[1].CheckAt = 7, lb.CheckAt{None: true}
 	plain.Scheduler, plain.HashBy, plain.HashSeed, plain.Affinity, plain.Interface = lb.RoundRobin, nil, 0, nil, ""
 	plain.SNAT = lb.SNAT{Mode: lb.SNATNone}
 	for i := range plain.Backends {
@@ -56,7 +62,7 @@ func Full() []*lb.Profile {
 	empty := full()
 	empty.Backends = nil
 	return []*lb.Profile{
-		{Name: "p", Services: []lb.Service{full()}},
+		{Name: "p", Services: []lb.Service{whole}},
 		{Name: "p", Services: []lb.Service{plain}},
 		{Name: "p", Services: []lb.Service{empty}},
 	}
@@ -127,10 +133,12 @@ func Others(v reflect.Value) []reflect.Value {
 		add(netip.PrefixFrom(now.Addr(), now.Bits()+1), netip.PrefixFrom(now.Addr().Next(), now.Bits()))
 	case time.Duration:
 		add(time.Second, time.Minute)
+	case time.Time:
+		add(now.Add(time.Second))
 	default:
 		switch v.Kind() {
 		case reflect.String:
-			add("other", "eth*")
+			add("other", "eth*", "/other", "system", "A")
 		case reflect.Bool:
 			add(!v.Bool())
 		case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:

@@ -25,6 +25,7 @@ func Hostile(r *rand.Rand) *lb.Profile {
 			}
 			own.Backends[j].SNAT.Pool = slices.Clone(own.Backends[j].SNAT.Pool)
 		}
+		own.Health = slices.Clone(own.Health)
 	}
 	for range r.IntN(3) {
 		var places []reflect.Value
@@ -34,10 +35,11 @@ func Hostile(r *rand.Rand) *lb.Profile {
 	return p
 }
 
-// walk visits all values that can be set, but places in files and states.
+// walk visits all values that can be set, but places in files, and what is known
+// of backends.
 func walk(v reflect.Value, visit func(reflect.Value)) {
 	switch v.Type() {
-	case reflect.TypeFor[lb.Pos](), reflect.TypeFor[lb.BackendState]():
+	case reflect.TypeFor[lb.Pos](), reflect.TypeFor[lb.BackendState](), reflect.TypeFor[lb.Standing]():
 		return
 	case reflect.TypeFor[netip.Addr](), reflect.TypeFor[netip.Prefix]():
 		visit(v)
@@ -46,7 +48,9 @@ func walk(v reflect.Value, visit func(reflect.Value)) {
 	switch v.Kind() {
 	case reflect.Struct:
 		for i := range v.NumField() {
-			walk(v.Field(i), visit)
+			if v.Type().Field(i).Name != "Share" { // known of a backend, too
+				walk(v.Field(i), visit)
+			}
 		}
 	case reflect.Pointer:
 		visit(v)
@@ -71,7 +75,7 @@ var (
 	hostileAddrs = []string{
 		"10.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "::", "::1", "ff02::1", "fe80::1%eth0", "::ffff:10.0.0.1", "2001:db8::7", "192.0.2.1",
 	}
-	hostileTimes = []time.Duration{0, -1, 1, time.Second, 1500 * time.Millisecond, time.Minute, 24 * time.Hour, 366 * 24 * time.Hour, 365 * 24 * time.Hour}
+	hostileTimes = []time.Duration{0, -1, 1, 10 * time.Millisecond, 100 * time.Millisecond, time.Second, 1500 * time.Millisecond, time.Minute, 24 * time.Hour, 366 * 24 * time.Hour, 365 * 24 * time.Hour}
 	hostileInts  = []int64{-1, 0, 1, 2, 3, 7, 32, 33, 128, 129, 1000, 1001}
 	hostileUints = []uint64{0, 1, 2, 3, 4, 5, 6, 7, 8, 17, 132, 200, 255, 443, 65535, 1 << 31, 1 << 40, 1_000_000_001}
 )
@@ -93,7 +97,9 @@ func spoil(r *rand.Rand, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.String:
 		v.SetString(hostileTexts[r.IntN(len(hostileTexts))])
-	case reflect.Int, reflect.Int64:
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.Int, reflect.Int8, reflect.Int64:
 		v.SetInt(hostileInts[r.IntN(len(hostileInts))])
 	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
 		n := hostileUints[r.IntN(len(hostileUints))]

@@ -5,6 +5,7 @@ package lbtest
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -15,7 +16,7 @@ import (
 // Same compares what profiles say, not where it stands.
 var Same = cmp.Options{
 	cmpopts.IgnoreTypes(lb.Pos{}),
-	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+	cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}, time.Time{}),
 	cmpopts.EquateEmpty(),
 }
 
@@ -32,7 +33,7 @@ func Fleet(services int) *lb.Profile {
 		listen = listen.Next()
 		for range 3 {
 			e := lb.Endpoint{Addr: backend, Port: 8080}
-			s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: 1})
+			s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: 1, Priority: 1})
 			backend = backend.Next()
 		}
 		p.Services = append(p.Services, s)

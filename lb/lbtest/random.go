@@ -45,6 +45,13 @@ func Profile(r *rand.Rand) *lb.Profile {
 
 // Service is a valid service without a name, with a bit of everything.
 func Service(r *rand.Rand) lb.Service {
+	s := balanced(r)
+	health(r, &s)
+	return s
+}
+
+// balanced is a service that nobody checks.
+func balanced(r *rand.Rand) lb.Service {
 	some := func() bool { return r.IntN(3) == 0 }
 	addr := func(f lb.Family) netip.Addr {
 		if f == lb.IPv4 {
@@ -142,7 +149,7 @@ func Service(r *rand.Rand) lb.Service {
 	for _, f := range families {
 		a := netip.MustParseAddr(map[lb.Family]string{lb.IPv4: "192.0.2.1", lb.IPv6: "2001:db8::"}[f])
 		for range 1 + r.IntN(3) {
-			b := lb.Backend{Address: lb.Endpoint{Addr: a, Port: uint16(r.IntN(2) * r.IntN(65536))}, Weight: 1, SNAT: s.SNAT, Log: s.Log}
+			b := lb.Backend{Address: lb.Endpoint{Addr: a, Port: uint16(r.IntN(2) * r.IntN(65536))}, Weight: 1, Priority: 1, SNAT: s.SNAT, Log: s.Log}
 			b.Name = b.Address.String()
 			if some() {
 				b.Name = fmt.Sprintf("b%d.%d", f, len(s.Backends))

@@ -184,7 +184,7 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 	weights, _ := share.Weights(shares)
 	mixed := false
 	for i, e := range order {
-		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i]}
+		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i], Priority: 1}
 		b.SNAT = bySource[most(sums[e].sources)]
 		b.Log = byLog[most(sums[e].logs)]
 		mixed = mixed || len(sums[e].sources) > 1 || len(sums[e].logs) > 1

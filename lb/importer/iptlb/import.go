@@ -151,7 +151,7 @@ func (r *reader) destinations(n *document.Node, s *lb.Service) {
 			continue
 		}
 		there[e] = len(s.Backends)
-		s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: 1, SNAT: s.SNAT})
+		s.Backends = append(s.Backends, lb.Backend{Name: e.String(), Address: e, Weight: 1, Priority: 1, SNAT: s.SNAT})
 	}
 }
 

@@ -214,7 +214,7 @@ func (t *table) backends(v *virtual, s *lb.Service) {
 	}
 	for i, server := range kept {
 		e := lb.Endpoint{Addr: server.addr, Port: server.port}
-		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i], SNAT: s.SNAT}
+		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i], Priority: 1, SNAT: s.SNAT}
 		if server.most > 0 {
 			b.MaxConnections = server.most
 			t.draft.Note("a server over its threshold (-x) is passed over by IPVS; a backend over max-connections refuses", "", server.place)

@@ -60,7 +60,7 @@ func (r *reader) backends(o *document.Node, s *lb.Service) []lb.Backend {
 	}
 	var out []lb.Backend
 	for i, m := range members {
-		m.Weight = weights[i]
+		m.Weight, m.Priority = weights[i], 1
 		out = append(out, m.Backend)
 	}
 	return out

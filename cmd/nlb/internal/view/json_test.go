@@ -117,6 +117,8 @@ func valueFields(path string, value any, seen map[string]string, number map[stri
 		seen[path] = "string"
 	case float64:
 		seen[path] = "number"
+	case bool:
+		seen[path] = "boolean"
 	default:
 		panic(fmt.Sprintf("%s is a %T", path, value))
 	}

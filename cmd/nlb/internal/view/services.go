@@ -233,11 +233,13 @@ func change(n int) string {
 	return fmt.Sprintf("%+d", n)
 }
 
-// unplaced are columns for keys of backends that have none of their own.
+// unplaced are columns for keys of backends that have none of their own, where
+// one of the backends says something that would not hold without the key.
 func (s *snapshotService) unplaced() []column {
 	var out []column
-	for _, v := range s.Backends[0].values {
-		if !slices.Contains(placed, v.Word) {
+	for i, v := range s.Backends[0].values {
+		said := slices.ContainsFunc(s.Backends, func(b snapshotBackend) bool { return !b.values[i].Default })
+		if !slices.Contains(placed, v.Word) && said {
 			out = append(out, column{title: v.Word, text: func(b snapshotBackend) string { return b.values.Text(v.Word) }})
 		}
 	}

@@ -1,0 +1,272 @@
+package lb
+
+// Standing: what is known of a backend beside what its profile says. Checks give
+// verdicts, admins give orders; Place makes states of them, which say what of the
+// wanted is effective.
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"nlb/lb/internal/safe"
+)
+
+// Verdict is what checks have found of a server.
+type Verdict uint8
+
+// The verdicts.
+const (
+	VerdictNew  Verdict = iota // it was not checked yet, or nobody checks it
+	VerdictUp                  // it works
+	VerdictDown                // it does not
+)
+
+// Order is what an admin wants of a backend, whatever its checks say.
+type Order uint8
+
+// The orders.
+const (
+	NoOrder      Order = iota
+	OrderDrain         // no new connections
+	OrderDisable       // as if it were down
+)
+
+// Standing is what is known of a backend. The zero Standing is of one that nobody
+// has heard of.
+type Standing struct {
+	Verdict Verdict
+	// Since is when the verdict came, in whole seconds, and Reason why: "tcp:
+	// refused", printable ASCII, at most MaxReason bytes.
+	Since  time.Time
+	Reason string
+	// Order stands until Until; the zero Until is until it is taken back. By is
+	// who gave it, at most MaxBy letters, digits, '-', '_' and '.'.
+	Order Order
+	By    string
+	Until time.Time
+}
+
+// Lengths of what a standing says, in bytes: all of it fits a comment of nft.
+const (
+	MaxReason = 40
+	MaxBy     = 16
+)
+
+// Shares is what a whole weight is divided into, so that a backend can have a part
+// of its weight.
+const Shares = 16
+
+// checkStanding is what is wrong with what is known of a backend.
+func (b *Backend) checkStanding() *Problem {
+	is := b.Standing
+	switch {
+	case is.Verdict > VerdictDown:
+		return checkEnum("verdict", is.Verdict, VerdictDown)
+	case is.Order > OrderDisable:
+		return checkEnum("order", is.Order, OrderDisable)
+	case len(is.Reason) > MaxReason || !safe.Printable(is.Reason):
+		return &Problem{Msg: "reason " + safe.Show(is.Reason) + " is too long, or cannot be seen"}
+	case len(is.By) > MaxBy || strings.ContainsFunc(is.By, func(r rune) bool { return !safe.NameRune(r) }):
+		return &Problem{Msg: "by " + safe.Show(is.By) + " is too long, or no name"}
+	case b.Share > 2*Shares:
+		return &Problem{Msg: fmt.Sprintf("share %d is out of range", b.Share)}
+	}
+	return checkEnum("state", b.State, Standby)
+}
+
+// BackendState says whether a backend may have connections. It is not a key of a
+// profile: Place sets it.
+type BackendState uint8
+
+// The states.
+const (
+	Up       BackendState = iota // as its weight says
+	Draining                     // no new connections; those that it has stay
+	Down                         // no connections
+	Standby                      // no new connections: its priority is not in use
+)
+
+var stateWords = []string{"up", "draining", "down", "standby"}
+
+func (s BackendState) String() string { return inWords(s, stateWords) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (s *BackendState) UnmarshalText(b []byte) error { return word(s, stateWords, b) }
+
+// Words are all words of the type, in the order of its constants.
+func (BackendState) Words() []string { return slices.Clone(stateWords) }
+
+// Effective is the weight that new connections meet: the wanted one, or the share
+// of it, rounded but at least 1, where the backend is up, else 0. Shares that are
+// in force to a part of 1 are in Weights.
+func (b *Backend) Effective() int {
+	switch {
+	case b.State != Up || b.Weight == 0:
+		return 0
+	case b.Share == 0:
+		return b.Weight
+	}
+	return max(1, (b.Weight*int(b.Share)+Shares/2)/Shares)
+}
+
+// Weights are the effective weights of the backends of one family, as a cycle has
+// them: multiplied by Shares where a backend has a share. Where that would make
+// more than MaxSlots slots, shares are ignored.
+func Weights(backends []Backend) []int {
+	whole, shared := make([]int, len(backends)), make([]int, len(backends))
+	any := false
+	sum, divisor := 0, 0
+	for i := range backends {
+		b := &backends[i]
+		if b.State != Up {
+			continue
+		}
+		whole[i], shared[i] = b.Weight, b.Weight*Shares
+		if b.Share != 0 {
+			any, shared[i] = true, b.Weight*int(b.Share)
+		}
+		sum, divisor = sum+shared[i], gcd(divisor, shared[i])
+	}
+	if !any || sum/max(divisor, 1) > MaxSlots {
+		return whole
+	}
+	return shared
+}
+
+// BackendID names a backend of all profiles.
+type BackendID struct {
+	Profile, Service string
+	Address          Endpoint
+}
+
+// String is profile/service address.
+func (id BackendID) String() string {
+	return id.Profile + "/" + id.Service + " " + id.Address.String()
+}
+
+// Overlay is the profiles with what is known of their backends, and the states
+// that follow. A backend that known does not name has the zero Standing. share has
+// shares (see Backend.Share); nil: everybody has all of its weight. What the
+// profiles want, their weights above all, is not changed, and neither are the
+// profiles themselves: what is equal in both is shared.
+func Overlay(profiles []*Profile, known map[BackendID]Standing, share func(BackendID) uint8) []*Profile {
+	out := make([]*Profile, len(profiles))
+	for i, p := range profiles {
+		copied := *p
+		copied.Services = slices.Clone(p.Services)
+		for j := range copied.Services {
+			s := &copied.Services[j]
+			s.Backends = slices.Clone(s.Backends)
+			for k := range s.Backends {
+				b := &s.Backends[k]
+				id := BackendID{p.Name, s.Name, b.Address}
+				b.Standing, b.Share = known[id], 0
+				if share != nil {
+					b.Share = share(id)
+				}
+			}
+			s.Place()
+		}
+		out[i] = &copied
+	}
+	return out
+}
+
+// Place gives each backend the state that follows from its standing and priority,
+// and from the service's health, fail-open and min-up. Each family is on its own.
+func (s *Service) Place() {
+	var families [2][]*Backend
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		f := index(FamilyOf(b.Address.Addr))
+		families[f] = append(families[f], b)
+	}
+	for _, backends := range families {
+		proven := slices.ContainsFunc(backends, func(b *Backend) bool {
+			return s.Checked(b) && b.Standing.Verdict == VerdictUp && b.Standing.Order == NoOrder && b.Weight > 0
+		})
+		for _, b := range backends {
+			b.State = s.stateOf(b, proven)
+		}
+		s.MinUp.standby(backends)
+		if s.FailOpen.opens(backends) {
+			for _, b := range backends {
+				if b.Standing.Order == NoOrder {
+					b.State = Up
+				}
+			}
+		}
+	}
+}
+
+// Checked reports whether checks say if a backend of the service is up.
+func (s *Service) Checked(b *Backend) bool { return len(s.Health) > 0 && !b.CheckAt.None }
+
+// stateOf is the state of a backend, whatever the priorities. proven: one that
+// could have connections is known to work, so that a newcomer need not be tried
+// on clients.
+func (s *Service) stateOf(b *Backend, proven bool) BackendState {
+	checked, verdict := s.Checked(b), b.Standing.Verdict
+	switch {
+	case b.Standing.Order == OrderDisable, checked && verdict == VerdictDown:
+		return Down
+	case b.Standing.Order == OrderDrain:
+		return Draining
+	case checked && verdict == VerdictNew && proven:
+		return Down
+	}
+	return Up
+}
+
+// priority is the backend's, 1 where it has none.
+func (b *Backend) priority() int { return max(b.Priority, 1) }
+
+// standby lets priorities join, 1 first, until enough backends are up; those of
+// the others stand by. Backends of weight 0 do not count, as they serve nobody.
+func (m MinUp) standby(backends []*Backend) {
+	first := 0
+	for _, b := range backends {
+		if b.priority() == 1 && b.Weight > 0 {
+			first++
+		}
+	}
+	need, up, level, enough := m.of(first), 0, 0, false
+	for _, b := range slices.SortedStableFunc(slices.Values(backends), func(a, b *Backend) int { return a.priority() - b.priority() }) {
+		if b.priority() > level {
+			level, enough = b.priority(), up >= need
+		}
+		switch {
+		case b.State != Up:
+		case enough:
+			b.State = Standby
+		case b.Weight > 0:
+			up++
+		}
+	}
+}
+
+// of is how many backends must be up where n are of priority 1; at least 1.
+func (m MinUp) of(n int) int {
+	if m.Percent > 0 {
+		return max(1, (n*m.Percent+99)/100)
+	}
+	return max(1, m.Count)
+}
+
+// opens reports whether health is to be ignored: of the weight of those without
+// an order, too little is up. Those that stand by are up, too.
+func (f FailOpen) opens(backends []*Backend) bool {
+	all, up := 0, 0
+	for _, b := range backends {
+		if b.Standing.Order != NoOrder {
+			continue
+		}
+		all += b.Weight
+		if b.State == Up || b.State == Standby {
+			up += b.Weight
+		}
+	}
+	return f != NeverOpen && all > 0 && (up == 0 || up*100 < all*int(f))
+}
