@@ -65,9 +65,11 @@ var rooms = []room{
 	{"cmd/nlb/internal/view", []string{
 		"lb", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",
 	}},
+	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
 	{"cmd/nlb/internal/agent", []string{
 		"lb", "lb/health", "nft",
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
+		"cmd/nlb/internal/agent/probe",
 	}},
 	{"cmd/nlb", []string{
 		"lb", "lb/config", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab",

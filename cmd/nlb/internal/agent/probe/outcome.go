@@ -1,0 +1,117 @@
+//go:build linux
+
+// Package probe carries checks out: it asks servers at the moments that it is
+// told, and says what it found. What that means for a backend is lb/health's to
+// judge.
+package probe
+
+// What is checked, what comes of it, and what all checks have in common: the
+// sockets that they use, and the reasons that they give.
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+)
+
+// Priority is the SO_PRIORITY of the sockets of checks ("nlb"), by which rules
+// know them: they are not balanced, and conntrack forgets them soon.
+const Priority = 0x6e6c62
+
+// Target is what is asked, and where.
+type Target struct {
+	Check *lb.Check
+	// At is an address without a zone; its port is 0 where the kind has none.
+	At netip.AddrPort
+	// Service and Backend are names for the environment of exec, empty for the
+	// other kinds.
+	Service, Backend string
+}
+
+// Outcome is what one check found.
+type Outcome struct {
+	// OK: the server works.
+	OK bool
+	// Refused: nobody listens there.
+	Refused bool
+	// Drain: an agent-check wants no new connections.
+	Drain bool
+	// Percent is what an agent-check says of the weight, 0 to 100; -1: nothing.
+	// It counts where OK is true.
+	Percent int
+	// Reason is why a check failed, or what the server said of itself: "tcp:
+	// refused". The pool makes it printable ASCII of at most lb.MaxReason bytes.
+	Reason string
+}
+
+// Func carries out one check. It returns soon after ctx ends, which is when the
+// check's timeout is over.
+type Func func(ctx context.Context, t Target) Outcome
+
+// kinds has the checks that a goroutine carries out. The plain check of tcp,
+// without Send and Expect, is not among them: see connects.
+var kinds = map[lb.CheckKind]Func{}
+
+// Dialer makes the connections of checks, of tcp and udp. The deadline is that of
+// the context.
+func Dialer(t Target) *net.Dialer {
+	return &net.Dialer{
+		KeepAlive: -1,
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var failed error
+			if err := c.Control(func(fd uintptr) { failed = prepare(int(fd), t) }); err != nil {
+				return err
+			}
+			return failed
+		},
+	}
+}
+
+// prepare marks a socket that is not connected yet, and gives it the source
+// address that the check wants.
+func prepare(fd int, t Target) error {
+	// This needs CAP_NET_ADMIN. Who lacks it has no table either.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, Priority)
+	source := t.Check.Source
+	if !source.IsValid() {
+		return nil
+	}
+	// The port is chosen when the socket connects: many sockets, to several
+	// servers, may have the same one.
+	_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	return unix.Bind(fd, sockaddr(netip.AddrPortFrom(source, 0)))
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
+}
+
+// blame says in a word why a socket did not do what a check wanted.
+func blame(err error) string {
+	var errno unix.Errno
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT):
+		return "timeout"
+	case errors.Is(err, unix.ECONNREFUSED):
+		return "refused"
+	case errors.Is(err, unix.ECONNRESET):
+		return "reset"
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
+		return "no route"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return "no such source, or no port left"
+	case errors.As(err, &errno):
+		return unix.ErrnoName(errno)
+	}
+	return err.Error()
+}
