@@ -14,6 +14,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -41,6 +43,8 @@ type Outcome struct {
 	OK bool
 	// Refused: nobody listens there.
 	Refused bool
+	// Ours: this host could not ask, so nothing is known of the server.
+	Ours bool
 	// Drain: an agent-check wants no new connections.
 	Drain bool
 	// Percent is what an agent-check says of the weight, 0 to 100; -1: nothing.
@@ -96,22 +100,46 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-// blame says in a word why a socket did not do what a check wanted.
-func blame(err error) string {
+// failed is what comes of a check whose socket did not do what it wanted; what
+// is the part that failed: tcp, tls.
+func failed(what string, err error) Outcome {
+	o := Outcome{Percent: -1}
 	var errno unix.Errno
+	word := err.Error()
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT):
-		return "timeout"
+		word = "timeout"
 	case errors.Is(err, unix.ECONNREFUSED):
-		return "refused"
+		word, o.Refused = "refused", true
 	case errors.Is(err, unix.ECONNRESET):
-		return "reset"
+		word = "reset"
 	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH):
-		return "no route"
+		word = "no route"
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return "no such source, or no port left"
+		word, o.Ours = "no such source, or no port", true
 	case errors.As(err, &errno):
-		return unix.ErrnoName(errno)
+		word, o.Ours = unix.ErrnoName(errno), slices.Contains(ours, errno)
 	}
-	return err.Error()
+	o.Reason = what + ": " + word
+	return o
+}
+
+// ours are errors that say what this host lacks, or forbids.
+var ours = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.EPERM, unix.EACCES, unix.EAFNOSUPPORT}
+
+// tidy is a reason that fits a log, and a comment of nft: printable ASCII without
+// what has a meaning there, at most lb.MaxReason bytes.
+func tidy(reason string) string {
+	out := make([]byte, 0, lb.MaxReason)
+	for _, r := range reason {
+		switch {
+		case len(out) == lb.MaxReason:
+			return string(out)
+		case r < ' ' || r > '~' || strings.ContainsRune(`"\$;`, r):
+			out = append(out, '?')
+		default:
+			out = append(out, byte(r))
+		}
+	}
+	return string(out)
 }
