@@ -235,8 +235,8 @@ func (s *State) immediate(m *ruleset.Map, inScope func(ruleset.Element) bool) ch
 		wanted[id] = true
 		if h, ok := elements[id]; !ok {
 			c.fresh = append(c.fresh, e)
-		} else if h.Data != e.Data || isRetired(&h) {
-			c.replace(h, e)
+		} else if h.Data != e.Data || h.More().Comment != e.More().Comment {
+			c.replace(h, e) // retired ones have a comment
 		}
 	}
 	for id, h := range elements {

@@ -43,11 +43,10 @@ var exempt = map[string]map[string]string{
 	"Service.SNAT.Pool":        {change: "each backend has its own", ruleset: "each backend has its own"},
 	"Service.OnEmpty":          {shown: "the kernel keeps it only where no backend takes connections"},
 	"Service.Retry":            {ruleset: "the compiler has no rules for it yet"},
-	"Backend.Priority":         {ruleset: "the compiler has no comment for it yet"},
 	"Backend.State":            known(),
 	"Backend.Share":            known(),
 	"Backend.Standing.Verdict": known(ruleset), "Backend.Standing.Since": known(ruleset), "Backend.Standing.Reason": known(ruleset),
-	"Backend.Standing.Order": known(ruleset), "Backend.Standing.By": known(ruleset), "Backend.Standing.Until": known(ruleset),
+	"Backend.Standing.Order": known(), "Backend.Standing.By": known(ruleset), "Backend.Standing.Until": known(ruleset),
 	"Backend.CheckAt.None": unkept, "Backend.CheckAt.Addr": unkept, "Backend.CheckAt.Port": unkept,
 	"Service.Health": unkept, "Service.FailOpen": unkept, "Service.OnDown": unkept, "Service.SlowStart": unkept,
 	"Service.MinUp.Count": unkept, "Service.MinUp.Percent": unkept,
@@ -62,12 +61,12 @@ var unkept = map[string]string{
 	shown:       "the kernel does not keep it",
 }
 
-// known is for what is known of a backend; what the compiler does not write yet is
-// named.
+// known is for what is known of a backend; what the table keeps only of
+// backends that are down, or under an order, is named.
 func known(unwritten ...string) map[string]string {
 	out := map[string]string{change: "what is wanted is compared", file: "no key of a profile", shown: "no key of a profile"}
 	for _, demand := range unwritten {
-		out[demand] = "the compiler has no set of verdicts yet"
+		out[demand] = "the table keeps it of backends that are down"
 	}
 	return out
 }

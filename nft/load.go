@@ -328,6 +328,9 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
 	s.own(chain, compile.StickySet, ruleset.MarkBytes(m))
+	if e, ok := s.own(chain, compile.VerdictsSet, ruleset.MarkBytes(m)); ok {
+		compile.ReadStanding(e.More().Comment, &b.Standing)
+	}
 	s.ownRefused(chain, compile.FullMark(m))
 	statements, _ := s.objects.element(compile.BackendsMap, ruleset.MarkBytes(m))
 	if own := s.objects.chain(statements.Data); own != nil {

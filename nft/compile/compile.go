@@ -143,13 +143,19 @@ func (r drawRule) alone() ruleset.Rule {
 // draws one of them. shared is the log that the service writes for all.
 func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) drawRule {
 	backends := s.Of(f.Family)
+	order := s.Slots(backends)
+	counts := make([]int, len(backends))
+	for _, i := range order {
+		counts[i]++
+	}
+	// By hash one that falls lends its slots. The block stays where it is, since
+	// there everybody is parked, whoever is up.
 	var parked []int
 	for i := range backends {
-		if backends[i].Effective() == 0 {
+		if counts[i] == 0 || s.Scheduler.Hashes() {
 			parked = append(parked, i)
 		}
 	}
-	order := s.Slots(backends)
 	block := c.slot(PoolKey{chain, f.Family}, uint32(len(order)), uint32(len(parked)))
 
 	marks := make([]uint32, len(backends))
@@ -158,10 +164,8 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 	}
 	c.needShard(block.Base)
 	slots := SlotMapOf(block.Base)
-	counts := make([]int, len(backends))
 	for slot, i := range order {
 		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.Base + uint32(slot)), Data: ruleset.MarkBytes(marks[i])})
-		counts[i]++
 	}
 	for j, i := range parked {
 		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.Base + uint32(len(order)+j)), Data: ruleset.MarkBytes(marks[i])})
@@ -180,8 +184,11 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 		if b.SNAT.Mode == lb.SNATPool {
 			c.add(PoolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family))})
 		}
-		if s.Affinity != nil && b.Effective() > 0 {
+		if s.Affinity != nil && counts[i] > 0 {
 			c.add(StickySet, ruleset.Element{Key: e.Key})
+		}
+		if comment := standingComment(b.Standing); comment != "" {
+			c.add(VerdictsSet, ruleset.Element{Key: e.Key, Extra: &ruleset.Extra{Comment: comment}})
 		}
 		c.backendChain(chain, marks[i], b, shared)
 	}

@@ -158,8 +158,9 @@ func ReadSources(comment string) (b Block, ok bool) {
 }
 
 // backendComment holds what the other elements do not say: a name that is not
-// the address, a weight that is not the number of slots, a state that is not up:
-// "name b1 weight 5 down".
+// the address, a weight that is not the number of slots, a priority that is not 1,
+// a share that is not the whole, a state that is not up:
+// "name b1 weight 5 priority 2 share 3 down".
 func backendComment(b lb.Backend, slots int) string {
 	var parts []string
 	if b.Name != b.Address.String() {
@@ -168,27 +169,44 @@ func backendComment(b lb.Backend, slots int) string {
 	if b.Weight != slots && b.Weight != 0 {
 		parts = append(parts, fmt.Sprintf("weight %d", b.Weight))
 	}
+	if b.Priority > 1 {
+		parts = append(parts, fmt.Sprintf("priority %d", b.Priority))
+	}
+	if b.Share != 0 {
+		parts = append(parts, fmt.Sprintf("share %d", b.Share))
+	}
 	if b.State != lb.Up {
 		parts = append(parts, b.State.String())
 	}
 	return strings.Join(parts, " ")
 }
 
-// ReadBackend reads the comment of a backend's element into the backend: its name, its
-// weight and its state.
+// ReadBackend reads the comment of a backend's element into the backend, which has
+// the values of a backend without a comment. It passes over what it does not know
+// and over numbers that no backend has.
 func ReadBackend(comment string, b *lb.Backend) {
 	words := strings.Fields(comment)
 	for i := 0; i < len(words); i++ {
-		switch {
-		case words[i] == "name" && i+1 < len(words):
-			i++
-			b.Name = words[i]
-		case words[i] == "weight" && i+1 < len(words):
-			i++
-			_, _ = fmt.Sscanf(words[i], "%d", &b.Weight)
-		default:
-			_ = b.State.UnmarshalText([]byte(words[i]))
+		word, value := words[i], ""
+		if i+1 < len(words) {
+			value = words[i+1]
 		}
+		n, err := strconv.Atoi(value)
+		within := func(most int) bool { return err == nil && 0 < n && n <= most }
+		switch {
+		case word == "name" && value != "":
+			b.Name = value
+		case word == "weight" && within(lb.MaxWeight):
+			b.Weight = n
+		case word == "priority" && within(lb.MaxPriority):
+			b.Priority = n
+		case word == "share" && within(2*lb.Shares):
+			b.Share = uint8(n)
+		default:
+			_ = b.State.UnmarshalText([]byte(word))
+			continue
+		}
+		i++
 	}
 }
 

@@ -58,7 +58,7 @@ var LayoutVersion = LayoutOf(TableComment)
 
 // rulesNumber is the version of the rules within a layout. It changes with every
 // rule that the same profiles get.
-const rulesNumber = " rules 3"
+const rulesNumber = " rules 4"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
@@ -195,7 +195,7 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	}
 	r.Maps = append(r.Maps, guardMaps()...)
 	r.Maps = append(r.Maps,
-		NewParamsSet(), NewRecordSet())
+		NewVerdictsSet(), NewParamsSet(), NewRecordSet())
 	r.Chains = append(r.Chains, baseChains(x)...)
 	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
