@@ -136,6 +136,13 @@ func expand(args []string) ([]string, error) {
 	return files, nil
 }
 
+// IsProfile reports whether a name in a folder is that of a profile: *.yaml or
+// *.yml, not hidden.
+func IsProfile(name string) bool {
+	ext := filepath.Ext(name)
+	return !strings.HasPrefix(name, ".") && (ext == ".yaml" || ext == ".yml")
+}
+
 // folder returns the profiles in a folder: regular files; symbolic links are
 // followed. To read anything else may take for ever.
 func folder(dir string) ([]string, error) {
@@ -145,8 +152,7 @@ func folder(dir string) ([]string, error) {
 	}
 	var files []string
 	for _, e := range entries {
-		ext := filepath.Ext(e.Name())
-		if strings.HasPrefix(e.Name(), ".") || ext != ".yaml" && ext != ".yml" {
+		if !IsProfile(e.Name()) {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())
