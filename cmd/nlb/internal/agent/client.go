@@ -1,0 +1,139 @@
+//go:build linux
+
+package agent
+
+// The client: how other commands ask a running agent.
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"syscall"
+)
+
+// ErrNoAgent says that nobody is behind a socket.
+var ErrNoAgent = errors.New("no agent is running")
+
+// maxAnswer bounds an answer.
+const maxAnswer = 256 << 20
+
+// Client asks one agent.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// Dial is the way to the agent behind a socket. Nothing is sent yet.
+func Dial(path string) *Client {
+	return &Client{path: path, http: http.Client{
+		Timeout: requestTime + replyTime,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			},
+		},
+	}}
+}
+
+// Order gives an order, and returns what was done. Errors: ErrNoAgent,
+// *RefusedError, and those of the connection.
+func (c *Client) Order(ctx context.Context, o Order) (Done, error) {
+	var done Done
+	err := c.do(ctx, http.MethodPost, "/v1/orders", o, &done)
+	return done, err
+}
+
+// Reload has the files read again. Errors are those of Order.
+func (c *Client) Reload(ctx context.Context) (Done, error) {
+	var done Done
+	err := c.do(ctx, http.MethodPost, "/v1/reload", nil, &done)
+	return done, err
+}
+
+// Status asks how the agent is, for a Status or a value that has more fields.
+// Errors are those of Order.
+func (c *Client) Status(ctx context.Context, into any) error {
+	return c.do(ctx, http.MethodGet, "/v1/status", nil, into)
+}
+
+// Healthy asks whether the agent goes on. Errors are those of Order.
+func (c *Client) Healthy(ctx context.Context) error {
+	return c.do(ctx, http.MethodGet, "/healthz", nil, &Done{})
+}
+
+// do sends a request, and reads the answer.
+func (c *Client) do(ctx context.Context, method, path string, body, into any) error {
+	var b []byte
+	if body != nil {
+		var err error
+		if b, err = json.Marshal(body); err != nil {
+			return err
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://nlb"+path, bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	answer, err := c.http.Do(r)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s: %w", c.path, ErrNoAgent)
+	case err != nil:
+		return fmt.Errorf("%s: %w", c.path, cause(err))
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.path, err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		refused := &RefusedError{}
+		if json.Unmarshal(text, refused) != nil || refused.Message == "" {
+			return fmt.Errorf("%s: the agent answered %s", c.path, answer.Status)
+		}
+		if answer.StatusCode != http.StatusBadRequest {
+			return fmt.Errorf("%s: %s", c.path, refused.Message)
+		}
+		return refused
+	}
+	if err := json.Unmarshal(text, into); err != nil {
+		return fmt.Errorf("%s: the answer of the agent: %w", c.path, err)
+	}
+	return nil
+}
+
+// cause is an error without what the HTTP client says of its request.
+func cause(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// Kept are those of some profiles that a running agent keeps, in this table and
+// network namespace. Where no agent can be asked, there are none.
+func Kept(ctx context.Context, socket, table string, names []string) []string {
+	var s Status
+	if err := Dial(socket).Status(ctx, &s); err != nil || s.Table != table || s.Namespace != namespace() {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !slices.Contains(s.Profiles, name) })
+}
+
+// namespace names the network namespace of this thread: net:[4026531840].
+func namespace() string {
+	name, err := os.Readlink("/proc/thread-self/ns/net")
+	if err != nil {
+		return ""
+	}
+	return name
+}

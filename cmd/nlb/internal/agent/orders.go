@@ -1,0 +1,170 @@
+//go:build linux
+
+package agent
+
+// Orders: what admins ask of a running agent, as values, and as JSON.
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"nlb/lb"
+)
+
+// Order is what an admin wants of a backend.
+type Order struct {
+	Profile, Service, Backend string
+	// Order is lb.NoOrder to enable the backend again.
+	Order lb.Order
+	// For is how long it stands, in whole seconds; 0: until it is taken back.
+	For time.Duration
+}
+
+// MaxFor is the longest time that an order can be given for.
+const MaxFor = 365 * 24 * time.Hour
+
+// orderWords are the orders as they are typed.
+var orderWords = map[string]lb.Order{"drain": lb.OrderDrain, "disable": lb.OrderDisable, "enable": lb.NoOrder}
+
+// orderValue is an order as JSON.
+type orderValue struct {
+	Profile string `json:"profile"`
+	Service string `json:"service"`
+	Backend string `json:"backend"`
+	Order   string `json:"order"`         // drain, disable, enable
+	For     string `json:"for,omitempty"` // 30m
+}
+
+// String is what the order says: drain shop/web/b1 for 30m0s.
+func (o Order) String() string {
+	s := o.Word() + " " + o.Profile + "/" + o.Service + "/" + o.Backend
+	if o.For > 0 {
+		s += " for " + o.For.String()
+	}
+	return s
+}
+
+// Word is drain, disable or enable.
+func (o Order) Word() string {
+	for word, order := range orderWords {
+		if order == o.Order {
+			return word
+		}
+	}
+	return "enable"
+}
+
+// MarshalJSON writes what ParseOrder reads.
+func (o Order) MarshalJSON() ([]byte, error) {
+	v := orderValue{Profile: o.Profile, Service: o.Service, Backend: o.Backend, Order: o.Word()}
+	if o.For > 0 {
+		v.For = o.For.String()
+	}
+	return json.Marshal(v)
+}
+
+// ParseOrder reads an order. Nothing may be in it that an order does not have.
+func ParseOrder(b []byte) (Order, error) {
+	var v orderValue
+	if err := strict(b, &v); err != nil {
+		return Order{}, err
+	}
+	return NewOrder(v.Order, v.Profile+"/"+v.Service+"/"+v.Backend, v.For)
+}
+
+// NewOrder makes an order of words: drain, shop/web/b1, 30m. An empty duration is
+// until it is taken back.
+func NewOrder(word, target, duration string) (Order, error) {
+	order, ok := orderWords[word]
+	if !ok {
+		return Order{}, &RefusedError{Message: fmt.Sprintf("unknown order %q", word), Hint: "want drain, disable or enable"}
+	}
+	parts := strings.SplitN(target, "/", 3) // the name of a backend may be an address
+	if len(parts) < 3 || parts[0] == "" || parts[1] == "" || parts[2] == "" {
+		return Order{}, &RefusedError{Message: fmt.Sprintf("%q is no backend", target), Hint: "want PROFILE/SERVICE/BACKEND"}
+	}
+	o := Order{Profile: parts[0], Service: parts[1], Backend: parts[2], Order: order}
+	if duration == "" {
+		return o, nil
+	}
+	d, err := time.ParseDuration(duration)
+	if err != nil || d < time.Second || d > MaxFor || d%time.Second != 0 {
+		return Order{}, &RefusedError{Message: fmt.Sprintf("%q is no time for an order", duration), Hint: "want whole seconds, 1s to 8760h, such as 30m"}
+	}
+	if order == lb.NoOrder {
+		return Order{}, &RefusedError{Message: "to enable a backend takes no time", Hint: "it stays enabled until it is drained or disabled"}
+	}
+	o.For = d
+	return o, nil
+}
+
+// strict reads one JSON value without fields that are unknown, and nothing
+// behind it.
+func strict(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return &RefusedError{Message: "no order: " + err.Error(), Hint: `want {"profile": "shop", "service": "web", "backend": "b1", "order": "drain", "for": "30m"}`}
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return &RefusedError{Message: "no order: something follows it", Hint: "want one order in a request"}
+	}
+	return nil
+}
+
+// Ask says what a request is about.
+type Ask uint8
+
+// What may be asked.
+const (
+	AskHealth Ask = iota // whether the agent goes on at all
+	AskStatus            // how it is: the value is a Status, or has its fields
+	AskReload            // to read the files again
+	AskOrder             // to obey an order
+)
+
+// Request is what somebody asks through the socket.
+type Request struct {
+	Ask   Ask
+	Order Order  // of AskOrder
+	By    string // who asks: a name as lb.Standing has it
+	UID   uint32
+	// Reply takes one value, and never blocks.
+	Reply chan<- Reply
+}
+
+// Reply is the answer. A value must not change any more.
+type Reply struct {
+	Value any // for JSON
+	Err   error
+}
+
+// RefusedError says why something is not done, and what helps. Whoever asked is
+// at fault.
+type RefusedError struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+func (e *RefusedError) Error() string { return e.Message }
+
+// Explain is that nothing was changed, and the hint.
+func (e *RefusedError) Explain() (outcome, hint string) { return "nothing was changed", e.Hint }
+
+// Status is how an agent is.
+type Status struct {
+	Table     string   `json:"table"`
+	Namespace string   `json:"namespace"` // the network namespace
+	Profiles  []string `json:"profiles"`  // that it keeps, sorted
+	Status    string   `json:"status"`    // in a sentence, as systemctl status has it
+}
+
+// Done is what became of a request.
+type Done struct {
+	Done string `json:"done"` // in words
+}
