@@ -1,0 +1,279 @@
+//go:build linux
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/source"
+	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
+	"nlb/lb"
+)
+
+func TestMain(m *testing.M) { netlabtest.Main(m) }
+
+// bed is a running agent on a host of its own, with a folder of profiles.
+type bed struct {
+	t      *testing.T
+	host   *netlab.Host
+	socket string
+	reload chan os.Signal
+	told   func() string
+	stop   func() error
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+func (b *bed) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.Write(p)
+}
+
+func (b *bed) logged() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.String()
+}
+
+// start runs an agent that keeps the folder etc.
+func start(t *testing.T) *bed {
+	t.Helper()
+	netlabtest.Packets(t)
+	told := listenForAgent(t, time.Minute)
+	t.Chdir(t.TempDir())
+	b := &bed{t: t, host: netlabtest.NewHost(t, netlabtest.NewWorld(t), "host"), reload: make(chan os.Signal, 1), told: told, socket: "run/nlb.sock"}
+	must(t, os.Mkdir("etc", 0o755), b.profile("shop", 80, "10.0.0.11", "10.0.0.12"))
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- b.host.Do(func() error {
+			return Run(ctx, Config{
+				Table: "nlb", Args: []string{"etc"}, Socket: b.socket, Reload: b.reload,
+				Log: slog.New(slog.NewTextHandler(b, nil)),
+			})
+		})
+	}()
+	b.stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	t.Cleanup(func() { _ = b.stop() })
+	b.await("shop 10.0.0.11 10.0.0.12")
+	return b
+}
+
+// profile writes a profile of one service over these servers.
+func (b *bed) profile(name string, port int, servers ...string) error {
+	text := fmt.Sprintf("profile: %s\nservices: [{name: web, listen: \"203.0.113.10:%d\", protocol: udp, backends: [%s]}]\n", name, port, strings.Join(servers, ", "))
+	return errors.Join(os.WriteFile("etc/.new", []byte(text), 0o644), os.Rename("etc/.new", "etc/"+name+".yaml"))
+}
+
+// kernel is what the kernel balances: profiles with their backends, each with its
+// state unless it is up.
+func (b *bed) kernel() string {
+	b.t.Helper()
+	var out []string
+	must(b.t, b.host.Do(func() error {
+		e, err := engine.Open("nlb")
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		state, err := e.State()
+		if err != nil {
+			return err
+		}
+		for p, s := range lb.Services(state.Profiles) {
+			out = append(out, p.Name)
+			for i := range s.Backends {
+				out = append(out, s.Backends[i].Address.Addr.String())
+				if state := s.Backends[i].State; state != lb.Up {
+					out = append(out, state.String())
+				}
+			}
+		}
+		return nil
+	}))
+	return strings.Join(out, " ")
+}
+
+// await waits until the kernel balances this.
+func (b *bed) await(want string) {
+	b.t.Helper()
+	b.until(func() bool { return b.kernel() == want }, func() string { return "the kernel has " + b.kernel() + ", want " + want })
+}
+
+// until waits until something is so.
+func (b *bed) until(so func() bool, otherwise func() string) {
+	b.t.Helper()
+	for deadline := time.Now().Add(bound); !so(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			b.t.Fatalf("%s\n%s", otherwise(), b.logged())
+		}
+	}
+}
+
+func (b *bed) status() (s Status) {
+	b.t.Helper()
+	must(b.t, Dial(b.socket).Status(b.t.Context(), &s))
+	return s
+}
+
+// TestAgentFiles: the kernel follows the files; a profile whose file goes, goes;
+// what others applied stays; a mistake changes nothing.
+func TestAgentFiles(t *testing.T) {
+	b := start(t)
+	other := &lb.Profile{Name: "other", Services: []lb.Service{{
+		Name: "web", Protocols: []lb.Protocol{lb.UDP}, Backends: []lb.Backend{{Name: "b", Address: lb.Endpoint{Addr: netip.MustParseAddr("10.0.0.99")}, Weight: 1}},
+		Listen: []lb.Listen{{Prefix: netip.MustParsePrefix("203.0.113.99/32"), Ports: []lb.PortRange{{First: 80, Last: 80}}}},
+	}}}
+	must(t, b.host.Do(func() error {
+		e, err := engine.Open("nlb")
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		_, err = e.Apply(t.Context(), []*lb.Profile{other}, engine.Options{})
+		return err
+	}))
+	must(t, b.profile("mail", 25, "10.0.0.13"))
+	b.await("mail 10.0.0.13 other 10.0.0.99 shop 10.0.0.11 10.0.0.12")
+	if got := b.status(); strings.Join(got.Profiles, " ") != "mail shop" || got.Table != "nlb" || got.Status != "Balances mail, shop: 2 services, 3 backends." {
+		t.Errorf("status: %+v", got)
+	}
+	must(t, os.Remove("etc/mail.yaml"))
+	b.await("other 10.0.0.99 shop 10.0.0.11 10.0.0.12")
+	// Another profile takes over what a profile that goes has.
+	must(t, os.WriteFile("etc/.new", []byte("profile: store\nservices: [{name: web, listen: \"203.0.113.10:80\", protocol: udp, backends: 10.0.0.14}]\n"), 0o644))
+	must(t, os.Remove("etc/shop.yaml"), os.Rename("etc/.new", "etc/store.yaml"))
+	b.await("other 10.0.0.99 store 10.0.0.14")
+	must(t, os.WriteFile("etc/wrong.yaml", []byte("services: 1\n"), 0o644))
+	b.until(func() bool {
+		return strings.HasPrefix(b.status().Status, "Keeps what was read before: 1 error in etc/wrong.yaml")
+	}, func() string { return b.status().Status })
+	b.await("other 10.0.0.99 store 10.0.0.14")
+	if got := b.logged(); !strings.Contains(got, "msg=changed op=+ service=mail/web") || !strings.Contains(got, `reason="files changed"`) || !strings.Contains(got, "etc/wrong.yaml:1:") {
+		t.Errorf("logged:\n%s", got)
+	}
+	must(t, b.stop())
+	b.await("other 10.0.0.99 store 10.0.0.14") // and nothing else
+	if _, err := os.Stat(b.socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket stays: %v", err)
+	}
+	if got := b.told(); !strings.HasPrefix(got, "STATUS=Balances shop: 1 service, 2 backends.; READY=1|STATUS=Balances shop: 1 service, 2 backends.") || !strings.HasSuffix(got, "STOPPING=1") {
+		t.Errorf("systemd was told %s", got)
+	}
+}
+
+// TestAgentOrders: an order holds until it is taken back or its time is over,
+// whatever the files say meanwhile.
+func TestAgentOrders(t *testing.T) {
+	b := start(t)
+	c := Dial(b.socket)
+	order := func(word, backend, duration string) {
+		t.Helper()
+		o, err := NewOrder(word, "shop/web/"+backend, duration)
+		must(t, err)
+		done, err := c.Order(t.Context(), o)
+		must(t, err)
+		if done.Done != o.String() {
+			t.Errorf("%s: done %q", o, done.Done)
+		}
+	}
+	order("drain", "10.0.0.11", "")
+	b.await("shop 10.0.0.11 draining 10.0.0.12")
+	order("disable", "10.0.0.12", "1h")
+	b.await("shop 10.0.0.11 draining 10.0.0.12 down")
+	must(t, b.profile("shop", 80, "10.0.0.11", "10.0.0.12", "10.0.0.13"))
+	b.await("shop 10.0.0.11 draining 10.0.0.12 down 10.0.0.13")
+	order("enable", "10.0.0.11", "")
+	b.await("shop 10.0.0.11 10.0.0.12 down 10.0.0.13")
+	order("disable", "10.0.0.12", "1s") // in place of the other one
+	b.await("shop 10.0.0.11 10.0.0.12 10.0.0.13")
+	o, err := NewOrder("drain", "shop/web/10.0.0.1", "")
+	must(t, err)
+	_, err = c.Order(t.Context(), o)
+	if e, ok := errors.AsType[*RefusedError](err); !ok || e.Hint != "did you mean shop/web/10.0.0.11?" {
+		t.Errorf("an unknown backend: got %#v", err)
+	}
+	if got := b.logged(); !strings.Contains(got, `order="disable shop/web/10.0.0.12 for 1h0m0s" by=`) || !strings.Contains(got, `msg="the time of an order is over" order="disable shop/web/10.0.0.12 for 1s"`) {
+		t.Errorf("logged:\n%s", got)
+	}
+}
+
+// TestAgentReload: SIGHUP and the socket have the files read at once, and whoever
+// asked learns what came of it.
+func TestAgentReload(t *testing.T) {
+	b := start(t)
+	told := b.told()
+	b.reload <- syscall.SIGHUP
+	b.until(func() bool {
+		told += "; " + b.told()
+		return strings.Contains(told, "RELOADING=1|MONOTONIC_USEC=") && strings.Count(told, "READY=1") == 2
+	}, func() string { return told })
+	c := Dial(b.socket)
+	done, err := c.Reload(t.Context())
+	must(t, err)
+	if done.Done != "reloaded" {
+		t.Errorf("got %q", done.Done)
+	}
+	must(t, os.WriteFile("etc/shop.yaml", []byte("services: 1\n"), 0o644))
+	b.until(func() bool { _, err = c.Reload(t.Context()); return err != nil }, func() string { return "a mistake is reloaded" })
+	if err.Error() != "1 error in etc/shop.yaml" {
+		t.Errorf("got %v", err)
+	}
+	must(t, Dial(b.socket).Healthy(t.Context()))
+}
+
+// TestAgentBegins: what is wrong at the beginning is an error, and changes nothing.
+func TestAgentBegins(t *testing.T) {
+	b := start(t)
+	run := func(c Config) error {
+		return b.host.Do(func() error {
+			c.Table, c.Log = "other", slog.New(slog.DiscardHandler)
+			return Run(t.Context(), c)
+		})
+	}
+	if err := run(Config{Args: []string{"etc"}, Socket: b.socket}); !errors.Is(err, ErrRunning) {
+		t.Errorf("beside another agent: got %v", err)
+	}
+	if err := run(Config{Args: []string{"-"}, Socket: "x.sock"}); err == nil {
+		t.Error("it reads stdin")
+	}
+	if err := run(Config{Args: []string{"nosuch"}, Socket: "x.sock"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("without its files: got %v", err)
+	}
+}
+
+// TestForbidden: commands are run only where that was allowed.
+func TestForbidden(t *testing.T) {
+	check := func(kind lb.CheckKind) []source.Source {
+		return []source.Source{{File: "shop.yaml", Profile: &lb.Profile{Services: []lb.Service{{Name: "web", Pos: lb.Pos{File: "shop.yaml", Line: 2, Column: 5}, Health: []lb.Check{{Kind: lb.CheckTCP}, {Kind: kind}}}}}}}
+	}
+	for _, tt := range []struct {
+		allow bool
+		kind  lb.CheckKind
+		want  string
+	}{
+		{false, lb.CheckTCP, "[]"},
+		{true, lb.CheckExec, "[]"},
+		{false, lb.CheckExec, "[shop.yaml:2:5: service web has a check that runs a command]"},
+	} {
+		a := &agent{Config: Config{AllowExec: tt.allow}}
+		if got := fmt.Sprint([]*lb.Error(a.forbidden(check(tt.kind)))); got != tt.want {
+			t.Errorf("%v %v: got %s", tt.allow, tt.kind, got)
+		}
+	}
+}

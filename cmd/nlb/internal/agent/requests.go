@@ -1,0 +1,109 @@
+//go:build linux
+
+package agent
+
+// Requests: what the agent does for whoever asks through its socket.
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"nlb/lb"
+)
+
+// answer does what is asked.
+func (a *agent) answer(ctx context.Context, q Request) (any, error) {
+	switch q.Ask {
+	case AskStatus:
+		return a.report(), nil
+	case AskReload:
+		a.Log.Info("told to reload", "by", q.By, "uid", q.UID)
+		err := a.reread(ctx, "told to reload by "+q.By)
+		if errors.Is(err, ErrUnsettled) {
+			return Done{"reloads once the files are whole"}, nil
+		}
+		if err != nil {
+			return nil, &RefusedError{Message: err.Error(), Hint: "what was read before stays; nlb check says more"}
+		}
+		return Done{"reloaded"}, nil
+	case AskOrder:
+		return a.obey(ctx, q)
+	}
+	return Done{"goes on"}, nil
+}
+
+// report is how the agent is.
+func (a *agent) report() Status {
+	s := Status{Table: a.Table, Namespace: namespace(), Status: a.status, Profiles: []string{}}
+	for _, p := range a.wanted {
+		s.Profiles = append(s.Profiles, p.Name)
+	}
+	slices.Sort(s.Profiles)
+	return s
+}
+
+// obey carries an order out.
+func (a *agent) obey(ctx context.Context, q Request) (any, error) {
+	id, err := FindBackend(a.wanted, q.Order)
+	if err != nil {
+		return nil, err
+	}
+	before := maps.Clone(a.orders)
+	if q.Order.Order == lb.NoOrder {
+		delete(a.orders, id)
+	} else {
+		o := standingOrder{Order: q.Order, by: q.By}
+		if q.Order.For > 0 {
+			o.until = time.Now().Add(q.Order.For)
+		}
+		a.orders[id] = o
+	}
+	if err := a.apply(ctx, a.wanted, q.Order.String()+" by "+q.By); err != nil {
+		a.orders = before
+		return nil, err
+	}
+	a.Log.Info("order", "order", q.Order.String(), "by", q.By, "uid", q.UID)
+	return Done{q.Order.String()}, nil
+}
+
+// expire takes orders back whose time is over.
+func (a *agent) expire(ctx context.Context, now time.Time) {
+	before := maps.Clone(a.orders)
+	maps.DeleteFunc(a.orders, func(_ lb.BackendID, o standingOrder) bool { return !o.until.IsZero() && !now.Before(o.until) })
+	if len(a.orders) == len(before) {
+		return
+	}
+	if err := a.apply(ctx, a.wanted, "the time of an order is over"); err != nil {
+		a.orders = before // the next tick tries again
+		a.Log.Error("an order stands longer than it should", "error", err)
+		return
+	}
+	for id, o := range before {
+		if _, stays := a.orders[id]; !stays {
+			a.Log.Info("the time of an order is over", "order", o.String(), "by", o.by)
+		}
+	}
+}
+
+// FindBackend is the backend that an order is about. An error says what there is.
+func FindBackend(profiles []*lb.Profile, o Order) (lb.BackendID, error) {
+	var there []string
+	for p, s := range lb.Services(profiles) {
+		for i := range s.Backends {
+			name := s.Backends[i].Name
+			if p.Name == o.Profile && s.Name == o.Service && name == o.Backend {
+				return lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address}, nil
+			}
+			there = append(there, p.Name+"/"+s.Name+"/"+name)
+		}
+	}
+	missing := o.Profile + "/" + o.Service + "/" + o.Backend
+	err := &RefusedError{Message: "backend " + missing + " is not balanced here", Hint: "nlb show lists what is"}
+	if best := lb.Nearest(missing, there); best != "" {
+		err.Hint = "did you mean " + best + "?"
+	}
+	return lb.BackendID{}, err
+}
