@@ -2,11 +2,9 @@
 
 package main
 
-// nlb show: what is in the kernel now; and again and again with --watch, in
-// place at a terminal, with what has changed since the last snapshot.
+// nlb show: what is in the kernel now; and again and again with --watch.
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +12,6 @@ import (
 	"time"
 
 	"nlb/cmd/nlb/internal/engine"
-	"nlb/cmd/nlb/internal/text"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/nft"
 )
@@ -90,96 +87,20 @@ func (j *job) selectIn(v *view.Snapshot) error {
 // minInterval bounds how often the kernel is asked.
 const minInterval = 100 * time.Millisecond
 
-// watch takes snapshots until it is told to end: by q or Ctrl-C at the terminal,
-// by a signal, by a terminal that is gone. Elsewhere than at a terminal it
-// prints one table below the other, each with the time above it.
+// watch shows snapshots until it is told to end.
 func (j *job) watch(ctx context.Context, e *engine.Engine) error {
 	interval := j.duration("interval")
 	if interval < minInterval {
 		return usagef("--interval %s is too short, want at least %s", interval, minInterval)
 	}
 	j.setBegun(true) // a signal is how it ends, and no failure
-	s, ctx, err := view.OpenScreen(ctx, j.Console)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	w := &watcher{job: j, engine: e, screen: s, interval: interval}
-	for {
-		if err := w.next(); s.Gone() {
-			return nil
-		} else if err != nil {
-			return err
+	return view.Watch(ctx, j.Console, interval, func() (*view.Snapshot, error, error) {
+		snapshot, _, err := takeSnapshot(e)
+		if err != nil {
+			return nil, nil, err
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.Resized:
-			w.draw()
-		case <-tick.C:
-		}
-	}
-}
-
-// watcher is one watch.
-type watcher struct {
-	*job
-	engine   *engine.Engine
-	screen   *view.Screen
-	interval time.Duration
-
-	last *view.Snapshot // nil before the first one
-	at   time.Time
-	note string // in place of a table
-}
-
-// next takes a snapshot and prints it. What is named and is not there any more
-// may come back.
-func (w *watcher) next() error {
-	snapshot, _, err := takeSnapshot(w.engine)
-	if err != nil {
-		return err
-	}
-	at := time.Now()
-	w.note = ""
-	if err := w.selectIn(snapshot); err != nil {
-		if w.last == nil {
-			return err
-		}
-		w.note = err.Error()
-	}
-	if w.last != nil {
-		snapshot.Since(w.last, at.Sub(w.at))
-	}
-	w.last, w.at = snapshot, at
-	if w.JSON {
-		return errors.Join(w.Value(snapshot), w.Out.Failed)
-	}
-	w.draw()
-	return w.Out.Failed
-}
-
-// draw prints the last snapshot.
-func (w *watcher) draw() {
-	var frame bytes.Buffer
-	c := w.screen.Frame(w.Console, &frame)
-	clock := w.at.Format(time.TimeOnly)
-	if w.screen.Terminal {
-		fmt.Fprintf(c.Out, "%s\n\n", c.Out.Paint(text.Dim, fmt.Sprintf("%s  every %s, q ends it", clock, w.interval)))
-	} else {
-		fmt.Fprintf(c.Out, "%s\n", clock)
-	}
-	if w.note != "" {
-		fmt.Fprintln(c.Out, w.note)
-	} else {
-		c.PrintSnapshot(w.last)
-	}
-	if !w.screen.Terminal {
-		fmt.Fprintln(c.Out)
-	}
-	w.screen.Show(frame.String())
+		return snapshot, j.selectIn(snapshot), nil
+	})
 }
 
 // running are the names of the profiles in the kernel, with their services where
