@@ -149,6 +149,8 @@ func TestConnects(t *testing.T) {
 			t.Errorf("%v: this host's fault is the server's: %+v", c.target.At, r)
 		}
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.connects.busy != 0 {
 		t.Errorf("%d connects are left", p.connects.busy)
 	}
@@ -254,6 +256,8 @@ func TestWhen(t *testing.T) {
 		t.Errorf("sooner: %+v", got[101])
 	}
 	none(t, p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if len(p.probes) != 2 || len(p.timers) != 2 {
 		t.Errorf("%d probes, %d timers are left, want 2", len(p.probes), len(p.timers))
 	}
@@ -282,8 +286,10 @@ func TestStopFlying(t *testing.T) {
 		t.Errorf("begun anew: %+v", r)
 	}
 	none(t, p)
-	if busy() != 1 || len(p.timers) != 1 || len(p.probes) != 1 {
-		t.Errorf("%d connects, %d timers, %d probes are left, want 1", busy(), len(p.timers), len(p.probes))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.connects.busy != 1 || len(p.timers) != 1 || len(p.probes) != 1 {
+		t.Errorf("%d connects, %d timers, %d probes are left, want 1", p.connects.busy, len(p.timers), len(p.probes))
 	}
 }
 
@@ -291,7 +297,9 @@ func TestStopFlying(t *testing.T) {
 // ends, and that they had to wait makes none of them late.
 func TestRoom(t *testing.T) {
 	p := open(t)
+	p.mu.Lock()
 	p.connects.most = 4
+	p.mu.Unlock()
 	dead := silent(t)
 	const n = 12
 	check := tcp(300 * time.Millisecond)
@@ -310,6 +318,55 @@ func TestRoom(t *testing.T) {
 		if gap := begun[i].Sub(begun[i-4]); gap < check.Timeout {
 			t.Errorf("%d began %v after the fourth before it", i, gap)
 		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.connects.full.After(begun[0]) {
+		t.Error("it was never full: those that waited look late")
+	}
+}
+
+// TestStopQueued: what is stopped while it waits for room does not begin.
+func TestStopQueued(t *testing.T) {
+	p := open(t)
+	p.mu.Lock()
+	p.connects.most = 1
+	p.mu.Unlock()
+	_, good := listen(t, "127.0.0.1:0")
+	p.Start(1, Target{Check: tcp(time.Hour), At: silent(t)}, 0)
+	p.Start(2, Target{Check: tcp(5 * time.Second), At: good}, time.Millisecond)
+	for queued := 0; queued == 0; time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		queued = len(p.connects.queue)
+		p.mu.Unlock()
+	}
+	p.Stop(2)
+	p.Stop(1)
+	p.Start(3, Target{Check: tcp(5 * time.Second), At: good}, 0)
+	if r := results(t, p, 1)[3]; !r.OK {
+		t.Errorf("got %+v", r)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.connects.busy != 0 || len(p.probes) != 0 {
+		t.Errorf("%d connects, %d probes are left", p.connects.busy, len(p.probes))
+	}
+}
+
+// TestWake: a check that is due before the next turn brings that forward.
+func TestWake(t *testing.T) {
+	p := open(t)
+	before := time.Now()
+	for !p.Turned().After(before) {
+		time.Sleep(time.Millisecond)
+	}
+	const after = 200 * time.Millisecond
+	p.Start(1, Target{Check: tcp(time.Second), At: closed(t, "127.0.0.1")}, after)
+	due := time.Now().Add(after)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.wake.After(due) {
+		t.Errorf("the next turn comes %v late", p.wake.Sub(due))
 	}
 }
 
