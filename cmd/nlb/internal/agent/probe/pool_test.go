@@ -401,6 +401,32 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// TestLooked: a deadline that has passed since the pool looked for answers, or while
+// more of them wait to be read, proves nothing.
+func TestLooked(t *testing.T) {
+	target := Target{Check: tcp(time.Second), At: silent(t)}
+	fd, err := connect(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Pool{probes: map[Key]*probe{}, flying: make([]*probe, fd+1)}
+	began := time.Now().Add(-time.Minute)
+	pr := &probe{target: target, lane: &p.connects, began: began, due: began, at: began.Add(time.Second), fd: fd}
+	p.probes[0], p.flying[fd] = pr, pr
+	p.timers.add(pr)
+
+	events := []unix.EpollEvent{{Fd: 0}} // of a check that is gone
+	p.turn(events, 0, began)
+	p.turn(events, 1, time.Now())
+	if len(p.done) != 0 {
+		t.Errorf("got %+v", p.done)
+	}
+	p.turn(events, 0, time.Now())
+	if len(p.done) != 1 || p.done[0].Reason != "tcp: timeout" || !p.done[0].Late {
+		t.Errorf("got %+v, want a timeout that was late", p.done)
+	}
+}
+
 // TestCalls: kinds that need a goroutine get one, with a deadline, and no more of
 // them than there is room for.
 func TestCalls(t *testing.T) {

@@ -17,7 +17,8 @@ func (p *Pool) run() {
 	defer p.epoll.Close()
 	events := make([]unix.EpollEvent, 512)
 	for p.calling.Err() == nil {
-		p.turn(events, p.wait(events))
+		n, looked := p.wait(events)
+		p.turn(events, n, looked)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -26,21 +27,23 @@ func (p *Pool) run() {
 	}
 }
 
-// wait returns when there are events, and at the moment of the next turn.
-func (p *Pool) wait(events []unix.EpollEvent) (n int) {
+// wait returns when there are events, and at the moment of the next turn. Looked is
+// just before it looked for the last time.
+func (p *Pool) wait(events []unix.EpollEvent) (n int, looked time.Time) {
 	ready := func(fd uintptr) bool {
+		looked = time.Now()
 		n, _ = unix.EpollWait(int(fd), events, 0)
 		return n > 0
 	}
 	if err := p.raw.Read(ready); err != nil { // the deadline: it asks nothing then
 		_ = p.raw.Control(func(fd uintptr) { ready(fd) })
 	}
-	return max(n, 0)
+	return max(n, 0), looked
 }
 
-// turn does what there is to do. Answers come first: one that waited is none that
-// is missing.
-func (p *Pool) turn(events []unix.EpollEvent, n int) {
+// turn does what there is to do. An answer that waits is none that is missing: so
+// they come first, and no deadline has passed that was not over when it looked.
+func (p *Pool) turn(events []unix.EpollEvent, n int, looked time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.turned = time.Now()
@@ -53,9 +56,10 @@ func (p *Pool) turn(events []unix.EpollEvent, n int) {
 	if n == len(events) {
 		next = p.turned // more answers wait
 	} else {
-		p.expire(p.turned)
+		p.expire(looked)
 	}
-	if p.begin(&p.connects, p.connect) || p.begin(&p.calls, p.call) {
+	more := p.begin(&p.connects, p.connect)
+	if p.begin(&p.calls, p.call) || more {
 		next = p.turned
 	}
 	if len(p.timers) > 0 && p.timers[0].at.Before(next) {
