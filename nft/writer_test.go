@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
@@ -58,6 +59,7 @@ func (s *smallSocket) Receive(b []byte) (int, error) {
 func (s *smallSocket) Reserve(int) (int, error)                    { return s.limit, nil }
 func (s *smallSocket) Port() uint32                                { return 7 }
 func (s *smallSocket) Another(_, _ uint32) (wire.Transport, error) { return nil, unix.EMFILE }
+func (s *smallSocket) Filter([]bpf.RawInstruction) error           { return nil }
 func (s *smallSocket) Close() error                                { return nil }
 
 // messagesOf yields the messages of a batch.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,6 +31,9 @@ type Transport interface {
 	// port, or on any where it is 0, and with these multicast groups (a mask).
 	// It fails with EADDRINUSE where somebody has the port.
 	Another(port, groups uint32) (Transport, error)
+	// Filter has the kernel drop what is sent to the socket unless a program
+	// takes it (SO_ATTACH_FILTER).
+	Filter(program []bpf.RawInstruction) error
 	Close() error
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,6 +34,7 @@ func (s *said) Receive(b []byte) (int, error) {
 func (s *said) Reserve(n int) (int, error)                { return n, nil }
 func (s *said) Port() uint32                              { return 7 }
 func (s *said) Another(uint32, uint32) (Transport, error) { return &said{rest: s.rest}, nil }
+func (s *said) Filter([]bpf.RawInstruction) error         { return nil }
 func (s *said) Close() error                              { return nil }
 
 // saying is what somebody says who says one datagram of these messages.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -78,6 +79,9 @@ func (s *socket) Another(port, groups uint32) (Transport, error) {
 	}
 	return t, nil
 }
+
+// Filter is SO_ATTACH_FILTER.
+func (s *socket) Filter(program []bpf.RawInstruction) error { return errno(s.conn.SetBPF(program)) }
 
 // namespace identifies the network namespace of the socket; 0 where the kernel
 // is older than Linux 5.14, which cannot tell.

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"os"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"nlb/nft/wire"
@@ -106,6 +107,9 @@ func (k *kernel) Port() uint32 { return port }
 
 // Another is a socket of its own to the same kernel.
 func (k *kernel) Another(uint32, uint32) (wire.Transport, error) { return Kernel(k.messages), nil }
+
+// Filter does nothing.
+func (k *kernel) Filter([]bpf.RawInstruction) error { return nil }
 
 // Close does nothing.
 func (k *kernel) Close() error { return nil }
