@@ -4,7 +4,6 @@ package integration
 // connections without them.
 
 import (
-	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -113,35 +112,7 @@ func (b *bed) numbers(conn *traffic.Conn) (next, expected uint32) {
 // inject sends a TCP segment with a byte of data from a host, IPv4 only.
 func (b *bed) inject(h *netlab.Host, from, to netip.AddrPort, seq, ack uint32) {
 	b.T.Helper()
-	const pushAck = 0x18
-	be := binary.BigEndian
-	tcp := be.AppendUint16(be.AppendUint16(nil, from.Port()), to.Port())
-	tcp = be.AppendUint32(be.AppendUint32(tcp, seq), ack)
-	tcp = append(tcp, 5<<4, pushAck, 2, 0, 0, 0, 0, 0, 'x') // with a window of 512
-	pseudo := append(append(append([]byte{}, from.Addr().AsSlice()...), to.Addr().AsSlice()...), 0, unix.IPPROTO_TCP, 0, byte(len(tcp)))
-	be.PutUint16(tcp[16:], checksum(append(pseudo, tcp...)))
-	header := []byte{0x45, 0, 0, byte(20 + len(tcp)), 0, 0, 0x40, 0, 64, unix.IPPROTO_TCP, 0, 0}
-	header = append(append(header, from.Addr().AsSlice()...), to.Addr().AsSlice()...)
-	b.Check(h.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return unix.Sendto(fd, append(header, tcp...), 0, &unix.SockaddrInet4{Addr: to.Addr().As4()})
-	}))
-}
-
-// checksum is that of RFC 1071.
-func checksum(b []byte) uint16 {
-	var sum uint32
-	for i, v := range b {
-		sum += uint32(v) << (8 * (1 - i%2))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
+	b.raw(h, to.Addr(), packet(from.Addr(), to.Addr(), unix.IPPROTO_TCP, segment(from, to, flagPSH|flagACK, seq, ack, 'x')))
 }
 
 // TestHalfClosed: conntrack keeps a connection for an hour whose client has

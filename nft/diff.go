@@ -108,6 +108,8 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 			p.add(drop)
 		case compile.IsPool(name) && !have.poolInUse(name):
 			p.sweep = append(p.sweep, drop)
+		case compile.Lapses(name) && have.last == nil:
+			p.add(drop)
 		}
 	}
 	wanted := map[string]bool{}
@@ -122,6 +124,8 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 			p.add(drop)
 		case compile.IsClientSet(name) && !have.lists[name] && have.last == nil:
 			p.sweep = append(p.sweep, drop)
+		case compile.Lapses(name) && have.last == nil:
+			p.add(drop)
 		}
 	}
 }

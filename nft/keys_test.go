@@ -42,7 +42,6 @@ var exempt = map[string]map[string]string{
 	"Service.SNAT.Mode":        {change: "each backend has its own", ruleset: "each backend has its own"},
 	"Service.SNAT.Pool":        {change: "each backend has its own", ruleset: "each backend has its own"},
 	"Service.OnEmpty":          {shown: "the kernel keeps it only where no backend takes connections"},
-	"Service.Retry":            {ruleset: "the compiler has no rules for it yet"},
 	"Backend.State":            known(),
 	"Backend.Share":            known(),
 	"Backend.Standing.Verdict": known(ruleset), "Backend.Standing.Since": known(ruleset), "Backend.Standing.Reason": known(ruleset),

@@ -331,6 +331,7 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 	if e, ok := s.own(chain, compile.VerdictsSet, ruleset.MarkBytes(m)); ok {
 		compile.ReadStanding(e.More().Comment, &b.Standing)
 	}
+	s.own(chain, compile.RetrySet, ruleset.MarkBytes(m))
 	s.ownRefused(chain, compile.FullMark(m))
 	statements, _ := s.objects.element(compile.BackendsMap, ruleset.MarkBytes(m))
 	if own := s.objects.chain(statements.Data); own != nil {

@@ -53,7 +53,7 @@ func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	info := fmt.Sprintf("affinity %s timeout %s bits %d", a.Family, a.timeout, a.bits)
 	update := a.IP.UpdateSource(a.set, a.bits, a.timeout)
 	fresh := draw.draw
-	if !draw.limited {
+	if !draw.repeats {
 		fresh = append(fresh, ruleset.Jump(ofShard(resolveChain, draw.shard)))
 	}
 	out := []ruleset.Rule{
@@ -65,7 +65,7 @@ func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 		{Statements: []ruleset.Statement{a.match, update}, Comment: info},
 	}
 	// By itself: an update of a map that is full ends its rule.
-	if !draw.limited {
+	if !draw.repeats {
 		return append(out, ruleset.Rule{Statements: []ruleset.Statement{a.match, ruleset.Goto(a.Deliver)}})
 	}
 	draw.match = []ruleset.Statement{a.match}

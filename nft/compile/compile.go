@@ -25,7 +25,7 @@ func Profiles(table string, profiles []*lb.Profile) *ruleset.Ruleset {
 // Beside returns the ruleset of profiles in a table that also has others. The others
 // are not in it, but for the exemptions, which depend on all. n has the numbers of
 // both. Of the layout the ruleset has what the profiles need, and the objects that
-// are there already.
+// are there already and do not lapse.
 func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func(object string) bool) *ruleset.Ruleset {
 	x := extent{lengths: sortedLengths(append(lengthsOf(profiles), n.extent.lengths...)), shards: n.extent.shards, kept: n.Owners.Kept}
 	c := &compiler{
@@ -47,7 +47,8 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 	for name, elements := range exemptions(slices.Concat(others, profiles)) {
 		c.byName[name].Elements = elements
 	}
-	trim(c.Ruleset, func(object string) bool { return c.needed[object] || there(object) })
+	c.othersRetry(others)
+	trim(c.Ruleset, func(object string) bool { return c.needed[object] || there(object) && !Lapses(object) })
 	return c.Ruleset
 }
 
@@ -81,7 +82,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		switch {
 		case s.Affinity != nil && !draw.refuses:
 			own.Rules = append(own.Rules, c.affinity(own.Name, s, f).wrap(draw)...)
-		case draw.limited:
+		case draw.repeats:
 			own.Rules = append(own.Rules, draw.attempts(f, []ruleset.Rule{draw.alone()}, nil)...)
 		default:
 			own.Rules = append(own.Rules, draw.alone())
@@ -129,8 +130,10 @@ type drawRule struct {
 	draw    []ruleset.Statement
 	comment string
 	refuses bool
-	limited bool                  // by max-connections: draw leaves a backend in the mark
-	retries [][]ruleset.Statement // what draws again, where a backend is full
+	repeats bool                  // draw leaves a backend in the mark, which may be passed over
+	limited bool                  // by max-connections
+	ejects  bool                  // backends that refused
+	retries [][]ruleset.Statement // what draws again, where a backend is passed over
 	shard   uint32
 }
 
@@ -170,6 +173,7 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 	for j, i := range parked {
 		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.Base + uint32(len(order)+j)), Data: ruleset.MarkBytes(marks[i])})
 	}
+	ejecting := ejects(s, f.Family)
 	for i, b := range backends {
 		e := ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: ruleset.AddrBytes(b.Address.Addr)}
 		if comment := backendComment(b, counts[i]); comment != "" {
@@ -189,6 +193,9 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 		}
 		if comment := standingComment(b.Standing); comment != "" {
 			c.add(VerdictsSet, ruleset.Element{Key: e.Key, Extra: &ruleset.Extra{Comment: comment}})
+		}
+		if ejecting && counts[i] > 0 {
+			c.retries(marks[i])
 		}
 		c.backendChain(chain, marks[i], b, shared)
 	}
@@ -222,8 +229,9 @@ func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRul
 	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
 	}
-	if !r.refuses && slices.ContainsFunc(s.Of(f.Family), limits) {
-		c.limitedDraw(&r, chain, s, f, b)
+	r.limited, r.ejects = !r.refuses && slices.ContainsFunc(s.Of(f.Family), limits), ejects(s, f.Family)
+	if r.limited || r.ejects {
+		c.repeatedDraw(&r, chain, s, f, b)
 		return r
 	}
 	switch {

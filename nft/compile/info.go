@@ -15,14 +15,16 @@ import (
 // poolInfo describes the rule that draws a backend of one family.
 type poolInfo struct {
 	family  lb.Family
-	service *lb.Service // scheduler, hash and on-empty only
+	service *lb.Service // scheduler, hash, retry and on-empty only
 	block   Block
 }
 
-// String is at most 128 bytes, nft's limit for comments:
+// String is at most 128 bytes, nft's limit for comments, where fewer than 1,000
+// backends are parked:
 //
 //	IPv4 round-robin slots 0+3
 //	IPv6 hash source-address,protocol seed 77 slots 3+2+1 (one is parked)
+//	IPv4 random slots 6+2 retry
 //	IPv4 random slots 6+0+2 on-empty drop
 func (p poolInfo) String() string {
 	number := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
@@ -37,6 +39,9 @@ func (p poolInfo) String() string {
 	s += " slots " + number(p.block.Base) + "+" + number(p.block.Slots)
 	if p.block.Parked > 0 {
 		s += "+" + number(p.block.Parked)
+	}
+	if p.service.Retry {
+		s += " retry"
 	}
 	if p.block.Slots == 0 && p.service.OnEmpty == lb.Drop {
 		s += " on-empty drop"
@@ -86,6 +91,9 @@ func parsePoolInfo(s string) (poolInfo, bool) {
 	if p.block, ok = parseBlock(next()); !ok {
 		return p, false
 	}
+	if len(words) > 0 && words[0] == "retry" {
+		p.service.Retry, words = true, words[1:]
+	}
 	if strings.Join(words, " ") == "on-empty drop" {
 		p.service.OnEmpty, words = lb.Drop, nil
 	}
@@ -112,13 +120,13 @@ func parseBlock(s string) (Block, bool) {
 }
 
 // ReadDraw reads the comment of the rule that draws a backend of one family: where
-// its slots are, and into the service the scheduler, its hash and on-empty.
+// its slots are, and into the service the scheduler, its hash, retry and on-empty.
 func ReadDraw(comment string, s *lb.Service) (family lb.Family, b Block, ok bool) {
 	p, ok := parsePoolInfo(comment)
 	if !ok {
 		return family, b, false
 	}
-	s.Scheduler, s.HashBy, s.HashSeed = p.service.Scheduler, p.service.HashBy, p.service.HashSeed
+	s.Scheduler, s.HashBy, s.HashSeed, s.Retry = p.service.Scheduler, p.service.HashBy, p.service.HashSeed, p.service.Retry
 	if p.service.OnEmpty != lb.Reject {
 		s.OnEmpty = p.service.OnEmpty // told by the families that are empty
 	}

@@ -193,14 +193,13 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 			TypeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.IP.Word), Udata: f.IP.SourcesUdata(),
 		})
 	}
-	r.Maps = append(r.Maps, guardMaps()...)
-	r.Maps = append(r.Maps,
-		NewVerdictsSet(), NewParamsSet(), NewRecordSet())
+	r.Maps = append(append(r.Maps, guardMaps()...), retryMaps()...)
+	r.Maps = append(r.Maps, NewVerdictsSet(), NewParamsSet(), NewRecordSet())
 	r.Chains = append(r.Chains, baseChains(x)...)
 	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
 	}
-	r.Chains = append(r.Chains, resolve(0), turnAway(), refuse())
+	r.Chains = append(append(r.Chains, resolve(0), turnAway(), refuse()), retryChains(x.kept)...)
 	for _, n := range x.shards {
 		r.Chains = append(r.Chains, shardChains(n)...)
 	}
@@ -277,7 +276,7 @@ func refuse() *ruleset.Chain {
 }
 
 // trim takes away what is not needed: maps without elements, rules that look
-// into them, chains that nothing leads to. What the kernel has already stays,
+// into them, chains that nothing leads to or that have no rules. What the kernel has already stays,
 // since other profiles may need it.
 func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	keep := map[string]bool{}
@@ -292,7 +291,7 @@ func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	}
 	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {
 		c.Rules = slices.DeleteFunc(c.Rules, func(r ruleset.Rule) bool { return r.Needs != "" && !keep[r.Needs] })
-		return c.Hook == nil && isShared(c.Name) && !uses[c.Name] && !needed(c.Name)
+		return c.Hook != nil && len(c.Rules) == 0 || c.Hook == nil && isShared(c.Name) && !uses[c.Name] && !needed(c.Name)
 	})
 }
 

@@ -1,6 +1,7 @@
 package compile
 
-// Overflow: a service with max-connections draws again where a backend is full.
+// Overflow: a service with max-connections draws again where a backend is full, and
+// one with retry where a backend has refused of late (retry.go).
 //
 // The backend's chain counts the connection, and where that is one too many it
 // writes a mark that is no backend's. So the chain that delivers finds no address,
@@ -68,19 +69,17 @@ func connectionLimit(mark, n uint32) []ruleset.Rule {
 	return out
 }
 
-// limitedDraw makes a draw one of mostDraws, where there are backends to choose
+// repeatedDraw makes a draw one of mostDraws, where there are backends to choose
 // from. Draws in turn share a chain, and so the place in the round: a retry
 // gets the next slot.
-func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *Family, b Block) {
+func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Family, b Block) {
 	resolve := ofShard(resolveChain, r.shard)
-	c.needed[fullSet], c.needed[resolve] = true, true
-	drawn := 0
-	for _, backend := range s.Of(f.Family) {
-		if backend.Effective() > 0 {
-			drawn++
-		}
+	c.needed[resolve] = true
+	if r.limited {
+		c.needed[fullSet] = true
 	}
-	r.limited = true
+	drawn := drawn(s.Of(f.Family))
+	r.repeats = true
 	r.draw = []ruleset.Statement{f.drawSlot(s, b, 0), ruleset.Jump(resolve)}
 	inTurn := []ruleset.Statement{ruleset.Jump(DrawChainOf(chain, f))}
 	if s.Scheduler == lb.RoundRobin {
@@ -88,12 +87,13 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *Fami
 	}
 	for i := uint32(1); i < mostDraws && drawn > 1; i++ {
 		retry := inTurn
-		if s.Scheduler == lb.Hash {
+		// A client that hashes to backends that refuse would do so each time.
+		if s.Scheduler == lb.Hash && !(r.ejects && i > 1) {
 			retry = []ruleset.Statement{f.drawSlot(s, b, i), ruleset.Jump(resolve)}
 		}
 		r.retries = append(r.retries, retry)
 	}
-	if s.Scheduler == lb.RoundRobin || s.Scheduler == lb.Random && drawn > 1 {
+	if s.Scheduler == lb.RoundRobin || drawn > 1 && (s.Scheduler == lb.Random || r.ejects) {
 		c.Chains = append(c.Chains, &ruleset.Chain{Name: DrawChainOf(chain, f), Rules: []ruleset.Rule{
 			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.Slots, b.Base), ruleset.Goto(resolve)}},
 		}})
@@ -104,9 +104,10 @@ func (c *compiler) limitedDraw(r *drawRule, chain string, s *lb.Service, f *Fami
 // the connection:
 //
 //	draw, remember
-//	unless the backend is noted as full: deliver
-//	... up to three times more; the last two times also where it is noted
-//	turn away
+//	unless the backend is noted as full, or as one that refused: deliver
+//	... up to three times more; the last two times also where it is noted as full,
+//	the last time also where it refused
+//	turn away what found all full
 func (r drawRule) attempts(f *Family, draw []ruleset.Rule, remember []ruleset.Statement) []ruleset.Rule {
 	out := draw
 	add := func(statements ...ruleset.Statement) {
@@ -119,12 +120,26 @@ func (r drawRule) attempts(f *Family, draw []ruleset.Rule, remember []ruleset.St
 				add(remember...)
 			}
 		}
-		gate := ruleset.MarkIn(fullSet, true)
-		if i > len(r.retries)-asksAll {
-			gate = ruleset.DeleteMark(fullSet)
-		}
-		add(gate, ruleset.Jump(f.Deliver))
+		add(append(r.gate(i), ruleset.Jump(f.Deliver))...)
 	}
-	add(ruleset.Goto(turnAwayChain))
+	if r.limited {
+		add(ruleset.Goto(turnAwayChain))
+	}
+	return out
+}
+
+// gate passes over backends after a draw; 0 is the first.
+func (r drawRule) gate(draw int) []ruleset.Statement {
+	var out []ruleset.Statement
+	if r.ejects && draw < len(r.retries) {
+		out = append(out, ruleset.MarkIn(ejectedSet, true))
+	}
+	switch {
+	case !r.limited:
+	case draw > len(r.retries)-asksAll:
+		out = append(out, ruleset.DeleteMark(fullSet))
+	default:
+		out = append(out, ruleset.MarkIn(fullSet, true))
+	}
 	return out
 }

@@ -40,6 +40,10 @@ var (
 	}}
 	// Integer is what numgen gives.
 	Integer = Datatype{Name: "integer", id: 4, Size: 4, host: true, Text: Mark.Text}
+	// Number is a number of a packet's header.
+	Number = Datatype{Name: "integer", id: 4, Size: 4, Text: func(b string) string {
+		return strconv.FormatUint(uint64(binary.BigEndian.Uint32([]byte(b))), 10)
+	}}
 	// Verdict is a value that is the name of a chain to go to.
 	Verdict = Datatype{Name: "verdict", id: 0xffffff00}
 )

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -358,20 +357,31 @@ func Udata(typ byte, value string) string {
 	return string([]byte{typ, byte(len(value))}) + value
 }
 
+// What nft writes into user data of `typeof` (nftables, src/numgen.c and payload.c).
+const (
+	keyTypeof, dataTypeof = 3, 4
+	exprID, exprData      = 0, 1
+	numgenExpr            = 23 // EXPR_NUMGEN
+	payloadExpr           = 7  // EXPR_PAYLOAD
+	tcpHeader, tcpAck     = 6, 4
+)
+
 // SourcesUdata is nft's description of `typeof numgen inc mod 2 : ip saddr`:
 // without it a listing could not be loaded again, since numgen's numbers have
-// a type of their own (nftables, src/numgen.c and payload.c).
+// a type of their own.
 func (f *Family) SourcesUdata() string {
-	num := func(typ byte, v uint32) string {
-		return Udata(typ, string(binary.NativeEndian.AppendUint32(nil, v)))
-	}
-	const (
-		keyTypeof, dataTypeof = 3, 4
-		exprID, exprData      = 0, 1
-		numgenExpr            = 23 // EXPR_NUMGEN
-		payloadExpr           = 7  // EXPR_PAYLOAD
-	)
-	numgen := num(exprID, numgenExpr) + Udata(exprData, num(0, 0)+num(1, 2)+num(2, 0)) // incremental, mod 2, offset 0
-	payload := num(exprID, payloadExpr) + Udata(exprData, num(0, f.protoDesc)+num(1, f.saddrField))
-	return strings.Join([]string{Udata(keyTypeof, numgen), Udata(dataTypeof, payload)}, "")
+	numgen := udataNumber(exprID, numgenExpr) + Udata(exprData, udataNumber(0, 0)+udataNumber(1, 2)+udataNumber(2, 0)) // incremental, mod 2, offset 0
+	return Udata(keyTypeof, numgen) + Udata(dataTypeof, payloadUdata(f.protoDesc, f.saddrField))
+}
+
+// AckUdata is nft's description of `typeof tcp ackseq`.
+func AckUdata() string { return Udata(keyTypeof, payloadUdata(tcpHeader, tcpAck)) }
+
+// payloadUdata describes a field of a header, by nft's numbers for both.
+func payloadUdata(header, field uint32) string {
+	return udataNumber(exprID, payloadExpr) + Udata(exprData, udataNumber(0, header)+udataNumber(1, field))
+}
+
+func udataNumber(typ byte, v uint32) string {
+	return Udata(typ, string(binary.NativeEndian.AppendUint32(nil, v)))
 }

@@ -232,13 +232,8 @@ func IsL4(protocol byte) Statement {
 // AcceptUnlessSYN lets TCP segments go that do not begin a connection. ECE and
 // CWR do not matter: a SYN that offers ECN has both (RFC 3168, 6.1.1).
 func AcceptUnlessSYN() Statement {
-	const flags, fin, syn, rst, ack = 13, 1, 2, 4, 16 // RFC 9293, 3.1
 	return NewStatement("tcp flags != syn / fin,syn,rst,ack accept",
-		loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_TCP}),
-		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: flags, Len: 1},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
-		compare(expr.CmpOpNeq, []byte{syn}),
-		&expr.Verdict{Kind: expr.VerdictAccept})
+		append(flagsAre(expr.CmpOpNeq, syn), &expr.Verdict{Kind: expr.VerdictAccept})...)
 }
 
 // SourcePortIs matches where some bits of the source port have a value.

@@ -1,0 +1,80 @@
+package ruleset
+
+// Refusals: statements about the reset with which a server answers a SYN.
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	ctStatusDying = 1 << 9 // IPS_DYING (linux/netfilter/nf_conntrack_common.h)
+
+	// The TCP header (RFC 9293, 3.1).
+	tcpSequence, tcpAckNumber, tcpFlags = 4, 8, 13
+	fin, syn, rst, ack                  = 1, 2, 4, 16
+)
+
+func tcpField(offset, size uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: size}
+}
+
+// flagsAre compares the flags of a TCP segment. ECE, CWR, PSH and URG do not matter.
+func flagsAre(op expr.CmpOp, flags byte) []expr.Any {
+	return []expr.Any{
+		loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_TCP}),
+		tcpField(tcpFlags, 1),
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
+		compare(op, []byte{flags}),
+	}
+}
+
+// IsRefusal matches what a closed port answers to a SYN: a reset with ACK and the
+// sequence number 0. One that answers a segment with ACK has no ACK (RFC 9293,
+// 3.10.7.1).
+func IsRefusal() Statement {
+	return NewStatement("tcp flags rst,ack / fin,syn,rst,ack tcp sequence 0",
+		append(flagsAre(expr.CmpOpEq, rst|ack), tcpField(tcpSequence, 4), compare(expr.CmpOpEq, make([]byte, 4)))...)
+}
+
+// EndsAttempt matches an answer that ends a connection before there was any other.
+// Conntrack forgets such a connection as it sees the answer; of any other it waits
+// for the end (nf_conntrack_proto_tcp.c, nf_conntrack_tcp_packet).
+func EndsAttempt() Statement {
+	return NewStatement("ct direction reply ct status dying",
+		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, compare(expr.CmpOpEq, []byte{1}),
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(reg, ctStatusDying), compare(expr.CmpOpNeq, make([]byte, 4)))
+}
+
+// CameFromSource matches packets that came in where the way to their source goes
+// out.
+func CameFromSource() Statement {
+	return NewStatement("fib saddr . iif oif != 0",
+		&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, ResultOIF: true}, compare(expr.CmpOpNeq, make([]byte, 4)))
+}
+
+// MarkBitsIn matches where some bits of the connection mark are in a set.
+func MarkBitsIn(set string, mask uint32) Statement {
+	text, exprs := markBits(mask)
+	return NewStatement(text+" @"+set, append(exprs, &expr.Lookup{SourceRegister: reg, SetName: set})...)
+}
+
+// UpdateMark puts some bits of the connection mark into a set that packets fill,
+// for a time from now on.
+func UpdateMark(set string, mask uint32, timeout time.Duration) Statement {
+	text, exprs := markBits(mask)
+	return NewStatement(fmt.Sprintf("update @%s { %s timeout %s }", set, text, durationText(timeout)),
+		append(exprs, &expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout})...)
+}
+
+// RateByAck matches while the segments with this acknowledgement number stay
+// below a rate. The set remembers each of them for the timeout. Where it is full
+// nothing matches.
+func RateByAck(set string, r Rate, timeout time.Duration) Statement {
+	return NewStatement(fmt.Sprintf("update @%s { tcp ackseq timeout %s limit rate %s burst %d packets }", set, durationText(timeout), r.Text, r.Burst),
+		loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_TCP}), tcpField(tcpAckNumber, 4),
+		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout, Exprs: []expr.Any{r.expr(false)}})
+}
