@@ -47,15 +47,8 @@ type agent struct {
 	systemd *Systemd
 
 	wanted []*lb.Profile // as they were read last
-	orders map[lb.BackendID]standingOrder
+	known  map[lb.BackendID]lb.Standing
 	status string
-}
-
-// standingOrder is an order that was given.
-type standingOrder struct {
-	Order
-	by    string
-	until time.Time // zero: for ever
 }
 
 // Run keeps the kernel as the files say until ctx ends; then the kernel stays as it
@@ -65,7 +58,7 @@ func Run(ctx context.Context, c Config) error {
 	if slices.Contains(c.Args, source.Stdin) {
 		return errors.New("an agent reads its profiles again, and stdin can be read only once")
 	}
-	a := &agent{Config: c, orders: map[lb.BackendID]standingOrder{}}
+	a := &agent{Config: c}
 	var err error
 	if a.systemd, err = NewSystemd(); err != nil {
 		return err
@@ -75,6 +68,11 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer a.engine.Close()
+	state, err := a.engine.State()
+	if err != nil {
+		return err
+	}
+	a.known = standings(state.Profiles)
 	if a.socket, err = Listen(c.Socket, c.Log); err != nil {
 		return err
 	}
@@ -193,7 +191,7 @@ const mostLogged = 100
 // apply makes the kernel hold the profiles and what orders say of them. Profiles
 // that were wanted before, and are not any more, go.
 func (a *agent) apply(ctx context.Context, wanted []*lb.Profile, reason string) error {
-	profiles := lb.Overlay(wanted, a.standings(), nil)
+	profiles := lb.Overlay(wanted, a.known, nil)
 	for _, had := range a.wanted {
 		if !slices.ContainsFunc(wanted, func(p *lb.Profile) bool { return p.Name == had.Name }) {
 			profiles = append(profiles, &lb.Profile{Name: had.Name, Sysctl: had.Sysctl}) // without services: nothing is left of it
@@ -221,18 +219,21 @@ func (a *agent) apply(ctx context.Context, wanted []*lb.Profile, reason string) 
 		a.Log.Error("applied, but not all of it", "error", err)
 	}
 	a.status = fmt.Sprintf("Balances %s: %s.", view.Names(wanted), view.Size(wanted...))
-	if n := len(a.orders); n > 0 {
+	if n := ordered(profiles); n > 0 {
 		a.status = strings.TrimSuffix(a.status, ".") + "; " + text.Count(n, "order") + " in force."
 	}
 	a.tell(a.systemd.Status(a.status))
 	return nil
 }
 
-// standings are what orders say of backends.
-func (a *agent) standings() map[lb.BackendID]lb.Standing {
-	out := map[lb.BackendID]lb.Standing{}
-	for id, o := range a.orders {
-		out[id] = lb.Standing{Order: o.Order.Order, By: o.by, Until: o.until}
+// ordered counts the backends that have an order.
+func ordered(profiles []*lb.Profile) (n int) {
+	for _, s := range lb.Services(profiles) {
+		for i := range s.Backends {
+			if s.Backends[i].Standing.Order != lb.NoOrder {
+				n++
+			}
+		}
 	}
-	return out
+	return n
 }

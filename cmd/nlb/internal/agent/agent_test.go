@@ -58,7 +58,14 @@ func start(t *testing.T) *bed {
 	t.Chdir(t.TempDir())
 	b := &bed{t: t, host: netlabtest.NewHost(t, netlabtest.NewWorld(t), "host"), reload: make(chan os.Signal, 1), told: told, socket: "run/nlb.sock"}
 	must(t, os.Mkdir("etc", 0o755), b.profile("shop", 80, "10.0.0.11", "10.0.0.12"))
-	ctx, cancel := context.WithCancel(t.Context())
+	b.run()
+	b.await("shop 10.0.0.11 10.0.0.12")
+	return b
+}
+
+// run starts the agent.
+func (b *bed) run() {
+	ctx, cancel := context.WithCancel(b.t.Context())
 	ended := make(chan error, 1)
 	go func() {
 		ended <- b.host.Do(func() error {
@@ -69,9 +76,7 @@ func start(t *testing.T) *bed {
 		})
 	}()
 	b.stop = sync.OnceValue(func() error { cancel(); return <-ended })
-	t.Cleanup(func() { _ = b.stop() })
-	b.await("shop 10.0.0.11 10.0.0.12")
-	return b
+	b.t.Cleanup(func() { _ = b.stop() })
 }
 
 // profile writes a profile of one service over these servers.
@@ -208,8 +213,87 @@ func TestAgentOrders(t *testing.T) {
 	if e, ok := errors.AsType[*RefusedError](err); !ok || e.Hint != "did you mean shop/web/10.0.0.11?" {
 		t.Errorf("an unknown backend: got %#v", err)
 	}
-	if got := b.logged(); !strings.Contains(got, `order="disable shop/web/10.0.0.12 for 1h0m0s" by=`) || !strings.Contains(got, `msg="the time of an order is over" order="disable shop/web/10.0.0.12 for 1s"`) {
+	if got := b.logged(); !strings.Contains(got, `order="disable shop/web/10.0.0.12 for 1h0m0s" by=`) || !strings.Contains(got, `msg="the time of an order is over" order=disable backend="shop/web 10.0.0.12"`) {
 		t.Errorf("logged:\n%s", got)
+	}
+}
+
+// direct gives an order where no agent runs.
+func (b *bed) direct(word, target, duration string) error {
+	b.t.Helper()
+	o, err := NewOrder(word, target, duration)
+	must(b.t, err)
+	return b.host.Do(func() error {
+		e, err := engine.Open("nlb")
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		_, err = Obey(b.t.Context(), e, o, nil)
+		return err
+	})
+}
+
+// TestDirect: where no agent runs, orders are carried out as well, and change
+// nothing else; an agent that begins knows them.
+func TestDirect(t *testing.T) {
+	b := start(t)
+	must(t, b.profile("mail", 25, "10.0.0.11"))
+	b.await("mail 10.0.0.11 shop 10.0.0.11 10.0.0.12")
+	must(t, b.stop())
+	must(t, b.direct("drain", "shop/web/10.0.0.11", ""))
+	b.await("mail 10.0.0.11 shop 10.0.0.11 draining 10.0.0.12")
+	must(t, b.direct("disable", "shop/web/10.0.0.12", ""))
+	b.await("mail 10.0.0.11 shop 10.0.0.11 draining 10.0.0.12 down")
+	must(t, b.direct("enable", "shop/web/10.0.0.12", ""))
+	for _, tt := range []struct{ target, duration, says string }{
+		{"shop/web/10.0.0.13", "", "is not balanced here"},
+		{"shop/web/10.0.0.12", "1h", "nobody would take the order back"},
+	} {
+		err := b.direct("drain", tt.target, tt.duration)
+		if e, ok := errors.AsType[*RefusedError](err); !ok || !strings.Contains(e.Message, tt.says) {
+			t.Errorf("%+v: got %v", tt, err)
+		}
+	}
+	b.run()
+	b.until(func() bool { return Dial(b.socket).Healthy(t.Context()) == nil }, func() string { return "it does not begin again" })
+	b.await("mail 10.0.0.11 shop 10.0.0.11 draining 10.0.0.12")
+	if got := b.status().Status; !strings.HasSuffix(got, "; 1 order in force.") {
+		t.Errorf("status: %s", got)
+	}
+	must(t, b.stop(), b.direct("enable", "shop/web/10.0.0.11", ""))
+	b.await("mail 10.0.0.11 shop 10.0.0.11 10.0.0.12")
+}
+
+// TestStateOf: a backend that is enabled stays out where it was out for another
+// reason.
+func TestStateOf(t *testing.T) {
+	at := func(a string) lb.Endpoint { return lb.Endpoint{Addr: netip.MustParseAddr(a)} }
+	first := lb.Backend{Address: at("10.0.0.1"), Weight: 1, Priority: 1}
+	second := lb.Backend{Address: at("10.0.0.2"), Weight: 1, Priority: 2}
+	gone := first
+	gone.State = lb.Down
+	for _, tt := range []struct {
+		other   lb.Backend
+		backend lb.Backend
+		is      lb.Standing
+		want    lb.BackendState
+	}{
+		{first, first, lb.Standing{}, lb.Up},
+		{first, first, lb.Standing{Verdict: lb.VerdictDown}, lb.Down},
+		{first, first, lb.Standing{Order: lb.OrderDrain}, lb.Draining},
+		{first, first, lb.Standing{Order: lb.OrderDisable}, lb.Down},
+		{first, first, lb.Standing{Order: lb.OrderDrain, Verdict: lb.VerdictDown}, lb.Down},
+		{first, second, lb.Standing{}, lb.Standby},
+		{gone, second, lb.Standing{}, lb.Up},
+		{second, first, lb.Standing{}, lb.Up},
+		{first, lb.Backend{Address: at("2001:db8::2"), Weight: 1, Priority: 2}, lb.Standing{}, lb.Up},
+	} {
+		tt.backend.Standing = tt.is
+		s := &lb.Service{Backends: []lb.Backend{tt.other, tt.backend}}
+		if got := stateOf(s, &s.Backends[1]); got != tt.want {
+			t.Errorf("%v beside %v, %+v: got %v, want %v", tt.backend.Address, tt.other.Address, tt.is, got, tt.want)
+		}
 	}
 }
 

@@ -59,6 +59,18 @@ func (o Order) Word() string {
 	return "enable"
 }
 
+// given is what is known of a backend that was given the order.
+func (o Order) given(is lb.Standing, by string, now time.Time) lb.Standing {
+	is.Order, is.By, is.Until = o.Order, by, time.Time{}
+	switch {
+	case o.Order == lb.NoOrder:
+		is.By = ""
+	case o.For > 0:
+		is.Until = now.Add(o.For + time.Second - 1).Truncate(time.Second).UTC()
+	}
+	return is
+}
+
 // MarshalJSON writes what ParseOrder reads.
 func (o Order) MarshalJSON() ([]byte, error) {
 	v := orderValue{Profile: o.Profile, Service: o.Service, Backend: o.Backend, Order: o.Word()}

@@ -51,18 +51,10 @@ func (a *agent) obey(ctx context.Context, q Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	before := maps.Clone(a.orders)
-	if q.Order.Order == lb.NoOrder {
-		delete(a.orders, id)
-	} else {
-		o := standingOrder{Order: q.Order, by: q.By}
-		if q.Order.For > 0 {
-			o.until = time.Now().Add(q.Order.For)
-		}
-		a.orders[id] = o
-	}
+	had := a.known[id]
+	a.known[id] = q.Order.given(had, q.By, time.Now())
 	if err := a.apply(ctx, a.wanted, q.Order.String()+" by "+q.By); err != nil {
-		a.orders = before
+		a.known[id] = had
 		return nil, err
 	}
 	a.Log.Info("order", "order", q.Order.String(), "by", q.By, "uid", q.UID)
@@ -71,19 +63,23 @@ func (a *agent) obey(ctx context.Context, q Request) (any, error) {
 
 // expire takes orders back whose time is over.
 func (a *agent) expire(ctx context.Context, now time.Time) {
-	before := maps.Clone(a.orders)
-	maps.DeleteFunc(a.orders, func(_ lb.BackendID, o standingOrder) bool { return !o.until.IsZero() && !now.Before(o.until) })
-	if len(a.orders) == len(before) {
+	before := maps.Clone(a.known)
+	for id, is := range before {
+		if is.Order != lb.NoOrder && !is.Until.IsZero() && !now.Before(is.Until) {
+			a.known[id] = Order{}.given(is, "", now)
+		}
+	}
+	if maps.Equal(a.known, before) {
 		return
 	}
 	if err := a.apply(ctx, a.wanted, "the time of an order is over"); err != nil {
-		a.orders = before // the next tick tries again
+		a.known = before // the next tick tries again
 		a.Log.Error("an order stands longer than it should", "error", err)
 		return
 	}
-	for id, o := range before {
-		if _, stays := a.orders[id]; !stays {
-			a.Log.Info("the time of an order is over", "order", o.String(), "by", o.by)
+	for id, is := range before {
+		if a.known[id] != is {
+			a.Log.Info("the time of an order is over", "order", Order{Order: is.Order}.Word(), "backend", id.String(), "by", is.By)
 		}
 	}
 }
