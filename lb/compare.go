@@ -108,8 +108,8 @@ func words(s *Service) []string {
 
 func backendWords(b Backend) string {
 	var parts []string
-	if b.Name != b.Address.String() {
-		parts = append(parts, b.Address.String())
+	if where := b.Where(); b.Name != where {
+		parts = append(parts, where)
 	}
 	parts = append(parts, fmt.Sprintf("weight %d", b.Weight), "snat "+b.EffectiveSNAT().String())
 	return strings.Join(parts, "  ")
@@ -142,14 +142,15 @@ func compareService(name string, have, want *Service) []Change {
 			out = append(out, Change{Changed, name, "", firstDifference("", reflect.ValueOf(a), reflect.ValueOf(b))})
 		}
 	}
-	old := make(map[Endpoint]*Backend, len(have.Backends))
+	old := make(map[place]*Backend, len(have.Backends))
 	for i := range have.Backends {
-		old[have.Backends[i].Address] = &have.Backends[i]
+		b := &have.Backends[i]
+		old[place{b.Host, b.Address}] = b
 	}
 	for i := range want.Backends {
 		b := &want.Backends[i]
-		h, ok := old[b.Address]
-		delete(old, b.Address)
+		h, ok := old[place{b.Host, b.Address}]
+		delete(old, place{b.Host, b.Address})
 		if !ok {
 			out = append(out, Change{Added, name, b.Name, backendWords(*b)})
 		} else if details := differences(backendKeys, &member{h, have}, &member{b, want}); details != "" {
@@ -159,7 +160,7 @@ func compareService(name string, have, want *Service) []Change {
 		}
 	}
 	for _, b := range have.Backends {
-		if _, left := old[b.Address]; left {
+		if _, left := old[place{b.Host, b.Address}]; left {
 			out = append(out, Change{Removed, name, b.Name, backendWords(b)})
 		}
 	}

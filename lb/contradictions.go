@@ -127,6 +127,10 @@ func (s *Service) checkFamilies(yield func(Contradiction) bool) bool {
 	}
 	for i := range s.Backends {
 		b := &s.Backends[i]
+		if b.Named() { // it may have addresses of both
+			backends = families{true, true}
+			continue
+		}
 		backends.add(b.Address.Addr)
 		if !own && !listens.has(b.Address.Addr) && !yield(Contradiction{
 			Keys: []string{"backends", "listen"}, Item: i, Problem: Problem{
@@ -169,7 +173,7 @@ func (s *Service) checkPool(yield func(Contradiction) bool) bool {
 		}
 	}
 	for i := range s.Backends {
-		if b := &s.Backends[i]; !pool.has(b.Address.Addr) && b.SNAT.Equal(s.SNAT) {
+		if b := &s.Backends[i]; !b.Named() && !pool.has(b.Address.Addr) && b.SNAT.Equal(s.SNAT) {
 			return blame(fmt.Sprintf("snat has no %s address, and there are %[1]s backends", FamilyOf(b.Address.Addr)),
 				"an address of each family that has backends")
 		}
@@ -190,7 +194,7 @@ func (s *Service) checkLoops(yield func(Contradiction) bool) bool {
 		}
 	}
 	for i := range s.Backends {
-		if b := &s.Backends[i]; own[b.Address] && !yield(Contradiction{
+		if b := &s.Backends[i]; !b.Named() && own[b.Address] && !yield(Contradiction{
 			Keys: []string{"backends", "listen"}, Item: i,
 			Problem: Problem{Msg: fmt.Sprintf("backend %s is what the service listens on", b.Address), Want: "another address or port"},
 		}) {
@@ -205,6 +209,9 @@ func (s *Service) checkLoops(yield func(Contradiction) bool) bool {
 func (s *Service) checkCycle(yield func(Contradiction) bool) bool {
 	var sum, divisor [2]int
 	for i := range s.Backends {
+		if s.Backends[i].Named() {
+			continue
+		}
 		f := index(FamilyOf(s.Backends[i].Address.Addr))
 		sum[f] += s.Backends[i].Weight
 		divisor[f] = gcd(divisor[f], s.Backends[i].Weight)
@@ -214,7 +221,7 @@ func (s *Service) checkCycle(yield func(Contradiction) bool) bool {
 		if slots <= MaxSlots {
 			continue
 		}
-		first := slices.IndexFunc(s.Backends, func(b Backend) bool { return FamilyOf(b.Address.Addr) == family })
+		first := slices.IndexFunc(s.Backends, func(b Backend) bool { return b.is(family) })
 		if !yield(Contradiction{Keys: []string{"backends"}, Item: first, Problem: Problem{
 			Msg:  fmt.Sprintf("the weights of the %s backends make %d slots", family, slots),
 			Want: fmt.Sprintf("at most %d", MaxSlots),
@@ -244,11 +251,11 @@ func (s *Service) checkChecks(yield func(Contradiction) bool) bool {
 		}
 		for j := range s.Backends {
 			b := &s.Backends[j]
-			if !s.Checked(b) || s.CheckTarget(c, b).Port() != 0 {
+			if !s.Checked(b) || b.Host.SRV || s.CheckTarget(c, b).Port() != 0 {
 				continue
 			}
 			if !yield(Contradiction{Keys: []string{"health", "listen", "backends"}, Item: i, Problem: Problem{
-				Msg:  fmt.Sprintf("backend %s has no port, and service %s listens on several", b.Address, safe.Show(s.Name)),
+				Msg:  fmt.Sprintf("backend %s has no port, and service %s listens on several", b.Where(), safe.Show(s.Name)),
 				Want: "port: the one to ask",
 			}}) {
 				return false
@@ -304,22 +311,26 @@ func unhealthy(word string) Problem {
 // checkPriorities finds out whether there is a first priority, and whether min-up
 // can be reached.
 func (s *Service) checkPriorities(yield func(Contradiction) bool) bool {
-	first, several := [2]int{}, false
+	first, several, open := [2]int{}, false, false
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		if b.priority() == 1 {
+		switch {
+		case b.Named(): // nobody knows how many it will be
+			open = open || b.priority() == 1
+			several = several || b.Host.SRV
+		case b.priority() == 1:
 			first[index(FamilyOf(b.Address.Addr))]++
 		}
 		several = several || b.priority() != s.Backends[0].priority()
 	}
 	most := max(first[0], first[1])
-	if len(s.Backends) > 0 && most == 0 && !yield(Contradiction{Keys: []string{"priority", "backends"}, Problem: Problem{
+	if len(s.Backends) > 0 && most == 0 && !open && !yield(Contradiction{Keys: []string{"priority", "backends"}, Problem: Problem{
 		Msg: "no backend has priority 1", Want: "priority 1 for those that serve at first", Hint: "1 is the default",
 	}}) {
 		return false
 	}
 	switch {
-	case s.MinUp == MinUp{}:
+	case s.MinUp == MinUp{}, open && several:
 		return true
 	case !several:
 		return yield(Contradiction{Keys: []string{"min-up", "backends"}, Problem: Problem{

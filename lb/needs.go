@@ -48,7 +48,7 @@ func Needs(profiles []*Profile) []Need {
 				continue
 			}
 			for _, b := range s.Backends {
-				if !b.Address.Addr.IsLoopback() {
+				if !b.Named() && !b.Address.Addr.IsLoopback() {
 					forward[index(FamilyOf(b.Address.Addr))] = true
 				}
 			}

@@ -2,29 +2,37 @@ package lb
 
 // The keys of backends, affinity, limit and log, which are mappings of their own.
 
-import "strconv"
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"nlb/lb/internal/safe"
+)
 
 // backendsKey is the key with the backends, which are values of their own.
 var backendsKey = Key{
-	Path: "service.backends", Values: "ADDRESS:PORT, ADDRESS, a mapping with address, or a list of them", Default: "required",
+	Path: "service.backends", Values: "ADDRESS:PORT, ADDRESS, NAME:PORT, a mapping with address, or a list of them", Default: "required",
 	Meaning: "the servers; without a port, the destination port stays as it was",
 }
 
 var backendKeys = []key[member]{
 	{
 		word: "address", Key: Key{
-			Values: "ADDRESS:PORT, [IPV6]:PORT or ADDRESS", Default: "required",
-			Meaning: "where connections go; without a port, the destination port stays as it was",
+			Values: "ADDRESS:PORT, [IPV6]:PORT, ADDRESS, NAME:PORT or srv:NAME", Default: "required",
+			Meaning: "where connections go; without a port, the destination port stays as it was; " +
+				"a name stands for all its addresses, with srv: for what its SRV records say",
 		},
-		value:  func(b *member) (any, bool) { return b.Address.String(), false },
+		value:  func(b *member) (any, bool) { return b.Where(), false },
 		change: unseen[member],
-		check:  func(b *member) *Problem { return checkAddr("backend", b.Address.Addr) },
+		check:  func(b *member) *Problem { return b.checkAddress() },
 	},
 	{
 		word: "name", Key: Key{Values: NameForm, Default: "the address", Meaning: "shown by nlb show"},
-		value: func(b *member) (any, bool) { return b.Name, b.Name == b.Address.String() },
+		value: func(b *member) (any, bool) { return b.Name, b.Name == b.Where() },
 		check: func(b *member) *Problem {
-			if b.Name == b.Address.String() {
+			if b.Name == b.Where() {
 				return nil
 			}
 			return checkName("name", b.Name)
@@ -33,7 +41,12 @@ var backendKeys = []key[member]{
 	{
 		word: "weight", Key: Key{Values: "0 to 1000", Default: "1", Meaning: "the share of the connections; 0: no new ones (drain)"},
 		value: func(b *member) (any, bool) { return b.Weight, b.Weight == 1 },
-		check: func(b *member) *Problem { return checkRange("weight", b.Weight, 0, MaxWeight) },
+		check: func(b *member) *Problem {
+			if b.Host.SRV && b.Weight != 1 {
+				return BesideSRV("weight")
+			}
+			return checkRange("weight", b.Weight, 0, MaxWeight)
+		},
 	},
 	{
 		word: "priority", Key: Key{
@@ -42,7 +55,12 @@ var backendKeys = []key[member]{
 		},
 		value:  func(b *member) (any, bool) { return b.priority(), b.priority() == 1 },
 		change: func(b *member) (string, bool) { return strconv.Itoa(b.priority()), true },
-		check:  func(b *member) *Problem { return checkRange("priority", b.Priority, 1, MaxPriority) },
+		check: func(b *member) *Problem {
+			if b.Host.SRV && b.Priority != 1 {
+				return BesideSRV("priority")
+			}
+			return checkRange("priority", b.Priority, 1, MaxPriority)
+		},
 	},
 	{
 		word: "check-at", Key: Key{
@@ -74,7 +92,7 @@ var backendKeys = []key[member]{
 			if b.SNAT.Equal(b.service.SNAT) {
 				return nil
 			}
-			if p := checkSNAT(b.SNAT); p != nil {
+			if p := checkSNAT(b.SNAT); p != nil || b.Named() {
 				return p
 			}
 			return CheckPool(b.SNAT.Pool, FamilyOf(b.Address.Addr))
@@ -217,3 +235,55 @@ func logValue(l *Log, s *Service) any {
 
 // defaultPrefix begins the lines of a log that does not say.
 func (s *Service) defaultPrefix() string { return s.Name + " " }
+
+// CheckHost is what is wrong with a name: it is made of labels of 1 to 63 letters,
+// digits, '-' and '_'. The last one begins with a letter, so that no misspelt
+// address is a name.
+func CheckHost(h Host) *Problem {
+	labels := strings.Split(strings.TrimSuffix(h.Name, "."), ".")
+	last := cmp.Or(labels[len(labels)-1], "-")[0]
+	bad := ""
+	for _, l := range labels {
+		switch {
+		case l == "":
+			bad = cmp.Or(bad, "has an empty part")
+		case len(l) > 63:
+			bad = cmp.Or(bad, fmt.Sprintf("has a part of %d characters", len(l)))
+		case strings.ContainsFunc(l, func(r rune) bool { return !safe.NameRune(r) }):
+			bad = cmp.Or(bad, "has a character that a name cannot have")
+		case l != strings.ToLower(l):
+			bad = cmp.Or(bad, "is not in lower case")
+		}
+	}
+	switch {
+	case len(h.Name) > MaxHost:
+		bad = fmt.Sprintf("has %d characters", len(h.Name))
+	case bad == "" && (last < 'a' || last > 'z'):
+		bad = "is not a name"
+	}
+	if bad == "" {
+		return nil
+	}
+	return &Problem{
+		Msg:  fmt.Sprintf("host %s %s", safe.Show(h.String()), bad),
+		Want: fmt.Sprintf("at most %d characters, in parts of 1 to 63 letters, digits, - and _", MaxHost),
+	}
+}
+
+// checkAddress is what is wrong with where connections to a backend go.
+func (b *Backend) checkAddress() *Problem {
+	switch {
+	case !b.Named():
+		return checkAddr("backend", b.Address.Addr)
+	case b.Address.Addr.IsValid():
+		return &Problem{Msg: fmt.Sprintf("backend %s has an address, too", b.Host)}
+	case b.Host.SRV && b.Address.Port != 0:
+		return &Problem{Msg: fmt.Sprintf("backend %s has a port", b.Where()), Hint: "SRV records have the ports"}
+	}
+	return CheckHost(b.Host)
+}
+
+// BesideSRV is a key that SRV records speak for.
+func BesideSRV(word string) *Problem {
+	return &Problem{Msg: word + " is here, and SRV records have it", Want: "one of them"}
+}

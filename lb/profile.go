@@ -5,6 +5,7 @@
 package lb
 
 import (
+	"fmt"
 	"iter"
 	"net/netip"
 	"slices"
@@ -115,6 +116,10 @@ var AllPorts = PortRange{0, 65535}
 type Backend struct {
 	// Name is shown to people; Address.String() where the profile gives none.
 	Name string
+	// Host is a name in place of an address, whose servers are looked up. Address
+	// has the port then, and no address; with SRV it has no port either. What
+	// reaches the kernel has no names any more: package names resolves them.
+	Host Host
 	// Address is where connections go.
 	Address Endpoint
 	// Weight is the share of new connections, relative to the other backends
@@ -145,6 +150,31 @@ type Backend struct {
 type Endpoint struct {
 	Addr netip.Addr
 	Port uint16
+}
+
+// Host is a name in the DNS that stands for servers. The zero Host is none.
+type Host struct {
+	// Name is a host's, in lower case, or with SRV that of a service:
+	// _http._tcp.example.com. With a dot at its end it is complete: no search list
+	// applies.
+	Name string
+	// SRV: the servers, with their ports, weights and priorities, are in SRV
+	// records (RFC 2782). Otherwise they are in A and AAAA records.
+	SRV bool
+}
+
+// SRVPrefix goes before a name of SRV records, in a profile.
+const SRVPrefix = "srv:"
+
+// MaxHost is the length of the longest name of a host, in bytes (RFC 1035).
+const MaxHost = 253
+
+// String is the name as a profile has it.
+func (h Host) String() string {
+	if h.SRV {
+		return SRVPrefix + h.Name
+	}
+	return h.Name
 }
 
 // Limits of the domain.
@@ -238,7 +268,7 @@ func FamilyOf(a netip.Addr) Family {
 
 // Families says which families the service listens on, IPv4 first. A listen on
 // this host's own addresses takes the families of the backends, both where
-// there are none.
+// there are none, or names.
 func (s *Service) Families() []Family {
 	var listens, backends [2]bool
 	own := false
@@ -250,7 +280,11 @@ func (s *Service) Families() []Family {
 		listens[index(FamilyOf(l.Prefix.Addr()))] = true
 	}
 	for _, b := range s.Backends {
-		backends[index(FamilyOf(b.Address.Addr))] = true
+		if b.Named() {
+			backends = [2]bool{true, true}
+		} else {
+			backends[index(FamilyOf(b.Address.Addr))] = true
+		}
 	}
 	var out []Family
 	for _, f := range []Family{IPv4, IPv6} {
@@ -269,19 +303,37 @@ func index(f Family) int {
 }
 
 // Of returns the backends of one family, in order; the service's own where all
-// of them are.
+// of them are. A name is of none.
 func (s *Service) Of(f Family) []Backend {
-	if !slices.ContainsFunc(s.Backends, func(b Backend) bool { return FamilyOf(b.Address.Addr) != f }) {
+	if !slices.ContainsFunc(s.Backends, func(b Backend) bool { return !b.is(f) }) {
 		return s.Backends
 	}
 	var out []Backend
 	for _, b := range s.Backends {
-		if FamilyOf(b.Address.Addr) == f {
+		if b.is(f) {
 			out = append(out, b)
 		}
 	}
 	return out
 }
+
+// Named reports whether the backend is a name in place of an address.
+func (b *Backend) Named() bool { return b.Host != (Host{}) }
+
+// Where is where connections go, as it stands in a profile: an address, or a name,
+// and a port.
+func (b *Backend) Where() string {
+	switch {
+	case !b.Named():
+		return b.Address.String()
+	case b.Address.Port == 0:
+		return b.Host.String()
+	}
+	return fmt.Sprintf("%s:%d", b.Host, b.Address.Port)
+}
+
+// is reports whether the backend is of a family. A name may have both.
+func (b *Backend) is(f Family) bool { return !b.Named() && FamilyOf(b.Address.Addr) == f }
 
 // Of returns the addresses of one family, in order.
 func (s SNAT) Of(f Family) []netip.Addr {
@@ -297,5 +349,8 @@ func (s SNAT) Of(f Family) []netip.Addr {
 // EffectiveSNAT is the backend's SNAT with the addresses of its own family
 // only: the others never meet it.
 func (b Backend) EffectiveSNAT() SNAT {
+	if b.Named() {
+		return b.SNAT
+	}
 	return SNAT{Mode: b.SNAT.Mode, Pool: b.SNAT.Of(FamilyOf(b.Address.Addr))}
 }

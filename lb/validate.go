@@ -70,10 +70,16 @@ func (s *Service) Validate() error {
 	return nil
 }
 
+// place is where connections to a backend go.
+type place struct {
+	Host
+	Endpoint
+}
+
 // twins is what the service has twice.
 func (s *Service) twins() (bad *Problem) {
-	dup.Find(s.Backends, func(b Backend) Endpoint { return b.Address }, func(_, second int) {
-		bad = cmp.Or(bad, &Problem{Msg: fmt.Sprintf("backend %s is here twice", s.Backends[second].Address), Want: "each backend once"})
+	dup.Find(s.Backends, func(b Backend) place { return place{b.Host, b.Address} }, func(_, second int) {
+		bad = cmp.Or(bad, &Problem{Msg: fmt.Sprintf("backend %s is here twice", s.Backends[second].Where()), Want: "each backend once"})
 	})
 	dup.Find(s.Backends, func(b Backend) string { return b.Name }, func(_, second int) {
 		bad = cmp.Or(bad, &Problem{Msg: fmt.Sprintf("name %s is here twice", s.Backends[second].Name), Want: "another name for each backend"})

@@ -15,7 +15,7 @@ import (
 
 // The forms of a backend's address and of a listen.
 const (
-	endpointForms = "ADDRESS:PORT, [IPV6]:PORT or ADDRESS"
+	endpointForms = "ADDRESS:PORT, [IPV6]:PORT, ADDRESS, NAME:PORT or srv:NAME"
 	listenForms   = "ADDRESS:PORTS, [IPV6]:PORTS, PREFIX:PORTS or :PORTS"
 )
 
@@ -74,6 +74,26 @@ func parseDestination(host string) (netip.Prefix, *problem) {
 	return prefix, p
 }
 
+// parseBackend reads where connections to a backend go: an address or a name.
+func parseBackend(s string) (h lb.Host, e lb.Endpoint, p *problem) {
+	if name, srv := strings.CutPrefix(s, lb.SRVPrefix); srv {
+		h = lb.Host{Name: strings.ToLower(name), SRV: true}
+		if p = lb.CheckHost(h); p != nil && strings.Contains(name, ":") {
+			p.Hint = "SRV records have the ports"
+		}
+		return h, e, p
+	}
+	if name, port, found := strings.Cut(s, ":"); hostName(name) && !strings.Contains(port, ":") {
+		h = lb.Host{Name: strings.ToLower(name)}
+		if p = lb.CheckHost(h); p == nil && found {
+			e.Port, p = parseEndpointPort(s, port, "backend")
+		}
+		return h, e, p
+	}
+	e, p = parseEndpoint(s, "backend", endpointForms)
+	return h, e, p
+}
+
 // parseEndpoint reads an address with a port or without, of a backend or of where
 // it is checked. what begins the message, forms are what is wanted.
 func parseEndpoint(s, what, forms string) (e lb.Endpoint, p *problem) {
@@ -89,17 +109,22 @@ func parseEndpoint(s, what, forms string) (e lb.Endpoint, p *problem) {
 		p.Want = forms
 		return e, p
 	}
-	if !found {
-		return e, nil
+	if found {
+		e.Port, p = parseEndpointPort(s, port, what)
 	}
-	if e.Port, p = parsePort(port); p != nil {
+	return e, p
+}
+
+func parseEndpointPort(s, port, what string) (uint16, *problem) {
+	n, p := parsePort(port)
+	if p != nil {
 		p.Want = "1 to 65535"
 		if port == "*" || strings.ContainsAny(port, ",-") {
 			p.Msg = what + " " + safe.Show(s) + " has several ports"
 			p.Hint = "without a port, the destination port stays as it was"
 		}
 	}
-	return e, p
+	return n, p
 }
 
 // splitPort parts an address from what follows it. found: there is a colon
@@ -161,12 +186,7 @@ func parseAddr(s, what string) (netip.Addr, *problem) {
 	case err != nil && s == "":
 		return a, &problem{Msg: what + " has no address"}
 	case err != nil && hostName(s):
-		if what == "backend" {
-			what = "backends are"
-		} else {
-			what += " takes"
-		}
-		return a, &problem{Msg: what + " addresses, not host names: " + safe.Show(s)}
+		return a, &problem{Msg: what + " takes addresses, not host names: " + safe.Show(s)}
 	case err != nil && leadingZero(s):
 		return refuse("is not an address", "no leading zeros: some read them as octal")
 	case err != nil:
@@ -178,16 +198,13 @@ func parseAddr(s, what string) (netip.Addr, *problem) {
 	return a, nil
 }
 
-// hostName reports whether s looks like a name in the DNS.
+// hostName reports whether s looks like a name in the DNS: like an address it
+// does where its last part begins with a digit.
 func hostName(s string) bool {
-	letters := false
-	for _, r := range s {
-		if !safe.NameRune(r) {
-			return false
-		}
-		letters = letters || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
-	}
-	return letters
+	name := strings.TrimSuffix(s, ".")
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	return last != "" && (last[0] >= 'a' && last[0] <= 'z' || last[0] >= 'A' && last[0] <= 'Z') &&
+		!strings.ContainsFunc(s, func(r rune) bool { return !safe.NameRune(r) })
 }
 
 // leadingZero reports whether an IPv4 address is written like 10.0.0.01.

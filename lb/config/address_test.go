@@ -1,6 +1,10 @@
 package config
 
-import "testing"
+import (
+	"testing"
+
+	"nlb/lb"
+)
 
 // TestTexts: values of several parts print as they are read.
 func TestTexts(t *testing.T) {
@@ -15,6 +19,12 @@ func TestTexts(t *testing.T) {
 	for _, s := range []string{"10.0.0.11:8080", "10.0.0.11", "[2001:db8::1]:80", "2001:db8::1"} {
 		if e, p := parseEndpoint(s, "backend", endpointForms); p != nil || e.String() != s || !canonical(e, s) {
 			t.Errorf("endpoint %s is %v, %v", s, e, p)
+		}
+	}
+	for _, s := range []string{"web:8080", "web", "web.example.", "a-1_b.example:1", "srv:_http._tcp.web.example", "srv:web.service.consul", "localhost:80"} {
+		h, e, p := parseBackend(s)
+		if b := (lb.Backend{Host: h, Address: e}); p != nil || b.Where() != s {
+			t.Errorf("backend %s is %s, %v", s, b.Where(), p)
 		}
 	}
 }

@@ -35,8 +35,8 @@ type backendDraft struct {
 	lb.Backend
 	// at is where it stands; the others are where these keys do, nil where they
 	// do not.
-	at, name, snat, log, priority, checkAt *node
-	bad                                    bool // something was refused
+	at, name, weight, snat, log, priority, checkAt *node
+	bad                                            bool // something was refused
 }
 
 // finish makes the service whole: what is missing, what contradicts, what

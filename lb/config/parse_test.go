@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -327,5 +328,47 @@ func TestParseManyErrors(t *testing.T) {
 	}
 	if got, want := errs[maxErrors].Error(), "a.yaml:102:5: 4900 more errors"; got != want {
 		t.Errorf("the last is %q, want %q", got, want)
+	}
+}
+
+// TestNames: backends that are names, and what is known of them only when they
+// are resolved.
+func TestNames(t *testing.T) {
+	text := `services:
+  - name: web
+    listen: [203.0.113.10:8000-8010, "[2001:db8::1]:80", ":443"]
+    snat: [198.51.100.1, 2001:db8::2]
+    health: tcp
+    min-up: 3
+    backends:
+      - Web.Example.:8080
+      - {address: web:80, name: w, weight: 0, priority: 2, snat: 198.51.100.7}
+      - {address: srv:_http._tcp.web.example, max-connections: 7}
+`
+	p := mustParse(t, text)
+	pool := p.Services[0].SNAT
+	want := []lb.Backend{
+		{Name: "web.example.:8080", Host: lb.Host{Name: "web.example."}, Address: lb.Endpoint{Port: 8080}, Weight: 1, Priority: 1, SNAT: pool},
+		{
+			Name: "w", Host: lb.Host{Name: "web"}, Address: lb.Endpoint{Port: 80}, Priority: 2,
+			SNAT: lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{netip.MustParseAddr("198.51.100.7")}},
+		},
+		{
+			Name: "srv:_http._tcp.web.example", Host: lb.Host{Name: "_http._tcp.web.example", SRV: true}, Weight: 1, Priority: 1, SNAT: pool,
+			MaxConnections: 7,
+		},
+	}
+	if diff := cmp.Diff(want, p.Services[0].Backends, lbtest.Same); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if err := p.Validate(); err != nil {
+		t.Error(err)
+	}
+	if got := p.Services[0].Families(); !slices.Equal(got, []lb.Family{lb.IPv4, lb.IPv6}) {
+		t.Errorf("families %v", got)
+	}
+	_, err := Parse("p.yaml", []byte(strings.Replace(text, "web:80,", "web,", 1)))
+	if err == nil || !strings.Contains(err.Error(), "backend web has no port") {
+		t.Errorf("the port of web is not known, and that is no mistake: %v", err)
 	}
 }

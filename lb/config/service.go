@@ -171,13 +171,13 @@ func readBackends(d *decoder, k *lb.Key, v *node, s *draft) {
 			s.members = s.members[:len(s.members)-1]
 		}
 	}
-	dup.Find(s.members, func(b backendDraft) lb.Endpoint { return b.Address }, func(first, second int) {
+	dup.Find(s.members, func(b backendDraft) place { return place{b.Host, b.Address} }, func(first, second int) {
 		b := &s.members[second]
-		d.fail(b.at, fmt.Sprintf("backend %s is here twice, first in line %d", b.Address, s.members[first].at.line), "each backend once", "")
+		d.fail(b.at, fmt.Sprintf("backend %s is here twice, first in line %d", b.Where(), s.members[first].at.line), "each backend once", "")
 	})
 	dup.Find(s.members, func(b backendDraft) string { return b.Name }, func(first, second int) {
 		a, b := &s.members[first], &s.members[second]
-		if a.Address == b.Address {
+		if a.Address == b.Address && a.Host == b.Host {
 			return
 		}
 		at := b.name
@@ -186,6 +186,12 @@ func readBackends(d *decoder, k *lb.Key, v *node, s *draft) {
 		}
 		d.fail(at, fmt.Sprintf("name %s is here twice, first in line %d", b.Name, a.at.line), "another name for each backend", "")
 	})
+}
+
+// place is where connections to a backend go.
+type place struct {
+	lb.Host
+	lb.Endpoint
 }
 
 func readBackend(d *decoder, k *lb.Key, v *node, b *backendDraft) {
@@ -207,9 +213,15 @@ func readBackend(d *decoder, k *lb.Key, v *node, b *backendDraft) {
 		return
 	}
 	if b.Name == "" {
-		b.Name = b.Address.String()
+		b.Name = b.Where()
 	}
-	if b.snat != nil {
+	if b.Host.SRV && b.weight != nil {
+		d.refuse(b.weight, lb.BesideSRV("weight"))
+	}
+	if b.Host.SRV && b.priority != nil {
+		d.refuse(b.priority, lb.BesideSRV("priority"))
+	}
+	if b.snat != nil && !b.Named() {
 		if p := lb.CheckPool(b.SNAT.Pool, lb.FamilyOf(b.Address.Addr)); p != nil {
 			d.refuse(b.snat, p)
 		}
@@ -217,14 +229,14 @@ func readBackend(d *decoder, k *lb.Key, v *node, b *backendDraft) {
 }
 
 func (b *backendDraft) setAddress(d *decoder, v *node, text string) {
-	e, p := parseEndpoint(text, "backend", endpointForms)
-	if p != nil {
+	var p *problem
+	if b.Host, b.Address, p = parseBackend(text); p != nil {
 		d.refuse(v, p)
 		b.bad = true
 		return
 	}
-	b.Address, b.at = e, v
-	if canonical(e, text) {
+	b.at = v
+	if !b.Named() && canonical(b.Address, text) {
 		b.Name = text
 	}
 }
@@ -250,6 +262,7 @@ func readBackendName(d *decoder, k *lb.Key, v *node, b *backendDraft) {
 
 func readWeight(d *decoder, k *lb.Key, v *node, b *backendDraft) {
 	readInt(d, k, v, 0, lb.MaxWeight, &b.Weight)
+	b.weight = v
 }
 
 func readMaxConnections(d *decoder, k *lb.Key, v *node, b *backendDraft) {

@@ -43,7 +43,7 @@ func TestValidate(t *testing.T) {
 func TestValidateRandom(t *testing.T) {
 	r := rand.New(rand.NewPCG(13, 14))
 	for range 2000 {
-		if p := lbtest.Profile(r); p.Validate() != nil {
+		if p := lbtest.Named(r, lbtest.Profile(r)); p.Validate() != nil {
 			t.Fatalf("%v\n%s", p.Validate(), Write(p))
 		}
 	}

@@ -87,12 +87,20 @@ func checkService(t *testing.T, s *lb.Service) {
 		wrong("families", families)
 	}
 	checkSNAT(t, s.SNAT, families)
-	addresses, names := map[lb.Endpoint]bool{}, map[string]bool{}
+	addresses, names := map[place]bool{}, map[string]bool{}
+	named := false
 	for _, b := range s.Backends {
-		if !b.Address.Addr.IsValid() || addresses[b.Address] || names[b.Name] || b.Weight < 0 || b.Weight > lb.MaxWeight {
+		at := place{b.Host, b.Address}
+		if b.Address.Addr.IsValid() == b.Named() || addresses[at] || names[b.Name] || b.Weight < 0 || b.Weight > lb.MaxWeight {
 			wrong("backend", b)
 		}
-		addresses[b.Address], names[b.Name] = true, true
+		addresses[at], names[b.Name] = true, true
+		if named = named || b.Named(); b.Named() {
+			if p := lb.CheckHost(b.Host); p != nil || b.Host.SRV && b.Weight != 1 {
+				wrong("host", b)
+			}
+			continue
+		}
 		family := lb.FamilyOf(b.Address.Addr)
 		if !slices.Contains(families, family) {
 			wrong("family", b)
@@ -110,7 +118,7 @@ func checkService(t *testing.T, s *lb.Service) {
 		if n := len(lb.Slots(weights)); n > lb.MaxSlots {
 			wrong("slots", n)
 		}
-		if len(s.Backends) > 0 && len(weights) == 0 {
+		if len(s.Backends) > 0 && !named && len(weights) == 0 {
 			wrong("no backends of family", f)
 		}
 	}
@@ -142,7 +150,7 @@ func TestWriteProperties(t *testing.T) {
 		rounds = 100
 	}
 	for range rounds {
-		want := lbtest.Profile(r)
+		want := lbtest.Named(r, lbtest.Profile(r))
 		text := Write(want)
 		got, err := Parse("other.yaml", text)
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 // Hostile is a profile of which some values are not what they were: most of them
 // not valid, or not together.
 func Hostile(r *rand.Rand) *lb.Profile {
-	p := Profile(r)
+	p := Named(r, Profile(r))
 	for i := range p.Services {
 		own := &p.Services[i] // pointers and lists that no other value shares
 		for j := range own.Backends {

@@ -172,3 +172,30 @@ func balanced(r *rand.Rand) lb.Service {
 	}
 	return s
 }
+
+// Named is a profile in which some backends are names, each once in its service,
+// and nothing else is changed.
+func Named(r *rand.Rand, p *lb.Profile) *lb.Profile {
+	hosts := []lb.Host{
+		{Name: "web"}, {Name: "web.example."}, {Name: "a-1_b.example.com"}, {Name: "x.example", SRV: true}, {Name: "_http._tcp.web.example", SRV: true},
+	}
+	for i := range p.Services {
+		s := &p.Services[i]
+		s.Backends = slices.Clone(s.Backends)
+		for j, k := range r.Perm(len(hosts))[:min(len(hosts), len(s.Backends))] {
+			b := &s.Backends[j]
+			if r.IntN(3) > 0 {
+				continue
+			}
+			usual := b.Name == b.Where()
+			b.Host, b.Address.Addr = hosts[k], netip.Addr{}
+			if b.Host.SRV {
+				b.Address.Port, b.Weight, b.Priority = 0, 1, min(b.Priority, 1)
+			}
+			if usual {
+				b.Name = b.Where()
+			}
+		}
+	}
+	return p
+}
