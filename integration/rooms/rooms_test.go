@@ -39,6 +39,7 @@ var rooms = []room{
 	{"lb/internal", nil},
 	{"lb", []string{"lb/internal"}},
 	{"lb/health", []string{"lb"}},
+	{"lb/names", []string{"lb"}},
 	{"lb/config", []string{"lb", "lb/internal"}},
 	{"lb/importer", []string{"lb", "lb/config"}},
 
@@ -56,7 +57,8 @@ var rooms = []room{
 	{"integration", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft", "integration/netlab"}},
 
 	{"cmd/nlb/internal/text", nil},
-	{"cmd/nlb/internal/source", []string{"lb", "lb/config", "cmd/nlb/internal/text"}},
+	{"cmd/nlb/internal/agent/resolve", []string{"lb", "lb/names"}},
+	{"cmd/nlb/internal/source", []string{"lb", "lb/config", "lb/names", "cmd/nlb/internal/text", "cmd/nlb/internal/agent/resolve"}},
 	{"cmd/nlb/internal/engine", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/compile", "nft", "nft/probe"}},
 	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire"}},
 	{"cmd/nlb/internal/doctor", []string{
@@ -67,7 +69,7 @@ var rooms = []room{
 	}},
 	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
 	{"cmd/nlb/internal/agent", []string{
-		"lb", "lb/health", "nft",
+		"lb", "lb/health", "lb/names", "nft", "cmd/nlb/internal/agent/resolve",
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/agent/probe",
 	}},
