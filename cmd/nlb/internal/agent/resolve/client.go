@@ -1,0 +1,135 @@
+package resolve
+
+// The client: one question to the servers, one after the other.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+const (
+	// udpSize is how large a datagram may be that is asked for: one that no path
+	// breaks up. Longer answers come by TCP, of at most 64 KiB.
+	udpSize = 1232
+	// longestQuestion bounds a question, whatever resolv.conf says.
+	longestQuestion = 15 * time.Second
+	// mostAtOnce is how many questions of all names may wait for an answer.
+	mostAtOnce = 64
+)
+
+// question is a complete name in lower case, and the type of the records.
+type question struct {
+	name string
+	kind uint16
+}
+
+// client asks the servers of resolv.conf.
+type client struct {
+	files *files
+	port  string
+	slots chan struct{}
+}
+
+func newClient(o Options) *client {
+	c := &client{files: newFiles(o), port: "53", slots: make(chan struct{}, mostAtOnce)}
+	if o.Port != 0 {
+		c.port = strconv.Itoa(int(o.Port))
+	}
+	return c
+}
+
+// ask asks a question. errNothing says that there are no such records.
+func (c *client) ask(ctx context.Context, q question) (reply, error) {
+	return within(ctx, c.slots, func() (reply, error) { return c.askAll(ctx, q) })
+}
+
+// within does something when a slot is free.
+func within(ctx context.Context, slots chan struct{}, do func() (reply, error)) (reply, error) {
+	select {
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
+		return do()
+	case <-ctx.Done():
+		return reply{}, errLate
+	}
+}
+
+// askAll asks each server in turn, as often as resolv.conf says, until one knows.
+func (c *client) askAll(ctx context.Context, q question) (reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, longestQuestion)
+	defer cancel()
+	conf := c.files.settings()
+	var first error
+	for range conf.Attempts {
+		for _, server := range conf.Servers {
+			r, err := c.exchange(ctx, server, q, time.Duration(conf.Timeout)*time.Second)
+			if err == nil || errors.Is(err, errNothing) {
+				return r, err
+			}
+			if first == nil {
+				first = fmt.Errorf("%s: %w", server, err)
+			}
+			if ctx.Err() != nil {
+				return reply{}, first
+			}
+		}
+	}
+	return reply{}, first
+}
+
+var errLate = errors.New("no answer in time")
+
+// exchange asks one server, by UDP, and by TCP where the answer does not fit.
+func (c *client) exchange(ctx context.Context, server string, q question, timeout time.Duration) (reply, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	m := new(dns.Msg).SetQuestion(q.name, q.kind).SetEdns0(udpSize, false)
+	answer, err := c.say(ctx, "udp", server, m)
+	if answer != nil && answer.Truncated { // however well the part could be read
+		answer, err = c.say(ctx, "tcp", server, m)
+	}
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return reply{}, errLate
+	case err != nil:
+		return reply{}, cause(err)
+	}
+	return read(q, answer)
+}
+
+// say sends a message and waits for the answer, until ctx ends.
+func (c *client) say(ctx context.Context, network, server string, m *dns.Msg) (*dns.Msg, error) {
+	d := &dns.Client{Net: network, Timeout: longestQuestion}
+	conn, err := d.DialContext(ctx, net.JoinHostPort(server, c.port))
+	if err != nil {
+		return nil, err
+	}
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	defer conn.Close()
+	answer, _, err := d.ExchangeWithConnContext(ctx, m, conn)
+	return answer, err
+}
+
+// cause is what an error of the network comes to. The rest of its text differs
+// from time to time.
+func cause(err error) error {
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		return errno
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return errLate
+	}
+	if _, ok := errors.AsType[*dns.Error](err); ok {
+		return errors.New("not an answer: " + strings.TrimPrefix(err.Error(), "dns: "))
+	}
+	return err
+}
