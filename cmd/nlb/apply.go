@@ -34,7 +34,7 @@ type appliedValue struct {
 }
 
 func apply(ctx context.Context, j *job) error {
-	sources, err := j.sources(ctx)
+	sources, profiles, err := j.resolved(ctx, source.Names{Held: engine.Held(j.table)})
 	if err != nil {
 		return withOutcome(err, unchanged)
 	}
@@ -43,7 +43,6 @@ func apply(ctx context.Context, j *job) error {
 		return withOutcome(err, unchanged)
 	}
 	defer e.Close()
-	profiles := source.Profiles(sources)
 	o := engine.Options{Prune: j.flag("prune"), Cut: j.flag("cut"), DryRun: j.flag("dry-run"), Begin: j.begin}
 	result, err := e.Apply(ctx, profiles, o)
 	if result != nil {
@@ -152,7 +151,7 @@ type diffValue struct {
 }
 
 func diff(ctx context.Context, j *job) error {
-	sources, err := j.sources(ctx)
+	sources, profiles, err := j.resolved(ctx, source.Names{Held: engine.Held(j.table)})
 	if err != nil {
 		return err
 	}
@@ -161,7 +160,7 @@ func diff(ctx context.Context, j *job) error {
 		return err
 	}
 	defer e.Close()
-	plan, err := e.Plan(ctx, source.Profiles(sources))
+	plan, err := e.Plan(ctx, profiles)
 	if err != nil {
 		return withConflicts(err, sources)
 	}

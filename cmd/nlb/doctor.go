@@ -24,11 +24,11 @@ type examinedValue struct {
 func examine(ctx context.Context, j *job) error {
 	ask := doctor.Ask{Table: j.table}
 	if len(j.args) > 0 {
-		sources, err := j.sources(ctx)
+		_, profiles, err := j.resolved(ctx, source.Names{Held: engine.Held(j.table), Lenient: true})
 		if err != nil {
 			return err
 		}
-		ask.Profiles, ask.Files = source.Profiles(sources), j.args
+		ask.Profiles, ask.Files = profiles, j.args
 	}
 	host, err := survey.Take(&ask, engine.Dial)
 	if err != nil {

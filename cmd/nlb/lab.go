@@ -77,8 +77,8 @@ func (j *job) rehearsed(ctx context.Context) ([]*lb.Profile, error) {
 		p, err := config.Parse("example.yaml", example)
 		return []*lb.Profile{p}, err
 	}
-	sources, err := j.sources(ctx)
-	return source.Profiles(sources), err
+	_, profiles, err := j.resolved(ctx, source.Names{StandIns: true})
+	return profiles, err
 }
 
 // balancer is what nlb apply does, in the lab's host.

@@ -20,6 +20,7 @@ import (
 
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
 )
 
 const program = "nlb"
@@ -173,6 +174,17 @@ func (a *app) action(do func(context.Context, *job) error, least, most int) cli.
 // sources are the profiles that the arguments name.
 func (j *job) sources(ctx context.Context) ([]source.Source, error) {
 	return source.Read(ctx, j.In, j.args)
+}
+
+// resolved are the same, and their profiles with addresses in place of names.
+func (j *job) resolved(ctx context.Context, n source.Names) ([]source.Source, []*lb.Profile, error) {
+	sources, err := j.sources(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	n.Note = j.Notef
+	profiles, err := n.Resolve(ctx, source.Profiles(sources))
+	return sources, profiles, err
 }
 
 // buildValue is what version prints as JSON.

@@ -20,11 +20,11 @@ type renderedValue struct {
 }
 
 func render(ctx context.Context, j *job) error {
-	sources, err := j.sources(ctx)
+	_, profiles, err := j.resolved(ctx, source.Names{})
 	if err != nil {
 		return err
 	}
-	r := compile.Profiles(j.table, source.Profiles(sources))
+	r := compile.Profiles(j.table, profiles)
 	if j.JSON {
 		return j.Value(renderedValue{j.table, r.String()})
 	}

@@ -21,6 +21,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"nlb/cmd/nlb/internal/agent/resolve"
+	"nlb/cmd/nlb/internal/agent/resolve/resolvetest"
+	"nlb/cmd/nlb/internal/source"
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
 	"nlb/nft/wire"
@@ -30,7 +33,17 @@ import (
 var update = flag.Bool("update", false, "write what nlb prints into the scripts")
 
 // programs are what scripts can run beside the machine's own.
-var programs = map[string]func(){"nlb": main, "as": as}
+var programs = map[string]func(){"nlb": named, "as": as}
+
+// etc is the variable with the folder where scripts have resolv.conf and hosts.
+const etc = "SCRIPT_ETC"
+
+// named is main, where names are looked up as the script says.
+func named() {
+	dir := os.Getenv(etc)
+	source.Lookup = resolve.Options{Conf: filepath.Join(dir, "resolv.conf"), Hosts: filepath.Join(dir, "hosts")}
+	main()
+}
 
 func TestMain(m *testing.M) {
 	if programs[filepath.Base(os.Args[0])] == nil {
@@ -43,14 +56,16 @@ func TestScripts(t *testing.T) {
 	p := testscript.Params{
 		Dir: "testdata/script", UpdateScripts: *update, RequireExplicitExec: true, RequireUniqueNames: true,
 		Setup: func(e *testscript.Env) (err error) {
+			e.Setenv(etc, e.WorkDir)
 			e.Setenv("GORACE", "atexit_sleep_ms=0") // with -race: no second of sleep for each nlb
+			e.Values[dnsServer{}] = &[]*resolvetest.Server{}
 			if !testing.Short() {
 				e.Values[host{}], err = enter(e)
 			}
 			return err
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
-			"exits": exits, "sysctl": kernelParameter, "local": local, "send": send, "foreign": foreign, "damage": damage, "fifo": fifo,
+			"exits": exits, "sysctl": kernelParameter, "local": local, "send": send, "foreign": foreign, "damage": damage, "fifo": fifo, "dns": nameServer,
 		},
 	}
 	if testing.Short() { // those that ask no kernel
@@ -149,6 +164,32 @@ func send(ts *testscript.TestScript, _ bool, args []string) {
 			}
 		}
 		return nil
+	}))
+}
+
+type dnsServer struct{}
+
+// dns RECORD... has a DNS server at 127.0.0.1 answer with these records, in zone
+// format; without any it fails.
+func nameServer(ts *testscript.TestScript, _ bool, args []string) {
+	answer := resolvetest.Code(2) // SERVFAIL
+	if len(args) > 0 {
+		var err error
+		answer, err = resolvetest.Zone(args...)
+		ts.Check(err)
+	}
+	servers := ts.Value(dnsServer{}).(*[]*resolvetest.Server)
+	if len(*servers) > 0 {
+		(*servers)[0].Set(answer)
+		return
+	}
+	ts.Check(hostOf(ts).Do(func() error {
+		s, err := resolvetest.Listen("127.0.0.1:53", answer)
+		if err == nil {
+			*servers = append(*servers, s)
+			ts.Defer(s.Close)
+		}
+		return err
 	}))
 }
 

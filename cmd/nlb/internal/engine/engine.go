@@ -67,6 +67,21 @@ func (e *Engine) State() (*nft.State, error) {
 	return state, nil
 }
 
+// Held reads the profiles that a table holds; none where it cannot be read.
+func Held(table string) func() []*lb.Profile {
+	return func() []*lb.Profile {
+		e, err := Open(table)
+		if err != nil {
+			return nil
+		}
+		defer e.Close()
+		if state, err := e.State(); err == nil {
+			return state.Profiles
+		}
+		return nil
+	}
+}
+
 // Usage counts the connections of the backends of a state. An error says that
 // conntrack cannot be read.
 func (e *Engine) Usage(state *nft.State) (nft.Usage, error) { return nft.ReadUsage(e.conn, state) }
