@@ -3,113 +3,119 @@
 // compile makes, and commits it in one batch.
 package nft
 
-// Apply and flush: from what is there to what is wanted, in one batch.
+// Apply: how to apply, what came of it, and the plan from what is there to what is
+// wanted.
 
 import (
-	"cmp"
-	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"iter"
 	"slices"
+	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft/compile"
-	"nlb/nft/conntrack"
+	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
-// Apply makes the kernel hold the profiles. Other profiles stay, unless
-// o.Prune. The profiles must be free of conflicts among themselves. Errors:
-// those of Load, *ConflictError, *PartialError, *FlowsError (all of it is done but
-// the flows), wire.ErrUnknown; after any
-// other nothing was changed.
-func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
-	applied, err := readApplied(c, o.Table)
-	if err != nil {
-		applied = nil // whoever reads it all will say why
-	}
-	last := decodeRecord(applied)
-	asked := sync.OnceValue(func() request { return requestOf(profiles, o) })
-	if generation, ok := last.upToDate(c, o, asked); ok {
-		return &Result{Generation: generation}, nil
-	}
-	// What is not needed at once is made meanwhile, here and in planFor: with tens
-	// of thousands of services it is a tenth of the time.
-	if o.Record {
-		go asked()
-	}
-	w, err := newWriter(ctx, c, o)
-	if err != nil {
-		return nil, err
-	}
-	defer w.close()
-	var result *Result
-	err = w.retry(func() error {
-		w.startGrace()
-		have, part := last.loadChanged(c, applied, profiles, o, asked)
-		if have == nil {
-			var err error
-			if have, err = w.load(); errors.Is(err, ErrLayout) {
-				have, err = unknownTable(c, o.Table)
-			}
-			if err != nil {
-				return err
-			}
-			part = profiles
-		}
-		p, r, err := planFor(have, part, o, asked)
-		if err != nil {
-			return err
-		}
-		result = w.combine(result, r)
-		if err := w.carryAffinity(have, p); err != nil {
-			return err
-		}
-		err = w.commit(have, p, o, result)
-		if refused, ok := errors.AsType[*wire.Error](err); ok && p.carries && refused.Errno == unix.ENOENT {
-			return wire.ErrStale // a client left meanwhile
-		}
-		return err
-	})
-	return result, err
+// Options say how to apply.
+type Options struct {
+	// Table is the name of the table, of family inet.
+	Table string
+	// Prune also removes the profiles that are not applied.
+	Prune bool
+	// Cut also ends the live TCP and SCTP connections of backends that were
+	// removed. UDP flows always end.
+	Cut bool
+	// DryRun lets the kernel check the batch and changes nothing.
+	DryRun bool
+	// Record keeps in the table what was applied. An apply of the same sends
+	// nothing, and reads nothing back where nobody has changed the ruleset since;
+	// one that changes a few backends reads only those.
+	Record bool
+	// Build stands for the nlb that applies: what another one has applied is read
+	// back as a whole.
+	Build string
+	// Keep are the bits of the connection mark that nlb leaves to others, who
+	// route by them; see compile.KeepableBits.
+	Keep uint32
+	// Settle is how long answers of removed backends that are under way may take;
+	// 0: 250 ms. It is waited for where UDP flows have to move only.
+	Settle time.Duration
+	// Params are kernel parameters with the values that were found before they
+	// were changed; kept in the table until it is flushed. Those that the table
+	// knows already stay as they are.
+	Params []Param
 }
 
-// commit sends a plan, and settles the connections of backends that it leaves
-// behind.
-func (w *writer) commit(have *State, p *plan, o Options, result *Result) error {
-	// What an earlier plan retired comes first: with the sweep it would be
-	// forgotten whose flows they are. Another nlb may be at it.
-	var flows error
-	if retired := have.retiredNumbers(p.owners); len(retired) > 0 && !o.DryRun && !w.flowsTurn(0) {
-		if flows = w.endFlows(retired, o, result); flows != nil {
-			p.keepRetired()
-		}
-	}
-	if !p.empty() {
-		if err := w.send(p, have.Generation, result); err != nil {
-			return err
-		}
-	}
-	c := newCleanup(have, p)
-	if len(c.stale)+len(c.down) > 0 && !o.DryRun {
-		w.flowsTurn(0)
-	}
-	// What follows takes its time, and is nobody else's business.
-	w.endTurn()
-	return cmp.Or(w.settle(c, o, result), flows)
+// Result says what was done.
+type Result struct {
+	// Changes are the differences between what was there and what is wanted;
+	// empty where nothing was sent for them.
+	Changes []lb.Change
+	// Repaired says that objects were sent which only somebody else can have
+	// changed.
+	Repaired bool
+	// Replaced says that the table had a layout of a later nlb, which cannot be
+	// read, and was replaced whole, other profiles included.
+	Replaced bool
+	// Batches and Messages count what was committed, or by a dry run written; 0
+	// where there was nothing to do. A destination that passes to another chain or
+	// map takes up to three batches. Those that move flows are not counted.
+	Batches, Messages int
+	// Split says that the socket could not take a batch whole.
+	Split bool
+	// Ended counts the connections of removed backends that were ended, and the
+	// unanswered ones of drained backends.
+	Ended int
+	// Open counts the connections that a flush leaves open. For their sake an
+	// empty table stays.
+	Open int
+	// Generation is the ruleset's, afterwards.
+	Generation uint32
+	// Cleanup is what is left to do about connections; nil: nothing, or it was
+	// done. Only a Table gives one away. Whoever gets it has to run it, once, on
+	// any goroutine; the Table goes on meanwhile.
+	Cleanup *flows.Cleanup
 }
+
+// ConflictError says that a service of another profile, in the kernel, claims
+// what a new one listens on. Nothing was changed.
+type ConflictError struct{ Errors lb.Errors }
+
+func (e *ConflictError) Error() string { return e.Errors.Error() }
+
+// PartialError says that some of several batches were committed before one
+// failed. What makes a service reachable comes last.
+type PartialError struct {
+	Done, All int
+	Err       error
+}
+
+func (e *PartialError) Error() string {
+	return fmt.Sprintf("%d of about %d batches were committed, then: %v", e.Done, e.All, e.Err)
+}
+
+func (e *PartialError) Unwrap() error { return e.Err }
+
+// FlowsError says that all was committed, but flows of removed backends could
+// not be ended. The next apply tries again.
+type FlowsError = flows.Error
 
 // retiredNumbers are those of backends that an earlier plan has retired and
 // that nobody has now.
-func (s *State) retiredNumbers(owners compile.Owners) map[uint32]bool {
-	out := map[uint32]bool{}
+func (s *State) retiredNumbers(owners compile.Owners) map[uint32]flows.Change {
+	out := map[uint32]flows.Change{}
 	for n := range s.marked() {
 		if _, owned := owners.Of(n); !owned {
-			out[n] = true
+			out[n] = flows.Stale
 		}
 	}
 	for _, b := range s.backends {
@@ -142,6 +148,98 @@ func (s *State) marked() iter.Seq[uint32] {
 			}
 		}
 	}
+}
+
+// request is what an apply is asked for, as a record has it.
+type request struct {
+	digest   string        // of all of it, options included
+	services []fingerprint // in the order of the profiles
+}
+
+func requestOf(profiles []*lb.Profile, o Options) request {
+	var services []*lb.Service
+	var salts []string
+	for p, s := range lb.Services(profiles) {
+		if s == &p.Services[0] {
+			salts = append(salts, saltOf(o, p.Name))
+		} else {
+			salts = append(salts, salts[len(salts)-1])
+		}
+		services = append(services, s)
+	}
+	r := request{services: make([]fingerprint, len(services))}
+	// In two halves: of tens of thousands it is what the second processor is for.
+	var half sync.WaitGroup
+	for _, part := range [][2]int{{0, len(services) / 2}, {len(services) / 2, len(services)}} {
+		half.Go(func() {
+			for i := part[0]; i < part[1]; i++ {
+				r.services[i].frame, r.services[i].backends = lb.Fingerprint(salts[i], services[i])
+			}
+		})
+	}
+	half.Wait()
+	r.digest = digestOf(profiles, o, r.services)
+	return r
+}
+
+// buildOf stands for what makes the rules.
+func buildOf(o Options) string {
+	return o.Build + compile.RulesVersion(o.Keep) + strconv.Itoa(compile.LayoutVersion)
+}
+
+// saltOf is what the fingerprints of a profile's services begin with.
+func saltOf(o Options, profile string) string { return buildOf(o) + "\x00" + profile + "\n" }
+
+// digestOf is the digest of profiles whose services have these fingerprints.
+func digestOf(profiles []*lb.Profile, o Options, services []fingerprint) string {
+	h := sha256.New()
+	fmt.Fprintln(h, o.Prune, buildOf(o))
+	for _, p := range profiles {
+		fmt.Fprintln(h, p.Name, len(p.Services))
+	}
+	h.Write(bytesOf(services))
+	return string(h.Sum(nil))
+}
+
+// keptStandings are profiles with the standings of their backends as the table
+// keeps them: what it holds is what is compared.
+func keptStandings(profiles []*lb.Profile) []*lb.Profile {
+	var out []*lb.Profile
+	for i, p := range profiles {
+		var services []lb.Service
+		for j := range p.Services {
+			var backends []lb.Backend
+			for k := range p.Services[j].Backends {
+				standing := p.Services[j].Backends[k].Standing
+				kept := compile.KeptStanding(standing)
+				if kept == standing {
+					continue
+				}
+				if backends == nil {
+					backends = append(backends, p.Services[j].Backends...)
+				}
+				backends[k].Standing = kept
+			}
+			if backends != nil {
+				if services == nil {
+					services = append(services, p.Services...)
+				}
+				services[j].Backends = backends
+			}
+		}
+		if services != nil {
+			if out == nil {
+				out = append(out, profiles...)
+			}
+			copied := *p
+			copied.Services = services
+			out[i] = &copied
+		}
+	}
+	if out == nil {
+		return profiles
+	}
+	return out
 }
 
 // planFor plans an apply. asked is all that is applied; nil: it is not recorded. The
@@ -204,7 +302,7 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	})
 	addParams(want, s, append(s.params, o.Params...))
 	all := slices.Concat(profiles, others)
-	servers := sync.OnceValue(func() servers { return serversOf(all, n) })
+	servers := sync.OnceValue(func() flows.Servers { return serversOf(all, n) })
 	successors := s.successors(profiles, n, servers)
 	s.carryCounters(want, successors)
 	p := diff(s, want, inPlan)
@@ -215,7 +313,7 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 			p.affinities = append(p.affinities, m)
 		}
 	}
-	record.slots = s.slotsEnd(want)
+	record.slots, p.free = s.slotsEnd(want), append(n.Free(), s.freed()...)
 	if o.Record && asked != nil {
 		request := asked()
 		record.digest, record.services = request.digest, request.services
@@ -252,111 +350,6 @@ func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	}
 	_, result, err := planFor(have, profiles, o, nil)
 	return result, err
-}
-
-// Flush removes profiles, or the whole table where none is named. The table
-// goes with the last profile, unless connections are open and o.Cut is false. The state is what was there; one without the
-// table says that there was nothing to do. Errors are those of Apply.
-func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State, *Result, error) {
-	w, err := newWriter(ctx, c, o)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer w.close()
-	var first *State
-	var result *Result
-	err = w.retry(func() error {
-		w.startGrace()
-		have, err := w.load()
-		if len(names) == 0 && errors.Is(err, ErrLayout) {
-			have, err = unknownTable(c, o.Table)
-		}
-		if err != nil {
-			return err
-		}
-		if first == nil || !w.mayHaveCommitted() {
-			first = have
-		}
-		result = w.combine(result, &Result{Generation: have.Generation})
-		if !have.objects.exists {
-			// Perhaps by a flush of ours whose answer was lost.
-			retired := w.endFlows(first.retiredNumbers(compile.Owners{}), o, result)
-			return cmp.Or(w.settle(newCleanup(first, gone(o.Table)), o, result), retired)
-		}
-		inScope := func(profile string) bool { return len(names) == 0 || slices.Contains(names, profile) }
-		_, others := have.split(inScope)
-		var p *plan
-		if len(others) > 0 {
-			o.Keep = have.kept
-			p = have.planTo(nil, others, inScope, o, nil)
-		} else if p, err = w.removal(o, result); err != nil {
-			return err
-		}
-		return w.commit(have, p, o, result)
-	})
-	return first, result, err
-}
-
-// leftover is the comment of the only rule of a table that was flushed while
-// connections were open.
-const leftover = "open connections go on"
-
-// isLeftover reports whether the table is there for the sake of open connections
-// alone.
-func (s *State) isLeftover() bool {
-	c := s.objects.chains[compile.PreroutingChain]
-	return len(s.objects.chains) == 1 && len(s.objects.maps) == 0 && c != nil && len(c.rules) == 1 && c.rules[0].comment == leftover
-}
-
-// removal plans to remove the table. Without any chain of type nat the kernel
-// would translate no packet any more, of open connections neither, and without
-// any rule that asks conntrack it would not track them. So while there are some,
-// unless they are to be cut, the table stays with one such chain and rule.
-func (w *writer) removal(o Options, result *Result) (*plan, error) {
-	p := gone(o.Table)
-	p.add(op{verb: remove, table: true})
-	if o.Cut {
-		return p, nil
-	}
-	err := conntrack.List(w.conn, ours, func(f *conntrack.Flow) {
-		if !f.Ended && f.Answered && lb.Protocol(f.Protocol) != lb.UDP {
-			result.Open++
-		}
-	})
-	if err == nil && result.Open > 0 {
-		p.add(op{verb: add, table: true})
-		c := &ruleset.Chain{Name: compile.PreroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: []ruleset.Rule{{
-			Statements: []ruleset.Statement{ruleset.IsTranslated(), ruleset.Accept()}, Comment: leftover,
-		}}}
-		p.add(op{verb: add, chain: c})
-		p.add(op{verb: add, chain: c, rule: &c.Rules[0]})
-	}
-	return p, err
-}
-
-// gone is the plan of a table that is not there any more.
-func gone(table string) *plan { return &plan{table: table, servers: func() servers { return nil }} }
-
-// unknownTable is the state of a table of a layout that we do not know. It can only
-// be replaced or flushed whole; the kernel parameters that it remembers are read.
-func unknownTable(c *wire.Conn, table string) (*State, error) {
-	generation, err := c.Generation()
-	if err != nil {
-		return nil, err
-	}
-	switch _, err := readLayout(c, table); {
-	case err == nil:
-		return nil, wire.ErrInterrupted // it is another one by now
-	case !errors.Is(err, ErrLayout):
-		return nil, err
-	}
-	params, err := readSet(c, table, compile.NewParamsSet())
-	if err != nil {
-		return nil, err
-	}
-	have := newState(table, &objects{exists: true, unknown: true})
-	have.Generation, have.params = generation, paramsIn(params)
-	return have, nil
 }
 
 // Exists reports whether the table is there.

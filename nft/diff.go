@@ -77,7 +77,8 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 		}
 	}
 	for _, m := range want.Maps {
-		if m.Kind == ruleset.Exemptions {
+		// A part of the services leaves them as they are.
+		if m.Kind == ruleset.Exemptions && (have.last == nil || have.objects.maps[m.Name] == nil) {
 			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
 		}
 	}

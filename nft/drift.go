@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"nlb/nft/compile"
+	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 )
 
@@ -49,13 +49,13 @@ func (s *State) Drift() []Drift {
 		switch {
 		case service && !served[name]:
 			out = append(out, Drift{Object: "chain " + name, What: "nothing leads to it"})
-		case !fixed[name] && !owned && !compile.IsPool(name) && !strings.HasPrefix(name, movingPrefix):
+		case !fixed[name] && !owned && !compile.IsPool(name) && !flows.IsMoving(name):
 			out = append(out, Drift{Object: "chain " + name, What: "it is not of nlb", Foreign: true})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.objects.maps)) {
 		out = append(out, s.strayElements(s.objects.maps[name])...)
-		if _, _, service := compile.OwnerOf(name); !service && s.objects.maps[name].spec == nil && !strings.HasPrefix(name, movingPrefix) {
+		if _, _, service := compile.OwnerOf(name); !service && s.objects.maps[name].spec == nil && !flows.IsMoving(name) {
 			out = append(out, Drift{Object: "map " + name, What: "it is not of nlb", Foreign: true})
 		}
 	}

@@ -88,7 +88,7 @@ func FuzzLoad(f *testing.F) {
 			if err != nil {
 				return
 			}
-			_ = newCleanup(s, p)
+			_ = newCleanup(s, p, o)
 			_ = p.String()
 			b := wire.NewBatch(1)
 			p.encode(b, ruleset.MaxList)
@@ -104,9 +104,9 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		o, now := Options{Table: "nlb", Record: true}, func() request { return requestOf(fewer, Options{}) }
-		last := decodeRecord(applied)
+		last := &memory{record: decodeRecord(applied), elements: applied, sweeps: true}
 		_, _ = last.upToDate(c, o, now)
-		if have, part := last.loadChanged(c, applied, fewer, o, now); have != nil {
+		if have, part := last.loadChanged(c, fewer, o, now); have != nil {
 			mend(have, part, o, now)
 		}
 	})

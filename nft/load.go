@@ -34,7 +34,7 @@ type State struct {
 
 	objects *objects
 	// last is the record where only a part of the table was read; see partial.go.
-	last *record
+	last *memory
 	// params are those that a table of an unknown layout remembers.
 	params   []Param
 	backends map[compile.BackendKey]haveBackend
@@ -171,6 +171,9 @@ func (s *State) readPools() {
 
 // poolAddrs are the addresses of a pool's chain.
 func (s *State) poolAddrs(service string, f *compile.Family, chain string) []netip.Addr {
+	if s.objects.chain(chain); s.objects.source != nil {
+		s.readPools() // it was not there before
+	}
 	b := s.sources[chain]
 	var out []netip.Addr
 	for i := range b.Slots {
@@ -323,7 +326,6 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 	compile.ReadBackend(e.More().Comment, &b)
 	b.SNAT.Mode, _ = compile.ModeOf(m)
 	if b.SNAT.Mode == lb.SNATPool {
-		s.objects.fail(errNotPartial) // other services may use the same addresses
 		pool, _ := s.own(chain, compile.PoolsMap, ruleset.MarkBytes(m))
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
@@ -354,7 +356,7 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers
 			there[key] = b.mark & compile.NumberMask
 		}
 		n.Keep(there, s.guards)
-		h.FirstSlot = s.last.slots
+		h.FirstSlot, h.Free = s.last.slots, slices.Clone(s.last.free)
 	}
 	for _, e := range s.objects.allSlots() {
 		h.Slots = append(h.Slots, ruleset.MarkOf(e.Key))

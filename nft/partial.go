@@ -7,7 +7,6 @@ package nft
 // this cannot tell is left to load, which reads everything.
 
 import (
-	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -16,14 +15,15 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile"
+	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
 const (
 	// With more to read than this, reading everything is no slower.
-	partialServices = 64
-	partialElements = 4096
+	partialServices = 1024
+	partialElements = 16384
 	// So many elements are read in a dump while one is read by itself.
 	elementCost = 8
 	// Slots are taken above those that were ever used, until there are so many.
@@ -106,19 +106,55 @@ func (o *objects) chain(name string) *haveChain {
 	return c
 }
 
+// memory is what is known of a table without reading all of it: the record of what
+// was applied last, and its elements.
+type memory struct {
+	record
+	elements map[string]ruleset.Element
+	// watch tells whether anybody else has changed the table since then; nil: the
+	// ruleset's generation does.
+	watch   *wire.Watch
+	touched bool
+	// sweeps: what is retired is swept by the next plan, not kept once more.
+	sweeps bool
+	free   []compile.Block // slots that were used and are not any more
+}
+
+// current is the ruleset's generation, where nobody else has changed the table
+// since the record was made.
+func (m *memory) current(c *wire.Conn) (generation uint32, ok bool) {
+	if m.watch == nil {
+		generation, err := c.Generation()
+		return generation, err == nil && generation == m.generation
+	}
+	generation, touched, err := m.watch.Touched(c)
+	m.touched = m.touched || touched || err != nil
+	return generation, !m.touched
+}
+
+// upToDate reports whether exactly this was applied last, nobody has changed
+// the table since, and no flows of removed backends have to be looked after.
+func (m *memory) upToDate(c *wire.Conn, o Options, asked func() request) (generation uint32, ok bool) {
+	gone := slices.ContainsFunc(m.retired, func(r run) bool { return r.gone })
+	if !o.Record || m.digest == "" || len(o.Params) > 0 || o.Cut || gone && m.watch == nil {
+		return 0, false
+	}
+	generation, ok = m.current(c)
+	return generation, ok && m.digest == asked().digest
+}
+
 // loadChanged returns a state that has the services whose backends differ from
-// what the record says, and the profiles with these alone. It is nil where
-// everything has to be read.
-func (r *record) loadChanged(c *wire.Conn, applied map[string]ruleset.Element, profiles []*lb.Profile, o Options, asked func() request) (*State, []*lb.Profile) {
-	generation, err := c.Generation()
-	if err != nil || generation != r.generation || !r.canLoadPartially(o) {
+// what is known, and the profiles with these alone. It is nil where everything
+// has to be read.
+func (m *memory) loadChanged(c *wire.Conn, profiles []*lb.Profile, o Options, asked func() request) (*State, []*lb.Profile) {
+	if _, ok := m.current(c); !ok || !m.canLoadPartially(o) {
 		return nil, nil
 	}
-	part, ok := r.changedServices(profiles, asked().services)
+	part, ok := m.changedServices(profiles, asked().services)
 	if !ok {
 		return nil, nil
 	}
-	s, err := r.loadPart(c, o.Table, applied, part)
+	s, err := m.loadPart(c, o, part)
 	if err != nil {
 		return nil, nil
 	}
@@ -128,7 +164,28 @@ func (r *record) loadChanged(c *wire.Conn, applied map[string]ruleset.Element, p
 // canLoadPartially reports whether a plan needs no more than the record and the
 // services that differ.
 func (r *record) canLoadPartially(o Options) bool {
-	return r.digest != "" && o.Record && len(o.Params) == 0 && !o.Cut && o.Keep == 0 && (r.whole || !o.Prune) && r.slots < mostSlots
+	return r.digest != "" && o.Record && len(o.Params) == 0 && !o.Cut && (r.whole || !o.Prune) && r.slots < mostSlots
+}
+
+// carried is what is retired and stays so for once more.
+func (s *State) carried() []run {
+	if s.last == nil || s.last.sweeps {
+		return nil
+	}
+	return s.last.retired
+}
+
+// freed are the slots that a plan sweeps.
+func (s *State) freed() (out []compile.Block) {
+	if s.last == nil || !s.last.sweeps {
+		return nil
+	}
+	for _, r := range s.last.retired {
+		if r.mapping == compile.SlotsMap {
+			out = append(out, compile.Block{Base: r.first, Slots: r.count})
+		}
+	}
+	return out
 }
 
 // changedServices are the services whose backends differ from what the record says.
@@ -163,34 +220,58 @@ func (r *record) changedServices(profiles []*lb.Profile, now []fingerprint) (par
 }
 
 // loadPart reads the services of these profiles.
-func (r *record) loadPart(c *wire.Conn, table string, applied map[string]ruleset.Element, part []*lb.Profile) (*State, error) {
-	o := &objects{
+func (m *memory) loadPart(c *wire.Conn, o Options, part []*lb.Profile) (*State, error) {
+	c.Watched(m.watch != nil)
+	defer c.Watched(false)
+	objects := &objects{
 		exists: true, layout: compile.LayoutVersion, maps: map[string]*haveMap{}, chains: map[string]*haveChain{},
-		source: &source{conn: c, table: table, most: max(partialElements, r.slots/elementCost)},
+		source: &source{conn: c, table: o.Table, most: max(partialElements, m.slots/elementCost)},
 	}
-	if err := o.readSpecs(c, table); err != nil {
+	if err := objects.readSpecs(c, o.Table); err != nil {
 		return nil, err
 	}
 	wanted := byChain(part)
-	for name, m := range o.maps {
-		_, chain, owned := compile.OwnerOf(name)
-		switch {
-		case m.spec != nil && m.spec.Kind == ruleset.Exemptions:
-			return nil, errNotPartial // they depend on all services
-		case owned && wanted[chain] == nil:
+	if err := m.readObjects(objects, o.Table, wanted); err != nil {
+		return nil, err
+	}
+	s := newState(o.Table, objects)
+	s.last = m
+	for chain, w := range byChain(s.Profiles) {
+		w.Allow, w.Deny = wanted[chain].Allow, wanted[chain].Deny // these sets were not read
+	}
+	if err := s.checkMembers(wanted, o.Keep); err != nil {
+		return nil, err
+	}
+	if err := s.checkNumbers(wanted); err != nil {
+		return nil, err
+	}
+	generation, ok := m.current(c)
+	if !ok {
+		return nil, errNotPartial
+	}
+	s.Generation = generation
+	err := objects.source.err
+	objects.source = nil
+	return s, err
+}
+
+// readObjects reads what is shared, and the chains of some services.
+func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Service) error {
+	for name := range o.maps {
+		if _, chain, owned := compile.OwnerOf(name); owned && wanted[chain] == nil || flows.IsMoving(name) {
 			delete(o.maps, name)
 		}
 	}
 	if o.maps[compile.RecordSet] == nil {
-		return nil, errNotPartial
+		return errNotPartial
 	}
-	o.maps[compile.RecordSet].elements = applied
+	o.maps[compile.RecordSet].elements = m.elements
 	for _, c := range compile.Layout(table, maps.Keys(o.maps)).Chains {
 		o.chain(c.Name)
 	}
 	for _, chain := range slices.Sorted(maps.Keys(wanted)) {
 		if o.chain(chain) == nil {
-			return nil, errNotPartial
+			return errNotPartial
 		}
 		for _, f := range compile.Families {
 			o.chain(compile.DrawChainOf(chain, f))
@@ -198,32 +279,60 @@ func (r *record) loadPart(c *wire.Conn, table string, applied map[string]ruleset
 		// Its destinations are those that it is to have.
 		for name, e := range compile.Destinations(chain, wanted[chain]) {
 			if o.maps[name] == nil {
-				return nil, errNotPartial
+				return errNotPartial
 			}
 			o.maps[name].elements[e.ID()] = e
 		}
 	}
-	for _, run := range r.retired {
+	if m.sweeps {
+		m.readRetired(o)
+	}
+	return o.source.err
+}
+
+// readRetired reads what waits to be swept. Where nobody else can have changed it
+// is there, and its keys are enough.
+func (m *memory) readRetired(o *objects) {
+	for _, run := range m.retired {
 		for i := uint32(0); i < run.count && o.source.err == nil; i++ {
-			o.element(run.mapOf(run.first+i), ruleset.MarkBytes(run.first+i))
+			name, key := run.mapOf(run.first+i), ruleset.MarkBytes(run.first+i)
+			if m.watch == nil {
+				o.element(name, key)
+			} else if of := o.maps[name]; of != nil {
+				of.elements[key] = ruleset.Element{Key: key}
+			}
 		}
 	}
-	s := newState(table, o)
-	s.last = r
-	for chain, w := range byChain(s.Profiles) {
-		w.Allow, w.Deny = wanted[chain].Allow, wanted[chain].Deny // these sets were not read
+}
+
+// checkMembers fails where what is shared may have to change: it follows from the
+// backends of all services, and these are others, or have other sources.
+func (s *State) checkMembers(wanted map[string]*lb.Service, keep uint32) error {
+	shared := s.kept != 0
+	for _, m := range s.objects.maps {
+		shared = shared || m.spec != nil && (m.spec.Kind == ruleset.Exemptions || m.spec.Kind == ruleset.Pools)
 	}
-	if err := s.checkNumbers(wanted); err != nil {
-		return nil, err
+	if s.kept != keep {
+		return errNotPartial
 	}
-	generation, err := c.Generation()
-	if err == nil && generation != r.generation {
-		err = errNotPartial
+	if !shared {
+		return nil
 	}
-	s.Generation = generation
-	err = cmp.Or(o.source.err, err)
-	o.source = nil
-	return s, err
+	have := byChain(s.Profiles)
+	for chain, w := range wanted {
+		h := have[chain]
+		if h == nil || len(h.Backends) != len(w.Backends) {
+			return errNotPartial
+		}
+		find := finder(h)
+		for i := range w.Backends {
+			b := &w.Backends[i]
+			if old, ok := find(b.Address); !ok || !old.EffectiveSNAT().Equal(b.EffectiveSNAT()) {
+				return errNotPartial
+			}
+		}
+	}
+	return nil
 }
 
 func byChain(profiles []*lb.Profile) map[string]*lb.Service {
@@ -244,9 +353,6 @@ func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
 	stays := map[compile.BackendKey]bool{}
 	for chain, w := range wanted {
 		for _, b := range w.Backends {
-			if b.SNAT.Mode == lb.SNATPool {
-				return errNotPartial
-			}
 			key := compile.BackendKey{Chain: chain, Address: b.Address}
 			if _, known := s.backends[key]; known {
 				stays[key] = true

@@ -15,6 +15,7 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile"
+	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
@@ -62,11 +63,16 @@ type plan struct {
 	sweep  []op    // what earlier plans retired
 	retire []leave // what this one retires
 	record *record // that it leaves; nil: none
+	// left is what is known of the table afterwards, recorded the elements of the
+	// record, and free the slots that were used and are not any more.
+	left     *record
+	recorded map[string]ruleset.Element
+	free     []compile.Block
 	// owners are the backends that it leads to by their numbers, and profiles
 	// all that they are of; none where the table goes.
 	owners   compile.Owners
 	profiles []*lb.Profile
-	servers  func() servers // of the profiles
+	servers  func() flows.Servers // of the profiles
 	// successors and affinities are what carryAffinity needs: new marks of
 	// backends, and the maps of clients that are wanted.
 	successors map[uint32]successor
@@ -79,6 +85,16 @@ func (p *plan) add(o op) { p.main = append(p.main, o) }
 
 // empty reports whether there is nothing to send.
 func (p *plan) empty() bool { return len(p.before)+len(p.main) == 0 }
+
+// objects is how many objects it is about.
+func (p *plan) objects() (n int) {
+	for _, ops := range p.phases() {
+		for _, o := range ops {
+			n += max(1, len(o.elements))
+		}
+	}
+	return n
+}
 
 // ops are the operations up to the grace.
 func (p *plan) ops() []op { return slices.Concat(p.before, p.main) }
@@ -121,11 +137,14 @@ func (p *plan) encode(b *wire.Batch, list int) { encode(b, p.table, p.ops(), lis
 // encode writes operations as messages. list bounds a list of elements, in
 // bytes. The batch can be cut wherever nothing is joined.
 func encode(b *wire.Batch, table string, ops []op, list int) {
-	m := &ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: table, List: list}
+	encodeOps(&ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: table, List: list}, ops)
+}
+
+func encodeOps(m *ruleset.Messages, ops []op) {
 	for i := 0; i < len(ops); i++ {
 		o := &ops[i]
 		if !o.joined {
-			b.Cut()
+			m.Cut()
 		}
 		m.Together = o.joined
 		if i+1 < len(ops) && ops[i+1].joined {
@@ -299,7 +318,8 @@ func (w *writer) commitBatch(b *wire.Batch, generation uint32) (uint32, error) {
 		}
 		b.SetGeneration(number)
 		next, err := w.conn.Commit(b, generation)
-		if w.watch == nil || errors.Is(err, wire.ErrUnknown) {
+		alone := err == nil && number == generation && next == generation+1
+		if w.watch == nil || alone || errors.Is(err, wire.ErrUnknown) {
 			return next, err
 		}
 		now, touched, e := w.watch.Touched(w.conn)

@@ -8,15 +8,11 @@ package nft
 
 import (
 	"cmp"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -72,52 +68,23 @@ const (
 	// The kernel's user data has at most 256 bytes; each element holds this much
 	// of a list.
 	recordChunk = 240
-	// More that waits to be swept is not written down.
-	maxRetired = recordChunk / 12
+	// More runs that wait to be swept are not written down.
+	maxRetired = 4096
 	// A longer run is none of nlb's.
 	maxRun = 1 << 20
 	// The elements, by their keys.
 	recordHead    = 0
-	recordRetired = 1
+	recordRetired = 0x80000000
 	recordList    = 2
 )
 
-// request is what an apply is asked for, as a record has it.
-type request struct {
-	digest   string        // of all of it, options included
-	services []fingerprint // in the order of the profiles
-}
-
-func requestOf(profiles []*lb.Profile, o Options) request {
-	build := o.Build + compile.RulesVersion(o.Keep) + strconv.Itoa(compile.LayoutVersion)
-	h := sha256.New()
-	fmt.Fprintln(h, o.Prune, build)
-	var services []*lb.Service
-	var salts []string
-	for _, p := range profiles {
-		fmt.Fprintln(h, p.Name, len(p.Services))
-		salt := build + "\x00" + p.Name + "\n"
-		for i := range p.Services {
-			services, salts = append(services, &p.Services[i]), append(salts, salt)
-		}
+// bytesOf are fingerprints in a row.
+func bytesOf(services []fingerprint) []byte {
+	b := make([]byte, 0, 2*fingerprintSize*len(services))
+	for _, f := range services {
+		b = append(append(b, f.frame[:]...), f.backends[:]...)
 	}
-	r := request{services: make([]fingerprint, len(services))}
-	// In two halves: of tens of thousands it is what the second processor is for.
-	var half sync.WaitGroup
-	for _, part := range [][2]int{{0, len(services) / 2}, {len(services) / 2, len(services)}} {
-		half.Go(func() {
-			for i := part[0]; i < part[1]; i++ {
-				r.services[i].frame, r.services[i].backends = lb.Fingerprint(salts[i], services[i])
-			}
-		})
-	}
-	half.Wait()
-	for i := range r.services {
-		h.Write(r.services[i].frame[:])
-		h.Write(r.services[i].backends[:])
-	}
-	r.digest = string(h.Sum(nil))
-	return r
+	return b
 }
 
 // elements are how the table holds a record.
@@ -131,25 +98,23 @@ func (r *record) elements() []ruleset.Element {
 		head = append(head, 0)
 	}
 	out := []ruleset.Element{recordElement(recordHead, append(head, r.digest...))}
-	if len(r.retired) > 0 {
-		var b []byte
-		for _, run := range r.retired {
-			kind := uint32(slices.Index(retiring, run.mapping)) << 1
-			if run.gone {
-				kind |= 1
-			}
-			b = binary.BigEndian.AppendUint32(b, kind)
-			b = binary.BigEndian.AppendUint32(b, run.first)
-			b = binary.BigEndian.AppendUint32(b, run.count)
+	var b []byte
+	for _, run := range r.retired {
+		kind := uint32(slices.Index(retiring, run.mapping)) << 1
+		if run.gone {
+			kind |= 1
 		}
-		out = append(out, recordElement(recordRetired, b))
+		b = binary.BigEndian.AppendUint32(b, kind)
+		b = binary.BigEndian.AppendUint32(b, run.first)
+		b = binary.BigEndian.AppendUint32(b, run.count)
 	}
-	list := make([]byte, 0, 2*fingerprintSize*len(r.services))
-	for _, f := range r.services {
-		list = append(append(list, f.frame[:]...), f.backends[:]...)
+	key := uint32(recordRetired)
+	for chunk := range slices.Chunk(b, recordChunk) {
+		out = append(out, recordElement(key, chunk))
+		key++
 	}
-	key := uint32(recordList)
-	for chunk := range slices.Chunk(list, recordChunk) {
+	key = recordList
+	for chunk := range slices.Chunk(bytesOf(r.services), recordChunk) {
 		out = append(out, recordElement(key, chunk))
 		key++
 	}
@@ -174,12 +139,14 @@ func decodeRecord(elements map[string]ruleset.Element) record {
 		return record{}
 	}
 	r := record{digest: head[size:], generation: number(head), slots: number(head[4:]), whole: head[12] == 1}
-	for b := value(recordRetired); len(b) >= 12; b = b[12:] {
-		kind := number(b)
-		if kind>>1 >= uint32(len(retiring)) || number(b[8:]) > maxRun {
-			return record{}
+	for key := uint32(recordRetired); value(key) != ""; key++ {
+		for b := value(key); len(b) >= 12; b = b[12:] {
+			kind := number(b)
+			if kind>>1 >= uint32(len(retiring)) || number(b[8:]) > maxRun {
+				return record{}
+			}
+			r.retired = append(r.retired, run{retiring[kind>>1], number(b[4:]), number(b[8:]), kind&1 != 0})
 		}
-		r.retired = append(r.retired, run{retiring[kind>>1], number(b[4:]), number(b[8:]), kind&1 != 0})
 	}
 	count := number(head[8:])
 	for key := uint32(recordList); uint32(len(r.services)) < count; key++ {
@@ -218,23 +185,22 @@ func readSet(c *wire.Conn, table string, spec *ruleset.Map) (map[string]ruleset.
 	return m.elements, err
 }
 
-// upToDate reports whether exactly this was applied last, nobody has changed
-// the ruleset since, and no flows of removed backends have to be looked after.
-func (r *record) upToDate(c *wire.Conn, o Options, asked func() request) (generation uint32, ok bool) {
-	gone := slices.ContainsFunc(r.retired, func(r run) bool { return r.gone })
-	if !o.Record || r.digest == "" || len(o.Params) > 0 || o.Cut || gone {
-		return 0, false
-	}
-	generation, err := c.Generation()
-	return generation, err == nil && generation == r.generation && r.digest == asked().digest
-}
-
 // remember makes a plan leave a record of itself, in its last batch: the record
 // of a plan that did not come to its end could be taken for true later.
 func (p *plan) remember(have *State, r record) {
-	old := maps.Clone(have.elements(compile.RecordSet))
+	carried := have.carried()
+	r.retired = carried
+	p.recorded = map[string]ruleset.Element{}
+	maps.Copy(p.recorded, have.elements(compile.RecordSet))
+	old := maps.Clone(p.recorded)
 	delete(old, layoutKey)
-	if p.empty() || r.digest == "" && len(old) == 0 {
+	switch {
+	case p.empty() && r.digest != "":
+		if p.left = &r; have.last != nil {
+			r.retired, p.free = have.last.retired, have.last.free
+		}
+		return
+	case p.empty(), r.digest == "" && len(old) == 0:
 		return
 	}
 	set, first := compile.NewRecordSet(), len(p.main)
@@ -244,16 +210,16 @@ func (p *plan) remember(have *State, r record) {
 	// The head comes last: it makes the rest true, which several batches may hold.
 	var rest, head change
 	stays := map[string]bool{}
-	var ok bool
-	if r.retired, ok = p.retires(); ok && r.digest != "" {
+	retired, ok := p.retires()
+	if r.retired = append(carried, retired...); ok && len(r.retired) <= maxRetired && r.digest != "" {
 		r.generation = have.Generation + p.commits()
-		p.record = &r
+		p.record, p.left = &r, &r
 		for i, e := range r.elements() {
 			c := &rest
 			if i == 0 {
 				c = &head
 			}
-			stays[e.ID()] = true
+			stays[e.ID()], p.recorded[e.ID()] = true, e
 			if h, there := old[e.ID()]; !there {
 				c.fresh = append(c.fresh, e)
 			} else if h.More().Udata != e.More().Udata {
@@ -264,6 +230,7 @@ func (p *plan) remember(have *State, r record) {
 	for id, e := range old {
 		if !stays[id] {
 			rest.gone = append(rest.gone, e)
+			delete(p.recorded, id)
 		}
 	}
 	p.change(set, rest)
@@ -330,7 +297,7 @@ func (p *plan) recordAt(generation uint32) bool {
 		}
 		for i := range o.elements {
 			if o.elements[i].Key == head.Key {
-				o.elements[i] = head
+				o.elements[i], p.recorded[head.ID()] = head, head
 			}
 		}
 	}
@@ -363,7 +330,7 @@ func (p *plan) retires() (out []run, ok bool) {
 			out = append(out, next)
 		}
 	}
-	return out, len(out) <= maxRetired
+	return out, true
 }
 
 // joins reports whether another run goes on where this one ends.
@@ -387,7 +354,8 @@ func (p *plan) keepRetired() {
 	drop := func(o op) bool {
 		return o.sweeps || o.verb == add && o.mapping != nil && o.mapping.Name == compile.RecordSet && o.elements != nil
 	}
-	p.main, p.afterGrace, p.record = slices.DeleteFunc(p.main, drop), slices.DeleteFunc(p.afterGrace, drop), nil
+	p.main, p.afterGrace = slices.DeleteFunc(p.main, drop), slices.DeleteFunc(p.afterGrace, drop)
+	p.record, p.left = nil, nil
 }
 
 // leave is an element that a plan retires.

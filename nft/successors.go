@@ -18,13 +18,14 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile"
+	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 )
 
 // serversOf are the backends of profiles, with the marks that they get.
-func serversOf(profiles []*lb.Profile, n *compile.Numbers) servers {
-	out := servers{}
-	out.add(profiles, n.Mark)
+func serversOf(profiles []*lb.Profile, n *compile.Numbers) flows.Servers {
+	out := flows.Servers{}
+	out.Add(profiles, n.Mark)
 	return out
 }
 
@@ -36,7 +37,7 @@ type successor struct {
 }
 
 // successors are those of backends by their old marks, where something differs.
-func (s *State) successors(wanted []*lb.Profile, n *compile.Numbers, all func() servers) map[uint32]successor {
+func (s *State) successors(wanted []*lb.Profile, n *compile.Numbers, all func() flows.Servers) map[uint32]successor {
 	out := map[uint32]successor{}
 	services := byChain(wanted)
 	for chain, service := range byChain(s.Profiles) {
@@ -47,8 +48,8 @@ func (s *State) successors(wanted []*lb.Profile, n *compile.Numbers, all func() 
 				if mark := n.Mark(chain, now); mark != old {
 					out[old] = successor{mark, chain}
 				}
-			} else if heir, ok := all().heir(service, b.Address); ok {
-				out[old] = successor{heir.mark, heir.chain}
+			} else if heir, ok := heirOf(all(), service, b.Address); ok {
+				out[old] = successor{heir.Mark, heir.Chain}
 			}
 		}
 	}
@@ -77,10 +78,10 @@ func finder(s *lb.Service) func(lb.Endpoint) (*lb.Backend, bool) {
 	return func(a lb.Endpoint) (*lb.Backend, bool) { b, ok := index[a]; return b, ok }
 }
 
-// heir is the backend that serves what a service sent to an address.
-func (s servers) heir(service *lb.Service, address lb.Endpoint) (heir server, ok bool) {
+// heirOf is the backend that serves what a service sent to an address.
+func heirOf(s flows.Servers, service *lb.Service, address lb.Endpoint) (heir flows.Server, ok bool) {
 	if len(service.Listen) == 0 || len(service.Protocols) == 0 {
-		return server{}, false
+		return flows.Server{}, false
 	}
 	l := service.Listen[0]
 	to := netip.AddrPortFrom(l.Prefix.Addr(), l.Ports[0].First)
@@ -88,7 +89,7 @@ func (s servers) heir(service *lb.Service, address lb.Endpoint) (heir server, ok
 	if port == 0 {
 		port = to.Port()
 	}
-	return s.find(netip.AddrPortFrom(address.Addr, port), to, service.Protocols[0])
+	return s.Find(netip.AddrPortFrom(address.Addr, port), to, service.Protocols[0])
 }
 
 // carryCounters gives backends the counters that they had under another mark.

@@ -1,240 +1,391 @@
 package nft
 
-// Table: which tables there are, whose they are and with which layout; how one is
-// applied or flushed, what comes of that, and the kernel parameters that it remembers.
+// Table: a table of ours that stays open. It keeps in memory what it has applied,
+// and listens to what others change, so that it need not read what it knows.
 
 import (
+	"context"
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"slices"
-	"strings"
-	"time"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft/compile"
+	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
-// Options say how to apply.
-type Options struct {
-	// Table is the name of the table, of family inet.
-	Table string
-	// Prune also removes the profiles that are not applied.
-	Prune bool
-	// Cut also ends the live TCP and SCTP connections of backends that were
-	// removed. UDP flows always end.
-	Cut bool
-	// DryRun lets the kernel check the batch and changes nothing.
-	DryRun bool
-	// Record keeps in the table what was applied. An apply of the same sends
-	// nothing, and reads nothing back where nobody has changed the ruleset since;
-	// one that changes a few backends reads only those.
-	Record bool
-	// Build stands for the nlb that applies: what another one has applied is read
-	// back as a whole.
-	Build string
-	// Keep are the bits of the connection mark that nlb leaves to others, who
-	// route by them; see compile.KeepableBits.
-	Keep uint32
-	// Settle is how long answers of removed backends that are under way may take;
-	// 0: 250 ms. It is waited for where UDP flows have to move only.
-	Settle time.Duration
-	// Params are kernel parameters with the values that were found before they
-	// were changed; kept in the table until it is flushed. Those that the table
-	// knows already stay as they are.
-	Params []Param
+// Table is the way to one table, of family inet. It is not safe for concurrent use.
+type Table struct {
+	conn *wire.Conn
+	name string
+	// stays: it is used more than once. Otherwise nothing is kept, and Apply does
+	// itself what follows its commit.
+	stays bool
+	watch *wire.Watch
+	// memory is what is known without reading; nil: nothing.
+	memory *memory
+	// options and profiles are those of the last Apply, with what Update has
+	// changed since; places say where a service is, by its chain; nil: not made yet.
+	options  Options
+	profiles []*lb.Profile
+	places   map[string]position
+	// pending are cleanups that were given away.
+	pending []*flows.Cleanup
+	// quiesced is closed when no packet is under way any more that was so at the
+	// last commit.
+	quiesced chan struct{}
 }
 
-// Result says what was done.
-type Result struct {
-	// Changes are the differences between what was there and what is wanted;
-	// empty where nothing was sent for them.
-	Changes []lb.Change
-	// Repaired says that objects were sent which only somebody else can have
-	// changed.
-	Repaired bool
-	// Replaced says that the table had a layout of a later nlb, which cannot be
-	// read, and was replaced whole, other profiles included.
-	Replaced bool
-	// Batches and Messages count what was committed, or by a dry run written; 0
-	// where there was nothing to do. A destination that passes to another chain or
-	// map takes up to three batches. Those that move flows are not counted.
-	Batches, Messages int
-	// Split says that the socket could not take a batch whole.
-	Split bool
-	// Ended counts the connections of removed backends that were ended, and the
-	// unanswered ones of drained backends.
-	Ended int
-	// Open counts the connections that a flush leaves open. For their sake an
-	// empty table stays.
-	Open int
-	// Generation is the ruleset's, afterwards.
-	Generation uint32
-}
+// position is where a service is among the profiles, and among all services.
+type position struct{ profile, service, number int }
 
-// ConflictError says that a service of another profile, in the kernel, claims
-// what a new one listens on. Nothing was changed.
-type ConflictError struct{ Errors lb.Errors }
+// Open opens the way to a table, which need not be there. The conversation is the
+// Table's until Close.
+func Open(c *wire.Conn, table string) *Table { return &Table{conn: c, name: table, stays: true} }
 
-func (e *ConflictError) Error() string { return e.Errors.Error() }
-
-// PartialError says that some of several batches were committed before one
-// failed. What makes a service reachable comes last.
-type PartialError struct {
-	Done, All int
-	Err       error
-}
-
-func (e *PartialError) Error() string {
-	return fmt.Sprintf("%d of about %d batches were committed, then: %v", e.Done, e.All, e.Err)
-}
-
-func (e *PartialError) Unwrap() error { return e.Err }
-
-// FlowsError says that all was committed, but flows of removed backends could
-// not be ended. The next apply tries again.
-type FlowsError struct{ Err error }
-
-func (e *FlowsError) Error() string {
-	return fmt.Sprintf("flows of removed backends were not ended: %v", e.Err)
-}
-
-func (e *FlowsError) Unwrap() error { return e.Err }
-
-// A comment of a table cannot be changed. So one that was made with an older
-// layout has an element in the set of the record that says which it has now.
-var layoutKey = ruleset.MarkBytes(0xffffffff)
-
-// readLayout reads the layout of a table; 0: there is no table. One that is not
-// ours is an error.
-func readLayout(c *wire.Conn, table string) (int, error) {
-	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, named(table))
-	if errors.Is(err, unix.ENOENT) {
-		return 0, nil
+// Close ends the watch. What was applied stays.
+func (t *Table) Close() error {
+	if t.watch == nil {
+		return nil
 	}
+	return t.watch.Close()
+}
+
+// Apply makes the kernel hold the profiles, as Table.Apply does, once, and does
+// itself what follows the commit.
+func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
+	return (&Table{conn: c, name: o.Table}).Apply(ctx, profiles, o)
+}
+
+// Apply makes the kernel hold the profiles. Other profiles stay, unless
+// o.Prune. The profiles must be free of conflicts among themselves. Errors:
+// those of Load, *ConflictError, *PartialError, *FlowsError (all of it is done but
+// the flows), wire.ErrUnknown; after any other nothing was changed.
+func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
+	o.Table = t.name
+	profiles = keptStandings(profiles)
+	last := t.begin(profiles, o)
+	asked := sync.OnceValue(func() request { return requestOf(profiles, o) })
+	if generation, ok := last.upToDate(t.conn, o, asked); ok {
+		t.memory = t.kept(last, o)
+		return &Result{Generation: generation}, nil
+	}
+	// What is not needed at once is made meanwhile, here and in planFor: with tens
+	// of thousands of services it is a tenth of the time.
+	if o.Record {
+		go asked()
+	}
+	w, err := newWriter(ctx, t.conn, o)
 	if err != nil {
-		return 0, fmt.Errorf("read the table: %w", err)
+		return nil, err
 	}
-	n := compile.LayoutOf(ruleset.UdataText(wire.Attr(b, ruleset.TableUserdata), ruleset.UdataComment))
-	switch {
-	case n == 0:
-		return 0, fmt.Errorf("table inet %s: %w", table, ErrForeign)
-	case n == compile.LayoutVersion:
-		return n, nil
+	defer w.close()
+	w.listenWith(t.watch)
+	w.pending = t.isPending()
+	if !o.DryRun {
+		t.memory = nil
 	}
-	applied, err := readApplied(c, table)
-	if err != nil {
-		return 0, fmt.Errorf("read the layout: %w", err)
+	var result *Result
+	var p *plan
+	var cleanup *flows.Cleanup
+	err = w.retry(func() error {
+		w.startGrace()
+		var have *State
+		part := profiles
+		if last != nil {
+			have, part = last.loadChanged(t.conn, profiles, o, asked)
+			last = nil // whatever makes it begin again, the table may be another one
+		}
+		if have == nil {
+			part = profiles
+			if have, err = w.load(); errors.Is(err, ErrLayout) {
+				have, err = unknownTable(t.conn, o.Table)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		var r *Result
+		if p, r, err = planFor(have, part, o, asked); err != nil {
+			return err
+		}
+		result = w.combine(result, r)
+		if err := w.carryAffinity(have, p); err != nil {
+			return err
+		}
+		cleanup, err = w.commit(have, p, o, result)
+		if refused, ok := errors.AsType[*wire.Error](err); ok && p.carries && refused.Errno == unix.ENOENT {
+			return wire.ErrStale // a client left meanwhile
+		}
+		return err
+	})
+	if t.stays && t.watch == nil {
+		t.watch, w.borrowed = w.watch, true // it listens since somebody else wrote
 	}
-	if e, ok := applied[layoutKey]; ok {
-		n = compile.LayoutOf(e.More().Comment)
+	if err != nil && cleanup == nil {
+		return result, err
 	}
-	if n == 0 || n > compile.LayoutVersion {
-		return n, fmt.Errorf("table inet %s: %w", table, ErrLayout)
-	}
-	return n, nil
+	return t.finish(w, p, o, cleanup, result, err)
 }
 
-// markLayout makes a plan say that a table that was made with an older layout has
-// this one now.
-func (p *plan) markLayout(have *State) {
-	if !have.objects.exists || have.objects.unknown || have.objects.layout == compile.LayoutVersion {
+// begin takes note of what the table is to hold from now on, and returns what is
+// known of it; nil: nothing.
+func (t *Table) begin(profiles []*lb.Profile, o Options) *memory {
+	if t.stays && !o.DryRun {
+		t.options, t.profiles, t.places = o, make([]*lb.Profile, len(profiles)), nil
+		t.options.Params, t.options.Cut = nil, false // they are done once
+		for i, p := range profiles {
+			copied := *p
+			copied.Services = append([]lb.Service(nil), p.Services...)
+			t.profiles[i] = &copied
+		}
+	}
+	if t.stays && t.watch == nil {
+		t.watch, _ = t.conn.Watch(ruleset.Inet, t.name) // without it, it goes as before
+	}
+	if t.memory != nil {
+		t.memory.sweeps = t.sweeps()
+		return t.memory
+	}
+	applied, err := readApplied(t.conn, t.name)
+	if err != nil {
+		return &memory{} // whoever reads it all will say why
+	}
+	return &memory{record: decodeRecord(applied), elements: applied, sweeps: true}
+}
+
+// kept is what is known after an apply that found everything as it should be.
+func (t *Table) kept(m *memory, o Options) *memory {
+	if t.watch == nil || o.DryRun {
+		return t.memory
+	}
+	m.watch, m.touched = t.watch, false
+	return m
+}
+
+// finish follows a commit: it takes note of what the table holds now, and hands
+// the cleanup over or carries it out. failed is an error that leaves the commit
+// as it is.
+func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *Result, failed error) (*Result, error) {
+	if !t.stays || o.DryRun {
+		if err := w.settle(c, result); err != nil {
+			failed = err
+		}
+		return result, failed
+	}
+	t.quiesced = make(chan struct{})
+	go func(over chan struct{}) { quiesce(); close(over) }(t.quiesced)
+	if t.memory = nil; t.watch != nil && p.left != nil {
+		t.memory = &memory{record: *p.left, elements: p.recorded, watch: t.watch, free: p.free}
+		t.memory.touched = t.follow(result.Generation, p)
+		t.memory.watch = t.watch
+	}
+	t.spare(p)
+	if c == nil || c.Idle() {
+		return result, failed
+	}
+	var err error
+	if c.Conn, err = t.conn.Another(); err != nil {
+		c.Conn = t.conn
+		return result, errors.Join(failed, w.settle(c, result))
+	}
+	c.Own, c.Turn.Conn = true, c.Conn
+	w.turn = &flows.Turn{} // the cleanup has it from now on
+	if t.watch != nil {
+		t.watch.Trust(c.Conn)
+	}
+	t.pending, result.Cleanup = append(t.pending, c), c
+	return result, failed
+}
+
+// mostHeard is how many objects a watch hears of before its socket may be full.
+const mostHeard = 1000
+
+// follow makes the watch go on behind a commit of ours, and reports whether
+// anybody else may have changed the table.
+func (t *Table) follow(generation uint32, p *plan) (touched bool) {
+	if p.objects() > mostHeard {
+		fresh, err := t.conn.Watch(ruleset.Inet, t.name)
+		if err == nil && fresh.Generation() == generation {
+			for _, c := range t.pending {
+				fresh.Trust(c.Conn)
+			}
+			go t.watch.Close() // it takes its time behind a commit
+			t.watch = fresh
+			return false
+		}
+		if err == nil {
+			_ = fresh.Close()
+		}
+	}
+	_, touched, err := t.watch.Touched(t.conn)
+	return touched || err != nil
+}
+
+// Touched reports whether anybody else has changed the table, or removed it,
+// since the last commit of ours, or may have. It stays so until an Apply, which
+// repairs. It costs little where others change other tables.
+func (t *Table) Touched() (bool, error) {
+	if t.memory == nil {
+		return true, nil
+	}
+	t.isPending()
+	_, ok := t.memory.current(t.conn)
+	return !ok, nil
+}
+
+// isPending reports whether a cleanup that was given away may still be running.
+func (t *Table) isPending() bool {
+	var pending []*flows.Cleanup
+	for _, c := range t.pending {
+		if !c.Done() {
+			pending = append(pending, c)
+		}
+	}
+	t.pending = pending
+	return len(pending) > 0
+}
+
+// spare takes the backends that a plan gives connections out of the cleanups that
+// are under way.
+func (t *Table) spare(p *plan) {
+	if !t.isPending() {
 		return
 	}
-	set := compile.NewRecordSet()
-	if have.objects.maps[compile.RecordSet] == nil {
-		p.add(op{verb: add, mapping: set})
-	}
-	e := ruleset.Element{Key: layoutKey, Extra: &ruleset.Extra{Comment: compile.TableComment}}
-	if old, ok := have.elements(compile.RecordSet)[layoutKey]; ok {
-		p.change(set, change{old: []ruleset.Element{old}, new: []ruleset.Element{e}})
-	} else {
-		p.change(set, change{fresh: []ruleset.Element{e}})
+	idle := p.idle()
+	for _, c := range t.pending {
+		c.Spare(func(number uint32, change flows.Change) bool {
+			key, owned := p.owners.Of(number)
+			return owned && (change == flows.Stale || idle[key] < change)
+		})
 	}
 }
 
-// Tables are the names of the tables of family inet that nlb made.
-func Tables(c *wire.Conn) ([]string, error) {
-	var out []string
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
-		if compile.LayoutOf(ruleset.UdataText(wire.Attr(b, ruleset.TableUserdata), ruleset.UdataComment)) > 0 {
-			out = append(out, wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)))
-		}
-		return nil
-	})
-	slices.Sort(out)
-	return out, err
-}
-
-// Header is what a table is, besides what it holds. The zero Header is one that
-// is not there.
-type Header struct {
-	// Handle grows with every new table of the namespace, of whatever family.
-	Handle uint64
-	// Dormant says that the table is turned off: its chains are there and not
-	// attached.
-	Dormant bool
-}
-
-// ReadHeader reads the header of a table of family inet.
-func ReadHeader(c *wire.Conn, table string) (Header, error) {
-	const dormant, handle = 1, 4 // NFT_TABLE_F_DORMANT, NFTA_TABLE_HANDLE
-	var h Header
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
-		if wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)) == table {
-			h.Dormant = wire.Uint32(wire.Attr(b, unix.NFTA_TABLE_FLAGS))&dormant != 0
-			h.Handle = wire.Uint64(wire.Attr(b, handle))
-		}
-		return nil
-	})
-	return h, err
-}
-
-// Param is a kernel parameter and its value.
-type Param struct{ Name, Value string }
-
-// addParams adds the kernel parameters that the table does not know.
-func addParams(r *ruleset.Ruleset, have *State, params []Param) {
-	known := map[string]bool{}
-	for _, p := range paramsIn(have.elements(compile.ParamsSet)) {
-		known[p.Name] = true
+// sweeps reports whether what is retired can be swept without waiting.
+func (t *Table) sweeps() bool {
+	select {
+	case <-t.quiesced:
+		return !t.isPending()
+	default:
+		return t.quiesced == nil
 	}
-	for _, m := range r.Maps {
-		if m.Name != compile.ParamsSet {
-			continue
+}
+
+// errNotApplied: an Update of a service that no Apply knows.
+var errNotApplied = errors.New("an update of a service that was not applied")
+
+// Update changes backends of services that Apply has applied: their states, shares,
+// standings and weights. The other services stay. Where it is about more than
+// that, or somebody else has changed the table, it comes to an Apply. Errors are
+// those of Apply.
+func (t *Table) Update(ctx context.Context, part []*lb.Profile) (*Result, error) {
+	part = keptStandings(part)
+	for profile, s := range lb.Services(part) {
+		at, ok := t.placeOf(compile.ChainOf(profile.Name, s.Name))
+		if !ok {
+			return nil, errNotApplied
 		}
-		for _, p := range params {
-			if !known[p.Name] {
-				known[p.Name] = true
-				m.Elements = append(m.Elements, p.element())
+		t.profiles[at.profile].Services[at.service] = *s
+	}
+	if result, err := t.updatePart(ctx, part); err == nil || ctx.Err() != nil || result != nil {
+		return result, err
+	}
+	if t.memory != nil {
+		t.memory.touched = true // or it would begin in the same way
+	}
+	return t.Apply(ctx, t.profiles, t.options)
+}
+
+func (t *Table) placeOf(chain string) (position, bool) {
+	if t.places == nil {
+		t.places = map[string]position{}
+		n := 0
+		for i, p := range t.profiles {
+			for j := range p.Services {
+				t.places[compile.ChainOf(p.Name, p.Services[j].Name)] = position{i, j, n}
+				n++
 			}
 		}
 	}
+	at, ok := t.places[chain]
+	return at, ok
 }
 
-// element is how the table remembers a parameter.
-func (p Param) element() ruleset.Element {
-	h := fnv.New32a()
-	h.Write([]byte(p.Name))
-	return ruleset.Element{Key: ruleset.MarkBytes(h.Sum32()), Extra: &ruleset.Extra{Comment: p.Name + " was " + p.Value}}
+// updatePart is an Update that reads these services alone. An error without a
+// result says that everything has to be read.
+func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, error) {
+	o, m := t.options, t.memory
+	if m == nil || !m.canLoadPartially(o) {
+		return nil, errNotPartial
+	}
+	services := slices.Clone(m.services)
+	changed, ok := t.differing(part, services)
+	if !ok {
+		return nil, errNotPartial
+	}
+	if len(changed) == 0 {
+		if generation, ok := m.current(t.conn); ok {
+			return &Result{Generation: generation}, nil
+		}
+		return nil, errNotPartial
+	}
+	w, err := newWriter(ctx, t.conn, o)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	m.sweeps = t.sweeps()
+	w.listenWith(t.watch)
+	w.pending, w.quiesced = true, make(chan struct{})
+	close(w.quiesced) // or it sweeps nothing
+	have, err := m.loadPart(t.conn, o, changed)
+	if err != nil {
+		return nil, err
+	}
+	p, result, err := planFor(have, changed, o, func() request {
+		return request{digestOf(t.profiles, o, services), services}
+	})
+	if err != nil {
+		return nil, err
+	}
+	result.Repaired = false // it was said that states differ
+	c, err := w.commit(have, p, o, result)
+	if err != nil {
+		return nil, err
+	}
+	return t.finish(w, p, o, c, result, nil)
 }
 
-// Params are the kernel parameters that the table remembers, with the values
-// that were found, sorted by name.
-func (s *State) Params() []Param { return append(paramsIn(s.elements(compile.ParamsSet)), s.params...) }
-
-func paramsIn(elements map[string]ruleset.Element) []Param {
-	var out []Param
-	for _, e := range elements {
-		var p Param
-		if n, _ := fmt.Sscanf(e.More().Comment, "%s was %s", &p.Name, &p.Value); n == 2 {
-			out = append(out, p)
+// differing are the services whose backends differ from what was applied; their
+// fingerprints are brought up to date. It fails where one differs otherwise.
+func (t *Table) differing(part []*lb.Profile, services []fingerprint) (changed []*lb.Profile, ok bool) {
+	for _, p := range part {
+		copied := *p
+		copied.Services = nil
+		salt := saltOf(t.options, p.Name)
+		for i := range p.Services {
+			s := &p.Services[i]
+			at, _ := t.placeOf(compile.ChainOf(p.Name, s.Name))
+			if at.number >= len(services) {
+				return nil, false
+			}
+			f := &services[at.number]
+			frame, backends := lb.Fingerprint(salt, s)
+			if frame != f.frame {
+				return nil, false
+			}
+			if backends != f.backends {
+				f.backends = backends
+				copied.Services = append(copied.Services, *s)
+			}
+		}
+		if len(copied.Services) > 0 {
+			changed = append(changed, &copied)
 		}
 	}
-	slices.SortFunc(out, func(a, b Param) int { return strings.Compare(a.Name, b.Name) })
-	return out
+	return changed, true
 }

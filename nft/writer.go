@@ -15,15 +15,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
 
-	"nlb/nft/ruleset"
-
 	"golang.org/x/sys/unix"
 
+	"nlb/nft/flows"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -61,16 +62,17 @@ type writer struct {
 	done       int           // batches that were committed
 	all        int           // those, and what the latest plan takes
 	record     *record       // what the plan has left
-	diverted   []op          // what puts moving flows aside
 	quiesced   chan struct{} // closed when the grace is over
 
 	unlock func()
-	// unlockFlows ends the turn of moving flows.
-	unlockFlows func()
+	turn   *flows.Turn // of moving flows
+	// borrowed: the watch is somebody else's. pending: so may be flows of backends
+	// that are gone.
+	borrowed, pending bool
 }
 
 func newWriter(ctx context.Context, c *wire.Conn, o Options) (*writer, error) {
-	w := &writer{ctx: ctx, conn: c, table: o.Table, dry: o.DryRun}
+	w := &writer{ctx: ctx, conn: c, table: o.Table, dry: o.DryRun, turn: &flows.Turn{Conn: c, Table: o.Table}}
 	if o.DryRun {
 		return w, nil
 	}
@@ -80,13 +82,11 @@ func newWriter(ctx context.Context, c *wire.Conn, o Options) (*writer, error) {
 }
 
 func (w *writer) close() {
-	if w.watch != nil {
+	if w.watch != nil && !w.borrowed {
 		_ = w.watch.Close()
 	}
 	w.endTurn()
-	if w.unlockFlows != nil {
-		w.unlockFlows()
-	}
+	w.turn.End()
 }
 
 // endTurn lets the next nlb have its turn.
@@ -152,6 +152,9 @@ func (w *writer) listen() {
 	}
 }
 
+// listenWith lends a watch to the writer; nil: there is none.
+func (w *writer) listenWith(watch *wire.Watch) { w.watch, w.borrowed = watch, watch != nil }
+
 // startGrace begins to wait for the packets that are under way. It is called before
 // the reading that a plan is made of: what that finds retired can be swept when
 // the grace is over.
@@ -178,16 +181,79 @@ func (w *writer) load() (*State, error) {
 // it. Otherwise an apply that did not come to its end has left it.
 func (w *writer) leaveMoving(s *State) {
 	left := slices.ContainsFunc(removeMoving(), s.objects.has)
-	if !left || w.dry || !w.flowsTurn(0) {
+	if !left || w.dry || !w.turn.Take(w.ctx, 0) {
 		return
 	}
-	for _, o := range removeMoving() {
-		if o.chain != nil {
-			delete(s.objects.chains, o.chain.Name)
-		} else {
-			delete(s.objects.maps, o.mapping.Name)
+	maps.DeleteFunc(s.objects.chains, func(name string, _ *haveChain) bool { return flows.IsMoving(name) })
+	maps.DeleteFunc(s.objects.maps, func(name string, _ *haveMap) bool { return flows.IsMoving(name) })
+}
+
+// removeMoving takes away what moves flows.
+func removeMoving() (ops []op) {
+	for _, c := range flows.MovingChains() {
+		ops = append(ops, op{verb: remove, chain: c})
+	}
+	for _, m := range flows.MovingMaps() {
+		ops = append(ops, op{verb: remove, mapping: m})
+	}
+	return ops
+}
+
+// commit sends a plan, and returns what becomes of the connections of backends
+// that it leaves behind; nil: nothing was sent.
+func (w *writer) commit(have *State, p *plan, o Options, result *Result) (c *flows.Cleanup, failed error) {
+	// What an earlier plan retired comes first: with the sweep it would be
+	// forgotten whose flows they are. Another nlb may be at it.
+	if retired := have.retiredNumbers(p.owners); len(retired) > 0 && !o.DryRun && !w.pending && !w.turn.Take(w.ctx, 0) {
+		if failed = w.endFlows(retired, o, result); failed != nil {
+			p.keepRetired()
 		}
 	}
+	if !p.empty() {
+		if err := w.send(p, have.Generation, result); err != nil {
+			return nil, err
+		}
+	}
+	if o.DryRun {
+		return nil, failed
+	}
+	c = newCleanup(have, p, o)
+	c.Conn, c.Generation, c.Turn = w.conn, result.Generation, w.turn
+	if c.Moves() {
+		w.turn.Take(w.ctx, 0)
+	}
+	// What follows takes its time, and is nobody else's business.
+	w.endTurn()
+	return c, failed
+}
+
+// settle carries a cleanup out; nil: there is none.
+func (w *writer) settle(c *flows.Cleanup, result *Result) error {
+	if c == nil || c.Idle() {
+		return nil
+	}
+	if w.record != nil {
+		c.Amend = func(m *ruleset.Messages, generation uint32) { encodeOps(m, amendRecord(*w.record, generation)) }
+	}
+	ended, err := c.Run(w.ctx)
+	result.Ended += ended
+	result.Generation = c.Generation
+	return err
+}
+
+// endFlows makes conntrack forget the UDP flows of some numbers, and those of
+// TCP and SCTP that are not answered, or all of them where they are to be cut.
+func (w *writer) endFlows(gone map[uint32]flows.Change, o Options, result *Result) error {
+	if o.DryRun || len(gone) == 0 {
+		return nil
+	}
+	c := &flows.Cleanup{Conn: w.conn, Numbers: gone, Kept: o.Keep, Cut: o.Cut, Datagrams: true}
+	err := c.Forget()
+	result.Ended += c.Ended()
+	if err != nil {
+		return &FlowsError{Err: err}
+	}
+	return nil
 }
 
 // unknown says that neither the kernel's answer came nor what it holds could

@@ -48,7 +48,8 @@ var rooms = []room{
 	{"nft/ruleset", []string{"nft/wire"}}, // values that know no profile
 	{"nft/conntrack", []string{"nft/wire"}},
 	{"nft/compile", []string{"lb", "nft/ruleset"}}, // knows no kernel
-	{"nft", []string{"lb", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile"}},
+	{"nft/flows", []string{"lb", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile"}},
+	{"nft", []string{"lb", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile", "nft/flows"}},
 	{"nft/probe", []string{"lb", "nft/wire", "nft/ruleset", "nft/compile", "nft"}},
 
 	{"integration/netlab", []string{"sysctl"}},

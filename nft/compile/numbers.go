@@ -48,7 +48,11 @@ type Numbers struct {
 	sources              map[string]Block  // by the pool's chain
 	extent               extent            // that there are maps for
 	freeSlot, freeSource space
+	free                 []Block // slots to be used again
 }
+
+// Free are the slots that were free beside those above all others, and are still.
+func (n *Numbers) Free() []Block { return n.free }
 
 // NewNumbers numbers the backends and guarded services of all profiles of a table.
 // Backends' numbers have none of the bits in keep, unless too few bits would be left:
@@ -178,7 +182,8 @@ type Held struct {
 	Blocks    map[PoolKey]Block // of slots, of the services that are there
 	Sources   map[string]Block  // of SNAT addresses, by the pool's chain
 	Slots     []uint32          // all that are taken, in any order
-	FirstSlot uint32            // none below is given away
+	FirstSlot uint32            // none below is given away,
+	Free      []Block           // but for these
 	Addresses []uint32          // numbers of SNAT addresses that are taken, in any order
 }
 
@@ -189,7 +194,7 @@ func (n *Numbers) Hold(h Held) {
 	n.slots = h.Blocks
 	maps.Copy(n.sources, h.Sources)
 	n.freeSlot, n.freeSource = newSpace(h.Slots), newSpace(h.Addresses)
-	n.freeSlot.next = h.FirstSlot
+	n.freeSlot.next, n.free = h.FirstSlot, h.Free
 }
 
 // Backend returns the number of a backend.
@@ -250,10 +255,23 @@ func firstNumber(name []byte) uint32 {
 func (n *Numbers) slot(key PoolKey, slots, parked uint32) Block {
 	b, ok := n.slots[key]
 	if !ok || b.Slots != slots || b.Slots+b.Parked < slots+parked {
-		b.Base = n.freeSlot.take(slots+parked, true)
+		b.Base = n.takeSlots(slots + parked)
 	}
 	b.Slots, b.Parked = slots, parked
 	return b
+}
+
+// takeSlots gives a run of slots away: one that was used before, or the next.
+func (n *Numbers) takeSlots(size uint32) uint32 {
+	for i := range n.free {
+		f := &n.free[i]
+		if size > 0 && f.Slots >= size && shardOf(f.Base) == shardOf(f.Base+size-1) {
+			base := f.Base
+			f.Base, f.Slots = f.Base+size, f.Slots-size
+			return base
+		}
+	}
+	return n.freeSlot.take(size, true)
 }
 
 // source returns the block of a pool of SNAT addresses.

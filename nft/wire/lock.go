@@ -34,7 +34,9 @@ func (c *Conn) Lock(ctx context.Context, name string, wait time.Duration) (unloc
 	for end := time.Now().Add(wait); ; {
 		t, err := c.transport.Another(port, 0)
 		if err == nil {
-			return func() { _ = t.Close() }, nil
+			// The kernel frees the port at once, but lets whoever closes a socket wait
+			// for what the latest commit destroys (nft_rcv_nl_event).
+			return func() { go t.Close() }, nil
 		}
 		if !errors.Is(err, unix.EADDRINUSE) {
 			return nil, err

@@ -47,6 +47,12 @@ func (c *Conn) Watch(family uint8, table string) (*Watch, error) {
 // Close ends the watch.
 func (w *Watch) Close() error { return w.transport.Close() }
 
+// Trust makes what another conversation changes not count, either.
+func (w *Watch) Trust(c *Conn) { w.own[c.transport.Port()] = true }
+
+// Generation is that of the last commit that was heard of.
+func (w *Watch) Generation() uint32 { return w.generation }
+
 // Touched hears everything up to the present generation, and reports whether
 // anybody else has changed the table since the last call.
 func (w *Watch) Touched(c *Conn) (generation uint32, touched bool, err error) {

@@ -1,6 +1,6 @@
 package nft
 
-// Usage: what conntrack holds for backends.
+// Connections: what conntrack holds for backends, and what a plan changes for it.
 
 import (
 	"net/netip"
@@ -9,6 +9,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/conntrack"
+	"nlb/nft/flows"
 	"nlb/nft/wire"
 )
 
@@ -66,22 +67,22 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 		}
 		kept |= s.kept
 	}
-	var all servers
-	err := conntrack.List(c, conntrack.Filter{Mark: compile.OursMark, Mask: compile.OursMask}, func(f *conntrack.Flow) {
+	var all flows.Servers
+	err := conntrack.List(c, flows.Ours, func(f *conntrack.Flow) {
 		n := f.Mark & compile.NumberMask
 		if !known[n] && known[n&^kept] {
 			n &^= kept
 		}
 		if !known[n] && len(known) > 0 {
 			if all == nil {
-				all = servers{}
+				all = flows.Servers{}
 				for _, s := range states {
-					all.add(s.Profiles, func(chain string, b *lb.Backend) uint32 {
+					all.Add(s.Profiles, func(chain string, b *lb.Backend) uint32 {
 						return s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark
 					})
 				}
 			}
-			if mark, ok := all.of(f); ok {
+			if mark, ok := all.Of(f); ok {
 				n = mark & compile.NumberMask
 			}
 		}
@@ -91,61 +92,6 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 		out[n].add(f)
 	})
 	return out, err
-}
-
-// server is a backend as conntrack sees it: who answers for which
-// destinations.
-type server struct {
-	mark    uint32
-	chain   string // the service's
-	service *lb.Service
-}
-
-// servers are backends by their addresses; port 0 stands for backends that keep
-// the port.
-type servers map[netip.AddrPort][]server
-
-func (s servers) add(profiles []*lb.Profile, mark func(chain string, b *lb.Backend) uint32) {
-	for _, p := range profiles {
-		for i := range p.Services {
-			service := &p.Services[i]
-			chain := compile.ChainOf(p.Name, service.Name)
-			for k := range service.Backends {
-				b := &service.Backends[k]
-				at := netip.AddrPortFrom(b.Address.Addr, b.Address.Port)
-				s[at] = append(s[at], server{mark(chain, b), chain, service})
-			}
-		}
-	}
-}
-
-// of finds the backend that a connection is translated to.
-func (s servers) of(f *conntrack.Flow) (mark uint32, ok bool) {
-	_, to := f.Original()
-	from, _ := f.Reply()
-	one, ok := s.find(from, to, lb.Protocol(f.Protocol))
-	return one.mark, ok
-}
-
-// find is the backend at an address and port that serves a destination.
-func (s servers) find(at, to netip.AddrPort, protocol lb.Protocol) (found server, ok bool) {
-	candidates := s[at]
-	if at.Port() == to.Port() { // or it keeps the port
-		candidates = slices.Concat(candidates, s[netip.AddrPortFrom(at.Addr(), 0)])
-	}
-	i := slices.IndexFunc(candidates, func(one server) bool { return takes(one.service, to, protocol) })
-	if i < 0 {
-		return server{}, false
-	}
-	return candidates[i], true
-}
-
-// takes reports whether a destination is one that a service listens on.
-func takes(s *lb.Service, to netip.AddrPort, protocol lb.Protocol) bool {
-	return slices.Contains(s.Protocols, protocol) && slices.ContainsFunc(s.Listen, func(l lb.Listen) bool {
-		return (!l.Prefix.IsValid() || l.Prefix.Contains(to.Addr())) &&
-			slices.ContainsFunc(l.Ports, func(r lb.PortRange) bool { return r.First <= to.Port() && to.Port() <= r.Last })
-	})
 }
 
 // Use is what conntrack holds for a backend of the state.
@@ -213,4 +159,63 @@ func (s *State) Stats(profile, service string, address lb.Endpoint, u Usage) Sta
 		}
 	}
 	return out
+}
+
+// newCleanup compares what is there with what a plan leads to: whose connections
+// it changes.
+func newCleanup(have *State, p *plan, o Options) *flows.Cleanup {
+	c := &flows.Cleanup{
+		Table: p.table, Gone: p.owners.None(), Cut: o.Cut, Settle: o.Settle, Numbers: map[uint32]flows.Change{}, Owners: p.owners, Kept: have.kept,
+	}
+	idle, services := p.idle(), byChain(have.Profiles)
+	for key, b := range have.backends {
+		n := b.mark & compile.NumberMask
+		owner, owned := p.owners.Of(n)
+		if !owned || owner != key {
+			c.Numbers[n] = flows.Stale
+			if c.Servers == nil && p.serves(key.Address.Addr) {
+				c.Servers = p.servers()
+			}
+		} else if change := idle[key]; change >= flows.Down && b.state != lb.Down {
+			c.Numbers[n] = change
+		} else if change != flows.Stays && b.drawn {
+			c.Numbers[n] = flows.Drained
+		}
+		if s := services[key.Chain]; c.Numbers[n] >= flows.Down {
+			c.Datagrams = c.Datagrams || s == nil || slices.Contains(s.Protocols, lb.UDP)
+		}
+	}
+	return c
+}
+
+// idle are the backends that get no new connections any more, and what becomes of
+// those that they have.
+func (p *plan) idle() map[compile.BackendKey]flows.Change {
+	out := map[compile.BackendKey]flows.Change{}
+	for profile, s := range lb.Services(p.profiles) {
+		for i := range s.Backends {
+			b := &s.Backends[i]
+			change := flows.Drained
+			switch {
+			case b.Effective() > 0:
+				continue
+			case b.State == lb.Down && s.OnDown == lb.CutConnections && b.Standing.Verdict == lb.VerdictDown && b.Standing.Order != lb.OrderDisable:
+				change = flows.CutOff
+			case b.State == lb.Down:
+				change = flows.Down
+			}
+			out[compile.BackendKey{Chain: compile.ChainOf(profile.Name, s.Name), Address: b.Address}] = change
+		}
+	}
+	return out
+}
+
+// serves reports whether a plan has a backend at an address.
+func (p *plan) serves(a netip.Addr) bool {
+	for at := range p.servers() {
+		if at.Addr() == a {
+			return true
+		}
+	}
+	return false
 }
