@@ -259,8 +259,23 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 	result.Replaced = have.objects.unknown
 	// Of another layout, nlb itself makes other objects.
 	ours := have.objects.exists && have.objects.layout == compile.LayoutVersion
-	result.Repaired = len(result.Changes) == 0 && !p.empty() && ours && !have.untouched()
+	result.Repaired = len(result.Changes) == 0 && !p.empty() && ours && !have.untouched() && have.stands(profiles)
 	return p, result, nil
+}
+
+// stands reports whether backends have the states and standings that profiles say.
+func (s *State) stands(profiles []*lb.Profile) bool {
+	have := byChain(s.Profiles)
+	for chain, w := range byChain(profiles) {
+		find := finder(have[chain])
+		for i := range w.Backends {
+			b := &w.Backends[i]
+			if h, ok := find(b.Address); ok && (h.State != b.State || h.Share != b.Share || h.Standing != b.Standing) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // scope tells the profiles that an apply is about.

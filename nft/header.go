@@ -106,6 +106,13 @@ func ReadHeader(c *wire.Conn, table string) (Header, error) {
 	return h, err
 }
 
+// HasStandings reports whether a table says of any backend that it is down, or
+// under an order.
+func HasStandings(c *wire.Conn, table string) (bool, error) {
+	elements, err := readSet(c, table, compile.NewVerdictsSet())
+	return len(elements) > 0, err
+}
+
 // Param is a kernel parameter and its value.
 type Param struct{ Name, Value string }
 

@@ -22,6 +22,7 @@ import (
 type Table struct {
 	conn *wire.Conn
 	name string
+	dial func() (*wire.Conn, error) // for cleanups
 	// stays: it is used more than once. Otherwise nothing is kept, and Apply does
 	// itself what follows its commit.
 	stays bool
@@ -44,8 +45,11 @@ type Table struct {
 type position struct{ profile, service, number int }
 
 // Open opens the way to a table, which need not be there. The conversation is the
-// Table's until Close.
-func Open(c *wire.Conn, table string) *Table { return &Table{conn: c, name: table, stays: true} }
+// Table's until Close. dial opens another one in the same network namespace, for
+// what follows a commit.
+func Open(c *wire.Conn, table string, dial func() (*wire.Conn, error)) *Table {
+	return &Table{conn: c, name: table, dial: dial, stays: true}
+}
 
 // Close ends the watch. What was applied stays.
 func (t *Table) Close() error {
@@ -189,7 +193,7 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 		return result, failed
 	}
 	var err error
-	if c.Conn, err = t.conn.Another(); err != nil {
+	if c.Conn, err = t.dial(); err != nil {
 		c.Conn = t.conn
 		return result, errors.Join(failed, w.settle(c, result))
 	}
@@ -360,32 +364,35 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 	return t.finish(w, p, o, c, result, nil)
 }
 
-// differing are the services whose backends differ from what was applied; their
-// fingerprints are brought up to date. It fails where one differs otherwise.
+// differing are the services of a part whose backends differ from what was
+// applied; their fingerprints are brought up to date. It fails where one differs
+// otherwise.
 func (t *Table) differing(part []*lb.Profile, services []fingerprint) (changed []*lb.Profile, ok bool) {
-	for _, p := range part {
-		copied := *p
-		copied.Services = nil
-		salt := saltOf(t.options, p.Name)
-		for i := range p.Services {
-			s := &p.Services[i]
-			at, _ := t.placeOf(compile.ChainOf(p.Name, s.Name))
-			if at.number >= len(services) {
-				return nil, false
-			}
-			f := &services[at.number]
-			frame, backends := lb.Fingerprint(salt, s)
-			if frame != f.frame {
-				return nil, false
-			}
-			if backends != f.backends {
-				f.backends = backends
-				copied.Services = append(copied.Services, *s)
-			}
+	seen := map[position]bool{}
+	for profile, s := range lb.Services(part) {
+		at, _ := t.placeOf(compile.ChainOf(profile.Name, s.Name))
+		if seen[at] {
+			continue
 		}
-		if len(copied.Services) > 0 {
-			changed = append(changed, &copied)
+		seen[at] = true
+		if at.number >= len(services) {
+			return nil, false
 		}
+		p, f := t.profiles[at.profile], &services[at.number]
+		now := p.Services[at.service]
+		frame, backends := lb.Fingerprint(saltOf(t.options, p.Name), &now)
+		if frame != f.frame {
+			return nil, false
+		}
+		if backends == f.backends {
+			continue
+		}
+		f.backends = backends
+		if n := len(changed); n == 0 || changed[n-1].Name != p.Name {
+			changed = append(changed, &lb.Profile{Name: p.Name, Sysctl: p.Sysctl})
+		}
+		last := changed[len(changed)-1]
+		last.Services = append(last.Services, now)
 	}
 	return changed, true
 }

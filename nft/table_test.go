@@ -3,7 +3,9 @@ package nft_test
 // A table that stays open, in the kernel.
 
 import (
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"testing"
@@ -13,6 +15,7 @@ import (
 
 	"nlb/integration/netlab"
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/lb/lbtest"
 	"nlb/nft"
 	nftables "nlb/nft/ruleset"
@@ -117,7 +120,7 @@ func BenchmarkUpdate(b *testing.B) {
 			h, conns := host(b, 2)
 			must(b, h.Do(func() error {
 				p := lbtest.Fleet(bench.services)
-				t := nft.Open(conns[0], "nlb")
+				t := nft.Open(conns[0], "nlb", wire.Dial)
 				defer t.Close()
 				_, err := t.Apply(b.Context(), []*lb.Profile{p}, recorded)
 				must(b, err)
@@ -154,4 +157,216 @@ func BenchmarkUpdate(b *testing.B) {
 			}))
 		})
 	}
+}
+
+// mixed has services of all sorts.
+const mixed = `profile: shop
+services:
+  - {name: web, listen: "203.0.113.10:80", backends: [10.2.0.11:80, {address: "10.2.0.12:80", weight: 5}, 10.2.0.13:80]}
+  - {name: dns, listen: ["203.0.113.10:53", "[2001:db8::10]:53"], protocol: [udp, tcp], scheduler: random, backends: [10.2.0.11:53, 10.2.0.12, "[fd02::11]:53"]}
+  - {name: sticky, listen: 203.0.113.11:80, affinity: 10m, backends: [10.2.0.12:80, {address: "10.2.0.13:80", max-connections: 7}]}
+  - {name: pool, listen: 203.0.113.12:80, snat: [192.0.2.1, 192.0.2.2], backends: [10.2.0.12:80, {address: "10.2.0.13:80", snat: vip}]}
+  - {name: hashed, listen: "203.0.113.13:*", scheduler: hash, deny: [192.0.2.0/24], backends: [10.2.0.11, 10.2.0.12, {address: 10.2.0.13, weight: 3}]}
+  - {name: own, listen: ":8080", backends: [10.2.0.11:80, 10.2.0.12:80]}
+`
+
+// asking is a transport that notices when all rules of the table are asked for.
+type asking struct {
+	wire.Transport
+	all bool
+}
+
+func (a *asking) Send(b []byte) error {
+	const attrs = unix.SizeofNlMsghdr + 4 // struct nfgenmsg
+	if len(b) > attrs && binary.NativeEndian.Uint16(b[4:]) == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE {
+		a.all = a.all || len(wire.Attr(b[attrs:], unix.NFTA_RULE_CHAIN)) == 0
+	}
+	return a.Transport.Send(b)
+}
+
+// open calls f with a table that stays open, in a namespace of its own, and with
+// further conversations.
+func open(t *testing.T, f func(table *nft.Table, asked *asking, c, other *wire.Conn)) {
+	t.Helper()
+	h, conns := host(t, 2)
+	must(t, h.Do(func() error {
+		transport, err := wire.Open()
+		must(t, err)
+		asked := &asking{Transport: transport}
+		c := wire.NewConn(asked)
+		defer c.Close()
+		table := nft.Open(c, "nlb", wire.Dial)
+		defer table.Close()
+		f(table, asked, conns[0], conns[1])
+		return nil
+	}))
+}
+
+func parse(t *testing.T, text string) *lb.Profile {
+	t.Helper()
+	p, err := config.Parse("test.yaml", []byte(text))
+	must(t, err)
+	return p
+}
+
+// holds fails where the table does not hold the profile, states and standings
+// included.
+func holds(t *testing.T, c *wire.Conn, want *lb.Profile) {
+	t.Helper()
+	s, err := nft.Load(c, "nlb")
+	must(t, err)
+	if changes := lb.Compare(s.Profiles, []*lb.Profile{want}); len(changes) > 0 {
+		t.Errorf("what is there differs: %v", changes)
+	}
+	if drift := s.Drift(); len(drift) > 0 {
+		t.Errorf("drift: %v", drift)
+	}
+	have := map[string]lb.Backend{}
+	for p, s := range lb.Services(s.Profiles) {
+		for _, b := range s.Backends {
+			have[p.Name+s.Name+b.Address.String()] = b
+		}
+	}
+	for _, s := range want.Services {
+		for _, b := range s.Backends {
+			h := have[want.Name+s.Name+b.Address.String()]
+			if h.State != b.State || h.Share != b.Share || h.Standing != b.Standing {
+				t.Errorf("%s %s is %s, share %d, %+v; want %s, %d, %+v", s.Name, b.Name, h.State, h.Share, h.Standing, b.State, b.Share, b.Standing)
+			}
+		}
+	}
+}
+
+func update(t *testing.T, table *nft.Table, part ...*lb.Profile) *nft.Result {
+	t.Helper()
+	r, err := table.Update(t.Context(), part)
+	must(t, err)
+	if r.Cleanup != nil {
+		_, err := r.Cleanup.Run(t.Context())
+		must(t, err)
+	}
+	return r
+}
+
+func touched(t *testing.T, table *nft.Table, want bool) {
+	t.Helper()
+	if got, err := table.Touched(); err != nil || got != want {
+		t.Errorf("touched: %v, %v; want %v", got, err, want)
+	}
+}
+
+// TestUpdateComesToTheSame: many updates, of which none reads everything, also
+// beside another program, come to what is wanted; a one-shot apply finds nothing
+// to do, and the slots that were used are used again.
+func TestUpdateComesToTheSame(t *testing.T) {
+	open(t, func(table *nft.Table, asked *asking, c, other *wire.Conn) {
+		p := parse(t, mixed)
+		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		defer commits(t, other, 2*time.Millisecond)()
+		r := rand.New(rand.NewPCG(1, 2))
+		for step := range 120 {
+			part := &lb.Profile{Name: p.Name}
+			for range 1 + r.IntN(3) {
+				s := &p.Services[r.IntN(len(p.Services))]
+				s.Backends = slices.Clone(s.Backends)
+				b := &s.Backends[r.IntN(len(s.Backends))]
+				b.State, b.Share, b.Standing = lb.BackendState(r.IntN(4)), uint8(r.IntN(4)*8), lb.Standing{}
+				if b.State == lb.Down {
+					b.Standing = down
+				}
+				if r.IntN(4) == 0 {
+					b.Weight = r.IntN(5)
+				}
+				part.Services = append(part.Services, *s)
+			}
+			asked.all = false
+			if r := update(t, table, part); r.Repaired {
+				t.Errorf("step %d: repaired %+v", step, r)
+			}
+			if asked.all {
+				t.Errorf("step %d read everything", step)
+			}
+			touched(t, table, false)
+			if holds(t, c, p); t.Failed() {
+				t.Fatalf("step %d", step)
+			}
+		}
+	})
+}
+
+// TestUpdateLeavesARecord: a one-shot apply of the same finds nothing to do.
+func TestUpdateLeavesARecord(t *testing.T) {
+	open(t, func(table *nft.Table, asked *asking, c, other *wire.Conn) {
+		p := parse(t, mixed)
+		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		for _, state := range []lb.BackendState{lb.Down, lb.Up, lb.Draining} {
+			part := standing(p, 0, state, lb.Standing{Verdict: lb.VerdictUp, Since: down.Since})
+			p.Services[0] = part[0].Services[0]
+			update(t, table, part...)
+		}
+		again := &asking{}
+		again.Transport, err = wire.Open()
+		must(t, err)
+		one := wire.NewConn(again)
+		defer one.Close()
+		r, err := nft.Apply(t.Context(), one, []*lb.Profile{p}, recorded)
+		if err != nil || again.all || r.Batches > 0 {
+			t.Errorf("%+v, %v; everything was read: %v", r, err, again.all)
+		}
+		touched(t, table, false)
+	})
+}
+
+// TestTouched: what others change is noticed, and put back; what they change
+// elsewhere is not.
+func TestTouched(t *testing.T) {
+	open(t, func(table *nft.Table, asked *asking, c, other *wire.Conn) {
+		p := parse(t, mixed)
+		touched(t, table, true) // nothing was applied
+		if _, err := table.Update(t.Context(), standing(p, 0, lb.Down, down)); err == nil {
+			t.Error("an update of what was never applied")
+		}
+		apply := func() {
+			t.Helper()
+			_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+			must(t, err)
+			touched(t, table, false)
+		}
+		apply()
+		commit := func(write func(m *nftables.Messages)) {
+			t.Helper()
+			b := wire.NewBatch(wire.AnyGeneration)
+			write(&nftables.Messages{Batch: b, Family: nftables.Inet, Table: "nlb", List: nftables.MaxList})
+			before, err := other.Generation()
+			must(t, err)
+			_, err = other.Commit(b, before)
+			must(t, err)
+		}
+		commit(func(m *nftables.Messages) { m.Table = "else"; m.NewTable("another program's") })
+		touched(t, table, false)
+		for what, change := range map[string]func(m *nftables.Messages){
+			"a chain":   func(m *nftables.Messages) { m.NewChain(&nftables.Chain{Name: "theirs"}); m.DeleteChain("theirs") },
+			"the table": func(m *nftables.Messages) { m.DeleteTable() },
+		} {
+			commit(change)
+			touched(t, table, true)
+			touched(t, table, true)
+			part := standing(p, 0, lb.Down, down)
+			if asked.all = false; update(t, table, part...) == nil || !asked.all && what != "the table" {
+				t.Errorf("%s: an update over somebody else's change read a part only", what)
+			}
+			changed := *p
+			changed.Services = append(slices.Clone(part[0].Services), p.Services[1:]...)
+			holds(t, c, &changed)
+			touched(t, table, false)
+			apply()
+		}
+		// A profile of another nlb is one, too.
+		_, err := nft.Apply(t.Context(), c, []*lb.Profile{parse(t, "profile: b\nservices: [{name: w, listen: 203.0.113.99:80, backends: [10.9.9.9:80]}]\n")}, recorded)
+		must(t, err)
+		touched(t, table, true)
+		apply()
+	})
 }

@@ -84,7 +84,7 @@ var rooms = []room{
 // changing are the calls that change the machine. In cmd, only engine makes
 // them: rules and kernel parameters are one act.
 var (
-	changing = []string{"nft.Apply(", "nft.Flush(", "sysctl.Local.Write(", "sysctl.Local.Undo(", "sysctl.Local.Set("}
+	changing = []string{"nft.Apply(", "nft.Open(", "nft.Flush(", "sysctl.Local.Write(", "sysctl.Local.Undo(", "sysctl.Local.Set("}
 	engine   = "cmd/nlb/internal/engine"
 )
 

@@ -32,11 +32,28 @@ type affinity struct {
 	timeout time.Duration
 }
 
-func (c *compiler) affinity(chain string, s *lb.Service, f *Family) affinity {
+// info is read back by readAffinity.
+func (a affinity) info() string {
+	return fmt.Sprintf("affinity %s timeout %s bits %d", a.Family, a.timeout, a.bits)
+}
+
+// noted is a rule that does nothing, for a service whose backends are all down or
+// drained: what is wanted is known from it.
+func (a affinity) noted() ruleset.Rule {
+	return ruleset.Rule{Statements: []ruleset.Statement{a.match}, Comment: a.info()}
+}
+
+// newAffinity is that of a service and family.
+func newAffinity(chain string, s *lb.Service, f *Family) affinity {
 	a := affinity{Family: f, set: AffinityMap(chain, f), bits: s.Affinity.Bits, timeout: s.Affinity.Timeout}
 	if f.Family == lb.IPv6 {
 		a.bits = s.Affinity.Bits6
 	}
+	return a
+}
+
+func (c *compiler) affinity(chain string, s *lb.Service, f *Family) affinity {
+	a := newAffinity(chain, s, f)
 	m := &ruleset.Map{Name: a.set, Key: ruleset.Type{f.IP.Addr}, Data: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients, OfChain: chain}
 	c.byName[m.Name] = m
 	c.Maps = append(c.Maps, m)
@@ -50,7 +67,6 @@ func (c *compiler) affinity(chain string, s *lb.Service, f *Family) affinity {
 //	remember, or keep for longer
 //	deliver
 func (a affinity) wrap(draw drawRule) []ruleset.Rule {
-	info := fmt.Sprintf("affinity %s timeout %s bits %d", a.Family, a.timeout, a.bits)
 	update := a.IP.UpdateSource(a.set, a.bits, a.timeout)
 	fresh := draw.draw
 	if !draw.repeats {
@@ -62,7 +78,7 @@ func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 			Statements: append([]ruleset.Statement{a.match, ruleset.MarkIn(StickySet, true), a.IP.DeleteSource(a.set, a.bits)}, fresh...),
 			Comment:    draw.comment,
 		},
-		{Statements: []ruleset.Statement{a.match, update}, Comment: info},
+		{Statements: []ruleset.Statement{a.match, update}, Comment: a.info()},
 	}
 	// By itself: an update of a map that is full ends its rule.
 	if !draw.repeats {

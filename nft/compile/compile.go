@@ -84,6 +84,8 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 			own.Rules = append(own.Rules, c.affinity(own.Name, s, f).wrap(draw)...)
 		case draw.repeats:
 			own.Rules = append(own.Rules, draw.attempts(f, []ruleset.Rule{draw.alone()}, nil)...)
+		case s.Affinity != nil && slices.ContainsFunc(s.Of(f.Family), func(b lb.Backend) bool { return b.Weight > 0 }):
+			own.Rules = append(own.Rules, newAffinity(own.Name, s, f).noted(), draw.alone())
 		default:
 			own.Rules = append(own.Rules, draw.alone())
 		}

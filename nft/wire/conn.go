@@ -115,15 +115,6 @@ func NewConn(t Transport) *Conn {
 // Close ends the conversation.
 func (c *Conn) Close() error { return c.transport.Close() }
 
-// Another opens a further conversation in the same network namespace.
-func (c *Conn) Another() (*Conn, error) {
-	t, err := c.transport.Another(0, 0)
-	if err != nil {
-		return nil, err
-	}
-	return NewConn(t), nil
-}
-
 // Renew goes on over a new socket in the same network namespace, where the old
 // one cannot be relied on any more. Where there is none to be had, the old one
 // stays.
