@@ -26,6 +26,7 @@ type Engine struct {
 	gate   *gate
 	table  string
 	params sysctl.Tree
+	open   *nft.Table // nil: each apply is on its own
 }
 
 // Open opens the way to a table, of family inet, of the calling thread's network
@@ -56,7 +57,16 @@ func dial(g *gate) (*wire.Conn, error) {
 }
 
 // Close ends the conversation with the kernel. What was applied stays.
-func (e *Engine) Close() error { return e.conn.Close() }
+func (e *Engine) Close() error {
+	if e.open != nil {
+		return errors.Join(e.open.Close(), e.conn.Close())
+	}
+	return e.conn.Close()
+}
+
+// Stay keeps the table open from now on, for Update and Touched. What follows a
+// commit is then for the caller to run: Result.Cleanup.
+func (e *Engine) Stay() { e.open = nft.Open(e.conn, e.table, wire.Dial) }
 
 // State reads what the table holds. Errors are *Error.
 func (e *Engine) State() (*nft.State, error) {
@@ -97,6 +107,9 @@ type Options struct {
 	// Full reads the whole table and compares it, although the table's own record
 	// says what was applied last.
 	Full bool
+	// ForgetHealth takes states and standings as the profiles have them. Otherwise
+	// what the table knows of its backends goes on to hold.
+	ForgetHealth bool
 	// Begin is called before the first change; nil: it is not. An error of it is
 	// returned, and nothing is changed.
 	Begin func() error
@@ -105,6 +118,8 @@ type Options struct {
 // Result says what an apply did, or what it would do.
 type Result struct {
 	*nft.Result
+	// Health is who gets no connections because of what the table knew.
+	Health Health
 	// Parameters are the kernel parameters that were set, or would be. One that
 	// is Silent had its value before, and is only remembered.
 	Parameters []sysctl.Change
@@ -121,12 +136,16 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	profiles, held, err := e.overlay(profiles)
+	if err != nil {
+		return nil, withHint(err)
+	}
 	kept, _ := KeptBits() // doctor says where they are not kept
 	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table, Keep: kept})
 	if err != nil {
 		return nil, withHint(err)
 	}
-	out := &Result{Result: result}
+	out := &Result{Result: result, Health: held}
 	out.Parameters, out.Left, out.Refused = e.parameters(profiles)
 	return out, nil
 }
@@ -146,6 +165,12 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	var held Health
+	if !o.ForgetHealth {
+		if profiles, held, err = e.overlay(profiles); err != nil {
+			return nil, err
+		}
+	}
 	if !o.DryRun {
 		defer e.gate.guard(ctx, o.Begin)()
 	}
@@ -154,13 +179,13 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	if !o.Full {
 		p.Record, p.Build = true, build()
 	}
-	result, err := nft.Apply(ctx, e.conn, profiles, p)
+	result, err := e.apply(ctx, profiles, p)
 	if err != nil && !committed(err) {
 		return nil, err
 	}
 	// A parameter that is recorded for the first time is no repair.
 	result.Repaired = result.Repaired && len(changes) == 0
-	out := &Result{Result: result, Parameters: changes, Left: left}
+	out := &Result{Result: result, Health: held, Parameters: changes, Left: left}
 	if o.DryRun {
 		return out, nil
 	}
@@ -169,6 +194,47 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		return out, &ParameterError{Generation: result.Generation, Err: err}
 	}
 	return out, err
+}
+
+func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o nft.Options) (*nft.Result, error) {
+	if e.open == nil {
+		return nft.Apply(ctx, e.conn, profiles, o)
+	}
+	return e.open.Apply(ctx, profiles, o)
+}
+
+// errNotOpen: Update and Touched come after Stay.
+var errNotOpen = errors.New("the table was not kept open")
+
+// Update changes states, shares, standings and weights of backends of services
+// that Apply has applied since Stay: part has these services, whole, with states
+// and standings as they are to be. Where it is about more, or somebody else has
+// changed the table, it comes to an Apply with the options of the last one. Errors
+// are *Error; there is a result as well where the rules were applied.
+func (e *Engine) Update(ctx context.Context, part []*lb.Profile) (_ *Result, err error) {
+	defer addOutcome(&err)
+	if e.open == nil {
+		return nil, errNotOpen
+	}
+	defer e.gate.guard(ctx, nil)()
+	result, err := e.open.Update(ctx, part)
+	if err != nil && !committed(err) {
+		return nil, err
+	}
+	return &Result{Result: result}, err
+}
+
+// Touched reports whether anybody else has changed the table since the last commit
+// of this engine, or may have. An Apply repairs it. It is cheap. Errors are *Error.
+func (e *Engine) Touched() (bool, error) {
+	if e.open == nil {
+		return false, withHint(errNotOpen)
+	}
+	touched, err := e.open.Touched()
+	if err != nil {
+		return touched, withHint(err)
+	}
+	return touched, nil
 }
 
 // build stands for this program: another one may make other rules of the same

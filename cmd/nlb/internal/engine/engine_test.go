@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"nlb/integration/netlab"
 	"nlb/lb"
@@ -141,5 +142,108 @@ func TestGate(t *testing.T) {
 		if n := profilesIn(t, e); n != 1 {
 			t.Errorf("after a flush that was refused: %d profiles are there", n)
 		}
+	})
+}
+
+// stand is the shop with states that follow from what is known of its backends.
+func stand(known map[string]lb.Standing, backends ...string) []*lb.Profile {
+	p := shop(backends...)
+	p[0].Services[0].Health = []lb.Check{{Kind: lb.CheckUDP, Send: "x"}}
+	all := map[lb.BackendID]lb.Standing{}
+	for address, s := range known {
+		all[lb.BackendID{Profile: "shop", Service: "web", Address: lb.Endpoint{Addr: netip.MustParseAddr(address)}}] = s
+	}
+	return lb.Overlay(p, all, nil)
+}
+
+// TestHonoursHealth: an apply without an agent keeps to what one has found, unless
+// it is to forget that.
+func TestHonoursHealth(t *testing.T) {
+	on(t, func(e *Engine) {
+		since := time.Date(2026, 11, 26, 4, 5, 6, 0, time.UTC)
+		known := map[string]lb.Standing{
+			"10.0.0.1": {Verdict: lb.VerdictDown, Since: since, Reason: "udp: no answer"},
+			"10.0.0.2": {Order: lb.OrderDrain, By: "admin", Until: time.Now().Add(time.Hour).UTC().Truncate(time.Second)},
+			"10.0.0.3": {Order: lb.OrderDisable, Until: since},
+		}
+		backends := []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"}
+		states := func() (out []string) {
+			s, err := e.State()
+			must(t, err)
+			for _, b := range s.Profiles[0].Services[0].Backends {
+				out = append(out, b.State.String())
+			}
+			return out
+		}
+		_, err := e.Apply(t.Context(), stand(known, backends...), Options{ForgetHealth: true})
+		must(t, err)
+		if got := states(); !slices.Equal(got, []string{"down", "draining", "down", "up"}) {
+			t.Errorf("as it was found: %v", got)
+		}
+		wanted := stand(nil, backends...)
+		plan, err := e.Plan(t.Context(), wanted)
+		must(t, err)
+		r, err := e.Apply(t.Context(), wanted, Options{})
+		must(t, err)
+		if want := (Health{Down: 1, Ordered: 1, Newest: since}); r.Health != want || plan.Health != want {
+			t.Errorf("held: %+v, planned: %+v", r.Health, plan.Health)
+		}
+		if got := states(); !slices.Equal(got, []string{"down", "draining", "up", "up"}) || r.Repaired {
+			t.Errorf("the order that has run out: %v, repaired: %v", got, r.Repaired)
+		}
+		again, err := e.Apply(t.Context(), wanted, Options{})
+		must(t, err)
+		if again.Batches > 0 || again.Health != r.Health {
+			t.Errorf("again: %+v, %+v", again.Result, again.Health)
+		}
+		forgotten, err := e.Apply(t.Context(), wanted, Options{ForgetHealth: true})
+		must(t, err)
+		if got := states(); !slices.Equal(got, []string{"up", "up", "up", "up"}) || forgotten.Health != (Health{}) {
+			t.Errorf("forgotten: %v, held %+v", got, forgotten.Health)
+		}
+	})
+}
+
+// TestStay: an engine that stays changes states by an update, and notices others.
+func TestStay(t *testing.T) {
+	on(t, func(e *Engine) {
+		if _, err := e.Update(t.Context(), shop("10.0.0.1")); err == nil {
+			t.Error("an update without a table that was kept open")
+		}
+		e.Stay()
+		touched := func(want bool) {
+			t.Helper()
+			if got, err := e.Touched(); err != nil || got != want {
+				t.Errorf("touched: %v, %v", got, err)
+			}
+		}
+		backends := []string{"10.0.0.1", "10.0.0.2"}
+		wanted := stand(nil, backends...)
+		_, err := e.Apply(t.Context(), wanted, Options{ForgetHealth: true})
+		must(t, err)
+		touched(false)
+		down := map[string]lb.Standing{"10.0.0.1": {Verdict: lb.VerdictDown, Since: time.Unix(1, 0).UTC()}}
+		r, err := e.Update(t.Context(), stand(down, backends...))
+		must(t, err)
+		if r.Batches != 1 || len(r.Changes) > 0 || r.Cleanup == nil {
+			t.Errorf("an update: %+v", r.Result)
+		}
+		cleaned := make(chan error)
+		go func() {
+			_, err := r.Cleanup.Run(t.Context())
+			cleaned <- err
+		}()
+		_, err = e.Update(t.Context(), wanted) // while that one is at it
+		must(t, err)
+		must(t, <-cleaned)
+		touched(false)
+		state, err := e.State()
+		must(t, err)
+		if b := state.Profiles[0].Services[0].Backends[0]; b.State != lb.Up || b.Standing.Verdict != lb.VerdictNew {
+			t.Errorf("up again: %+v", b)
+		}
+		_, err = e.Flush(t.Context(), nil, FlushOptions{})
+		must(t, err)
+		touched(true)
 	})
 }
