@@ -23,6 +23,10 @@ const (
 	VerdictDown                // it does not
 )
 
+func (v Verdict) String() string { return inWords(v, verdictWords) }
+
+var verdictWords = []string{"new", "up", "down"}
+
 // Order is what an admin wants of a backend, whatever its checks say.
 type Order uint8
 
@@ -218,6 +222,14 @@ func (s *Service) stateOf(b *Backend, proven bool) BackendState {
 		return Down
 	}
 	return Up
+}
+
+// IsOpen reports whether health is ignored, as fail-open says: a backend whose
+// checks fail has connections all the same.
+func (s *Service) IsOpen() bool {
+	return slices.ContainsFunc(s.Backends, func(b Backend) bool {
+		return b.State == Up && b.Standing.Verdict == VerdictDown && s.Checked(&b)
+	})
 }
 
 // priority is the backend's, 1 where it has none.

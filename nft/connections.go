@@ -219,3 +219,18 @@ func (p *plan) serves(a netip.Addr) bool {
 	}
 	return false
 }
+
+// Owner is the backend of what was applied that has the number of a mark.
+func (t *Table) Owner(mark uint32) (id lb.BackendID, ok bool) {
+	if t.owners == nil {
+		owners := compile.NewNumbers(t.options.Keep, t.profiles).Owners
+		t.owners = &owners
+	}
+	key, ok := t.owners.Of(mark & compile.NumberMask &^ t.owners.Kept)
+	if !ok {
+		return id, false
+	}
+	id.Address = key.Address
+	id.Profile, id.Service, ok = compile.ServiceOf(key.Chain)
+	return id, ok
+}

@@ -34,6 +34,7 @@ type Table struct {
 	options  Options
 	profiles []*lb.Profile
 	places   map[string]position
+	owners   *compile.Owners // of the profiles; nil: not made yet
 	// pending are cleanups that were given away.
 	pending []*flows.Cleanup
 	// quiesced is closed when no packet is under way any more that was so at the
@@ -140,7 +141,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 // known of it; nil: nothing.
 func (t *Table) begin(profiles []*lb.Profile, o Options) *memory {
 	if t.stays && !o.DryRun {
-		t.options, t.profiles, t.places = o, make([]*lb.Profile, len(profiles)), nil
+		t.options, t.profiles, t.places, t.owners = o, make([]*lb.Profile, len(profiles)), nil, nil
 		t.options.Params, t.options.Cut = nil, false // they are done once
 		for i, p := range profiles {
 			copied := *p

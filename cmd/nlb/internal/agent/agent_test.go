@@ -213,7 +213,7 @@ func TestAgentOrders(t *testing.T) {
 	if e, ok := errors.AsType[*RefusedError](err); !ok || e.Hint != "did you mean shop/web/10.0.0.11?" {
 		t.Errorf("an unknown backend: got %#v", err)
 	}
-	if got := b.logged(); !strings.Contains(got, `order="disable shop/web/10.0.0.12 for 1h0m0s" by=`) || !strings.Contains(got, `msg="the time of an order is over" order=disable backend="shop/web 10.0.0.12"`) {
+	if got := b.logged(); !strings.Contains(got, `order="disable shop/web/10.0.0.12 for 1h0m0s" by=`) || !strings.Contains(got, `msg="the time of an order is over" order=disable backend=shop/web/10.0.0.12`) {
 		t.Errorf("logged:\n%s", got)
 	}
 }

@@ -62,16 +62,3 @@ func stateOf(s *lb.Service, b *lb.Backend) lb.BackendState {
 	}
 	return lb.Up
 }
-
-// standings are what a table knows of backends.
-func standings(profiles []*lb.Profile) map[lb.BackendID]lb.Standing {
-	out := map[lb.BackendID]lb.Standing{}
-	for p, s := range lb.Services(profiles) {
-		for i := range s.Backends {
-			if b := &s.Backends[i]; b.Standing != (lb.Standing{}) {
-				out[lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}] = b.Standing
-			}
-		}
-	}
-	return out
-}

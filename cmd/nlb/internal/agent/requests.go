@@ -7,7 +7,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"time"
 
@@ -37,7 +36,7 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 
 // report is how the agent is.
 func (a *agent) report() Status {
-	s := Status{Table: a.Table, Namespace: namespace(), Status: a.status, Profiles: []string{}}
+	s := Status{Table: a.Table, Namespace: namespace(), Status: a.sentence(), Profiles: []string{}}
 	for _, p := range a.wanted {
 		s.Profiles = append(s.Profiles, p.Name)
 	}
@@ -51,37 +50,15 @@ func (a *agent) obey(ctx context.Context, q Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	had := a.known[id]
-	a.known[id] = q.Order.given(had, q.By, time.Now())
-	if err := a.apply(ctx, a.wanted, q.Order.String()+" by "+q.By); err != nil {
-		a.known[id] = had
-		return nil, err
-	}
+	given := q.Order.given(lb.Standing{}, q.By, time.Now())
+	a.roster.Order(id, given.Order, given.By, given.Until)
+	a.noted()
+	a.reconcile(ctx)
 	a.Log.Info("order", "order", q.Order.String(), "by", q.By, "uid", q.UID)
+	if !a.retry.IsZero() {
+		return nil, errors.New(a.trouble + "; the order is tried again")
+	}
 	return Done{q.Order.String()}, nil
-}
-
-// expire takes orders back whose time is over.
-func (a *agent) expire(ctx context.Context, now time.Time) {
-	before := maps.Clone(a.known)
-	for id, is := range before {
-		if is.Order != lb.NoOrder && !is.Until.IsZero() && !now.Before(is.Until) {
-			a.known[id] = Order{}.given(is, "", now)
-		}
-	}
-	if maps.Equal(a.known, before) {
-		return
-	}
-	if err := a.apply(ctx, a.wanted, "the time of an order is over"); err != nil {
-		a.known = before // the next tick tries again
-		a.Log.Error("an order stands longer than it should", "error", err)
-		return
-	}
-	for id, is := range before {
-		if a.known[id] != is {
-			a.Log.Info("the time of an order is over", "order", Order{Order: is.Order}.Word(), "backend", id.String(), "by", is.By)
-		}
-	}
 }
 
 // FindBackend is the backend that an order is about. An error says what there is.

@@ -15,6 +15,8 @@ import (
 
 	"nlb/lb"
 	"nlb/nft"
+	"nlb/nft/compile"
+	"nlb/nft/conntrack"
 	"nlb/nft/wire"
 	"nlb/sysctl"
 )
@@ -235,6 +237,20 @@ func (e *Engine) Touched() (bool, error) {
 		return touched, withHint(err)
 	}
 	return touched, nil
+}
+
+// Owner is the backend of what was applied that a connection with a mark belongs
+// to.
+func (e *Engine) Owner(mark uint32) (lb.BackendID, bool) {
+	if e.open == nil {
+		return lb.BackendID{}, false
+	}
+	return e.open.Owner(mark)
+}
+
+// Refusals hears of connections that servers refuse, on a socket of its own.
+func (e *Engine) Refusals() (*conntrack.Events, error) {
+	return conntrack.Watch(e.conn, compile.OursMark, compile.OursMask)
 }
 
 // build stands for this program: another one may make other rules of the same

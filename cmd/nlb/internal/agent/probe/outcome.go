@@ -32,6 +32,8 @@ type Target struct {
 	Check *lb.Check
 	// At is an address without a zone; its port is 0 where the kind has none.
 	At netip.AddrPort
+	// UDP: the service is one of UDP. It matters to the kind dns.
+	UDP bool
 	// Service and Backend are names for the environment of exec, empty for the
 	// other kinds.
 	Service, Backend string

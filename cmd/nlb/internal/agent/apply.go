@@ -1,0 +1,203 @@
+//go:build linux
+
+package agent
+
+// Files into the kernel: all of them, or none. What is wrong with one leaves what
+// was read before.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
+)
+
+// begin applies what the files say for the first time. Where the kernel balances
+// already, what it knows of the servers holds; where it does not, every server is
+// asked once before.
+func (a *agent) begin(ctx context.Context) error {
+	wanted, err := a.readWhole(ctx)
+	if err != nil {
+		return err
+	}
+	known, err := a.known()
+	if err != nil {
+		return err
+	}
+	if len(known) == 0 {
+		a.roster.Set(wanted, nil, time.Now())
+		a.roster.Recheck(0)
+		a.firstRound(ctx, wanted)
+	}
+	return a.apply(ctx, wanted, known, "started")
+}
+
+// readWhole reads the files, as soon as nobody is writing to them.
+func (a *agent) readWhole(ctx context.Context) ([]*lb.Profile, error) {
+	for {
+		wanted, err := a.read(ctx)
+		if !errors.Is(err, ErrUnsettled) {
+			return wanted, err
+		}
+		select {
+		case <-a.files.Changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// firstRound waits for a first result of every check, no longer than the longest
+// timeout.
+func (a *agent) firstRound(ctx context.Context, wanted []*lb.Profile) {
+	var longest time.Duration
+	for _, s := range lb.Services(wanted) {
+		for i := range s.Health {
+			longest = max(longest, s.Health[i].Timeout)
+		}
+	}
+	over := time.After(longest)
+	for a.roster.Unheard() > 0 {
+		select {
+		case results := <-a.pool.Results():
+			a.hear(results)
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// known is what the table holds of the backends that are in it.
+func (a *agent) known() (map[lb.BackendID]lb.Standing, error) {
+	state, err := a.engine.State()
+	if err != nil {
+		return nil, err
+	}
+	out := map[lb.BackendID]lb.Standing{}
+	for p, s := range lb.Services(state.Profiles) {
+		for i := range s.Backends {
+			b := &s.Backends[i]
+			out[lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}] = b.Standing
+		}
+	}
+	return out, nil
+}
+
+// reread reads and applies the files. What is wrong with them changes nothing.
+func (a *agent) reread(ctx context.Context, reason string) error {
+	wanted, err := a.read(ctx)
+	if errors.Is(err, ErrUnsettled) {
+		return err // they will say when they are whole
+	}
+	var known map[lb.BackendID]lb.Standing
+	if err == nil {
+		known, err = a.known()
+	}
+	if err == nil {
+		err = a.apply(ctx, wanted, known, reason)
+	}
+	if err == nil {
+		return nil
+	}
+	if invalid, ok := errors.AsType[*source.InvalidError](err); ok {
+		for _, e := range invalid.Errors {
+			a.Log.Error(e.Error())
+		}
+	}
+	a.Log.Error("what was read last stays", "reason", reason, "error", err)
+	a.trouble = "Keeps what was read before: " + err.Error()
+	a.tell(a.systemd.Status(a.sentence()))
+	return err
+}
+
+// read reads the files, and refuses what this agent does not do.
+func (a *agent) read(ctx context.Context) ([]*lb.Profile, error) {
+	sources, err := a.files.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if errs := a.forbidden(sources); len(errs) > 0 {
+		return nil, &source.InvalidError{Errors: errs}
+	}
+	wanted := source.Profiles(sources)
+	if rate := lb.CheckRate(wanted); rate > lb.MaxCheckRate {
+		return nil, fmt.Errorf("the profiles ask for %.0f checks a second, and an agent makes at most %d", rate, lb.MaxCheckRate)
+	}
+	return wanted, nil
+}
+
+// forbidden are the services that want commands run, where the agent must not run
+// any.
+func (a *agent) forbidden(sources []source.Source) (errs lb.Errors) {
+	if a.AllowExec {
+		return nil
+	}
+	for _, s := range sources {
+		for i := range s.Profile.Services {
+			service := &s.Profile.Services[i]
+			if slices.ContainsFunc(service.Health, func(c lb.Check) bool { return c.Kind == lb.CheckExec }) {
+				errs = append(errs, &lb.Error{Pos: service.Pos, Msg: "service " + service.Name + " has a check that runs a command", Hint: "nlb run --allow-exec runs commands"})
+			}
+		}
+	}
+	source.Quote(errs, sources)
+	return errs
+}
+
+// mostLogged is how many changes have a line each.
+const mostLogged = 100
+
+// apply makes the kernel hold the profiles, with what is known of their backends.
+// known is of those that the roster does not have. Profiles that were wanted before,
+// and are not any more, go.
+func (a *agent) apply(ctx context.Context, wanted []*lb.Profile, known map[lb.BackendID]lb.Standing, reason string) error {
+	now := time.Now()
+	profiles := a.roster.Preview(wanted, known, now)
+	seen := profiles
+	for _, had := range a.wanted {
+		if !slices.ContainsFunc(wanted, func(p *lb.Profile) bool { return p.Name == had.Name }) {
+			profiles = append(profiles, &lb.Profile{Name: had.Name, Sysctl: had.Sysctl}) // without services: nothing is left of it
+		}
+	}
+	result, err := a.engine.Apply(ctx, profiles, engine.Options{ForgetHealth: true})
+	if err != nil && result == nil {
+		return err
+	}
+	a.roster.Set(wanted, known, now)
+	a.wanted, a.applied, a.trouble = wanted, true, ""
+	a.logResult(result, reason)
+	if err != nil {
+		a.trouble = err.Error()
+		a.Log.Error("applied, but not all of it", "error", err)
+	}
+	a.follow(ctx, result)
+	a.noteOpen(seen)
+	a.say()
+	a.noted()
+	return nil
+}
+
+// logResult is one line for each change of an apply.
+func (a *agent) logResult(result *engine.Result, reason string) {
+	for i, c := range result.Changes {
+		if i == mostLogged {
+			a.Log.Info("more changes", "number", len(result.Changes)-i, "reason", reason)
+			break
+		}
+		a.Log.Info("changed", "op", string(c.Op), "service", c.Service, "backend", c.Backend, "detail", c.Detail, "reason", reason)
+	}
+	for _, p := range view.Parameters(result.Parameters) {
+		a.Log.Info("set a kernel parameter", "name", p.Name, "from", p.From, "to", p.To)
+	}
+	if result.Repaired {
+		a.Log.Warn("repaired what something else had changed", "table", a.Table)
+	}
+}

@@ -1,0 +1,224 @@
+//go:build linux
+
+package agent
+
+// Reconcile: what checks find, what the kernel sees and what others do to the
+// table, brought into the kernel.
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"nlb/cmd/nlb/internal/agent/probe"
+	"nlb/cmd/nlb/internal/agent/roster"
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/text"
+	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
+)
+
+const (
+	// gather is how long a change of a state waits for others, to go in one batch
+	// with them.
+	gather = 5 * time.Millisecond
+	// guardEvery is how often the agent looks whether somebody else has changed its
+	// table.
+	guardEvery = 500 * time.Millisecond
+	// again is when what failed is tried again.
+	again = time.Second
+	// recheck is in what time all servers are asked where the kernel had more to say
+	// of them than could be heard.
+	recheck = time.Second
+)
+
+// hear takes results of checks.
+func (a *agent) hear(results []probe.Result) {
+	now := time.Now()
+	for _, r := range results {
+		a.roster.Result(r, now)
+	}
+	a.noted()
+}
+
+// refused takes the marks of connections that servers have refused; nil: some were
+// not heard of.
+func (a *agent) refused(marks []uint32) {
+	if marks == nil {
+		a.roster.Recheck(recheck)
+	}
+	for _, mark := range marks {
+		if id, ok := a.engine.Owner(mark); ok {
+			a.roster.Refused(id)
+		}
+	}
+}
+
+// noted has done what follows from what the roster has learnt.
+func (a *agent) noted() {
+	now := time.Now()
+	if next := a.roster.Due(now); !next.IsZero() {
+		a.due.Reset(max(0, next.Sub(now)))
+	}
+	for _, e := range a.roster.Events() {
+		a.logEvent(e)
+	}
+	if a.applied && a.roster.HasChanged() && !a.updating {
+		a.updating = true
+		a.update.Reset(gather)
+	}
+}
+
+// reconcile brings the services that have changed into the kernel. What fails is
+// tried again, as a whole.
+func (a *agent) reconcile(ctx context.Context) {
+	a.updating = false
+	began := time.Now()
+	part := a.roster.Changed(began)
+	if !a.applied || len(part) == 0 {
+		return
+	}
+	result, err := a.engine.Update(ctx, part)
+	if err != nil && result == nil {
+		a.fail(err)
+		return
+	}
+	a.Log.Debug("updated", "services", len(part), "generation", result.Generation, "took", time.Since(began))
+	a.follow(ctx, result)
+	a.noteOpen(part)
+	a.say()
+}
+
+// guard puts back what somebody else has changed, and what could not be applied
+// before.
+func (a *agent) guard(ctx context.Context) {
+	touched, err := a.engine.Touched()
+	switch {
+	case err != nil:
+		a.fail(err)
+		return
+	case !touched && (a.retry.IsZero() || time.Now().Before(a.retry)):
+		return
+	case touched:
+		a.Log.Warn("something else has changed the table", "table", a.Table)
+	}
+	if err := a.apply(ctx, a.wanted, nil, "repair"); err != nil {
+		a.fail(err)
+		return
+	}
+	a.retry = time.Time{}
+}
+
+// fail notes that the kernel is not as it should be. The guard tries again.
+func (a *agent) fail(err error) {
+	a.retry = time.Now().Add(again)
+	if trouble := "The kernel is not as it should be: " + err.Error(); a.trouble != trouble {
+		a.trouble = trouble
+		a.Log.Error("the kernel is not as it should be", "error", err)
+		a.tell(a.systemd.Status(a.sentence()))
+	}
+}
+
+// follow has the connections settled that a commit concerns, while the agent goes
+// on.
+func (a *agent) follow(ctx context.Context, result *engine.Result) {
+	if result.Cleanup == nil {
+		return
+	}
+	go func() {
+		if ended, err := result.Cleanup.Run(context.WithoutCancel(ctx)); err != nil {
+			a.Log.Error("connections of backends that are down or gone were not settled", "error", err)
+		} else if ended > 0 {
+			a.Log.Debug("settled connections", "ended", ended)
+		}
+	}()
+}
+
+// hearKernel hears of connections that servers refuse, until it is stopped.
+func (a *agent) hearKernel(ctx context.Context) (stop func()) {
+	events, err := a.engine.Refusals()
+	if err != nil {
+		a.Log.Warn("the kernel does not tell of refused connections", "error", err)
+		return func() {}
+	}
+	go func() {
+		for {
+			marks, err := events.Next()
+			if err != nil {
+				return
+			}
+			select {
+			case a.refusals <- marks:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { _ = events.Close() }
+}
+
+// logEvent is one line for a change of a verdict, or for an order that ends by itself.
+func (a *agent) logEvent(e roster.Event) {
+	backend := e.ID.Profile + "/" + e.ID.Service + "/" + e.Name
+	if e.Was.Verdict == e.Now.Verdict {
+		a.Log.Info("the time of an order is over", "order", Order{Order: e.Was.Order}.Word(), "backend", backend, "by", e.Was.By)
+		return
+	}
+	say := a.Log.Info
+	if e.Now.Verdict == lb.VerdictDown {
+		say = a.Log.Warn
+	}
+	args := []any{"backend", backend, "reason", e.Now.Reason}
+	if !e.Was.Since.IsZero() && e.Was.Verdict != lb.VerdictNew {
+		args = append(args, e.Was.Verdict.String()+"-for", e.Now.Since.Sub(e.Was.Since).Round(time.Millisecond))
+	}
+	say(e.Now.Verdict.String(), args...)
+}
+
+// noteOpen logs services that begin or cease to ignore health.
+func (a *agent) noteOpen(part []*lb.Profile) {
+	for p, s := range lb.Services(part) {
+		name, open := p.Name+"/"+s.Name, s.IsOpen()
+		switch {
+		case open && !a.open[name]:
+			a.open[name] = true
+			a.Log.Warn("too few backends are up, so all get connections", "service", name)
+		case !open && a.open[name]:
+			delete(a.open, name)
+			a.Log.Info("enough backends are up again", "service", name)
+		}
+	}
+}
+
+// say brings the status up to date.
+func (a *agent) say() {
+	status := fmt.Sprintf("Balances %s: %s", view.Names(a.wanted), view.Size(a.wanted...))
+	down, ordered := a.roster.Counts()
+	var parts []string
+	if down > 0 {
+		parts = append(parts, text.Count(down, "backend")+" down")
+	}
+	if ordered > 0 {
+		parts = append(parts, text.Count(ordered, "order")+" in force")
+	}
+	if n := len(a.open); n > 0 {
+		parts = append(parts, text.Count(n, "service")+" with too few up")
+	}
+	if parts != nil {
+		status += "; " + strings.Join(parts, ", ")
+	}
+	status += "."
+	if status != a.status {
+		a.status = status
+		a.tell(a.systemd.Status(a.sentence()))
+	}
+}
+
+// sentence is the status, with what does not work.
+func (a *agent) sentence() string {
+	if a.trouble == "" {
+		return a.status
+	}
+	return a.trouble + ". " + a.status
+}

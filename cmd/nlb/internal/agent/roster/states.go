@@ -1,0 +1,261 @@
+//go:build linux
+
+package roster
+
+// States: what comes out. Verdicts, orders and shares, put over the profiles.
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"nlb/lb"
+	"nlb/lb/health"
+)
+
+// Event is a change of a verdict, or the end of an order whose time is over.
+type Event struct {
+	ID       lb.BackendID
+	Name     string // the backend's
+	Was, Now lb.Standing
+}
+
+// Events are the changes since the last call, in order.
+func (r *Roster) Events() []Event {
+	out := r.events
+	r.events = nil
+	return out
+}
+
+// standing is all that is known of a backend.
+func (b *backend) standing() lb.Standing {
+	out := b.verdict
+	out.Order, out.By, out.Until = b.order.Order, b.order.By, b.order.Until
+	if len(b.checks) == 0 {
+		out.Verdict, out.Since, out.Reason = lb.VerdictNew, time.Time{}, ""
+	}
+	out.Since, out.Until = out.Since.Round(0).Truncate(time.Second), out.Until.Round(0).Truncate(time.Second)
+	if out.Order == lb.NoOrder && slices.ContainsFunc(b.checks, func(c *check) bool { return c.last.Drain }) {
+		out.Order, out.By = lb.OrderDrain, "agent-check"
+	}
+	return out
+}
+
+// part is the part of its weight that a backend has, in parts of lb.Shares; 0: all
+// of it.
+func (b *backend) part(now time.Time) uint8 {
+	share := uint8(0)
+	if !b.rising.IsZero() {
+		share, _ = health.Share(b.rising, now, b.service.SlowStart)
+	}
+	for _, c := range b.checks {
+		if p := c.last.Percent; p >= 0 && p < 100 {
+			part := uint8(max(1, p*lb.Shares/100))
+			if share == 0 || part < share {
+				share = part
+			}
+		}
+	}
+	return share
+}
+
+// All are the profiles with the states of their backends.
+func (r *Roster) All(now time.Time) []*lb.Profile {
+	clear(r.changed)
+	return r.over(r.profiles, now)
+}
+
+// Changed are the services of which something has changed since the last call of
+// it or of All, with the states of their backends.
+func (r *Roster) Changed(now time.Time) []*lb.Profile {
+	if len(r.changed) == 0 {
+		return nil
+	}
+	type service struct{ profile, name string }
+	touched := map[service]bool{}
+	for id := range r.changed {
+		touched[service{id.Profile, id.Service}] = true
+	}
+	clear(r.changed)
+	var part []*lb.Profile
+	for _, p := range r.profiles {
+		var of *lb.Profile
+		for i := range p.Services {
+			if !touched[service{p.Name, p.Services[i].Name}] {
+				continue
+			}
+			if of == nil {
+				of = &lb.Profile{Name: p.Name, Pos: p.Pos, Sysctl: p.Sysctl}
+				part = append(part, of)
+			}
+			of.Services = append(of.Services, p.Services[i])
+		}
+	}
+	return r.over(part, now)
+}
+
+// Preview is what All would be after Set.
+func (r *Roster) Preview(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) []*lb.Profile {
+	standings := make(map[lb.BackendID]lb.Standing, len(known))
+	for id, s := range known {
+		standings[id] = first(s)
+	}
+	return r.overlay(profiles, standings, now)
+}
+
+// over puts what is known over profiles.
+func (r *Roster) over(profiles []*lb.Profile, now time.Time) []*lb.Profile {
+	return r.overlay(profiles, map[lb.BackendID]lb.Standing{}, now)
+}
+
+// overlay puts what is known over profiles: of backends that the roster does not
+// have, what known says.
+func (r *Roster) overlay(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) []*lb.Profile {
+	for p, s := range lb.Services(profiles) {
+		for i := range s.Backends {
+			id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address}
+			if b := r.backends[id]; b != nil {
+				known[id] = b.standing()
+			}
+		}
+	}
+	return lb.Overlay(profiles, known, func(id lb.BackendID) uint8 {
+		if b := r.backends[id]; b != nil {
+			b.share = b.part(now)
+			return b.share
+		}
+		return 0
+	})
+}
+
+// Due notes what time alone has changed: steps of slow starts, and the ends of
+// orders. It returns when it has to be called next; zero: not before something
+// else happens.
+func (r *Roster) Due(now time.Time) (next time.Time) {
+	soonest := func(at time.Time) {
+		if next.IsZero() || at.Before(next) {
+			next = at
+		}
+	}
+	for id, b := range r.backends {
+		if !b.rising.IsZero() {
+			share, left := health.Share(b.rising, now, b.service.SlowStart)
+			if share == 0 {
+				b.rising = time.Time{}
+			} else {
+				soonest(now.Add(left))
+			}
+			if b.part(now) != b.share {
+				r.changed[id] = true
+			}
+		}
+		if until := b.order.Until; b.order.Order != lb.NoOrder && !until.IsZero() {
+			if now.Before(until) {
+				soonest(until)
+			} else {
+				was := b.standing()
+				r.order(b, lb.Standing{})
+				r.events = append(r.events, Event{ID: id, Name: b.name, Was: was, Now: b.standing()})
+			}
+		}
+	}
+	return next
+}
+
+// Order gives a backend an order, or takes it back (lb.NoOrder). It reports whether
+// there is such a backend.
+func (r *Roster) Order(id lb.BackendID, order lb.Order, by string, until time.Time) bool {
+	b := r.backends[id]
+	if b != nil {
+		r.order(b, lb.Standing{Order: order, By: by, Until: until})
+	}
+	return b != nil
+}
+
+func (r *Roster) order(b *backend, order lb.Standing) {
+	if order.Order == lb.NoOrder {
+		order = lb.Standing{}
+	}
+	b.order = order
+	r.changed[b.id] = true
+}
+
+// Find is the backend with a name, or address, of a service.
+func (r *Roster) Find(profile, service, name string) (id lb.BackendID, ok bool) {
+	for id, b := range r.backends {
+		if id.Profile == profile && id.Service == service && (b.name == name || id.Address.String() == name) {
+			return id, true
+		}
+	}
+	return id, false
+}
+
+// Names are the backends of a service, sorted; none where there is no such
+// service.
+func (r *Roster) Names(profile, service string) []string {
+	var out []string
+	for id, b := range r.backends {
+		if id.Profile == profile && id.Service == service {
+			out = append(out, b.name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Check is what is known of one check of a backend.
+type Check struct {
+	Kind   lb.CheckKind
+	At     string
+	Streak int    // passed in a row, or failed where it is negative
+	Have   int    // of one that is held: successes in a row, of Need
+	Need   int    //
+	Late   int    // checks that were too late to say anything
+	Unable string // why it cannot be made
+}
+
+// Checks are those of a backend.
+func (r *Roster) Checks(id lb.BackendID) []Check {
+	b := r.backends[id]
+	if b == nil {
+		return nil
+	}
+	out := make([]Check, len(b.checks))
+	for i, c := range b.checks {
+		have, need := c.judge.Held()
+		out[i] = Check{
+			Kind: c.target.Check.Kind, At: c.target.At.String(), Streak: c.judge.Streak(),
+			Have: have, Need: need, Late: c.judge.Lates(), Unable: c.unasked,
+		}
+	}
+	return out
+}
+
+// Unable are why checks cannot be made, each reason once, sorted.
+func (r *Roster) Unable() []string {
+	var out []string
+	for _, c := range r.checks {
+		if c.unasked != "" {
+			out = append(out, c.unasked)
+		}
+	}
+	slices.SortFunc(out, cmp.Compare)
+	return slices.Compact(out)
+}
+
+// HasChanged reports whether Changed would return something.
+func (r *Roster) HasChanged() bool { return len(r.changed) > 0 }
+
+// Counts are how many backends are down by their checks, and how many are under an
+// order.
+func (r *Roster) Counts() (down, ordered int) {
+	for _, b := range r.backends {
+		if len(b.checks) > 0 && b.verdict.Verdict == lb.VerdictDown {
+			down++
+		}
+		if b.order.Order != lb.NoOrder {
+			ordered++
+		}
+	}
+	return down, ordered
+}
