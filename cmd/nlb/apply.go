@@ -2,9 +2,11 @@
 
 package main
 
-// nlb apply: make the kernel match; and nlb diff: what apply would do.
+// nlb apply: make the kernel match; nlb diff: what apply would do; and nlb render:
+// the same ruleset as an nft script.
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +19,7 @@ import (
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/nft"
+	"nlb/nft/compile"
 )
 
 // appliedValue is what apply prints as JSON.
@@ -36,6 +39,9 @@ type appliedValue struct {
 func apply(ctx context.Context, j *job) error {
 	sources, profiles, err := j.resolved(ctx, source.Names{Held: engine.Held(j.table)})
 	if err != nil {
+		return withOutcome(err, unchanged)
+	}
+	if err := j.mayApply(ctx, profiles); err != nil {
 		return withOutcome(err, unchanged)
 	}
 	e, err := engine.Open(j.table)
@@ -190,4 +196,26 @@ func diff(ctx context.Context, j *job) error {
 		return errDiffer
 	}
 	return err
+}
+
+// renderedValue is what render prints as JSON.
+type renderedValue struct {
+	Table string `json:"table"`
+	// Script is for nft -f. It replaces the table.
+	Script string `json:"script"`
+}
+
+func render(ctx context.Context, j *job) error {
+	_, profiles, err := j.resolved(ctx, source.Names{})
+	if err != nil {
+		return err
+	}
+	r := compile.Profiles(j.table, profiles)
+	if j.JSON {
+		return j.Value(renderedValue{j.table, r.String()})
+	}
+	w := bufio.NewWriter(j.Out)
+	_, _ = r.WriteTo(w) // j.Out remembers its error
+	_ = w.Flush()
+	return nil
 }

@@ -45,6 +45,20 @@ func commands(a *app) []*cli.Command {
 			Action: a.action(show, 0, 1),
 		},
 		{
+			Name: "run", ArgsUsage: "PROFILE...", Usage: "stay, and keep the kernel true while files and orders change",
+			Description: "A PROFILE is a file or a folder of *.yaml. They are read again when they change, and on SIGHUP; all of\n" +
+				"them are applied, or none. A profile whose file goes, goes; other profiles in the kernel stay. When it\n" +
+				"ends, the kernel balances on as it is.",
+			Flags: with(
+				socketFlag(),
+				&cli.BoolFlag{Name: "allow-exec", Usage: "let profiles have checks that run commands"},
+			),
+			Action: a.action(run, 1, -1),
+		},
+		orderCommand(a, "drain", "no new connections for a backend; those that it has stay", forFlag()),
+		orderCommand(a, "disable", "a backend is as if it were down", forFlag()),
+		orderCommand(a, "enable", "take back what drain or disable said"),
+		{
 			Name: "flush", ArgsUsage: "[PROFILE...]", Usage: "remove these profiles, or everything that nlb made",
 			Flags: with(
 				&cli.BoolFlag{Name: "cut", Usage: "also end the live connections of what is removed"},
@@ -104,6 +118,23 @@ func commands(a *app) []*cli.Command {
 		c.OnUsageError = asUsage
 	}
 	return all
+}
+
+// orderCommand is a command that tells nlb run what to do with a backend.
+func orderCommand(a *app, name, usage string, flags ...cli.Flag) *cli.Command {
+	return &cli.Command{
+		Name: name, ArgsUsage: "PROFILE/SERVICE/BACKEND", Usage: usage,
+		Description: "nlb run does it, whatever its profiles say. Where none is running, it is done straight in the kernel.",
+		Flags:       with(append(flags, socketFlag())...), Action: a.action(order(name), 1, 1),
+	}
+}
+
+func forFlag() cli.Flag {
+	return &cli.StringFlag{Name: "for", Usage: "how long, a `TIME` such as 30m (default: until nlb enable)"}
+}
+
+func socketFlag() cli.Flag {
+	return &cli.StringFlag{Name: "socket", Usage: "the socket `PATH` of nlb run (default /run/nlb/nlb.sock, with the name of the table)"}
 }
 
 // asUsage makes what the library says of a flag's value an error of ours; it

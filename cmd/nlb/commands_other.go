@@ -19,4 +19,8 @@ func render(context.Context, *job) error   { return errLinux }
 func rehearse(context.Context, *job) error { return errLinux }
 func examine(context.Context, *job) error  { return errLinux }
 
-func running(string, bool) []string { return nil }
+func run(context.Context, *job) error { return errLinux }
+
+func order(string) func(context.Context, *job) error { return run }
+
+func running(string, int) []string { return nil }

@@ -68,10 +68,14 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 		return commandCandidates(commands)
 	}
 	switch before[at] {
-	case "apply", "diff", "check", "render", "lab", "doctor":
+	case "apply", "diff", "check", "render", "lab", "doctor", "run":
 		return []string{filesPlease}
-	case "show", "flush":
-		return running(tableOf(before), before[at] == "show")
+	case "flush":
+		return running(tableOf(before), ofProfiles)
+	case "show":
+		return running(tableOf(before), ofServices)
+	case "drain", "disable", "enable":
+		return running(tableOf(before), ofBackends)
 	case "completion":
 		return shells
 	case "import":
@@ -84,6 +88,13 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 	}
 	return nil
 }
+
+// How deep the names of what is balanced go.
+const (
+	ofProfiles = iota
+	ofServices // and of profiles
+	ofBackends // alone
+)
 
 // tableOf is the table that the words name.
 func tableOf(words []string) string {

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"nlb/cmd/nlb/internal/agent"
 )
 
 func TestJSONReference(t *testing.T) {
@@ -37,7 +39,7 @@ func TestJSONReference(t *testing.T) {
 	for command, value := range map[string]any{
 		// show's are tested where they are made.
 		"apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{},
-		"check": checkedValue{}, "render": renderedValue{}, "doctor": examinedValue{}, "import": importedValue{}, "version": buildValue{},
+		"check": checkedValue{}, "render": renderedValue{}, "doctor": examinedValue{}, "import": importedValue{}, "version": buildValue{}, "drain": agent.Done{},
 	} {
 		want := jsonFields("", reflect.TypeOf(value))
 		slices.Sort(want)

@@ -54,8 +54,10 @@ func manual(commands []*cli.Command) string {
 	p.Macro("SH", "ENVIRONMENT")
 	p.Item("NO_COLOR", "Anything but an empty value: no colors.")
 	p.Item("TERM", "dumb: no colors.")
+	p.Item("NLB_SOCKET", "The socket of nlb run, where --socket does not say it.")
 	p.Macro("SH", "FILES")
-	p.Item("/etc/nlb/*.yaml", "The profiles that nlb.service applies when the machine starts.")
+	p.Item("/etc/nlb/*.yaml", "The profiles that nlb.service applies when the machine starts, or that nlb-agent.service keeps.")
+	p.Item("/run/nlb/nlb.sock", "Where nlb run takes orders.")
 	p.Macro("SH", "NOTES")
 	p.Paragraphs(manNotes)
 	p.Macro("SH", "SEE ALSO")
@@ -63,7 +65,7 @@ func manual(commands []*cli.Command) string {
 	return p.String()
 }
 
-const manDescription = `nlb turns this machine into a layer-4 load balancer. It compiles profiles into a table of nftables and hands that to the kernel over netlink, in one batch; the kernel does the balancing from then on, and nothing keeps running.
+const manDescription = `nlb turns this machine into a layer-4 load balancer. It compiles profiles into a table of nftables and hands that to the kernel over netlink, in one batch; the kernel does the balancing from then on, and nothing keeps running, unless nlb run is wanted.
 
 An apply is a diff: what did not change is not touched, and keeps its connections, its counters and its place in the round. A profile with a mistake, or one that the kernel refuses, changes nothing.`
 

@@ -103,9 +103,9 @@ func (j *job) watch(ctx context.Context, e *engine.Engine) error {
 	})
 }
 
-// running are the names of the profiles in the kernel, with their services where
-// they are wanted, for completion. Who may not look gets none.
-func running(table string, services bool) []string {
+// running are the names of the profiles in the kernel, and of their services and
+// backends down to a depth, for completion. Who may not look gets none.
+func running(table string, depth int) []string {
 	e, err := engine.Open(table)
 	if err != nil {
 		return nil
@@ -117,10 +117,18 @@ func running(table string, services bool) []string {
 	}
 	var out []string
 	for _, p := range state.Profiles {
-		out = append(out, p.Name)
+		if depth < ofBackends {
+			out = append(out, p.Name)
+		}
 		for i := range p.Services {
-			if services {
-				out = append(out, p.Name+"/"+p.Services[i].Name)
+			s := &p.Services[i]
+			if depth == ofServices {
+				out = append(out, p.Name+"/"+s.Name)
+			}
+			for k := range s.Backends {
+				if depth == ofBackends {
+					out = append(out, p.Name+"/"+s.Name+"/"+s.Backends[k].Name)
+				}
 			}
 		}
 	}

@@ -1,0 +1,96 @@
+//go:build linux
+
+package main
+
+// nlb run: an agent that keeps the kernel true; and nlb drain, disable and enable,
+// which tell it what to do.
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"syscall"
+
+	"nlb/cmd/nlb/internal/agent"
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/source"
+	"nlb/lb"
+)
+
+func run(ctx context.Context, j *job) error {
+	if slices.Contains(j.args, source.Stdin) {
+		return usagef("nlb run reads its profiles again, and stdin can be read only once")
+	}
+	j.setBegun(true) // a signal is how it ends, and no failure
+	debug.SetGCPercent(100)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	err := agent.Run(ctx, agent.Config{
+		Table: j.table, Args: j.args, Socket: j.socket(), AllowExec: j.flag("allow-exec"), Reload: hangup, Log: agent.NewLog(j.Err.W),
+	})
+	if errors.Is(err, agent.ErrRunning) {
+		return withHint(err, "nlb run --socket PATH beside it, for another table or network namespace")
+	}
+	return err
+}
+
+// socket is where the agent of the table takes requests.
+func (j *job) socket() string {
+	return cmp.Or(j.text("socket"), os.Getenv("NLB_SOCKET"), agent.SocketOf(j.table))
+}
+
+// order is the command of an order.
+func order(word string) func(context.Context, *job) error {
+	return func(ctx context.Context, j *job) error {
+		duration := ""
+		if word != "enable" {
+			duration = j.text("for")
+		}
+		o, err := agent.NewOrder(word, j.args[0], duration)
+		if refused, ok := errors.AsType[*agent.RefusedError](err); ok {
+			e := usagef("%s", refused.Message)
+			e.hint = refused.Hint
+			return e
+		}
+		// Who has been asked does it, whether somebody waits or not.
+		j.setBegun(true)
+		done, err := agent.Dial(j.socket()).Order(context.WithoutCancel(ctx), o)
+		if errors.Is(err, agent.ErrNoAgent) {
+			done, err = j.obey(ctx, o)
+		}
+		if err != nil {
+			return err
+		}
+		return j.Result(done, "%s", done.Done)
+	}
+}
+
+// obey carries an order out where no agent does.
+func (j *job) obey(ctx context.Context, o agent.Order) (agent.Done, error) {
+	e, err := engine.Open(j.table)
+	if err != nil {
+		return agent.Done{}, withOutcome(err, unchanged)
+	}
+	defer e.Close()
+	done, err := agent.Obey(ctx, e, o, j.begin)
+	if err == nil {
+		j.Notef("no agent is running, so it was written straight into table inet %s", j.table)
+	}
+	return done, err
+}
+
+// mayApply makes sure that no profile is one that an agent keeps.
+func (j *job) mayApply(ctx context.Context, profiles []*lb.Profile) error {
+	names := make([]string, len(profiles))
+	for i, p := range profiles {
+		names[i] = p.Name
+	}
+	if kept := agent.Kept(ctx, j.socket(), j.table, names); len(kept) > 0 {
+		return withHint(errors.New("nlb run keeps "+kept[0]+"; reload it"), "systemctl reload nlb-agent, or change its files: they are read then")
+	}
+	return nil
+}
