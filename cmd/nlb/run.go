@@ -58,9 +58,12 @@ func order(word string) func(context.Context, *job) error {
 		}
 		// Who has been asked does it, whether somebody waits or not.
 		j.setBegun(true)
-		done, err := agent.Dial(j.socket()).Order(context.WithoutCancel(ctx), o)
+		var done agent.Done
+		c, _, err := agent.Find(ctx, j.socket(), j.table)
 		if errors.Is(err, agent.ErrNoAgent) {
 			done, err = j.obey(ctx, o)
+		} else if err == nil {
+			done, err = c.Order(context.WithoutCancel(ctx), o)
 		}
 		if err != nil {
 			return err

@@ -119,11 +119,26 @@ func cause(err error) error {
 	return err
 }
 
+// Find is the way to the agent of a table of this network namespace, and how it
+// is. Errors: ErrNoAgent, also where the one behind the socket is of another table or
+// namespace, and those of Order.
+func Find(ctx context.Context, socket, table string) (*Client, Status, error) {
+	c := Dial(socket)
+	var s Status
+	if err := c.Status(ctx, &s); err != nil {
+		return nil, s, err
+	}
+	if s.Table != table || s.Namespace != namespace() {
+		return nil, s, fmt.Errorf("%s: %w for table inet %s of this network namespace", socket, ErrNoAgent, table)
+	}
+	return c, s, nil
+}
+
 // Kept are those of some profiles that a running agent keeps, in this table and
 // network namespace. Where no agent can be asked, there are none.
 func Kept(ctx context.Context, socket, table string, names []string) []string {
-	var s Status
-	if err := Dial(socket).Status(ctx, &s); err != nil || s.Table != table || s.Namespace != namespace() {
+	_, s, err := Find(ctx, socket, table)
+	if err != nil {
 		return nil
 	}
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !slices.Contains(s.Profiles, name) })

@@ -240,6 +240,10 @@ func TestKept(t *testing.T) {
 		if got := strings.Join(Kept(t.Context(), path, "nlb", []string{"shop", "web"}), " "); got != tt.want {
 			t.Errorf("%+v: got %q, want %q", tt.status, got, tt.want)
 		}
+		_, _, err := Find(t.Context(), path, "nlb")
+		if mine := tt.status.Table == "nlb" && tt.status.Namespace == namespace(); mine != (err == nil) || !mine && !errors.Is(err, ErrNoAgent) {
+			t.Errorf("%+v: got %v", tt.status, err)
+		}
 	}
 	if got := Kept(context.Background(), filepath.Join(t.TempDir(), "none.sock"), "nlb", []string{"shop"}); got != nil {
 		t.Errorf("without an agent: got %q", got)
