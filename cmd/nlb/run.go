@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -26,7 +27,9 @@ func run(ctx context.Context, j *job) error {
 		return usagef("nlb run reads its profiles again, and stdin can be read only once")
 	}
 	j.setBegun(true) // a signal is how it ends, and no failure
+	// It stays: the bounds of a short run would have it collect all the time.
 	debug.SetGCPercent(100)
+	debug.SetMemoryLimit(math.MaxInt64)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	err := agent.Run(ctx, agent.Config{
