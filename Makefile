@@ -18,7 +18,8 @@ zshdir      = $(PREFIX)/share/zsh/site-functions
 fishdir     = $(PREFIX)/share/fish/vendor_completions.d
 profiledir  = /etc/nlb
 
-installed = $(sbindir)/nlb $(mandir)/nlb.8 $(unitdir)/nlb.service \
+units     = nlb.service nlb-agent.service
+installed = $(sbindir)/nlb $(mandir)/nlb.8 $(units:%=$(unitdir)/%) \
 	$(bashdir)/nlb $(zshdir)/_nlb $(fishdir)/nlb.fish
 
 # The linters, pinned.
@@ -46,8 +47,10 @@ install: build
 	install -d $(addprefix $(DESTDIR),$(sort $(dir $(installed))) $(docdir)/examples $(profiledir))
 	install -m 755 $(O)/nlb $(DESTDIR)$(sbindir)/nlb
 	install -m 644 $(O)/nlb.8 $(DESTDIR)$(mandir)/nlb.8
-	sed 's|/usr/sbin/nlb|$(sbindir)/nlb|' packaging/nlb.service >$(DESTDIR)$(unitdir)/nlb.service
-	chmod 644 $(DESTDIR)$(unitdir)/nlb.service
+	for unit in $(units); do \
+		sed 's|/usr/sbin/nlb|$(sbindir)/nlb|' packaging/$$unit >$(DESTDIR)$(unitdir)/$$unit && \
+		chmod 644 $(DESTDIR)$(unitdir)/$$unit || exit 1; \
+	done
 	install -m 644 cmd/nlb/completion/nlb.bash $(DESTDIR)$(bashdir)/nlb
 	install -m 644 cmd/nlb/completion/nlb.zsh $(DESTDIR)$(zshdir)/_nlb
 	install -m 644 cmd/nlb/completion/nlb.fish $(DESTDIR)$(fishdir)/nlb.fish
