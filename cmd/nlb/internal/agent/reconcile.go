@@ -166,8 +166,11 @@ func (a *agent) logEvent(e roster.Event) {
 		return
 	}
 	say := a.Log.Info
-	if e.Now.Verdict == lb.VerdictDown {
+	switch {
+	case e.Now.Verdict == lb.VerdictDown:
 		say = a.Log.Warn
+	case e.Was.Verdict == lb.VerdictNew:
+		say = a.Log.Debug // as all of them at the beginning
 	}
 	args := []any{"backend", backend, "reason", e.Now.Reason}
 	if !e.Was.Since.IsZero() && e.Was.Verdict != lb.VerdictNew {
