@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/text"
@@ -41,7 +42,7 @@ func apply(ctx context.Context, j *job) error {
 	if err != nil {
 		return withOutcome(err, unchanged)
 	}
-	if err := j.mayApply(ctx, profiles); err != nil {
+	if err := agent.MayApply(ctx, j.socket(), j.table, profiles); err != nil {
 		return withOutcome(err, unchanged)
 	}
 	e, err := engine.Open(j.table)

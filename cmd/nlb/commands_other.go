@@ -7,6 +7,8 @@ package main
 import (
 	"context"
 	"errors"
+
+	"nlb/cmd/nlb/internal/view"
 )
 
 var errLinux = errors.New("this needs Linux; check, import, version, completion and help do not")
@@ -23,4 +25,4 @@ func run(context.Context, *job) error { return errLinux }
 
 func order(string) func(context.Context, *job) error { return run }
 
-func running(string, int) []string { return nil }
+func running(string, view.Depth) []string { return nil }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"nlb/cmd/nlb/internal/view"
 )
 
 //go:embed completion
@@ -71,11 +73,11 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 	case "apply", "diff", "check", "render", "lab", "doctor", "run":
 		return []string{filesPlease}
 	case "flush":
-		return running(tableOf(before), ofProfiles)
+		return running(tableOf(before), view.OfProfiles)
 	case "show":
-		return running(tableOf(before), ofServices)
+		return running(tableOf(before), view.OfServices)
 	case "drain", "disable", "enable":
-		return running(tableOf(before), ofBackends)
+		return running(tableOf(before), view.OfBackends)
 	case "completion":
 		return shells
 	case "import":
@@ -88,13 +90,6 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 	}
 	return nil
 }
-
-// How deep the names of what is balanced go.
-const (
-	ofProfiles = iota
-	ofServices // and of profiles
-	ofBackends // alone
-)
 
 // tableOf is the table that the words name.
 func tableOf(words []string) string {

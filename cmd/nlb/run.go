@@ -19,7 +19,6 @@ import (
 	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
-	"nlb/lb"
 )
 
 func run(ctx context.Context, j *job) error {
@@ -87,16 +86,4 @@ func (j *job) obey(ctx context.Context, o agent.Order) (agent.Done, error) {
 		j.Notef("no agent is running, so it was written straight into table inet %s", j.table)
 	}
 	return done, err
-}
-
-// mayApply makes sure that no profile is one that an agent keeps.
-func (j *job) mayApply(ctx context.Context, profiles []*lb.Profile) error {
-	names := make([]string, len(profiles))
-	for i, p := range profiles {
-		names[i] = p.Name
-	}
-	if kept := agent.Kept(ctx, j.socket(), j.table, names); len(kept) > 0 {
-		return withHint(errors.New("nlb run keeps "+kept[0]+"; reload it"), "systemctl reload nlb-agent, or change its files: they are read then")
-	}
-	return nil
 }

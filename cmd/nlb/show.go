@@ -103,9 +103,9 @@ func (j *job) watch(ctx context.Context, e *engine.Engine) error {
 	})
 }
 
-// running are the names of the profiles in the kernel, and of their services and
-// backends down to a depth, for completion. Who may not look gets none.
-func running(table string, depth int) []string {
+// running are the names of what the kernel holds, for completion. Who may not look
+// gets none.
+func running(table string, depth view.Depth) []string {
 	e, err := engine.Open(table)
 	if err != nil {
 		return nil
@@ -115,22 +115,5 @@ func running(table string, depth int) []string {
 	if err != nil {
 		return nil
 	}
-	var out []string
-	for _, p := range state.Profiles {
-		if depth < ofBackends {
-			out = append(out, p.Name)
-		}
-		for i := range p.Services {
-			s := &p.Services[i]
-			if depth == ofServices {
-				out = append(out, p.Name+"/"+s.Name)
-			}
-			for k := range s.Backends {
-				if depth == ofBackends {
-					out = append(out, p.Name+"/"+s.Name+"/"+s.Backends[k].Name)
-				}
-			}
-		}
-	}
-	return out
+	return view.Paths(state.Profiles, depth)
 }

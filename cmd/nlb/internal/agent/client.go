@@ -17,6 +17,8 @@ import (
 	"os"
 	"slices"
 	"syscall"
+
+	"nlb/lb"
 )
 
 // ErrNoAgent says that nobody is behind a socket.
@@ -134,14 +136,20 @@ func Find(ctx context.Context, socket, table string) (*Client, Status, error) {
 	return c, s, nil
 }
 
-// Kept are those of some profiles that a running agent keeps, in this table and
-// network namespace. Where no agent can be asked, there are none.
-func Kept(ctx context.Context, socket, table string, names []string) []string {
+// MayApply makes sure that no profile is one that a running agent keeps, in this
+// table and network namespace; else the error is a *RefusedError. Where no agent can
+// be asked, none is.
+func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile) error {
 	_, s, err := Find(ctx, socket, table)
 	if err != nil {
 		return nil
 	}
-	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !slices.Contains(s.Profiles, name) })
+	for _, p := range profiles {
+		if slices.Contains(s.Profiles, p.Name) {
+			return &RefusedError{"nlb run keeps " + p.Name + "; reload it", "systemctl reload nlb-agent, or change its files: they are read then"}
+		}
+	}
+	return nil
 }
 
 // namespace names the network namespace of this thread: net:[4026531840].

@@ -4,7 +4,6 @@ package agent
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -224,20 +223,25 @@ func TestSocketBound(t *testing.T) {
 	}
 }
 
-// TestKept: the profiles of an agent of another table, or of another network
+// TestMayApply: the profiles of an agent of another table, or of another network
 // namespace, are not ours.
-func TestKept(t *testing.T) {
+func TestMayApply(t *testing.T) {
+	profiles := []*lb.Profile{{Name: "web"}, {Name: "shop"}}
 	for _, tt := range []struct {
 		status Status
 		want   string
 	}{
-		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail", "shop"}}, "shop"},
+		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail", "shop"}}, "nlb run keeps shop; reload it"},
 		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail"}}, ""},
 		{Status{Table: "other", Namespace: namespace(), Profiles: []string{"shop"}}, ""},
 		{Status{Table: "nlb", Namespace: "net:[1]", Profiles: []string{"shop"}}, ""},
 	} {
 		path, _ := serve(t, func(Request) Reply { return Reply{Value: tt.status} })
-		if got := strings.Join(Kept(t.Context(), path, "nlb", []string{"shop", "web"}), " "); got != tt.want {
+		got := ""
+		if err := MayApply(t.Context(), path, "nlb", profiles); err != nil {
+			got = err.Error()
+		}
+		if got != tt.want {
 			t.Errorf("%+v: got %q, want %q", tt.status, got, tt.want)
 		}
 		_, _, err := Find(t.Context(), path, "nlb")
@@ -245,9 +249,7 @@ func TestKept(t *testing.T) {
 			t.Errorf("%+v: got %v", tt.status, err)
 		}
 	}
-	if got := Kept(context.Background(), filepath.Join(t.TempDir(), "none.sock"), "nlb", []string{"shop"}); got != nil {
-		t.Errorf("without an agent: got %q", got)
-	}
+	must(t, MayApply(t.Context(), filepath.Join(t.TempDir(), "none.sock"), "nlb", profiles))
 }
 
 // FuzzParseOrder: what is read as an order is one, and is written and read back as

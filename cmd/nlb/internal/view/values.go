@@ -61,6 +61,37 @@ func Names(profiles []*lb.Profile) string {
 	return strings.Join(names, ", ")
 }
 
+// Depth says which names to list.
+type Depth uint8
+
+// The depths.
+const (
+	OfProfiles Depth = iota // shop
+	OfServices              // shop and shop/web
+	OfBackends              // shop/web/b1 alone
+)
+
+// Paths are the names of what profiles hold, down to a depth.
+func Paths(profiles []*lb.Profile, depth Depth) (out []string) {
+	for _, p := range profiles {
+		if depth < OfBackends {
+			out = append(out, p.Name)
+		}
+		for i := range p.Services {
+			s := &p.Services[i]
+			if depth == OfServices {
+				out = append(out, p.Name+"/"+s.Name)
+			}
+			for k := range s.Backends {
+				if depth == OfBackends {
+					out = append(out, p.Name+"/"+s.Name+"/"+s.Backends[k].Name)
+				}
+			}
+		}
+	}
+	return out
+}
+
 // Change is an lb.Change.
 type Change struct {
 	Op      string `json:"op"`      // + ~ -
