@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 )
 
@@ -28,7 +29,7 @@ const serverEnv = "NLB_PROBE_TEST_SERVER"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(serverEnv) == "" {
-		os.Exit(m.Run())
+		netlabtest.Main(m)
 	}
 	l, err := net.Listen("tcp4", "0.0.0.0:0")
 	if err != nil {

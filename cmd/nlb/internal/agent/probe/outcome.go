@@ -32,7 +32,7 @@ type Target struct {
 	Check *lb.Check
 	// At is an address without a zone; its port is 0 where the kind has none.
 	At netip.AddrPort
-	// UDP: the service is one of UDP. It matters to the kind dns.
+	// UDP: the service is one of UDP, and dns asks over that.
 	UDP bool
 	// Service and Backend are names for the environment of exec, empty for the
 	// other kinds.
@@ -45,7 +45,8 @@ type Outcome struct {
 	OK bool
 	// Refused: nobody listens there.
 	Refused bool
-	// Ours: this host could not ask, so nothing is known of the server.
+	// Ours: this host could not ask, or an agent does not say anything, so nothing
+	// is known of the server.
 	Ours bool
 	// Drain: an agent-check wants no new connections.
 	Drain bool
@@ -63,7 +64,18 @@ type Func func(ctx context.Context, t Target) Outcome
 
 // kinds has the checks that a goroutine carries out. The plain check of tcp,
 // without Send and Expect, is not among them: see connects.
-var kinds = map[lb.CheckKind]Func{}
+var kinds = map[lb.CheckKind]Func{
+	lb.CheckTCP:   talk,
+	lb.CheckTLS:   handshake,
+	lb.CheckHTTP:  overHTTP,
+	lb.CheckHTTPS: overHTTPS,
+	lb.CheckGRPC:  overGRPC,
+	lb.CheckDNS:   resolve,
+	lb.CheckUDP:   datagram,
+	lb.CheckICMP:  echo,
+	lb.CheckExec:  run,
+	lb.CheckAgent: askAgent,
+}
 
 // Dialer makes the connections of checks, of tcp and udp. The deadline is that of
 // the context.
@@ -127,7 +139,7 @@ func failed(what string, err error) Outcome {
 }
 
 // ours are errors that say what this host lacks, or forbids.
-var ours = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.EPERM, unix.EACCES, unix.EAFNOSUPPORT}
+var ours = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.EPERM, unix.EACCES, unix.EAFNOSUPPORT, unix.EINVAL}
 
 // tidy is a reason that fits a log, and a comment of nft: printable ASCII without
 // what has a meaning there, at most lb.MaxReason bytes.
