@@ -45,10 +45,10 @@ func commands(a *app) []*cli.Command {
 			Action: a.action(show, 0, 1),
 		},
 		{
-			Name: "run", ArgsUsage: "PROFILE...", Usage: "stay, and keep the kernel true while files and orders change",
-			Description: "A PROFILE is a file or a folder of *.yaml. They are read again when they change, and on SIGHUP; all of\n" +
-				"them are applied, or none. A profile whose file goes, goes; other profiles in the kernel stay. When it\n" +
-				"ends, the kernel balances on as it is.",
+			Name: "run", ArgsUsage: "PROFILE...", Usage: "stay, check servers, and keep the kernel true to them and to the files",
+			Description: "A PROFILE is a file or a folder of *.yaml. They are read again when they change, and on SIGHUP;\n" +
+				"all of them are applied, or none. A profile whose file goes, goes; other profiles in the kernel\n" +
+				"stay. When it ends, the kernel balances on as it is.",
 			Flags: with(
 				socketFlag(),
 				&cli.BoolFlag{Name: "allow-exec", Usage: "let profiles have checks that run commands"},
@@ -123,8 +123,9 @@ func commands(a *app) []*cli.Command {
 // orderCommand is a command that tells nlb run what to do with a backend.
 func orderCommand(a *app, name, usage string, flags ...cli.Flag) *cli.Command {
 	return &cli.Command{
-		Name: name, ArgsUsage: "PROFILE/SERVICE/BACKEND", Usage: usage,
-		Description: "nlb run does it, whatever its profiles say. Where none is running, it is done straight in the kernel.",
+		Name: name, ArgsUsage: "BACKEND", Usage: usage,
+		Description: "A BACKEND is PROFILE/SERVICE/NAME. nlb run does it, whatever its profiles say; where none is\n" +
+			"running, it is done straight in the kernel.",
 		Flags:       with(append(flags, socketFlag())...), Action: a.action(order(name), 1, 1),
 	}
 }
@@ -134,7 +135,7 @@ func forFlag() cli.Flag {
 }
 
 func socketFlag() cli.Flag {
-	return &cli.StringFlag{Name: "socket", Usage: "the socket `PATH` of nlb run (default /run/nlb/nlb.sock, with the name of the table)"}
+	return &cli.StringFlag{Name: "socket", Usage: "the socket `PATH` of nlb run (default /run/nlb/TABLE.sock)"}
 }
 
 // asUsage makes what the library says of a flag's value an error of ours; it

@@ -98,8 +98,8 @@ func prepare(fd int, t Target) error {
 	// This needs CAP_NET_ADMIN. Who lacks it has no table either.
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PRIORITY, Priority)
 	source := t.Check.Source
-	if !source.IsValid() {
-		return nil
+	if source.Is4() != t.At.Addr().Is4() || !source.IsValid() {
+		return nil // it is for servers of its family
 	}
 	// The port is chosen when the socket connects: many sockets, to several
 	// servers, may have the same one.
