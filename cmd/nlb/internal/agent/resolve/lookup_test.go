@@ -318,6 +318,15 @@ func TestFiles(t *testing.T) {
 	ask("10.0.0.3; 5s")
 	write(t, o.Hosts, "10.0.0.4 web\n")
 	ask("10.0.0.4; 5s")
+	// Two changes may have the same time.
+	now := time.Now()
+	for _, last := range []string{"5", "6"} {
+		write(t, o.Hosts, "10.0.0."+last+" web\n")
+		if err := os.Chtimes(o.Hosts, now, now); err != nil {
+			t.Fatal(err)
+		}
+		ask("10.0.0." + last + "; 5s")
+	}
 	// A file that has been as it is for a while is not read each time.
 	old := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(o.Hosts, old, old); err != nil {
@@ -328,8 +337,8 @@ func TestFiles(t *testing.T) {
 		reads++
 		return parseHosts(r)
 	}
-	ask("10.0.0.4; 5s")
-	ask("10.0.0.4; 5s")
+	ask("10.0.0.6; 5s")
+	ask("10.0.0.6; 5s")
 	if reads != 1 {
 		t.Errorf("it was read %d times, want 1", reads)
 	}
