@@ -126,7 +126,7 @@ func orderCommand(a *app, name, usage string, flags ...cli.Flag) *cli.Command {
 		Name: name, ArgsUsage: "BACKEND", Usage: usage,
 		Description: "A BACKEND is PROFILE/SERVICE/NAME. nlb run does it, whatever its profiles say; where none is\n" +
 			"running, it is done straight in the kernel.",
-		Flags:       with(append(flags, socketFlag())...), Action: a.action(order(name), 1, 1),
+		Flags: with(append(flags, socketFlag())...), Action: a.action(order(name), 1, 1),
 	}
 }
 

@@ -50,7 +50,8 @@ type agent struct {
 	// not heard of.
 	refusals chan []uint32
 
-	wanted  []*lb.Profile // as they were read last
+	names   *named
+	wanted  []*lb.Profile // as they were read last, without names
 	applied bool          // something was applied
 	open    map[string]bool
 	status  string // in a sentence
@@ -94,6 +95,8 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer a.pool.Close()
+	a.names = newNamed()
+	defer a.names.resolver.Close()
 	a.roster = roster.New(a.pool, uint64(time.Now().UnixNano()))
 	stop := a.hearKernel(ctx)
 	defer stop()
@@ -119,6 +122,8 @@ func (a *agent) loop(ctx context.Context) {
 			a.hear(results)
 		case marks := <-a.refusals:
 			a.refused(marks)
+		case answer := <-a.names.resolver.Answers():
+			a.answered(ctx, answer)
 		case <-a.update.C:
 			a.reconcile(ctx)
 		case <-a.due.C:

@@ -16,26 +16,30 @@ import (
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
+	"nlb/nft"
 )
 
 // begin applies what the files say for the first time. Where the kernel balances
 // already, what it knows of the servers holds; where it does not, every server is
 // asked once before.
 func (a *agent) begin(ctx context.Context) error {
-	wanted, err := a.readWhole(ctx)
+	written, err := a.readWhole(ctx)
 	if err != nil {
 		return err
 	}
-	known, err := a.known()
+	state, err := a.engine.State()
 	if err != nil {
 		return err
 	}
+	a.firstNames(ctx, written, state.Profiles)
+	known := knownIn(state.Profiles)
 	if len(known) == 0 {
+		wanted, _ := a.names.resolved(written)
 		a.roster.Set(wanted, nil, time.Now())
 		a.roster.Recheck(0)
 		a.firstRound(ctx, wanted)
 	}
-	return a.apply(ctx, wanted, known, "started")
+	return a.apply(ctx, written, known, "started")
 }
 
 // readWhole reads the files, as soon as nobody is writing to them.
@@ -75,20 +79,20 @@ func (a *agent) firstRound(ctx context.Context, wanted []*lb.Profile) {
 	}
 }
 
-// known is what the table holds of the backends that are in it.
-func (a *agent) known() (map[lb.BackendID]lb.Standing, error) {
-	state, err := a.engine.State()
-	if err != nil {
-		return nil, err
-	}
+// knownIn is what a table holds of its backends. A newcomer that has passed no check
+// yet is still one.
+func knownIn(held []*lb.Profile) map[lb.BackendID]lb.Standing {
 	out := map[lb.BackendID]lb.Standing{}
-	for p, s := range lb.Services(state.Profiles) {
+	for p, s := range lb.Services(held) {
 		for i := range s.Backends {
 			b := &s.Backends[i]
+			if b.State == lb.Down && b.Standing.Verdict == lb.VerdictNew && b.Standing.Order == lb.NoOrder {
+				continue
+			}
 			out[lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}] = b.Standing
 		}
 	}
-	return out, nil
+	return out
 }
 
 // reread reads and applies the files. What is wrong with them changes nothing.
@@ -97,12 +101,13 @@ func (a *agent) reread(ctx context.Context, reason string) error {
 	if errors.Is(err, ErrUnsettled) {
 		return err // they will say when they are whole
 	}
-	var known map[lb.BackendID]lb.Standing
+	var state *nft.State
 	if err == nil {
-		known, err = a.known()
+		state, err = a.engine.State()
 	}
 	if err == nil {
-		err = a.apply(ctx, wanted, known, reason)
+		a.names.follow(wanted)
+		err = a.apply(ctx, wanted, knownIn(state.Profiles), reason)
 	}
 	if err == nil {
 		return nil
@@ -158,8 +163,9 @@ const mostLogged = 100
 // apply makes the kernel hold the profiles, with what is known of their backends.
 // known is of those that the roster does not have. Profiles that were wanted before,
 // and are not any more, go.
-func (a *agent) apply(ctx context.Context, wanted []*lb.Profile, known map[lb.BackendID]lb.Standing, reason string) error {
+func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.BackendID]lb.Standing, reason string) error {
 	now := time.Now()
+	wanted, notes := a.names.resolved(written)
 	profiles := a.roster.Preview(wanted, known, now)
 	seen := profiles
 	for _, had := range a.wanted {
@@ -173,6 +179,10 @@ func (a *agent) apply(ctx context.Context, wanted []*lb.Profile, known map[lb.Ba
 	}
 	a.roster.Set(wanted, known, now)
 	a.wanted, a.applied, a.trouble = wanted, true, ""
+	a.roster.Leave(a.names.isLeaving(), byNames)
+	for _, n := range notes {
+		a.Log.Warn(n.String(), "reason", reason)
+	}
 	a.logResult(result, reason)
 	if err != nil {
 		a.trouble = err.Error()
@@ -196,8 +206,5 @@ func (a *agent) logResult(result *engine.Result, reason string) {
 	}
 	for _, p := range view.Parameters(result.Parameters) {
 		a.Log.Info("set a kernel parameter", "name", p.Name, "from", p.From, "to", p.To)
-	}
-	if result.Repaired {
-		a.Log.Warn("repaired what something else had changed", "table", a.Table)
 	}
 }

@@ -93,6 +93,9 @@ func (a *agent) reconcile(ctx context.Context) {
 // guard puts back what somebody else has changed, and what could not be applied
 // before.
 func (a *agent) guard(ctx context.Context) {
+	if a.names.gone(time.Now()) {
+		a.rename(ctx, "names do not have it any more")
+	}
 	touched, err := a.engine.Touched()
 	switch {
 	case err != nil:
@@ -103,7 +106,7 @@ func (a *agent) guard(ctx context.Context) {
 	case touched:
 		a.Log.Warn("something else has changed the table", "table", a.Table)
 	}
-	if err := a.apply(ctx, a.wanted, nil, "repair"); err != nil {
+	if err := a.apply(ctx, a.names.written, nil, "repair"); err != nil {
 		a.fail(err)
 		return
 	}
@@ -120,9 +123,12 @@ func (a *agent) fail(err error) {
 	}
 }
 
-// follow has the connections settled that a commit concerns, while the agent goes
-// on.
+// follow says what others had changed, and has the connections settled that a commit
+// concerns, while the agent goes on.
 func (a *agent) follow(ctx context.Context, result *engine.Result) {
+	if result.Repaired {
+		a.Log.Warn("repaired what something else had changed", "table", a.Table)
+	}
 	if result.Cleanup == nil {
 		return
 	}

@@ -180,6 +180,19 @@ func (r *Roster) order(b *backend, order lb.Standing) {
 	r.changed[b.id] = true
 }
 
+// Leave drains these backends, and no others any more that were drained by the same
+// name, unless an admin has given another order.
+func (r *Roster) Leave(leaving map[lb.BackendID]bool, by string) {
+	for id, b := range r.backends {
+		switch given := b.order.Order != lb.NoOrder; {
+		case leaving[id] && !given:
+			r.order(b, lb.Standing{Order: lb.OrderDrain, By: by})
+		case !leaving[id] && given && b.order.By == by:
+			r.order(b, lb.Standing{})
+		}
+	}
+}
+
 // Find is the backend with a name, or address, of a service.
 func (r *Roster) Find(profile, service, name string) (id lb.BackendID, ok bool) {
 	for id, b := range r.backends {

@@ -1,0 +1,158 @@
+//go:build linux
+
+package agent
+
+// Names: backends that are names in the DNS become addresses, and follow what the
+// DNS says of them. An address that it does not say any more is drained, and goes.
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"nlb/cmd/nlb/internal/agent/resolve"
+	"nlb/cmd/nlb/internal/source"
+	"nlb/lb"
+	"nlb/lb/names"
+)
+
+const (
+	// firstAnswers is how long the first apply waits for names that nothing is known
+	// of.
+	firstAnswers = 5 * time.Second
+	// leaveTime is how long an address is drained that the DNS does not say any more.
+	leaveTime = time.Minute
+	byNames   = "dns" // who gives such orders
+)
+
+// named is what is known of names.
+type named struct {
+	resolver *resolve.Resolver
+	written  []*lb.Profile // as the files have them
+	records  map[lb.Host][]names.Record
+	// leaving are records that the DNS does not say any more, and when they go.
+	leaving map[lb.Host]map[names.Record]time.Time
+}
+
+func newNamed() *named {
+	return &named{resolver: resolve.New(source.Lookup), records: map[lb.Host][]names.Record{}, leaving: map[lb.Host]map[names.Record]time.Time{}}
+}
+
+// resolved are profiles with addresses in place of names.
+func (n *named) resolved(written []*lb.Profile) ([]*lb.Profile, []names.Note) {
+	return names.Resolve(written, func(h lb.Host) []names.Record {
+		return names.Sort(slices.AppendSeq(slices.Clone(n.records[h]), maps.Keys(n.leaving[h])))
+	})
+}
+
+// learn takes an answer, and reports whether the addresses of the name change.
+func (n *named) learn(a resolve.Answer, now time.Time) (changed bool) {
+	old := n.records[a.Host]
+	if len(a.Records) == 0 || slices.Equal(old, a.Records) {
+		return false
+	}
+	n.records[a.Host] = a.Records
+	leaving := n.leaving[a.Host]
+	if leaving == nil {
+		leaving = map[names.Record]time.Time{}
+		n.leaving[a.Host] = leaving
+	}
+	for _, r := range old {
+		leaving[r] = now.Add(leaveTime)
+	}
+	for _, r := range a.Records {
+		maps.DeleteFunc(leaving, func(l names.Record, _ time.Time) bool { return l.Addr == r.Addr && l.Port == r.Port })
+	}
+	return true
+}
+
+// gone forgets the addresses whose time is over, and reports whether there were
+// some.
+func (n *named) gone(now time.Time) (some bool) {
+	for _, leaving := range n.leaving {
+		maps.DeleteFunc(leaving, func(_ names.Record, until time.Time) bool {
+			over := !now.Before(until)
+			some = some || over
+			return over
+		})
+	}
+	return some
+}
+
+// isLeaving are the backends whose addresses the DNS does not say any more.
+func (n *named) isLeaving() map[lb.BackendID]bool {
+	out := map[lb.BackendID]bool{}
+	for p, s := range lb.Services(n.written) {
+		for i := range s.Backends {
+			b := &s.Backends[i]
+			for r := range n.leaving[b.Host] {
+				at := lb.Endpoint{Addr: r.Addr, Port: b.Address.Port}
+				if b.Host.SRV {
+					at.Port = r.Port
+				}
+				out[lb.BackendID{Profile: p.Name, Service: s.Name, Address: at}] = true
+			}
+		}
+	}
+	return out
+}
+
+// follow follows the names of these profiles from now on.
+func (n *named) follow(written []*lb.Profile) {
+	n.written = written
+	n.resolver.Set(names.Hosts(written))
+}
+
+// firstNames learns what names stand for before the first apply: what the kernel
+// holds, or else what the DNS says within a moment.
+func (a *agent) firstNames(ctx context.Context, written, held []*lb.Profile) {
+	a.names.follow(written)
+	maps.Copy(a.names.records, names.Held(written, held))
+	over := time.After(firstAnswers)
+	missing := func(h lb.Host) bool { return len(a.names.records[h]) == 0 }
+	unheard := slices.DeleteFunc(names.Hosts(written), func(h lb.Host) bool { return !missing(h) })
+	for len(unheard) > 0 {
+		select {
+		case answer := <-a.names.resolver.Answers():
+			a.logAnswer(answer)
+			a.names.learn(answer, time.Now())
+			unheard = slices.DeleteFunc(unheard, func(h lb.Host) bool { return h == answer.Host })
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// answered takes an answer of the resolver.
+func (a *agent) answered(ctx context.Context, answer resolve.Answer) {
+	a.logAnswer(answer)
+	if a.names.learn(answer, time.Now()) {
+		a.rename(ctx, answer.Host.String()+" changed")
+	}
+}
+
+// rename brings what names stand for now into the kernel.
+func (a *agent) rename(ctx context.Context, reason string) {
+	if err := a.apply(ctx, a.names.written, nil, reason); err != nil {
+		a.fail(err)
+	}
+}
+
+// logAnswer is one line for what the DNS says.
+func (a *agent) logAnswer(answer resolve.Answer) {
+	records := make([]string, len(answer.Records))
+	for i, r := range answer.Records {
+		records[i] = lb.Endpoint{Addr: r.Addr, Port: r.Port}.String()
+	}
+	switch {
+	case answer.Stale:
+		a.Log.Warn("a name stays what it was", "name", answer.Host.String(), "records", records, "error", answer.Err)
+	case answer.Err != nil:
+		a.Log.Warn("a name is not known as a whole", "name", answer.Host.String(), "records", records, "error", answer.Err)
+	default:
+		a.Log.Info("a name is known", "name", answer.Host.String(), "records", records)
+	}
+}
