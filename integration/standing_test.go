@@ -4,11 +4,14 @@ package integration
 // save and load.
 
 import (
+	"context"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/wire"
@@ -95,4 +98,142 @@ services:
 	if listing := b.Witness(b.Balancer, "", "nft", "list", "set", "inet", "nlb", "verdicts"); strings.Contains(listing, "elements") {
 		t.Errorf("left behind:\n%s", listing)
 	}
+}
+
+// TestDownLosesNobody: who meets a server that is silent, as it goes down, comes
+// to another one by the client's own retransmission, before the answers that are
+// under way are waited for; its open connections are ended if the service says so,
+// and not by an order.
+func TestDownLosesNobody(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{80, 81}, "10.2.0.11", "10.2.0.12")
+	wanted := b.Parse(`profile: shop
+services:
+  - {name: cut, listen: "203.0.113.10:80", backends: ["10.2.0.11:80", "10.2.0.12:80"]}
+  - {name: keep, listen: "203.0.113.10:81", backends: ["10.2.0.11:81", "10.2.0.12:81"]}
+`)
+	for i := range wanted.Services {
+		wanted.Services[i].Health = []lb.Check{{Kind: lb.CheckTCP}}
+	}
+	wanted.Services[0].OnDown = lb.CutConnections
+	known := map[lb.BackendID]lb.Standing{}
+	verdict := func(s lb.Standing) []*lb.Profile {
+		for _, service := range wanted.Services {
+			known[lb.BackendID{Profile: "shop", Service: service.Name, Address: service.Backends[1].Address}] = s
+		}
+		return lb.Overlay([]*lb.Profile{wanted}, known, nil)
+	}
+	b.Check(b.Balancer.Do(func() error {
+		c, err := wire.Dial()
+		b.Check(err)
+		defer c.Close()
+		table := nft.Open(c, "nlb", wire.Dial)
+		defer table.Close()
+		_, err = table.Apply(t.Context(), verdict(lb.Standing{}), nft.Options{Table: "nlb", Record: true, Settle: time.Hour})
+		b.Check(err)
+		update := func(s lb.Standing) (cleanup func() (ended int)) {
+			r, err := table.Update(t.Context(), verdict(s))
+			b.Check(err)
+			if r.Cleanup == nil {
+				return func() int { return 0 }
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan int)
+			go func() {
+				ended, err := r.Cleanup.Run(ctx)
+				if err != nil {
+					t.Error(err)
+				}
+				done <- ended
+			}()
+			return func() int { cancel(); return <-done }
+		}
+		open := func(port string) *traffic.Conn {
+			for {
+				c, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:"+port))
+				b.Check(err)
+				if c.Reply.Backend == "10.2.0.12" {
+					return c
+				}
+			}
+		}
+		goesOn := func(c *traffic.Conn) bool { _, err := c.Again(); return err == nil }
+		down := lb.Standing{Verdict: lb.VerdictDown, Since: time.Unix(1, 0).UTC(), Reason: "tcp: timed out"}
+
+		// An order cuts nobody.
+		first, second := open("80"), open("81")
+		cleanup := update(lb.Standing{Order: lb.OrderDisable})
+		if got := count(b.Row("tcp", "203.0.113.10:80", 4)); got["10.2.0.12"] > 0 || !goesOn(first) {
+			t.Errorf("disabled: shares %v, or the open connection ended", got)
+		}
+		if n := cleanup(); n > 0 {
+			t.Errorf("an order ended %d connections", n)
+		}
+		update(lb.Standing{})()
+
+		// A verdict does, where the service says so. Nobody waits for the settle time.
+		b.Witness(b.Server, "table inet silent { chain input { type filter hook input priority 0; ip daddr 10.2.0.12 tcp flags syn drop; }; }\n", "nft", "-f", "-")
+		met := make(chan error)
+		for range 4 {
+			go func() {
+				_, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
+				met <- err
+			}()
+		}
+		b.Check(<-met)
+		b.Check(<-met) // the two that drew the other one
+		cleanup = update(down)
+		b.Check(<-met)
+		b.Check(<-met)
+		eventually(t, "the connection of the server that went down ended", func() bool { return !goesOn(first) })
+		if !goesOn(second) {
+			t.Error("a connection ended although its service keeps them")
+		}
+		if n := cleanup(); n < 3 {
+			t.Errorf("%d connections ended, want 2 that nobody answered and 1 that was open", n)
+		}
+		return nil
+	}))
+}
+
+// TestUpAgain: what is left to do about a server that went down does not concern
+// the flows that it has once it is up again.
+func TestUpAgain(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{53}, "10.2.0.11", "10.2.0.12")
+	wanted := b.Parse(`profile: shop
+services: [{name: dns, listen: "203.0.113.10:53", protocol: udp, backends: ["10.2.0.11:53", "10.2.0.12:53"]}]
+`)
+	b.Check(b.Balancer.Do(func() error {
+		c, err := wire.Dial()
+		b.Check(err)
+		defer c.Close()
+		table := nft.Open(c, "nlb", wire.Dial)
+		defer table.Close()
+		_, err = table.Apply(t.Context(), []*lb.Profile{wanted}, nft.Options{Table: "nlb", Record: true, Settle: time.Hour})
+		b.Check(err)
+		r, err := table.Update(t.Context(), []*lb.Profile{stand(wanted, 1, lb.Down, lb.Standing{Order: lb.OrderDisable})})
+		b.Check(err)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan int)
+		go func() {
+			n, err := r.Cleanup.Run(ctx)
+			if err != nil {
+				t.Error(err)
+			}
+			ended <- n
+		}()
+		_, err = table.Update(t.Context(), []*lb.Profile{wanted})
+		b.Check(err)
+		if got := count(b.Row("udp", "203.0.113.10:53", 4)); got["10.2.0.12"] != 2 {
+			t.Errorf("up again, it has a share of %v", got)
+		}
+		cancel()
+		if n := <-ended; n > 0 {
+			t.Errorf("%d flows were ended of a server that was up again", n)
+		}
+		return nil
+	}))
 }
