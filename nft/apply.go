@@ -259,7 +259,8 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 	result.Replaced = have.objects.unknown
 	// Of another layout, nlb itself makes other objects.
 	ours := have.objects.exists && have.objects.layout == compile.LayoutVersion
-	result.Repaired = len(result.Changes) == 0 && !p.empty() && ours && !have.untouched() && have.stands(profiles)
+	// A part is only read where nobody has touched the table.
+	result.Repaired = have.last == nil && len(result.Changes) == 0 && !p.empty() && ours && !have.untouched() && have.stands(profiles)
 	return p, result, nil
 }
 

@@ -176,7 +176,7 @@ func TestSmallChange(t *testing.T) {
 			"add element slots 0x00000006 : " + mark("10.0.0.1:80"),
 			"add element slots 0x00000007 : " + mark("10.0.0.2:80"),
 			"add element slots 0x00000008 : " + mark("10.0.0.3:80"),
-			`replace rule shop/web ct mark set numgen inc mod 2 offset 6 goto pick4 comment "IPv4 round-robin slots 6+2+1"`,
+			`replace rule shop/web ct mark set numgen inc mod 2 offset 6 comment "IPv4 round-robin slots 6+2+1"`,
 		}},
 		{"a service moves", func(p *lb.Profile) { p.Services[0].Listen[0] = listen("203.0.113.9", 80) }, []string{
 			"delete element services4 203.0.113.1 . tcp . 80 : goto shop/web",

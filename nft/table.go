@@ -357,7 +357,6 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 	if err != nil {
 		return nil, err
 	}
-	result.Repaired = false // it was said that states differ
 	c, err := w.commit(have, p, o, result)
 	if err != nil {
 		return nil, err
