@@ -46,6 +46,9 @@ type Options struct {
 	// Keep are the bits of the connection mark that nlb leaves to others, who
 	// route by them; see compile.KeepableBits.
 	Keep uint32
+	// Probes has the table tell the checks that this host makes of its servers from
+	// other traffic, from then on; see compile.ProbePriority.
+	Probes bool
 	// Settle is how long answers of removed backends that are under way may take;
 	// 0: 250 ms. It is waited for where UDP flows have to move only.
 	Settle time.Duration
@@ -193,7 +196,7 @@ func saltOf(o Options, profile string) string { return buildOf(o) + "\x00" + pro
 // digestOf is the digest of profiles whose services have these fingerprints.
 func digestOf(profiles []*lb.Profile, o Options, services []fingerprint) string {
 	h := sha256.New()
-	fmt.Fprintln(h, o.Prune, buildOf(o))
+	fmt.Fprintln(h, o.Prune, o.Probes, buildOf(o))
 	for _, p := range profiles {
 		fmt.Fprintln(h, p.Name, len(p.Services))
 	}
@@ -314,7 +317,8 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	}
 	others = slices.DeleteFunc(slices.Clone(others), func(p *lb.Profile) bool { return renumbered[p.Name] })
 	want := compile.Beside(o.Table, profiles, others, n, func(object string) bool {
-		return s.objects.maps[object] != nil || s.objects.chains[object] != nil || object == compile.ParamsSet && len(o.Params)+len(s.params) > 0
+		return s.objects.maps[object] != nil || s.objects.chains[object] != nil ||
+			object == compile.ParamsSet && len(o.Params)+len(s.params) > 0 || object == compile.ProbesChain && o.Probes
 	})
 	addParams(want, s, append(s.params, o.Params...))
 	all := slices.Concat(profiles, others)

@@ -164,7 +164,9 @@ func poolOf(addrs []netip.Addr) string {
 // Layout returns the layout of a table that has these maps: all of its maps, empty,
 // and all chains that are not a service's or a pool's.
 func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
-	return layoutTo(table, extentIn(maps))
+	x := extentIn(maps)
+	x.probes = true
+	return layoutTo(table, x)
 }
 
 // layoutTo returns all maps, empty, and all chains that are not a service's or a
@@ -196,6 +198,9 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	r.Maps = append(append(r.Maps, guardMaps()...), retryMaps()...)
 	r.Maps = append(r.Maps, NewVerdictsSet(), NewParamsSet(), NewRecordSet())
 	r.Chains = append(r.Chains, baseChains(x)...)
+	if x.probes {
+		r.Chains = append(r.Chains, probesChain())
+	}
 	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
 	}
@@ -217,6 +222,9 @@ func midStream() ruleset.Rule {
 
 func baseChains(x extent) []*ruleset.Chain {
 	in, out := []ruleset.Rule{midStream()}, []ruleset.Rule{midStream()}
+	if x.probes {
+		out = append(out, leaveProbes())
+	}
 	var vips []ruleset.Rule
 	for _, t := range tiersOf(x.lengths) {
 		if t.in {

@@ -25,12 +25,14 @@ import (
 var ShardSize uint32 = 1 << 16
 
 // extent is how much of the layout there is: the lengths of prefixes that have
-// maps of destinations, the shards of slots beside the first, and the bits of the
-// connection mark that are somebody else's.
+// maps of destinations, the shards of slots beside the first, the bits of the
+// connection mark that are somebody else's, and whether checks of servers are told
+// from other traffic.
 type extent struct {
 	lengths []prefixLength
 	shards  []uint32
 	kept    uint32
+	probes  bool
 }
 
 // extentIn is the extent of a table with these maps.

@@ -42,7 +42,8 @@ type probe struct {
 	Part
 	sets  []*ruleset.Map
 	exprs []expr.Any
-	base  *ruleset.Hook // of the chain with the expressions; nil: a regular chain
+	base  *ruleset.Hook  // of the chain with the expressions; nil: a regular chain
+	chain *ruleset.Chain // in place of these two
 }
 
 const (
@@ -218,6 +219,19 @@ func Kernel(c *wire.Conn, profiles []*lb.Profile) ([]Missing, error) {
 	return out, nil
 }
 
+// Checks asks the kernel for what nft.Options.Probes needs. An error is what it
+// says, a *wire.Error where it lacks something: Linux before 4.19, or one that was
+// built without CONFIG_NF_CONNTRACK_TIMEOUT, which Debian's have.
+func Checks(c *wire.Conn) error {
+	asked := func(object string) bool { return object == compile.ProbesChain }
+	for _, chain := range compile.Beside(table, nil, nil, compile.NewNumbers(0), asked).Chains {
+		if asked(chain.Name) {
+			return ask(c, probe{chain: chain})
+		}
+	}
+	return nil
+}
+
 // blames reports whether the kernel says that it is another part which it
 // lacks.
 func blames(err error, name string, all []probe) bool {
@@ -259,12 +273,19 @@ func (p probe) encode(b *wire.Batch, i int) {
 	for _, s := range p.sets {
 		m.NewMap(s)
 	}
-	if p.base == nil && p.exprs == nil {
+	ch := p.chain
+	switch {
+	case ch != nil:
+	case p.base == nil && p.exprs == nil:
 		return
+	default:
+		ch = &ruleset.Chain{Name: p.chainName(), Hook: p.base}
+		if p.exprs != nil {
+			ch.Rules = []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.NewStatement(p.Name, p.exprs...)}}}
+		}
 	}
-	ch := &ruleset.Chain{Name: p.chainName(), Hook: p.base}
 	m.NewChain(ch)
-	if p.exprs != nil {
-		m.Rule(ch.Name, ruleset.Rule{Statements: []ruleset.Statement{ruleset.NewStatement(p.Name, p.exprs...)}}, 0)
+	for _, r := range ch.Rules {
+		m.Rule(ch.Name, r, 0)
 	}
 }

@@ -306,9 +306,15 @@ func (m *Messages) DeleteChain(name string) {
 }
 
 // Rule appends a rule to a chain, or puts it in the place of the one with a handle.
+// What it refers to goes ahead.
 //
 //	NFTA_RULE_TABLE, CHAIN, [HANDLE], EXPRESSIONS [LIST_ELEM ...], USERDATA
 func (m *Messages) Rule(chain string, r Rule, replace uint64) {
+	for _, s := range r.Statements {
+		if s.Timeouts != nil {
+			m.newTimeouts(s.Timeouts)
+		}
+	}
 	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_APPEND)
 	if replace != 0 {
 		flags = unix.NLM_F_REPLACE

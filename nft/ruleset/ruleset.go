@@ -188,6 +188,7 @@ func (r *Ruleset) WriteTo(w io.Writer) (int64, error) {
 	for _, m := range r.Maps {
 		p.mapping(m)
 	}
+	p.timeouts(r.Chains)
 	for _, c := range r.Chains {
 		p.chain(c)
 	}

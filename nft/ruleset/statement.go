@@ -25,6 +25,8 @@ const (
 type Statement struct {
 	Text  string
 	Exprs []byte // encoded NFTA_LIST_ELEM attributes
+	// Timeouts is the object that it refers to; nil for nearly all.
+	Timeouts *Timeouts
 }
 
 // NewStatement is a statement of this text and these expressions.
