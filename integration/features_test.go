@@ -98,6 +98,14 @@ services:
   - {name: logged, listen: "203.0.113.12:80", log: true, backends: ["10.2.0.11:80"]}
   - {name: few, listen: "203.0.113.13:80", limit: {new-per-source: 3/hour}, backends: ["10.2.0.11:80"]}
 `,
+	"retry": `profile: again
+services:
+  - {name: web, retry: true, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], affinity: 10m, backends: ["10.2.0.11:80", {address: "10.2.0.12:80", max-connections: 5}, "[fd02::11]:80", "[fd02::12]:80"]}
+  - {name: random, retry: true, listen: "203.0.113.11:80", scheduler: random, backends: ["10.2.0.11:80", "10.2.0.12"]}
+  - {name: hash, retry: true, listen: "203.0.113.12:80", scheduler: hash, backends: ["10.2.0.11:80", "10.2.0.12:80"]}
+  - {name: alone, retry: true, listen: "203.0.113.13:80", backends: ["10.2.0.11:80"]}
+  - {name: none, retry: true, listen: "203.0.113.14:80", on-empty: drop, backends: []}
+`,
 	"backends of their own": `profile: own
 services:
   - name: web
@@ -141,9 +149,8 @@ func TestFeaturesHaveAll(t *testing.T) {
 			}
 		}
 	}
-	// What only an apply makes: its record, and the chains that move flows.
+	// What only an apply makes: its record.
 	delete(unset, "ruleset.Map.Comment")
-	delete(unset, "ruleset.Chain.Filter")
 	for name, is := range unset {
 		if is {
 			t.Errorf("no feature sets %s", name)

@@ -228,52 +228,38 @@ func TestTextIsNetlink(t *testing.T) {
 	for name, profile := range features {
 		t.Run(name, func(t *testing.T) {
 			b := newBed(t)
-			b.textIsNetlink(b.Parse(profile))
+			b.Apply(profile)
+			ours := b.list()
+			parsed := []*lb.Profile{b.Parse(profile)}
+			if changes := lb.Compare(b.Load().Profiles, parsed); len(changes) > 0 {
+				t.Errorf("read back, the profile differs: %v", changes)
+			}
+			if r := b.Apply(profile); r.Messages != 0 {
+				t.Errorf("applied again: %d messages, %v", r.Messages, r.Changes)
+			}
+			text := compile.Profiles("nlb", parsed).String()
+			b.Witness(b.Balancer, text, "nft", "-f", "-")
+			theirs := b.list()
+			if len(ours) != len(theirs) {
+				t.Errorf("%d objects over netlink, %d from text", len(ours), len(theirs))
+			}
+			for i := range min(len(ours), len(theirs)) {
+				if ours[i] != theirs[i] {
+					t.Errorf("over netlink: %s\nfrom text:    %s", ours[i], theirs[i])
+				}
+			}
+			if !strings.Contains(strings.Join(ours, ""), "prerouting") {
+				t.Errorf("nft lists no chains: %v", ours)
+			}
+			// Loading the script again replaces the table.
+			b.Witness(b.Balancer, text, "nft", "-f", "-")
+			if again := b.list(); !slices.Equal(again, theirs) {
+				t.Error("loaded twice, the script gives another table")
+			}
+			if changes := lb.Compare(b.Load().Profiles, parsed); len(changes) > 0 {
+				t.Errorf("read back from nft's text, the profile differs: %v", changes)
+			}
 		})
-	}
-}
-
-// textIsNetlink compares what an apply of a profile makes with what nft makes of
-// the rendered text.
-func (b *bed) textIsNetlink(p *lb.Profile) {
-	b.T.Helper()
-	parsed := []*lb.Profile{p}
-	apply := func() (r *nft.Result) {
-		b.Kernel(b.Balancer, func(c *wire.Conn) (err error) {
-			r, err = nft.Apply(b.T.Context(), c, parsed, nft.Options{Table: "nlb"})
-			return err
-		})
-		return r
-	}
-	apply()
-	ours := b.list()
-	if changes := lb.Compare(b.Load().Profiles, parsed); len(changes) > 0 {
-		b.T.Errorf("read back, the profile differs: %v", changes)
-	}
-	if r := apply(); r.Messages != 0 {
-		b.T.Errorf("applied again: %d messages, %v", r.Messages, r.Changes)
-	}
-	text := compile.Profiles("nlb", parsed).String()
-	b.Witness(b.Balancer, text, "nft", "-f", "-")
-	theirs := b.list()
-	if len(ours) != len(theirs) {
-		b.T.Errorf("%d objects over netlink, %d from text", len(ours), len(theirs))
-	}
-	for i := range min(len(ours), len(theirs)) {
-		if ours[i] != theirs[i] {
-			b.T.Errorf("over netlink: %s\nfrom text:    %s", ours[i], theirs[i])
-		}
-	}
-	if !strings.Contains(strings.Join(ours, ""), "prerouting") {
-		b.T.Errorf("nft lists no chains: %v", ours)
-	}
-	// Loading the script again replaces the table.
-	b.Witness(b.Balancer, text, "nft", "-f", "-")
-	if again := b.list(); !slices.Equal(again, theirs) {
-		b.T.Error("loaded twice, the script gives another table")
-	}
-	if changes := lb.Compare(b.Load().Profiles, parsed); len(changes) > 0 {
-		b.T.Errorf("read back from nft's text, the profile differs: %v", changes)
 	}
 }
 

@@ -82,22 +82,33 @@ func TestRetryIsThereWhereAsked(t *testing.T) {
 	}
 }
 
-// TestRetryTextIsNetlink is TestTextIsNetlink for services with retry.
-func TestRetryTextIsNetlink(t *testing.T) {
+// TestRetryFollowsBackends: where one backend is left, its refusals do not count
+// any more, also where an apply reads a part of the table only.
+func TestRetryFollowsBackends(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	p := b.Parse(`profile: again
+	apply := func(weight, want int) {
+		b.T.Helper()
+		p := b.Parse(fmt.Sprintf(`profile: shop
 services:
-  - {name: web, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], affinity: 10m, backends: ["10.2.0.11:80", {address: "10.2.0.12:80", max-connections: 5}, "[fd02::11]:80", "[fd02::12]:80"]}
-  - {name: random, listen: "203.0.113.11:80", scheduler: random, backends: ["10.2.0.11:80", "10.2.0.12"]}
-  - {name: hash, listen: "203.0.113.12:80", scheduler: hash, backends: ["10.2.0.11:80", "10.2.0.12:80"]}
-  - {name: alone, listen: "203.0.113.13:80", backends: ["10.2.0.11:80"]}
-  - {name: none, listen: "203.0.113.14:80", on-empty: drop, backends: []}
-`)
-	for i := range p.Services {
-		p.Services[i].Retry = true
+  - {name: a, retry: true, listen: "203.0.113.1:80", backends: ["10.2.0.11:8080", {address: "10.2.0.12:8080", weight: %d}]}
+  - {name: b, retry: true, listen: "203.0.113.2:80", backends: ["10.2.0.11:8080", "10.2.0.12:8080"]}
+`, weight))
+		b.Kernel(b.Balancer, func(c *wire.Conn) error {
+			_, err := nft.Apply(t.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Record: true, Build: "test"})
+			return err
+		})
+		if got := strings.Count(b.packets("retry"), "0x"); got != want {
+			t.Errorf("with weight %d the refusals of %d backends count, want %d", weight, got, want)
+		}
+		for _, d := range b.Load().Drift() {
+			t.Errorf("%+v", d)
+		}
 	}
-	b.textIsNetlink(p)
+	apply(1, 4)
+	apply(0, 2)
+	apply(1, 4)
+	apply(0, 2)
 }
 
 // patient is a client that sends its SYN again for as long as retries take.

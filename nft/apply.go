@@ -317,7 +317,9 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	}
 	others = slices.DeleteFunc(slices.Clone(others), func(p *lb.Profile) bool { return renumbered[p.Name] })
 	want := compile.Beside(o.Table, profiles, others, n, func(object string) bool {
-		return s.objects.maps[object] != nil || s.objects.chains[object] != nil ||
+		// A part of a table does not say who needs what lapses.
+		stays := s.last != nil || !compile.Lapses(object)
+		return stays && (s.objects.maps[object] != nil || s.objects.chains[object] != nil) ||
 			object == compile.ParamsSet && len(o.Params)+len(s.params) > 0 || object == compile.ProbesChain && o.Probes
 	})
 	addParams(want, s, append(s.params, o.Params...))
