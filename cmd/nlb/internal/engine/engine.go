@@ -112,6 +112,9 @@ type Options struct {
 	// ForgetHealth takes states and standings as the profiles have them. Otherwise
 	// what the table knows of its backends goes on to hold.
 	ForgetHealth bool
+	// Probes has the table leave the checks of servers alone that this host makes,
+	// and conntrack forget them soon.
+	Probes bool
 	// Begin is called before the first change; nil: it is not. An error of it is
 	// returned, and nothing is changed.
 	Begin func() error
@@ -177,7 +180,7 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		defer e.gate.guard(ctx, o.Begin)()
 	}
 	kept, _ := KeptBits() // doctor says where they are not kept
-	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Params: records(changes)}
+	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes, Params: records(changes)}
 	if !o.Full {
 		p.Record, p.Build = true, build()
 	}
