@@ -17,6 +17,7 @@ import (
 	"nlb/nft"
 	"nlb/nft/compile"
 	"nlb/nft/conntrack"
+	"nlb/nft/probe"
 	"nlb/nft/wire"
 	"nlb/sysctl"
 )
@@ -29,6 +30,7 @@ type Engine struct {
 	table  string
 	params sysctl.Tree
 	open   *nft.Table // nil: each apply is on its own
+	hides  *bool      // whether the kernel has what Options.Probes needs; nil: nobody asked
 }
 
 // Open opens the way to a table, of family inet, of the calling thread's network
@@ -113,7 +115,7 @@ type Options struct {
 	// what the table knows of its backends goes on to hold.
 	ForgetHealth bool
 	// Probes has the table leave the checks of servers alone that this host makes,
-	// and conntrack forget them soon.
+	// and conntrack forget them soon, where the kernel can.
 	Probes bool
 	// Begin is called before the first change; nil: it is not. An error of it is
 	// returned, and nothing is changed.
@@ -180,7 +182,7 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		defer e.gate.guard(ctx, o.Begin)()
 	}
 	kept, _ := KeptBits() // doctor says where they are not kept
-	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes, Params: records(changes)}
+	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Params: records(changes)}
 	if !o.Full {
 		p.Record, p.Build = true, build()
 	}
@@ -199,6 +201,15 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		return out, &ParameterError{Generation: result.Generation, Err: err}
 	}
 	return out, err
+}
+
+// hidesChecks asks the kernel, once, whether it has what Options.Probes needs.
+func (e *Engine) hidesChecks() bool {
+	if e.hides == nil {
+		hides := probe.Checks(e.conn) == nil
+		e.hides = &hides
+	}
+	return *e.hides
 }
 
 func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o nft.Options) (*nft.Result, error) {
