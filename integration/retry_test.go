@@ -205,8 +205,6 @@ func TestClientsEjectNobody(t *testing.T) {
 	for _, link := range []string{"all", "eth0", "eth1"} {
 		b.Check(b.Balancer.SetSysctl("net/ipv4/conf/"+link+"/rp_filter", "0"))
 	}
-	// Otherwise it depends on the server's first number whether a wrong ACK gets there.
-	b.Check(b.Balancer.SetSysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "1"))
 	// The client's kernel knows nothing of these connections, and must not end them.
 	b.NFT(b.Client, "table inet t { chain in { type filter hook input priority 0; tcp dport 5000-5999 drop; }; }")
 	b.NFT(b.Balancer, `table inet t {
@@ -219,6 +217,8 @@ services:
   - {name: silent, listen: "203.0.113.2:80", backends: ["10.2.0.13:8080", "10.2.0.14:8080"]}
   - {name: closed, listen: "203.0.113.3:80", backends: ["10.2.0.15:8080", "10.2.0.11:8080"]}
 `, 0)
+	// Otherwise it depends on the server's first number whether a wrong ACK gets there.
+	b.Check(b.Balancer.SetSysctl("net/netfilter/nf_conntrack_tcp_be_liberal", "1"))
 	const isn = 1000
 	send := func(from, to netip.AddrPort, flags byte, seq, ack uint32) {
 		b.raw(b.Client, to.Addr(), packet(from.Addr(), to.Addr(), unix.IPPROTO_TCP, segment(from, to, flags, seq, ack)))
