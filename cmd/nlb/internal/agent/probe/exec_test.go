@@ -111,7 +111,7 @@ func TestExecLeftBehind(t *testing.T) {
 // whatever it goes on to say.
 func TestExecEscaped(t *testing.T) {
 	netlabtest.Needs(t, "setsid")
-	c, file := shell(t, `setsid sh -c 'trap "" PIPE; echo $$ >$0; while :; do echo more; done' $1 & while ! test -s $1; do sleep 0.01; done; exit 0`)
+	c, file := shell(t, `setsid sh -c 'trap "" PIPE; echo $$ >$0; n=0; while [ $n -lt 300000 ]; do n=$((n+1)); echo more; done' $1 & while ! test -s $1; do sleep 0.01; done; exit 0`)
 	t.Cleanup(func() {
 		for _, pid := range pids(t, file) {
 			netlabtest.Must(t, unix.Kill(pid, unix.SIGKILL))
