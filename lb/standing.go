@@ -52,6 +52,11 @@ type Standing struct {
 	Until time.Time
 }
 
+// WithoutVerdict is the standing with its order alone.
+func (s Standing) WithoutVerdict() Standing {
+	return Standing{Order: s.Order, By: s.By, Until: s.Until}
+}
+
 // Lengths of what a standing says, in bytes: all of it fits a comment of nft.
 const (
 	MaxReason = 40
@@ -151,9 +156,9 @@ func (id BackendID) String() string {
 }
 
 // Overlay is the profiles with what is known of their backends, and the states
-// that follow. A backend that known does not name has the zero Standing. share has
-// shares (see Backend.Share); nil: everybody has all of its weight. What the
-// profiles want, their weights above all, is not changed, and neither are the
+// that follow. A backend that known does not name has the zero Standing, and one that
+// is not checked no verdict. share has shares (see Backend.Share); nil: everybody has
+// all of its weight. What the profiles want, their weights above all, is not changed, and neither are the
 // profiles themselves: what is equal in both is shared.
 func Overlay(profiles []*Profile, known map[BackendID]Standing, share func(BackendID) uint8) []*Profile {
 	out := make([]*Profile, len(profiles))
@@ -167,6 +172,9 @@ func Overlay(profiles []*Profile, known map[BackendID]Standing, share func(Backe
 				b := &s.Backends[k]
 				id := BackendID{p.Name, s.Name, b.Address}
 				b.Standing, b.Share = known[id], 0
+				if !s.Checked(b) {
+					b.Standing = b.Standing.WithoutVerdict()
+				}
 				if share != nil {
 					b.Share = share(id)
 				}

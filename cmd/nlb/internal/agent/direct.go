@@ -38,7 +38,7 @@ func Obey(ctx context.Context, e *engine.Engine, o Order, begin func() error) (D
 			}
 		}
 		p.Sysctl = lb.SysctlKeep // what the profile says of it is not known
-		if _, err := e.Apply(ctx, []*lb.Profile{p}, engine.Options{Begin: begin, ForgetHealth: true}); err != nil {
+		if _, err := e.Apply(ctx, []*lb.Profile{p}, engine.Options{Placed: true, Begin: begin}); err != nil {
 			return Done{}, err
 		}
 	}

@@ -111,8 +111,11 @@ type Options struct {
 	// Full reads the whole table and compares it, although the table's own record
 	// says what was applied last.
 	Full bool
-	// ForgetHealth takes states and standings as the profiles have them. Otherwise
-	// what the table knows of its backends goes on to hold.
+	// Placed takes states and standings as the profiles have them. Otherwise what
+	// the table knows of its backends goes on to hold, and states follow from that.
+	Placed bool
+	// ForgetHealth lets backends in that checks have found down. Orders go on to
+	// hold.
 	ForgetHealth bool
 	// Probes has the table leave the checks of servers alone that this host makes,
 	// and conntrack forget them soon, where the kernel can.
@@ -143,7 +146,7 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	profiles, held, err := e.overlay(profiles)
+	profiles, held, err := e.overlay(profiles, false)
 	if err != nil {
 		return nil, withHint(err)
 	}
@@ -173,8 +176,8 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		return nil, err
 	}
 	var held Health
-	if !o.ForgetHealth {
-		if profiles, held, err = e.overlay(profiles); err != nil {
+	if !o.Placed {
+		if profiles, held, err = e.overlay(profiles, o.ForgetHealth); err != nil {
 			return nil, err
 		}
 	}

@@ -175,7 +175,7 @@ func TestHonoursHealth(t *testing.T) {
 			}
 			return out
 		}
-		_, err := e.Apply(t.Context(), stand(known, backends...), Options{ForgetHealth: true})
+		_, err := e.Apply(t.Context(), stand(known, backends...), Options{Placed: true})
 		must(t, err)
 		if got := states(); !slices.Equal(got, []string{"down", "draining", "down", "up"}) {
 			t.Errorf("as it was found: %v", got)
@@ -198,7 +198,7 @@ func TestHonoursHealth(t *testing.T) {
 		}
 		forgotten, err := e.Apply(t.Context(), wanted, Options{ForgetHealth: true})
 		must(t, err)
-		if got := states(); !slices.Equal(got, []string{"up", "up", "up", "up"}) || forgotten.Health != (Health{}) {
+		if got := states(); !slices.Equal(got, []string{"up", "draining", "up", "up"}) || forgotten.Health != (Health{Ordered: 1}) {
 			t.Errorf("forgotten: %v, held %+v", got, forgotten.Health)
 		}
 	})
@@ -219,7 +219,7 @@ func TestStay(t *testing.T) {
 		}
 		backends := []string{"10.0.0.1", "10.0.0.2"}
 		wanted := stand(nil, backends...)
-		_, err := e.Apply(t.Context(), wanted, Options{ForgetHealth: true})
+		_, err := e.Apply(t.Context(), wanted, Options{Placed: true})
 		must(t, err)
 		touched(false)
 		down := map[string]lb.Standing{"10.0.0.1": {Verdict: lb.VerdictDown, Since: time.Unix(1, 0).UTC()}}

@@ -22,12 +22,17 @@ type Health struct {
 	Newest        time.Time
 }
 
-// overlay puts what the table knows of backends on profiles. Orders that have run
-// out are dropped.
-func (e *Engine) overlay(profiles []*lb.Profile) ([]*lb.Profile, Health, error) {
+// overlay puts what the table knows of backends on profiles, without verdicts where
+// they are to be forgotten. Orders that have run out are dropped.
+func (e *Engine) overlay(profiles []*lb.Profile, forget bool) ([]*lb.Profile, Health, error) {
 	known, err := e.standings(time.Now())
 	if err != nil {
 		return nil, Health{}, err
+	}
+	if forget {
+		for id, is := range known {
+			known[id] = is.WithoutVerdict()
+		}
 	}
 	if len(known) == 0 && !slices.ContainsFunc(profiles, hasPriorities) {
 		return profiles, Health{}, nil
