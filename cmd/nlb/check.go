@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/view"
@@ -19,6 +20,7 @@ type checkedValue struct {
 type checkedProfile struct {
 	File string `json:"file"`
 	view.Profile
+	view.Health
 }
 
 // mistakeValue is an lb.Error.
@@ -39,7 +41,11 @@ func check(ctx context.Context, j *job) error {
 	}
 	if !j.JSON {
 		for _, s := range sources {
-			if err := j.Result(nil, "%s: valid: profile %s, %s", s.File, s.Profile.Name, view.Size(s.Profile)); err != nil {
+			line := fmt.Sprintf("%s: valid: profile %s, %s", s.File, s.Profile.Name, view.Size(s.Profile))
+			if checks := view.HealthOf(s.Profile).String(); checks != "" {
+				line += "\n  " + checks
+			}
+			if err := j.Result(nil, "%s", line); err != nil {
 				return err
 			}
 		}
@@ -47,7 +53,7 @@ func check(ctx context.Context, j *job) error {
 	}
 	out := checkedValue{Profiles: []checkedProfile{}, Errors: []mistakeValue{}}
 	for _, s := range sources {
-		out.Profiles = append(out.Profiles, checkedProfile{s.File, view.ProfileOf(s.Profile)})
+		out.Profiles = append(out.Profiles, checkedProfile{s.File, view.ProfileOf(s.Profile), view.HealthOf(s.Profile)})
 	}
 	if isInvalid {
 		for _, e := range invalid.Errors {

@@ -66,7 +66,7 @@ var rooms = []room{
 		"lb", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
 	}},
 	{"cmd/nlb/internal/view", []string{
-		"lb", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",
+		"lb", "lb/health", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",
 	}},
 	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
 	{"cmd/nlb/internal/agent", []string{

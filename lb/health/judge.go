@@ -124,11 +124,22 @@ func (j *Judge) Next(began, now time.Time, r *rand.Rand) time.Duration {
 	case j.streak == 0:
 		return time.Duration(r.Int64N(int64(min(interval, firstWithin))))
 	case j.doubt():
-		interval = max(interval/4, doubtPace)
+		interval = pace(j.check)
 	default:
 		interval += time.Duration(r.Int64N(int64(interval/10)+1)) - interval/20
 	}
 	return max(0, interval-now.Sub(began))
+}
+
+// pace is how often a check is made in doubt.
+func pace(c *lb.Check) time.Duration { return max(c.Interval/4, doubtPace) }
+
+// Detection is the longest time from the moment that an up server ceases to answer to
+// the verdict, the host being in time: it fails when a check has just begun well, and
+// each of those that follow takes its whole timeout.
+func Detection(c *lb.Check) time.Duration {
+	again := max(pace(c), c.Timeout)
+	return c.Interval + c.Interval/20 + time.Duration(c.Fall-1)*again + c.Timeout
 }
 
 // doubt reports whether the latest results are against the verdict.

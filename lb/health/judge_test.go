@@ -246,3 +246,32 @@ func TestRandom(t *testing.T) {
 		t.Errorf("only %d changes: the test tests little", changes)
 	}
 }
+
+// TestDetection: no server that ceases to answer is up for longer than Detection,
+// whenever that happens, and some are for nearly as long.
+func TestDetection(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, c := range []*lb.Check{
+		{Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3},
+		{Interval: 2 * time.Second, Timeout: 10 * time.Millisecond, Rise: 2, Fall: 3},
+		{Interval: 100 * time.Millisecond, Timeout: 100 * time.Millisecond, Rise: 1, Fall: 1},
+		{Interval: time.Minute, Timeout: time.Second, Rise: 1, Fall: 10},
+	} {
+		longest := time.Duration(0)
+		for range 500 {
+			j := New(c, lb.Standing{}, start)
+			began := start
+			j.Result(began, true, false, "")
+			at := began.Add(j.Next(began, began, r))
+			for j.Verdict() == lb.VerdictUp {
+				end := at.Add(c.Timeout)
+				j.Result(end, false, false, "")
+				longest = max(longest, end.Sub(began))
+				at = end.Add(j.Next(at, end, r))
+			}
+		}
+		if bound := Detection(c); longest > bound || longest < bound*98/100 {
+			t.Errorf("%+v: the longest took %s, Detection is %s", c, longest, bound)
+		}
+	}
+}
