@@ -8,6 +8,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -67,6 +68,29 @@ func (n *named) learn(a resolve.Answer, now time.Time) (changed bool) {
 	return true
 }
 
+// goOn has those leave that were leaving when an agent of before ended.
+func (n *named) goOn(held []*lb.Profile, now time.Time) {
+	drained := map[netip.AddrPort]bool{}
+	for _, s := range lb.Services(held) {
+		for i := range s.Backends {
+			if b := &s.Backends[i]; b.Standing.Order == lb.OrderDrain && b.Standing.By == byNames {
+				drained[netip.AddrPortFrom(b.Address.Addr, b.Address.Port)] = true
+				drained[netip.AddrPortFrom(b.Address.Addr, 0)] = true // of a record without a port
+			}
+		}
+	}
+	for host, records := range n.records {
+		n.leaving[host] = map[names.Record]time.Time{}
+		n.records[host] = slices.DeleteFunc(records, func(r names.Record) bool {
+			leaves := drained[netip.AddrPortFrom(r.Addr, r.Port)]
+			if leaves {
+				n.leaving[host][r] = now.Add(leaveTime)
+			}
+			return leaves
+		})
+	}
+}
+
 // gone forgets the addresses whose time is over, and reports whether there were
 // some.
 func (n *named) gone(now time.Time) (some bool) {
@@ -109,6 +133,7 @@ func (n *named) follow(written []*lb.Profile) {
 func (a *agent) firstNames(ctx context.Context, written, held []*lb.Profile) {
 	a.names.follow(written)
 	maps.Copy(a.names.records, names.Held(written, held))
+	a.names.goOn(held, time.Now())
 	over := time.After(firstAnswers)
 	missing := func(h lb.Host) bool { return len(a.names.records[h]) == 0 }
 	unheard := slices.DeleteFunc(names.Hosts(written), func(h lb.Host) bool { return !missing(h) })

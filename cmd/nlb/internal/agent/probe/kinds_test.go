@@ -269,8 +269,8 @@ func say(c net.Conn, s string) error {
 	return err
 }
 
-// TestSourceOfKinds: checks come from the source that they are given, and one that the
-// host does not have is no failure of the server.
+// TestSourceOfKinds: checks come from the source that they are given for servers of
+// its family, and one that the host does not have is no failure of the server.
 func TestSourceOfKinds(t *testing.T) {
 	from := make(chan string, 1)
 	at := answer(t, "127.0.0.1", func(c net.Conn) { from <- c.RemoteAddr().(*net.TCPAddr).IP.String() })
@@ -281,16 +281,13 @@ func TestSourceOfKinds(t *testing.T) {
 	if got := <-from; got != "127.0.0.77" {
 		t.Errorf("the check comes from %s", got)
 	}
-	six := answer(t, "::1", hostile["silent"])
-	c.Source = netip.MustParseAddr("127.0.0.77")
-	if o := carry(t, c, six, generous); !o.Ours {
-		t.Errorf("IPv6 from IPv4: %+v", o)
+	six := answer(t, "::1", func(net.Conn) {})
+	if o := carry(t, c, six, generous); !o.OK {
+		t.Errorf("IPv6, and a source for IPv4: %+v", o)
 	}
-	for _, source := range []string{"192.0.2.1", "2001:db8::1"} {
-		c.Source = netip.MustParseAddr(source)
-		if o := carry(t, c, at, generous); !o.Ours || o.Refused {
-			t.Errorf("from %s: %+v", source, o)
-		}
+	c.Source = netip.MustParseAddr("192.0.2.1")
+	if o := carry(t, c, at, generous); !o.Ours || o.Refused {
+		t.Errorf("from %s: %+v", c.Source, o)
 	}
 }
 
