@@ -164,10 +164,15 @@ func (a *agent) hearKernel(ctx context.Context) (stop func()) {
 	return func() { _ = events.Close() }
 }
 
-// logEvent is one line for a change of a verdict, or for an order that ends by itself.
+// logEvent is one line for a change of a verdict, for an order that ends by itself, or
+// for a check that cannot be made.
 func (a *agent) logEvent(e roster.Event) {
 	backend := e.ID.Profile + "/" + e.ID.Service + "/" + e.Name
-	if e.Was.Verdict == e.Now.Verdict {
+	switch {
+	case e.Unable != "":
+		a.Log.Warn("a check cannot be made", "backend", backend, "reason", e.Unable)
+		return
+	case e.Was.Verdict == e.Now.Verdict:
 		a.Log.Info("the time of an order is over", "order", Order{Order: e.Was.Order}.Word(), "backend", backend, "by", e.Was.By)
 		return
 	}

@@ -37,6 +37,8 @@ type Roster struct {
 	prober   Prober
 	rand     *rand.Rand
 
+	// timed are those whose time changes something: of a slow start, of an order.
+	timed   map[*backend]bool
 	changed map[lb.BackendID]bool // since the last Changed
 	events  []Event               // since the last Events
 }
@@ -72,7 +74,7 @@ type check struct {
 func New(p Prober, seed uint64) *Roster {
 	return &Roster{
 		backends: map[lb.BackendID]*backend{}, checks: map[string]*check{}, asked: map[probe.Key]*check{}, prober: p,
-		rand: rand.New(rand.NewPCG(seed, seed)), changed: map[lb.BackendID]bool{},
+		rand: rand.New(rand.NewPCG(seed, seed)), timed: map[*backend]bool{}, changed: map[lb.BackendID]bool{},
 	}
 }
 
@@ -82,12 +84,15 @@ func New(p Prober, seed uint64) *Roster {
 func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) {
 	old, oldChecks := r.backends, r.checks
 	r.profiles = profiles
+	clear(r.timed)
 	r.backends, r.checks = make(map[lb.BackendID]*backend, len(old)), make(map[string]*check, len(oldChecks))
 	for p, s := range lb.Services(profiles) {
 		for i := range s.Backends {
 			b := &s.Backends[i]
 			id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}
-			r.backends[id] = r.enlist(id, s, b, old[id], known, oldChecks, now)
+			one := r.enlist(id, s, b, old[id], known, oldChecks, now)
+			r.backends[id] = one
+			r.time(one)
 		}
 	}
 	for text, c := range oldChecks {
@@ -97,6 +102,13 @@ func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing,
 		}
 	}
 	clear(r.changed)
+}
+
+// time notes a backend that time changes.
+func (r *Roster) time(b *backend) {
+	if !b.rising.IsZero() || !b.order.Until.IsZero() {
+		r.timed[b] = true
+	}
 }
 
 // enlist is a backend of the profiles, with what was known of it.
@@ -178,15 +190,17 @@ func (r *Roster) Result(result probe.Result, now time.Time) {
 	}
 	hinted := c.hinted
 	c.hinted = false
-	c.unasked = ""
-	lowered := c.last.Drain != out.Drain || c.last.Percent != out.Percent
 	switch {
-	case out.Ours:
+	case out.Ours && c.unasked != out.Reason:
+		b := c.users[0]
+		r.events = append(r.events, Event{ID: b.id, Name: b.name, Was: b.standing(), Now: b.standing(), Unable: out.Reason})
 		c.unasked = out.Reason
+	case out.Ours:
 	case result.Late && !out.OK:
 		c.judge.Late()
 	default:
-		c.last = out
+		lowered := c.last.Drain != out.Drain || c.last.Percent != out.Percent
+		c.last, c.unasked = out, ""
 		changed := c.judge.Result(now, out.OK, hinted && out.Refused, out.Reason)
 		if changed || lowered && out.OK {
 			for _, b := range c.users {
@@ -208,6 +222,7 @@ func (r *Roster) judge(b *backend, now time.Time) {
 	b.rising = time.Time{}
 	if b.verdict.Verdict == lb.VerdictUp && b.service.SlowStart > 0 {
 		b.rising = now
+		r.time(b)
 	}
 	r.events = append(r.events, Event{ID: b.id, Name: b.name, Was: was, Now: b.verdict})
 }

@@ -5,7 +5,6 @@ package roster
 // States: what comes out. Verdicts, orders and shares, put over the profiles.
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -13,11 +12,13 @@ import (
 	"nlb/lb/health"
 )
 
-// Event is a change of a verdict, or the end of an order whose time is over.
+// Event is a change of a verdict, the end of an order whose time is over, or a check
+// that cannot be made.
 type Event struct {
 	ID       lb.BackendID
 	Name     string // the backend's
 	Was, Now lb.Standing
+	Unable   string // why it cannot be checked; empty: it can
 }
 
 // Events are the changes since the last call, in order.
@@ -137,7 +138,8 @@ func (r *Roster) Due(now time.Time) (next time.Time) {
 			next = at
 		}
 	}
-	for id, b := range r.backends {
+	for b := range r.timed {
+		id := b.id
 		if !b.rising.IsZero() {
 			share, left := health.Share(b.rising, now, b.service.SlowStart)
 			if share == 0 {
@@ -158,6 +160,9 @@ func (r *Roster) Due(now time.Time) (next time.Time) {
 				r.events = append(r.events, Event{ID: id, Name: b.name, Was: was, Now: b.standing()})
 			}
 		}
+		if b.rising.IsZero() && b.order.Until.IsZero() {
+			delete(r.timed, b)
+		}
 	}
 	return next
 }
@@ -177,6 +182,7 @@ func (r *Roster) order(b *backend, order lb.Standing) {
 		order = lb.Standing{}
 	}
 	b.order = order
+	r.time(b)
 	r.changed[b.id] = true
 }
 
@@ -191,29 +197,6 @@ func (r *Roster) Leave(leaving map[lb.BackendID]bool, by string) {
 			r.order(b, lb.Standing{})
 		}
 	}
-}
-
-// Find is the backend with a name, or address, of a service.
-func (r *Roster) Find(profile, service, name string) (id lb.BackendID, ok bool) {
-	for id, b := range r.backends {
-		if id.Profile == profile && id.Service == service && (b.name == name || id.Address.String() == name) {
-			return id, true
-		}
-	}
-	return id, false
-}
-
-// Names are the backends of a service, sorted; none where there is no such
-// service.
-func (r *Roster) Names(profile, service string) []string {
-	var out []string
-	for id, b := range r.backends {
-		if id.Profile == profile && id.Service == service {
-			out = append(out, b.name)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 // Check is what is known of one check of a backend.
@@ -242,18 +225,6 @@ func (r *Roster) Checks(id lb.BackendID) []Check {
 		}
 	}
 	return out
-}
-
-// Unable are why checks cannot be made, each reason once, sorted.
-func (r *Roster) Unable() []string {
-	var out []string
-	for _, c := range r.checks {
-		if c.unasked != "" {
-			out = append(out, c.unasked)
-		}
-	}
-	slices.SortFunc(out, cmp.Compare)
-	return slices.Compact(out)
 }
 
 // HasChanged reports whether Changed would return something.
