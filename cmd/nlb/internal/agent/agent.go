@@ -59,7 +59,8 @@ type agent struct {
 	retry   time.Time
 
 	update, due *time.Timer
-	updating    bool // update is running
+	updating    bool      // update is running
+	updated     time.Time // when the last one ended
 }
 
 // Run keeps the kernel as the files say until ctx ends; then the kernel stays as it

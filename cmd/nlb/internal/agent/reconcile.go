@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// gather is how long a change of a state waits for others, to go in one batch
-	// with them.
+	// gather is from one update to the next at least: what comes meanwhile goes in one
+	// batch.
 	gather = 5 * time.Millisecond
 	// guardEvery is how often the agent looks whether somebody else has changed its
 	// table.
@@ -66,7 +66,7 @@ func (a *agent) noted() {
 	}
 	if a.applied && a.roster.HasChanged() && !a.updating {
 		a.updating = true
-		a.update.Reset(gather)
+		a.update.Reset(max(0, gather-now.Sub(a.updated)))
 	}
 }
 
@@ -75,6 +75,7 @@ func (a *agent) noted() {
 func (a *agent) reconcile(ctx context.Context) {
 	a.updating = false
 	began := time.Now()
+	defer func() { a.updated = time.Now() }()
 	part := a.roster.Changed(began)
 	if !a.applied || len(part) == 0 {
 		return

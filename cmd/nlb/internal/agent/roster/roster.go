@@ -188,7 +188,7 @@ func (r *Roster) Result(result probe.Result, now time.Time) {
 	if c == nil {
 		return // of a backend that is gone
 	}
-	hinted := c.hinted
+	first, hinted := c.judge.Streak() == 0, c.hinted
 	c.hinted = false
 	switch {
 	case out.Ours && c.unasked != out.Reason:
@@ -208,7 +208,12 @@ func (r *Roster) Result(result probe.Result, now time.Time) {
 			}
 		}
 	}
-	r.prober.Start(c.key, c.target, c.judge.Next(result.Began, now, r.rand))
+	next := c.judge.Next(result.Began, now, r.rand)
+	if first && out.OK {
+		// All may have been asked at one moment. They are spread from here on.
+		next = time.Duration(r.rand.Int64N(int64(c.target.Check.Interval)))
+	}
+	r.prober.Start(c.key, c.target, next)
 }
 
 // judge notes what the checks of a backend come to.
