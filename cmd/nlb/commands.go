@@ -33,14 +33,17 @@ func commands(a *app) []*cli.Command {
 			Flags: with(), Action: a.action(diff, 1, -1),
 		},
 		{
-			Name: "show", ArgsUsage: "[PROFILE[/SERVICE]]", Usage: "what is in the kernel now: services, backends, weights, connections",
+			Name: "show", ArgsUsage: "[PROFILE[/...]]", Usage: "what is in the kernel now: services, backends, weights, connections",
 			Description: "CONNECTIONS counts new connections since the backend came, LIVE is what conntrack holds now.\n" +
+				"PROFILE and PROFILE/SERVICE show these alone. PROFILE/SERVICE/BACKEND tells why a backend gets what\n" +
+				"it gets, and asks nlb run for its checks.\n" +
 				"With --watch, NEW is a backend's part of the new connections since the last look, /S how many a\n" +
 				"second, + and +- what has changed. q, Ctrl-C or a closed terminal end it. Without a terminal, one\n" +
 				"table follows the other.",
 			Flags: with(
 				&cli.BoolFlag{Name: "watch", Usage: "again and again, in place at a terminal, with rates and what has changed"},
 				&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "how often --watch looks, a `TIME` such as 500ms or 2s (default 1s)"},
+				socketFlag(),
 			),
 			Action: a.action(show, 0, 1),
 		},

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/nft"
@@ -30,7 +31,7 @@ func show(ctx context.Context, j *job) error {
 	}
 	snapshot, unknown, err := takeSnapshot(e)
 	if err == nil {
-		err = j.selectIn(snapshot)
+		err = j.selectIn(ctx, snapshot)
 	}
 	if err != nil {
 		return err
@@ -62,12 +63,16 @@ func takeSnapshot(e *engine.Engine) (snapshot *view.Snapshot, unknown, err error
 // maxThere is how many names an error lists.
 const maxThere = 10
 
-// selectIn leaves only what the argument names, if there is one.
-func (j *job) selectIn(v *view.Snapshot) error {
+// selectIn leaves only what the argument names, if there is one. Of one backend, an
+// agent is asked what it knows.
+func (j *job) selectIn(ctx context.Context, v *view.Snapshot) error {
 	if len(j.args) == 0 {
 		return nil
 	}
 	err := v.Select(j.args[0])
+	if v.Single() {
+		v.Know(agent.KnownOf(ctx, j.socket(), j.table, j.args[0]))
+	}
 	missing, ok := errors.AsType[*view.MissingError](err)
 	if !ok {
 		return err
@@ -99,7 +104,7 @@ func (j *job) watch(ctx context.Context, e *engine.Engine) error {
 		if err != nil {
 			return nil, nil, err
 		}
-		return snapshot, j.selectIn(snapshot), nil
+		return snapshot, j.selectIn(ctx, snapshot), nil
 	})
 }
 

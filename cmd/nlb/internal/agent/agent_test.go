@@ -18,6 +18,7 @@ import (
 
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/view"
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
@@ -215,6 +216,39 @@ func TestAgentOrders(t *testing.T) {
 	}
 	if got := b.logged(); !strings.Contains(got, `order="disable shop/web/10.0.0.12 for 1h0m0s" by=`) || !strings.Contains(got, `msg="the time of an order is over" order=disable backend=shop/web/10.0.0.12`) {
 		t.Errorf("logged:\n%s", got)
+	}
+}
+
+// TestKnownOf: an agent tells what it knows of a backend, or it is said why not.
+func TestKnownOf(t *testing.T) {
+	b := start(t)
+	must(t, os.WriteFile("etc/.new", []byte("services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \"127.0.0.1:1\"}]}]\n"), 0o644))
+	must(t, os.Rename("etc/.new", "etc/checked.yaml"))
+	ask := func(socket, backend string) (known *view.Known, unknown string) {
+		must(t, b.host.Do(func() error {
+			known, unknown = KnownOf(t.Context(), socket, "nlb", backend)
+			return nil
+		}))
+		return known, unknown
+	}
+	var known *view.Known
+	b.until(func() bool {
+		known, _ = ask(b.socket, "checked/web/one")
+		return known != nil && known.Verdict == "down"
+	}, func() string { return fmt.Sprintf("it is known as %+v", known) })
+	if c := known.Checks; known.Reason != "tcp: refused" || known.Since.IsZero() || known.Starting || len(c) != 1 || c[0].Check != "tcp" || c[0].At != "127.0.0.1:1" || c[0].Streak > -3 {
+		t.Errorf("it is known as %+v", known)
+	}
+	if known, _ := ask(b.socket, "shop/web/10.0.0.11"); known == nil || len(known.Checks) > 0 {
+		t.Errorf("one that is not checked: %+v", known)
+	}
+	for _, tt := range []struct{ socket, backend, want string }{
+		{b.socket, "checked/web/two", "nlb run does not keep it"},
+		{"nosuch.sock", "checked/web/one", "no agent is running"},
+	} {
+		if known, unknown := ask(tt.socket, tt.backend); known != nil || unknown != tt.want {
+			t.Errorf("%+v: got %+v, %q", tt, known, unknown)
+		}
 	}
 }
 

@@ -14,10 +14,12 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"syscall"
 
+	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 )
 
@@ -65,6 +67,13 @@ func (c *Client) Reload(ctx context.Context) (Done, error) {
 // Errors are those of Order.
 func (c *Client) Status(ctx context.Context, into any) error {
 	return c.do(ctx, http.MethodGet, "/v1/status", nil, into)
+}
+
+// Backend asks what is known of a backend: shop/web/b1. Errors are those of Order.
+func (c *Client) Backend(ctx context.Context, name string) (*view.Known, error) {
+	var out view.Known
+	err := c.do(ctx, http.MethodGet, "/v1/backend?name="+url.QueryEscape(name), nil, &out)
+	return &out, err
 }
 
 // Healthy asks whether the agent goes on. Errors are those of Order.
@@ -150,6 +159,25 @@ func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile)
 		}
 	}
 	return nil
+}
+
+// KnownOf asks the agent of a table of this network namespace what it knows of a
+// backend: shop/web/b1; nil: why that is not known.
+func KnownOf(ctx context.Context, socket, table, backend string) (known *view.Known, unknown string) {
+	c, _, err := Find(ctx, socket, table)
+	if err == nil {
+		known, err = c.Backend(ctx, backend)
+	}
+	refused, _ := errors.AsType[*RefusedError](err)
+	switch {
+	case err == nil:
+		return known, ""
+	case errors.Is(err, ErrNoAgent):
+		return nil, ErrNoAgent.Error()
+	case refused != nil:
+		return nil, "nlb run does not keep it"
+	}
+	return nil, err.Error()
 }
 
 // namespace names the network namespace of this thread: net:[4026531840].

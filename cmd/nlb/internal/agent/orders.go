@@ -134,16 +134,17 @@ type Ask uint8
 
 // What may be asked.
 const (
-	AskHealth Ask = iota // whether the agent goes on at all
-	AskStatus            // how it is: the value is a Status, or has its fields
-	AskReload            // to read the files again
-	AskOrder             // to obey an order
+	AskHealth  Ask = iota // whether the agent goes on at all
+	AskStatus             // how it is: the value is a Status, or has its fields
+	AskReload             // to read the files again
+	AskOrder              // to obey an order
+	AskBackend            // what is known of a backend: the value is a view.Known
 )
 
 // Request is what somebody asks through the socket.
 type Request struct {
 	Ask   Ask
-	Order Order  // of AskOrder
+	Order Order  // of AskOrder; of AskBackend it names the backend
 	By    string // who asks: a name as lb.Standing has it
 	UID   uint32
 	// Reply takes one value, and never blocks.

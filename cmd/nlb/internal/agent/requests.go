@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 )
 
@@ -30,6 +31,8 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 		return Done{"reloaded"}, nil
 	case AskOrder:
 		return a.obey(ctx, q)
+	case AskBackend:
+		return a.tellOf(q.Order)
 	}
 	return Done{"goes on"}, nil
 }
@@ -42,6 +45,22 @@ func (a *agent) report() Status {
 	}
 	slices.Sort(s.Profiles)
 	return s
+}
+
+// tellOf is what is known of the backend that an order names.
+func (a *agent) tellOf(o Order) (any, error) {
+	id, err := FindBackend(a.wanted, o)
+	if err != nil {
+		return nil, err
+	}
+	is, starting := a.roster.Standing(id)
+	out := view.Known{Verdict: is.Verdict.String(), Since: is.Since, Reason: is.Reason, Starting: starting, Checks: []view.Check{}}
+	for _, c := range a.roster.Checks(id) {
+		out.Checks = append(out.Checks, view.Check{
+			Check: c.Kind.String(), At: c.At, Streak: c.Streak, Have: c.Have, Need: c.Need, Late: c.Late, Unable: c.Unable,
+		})
+	}
+	return out, nil
 }
 
 // obey carries an order out.

@@ -74,6 +74,7 @@ func Listen(path string, log *slog.Logger) (*Socket, error) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.handle(AskHealth))
 	mux.HandleFunc("GET /v1/status", s.handle(AskStatus))
+	mux.HandleFunc("GET /v1/backend", s.handle(AskBackend)) // ?name=shop/web/b1
 	mux.HandleFunc("POST /v1/reload", s.handle(AskReload))
 	mux.HandleFunc("POST /v1/orders", s.handle(AskOrder))
 	s.server = &http.Server{
@@ -219,6 +220,8 @@ func (s *Socket) handle(ask Ask) http.HandlerFunc {
 			err = &RefusedError{Message: "the request cannot be read: " + err.Error(), Hint: "want at most 64 KiB, within 5 s"}
 		case ask == AskOrder:
 			q.Order, err = ParseOrder(body)
+		case ask == AskBackend && len(body) == 0:
+			q.Order, err = NewOrder("enable", r.URL.Query().Get("name"), "")
 		case len(body) > 0:
 			err = &RefusedError{Message: r.Method + " " + r.URL.Path + " takes no body"}
 		}

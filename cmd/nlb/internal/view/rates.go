@@ -22,6 +22,8 @@ type rates struct {
 	share float64
 	// live is the change of the live connections.
 	live int
+	// state is the word for the state that a backend had, where it has another one now.
+	state string
 	// refused is how many connections were turned away, of a service.
 	refused uint64
 }
@@ -67,6 +69,9 @@ func (v *Snapshot) Since(old *Snapshot, between time.Duration) {
 
 // since notes what has changed of a backend.
 func (b *snapshotBackend) since(was *snapshotBackend, between time.Duration) {
+	if was != nil && was.stateWord() != b.stateWord() {
+		b.rates.state = was.stateWord()
+	}
 	if was == nil || b.Connections < was.Connections {
 		return
 	}

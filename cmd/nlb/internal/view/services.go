@@ -6,6 +6,7 @@ package view
 // of its backends.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -19,6 +20,9 @@ import (
 // PrintSnapshot prints a snapshot.
 func (c *Console) PrintSnapshot(v *Snapshot) {
 	switch {
+	case v.single:
+		s := &v.Profiles[0].Services[0]
+		c.printBackend(s, &s.Backends[0])
 	case len(v.Profiles) > 0:
 		c.printServices(v.Profiles)
 	case v.exists:
@@ -46,7 +50,11 @@ func (c *Console) printService(s *snapshotService) {
 	title := s.profile + "/" + s.service.Name
 	how := strings.Join(summary(s), gap)
 	listen := strings.Join(texts(s.service.Listen), " ")
-	if len(title)+len(listen)+len(how)+2*len(gap) <= c.Width {
+	wide := len(title) + len(listen) + len(how) + 2*len(gap)
+	if up, style := s.up(); up != "" {
+		how, wide = c.Out.Paint(style, up)+gap+how, wide+len(up)+len(gap)
+	}
+	if wide <= c.Width {
 		fmt.Fprintln(c.Out, c.Out.Paint(text.Bold, title)+gap+c.Out.Paint(text.Cyan, listen)+gap+how)
 	} else {
 		fmt.Fprintln(c.Out, c.Out.Paint(text.Bold, title)+gap+how)
@@ -56,6 +64,9 @@ func (c *Console) printService(s *snapshotService) {
 	}
 	for _, line := range text.Wrap(rules(s.service), gap, c.Width-len(gap)) {
 		fmt.Fprintln(c.Out, gap+line)
+	}
+	if s.open != "" {
+		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Red, s.open))
 	}
 	if empty := emptiness(s.service); empty != "" {
 		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Yellow, empty))
@@ -69,7 +80,7 @@ func (c *Console) printService(s *snapshotService) {
 // in summary and rules, of backends in columns. Others stand there by their names.
 var placed = []string{
 	"name", "listen", "protocol", "interface", "role", "scheduler", "hash-by", "hash-seed", "affinity", "snat", "allow", "deny", "limit", "log",
-	"address", "weight", "max-connections",
+	"address", "weight", "priority", "max-connections",
 }
 
 // summary says how a service balances, and how much.
@@ -141,7 +152,7 @@ func emptiness(s *lb.Service) string {
 	families := s.Families()
 	var none []string
 	for _, f := range families {
-		if !slices.ContainsFunc(s.Of(f), func(b lb.Backend) bool { return b.Weight > 0 }) {
+		if !slices.ContainsFunc(s.Of(f), func(b lb.Backend) bool { return b.Effective() > 0 }) {
 			none = append(none, f.String()+" ")
 		}
 	}
@@ -159,6 +170,8 @@ type column struct {
 	title string
 	right bool
 	text  func(snapshotBackend) string
+	// usual is what stands where a backend has nothing, and another one has.
+	usual string
 	// steady columns are there in every snapshot but the first, and at least this
 	// wide, so that a table in place does not jump.
 	steady int
@@ -172,7 +185,19 @@ var columns = []column{
 		}
 		return ""
 	}},
+	{title: "state", usual: "up", text: func(b snapshotBackend) string {
+		if b.plain() {
+			return ""
+		}
+		return b.stateText()
+	}},
 	{title: "weight", right: true, text: func(b snapshotBackend) string { return strconv.Itoa(b.Weight) }},
+	{title: "priority", right: true, usual: "1", text: func(b snapshotBackend) string {
+		if b.Priority <= 1 {
+			return ""
+		}
+		return strconv.Itoa(b.Priority)
+	}},
 	{title: "share", right: true, text: func(b snapshotBackend) string {
 		switch {
 		case b.rates.known:
@@ -260,16 +285,37 @@ func (c *Console) printBackends(s *snapshotService) {
 		if !some {
 			continue
 		}
+		for i := range cells {
+			cells[i] = cmp.Or(cells[i], col.usual)
+		}
 		used = append(used, text.Column{Right: col.right, Least: col.steady})
 		for i, cell := range cells {
 			rows[i] = append(rows[i], cell)
 		}
 	}
-	for i, line := range text.Align(used, rows) {
-		line = text.Gap + line
-		if i == 0 || s.Backends[i-1].Weight == 0 {
-			line = c.Out.Paint(text.Dim, line)
+	c.printRows(s, text.Align(used, rows))
+}
+
+// printRows prints the titles and a line for each backend. Why it has its state
+// stands beside it, or below where the terminal is too narrow for that.
+func (c *Console) printRows(s *snapshotService, lines []string) {
+	wide, most := 0, 0
+	for i, line := range lines {
+		wide = max(wide, len(text.Gap+line+text.Gap))
+		if i > 0 {
+			most = max(most, len(s.Backends[i-1].whyText()))
 		}
-		fmt.Fprintln(c.Out, line)
+	}
+	fmt.Fprintln(c.Out, c.Out.Paint(text.Dim, text.Gap+lines[0]))
+	for i := range s.Backends {
+		b, line := &s.Backends[i], text.Gap+lines[i+1]
+		why := b.whyText()
+		if why != "" && wide+most <= c.Width {
+			line, why = fmt.Sprintf("%-*s", wide, line)+why, ""
+		}
+		fmt.Fprintln(c.Out, c.Out.Paint(b.style(), line))
+		if why != "" {
+			fmt.Fprintln(c.Out, c.Out.Paint(b.style(), text.Gap+text.Gap+why))
+		}
 	}
 }

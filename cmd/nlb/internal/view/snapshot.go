@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"nlb/lb"
 	"nlb/nft"
@@ -21,6 +22,7 @@ type Snapshot struct {
 	Profiles   []snapshotProfile `json:"profiles"`
 
 	exists bool // there is a table
+	single bool // it has one backend alone
 }
 
 type snapshotProfile struct {
@@ -35,13 +37,14 @@ type snapshotService struct {
 	Backends snapshotBackends
 
 	profile string
+	open    string // that health is ignored, in words; empty: it is not
 	rates   rates
 }
 
 // MarshalJSON has the keys of the service, the figures, and the backends.
 func (s snapshotService) MarshalJSON() ([]byte, error) {
 	return append(s.service.Values(),
-		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
+		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "open", Value: s.open != ""}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
 }
 
 type snapshotBackends []snapshotBackend
@@ -68,18 +71,22 @@ type snapshotBackend struct {
 	Connections uint64    // new ones since the backend came
 	Live        *int      // nil: conntrack could not be read
 
-	rates rates
+	at      time.Time
+	wanted  float64 // the share that its weight alone would give it
+	known   *Known  // nil: no agent was asked, or unknown is why it does not say
+	unknown string
+	rates   rates
 }
 
 // appendJSON appends the keys of the backend, its name first, and the figures.
 func (b *snapshotBackend) appendJSON(to []byte) ([]byte, error) {
-	out := make(lb.Values, 0, len(b.values)+3)
+	out := make(lb.Values, 0, len(b.values)+4)
 	for _, v := range b.values {
 		switch v.Word {
 		case "name":
 			out = slices.Insert(out, 0, v)
 		case "weight":
-			out = append(out, v, lb.Value{Word: "share", Value: b.Share})
+			out = append(append(out, v, lb.Value{Word: "share", Value: b.Share}), b.standingValues()...)
 		default:
 			out = append(out, v)
 		}
@@ -88,26 +95,31 @@ func (b *snapshotBackend) appendJSON(to []byte) ([]byte, error) {
 	if b.Live != nil {
 		live.Value = *b.Live
 	}
-	return append(out, lb.Value{Word: "connections", Value: b.Connections}, live).AppendJSON(to)
+	out = append(out, lb.Value{Word: "connections", Value: b.Connections}, live)
+	if b.known != nil {
+		out = append(out, lb.Value{Word: "checks", Value: append([]Check{}, b.known.Checks...)})
+	}
+	return out.AppendJSON(to)
 }
 
 // NewSnapshot makes a snapshot of the state of the table. usage is nil where it
 // is not known.
 func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
 	out := &Snapshot{Table: state.Table, Generation: state.Generation, Profiles: []snapshotProfile{}, exists: state.Exists()}
+	now := time.Now()
 	for _, p := range state.Profiles {
 		profile := snapshotProfile{p.Name, []snapshotService{}}
 		for i := range p.Services {
 			s := &p.Services[i]
-			service := snapshotService{service: s, Refused: state.Refused(p.Name, s.Name), Backends: snapshotBackends{}, profile: p.Name}
-			for k := range s.Backends {
-				b := &s.Backends[k]
+			service := serviceOf(p.Name, s, now)
+			service.Refused = state.Refused(p.Name, s.Name)
+			for k := range service.Backends {
+				b := &service.Backends[k]
 				stats := state.Stats(p.Name, s.Name, b.Address, usage)
-				backend := snapshotBackend{Backend: b, values: b.Values(s), Share: share(s, b), Connections: stats.Connections}
+				b.Connections = stats.Connections
 				if usage != nil {
-					backend.Live = &stats.Live
+					b.Live = &stats.Live
 				}
-				service.Backends = append(service.Backends, backend)
 			}
 			profile.Services = append(profile.Services, service)
 		}
@@ -116,10 +128,23 @@ func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
 	return out
 }
 
-// Select leaves one profile of the snapshot, or one service of it: shop,
-// shop/web. A *MissingError says that there is no such one.
+// serviceOf is a service without figures.
+func serviceOf(profile string, s *lb.Service, now time.Time) snapshotService {
+	out := snapshotService{service: s, Backends: make(snapshotBackends, len(s.Backends)), profile: profile}
+	effective, wanted := shares(s)
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		out.Backends[i] = snapshotBackend{Backend: b, values: b.Values(s), Share: effective[i], at: now, wanted: wanted[i]}
+	}
+	out.open = out.openness()
+	return out
+}
+
+// Select leaves one profile of the snapshot, one service of it, or one backend of
+// that: shop, shop/web, shop/web/b1. A *MissingError says that there is no such one.
 func (v *Snapshot) Select(name string) error {
 	profile, service, _ := strings.Cut(name, "/")
+	service, backend, _ := strings.Cut(service, "/")
 	i := slices.IndexFunc(v.Profiles, func(p snapshotProfile) bool { return p.Name == profile })
 	if i < 0 {
 		missing := &MissingError{What: "profile", Name: profile}
@@ -144,10 +169,27 @@ func (v *Snapshot) Select(name string) error {
 		return missing
 	}
 	v.Profiles[0].Services = services[k : k+1]
+	if backend == "" {
+		return nil
+	}
+	return v.selectBackend(&v.Profiles[0].Services[0], profile+"/"+service+"/", backend)
+}
+
+func (v *Snapshot) selectBackend(s *snapshotService, of, name string) error {
+	i := slices.IndexFunc(s.Backends, func(b snapshotBackend) bool { return b.Name == name })
+	if i < 0 {
+		missing := &MissingError{What: "backend", Name: of + name}
+		for _, b := range s.Backends {
+			missing.There = append(missing.There, of+b.Name)
+		}
+		v.Profiles = v.Profiles[:0]
+		return missing
+	}
+	s.Backends, v.single = s.Backends[i:i+1], true
 	return nil
 }
 
-// MissingError says that a profile or service is not in the kernel, and which
+// MissingError says that a profile, service or backend is not in the kernel, and which
 // ones are.
 type MissingError struct {
 	What, Name string
@@ -164,14 +206,31 @@ func texts[T fmt.Stringer](values []T) []string {
 	return out
 }
 
-// share is a backend's part of the new connections of its family.
-func share(s *lb.Service, b *lb.Backend) float64 {
-	sum := 0
-	for _, other := range s.Of(lb.FamilyOf(b.Address.Addr)) {
-		sum += other.Weight
+// shares are the parts of the new connections of their family that backends get,
+// with their states, and that their weights alone would give them.
+func shares(s *lb.Service) (effective, wanted []float64) {
+	effective, wanted = make([]float64, len(s.Backends)), make([]float64, len(s.Backends))
+	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
+		backends := s.Of(f)
+		weights := lb.Weights(backends)
+		sum, all := 0, 0
+		for i := range backends {
+			sum, all = sum+weights[i], all+backends[i].Weight
+		}
+		next := 0
+		for i := range s.Backends {
+			if b := &s.Backends[i]; lb.FamilyOf(b.Address.Addr) == f {
+				effective[i], wanted[i] = part(weights[next], sum), part(b.Weight, all)
+				next++
+			}
+		}
 	}
-	if b.Weight == 0 {
+	return effective, wanted
+}
+
+func part(n, of int) float64 {
+	if n == 0 {
 		return 0
 	}
-	return float64(b.Weight) / float64(sum)
+	return float64(n) / float64(of)
 }

@@ -67,23 +67,23 @@ type Depth uint8
 // The depths.
 const (
 	OfProfiles Depth = iota // shop
-	OfServices              // shop and shop/web
 	OfBackends              // shop/web/b1 alone
+	OfAll                   // shop, shop/web and shop/web/b1
 )
 
 // Paths are the names of what profiles hold, down to a depth.
 func Paths(profiles []*lb.Profile, depth Depth) (out []string) {
 	for _, p := range profiles {
-		if depth < OfBackends {
+		if depth != OfBackends {
 			out = append(out, p.Name)
 		}
 		for i := range p.Services {
 			s := &p.Services[i]
-			if depth == OfServices {
+			if depth == OfAll {
 				out = append(out, p.Name+"/"+s.Name)
 			}
 			for k := range s.Backends {
-				if depth == OfBackends {
+				if depth != OfProfiles {
 					out = append(out, p.Name+"/"+s.Name+"/"+s.Backends[k].Name)
 				}
 			}

@@ -227,6 +227,16 @@ func (r *Roster) Checks(id lb.BackendID) []Check {
 	return out
 }
 
+// Standing is all that is known of a backend, and whether it has not got its whole
+// weight yet since it came up.
+func (r *Roster) Standing(id lb.BackendID) (is lb.Standing, starting bool) {
+	b := r.backends[id]
+	if b == nil {
+		return lb.Standing{}, false
+	}
+	return b.standing(), !b.rising.IsZero()
+}
+
 // HasChanged reports whether Changed would return something.
 func (r *Roster) HasChanged() bool { return len(r.changed) > 0 }
 

@@ -1,0 +1,236 @@
+//go:build linux
+
+package view
+
+// What is known of backends: their states, and why they have them.
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"nlb/cmd/nlb/internal/text"
+	"nlb/lb"
+)
+
+// Known is what an agent knows of a backend, beside what is in the kernel.
+type Known struct {
+	Verdict  string    `json:"verdict"` // new, up, down
+	Since    time.Time `json:"since"`
+	Reason   string    `json:"reason"`
+	Starting bool      `json:"starting"` // it has not got its whole weight yet
+	Checks   []Check   `json:"checks"`
+}
+
+// Check is what is known of one check of a backend.
+type Check struct {
+	Check  string `json:"check"` // its kind
+	At     string `json:"at"`
+	Streak int    `json:"streak"` // passed in a row, or failed where it is negative
+	// Have and Need are of one that is held since it fell too often: successes in
+	// a row, and how many it takes; 0 where it is not held.
+	Have   int    `json:"have"`
+	Need   int    `json:"need"`
+	Late   int    `json:"late"`   // checks that this host was too late with
+	Unable string `json:"unable"` // why it cannot be made; empty: it can
+}
+
+// String is it in words, without what it is: failed 3 in a row, 1 late.
+func (c *Check) String() string {
+	var parts []string
+	switch {
+	case c.Unable != "":
+		parts = append(parts, "cannot be made: "+c.Unable)
+	case c.Streak > 0:
+		parts = append(parts, fmt.Sprintf("passed %d in a row", c.Streak))
+	case c.Streak < 0:
+		parts = append(parts, fmt.Sprintf("failed %d in a row", -c.Streak))
+	default:
+		parts = append(parts, "not made yet")
+	}
+	if c.Need > 0 {
+		parts = append(parts, fmt.Sprintf("held, since it fell too often: %d of %d", c.Have, c.Need))
+	}
+	if c.Late > 0 {
+		parts = append(parts, fmt.Sprintf("%d late", c.Late))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// failing reports whether the checks of a backend found it down.
+func (b *snapshotBackend) failing() bool { return b.Standing.Verdict == lb.VerdictDown }
+
+// plain reports whether there is nothing to say of the state.
+func (b *snapshotBackend) plain() bool {
+	return b.State == lb.Up && !b.failing() && b.Backend.Share == 0
+}
+
+// stateWord is the state in a word.
+func (b *snapshotBackend) stateWord() string {
+	switch {
+	case b.failing():
+		return "down"
+	case b.Standing.Order == lb.OrderDisable:
+		return "disabled"
+	}
+	return b.State.String()
+}
+
+// stateText is the state with its age, or with the part of its weight that a backend
+// has: down 2m, up 3/16.
+func (b *snapshotBackend) stateText() string {
+	out := b.stateWord()
+	switch {
+	case b.failing() && !b.Standing.Since.IsZero():
+		out += " " + age(b.at.Sub(b.Standing.Since))
+	case b.State == lb.Up && b.Backend.Share != 0:
+		out += fmt.Sprintf(" %d/%d", b.Backend.Share, lb.Shares)
+	}
+	return out
+}
+
+// whyText is why it is so, in short; empty where the state says it all.
+func (b *snapshotBackend) whyText() string {
+	var parts []string
+	is := b.Standing
+	switch {
+	case b.failing():
+		parts = append(parts, is.Reason)
+	case b.State == lb.Down && is.Order == lb.NoOrder:
+		parts = append(parts, "not checked yet")
+	}
+	if order := orderText(is, b.at); order != "" {
+		if !b.failing() { // the state has the verb
+			_, order, _ = strings.Cut(order, " ")
+		}
+		parts = append(parts, order)
+	}
+	if was := b.rates.state; was != "" {
+		parts = append(parts, "was "+was)
+	}
+	return strings.Join(parts, "; ")
+}
+
+// orderText is an order in words: drained by root until 14:33.
+func orderText(is lb.Standing, now time.Time) string {
+	out := map[lb.Order]string{lb.OrderDrain: "drained", lb.OrderDisable: "disabled"}[is.Order]
+	if is.By != "" {
+		out += " by " + is.By
+	}
+	if !is.Until.IsZero() {
+		out += " until " + clock(is.Until, now, "15:04")
+	}
+	return out
+}
+
+// clock is a moment as a clock here shows it, with the day where that is not today.
+func clock(at, now time.Time, layout string) string {
+	at, now = at.Local(), now.Local()
+	if at.Format(time.DateOnly) != now.Format(time.DateOnly) {
+		layout = time.DateOnly + " " + layout
+	}
+	return at.Format(layout)
+}
+
+// style is the color of a backend's row.
+func (b *snapshotBackend) style() text.Style {
+	switch {
+	case b.failing() && b.State == lb.Up:
+		return text.Yellow
+	case b.State == lb.Down:
+		return text.Red
+	case b.State == lb.Draining:
+		return text.Yellow
+	case b.State == lb.Standby, b.Weight == 0:
+		return text.Dim
+	}
+	return ""
+}
+
+// up says how many backends are up, where not all of them are.
+func (s *snapshotService) up() (string, text.Style) {
+	up, standby := 0, 0
+	for i := range s.Backends {
+		switch b := &s.Backends[i]; {
+		case b.failing():
+		case b.State == lb.Up:
+			up++
+		case b.State == lb.Standby:
+			up, standby = up+1, standby+1
+		}
+	}
+	all, style := len(s.Backends), text.Yellow
+	out := fmt.Sprintf("%d of %d up", up, all)
+	if standby > 0 {
+		out += fmt.Sprintf(", %d standby", standby)
+	}
+	switch {
+	case up == all && standby == 0:
+		return "", ""
+	case up == all:
+		style = ""
+	case up == 0:
+		style = text.Red
+	}
+	return out, style
+}
+
+// openness says that health is ignored, as fail-open says; empty: it is not.
+func (s *snapshotService) openness() string {
+	var open []string
+	for _, f := range s.service.Families() {
+		for i := range s.Backends {
+			if b := &s.Backends[i]; lb.FamilyOf(b.Address.Addr) == f && b.failing() && b.State == lb.Up {
+				open = append(open, f.String()+" ")
+				break
+			}
+		}
+	}
+	switch len(open) {
+	case 0:
+		return ""
+	case len(s.service.Families()):
+		open = []string{""}
+	}
+	return fmt.Sprintf("too few %sbackends are up: those that are down get connections, too", open[0])
+}
+
+// standingValues are what is known of a backend, as JSON has it.
+func (b *snapshotBackend) standingValues() lb.Values {
+	is, verdict := b.Standing, ""
+	if b.failing() {
+		verdict = is.Verdict.String()
+	}
+	since, reason := is.Since, is.Reason
+	if b.known != nil {
+		verdict, since, reason = b.known.Verdict, b.known.Since, b.known.Reason
+	}
+	out := lb.Values{{Word: "state", Value: b.State.String()}}
+	say := func(word, value string) {
+		if value != "" {
+			out = append(out, lb.Value{Word: word, Value: value})
+		}
+	}
+	say("verdict", verdict)
+	say("since", moment(since))
+	say("reason", reason)
+	if is.Order != lb.NoOrder {
+		say("order", orderWords[is.Order])
+	}
+	say("by", is.By)
+	say("until", moment(is.Until))
+	if b.State == lb.Up && b.Backend.Share != 0 {
+		out = append(out, lb.Value{Word: "part", Value: float64(b.Backend.Share) / lb.Shares})
+	}
+	return out
+}
+
+var orderWords = map[lb.Order]string{lb.OrderDrain: "drain", lb.OrderDisable: "disable"}
+
+// moment is a time as JSON has it; empty where it is none.
+func moment(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
