@@ -10,13 +10,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 
 	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
-	"nlb/cmd/nlb/internal/text"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/nft"
@@ -35,6 +32,8 @@ type appliedValue struct {
 	Replaced   bool             `json:"replaced"`   // a table that could not be read
 	Batches    int              `json:"batches"`    // 0: nothing had to be sent
 	Ended      int              `json:"ended"`      // flows of removed backends
+	Held       view.Held        `json:"held"`
+	Unchecked  bool             `json:"unchecked"` // there are checks that nobody makes
 }
 
 func apply(ctx context.Context, j *job) error {
@@ -50,10 +49,10 @@ func apply(ctx context.Context, j *job) error {
 		return withOutcome(err, unchanged)
 	}
 	defer e.Close()
-	o := engine.Options{Prune: j.flag("prune"), Cut: j.flag("cut"), DryRun: j.flag("dry-run"), Begin: j.begin}
+	o := engine.Options{Prune: j.flag("prune"), Cut: j.flag("cut"), DryRun: j.flag("dry-run"), ForgetHealth: j.flag("forget-health"), Begin: j.begin}
 	result, err := e.Apply(ctx, profiles, o)
 	if result != nil {
-		j.noteParameters(view.Parameters(result.Parameters), o.DryRun)
+		j.NoteParameters(view.Parameters(result.Parameters), o.DryRun)
 		if result.Left != nil {
 			j.Notef("%v; nlb doctor says what for", result.Left)
 		}
@@ -74,17 +73,15 @@ func apply(ctx context.Context, j *job) error {
 	if result.Split {
 		j.Notef("the socket cannot take a batch of this size (net.core.wmem_max), so it went in %d; what makes a service reachable came last", result.Batches)
 	}
-	if gone := pruned(result.Changes, profiles); len(gone) > 0 {
-		verb := "pruned"
-		if o.DryRun {
-			verb = "would prune"
-		}
-		j.Notef("%s %s", verb, strings.Join(gone, ", "))
-	}
-	j.noteEnded(result.Ended)
+	j.NotePruned(result.Changes, profiles, o.DryRun)
+	j.NoteEnded(result.Ended)
+	// No agent keeps them, or it would have been refused.
+	held, unchecked := view.Held(result.Health), lb.CheckRate(profiles) > 0
+	j.NoteHealth(held, unchecked, "--forget-health", o.DryRun)
 	value := appliedValue{
 		Table: j.table, Generation: result.Generation, Applied: !o.DryRun, Profiles: view.Profiles(profiles),
 		Parameters: view.Parameters(result.Parameters), Repaired: result.Repaired, Replaced: result.Replaced, Batches: result.Batches, Ended: result.Ended,
+		Held: held, Unchecked: unchecked,
 	}
 	if j.JSON { // there may be tens of thousands
 		value.Changes = view.Changes(result.Changes)
@@ -114,39 +111,6 @@ func withConflicts(err error, sources []source.Source) error {
 	return &f
 }
 
-// noteParameters says which kernel parameters were set, or would be.
-func (j *job) noteParameters(parameters []view.Parameter, dryRun bool) {
-	switch {
-	case len(parameters) == 0:
-	case dryRun:
-		j.Notef("would set %s", view.Assignments(parameters, "is"))
-	default:
-		j.Notef("set %s; nlb flush --sysctl puts %s back", view.Assignments(parameters, "was"), view.Them(len(parameters)))
-	}
-}
-
-// noteEnded says that flows of removed backends, or unanswered ones of drained
-// backends, were ended.
-func (j *job) noteEnded(n int) {
-	if n > 0 {
-		j.Notef("ended %s of removed or drained backends", text.Count(n, "flow"))
-	}
-}
-
-// pruned are the names of profiles that changes remove and that are not among
-// those applied.
-func pruned(changes []lb.Change, profiles []*lb.Profile) []string {
-	var out []string
-	for _, c := range changes {
-		name, _, _ := strings.Cut(c.Service, "/")
-		stays := slices.ContainsFunc(profiles, func(p *lb.Profile) bool { return p.Name == name })
-		if !stays && !slices.Contains(out, name) {
-			out = append(out, name)
-		}
-	}
-	return out
-}
-
 // diffValue is what diff prints as JSON.
 type diffValue struct {
 	Table      string           `json:"table"`
@@ -155,6 +119,8 @@ type diffValue struct {
 	Changes    []view.Change    `json:"changes"`
 	Parameters []view.Parameter `json:"parameters"` // that apply would set
 	Repair     bool             `json:"repair"`     // something else changed what is there
+	Held       view.Held        `json:"held"`
+	Unchecked  bool             `json:"unchecked"` // there are checks that nobody makes
 }
 
 func diff(ctx context.Context, j *job) error {
@@ -173,7 +139,8 @@ func diff(ctx context.Context, j *job) error {
 	}
 	value := diffValue{
 		Table: j.table, Generation: plan.Generation,
-		Changes: view.Changes(plan.Changes), Parameters: view.Parameters(plan.Parameters), Repair: plan.Repaired,
+		Changes: view.Changes(plan.Changes), Parameters: view.Parameters(plan.Parameters), Repair: plan.Repaired, Held: view.Held(plan.Health),
+		Unchecked: lb.CheckRate(agent.Unkept(ctx, j.socket(), j.table, profiles)) > 0,
 	}
 	value.Differs = len(value.Changes) > 0 || len(value.Parameters) > 0 || value.Repair
 	switch {
@@ -190,6 +157,7 @@ func diff(ctx context.Context, j *job) error {
 	if len(value.Parameters) > 0 {
 		j.Notef("apply would set %s", view.Assignments(value.Parameters, "is"))
 	}
+	j.NoteHealth(value.Held, value.Unchecked, "nlb apply --forget-health", true)
 	switch {
 	case plan.Refused != nil:
 		return fmt.Errorf("apply would refuse: %w", plan.Refused)

@@ -25,12 +25,14 @@ func commands(a *app) []*cli.Command {
 				&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "plan, let the kernel check it, change nothing"},
 				&cli.BoolFlag{Name: "prune", Usage: "also remove the profiles that are not named"},
 				&cli.BoolFlag{Name: "cut", Usage: "also end live TCP connections of removed backends (UDP flows always move)"},
+				&cli.BoolFlag{Name: "forget-health", Usage: "let backends in that nlb run found down; orders stay"},
+				socketFlag(),
 			),
 			Action: a.action(apply, 1, -1),
 		},
 		{
 			Name: "diff", ArgsUsage: "PROFILE...", Usage: "what apply would do, object by object; exit 4 where they differ",
-			Flags: with(), Action: a.action(diff, 1, -1),
+			Flags: with(socketFlag()), Action: a.action(diff, 1, -1),
 		},
 		{
 			Name: "show", ArgsUsage: "[PROFILE[/...]]", Usage: "what is in the kernel now: services, backends, weights, connections",

@@ -44,7 +44,7 @@ func flush(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	j.noteEnded(result.Ended)
+	j.NoteEnded(result.Ended)
 	if result.Open > 0 {
 		j.Notef("left %s open: table inet %s stays, without services, until nlb flush finds none open; nlb flush --cut ends them",
 			text.Count(result.Open, "connection"), j.table)

@@ -95,7 +95,7 @@ func jsonField(path string, typ reflect.Type, options string) []string {
 	out := jsonFields(path, typ)
 	switch {
 	case absent == "":
-	case typ.Kind() == reflect.Struct:
+	case typ.Kind() == reflect.Struct && len(out) > 1:
 		out = append([]string{path + ": object" + absent}, out...)
 	default:
 		out[0] += absent

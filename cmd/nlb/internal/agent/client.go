@@ -149,16 +149,23 @@ func Find(ctx context.Context, socket, table string) (*Client, Status, error) {
 // table and network namespace; else the error is a *RefusedError. Where no agent can
 // be asked, none is.
 func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile) error {
-	_, s, err := Find(ctx, socket, table)
-	if err != nil {
-		return nil
-	}
+	free := Unkept(ctx, socket, table, profiles)
 	for _, p := range profiles {
-		if slices.Contains(s.Profiles, p.Name) {
+		if !slices.Contains(free, p) {
 			return &RefusedError{"nlb run keeps " + p.Name + "; reload it", "systemctl reload nlb-agent, or change its files: they are read then"}
 		}
 	}
 	return nil
+}
+
+// Unkept are the profiles that no running agent keeps, in this table and network
+// namespace: all of them, where no agent can be asked.
+func Unkept(ctx context.Context, socket, table string, profiles []*lb.Profile) []*lb.Profile {
+	_, s, err := Find(ctx, socket, table)
+	if err != nil {
+		return profiles
+	}
+	return slices.DeleteFunc(slices.Clone(profiles), func(p *lb.Profile) bool { return slices.Contains(s.Profiles, p.Name) })
 }
 
 // KnownOf asks the agent of a table of this network namespace what it knows of a

@@ -248,6 +248,9 @@ func TestMayApply(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%+v: got %q, want %q", tt.status, got, tt.want)
 		}
+		if free := Unkept(t.Context(), path, "nlb", profiles); free[0] != profiles[0] || len(free) == 2 != (tt.want == "") {
+			t.Errorf("%+v: %d are free", tt.status, len(free))
+		}
 		_, _, err := Find(t.Context(), path, "nlb")
 		if mine := tt.status.Table == "nlb" && tt.status.Namespace == namespace(); mine != (err == nil) || !mine && !errors.Is(err, ErrNoAgent) {
 			t.Errorf("%+v: got %v", tt.status, err)

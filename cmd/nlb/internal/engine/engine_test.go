@@ -198,7 +198,7 @@ func TestHonoursHealth(t *testing.T) {
 		}
 		forgotten, err := e.Apply(t.Context(), wanted, Options{ForgetHealth: true})
 		must(t, err)
-		if got := states(); !slices.Equal(got, []string{"up", "draining", "up", "up"}) || forgotten.Health != (Health{Ordered: 1}) {
+		if got := states(); !slices.Equal(got, []string{"up", "draining", "up", "up"}) || forgotten.Health != (Health{Ordered: 1, Forgotten: 1}) {
 			t.Errorf("forgotten: %v, held %+v", got, forgotten.Health)
 		}
 	})

@@ -15,11 +15,12 @@ import (
 )
 
 // Health counts backends that get no new connections because of what is known of
-// them: Down by a verdict of checks, Ordered by an admin's order. Newest is when the
-// newest of these verdicts came; the zero Time where there is none.
+// them: Down by a verdict of checks, Ordered by an admin's order. Forgotten are those
+// whose verdict was forgotten. Newest is when the newest of the verdicts on those who are
+// down came; the zero Time where there is none.
 type Health struct {
-	Down, Ordered int
-	Newest        time.Time
+	Down, Ordered, Forgotten int
+	Newest                   time.Time
 }
 
 // overlay puts what the table knows of backends on profiles, without verdicts where
@@ -29,7 +30,9 @@ func (e *Engine) overlay(profiles []*lb.Profile, forget bool) ([]*lb.Profile, He
 	if err != nil {
 		return nil, Health{}, err
 	}
+	forgotten := 0
 	if forget {
+		forgotten = heldIn(lb.Overlay(profiles, known, nil)).Down
 		for id, is := range known {
 			known[id] = is.WithoutVerdict()
 		}
@@ -38,7 +41,9 @@ func (e *Engine) overlay(profiles []*lb.Profile, forget bool) ([]*lb.Profile, He
 		return profiles, Health{}, nil
 	}
 	profiles = lb.Overlay(profiles, known, nil)
-	return profiles, heldIn(profiles), nil
+	held := heldIn(profiles)
+	held.Forgotten = forgotten
+	return profiles, held, nil
 }
 
 // standings are those that the table has, without orders that have run out.

@@ -59,7 +59,7 @@ func (b *snapshotBackend) reasoning() string {
 	case b.failing():
 		return none + "its checks fail"
 	case b.State == lb.Down:
-		return none + "it was not checked yet, and others are known to work"
+		return none + "it was not found to work yet, and others were"
 	case b.State == lb.Standby:
 		return none + "it stands by, as enough backends of a better priority are up"
 	case b.Weight == 0:

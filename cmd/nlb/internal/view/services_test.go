@@ -121,7 +121,7 @@ func TestStanding(t *testing.T) {
   b3       10.0.0.3  draining       1         1   0.0%            0     0  by root until 14:33
   b4       10.0.0.4  disabled       1         1   0.0%            0     0  until 2026-11-29 14:05
   b5       10.0.0.5  down 2d        1         1   0.0%            0     0  http: 503; drained by ann
-  b6       10.0.0.6  down           1         1   0.0%            0     0  not checked yet
+  b6       10.0.0.6  down           1         1   0.0%            0     0  not found to work yet
   b7       10.0.0.7  up 3/16        1         1  15.8%            0     0
   b8       10.0.0.8  standby        1         2   0.0%            0     0
 `
@@ -201,7 +201,7 @@ func TestBackend(t *testing.T) {
 		{lb.Backend{Standing: disabled, State: lb.Down}, nil, "it gets no new connections: it was disabled until 2026-11-29 14:05\n"},
 		{lb.Backend{Standing: down, State: lb.Down}, nil, "it gets no new connections: its checks fail\n"},
 		{lb.Backend{Standing: down}, nil, "it gets connections although its checks fail: too few backends are up\n"},
-		{lb.Backend{State: lb.Down}, &Known{Verdict: "new", Checks: []Check{{Check: "tcp", At: "10.0.0.1:80"}}}, "it was not checked yet, and others are known to work\n  state        down\n  verdict      new\n"},
+		{lb.Backend{State: lb.Down}, &Known{Verdict: "new", Checks: []Check{{Check: "tcp", At: "10.0.0.1:80"}}}, "it was not found to work yet, and others were\n  state        down\n  verdict      new\n"},
 		{lb.Backend{State: lb.Standby}, nil, "it stands by, as enough backends of a better priority are up\n"},
 		{lb.Backend{Share: 8}, nil, "it gets a part of its weight: it starts slowly, or its agent check says so\n"},
 		{lb.Backend{Share: 8}, &Known{Starting: true}, "it has come up, and starts slowly\n"},

@@ -97,7 +97,7 @@ func (b *snapshotBackend) whyText() string {
 	case b.failing():
 		parts = append(parts, is.Reason)
 	case b.State == lb.Down && is.Order == lb.NoOrder:
-		parts = append(parts, "not checked yet")
+		parts = append(parts, "not found to work yet")
 	}
 	if order := orderText(is, b.at); order != "" {
 		if !b.failing() { // the state has the verb
@@ -121,15 +121,6 @@ func orderText(is lb.Standing, now time.Time) string {
 		out += " until " + clock(is.Until, now, "15:04")
 	}
 	return out
-}
-
-// clock is a moment as a clock here shows it, with the day where that is not today.
-func clock(at, now time.Time, layout string) string {
-	at, now = at.Local(), now.Local()
-	if at.Format(time.DateOnly) != now.Format(time.DateOnly) {
-		layout = time.DateOnly + " " + layout
-	}
-	return at.Format(layout)
 }
 
 // style is the color of a backend's row.

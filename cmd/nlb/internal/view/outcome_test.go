@@ -1,0 +1,35 @@
+package view
+
+import (
+	"bytes"
+	"testing"
+	"time"
+)
+
+// TestNoteHealth: an apply says whom health or an order keeps out, and once that
+// nobody checks.
+func TestNoteHealth(t *testing.T) {
+	at := time.Now()
+	clock := at.Format("15:04")
+	for _, tt := range []struct {
+		held      Held
+		unchecked bool
+		dryRun    bool
+		want      string
+	}{
+		{Held{}, false, false, ""},
+		{Held{}, true, false, "nlb: health needs nlb run; nothing is checked\n"},
+		{Held{Down: 2, Newest: at}, true, false, "nlb: 2 backends are held down by health, and nobody checks: the last verdict is of " + clock + "; --forget-health lets them in\n"},
+		{Held{Down: 2, Newest: at}, false, false, ""},
+		{Held{Down: 1, Ordered: 3, Newest: at}, true, false, "nlb: 1 backend is held down by health, and nobody checks: the last verdict is of " + clock + "; --forget-health lets it in\n" +
+			"nlb: 3 backends are drained or disabled by order; nlb enable lets them in\n"},
+		{Held{Forgotten: 2}, false, true, "nlb: would let 2 backends in that health held down\n"},
+		{Held{Forgotten: 1}, true, false, "nlb: health needs nlb run; nothing is checked\nnlb: let 1 backend in that health held down\n"},
+	} {
+		var b bytes.Buffer
+		NewConsole("nlb", nil, &b, &b).NoteHealth(tt.held, tt.unchecked, "--forget-health", tt.dryRun)
+		if b.String() != tt.want {
+			t.Errorf("%+v: got\n%swant\n%s", tt, b.String(), tt.want)
+		}
+	}
+}
