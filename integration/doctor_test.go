@@ -89,6 +89,14 @@ services:
 
 func one(service string) string { return "profile: shop\nservices:\n  - " + service + "\n" }
 
+// failing is a profile whose checks fail, although its server answers.
+func failing(open string) string {
+	return one(`{name: web, listen: "203.0.113.10:80", health: {check: exec, command: ["false"], interval: 100ms, fall: 1}, fail-open: ` + open + `, backends: ["10.2.0.11:8080"]}`)
+}
+
+// findsDown has an agent find that, and end.
+const findsDown = `nlb run --socket NAME.sock --allow-exec NAME 2>/dev/null & for _ in $(seq 600); do ! nlb show | grep "down .*exit" || break; sleep 0.05; done; kill -INT $!; wait`
+
 // TestDoctor: faults of parameters, addresses and routes.
 func TestDoctor(t *testing.T) {
 	t.Parallel()
@@ -232,6 +240,18 @@ var hostFaults = []fault{
 	{name: "another profile", file: true, breaks: "sed -i s/8080/8081/ NAME", level: "warn", check: "rules", says: "the kernel differs from the profiles in 4 objects"},
 	{name: "a profile that is not there", file: true, breaks: "nlb flush", level: "warn", check: "rules", says: "not in the kernel: shop"},
 	{name: "a listen that is taken", file: true, breaks: "nlb flush; sed s/shop/other/ NAME | nlb apply -", level: "fail", check: "rules", says: "an apply would refuse", lasts: true, also: []string{"rules"}},
+	{
+		name: "held down while nobody checks", file: true, profile: failing("none"), breaks: findsDown,
+		level: "warn", check: "health", says: "it is held down by health, and nobody checks it; found at ", probe: "203.0.113.10:80",
+	},
+	{
+		name: "health is ignored", profile: failing("all-down"), breaks: findsDown,
+		level: "warn", check: "health", says: "too few backends are up", lasts: true,
+	},
+	{ // as a new network namespace has it
+		name: "pings are forbidden", file: true, profile: one(`{name: web, listen: "203.0.113.10:80", health: icmp, backends: ["10.2.0.11:8080"]}`),
+		level: "warn", check: "health", says: "net.ipv4.ping_group_range is 1 0", lasts: true,
+	},
 	{name: "somebody else's table", file: true, breaks: "nlb flush; nft add table inet nlb", level: "fail", check: "rules", says: "was not made by nlb", lasts: true},
 }
 

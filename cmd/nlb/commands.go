@@ -94,7 +94,7 @@ func commands(a *app) []*cli.Command {
 			Description: "It looks at the kernel, its parameters, routes, other tables and conntrack, for the services and\n" +
 				"backends of the profiles, or of those that are in the kernel, and changes nothing. A finding has the\n" +
 				"command that mends it, where there is one.",
-			Flags: with(), Action: a.action(examine, 0, -1),
+			Flags: with(socketFlag()), Action: a.action(examine, 0, -1),
 		},
 		{
 			Name: "import", ArgsUsage: "FORMAT [FILE]", Usage: "what runs today becomes a profile; exit 4: a part was not translated",

@@ -6,7 +6,9 @@ package main
 
 import (
 	"context"
+	"errors"
 
+	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/doctor"
 	"nlb/cmd/nlb/internal/doctor/survey"
 	"nlb/cmd/nlb/internal/engine"
@@ -33,6 +35,12 @@ func examine(ctx context.Context, j *job) error {
 	host, err := survey.Take(&ask, engine.Dial)
 	if err != nil {
 		return err
+	}
+	switch _, s, err := agent.Find(ctx, j.socket(), j.table); {
+	case err == nil:
+		survey.Agent(host, doctor.Agent{Running: true, Profiles: s.Profiles, AllowExec: s.AllowExec, Groups: s.Groups}, nil)
+	case !errors.Is(err, agent.ErrNoAgent):
+		survey.Agent(host, doctor.Agent{}, err)
 	}
 	value := examinedValue{Table: j.table, Findings: doctor.Examine(host, ask), Unseen: append([]string{}, host.Unseen...)}
 	value.OK = !doctor.Sick(value.Findings)

@@ -175,6 +175,8 @@ type Status struct {
 	Namespace string   `json:"namespace"` // the network namespace
 	Profiles  []string `json:"profiles"`  // that it keeps, sorted
 	Status    string   `json:"status"`    // in a sentence, as systemctl status has it
+	AllowExec bool     `json:"allow-exec"`
+	Groups    []int    `json:"groups"` // of its process
 }
 
 // Done is what became of a request.

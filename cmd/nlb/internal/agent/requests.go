@@ -7,6 +7,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -39,7 +40,10 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 
 // report is how the agent is.
 func (a *agent) report() Status {
-	s := Status{Table: a.Table, Namespace: namespace(), Status: a.sentence(), Profiles: []string{}}
+	s := Status{Table: a.Table, Namespace: namespace(), Status: a.sentence(), Profiles: []string{}, AllowExec: a.AllowExec, Groups: []int{os.Getegid()}}
+	if more, err := os.Getgroups(); err == nil {
+		s.Groups = append(s.Groups, more...)
+	}
 	for _, p := range a.wanted {
 		s.Profiles = append(s.Profiles, p.Name)
 	}

@@ -101,6 +101,7 @@ var checks = []struct {
 	{"ports", (*exam).ports},
 	{"answers", (*exam).answers},
 	{"gone", (*exam).gone},
+	{"health", (*exam).health},
 }
 
 // exam is one examination.

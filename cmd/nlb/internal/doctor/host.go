@@ -46,6 +46,8 @@ type Host struct {
 	Ours Table
 	// Track is conntrack.
 	Track Track
+	// Agent is nlb run.
+	Agent Agent
 
 	holders map[netip.Addr]*Link // see holder
 }
@@ -131,6 +133,8 @@ type Table struct {
 	Taken []string
 	// Repair says that an apply would change what is no difference of profiles.
 	Repair bool
+	// Fallen are the backends that it holds for down.
+	Fallen []Fallen
 }
 
 // Drift is a difference in one object: chain prerouting.

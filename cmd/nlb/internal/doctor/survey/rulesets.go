@@ -14,6 +14,7 @@ import (
 
 	"nlb/cmd/nlb/internal/doctor"
 	"nlb/cmd/nlb/internal/doctor/firewall"
+	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/conntrack"
 	"nlb/nft/probe"
@@ -22,7 +23,7 @@ import (
 )
 
 func (s *survey) rulesets(dial func() (*wire.Conn, error)) {
-	all := []string{"nftables", "rules", "filter", "nat", "mark", "ports", "answers", "gone"}
+	all := []string{"nftables", "rules", "filter", "nat", "mark", "ports", "answers", "gone", "health"}
 	conn, err := dial()
 	switch {
 	case err == nil:
@@ -52,12 +53,22 @@ func (s *survey) own(conn *wire.Conn) *nft.State {
 		t.Foreign = err.Error()
 		return nil
 	case err != nil:
-		s.unseen("table inet "+s.ask.Table, err, "rules", "ports", "answers", "gone")
+		s.unseen("table inet "+s.ask.Table, err, "rules", "ports", "answers", "gone", "health")
 		return nil
 	}
 	t.Exists = state.Exists()
 	for _, p := range state.Profiles {
 		t.Profiles = append(t.Profiles, p.Name)
+	}
+	for p, s := range lb.Services(state.Profiles) {
+		for i := range s.Backends {
+			b := &s.Backends[i]
+			if b.Standing.Verdict == lb.VerdictDown {
+				t.Fallen = append(t.Fallen, doctor.Fallen{
+					Profile: p.Name, Service: s.Name, Backend: b.Name, Since: b.Standing.Since, Reason: b.Standing.Reason, Open: b.State == lb.Up,
+				})
+			}
+		}
 	}
 	if header, err := nft.ReadHeader(conn, s.ask.Table); err == nil {
 		t.Handle, t.Dormant = header.Handle, header.Dormant

@@ -43,6 +43,14 @@ func Take(ask *doctor.Ask, dial func() (*wire.Conn, error)) (*doctor.Host, error
 	return s.host, nil
 }
 
+// Agent adds what is known of nlb run to a picture; err is why that is not known.
+func Agent(h *doctor.Host, a doctor.Agent, err error) {
+	h.Agent = a
+	if err != nil {
+		(&survey{host: h}).unseen("nlb run", err, "health")
+	}
+}
+
 // survey is a picture while it is taken.
 type survey struct {
 	host *doctor.Host
@@ -75,7 +83,7 @@ func release() string {
 func (s *survey) params() {
 	names := []string{
 		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/route_localnet", "net/ipv4/conf/all/proxy_arp", "net/ipv4/conf/all/rp_filter",
-		"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
+		"net/ipv4/ping_group_range", "net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
 		"net/netfilter/nf_conntrack_tcp_be_liberal", "net/netfilter/nf_conntrack_tcp_timeout_close_wait", "net/netfilter/nf_conntrack_tcp_timeout_time_wait",
 	}
 	for _, l := range s.host.Links {
