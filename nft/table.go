@@ -182,6 +182,7 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 		}
 		return result, failed
 	}
+	t.placeOf("") // the first update is in a hurry
 	t.quiesced = make(chan struct{})
 	go func(over chan struct{}) { quiesce(); close(over) }(t.quiesced)
 	if t.memory = nil; t.watch != nil && p.left != nil {

@@ -26,8 +26,9 @@ func run(ctx context.Context, j *job) error {
 		return usagef("nlb run reads its profiles again, and stdin can be read only once")
 	}
 	j.setBegun(true) // a signal is how it ends, and no failure
-	// It stays: the bounds of a short run would have it collect all the time.
-	debug.SetGCPercent(100)
+	// It stays, so its memory counts for more than its time; the bounds of a short run
+	// would have it collect all the time where it is large.
+	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(math.MaxInt64)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)

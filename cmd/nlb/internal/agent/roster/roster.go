@@ -8,6 +8,7 @@ package roster
 // The roster: what goes in.
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -43,9 +44,17 @@ type Roster struct {
 	events  []Event               // since the last Events
 }
 
+// place is where a service is among the profiles.
+type place struct{ profile, service int }
+
+func (a place) compare(b place) int {
+	return cmp.Or(cmp.Compare(a.profile, b.profile), cmp.Compare(a.service, b.service))
+}
+
 // backend is what is known of a backend.
 type backend struct {
 	id      lb.BackendID
+	place   place // of its service
 	name    string
 	service *lb.Service // wanted
 	checks  []*check    // nil: it is not checked
@@ -86,13 +95,17 @@ func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing,
 	r.profiles = profiles
 	clear(r.timed)
 	r.backends, r.checks = make(map[lb.BackendID]*backend, len(old)), make(map[string]*check, len(oldChecks))
-	for p, s := range lb.Services(profiles) {
-		for i := range s.Backends {
-			b := &s.Backends[i]
-			id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}
-			one := r.enlist(id, s, b, old[id], known, oldChecks, now)
-			r.backends[id] = one
-			r.time(one)
+	for i, p := range profiles {
+		for j := range p.Services {
+			s := &p.Services[j]
+			for k := range s.Backends {
+				b := &s.Backends[k]
+				id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}
+				one := r.enlist(id, s, b, old[id], known, oldChecks, now)
+				one.place = place{i, j}
+				r.backends[id] = one
+				r.time(one)
+			}
 		}
 	}
 	for text, c := range oldChecks {

@@ -5,6 +5,7 @@ package roster
 // States: what comes out. Verdicts, orders and shares, put over the profiles.
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -72,25 +73,21 @@ func (r *Roster) Changed(now time.Time) []*lb.Profile {
 	if len(r.changed) == 0 {
 		return nil
 	}
-	type service struct{ profile, name string }
-	touched := map[service]bool{}
+	touched := map[place]bool{}
 	for id := range r.changed {
-		touched[service{id.Profile, id.Service}] = true
+		touched[r.backends[id].place] = true
 	}
 	clear(r.changed)
 	var part []*lb.Profile
-	for _, p := range r.profiles {
-		var of *lb.Profile
-		for i := range p.Services {
-			if !touched[service{p.Name, p.Services[i].Name}] {
-				continue
-			}
-			if of == nil {
-				of = &lb.Profile{Name: p.Name, Pos: p.Pos, Sysctl: p.Sysctl}
-				part = append(part, of)
-			}
-			of.Services = append(of.Services, p.Services[i])
+	last := -1
+	for _, at := range slices.SortedFunc(maps.Keys(touched), place.compare) {
+		p := r.profiles[at.profile]
+		if at.profile != last {
+			last = at.profile
+			part = append(part, &lb.Profile{Name: p.Name, Pos: p.Pos, Sysctl: p.Sysctl})
 		}
+		of := part[len(part)-1]
+		of.Services = append(of.Services, p.Services[at.service])
 	}
 	return r.over(part, now)
 }
