@@ -28,7 +28,7 @@ func run(ctx context.Context, j *job) error {
 	j.setBegun(true) // a signal is how it ends, and no failure
 	// It stays, so its memory counts for more than its time; the bounds of a short run
 	// would have it collect all the time where it is large.
-	debug.SetGCPercent(50)
+	debug.SetGCPercent(30)
 	debug.SetMemoryLimit(math.MaxInt64)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
