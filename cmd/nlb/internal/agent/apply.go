@@ -178,6 +178,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 		return err
 	}
 	a.roster.Set(wanted, known, now)
+	a.roster.Serve()
 	a.wanted, a.applied, a.trouble = wanted, true, ""
 	a.roster.Leave(a.names.isLeaving(), byNames)
 	for _, n := range notes {

@@ -41,6 +41,7 @@ type Roster struct {
 	// timed are those whose time changes something: of a slow start, of an order.
 	timed   map[*backend]bool
 	changed map[lb.BackendID]bool // since the last Changed
+	serving bool                  // see Serve
 	events  []Event               // since the last Events
 }
 
@@ -195,6 +196,10 @@ func judges(checks []*check) []*health.Judge {
 	return out
 }
 
+// Serve says that backends have connections from now on: who comes up after that
+// starts slowly where its service wants it so.
+func (r *Roster) Serve() { r.serving = true }
+
 // Result takes the result of a check and has the next one made in its time.
 func (r *Roster) Result(result probe.Result, now time.Time) {
 	c, out := r.asked[result.Key], result.Outcome
@@ -238,7 +243,7 @@ func (r *Roster) judge(b *backend, now time.Time) {
 		return
 	}
 	b.rising = time.Time{}
-	if b.verdict.Verdict == lb.VerdictUp && b.service.SlowStart > 0 {
+	if b.verdict.Verdict == lb.VerdictUp && b.service.SlowStart > 0 && r.serving {
 		b.rising = now
 		r.time(b)
 	}

@@ -261,6 +261,10 @@ func TestOrders(t *testing.T) {
 func TestSlowStart(t *testing.T) {
 	w := newWorld(t)
 	slow := func(s *lb.Service) { s.SlowStart = 15 * time.Second }
+	w.Set(shop(2, slow), nil, w.now)
+	w.run(5 * time.Second)
+	w.want("b1 up, b2 up") // the first round of all
+	w.Serve()
 	w.Set(shop(2, slow), map[lb.BackendID]lb.Standing{id(1): {}, id(2): {}}, w.now)
 	w.answers["10.0.0.2"] = refuses
 	w.run(10 * time.Second)
