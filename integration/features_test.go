@@ -17,9 +17,10 @@ import (
 
 // features are profiles that between them use every statement that nlb makes.
 var features = map[string]string{
-	"plain":            web + backends(8080, -1, -1, -1),
-	"random by weight": web + "    scheduler: random\n" + backends(8080, 30, 10, 0),
-	"sctp":             web + "    protocol: [tcp, udp, sctp]\n" + backends(8080, -1),
+	"plain":             web + backends(8080, -1, -1, -1),
+	"least-connections": web + "    scheduler: least-connections\n" + backends(8080, 3, 1),
+	"random by weight":  web + "    scheduler: random\n" + backends(8080, 30, 10, 0),
+	"sctp":              web + "    protocol: [tcp, udp, sctp]\n" + backends(8080, -1),
 	"all hashes": `profile: hash
 services:
   - name: all

@@ -134,6 +134,7 @@ func TestRetry(t *testing.T) {
 			{"snat: none", "", 0},
 			{"snat: vip", "", 0},
 			{"snat: none, scheduler: random", "", 0xff00},
+			{"scheduler: least-connections", "", 0},
 			{"scheduler: hash, hash-by: [source-address, source-port]", "", 0},
 			{"scheduler: hash", "", 0},
 			{"affinity: 1m", "", 0xff0000},

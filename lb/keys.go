@@ -114,8 +114,8 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "scheduler", Key: Key{
-			Values: "round-robin, random or hash", Default: "round-robin",
-			Meaning: "how a new connection picks its backend: in turn, at random, or by hash-by; all by weight",
+			Values: "round-robin, random, hash or least-connections", Default: "round-robin",
+			Meaning: "how a new connection picks its backend: in turn, at random, by hash-by, or so that live connections are even; all by weight",
 		},
 		value:  func(s *Service) (any, bool) { return s.Scheduler.String(), s.Scheduler == RoundRobin },
 		change: func(s *Service) (string, bool) { return s.SchedulerText(), true },

@@ -15,9 +15,10 @@ type Scheduler uint8
 
 // The schedulers.
 const (
-	RoundRobin Scheduler = iota // in turn
-	Random                      // at random
-	Hash                        // by a hash of parts of the connection
+	RoundRobin       Scheduler = iota // in turn
+	Random                            // at random
+	Hash                              // by a hash of parts of the connection
+	LeastConnections                  // in turn, by shares that follow the live connections
 )
 
 // scheduling is what a scheduler does and promises.
@@ -27,18 +28,21 @@ type scheduling struct {
 	// slot i belongs to. It may depend on who the backends are and on the
 	// service's hash-seed, and is nil where no backend takes connections.
 	slots func(s *Service, backends []Backend) []int
-	// exact: a cycle of connections gives every backend its slots. Otherwise
-	// the shares hold on average.
+	// exact: slots are drawn in turn, so that a cycle of connections gives every
+	// backend its slots. Otherwise the shares hold on average.
 	exact bool
 	// hashes: the choice is made by hash-by and hash-seed, and connections that
 	// are equal in those meet one backend.
 	hashes bool
+	// follows: the shares of its backends follow their live connections.
+	follows bool
 }
 
 var schedulers = [...]scheduling{
-	RoundRobin: {word: "round-robin", slots: weightedSlots, exact: true},
-	Random:     {word: "random", slots: weightedSlots},
-	Hash:       {word: "hash", slots: lentSlots, hashes: true},
+	RoundRobin:       {word: "round-robin", slots: weightedSlots, exact: true},
+	Random:           {word: "random", slots: weightedSlots},
+	Hash:             {word: "hash", slots: lentSlots, hashes: true},
+	LeastConnections: {word: "least-connections", slots: weightedSlots, exact: true, follows: true},
 }
 
 // weightedSlots gives every backend slots by its effective weight.
@@ -131,13 +135,18 @@ func (s Scheduler) of() *scheduling {
 	return &schedulers[s]
 }
 
-// Exact reports whether a whole cycle of connections gives every backend exactly
-// its slots; otherwise its share holds on average.
+// Exact reports whether slots are drawn in turn, so that a whole cycle of
+// connections gives every backend exactly its slots; otherwise its share holds on
+// average. What it has of LeastConnections follows from its Share.
 func (s Scheduler) Exact() bool { return s.of().exact }
 
 // Hashes reports whether hash-by and hash-seed decide. Connections that are
 // equal in what hash-by names meet one backend then.
 func (s Scheduler) Hashes() bool { return s.of().hashes }
+
+// Follows reports whether the shares of backends follow their live connections,
+// where an agent counts these.
+func (s Scheduler) Follows() bool { return s.of().follows }
 
 // Words are all words of the type, in the order of its constants.
 func (Scheduler) Words() []string {

@@ -13,10 +13,11 @@ import (
 // TestSchedulers: every scheduler gives slots to the backends that take
 // connections, and to those only, and says what it promises.
 func TestSchedulers(t *testing.T) {
-	promises := map[lb.Scheduler]struct{ exact, hashes bool }{
-		lb.RoundRobin: {exact: true},
-		lb.Random:     {},
-		lb.Hash:       {hashes: true},
+	promises := map[lb.Scheduler]struct{ exact, hashes, follows bool }{
+		lb.RoundRobin:       {exact: true},
+		lb.Random:           {},
+		lb.Hash:             {hashes: true},
+		lb.LeastConnections: {exact: true, follows: true},
 	}
 	if n := len(lb.Scheduler(0).Words()); n != len(promises) {
 		t.Errorf("%d schedulers, and promises of %d", n, len(promises))
@@ -26,8 +27,8 @@ func TestSchedulers(t *testing.T) {
 		backends[i].Address.Addr = netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
 	}
 	for s, want := range promises {
-		if s.Exact() != want.exact || s.Hashes() != want.hashes {
-			t.Errorf("%v: exact %v, hashes %v", s, s.Exact(), s.Hashes())
+		if s.Exact() != want.exact || s.Hashes() != want.hashes || s.Follows() != want.follows {
+			t.Errorf("%v: exact %v, hashes %v, follows %v", s, s.Exact(), s.Hashes(), s.Follows())
 		}
 		service := lb.Service{Scheduler: s, HashBy: []lb.HashField{lb.SourceAddress}}
 		if got := shares(service.Slots(backends), len(backends)); math.Abs(got[0]-1./3) > 0.05 || math.Abs(got[2]-2./3) > 0.05 || got[1]+got[3] > 0 {

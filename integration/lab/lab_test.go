@@ -52,6 +52,7 @@ var cases = []lb.Service{
 	}),
 	with(web, func(s *lb.Service) { s.Name, s.Protocols = "udp", []lb.Protocol{lb.UDP, lb.TCP} }),
 	with(web, func(s *lb.Service) { s.Name, s.Scheduler = "random", lb.Random }),
+	with(web, func(s *lb.Service) { s.Name, s.Scheduler = "least-connections", lb.LeastConnections }),
 	with(web, func(s *lb.Service) {
 		s.Name, s.Scheduler, s.HashBy = "hash", lb.Hash, []lb.HashField{lb.SourceAddress}
 	}),

@@ -90,7 +90,7 @@ func balanced(r *rand.Rand) lb.Service {
 	if some() && s.Role != lb.RoleClient {
 		s.Interface = []string{"eth0", "eth*", "br-lan.7", "e"}[r.IntN(4)]
 	}
-	if s.Scheduler = lb.Scheduler(r.IntN(3)); s.Scheduler == lb.Hash {
+	if s.Scheduler = lb.Scheduler(r.IntN(4)); s.Scheduler == lb.Hash {
 		s.HashSeed = r.Uint32()
 		for f := lb.SourceAddress; f <= lb.ByProtocol; f++ {
 			if some() || f == lb.ByProtocol && s.HashBy == nil {

@@ -82,7 +82,7 @@ func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Fam
 	r.repeats = true
 	r.draw = []ruleset.Statement{f.drawSlot(s, b, 0), ruleset.Jump(resolve)}
 	inTurn := []ruleset.Statement{ruleset.Jump(DrawChainOf(chain, f))}
-	if s.Scheduler == lb.RoundRobin {
+	if s.Scheduler.Exact() {
 		r.draw = inTurn
 	}
 	for i := uint32(1); i < mostDraws && drawn > 1; i++ {
@@ -93,7 +93,7 @@ func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Fam
 		}
 		r.retries = append(r.retries, retry)
 	}
-	if s.Scheduler == lb.RoundRobin || drawn > 1 && (s.Scheduler == lb.Random || r.ejects) {
+	if s.Scheduler.Exact() || drawn > 1 && (s.Scheduler == lb.Random || r.ejects) {
 		c.Chains = append(c.Chains, &ruleset.Chain{Name: DrawChainOf(chain, f), Rules: []ruleset.Rule{
 			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.Slots, b.Base), ruleset.Goto(resolve)}},
 		}})
