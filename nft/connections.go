@@ -3,13 +3,17 @@ package nft
 // Connections: what conntrack holds for backends, and what a plan changes for it.
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/conntrack"
 	"nlb/nft/flows"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -159,6 +163,36 @@ func (s *State) Stats(profile, service string, address lb.Endpoint, u Usage) Sta
 		}
 	}
 	return out
+}
+
+// ReadStats reads the figures of all backends of a table, by a mark of each
+// (Table.Owner). It reads nothing else, and lists the connections once.
+func ReadStats(c *wire.Conn, table string) (map[uint32]Stats, error) {
+	out := map[uint32]Stats{}
+	for _, f := range compile.Families {
+		for _, name := range []string{f.Endpoints, f.Addresses} {
+			m := haveMap{spec: &ruleset.Map{Name: name, Key: ruleset.Type{ruleset.Mark}}}
+			err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, name), func(b []byte) error {
+				for e := range m.decoded(b) {
+					if len(e.Key) == ruleset.Mark.Size {
+						out[ruleset.MarkOf(e.Key)] = Stats{Connections: e.More().Packets}
+					}
+				}
+				return nil
+			})
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return nil, err
+			}
+		}
+	}
+	err := conntrack.List(c, flows.Ours, func(f *conntrack.Flow) {
+		if !f.Ended {
+			s := out[f.Mark]
+			s.Live++
+			out[f.Mark] = s
+		}
+	})
+	return out, err
 }
 
 // newCleanup compares what is there with what a plan leads to: whose connections

@@ -61,6 +61,7 @@ type agent struct {
 	update, due *time.Timer
 	updating    bool      // update is running
 	updated     time.Time // when the last one ended
+	counter     counter
 }
 
 // Run keeps the kernel as the files say until ctx ends; then the kernel stays as it
@@ -72,7 +73,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	a := &agent{
 		Config: c, open: map[string]bool{}, refusals: make(chan []uint32),
-		update: time.NewTimer(0), due: time.NewTimer(0),
+		update: time.NewTimer(0), due: time.NewTimer(0), counter: newCounter(),
 	}
 	var err error
 	if a.systemd, err = NewSystemd(); err != nil {
@@ -98,6 +99,7 @@ func Run(ctx context.Context, c Config) error {
 	defer a.pool.Close()
 	a.names = newNamed()
 	defer a.names.resolver.Close()
+	defer a.counter.close()
 	a.roster = roster.New(a.pool, uint64(time.Now().UnixNano()))
 	stop := a.hearKernel(ctx)
 	defer stop()
@@ -127,6 +129,10 @@ func (a *agent) loop(ctx context.Context) {
 			a.answered(ctx, answer)
 		case <-a.update.C:
 			a.reconcile(ctx)
+		case <-a.counter.due.C:
+			a.count()
+		case f := <-a.counter.figures:
+			a.balance(f)
 		case <-a.due.C:
 			a.noted()
 		case <-a.files.Changed:

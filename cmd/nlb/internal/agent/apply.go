@@ -180,6 +180,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 	a.roster.Set(wanted, known, now)
 	a.roster.Serve()
 	a.wanted, a.applied, a.trouble = wanted, true, ""
+	a.startCounting()
 	a.roster.Leave(a.names.isLeaving(), byNames)
 	for _, n := range notes {
 		a.Log.Warn(n.String(), "reason", reason)

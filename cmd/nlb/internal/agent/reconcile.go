@@ -81,6 +81,7 @@ func (a *agent) reconcile(ctx context.Context) {
 		return
 	}
 	result, err := a.engine.Update(ctx, part)
+	a.counter.cost += time.Since(began)
 	if err != nil && result == nil {
 		a.fail(err)
 		return

@@ -16,6 +16,7 @@ import (
 	"nlb/cmd/nlb/internal/agent/probe"
 	"nlb/lb"
 	"nlb/lb/health"
+	"nlb/nft"
 )
 
 // Prober carries checks out. It is told when, and gives its results to whoever
@@ -43,6 +44,8 @@ type Roster struct {
 	changed map[lb.BackendID]bool // since the last Changed
 	serving bool                  // see Serve
 	events  []Event               // since the last Events
+	pools   []place               // services whose shares follow their connections
+	turn    int                   // which of them Balance has looked at last
 }
 
 // place is where a service is among the profiles.
@@ -66,6 +69,10 @@ type backend struct {
 	// share what it had of that last.
 	rising time.Time
 	share  uint8
+	// balanced is the share by its live connections, 0: the whole, and stats are
+	// those that it was made of; nil: none yet.
+	balanced uint8
+	stats    *nft.Stats
 }
 
 // check is one probe, of all backends whose checks are equal and ask the same
@@ -93,7 +100,7 @@ func New(p Prober, seed uint64) *Roster {
 // backends that are new here; those that it does not have are newcomers.
 func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) {
 	old, oldChecks := r.backends, r.checks
-	r.profiles = profiles
+	r.profiles, r.pools = profiles, pools(profiles)
 	clear(r.timed)
 	r.backends, r.checks = make(map[lb.BackendID]*backend, len(old)), make(map[string]*check, len(oldChecks))
 	for i, p := range profiles {
@@ -130,6 +137,9 @@ func (r *Roster) enlist(id lb.BackendID, s *lb.Service, b *lb.Backend, was *back
 	out := &backend{id: id, name: b.Name, service: s}
 	if held, there := known[id]; was != nil {
 		out.verdict, out.order, out.rising, out.share = was.verdict, was.order, was.rising, was.share
+		if s.Scheduler.Follows() { // others have no shares by it
+			out.balanced, out.stats = was.balanced, was.stats
+		}
 	} else if there {
 		held = first(held)
 		out.verdict = lb.Standing{Verdict: held.Verdict, Since: held.Since, Reason: held.Reason}

@@ -46,6 +46,21 @@ func (b *backend) standing() lb.Standing {
 // part is the part of its weight that a backend has, in parts of lb.Shares; 0: all
 // of it.
 func (b *backend) part(now time.Time) uint8 {
+	part, balanced := int(b.allowed(now)), int(b.balanced)
+	if part != 0 && balanced != 0 {
+		part = max(1, part*balanced/lb.Shares)
+	} else {
+		part += balanced // one of them is 0
+	}
+	if part == lb.Shares {
+		return 0
+	}
+	return uint8(part)
+}
+
+// allowed is the part that a backend may have, whatever its connections: less while
+// it starts slowly, or by the word of its agent.
+func (b *backend) allowed(now time.Time) uint8 {
 	share := uint8(0)
 	if !b.rising.IsZero() {
 		share, _ = health.Share(b.rising, now, b.service.SlowStart)
@@ -109,6 +124,28 @@ func (r *Roster) over(profiles []*lb.Profile, now time.Time) []*lb.Profile {
 // overlay puts what is known over profiles: of backends that the roster does not
 // have, what known says.
 func (r *Roster) overlay(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) []*lb.Profile {
+	r.learn(profiles, known)
+	type service struct{ profile, name string }
+	balanced := map[service]bool{} // by the profiles, which the roster need not have yet
+	for _, at := range pools(profiles) {
+		p := profiles[at.profile]
+		balanced[service{p.Name, p.Services[at.service].Name}] = true
+	}
+	return lb.Overlay(profiles, known, func(id lb.BackendID) uint8 {
+		b := r.backends[id]
+		if b == nil {
+			return 0
+		}
+		b.share = b.allowed(now)
+		if balanced[service{id.Profile, id.Service}] {
+			b.share = b.part(now)
+		}
+		return b.share
+	})
+}
+
+// learn adds the standings of backends of profiles to what is known.
+func (r *Roster) learn(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing) {
 	for p, s := range lb.Services(profiles) {
 		for i := range s.Backends {
 			id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address}
@@ -117,13 +154,6 @@ func (r *Roster) overlay(profiles []*lb.Profile, known map[lb.BackendID]lb.Stand
 			}
 		}
 	}
-	return lb.Overlay(profiles, known, func(id lb.BackendID) uint8 {
-		if b := r.backends[id]; b != nil {
-			b.share = b.part(now)
-			return b.share
-		}
-		return 0
-	})
 }
 
 // Due notes what time alone has changed: steps of slow starts, and the ends of

@@ -1,0 +1,122 @@
+//go:build linux
+
+package roster
+
+// Balance: shares by live connections, for services with least-connections.
+
+import (
+	"time"
+
+	"nlb/lb"
+	"nlb/lb/health"
+	"nlb/nft"
+)
+
+// So many services get other shares at one look, and so many are looked at, so that
+// changes of states need not wait long behind them. The others have their turn at the
+// next look.
+const mostBalanced, mostLooked = 100, 1000
+
+// pools are the services of profiles whose shares follow their connections.
+func pools(profiles []*lb.Profile) (out []place) {
+	for i, p := range profiles {
+		for j := range p.Services {
+			if s := &p.Services[j]; s.Scheduler.Follows() && len(s.Backends) > 1 {
+				out = append(out, place{i, j})
+			}
+		}
+	}
+	return out
+}
+
+// Balances reports whether there is a service whose shares follow its connections.
+func (r *Roster) Balances() bool { return len(r.pools) > 0 }
+
+// Balance takes the figures of backends, and gives those of services with
+// least-connections the shares that follow.
+func (r *Roster) Balance(stats map[lb.BackendID]nft.Stats, now time.Time) {
+	changed, looked := 0, min(len(r.pools), mostLooked)
+	for ; looked > 0 && changed < mostBalanced; looked-- {
+		r.turn = (r.turn + 1) % len(r.pools)
+		of, s := r.profiles[r.pools[r.turn].profile], r.pools[r.turn].service
+		profile := []*lb.Profile{{Name: of.Name, Services: of.Services[s : s+1]}}
+		known := map[lb.BackendID]lb.Standing{}
+		r.learn(profile, known)
+		p := lb.Overlay(profile, known, nil)[0]
+		any := false
+		for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
+			any = r.balance(r.counted(p, &p.Services[0], f, stats), now) || any
+		}
+		if any {
+			changed++
+		}
+	}
+}
+
+// counted is a backend with its figures.
+type counted struct {
+	*backend
+	weight int // wanted; 0 where it gets no connections
+	now    nft.Stats
+}
+
+// counted are the backends of a family of a service.
+func (r *Roster) counted(p *lb.Profile, s *lb.Service, f lb.Family, stats map[lb.BackendID]nft.Stats) (out []*counted) {
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}
+		if is := r.backends[id]; is != nil && lb.FamilyOf(b.Address.Addr) == f {
+			out = append(out, &counted{is, b.Effective(), stats[id]})
+		}
+	}
+	return out
+}
+
+// balance gives backends that share connections their shares, and reports whether
+// these are others than before. A difference of one part is not worth a batch,
+// unless all have the whole again.
+func (r *Roster) balance(backends []*counted, now time.Time) bool {
+	var loads []health.Load
+	var up []*backend
+	known := false
+	for _, b := range backends {
+		load, was := health.Load{Live: b.now.Live}, b.stats
+		if was != nil && was.Connections <= b.now.Connections {
+			known = true
+			load.New = int(b.now.Connections - was.Connections)
+			load.Ended = max(0, was.Live+load.New-b.now.Live)
+		}
+		b.stats = &b.now
+		if b.weight == 0 {
+			b.balanced = 0 // it begins anew
+			continue
+		}
+		load.Weight = b.weight * lb.Shares
+		if part := b.allowed(now); part != 0 {
+			load.Weight = b.weight * int(part)
+		}
+		loads, up = append(loads, load), append(up, b.backend)
+	}
+	if !known {
+		return false
+	}
+	most, whole := 0, true
+	shares := health.Balance(loads)
+	for i, share := range shares {
+		was := int(up[i].balanced)
+		if was == 0 {
+			was = lb.Shares
+		}
+		most, whole = max(most, int(share)-was, was-int(share)), whole && share == lb.Shares
+	}
+	if most == 0 || most == 1 && !whole {
+		return false
+	}
+	for i, share := range shares {
+		if up[i].balanced = share; share == lb.Shares {
+			up[i].balanced = 0
+		}
+		r.changed[up[i].id] = true
+	}
+	return true
+}
