@@ -66,6 +66,8 @@ func (b *snapshotBackend) reasoning() string {
 		return none + "its weight is 0"
 	case b.known != nil && b.known.Starting:
 		return "it gets a part of its weight: it has come up, and starts slowly"
+	case b.Backend.Share != 0 && b.follows:
+		return "it gets more or less than its weight says, as its live connections are few or many"
 	case b.Backend.Share != 0:
 		return "it gets a part of its weight: it starts slowly, or its agent check says so"
 	}

@@ -217,6 +217,10 @@ func TestBackend(t *testing.T) {
 			t.Errorf("got\n%swant\n%s", got, tt.want)
 		}
 	}
+	least := lb.Service{Name: "web", Scheduler: lb.LeastConnections, Backends: []lb.Backend{{Share: 24, Weight: 1}}}
+	if got := serviceOf("shop", &least, now).Backends[0].reasoning(); got != "it gets more or less than its weight says, as its live connections are few or many" {
+		t.Errorf("got %s", got)
+	}
 	v := standing(lb.Backend{})
 	if err := v.Select("shop/web/b2"); err == nil || err.Error() != "backend shop/web/b2 is not in the kernel" {
 		t.Errorf("got %v", err)

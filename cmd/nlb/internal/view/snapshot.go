@@ -73,6 +73,7 @@ type snapshotBackend struct {
 
 	at      time.Time
 	wanted  float64 // the share that its weight alone would give it
+	follows bool    // its share follows its live connections
 	known   *Known  // nil: no agent was asked, or unknown is why it does not say
 	unknown string
 	rates   rates
@@ -134,7 +135,7 @@ func serviceOf(profile string, s *lb.Service, now time.Time) snapshotService {
 	effective, wanted := shares(s)
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		out.Backends[i] = snapshotBackend{Backend: b, values: b.Values(s), Share: effective[i], at: now, wanted: wanted[i]}
+		out.Backends[i] = snapshotBackend{Backend: b, values: b.Values(s), Share: effective[i], at: now, wanted: wanted[i], follows: s.Scheduler.Follows()}
 	}
 	out.open = out.openness()
 	return out
