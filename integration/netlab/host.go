@@ -138,6 +138,19 @@ func (h *Host) AddAddress(link string, p netip.Prefix) error {
 	return nil
 }
 
+// RemoveAddress takes away what AddAddress gave. Sockets that are bound to it stay;
+// what comes for it is dropped without a word, as long as the host does not forward.
+func (h *Host) RemoveAddress(link string, p netip.Prefix) error {
+	l, err := h.handle.LinkByName(link)
+	if err == nil {
+		err = h.handle.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
+	}
+	if err != nil {
+		return h.errorf("remove address %s from %s: %w", p, link, err)
+	}
+	return nil
+}
+
 // AddRoute sends what goes to dst by way of a neighbour.
 func (h *Host) AddRoute(dst netip.Prefix, via netip.Addr) error {
 	r := &netlink.Route{Dst: ipNet(dst), Gw: via.AsSlice()}

@@ -39,6 +39,8 @@ type Client struct {
 	// Reset ends TCP connections with a reset. Without it they end in order,
 	// and the client's end waits in TIME_WAIT for a minute.
 	Reset bool
+	// Hello has it speak first on TCP and SCTP, as ServeChecks wants it.
+	Hello bool
 }
 
 // Reply is what a server answered.
@@ -144,6 +146,9 @@ func (c Client) dial(ctx context.Context, network string, to netip.AddrPort) (*C
 	k := &Conn{Conn: conn, client: c, network: network, r: bufio.NewReaderSize(conn, 1<<10)}
 	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Now()) })()
 	err = conn.SetDeadline(c.deadline())
+	if err == nil && c.Hello && network != "udp" {
+		_, err = conn.Write([]byte(hello))
+	}
 	if err == nil && network == "udp" {
 		// A ruleset on this host that drops the datagram is told at once, with
 		// EPERM; one that refuses it says so to the reader as well.

@@ -18,8 +18,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"nlb/integration/netlab"
@@ -42,16 +44,27 @@ type Server struct {
 	stopped bool
 	open    []io.Closer // listeners and UDP sockets
 	live    map[net.Conn]bool
+
+	// Of one that answers checks; nil: it does not.
+	answers *Answers
+	slow    atomic.Int64 // what answers wait, in nanoseconds
+	web     *http.Server
+	passed  chan net.Conn // for web
+	ended   chan struct{} // closed when it is
 }
 
 // Serve starts a server called id on a host, which must have the addresses; nil:
 // where this process is. The server ends with the host's world at the latest.
 func Serve(h *netlab.Host, id string, ports ...Port) (*Server, error) {
-	s := &Server{name: id, live: make(map[net.Conn]bool)}
+	return (&Server{name: id, live: make(map[net.Conn]bool), ended: make(chan struct{})}).start(h, ports)
+}
+
+// start begins to listen.
+func (s *Server) start(h *netlab.Host, ports []Port) (*Server, error) {
 	err := do(h, func() error {
 		for _, p := range ports {
 			if err := s.listen(p); err != nil {
-				return fmt.Errorf("host %s: serve %s at %s %s: %w", name(h), id, p.Network, p.At, classify(err))
+				return fmt.Errorf("host %s: serve %s at %s %s: %w", name(h), s.name, p.Network, p.At, classify(err))
 			}
 		}
 		return nil
@@ -92,6 +105,13 @@ func (s *Server) Abort() {
 func (s *Server) Close() error {
 	s.Stop()
 	s.Abort()
+	s.mu.Lock()
+	select {
+	case <-s.ended:
+	default:
+		close(s.ended)
+	}
+	s.mu.Unlock()
 	s.wait.Wait()
 	return nil
 }
@@ -132,6 +152,16 @@ func (s *Server) answer(c *net.UDPConn, at netip.AddrPort) {
 			return
 		}
 		if err != nil {
+			continue
+		}
+		if s.answers != nil {
+			answer := s.datagram(in[:n], from, at)
+			// It may wait, and others are not to wait for it.
+			s.wait.Go(func() {
+				if answer != nil && s.linger() {
+					_, _ = c.WriteToUDPAddrPort(answer, from)
+				}
+			})
 			continue
 		}
 		out = append(s.line(out[:0], from, at), in[:n]...)
@@ -177,6 +207,15 @@ func (s *Server) serve(c net.Conn) {
 		delete(s.live, c)
 		c.Close()
 	}()
+	if s.answers != nil {
+		s.converse(c)
+		return
+	}
+	s.greet(c)
+}
+
+// greet says who is there, and sends back what comes.
+func (s *Server) greet(c net.Conn) {
 	from, at := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
 	if _, err := c.Write(s.line(nil, from, at)); err != nil {
 		return
