@@ -130,7 +130,7 @@ func (s *site) shares(t *trial, calls [][]*traffic.Call, answered int, alpha flo
 	bounds := t.intervals(total, alpha)
 	var out []Backend
 	for i, b := range t.backends() {
-		share := float64(b.Weight) / float64(max(sum, 1))
+		share := float64(b.Effective()) / float64(max(sum, 1))
 		d := Backend{
 			Name: b.Name, Address: b.Address.String(), Weight: b.Weight, Share: share,
 			Connections: len(calls[i]), Due: share * float64(answered),

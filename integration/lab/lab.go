@@ -86,10 +86,11 @@ func New(ctx context.Context, profiles []*lb.Profile, b Balancer, o Options) (*L
 	if l.world, err = netlab.New(); err != nil {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
-	l.site = draft(profiles, o.Connections, traffic.Supported("sctp"))
+	// Backends of a priority that is not in use stand by.
+	l.site = draft(lb.Overlay(profiles, nil, nil), o.Connections, traffic.Supported("sctp"))
 	if err = l.build(); err == nil {
 		o.Progress("applying " + names(profiles))
-		err = l.apply(ctx, profiles)
+		err = l.apply(ctx, l.site.profiles)
 		l.shorten()
 	}
 	if err == nil {

@@ -7,6 +7,7 @@ package lab
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,6 +52,10 @@ var cases = []lb.Service{
 		s.Listen = []lb.Listen{{Prefix: vip[0].Prefix, Ports: []lb.PortRange{{First: 80, Last: 80}, {First: 8000, Last: 8010}}}}
 	}),
 	with(web, func(s *lb.Service) { s.Name, s.Protocols = "udp", []lb.Protocol{lb.UDP, lb.TCP} }),
+	with(web, func(s *lb.Service) {
+		s.Name, s.Backends = "priorities", slices.Clone(s.Backends)
+		s.Backends[0].Priority, s.Backends[1].Priority, s.Backends[2].Priority = 1, 2, 1
+	}),
 	with(web, func(s *lb.Service) { s.Name, s.Scheduler = "random", lb.Random }),
 	with(web, func(s *lb.Service) { s.Name, s.Scheduler = "least-connections", lb.LeastConnections }),
 	with(web, func(s *lb.Service) {

@@ -64,7 +64,7 @@ func (s *site) probes(t *trial) []*probe {
 	}
 	var last time.Time // when backends of the service were full
 	for _, b := range t.backends() {
-		if b.MaxConnections > 0 && b.Weight > 0 && t.service.Scheduler.Exact() && len(out) < 4 {
+		if b.MaxConnections > 0 && b.Effective() > 0 && t.service.Scheduler.Exact() && len(out) < 4 {
 			add(fmt.Sprintf("max-connections %d of %s", b.MaxConnections, b.Name), t.spread(mostLive), func(l *Lab, ctx context.Context, p *probe) (Limit, int, error) {
 				select {
 				case <-time.After(passedOver - time.Since(last)):

@@ -22,7 +22,7 @@ const outageCalls = 30
 func (l *Lab) outage(ctx context.Context, t *trial) (*Outage, int, error) {
 	var usable []lb.Backend
 	for _, b := range t.backends() {
-		if b.Weight > 0 {
+		if b.Effective() > 0 {
 			usable = append(usable, b)
 		}
 	}

@@ -56,14 +56,14 @@ func (t *trial) backends() []lb.Backend { return t.service.Of(t.family) }
 func (t *trial) weights() []int {
 	var out []int
 	for _, b := range t.backends() {
-		out = append(out, b.Weight)
+		out = append(out, b.Effective())
 	}
 	return out
 }
 
 // usable reports whether some backend may take a connection.
 func (t *trial) usable() bool {
-	return slices.ContainsFunc(t.backends(), func(b lb.Backend) bool { return b.Weight > 0 })
+	return slices.ContainsFunc(t.backends(), func(b lb.Backend) bool { return b.Effective() > 0 })
 }
 
 // sticky is the length of the client networks that stay with a backend; 0: no
@@ -135,10 +135,10 @@ func (t *trial) atOnce() int {
 		sum += w
 	}
 	for _, b := range t.backends() {
-		if b.MaxConnections == 0 || b.Weight == 0 {
+		if b.MaxConnections == 0 || b.Effective() == 0 {
 			continue
 		}
-		fair := int(min(b.MaxConnections, math.MaxInt32)) * sum / b.Weight
+		fair := int(min(b.MaxConnections, math.MaxInt32)) * sum / b.Effective()
 		if !t.service.Scheduler.Exact() {
 			fair = int(b.MaxConnections) // all may go to one
 		} else if c := len(t.service.Slots(t.backends())); fair >= c {

@@ -159,7 +159,7 @@ func pick(s *lb.Service, f lb.Family, ip, chain string, n int, sets, chains, pos
 	}
 	var weights []int
 	for _, b := range s.Of(f) {
-		weights = append(weights, b.Weight)
+		weights = append(weights, b.Effective())
 	}
 	mark := func(i int) int { return 0x10000 + n<<8 + i }
 	slots := lb.Slots(weights)
