@@ -54,7 +54,8 @@ var rooms = []room{
 
 	{"integration/netlab", []string{"sysctl"}},
 	{"integration/netlab/netlabtest", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft", "nft/probe", "integration/netlab"}},
-	{"integration/lab", []string{"lb", "integration/netlab"}},
+	{"integration/lab/plan", []string{"lb", "lb/health"}}, // pure
+	{"integration/lab", []string{"integration/lab/plan", "lb", "integration/netlab"}},
 	{"integration", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft", "integration/netlab"}},
 
 	{"cmd/nlb/internal/text", nil},
@@ -66,7 +67,7 @@ var rooms = []room{
 		"lb", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
 	}},
 	{"cmd/nlb/internal/view", []string{
-		"lb", "lb/health", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",
+		"lb", "lb/health", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "integration/lab/plan", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",
 	}},
 	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
 	{"cmd/nlb/internal/agent", []string{
@@ -74,9 +75,10 @@ var rooms = []room{
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/agent/probe",
 	}},
+	{"cmd/nlb/internal/stage", []string{"lb", "lb/config", "integration/netlab", "cmd/nlb/internal/engine"}},
 	{"cmd/nlb", []string{
-		"lb", "lb/config", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab",
-		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
+		"lb", "lb/config", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab", "integration/lab/plan",
+		"cmd/nlb/internal/stage", "cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent",
 	}},
 }
