@@ -31,6 +31,10 @@ services:
     listen: 203.0.113.10:443
     limit: {connections-per-source: 5}
     backends: 10.0.0.13
+  - name: checked
+    listen: 203.0.113.10:81
+    health: {check: tcp, interval: 100ms, timeout: 50ms}
+    backends: ["10.0.0.11:81", "10.0.0.12:81"]
 `
 
 // TestInterruptedRehearsals is not parallel: the kernel gives the number of a

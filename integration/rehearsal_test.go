@@ -5,14 +5,17 @@ package integration
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"nlb/integration/lab"
 	"nlb/integration/netlab/netlabtest"
 )
 
@@ -117,5 +120,85 @@ func TestRehearsedFaults(t *testing.T) {
 				t.Errorf("got\n%s\nwant the one problem %q", out, c.want)
 			}
 		})
+	}
+}
+
+// outages has a service for each way to check that nothing but the network is needed
+// for, with short intervals.
+const outages = `
+profile: test
+services:
+  - name: web
+    listen: 203.0.113.10:80
+    health: {check: http, body: well, interval: 300ms, timeout: 150ms}
+    backends: [{name: b1, address: "10.0.0.11:80"}, {name: b2, address: "10.0.0.12:80"}, {name: b3, address: "10.0.0.13:80", priority: 2}]
+  - name: dns
+    listen: 203.0.113.10:53
+    protocol: udp
+    scheduler: hash
+    health: {check: dns, interval: 300ms, timeout: 150ms}
+    backends: [{name: d1, address: 10.0.0.21}, {name: d2, address: 10.0.0.22}]
+  - name: command
+    listen: 203.0.113.10:81
+    health: {check: exec, command: [true]}
+    backends: ["10.0.0.31:80", "10.0.0.32:80"]
+`
+
+// failings rehearses outages, all of which must be as due, and returns them by
+// service.
+func failings(t *testing.T, nobody bool, flags ...string) (map[string][]lab.Failing, []string) {
+	t.Helper()
+	c := rehearsal(t, nobody, []byte(outages), "12")
+	c.Args = append(c.Args, append(flags, "--json")...)
+	code, out, errs := rehearse(t, c)
+	var r lab.Report
+	if err := json.Unmarshal([]byte(out), &r); err != nil || code != 0 || errs != "" {
+		t.Fatalf("exit code %d, %v\n%s%s", code, err, out, errs)
+	}
+	found := map[string][]lab.Failing{}
+	for _, s := range r.Profiles[0].Services {
+		found[s.Name] = s.Failings
+	}
+	return found, r.Notes
+}
+
+// TestRehearsedOutages: a real agent takes out whatever fails, and takes it back.
+func TestRehearsedOutages(t *testing.T) {
+	t.Parallel()
+	users(t, func(t *testing.T, nobody bool) {
+		t.Parallel()
+		found, notes := failings(t, nobody)
+		for service, want := range map[string]string{"web": "b1 refuse, b2 silent, b1 slow, b2 flap", "dns": "d1 refuse, d2 silent, d1 slow, d2 flap", "command": ""} {
+			var got []string
+			for _, f := range found[service] {
+				got = append(got, f.Backend+" "+f.Way)
+				// One that flaps may be back before its third failure.
+				if f.Way != "flap" && (f.Falls == 0 || f.Out == nil || f.OutDue == nil || f.Back == nil || f.BackDue == nil) || f.Connections == 0 {
+					t.Errorf("%s: got %+v", service, f)
+				}
+			}
+			if strings.Join(got, ", ") != want {
+				t.Errorf("%s: got %v, want %s", service, got, want)
+			}
+		}
+		if want := "test/command: its outages are not rehearsed, since its check exec runs a command, which no stand-in passes"; !slices.Contains(notes, want) {
+			t.Errorf("got %q, want %q", notes, want)
+		}
+	})
+}
+
+// TestRehearsedPlan: one's own plan, also of several backends at a time.
+func TestRehearsedPlan(t *testing.T) {
+	t.Parallel()
+	found, _ := failings(t, false, "--fail", "web/b1=silent@100ms,web/b1=back@3s", "--fail=test/web/b2=refuse@1500ms")
+	var got []string
+	for _, f := range found["web"] {
+		got = append(got, f.Backend+" "+f.Way)
+		if f.Falls != 1 || f.Back == nil {
+			t.Errorf("got %+v", f)
+		}
+	}
+	if want := "b1 silent, b2 refuse"; strings.Join(got, ", ") != want || len(found["dns"]) > 0 {
+		t.Errorf("got %v, want %s\n%v", got, want, found)
 	}
 }

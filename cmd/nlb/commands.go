@@ -82,9 +82,12 @@ func commands(a *app) []*cli.Command {
 		{
 			Name: "lab", ArgsUsage: "[PROFILE...]", Usage: "rehearse a profile, or an example, in throw-away network namespaces",
 			Description: "Real connections go from clients over this balancer to stand-in backends. It needs no root where\n" +
-				"user namespaces are allowed, and leaves nothing behind. Exit 0 only where all was as due.",
+				"user namespaces are allowed, and leaves nothing behind. Of services with health, backends fail\n" +
+				"while nlb run watches, and come back: in several ways, or by steps SERVICE/BACKEND=WAY@TIME. WAY is\n" +
+				"refuse, silent, slow, flap or back. Exit 0 only where all was as due.",
 			Flags: with(
 				&cli.IntFlag{Name: "connections", Usage: "about `N` of them for each service, family and protocol (default 600)"},
+				&cli.StringSliceFlag{Name: "fail", Usage: "`STEP` of your own plan, such as web/b2=silent@2s"},
 				&cli.BoolFlag{Name: "keep", Usage: "leave the hosts standing, and say how to step into them, until interrupted"},
 			),
 			Action: a.action(rehearse, 0, -1),

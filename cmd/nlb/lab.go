@@ -7,12 +7,14 @@ package main
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 
-	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/stage"
 	"nlb/cmd/nlb/internal/text"
 	"nlb/integration/lab"
+	"nlb/integration/lab/plan"
 	"nlb/integration/netlab"
 	"nlb/lb"
 	"nlb/lb/config"
@@ -37,11 +39,16 @@ func rehearse(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	options := lab.Options{Progress: j.Progress, Connections: j.number("connections")}
+	stage := stage.Stage{Table: j.table, Busy: j.setBegun}
+	options := lab.Options{Progress: j.Progress, Connections: j.number("connections"), Agent: stage}
+	options.Plan, err = plan.Read(j.texts("fail"), profiles)
+	if bad, ok := errors.AsType[*plan.Error](err); ok {
+		return &usageError{msg: bad.Message, hint: bad.Hint}
+	}
 	if options.Connections < 0 || options.Connections > maxConnections {
 		return usagef("--connections %d is out of range, want 1 to %d", options.Connections, maxConnections)
 	}
-	l, err := lab.New(ctx, profiles, balancer{j.table}, options)
+	l, err := lab.New(ctx, profiles, stage, options)
 	if err != nil {
 		j.Progress("")
 		return err
@@ -79,25 +86,4 @@ func (j *job) rehearsed(ctx context.Context) ([]*lb.Profile, error) {
 	}
 	_, profiles, err := j.resolved(ctx, source.Names{StandIns: true})
 	return profiles, err
-}
-
-// balancer is what nlb apply does, in the lab's host.
-type balancer struct{ table string }
-
-// Apply is as lab.Balancer wants it. The lab's hosts are new, so there are no
-// kernel parameters that could be kept.
-func (b balancer) Apply(ctx context.Context, profiles []*lb.Profile) error {
-	auto := make([]*lb.Profile, len(profiles))
-	for i, p := range profiles {
-		q := *p
-		q.Sysctl = lb.SysctlAuto
-		auto[i] = &q
-	}
-	e, err := engine.Open(b.table)
-	if err != nil {
-		return err
-	}
-	defer e.Close()
-	_, err = e.Apply(ctx, auto, engine.Options{Prune: true, Full: true})
-	return err
 }

@@ -142,6 +142,7 @@ type job struct {
 	number   func(name string) int
 	duration func(name string) time.Duration
 	text     func(name string) string
+	texts    func(name string) []string
 	given    func(name string) bool
 }
 
@@ -149,7 +150,7 @@ type job struct {
 // negative most is any number.
 func (a *app) action(do func(context.Context, *job) error, least, most int) cli.ActionFunc {
 	return func(ctx *cli.Context) error {
-		j := &job{app: a, table: ctx.String("table"), args: ctx.Args().Slice(), flag: ctx.Bool, number: ctx.Int, duration: ctx.Duration, text: ctx.String, given: ctx.IsSet}
+		j := &job{app: a, table: ctx.String("table"), args: ctx.Args().Slice(), flag: ctx.Bool, number: ctx.Int, duration: ctx.Duration, text: ctx.String, texts: ctx.StringSlice, given: ctx.IsSet}
 		a.JSON, a.Quiet = ctx.Bool("json"), ctx.Bool("quiet")
 		if ctx.Bool("no-color") {
 			a.Plain()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"nlb/integration/lab/plan"
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
@@ -40,6 +41,11 @@ type Options struct {
 	Connections int
 	// Progress is told what comes next; nil: nobody.
 	Progress func(what string)
+	// Agent watches services with health, whose backends fail then; nil: nobody, and
+	// they do not.
+	Agent Agent
+	// Plan says which backends fail, and how; nil: some of each service.
+	Plan []plan.Step
 
 	patience time.Duration // for a call; 0: callLimit
 }

@@ -28,10 +28,11 @@ const (
 func (l *Lab) Rehearse(ctx context.Context) (*Report, error) {
 	r := &Report{Problems: foresee(l.site), Notes: l.site.notes}
 	alpha := l.alpha()
+	whole := map[*lb.Service][]*trial{}
 	for _, p := range l.site.profiles {
 		rp := Profile{Name: p.Name}
 		for i := range p.Services {
-			s, err := l.rehearse(ctx, p, &p.Services[i], alpha, r)
+			s, err := l.rehearse(ctx, p, &p.Services[i], alpha, r, whole)
 			if err != nil {
 				return nil, err
 			}
@@ -39,6 +40,10 @@ func (l *Lab) Rehearse(ctx context.Context) (*Report, error) {
 		}
 		r.Profiles = append(r.Profiles, rp)
 	}
+	if err := l.drills(ctx, whole, r); err != nil {
+		return nil, err
+	}
+	r.Notes = l.site.notes
 	r.Seconds = time.Since(l.started).Seconds()
 	return r, nil
 }
@@ -53,7 +58,7 @@ func (l *Lab) alpha() float64 {
 	return falseAlarm / float64(n)
 }
 
-func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha float64, r *Report) (Service, error) {
+func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha float64, r *Report, whole map[*lb.Service][]*trial) (Service, error) {
 	s := Service{
 		Name: v.Name, Role: v.Role.String(), Scheduler: v.Scheduler.String(), SNAT: v.SNAT.String(),
 		Listen: []string{}, Protocol: []string{}, Trials: []Trial{},
@@ -64,7 +69,6 @@ func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha 
 	for _, proto := range v.Protocols {
 		s.Protocol = append(s.Protocol, proto.String())
 	}
-	var first *trial // the one that an outage is shown with
 	for _, t := range l.site.trials {
 		if t.service != v {
 			continue
@@ -76,8 +80,8 @@ func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha 
 			return s, err
 		}
 		s.Trials = append(s.Trials, result)
-		if first == nil && len(result.Problems) == 0 {
-			first = t
+		if len(result.Problems) == 0 { // outages are shown with such ones
+			whole[v] = append(whole[v], t)
 		}
 	}
 	for _, q := range l.site.limits {
@@ -92,13 +96,13 @@ func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha 
 		}
 		s.Limits = append(s.Limits, limit)
 	}
-	if first == nil {
+	if len(whole[v]) == 0 {
 		return s, nil
 	}
 	l.options.Progress(p.Name + "/" + v.Name + ": ending a backend")
 	var n int
 	var err error
-	s.Outage, n, err = l.outage(ctx, first)
+	s.Outage, n, err = l.outage(ctx, whole[v][0])
 	r.Connections += n
 	return s, err
 }

@@ -8,6 +8,8 @@ package lab
 import (
 	"encoding/json"
 	"slices"
+
+	"nlb/integration/lab/plan"
 )
 
 // Report is what a rehearsal found.
@@ -41,6 +43,9 @@ type Service struct {
 	// Outage is what happened when a backend ended; nil: not tried, since
 	// there was none to take over.
 	Outage *Outage `json:"outage,omitempty"`
+	// Failings are outages under nlb run, in their order; nil: there is no health, or
+	// a note says why they were not tried.
+	Failings []Failing `json:"failings,omitempty"`
 }
 
 // Trial is the connections of one family and protocol, from one side.
@@ -131,6 +136,29 @@ type Outage struct {
 	Problems         []string `json:"problems"`
 }
 
+// Failing is what became of a backend that failed, and of its clients, while nlb run
+// checked it. Times are in seconds.
+type Failing struct {
+	Backend string  `json:"backend"`
+	Way     string  `json:"way"`   // refuse, silent, slow or flap
+	Trial   string  `json:"trial"` // family and protocol
+	Began   float64 `json:"began"` // from the beginning of the service's outages
+	// Falls is how often it was taken out, Out how long that took at first; nil: it was
+	// not. OutDue is what the settings promise; nil: no check sees it, or it was out.
+	Falls  int       `json:"falls"`
+	Out    *float64  `json:"out,omitempty"`
+	OutDue *plan.Due `json:"out-due,omitempty"`
+	// Back is how long it took until it was back, once it worked again.
+	Back    *float64  `json:"back,omitempty"`
+	BackDue *plan.Due `json:"back-due,omitempty"`
+	// New connections that began in between; those that were lost; those that came,
+	// but took longer than a second.
+	Connections int      `json:"connections"`
+	Lost        int      `json:"lost"`
+	Late        int      `json:"late"`
+	Problems    []string `json:"problems"`
+}
+
 // OK reports whether everything was as due.
 func (r *Report) OK() bool { return len(r.AllProblems()) == 0 }
 
@@ -153,6 +181,9 @@ func (r *Report) AllProblems() []string {
 			}
 			if s.Outage != nil {
 				add(s.Outage.Trial+", without "+s.Outage.Backend+": ", s.Outage.Problems)
+			}
+			for _, f := range s.Failings {
+				add(f.Backend+"="+f.Way+": ", f.Problems)
 			}
 		}
 	}

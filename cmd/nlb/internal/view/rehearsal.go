@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"nlb/cmd/nlb/internal/text"
 	"nlb/integration/lab"
+	"nlb/integration/lab/plan"
 )
 
 // Bounds of what is printed of a report.
@@ -61,6 +63,9 @@ func (c *Console) printRehearsed(profile string, s *lab.Service) {
 	}
 	if s.Outage != nil {
 		c.printOutage(s.Outage)
+	}
+	for i := range s.Failings {
+		c.printFailing(&s.Failings[i])
 	}
 	fmt.Fprintln(c.Out)
 }
@@ -155,6 +160,31 @@ func (c *Console) printOutage(o *lab.Outage) {
 	c.printMarked(c.mark(o.Problems), fmt.Sprintf("%s ends: %s; once it is out of the profile, %d of %d fail%s",
 		o.Backend, strings.Join(words, ", "), o.AfterFailures.Total(), o.AfterConnections, ways(o.AfterFailures)), o.Problems)
 }
+
+func (c *Console) printFailing(f *lab.Failing) {
+	out := "never out"
+	if f.Out != nil {
+		out = "out after " + spent(f.Out)
+	}
+	if f.OutDue != nil {
+		out += " (due " + f.OutDue.String() + ")"
+	}
+	if f.Falls > 1 {
+		out += fmt.Sprintf(", %d times", f.Falls)
+	}
+	back := ""
+	if f.Back != nil {
+		back = "; back after " + spent(f.Back)
+		if f.BackDue != nil {
+			back += " (due " + f.BackDue.String() + ")"
+		}
+	}
+	c.printMarked(c.mark(f.Problems), fmt.Sprintf("%s %s: %s; of %s %d lost, %d late%s",
+		f.Backend, plan.Verbs[f.Way], out, text.Count(f.Connections, "new connection"), f.Lost, f.Late, back), f.Problems)
+}
+
+// spent is a time in seconds in words.
+func spent(s *float64) string { return plan.Seconds(time.Duration(*s * float64(time.Second))) }
 
 // ways are the ways in which connections failed.
 func ways(failures lab.Failures) string {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/integration/lab"
+	"nlb/integration/lab/plan"
 )
 
 var sample = lab.Report{
@@ -46,6 +47,17 @@ var sample = lab.Report{
 				{What: "new 1000000/second", Found: "not tried, since it takes more than 3000 connections", Skipped: true},
 			},
 			Outage: &lab.Outage{Backend: "large", Trial: "IPv4 tcp", Live: 10, Ended: 10, Connections: 30, Failures: map[string]int{"refused": 25}, AfterConnections: 30},
+			Failings: []lab.Failing{
+				{
+					Backend: "large", Way: "refuse", Falls: 1, Out: new(0.0123), OutDue: &plan.Due{}, Back: new(1.87), BackDue: &plan.Due{Least: 0.5, Most: 2.6},
+					Connections: 99, Lost: 1,
+				},
+				{
+					Backend: "large", Way: "silent", OutDue: &plan.Due{Least: 3, Most: 5.1}, Connections: 1, Late: 1,
+					Problems: []string{"it was not out after 9.7 s, due is 3 s to 5.1 s"},
+				},
+				{Backend: "10.0.0.12:8080", Way: "flap", Falls: 2, Out: new(0.06), Connections: 348, Lost: 2},
+			},
 		},
 		{
 			Name: "dns", Listen: []string{"a", "b", "c", "d"}, Protocol: []string{"tcp", "udp"}, Role: "client", Scheduler: "hash", SNAT: "none",
@@ -75,6 +87,11 @@ const sampleText = `shop/web  203.0.113.10:80 [2001:db8::10]:80  tcp  random  sn
   --  new 1000000/second: not tried, since it takes more than 3000 connections
   ok  large ends: 10 of its 10 live connections ended, 25 of 30 new ones failed (refused); once it
       is out of the profile, 0 of 30 fail
+  ok  large refuses: out after 0.012 s (due at once); of 99 new connections 1 lost, 0 late; back
+      after 1.9 s (due 0.5 s to 2.6 s)
+  !!  large falls silent: never out (due 3 s to 5.1 s); of 1 new connection 0 lost, 1 late
+      it was not out after 9.7 s, due is 3 s to 5.1 s
+  ok  10.0.0.12:8080 flaps: out after 0.06 s, 2 times; of 348 new connections 2 lost, 0 late
 
 shop/dns  a b and 2 more  tcp,udp  hash  snat none  role client
   ok  IPv4 tcp from the balancer itself: 2 connections, 2 unanswered, since no backend can take them
@@ -86,7 +103,7 @@ shop/dns  a b and 2 more  tcp,udp  hash  snat none  role client
   problem: shop/web: backend 203.0.113.10:80 is what the service itself listens on: connections come
            back to the balancer and are refused
 
-2 problems: 2 services, 1240 connections in 0.4 s
+3 problems: 2 services, 1240 connections in 0.4 s
 `
 
 func TestReport(t *testing.T) {
@@ -104,7 +121,7 @@ func TestReport(t *testing.T) {
 	b.Reset()
 	c.Out.Color = true
 	c.PrintReport(&sample)
-	for _, want := range []string{"\x1b[32mok\x1b[0m", "\x1b[31m!!\x1b[0m", "\x1b[31m2 problems\x1b[0m"} {
+	for _, want := range []string{"\x1b[32mok\x1b[0m", "\x1b[31m!!\x1b[0m", "\x1b[31m3 problems\x1b[0m"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in colour", want)
 		}
