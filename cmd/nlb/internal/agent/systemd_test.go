@@ -133,27 +133,30 @@ func TestNoSystemd(t *testing.T) {
 	}
 }
 
-// TestLog: the time is there, unless the journal is where it goes.
+// TestLog: the time is there, unless the journal is where it goes; there a line begins
+// with its priority.
 func TestLog(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	must(t, err)
 	defer file.Close()
 	var st unix.Stat_t
 	must(t, unix.Fstat(int(file.Fd()), &st))
-	line := func(stream string) string {
+	line := func(stream string, level slog.Level) string {
 		t.Setenv("JOURNAL_STREAM", stream)
 		must(t, file.Truncate(0))
-		NewLog(file).Info("changed", "detail", "weight 1 -> 2", "time", slog.GroupValue(slog.Int("time", 1)))
+		NewLog(file).Log(t.Context(), level, "changed", "detail", "weight 1 -> 2", "time", slog.GroupValue(slog.Int("time", 1)))
 		b, err := os.ReadFile(file.Name())
 		must(t, err)
 		return string(bytes.TrimLeft(b, "\x00"))
 	}
-	const rest = `level=INFO msg=changed detail="weight 1 -> 2"` + " time.time=1\n"
-	if got := line(fmt.Sprintf("%d:%d", st.Dev, st.Ino)); got != rest {
-		t.Errorf("in the journal: %q", got)
+	const rest = ` msg=changed detail="weight 1 -> 2"` + " time.time=1\n"
+	for level, priority := range map[slog.Level]string{slog.LevelInfo: "<6>", slog.LevelWarn: "<4>", slog.LevelError: "<3>"} {
+		if got, want := line(fmt.Sprintf("%d:%d", st.Dev, st.Ino), level), priority+"level="+level.String()+rest; got != want {
+			t.Errorf("in the journal: %q, want %q", got, want)
+		}
 	}
 	for _, stream := range []string{"", "1:1"} {
-		if got := line(stream); !strings.HasPrefix(got, "time=") || !strings.HasSuffix(got, rest) {
+		if got := line(stream, slog.LevelError); !strings.HasPrefix(got, "time=") || !strings.HasSuffix(got, "level=ERROR"+rest) {
 			t.Errorf("elsewhere: %q", got)
 		}
 	}
