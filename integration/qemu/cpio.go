@@ -1,8 +1,8 @@
 // Package qemu is a laboratory of virtual machines that need nothing but QEMU
-// and packages of Debian's: a cloud kernel, busybox, dropbear and our own
-// static programs, in an initramfs. Nothing is installed, and the machine's
-// own network is not touched: QEMU and ssh run in a network namespace that has
-// a loopback and nothing else.
+// and packages of Debian's: a cloud kernel, busybox, dropbear or systemd, and
+// our own static programs, in an initramfs. Nothing is installed, and the
+// machine's own network is not touched: QEMU and ssh run in a network namespace
+// that has a loopback and nothing else.
 package qemu
 
 // The initramfs as a cpio archive.

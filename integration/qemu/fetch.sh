@@ -2,11 +2,12 @@
 # Fetches what the QEMU lab boots from Debian's archive into a cache folder, and
 # unpacks it there. Nothing is installed, and apt's own lists are left alone.
 #
-#	fetch.sh CACHE tools|bench|KERNEL...
+#	fetch.sh CACHE tools|bench|systemd|systemd-backports|KERNEL...
 #
 # A KERNEL is the beginning of a version, such as 6.1, 6.12 or 5.10. It becomes
 # CACHE/linux-KERNEL with vmlinux, release and lib/modules; tools, which every
-# machine needs, and bench become folders of programs and libraries.
+# machine needs, and the others become folders of programs and libraries;
+# systemd-backports is a newer one.
 set -euo pipefail
 shopt -s inherit_errexit
 unset APT_CONFIG
@@ -15,6 +16,10 @@ tools=(busybox-static dropbear-bin libtomcrypt1 libtommath1 libgmp10 zlib1g libc
 bench=(iptables libxtables12 libip4tc2 libip6tc2 libmnl0 libnftnl11 libnfnetlink0
 	libnetfilter-conntrack3 ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0
 	nftables libnftables1 libjansson4 libedit2 libbsd0 libmd0 libtinfo6 libgmp10)
+systemd=(systemd libsystemd0 libsystemd-shared libacl1 libapparmor1 libaudit1 libblkid1 libcap-ng0 libcap2 libcrypt1
+	libgcrypt20 libgpg-error0 libip4tc2 libkmod2 liblz4-1 liblzma5 libmount1 libpam0g libpcre2-8-0 libseccomp2
+	libselinux1 libssl3 libzstd1 libc6)
+systemd_backports=({systemd,libsystemd0,libsystemd-shared}/bookworm-backports "${systemd[@]:3}")
 
 [[ $# -ge 2 ]] || { sed -n '5p' "$0" >&2; exit 2; }
 cache=$(realpath -m "$1")
@@ -49,11 +54,15 @@ configure() {
 	apt-get "${parsed[@]}" -o APT::Update::Error-Mode=any update >&2
 }
 
-# download puts packages (NAME or NAME=VERSION) into debs and prints their files.
-download() {
-	(cd "$cache/debs" && apt-get "${parsed[@]}" -o APT::Sandbox::User=root download "$@" >&2)
+# download puts packages (NAME or NAME/RELEASE) into a folder of their own and prints
+# their files.
+download() { # FOLDER PACKAGE...
+	local debs=$cache/debs/${1##*/}
+	shift
+	mkdir -p "$debs"
+	(cd "$debs" && apt-get "${parsed[@]}" -o APT::Sandbox::User=root download "$@" >&2)
 	for package in "$@"; do
-		ls -t "$cache/debs/${package%%=*}"_*.deb | head -n 1
+		ls -t "$debs/${package%%/*}"_*.deb | head -n 1
 	done
 }
 
@@ -62,7 +71,7 @@ unpack() { # FOLDER PACKAGE...
 	shift
 	rm -rf "$to.new"
 	mkdir -p "$to.new"
-	debs=$(download "$@")
+	debs=$(download "$to" "$@")
 	for deb in $debs; do
 		dpkg-deb -x "$deb" "$to.new"
 	done
@@ -106,7 +115,7 @@ kernel() { # VERSION
 
 for what in tools "$@"; do
 	case $what in
-		tools | bench) to=$cache/$what ;;
+		tools | bench | systemd | systemd-backports) to=$cache/$what ;;
 		*) to=$cache/linux-$what ;;
 	esac
 	[[ -e $to ]] && continue
@@ -114,6 +123,8 @@ for what in tools "$@"; do
 	case $what in
 		tools) unpack "$to" "${tools[@]}" ;;
 		bench) unpack "$to" "${bench[@]}" ;;
+		systemd) unpack "$to" "${systemd[@]}" ;;
+		systemd-backports) unpack "$to" "${systemd_backports[@]}" ;;
 		*) kernel "$what" ;;
 	esac
 	mv "$to.new" "$to"

@@ -29,8 +29,11 @@ type Image struct {
 
 // Contents are the files of an image beside the system's own.
 type Contents struct {
-	Programs map[string]string // by the path that they get
+	// Init is what the kernel starts; empty: init.sh.
+	Init     string
+	Programs map[string]string // by the path that they get, and with their modes
 	Texts    map[string]string
+	Links    map[string]string // what they lead to, by their path
 	// Extra are folders of the cache whose files are added, such as bench.
 	Extra []string
 }
@@ -59,7 +62,15 @@ func Build(cache, dir, version string, c Contents) (*Image, error) {
 	}
 	defer f.Close()
 	a := newArchive(f)
-	a.text("init", 0o755, initScript)
+	if c.Init == "" {
+		a.text("init", 0o755, initScript)
+	} else {
+		a.link("init", c.Init)
+	}
+	// Before packages, whose files of the same path are left out.
+	for _, name := range sorted(c.Links) {
+		a.link(name, c.Links[name])
+	}
 	a.text("etc/passwd", 0o644, "root::0:0:root:/root:/bin/sh\n")
 	a.text("etc/group", 0o644, "root:x:0:\n")
 	a.text("etc/shells", 0o644, "/bin/sh\n")

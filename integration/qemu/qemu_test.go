@@ -71,6 +71,23 @@ func build(t testing.TB, dir, command string) string {
 	return program
 }
 
+// known is what accelerate has found out.
+var known *Accelerator
+
+// accelerate finds out, once, how machines run here.
+func accelerate(t *testing.T, h *netlab.Host, version string) Accelerator {
+	t.Helper()
+	if known == nil {
+		dir := t.TempDir()
+		image, err := Build(cache(t), dir, version, Contents{})
+		netlabtest.Must(t, err)
+		a := Probe(t.Context(), h, image, dir)
+		t.Logf("accelerator: %s %s", a.Name, a.Why)
+		known = &a
+	}
+	return *known
+}
+
 func TestScenario(t *testing.T) {
 	list := kernels(t)
 	dir := t.TempDir()
@@ -88,7 +105,6 @@ func TestScenario(t *testing.T) {
 		Programs: map[string]string{"usr/sbin/nlb": nlb},
 		Texts:    map[string]string{"root/.ssh/authorized_keys": public, "etc/nlb.boot": "/usr/sbin/nlb " + boot + "\n"},
 	}
-	var accelerator *Accelerator
 	for _, version := range list { // one after the other: three machines are enough for one
 		t.Run("linux "+version, func(t *testing.T) {
 			dir := t.TempDir()
@@ -97,16 +113,12 @@ func TestScenario(t *testing.T) {
 				t.Fatal(err)
 			}
 			h := bench(t)
-			if accelerator == nil {
-				a := Probe(t.Context(), h, image, dir)
-				t.Logf("accelerator: %s %s", a.Name, a.Why)
-				accelerator = &a
-			}
+			a := accelerate(t, h, version)
 			start := time.Now()
-			lab, err := Boot(t.Context(), h, image, *accelerator, dir, private)
+			lab, err := Boot(t.Context(), h, image, a, dir, private)
 			if err != nil {
 				t.Logf("BOOTED AGAIN, since linux %s did not get up: %v", image.Release, err)
-				if lab, err = Boot(t.Context(), h, image, *accelerator, dir, private); err != nil {
+				if lab, err = Boot(t.Context(), h, image, a, dir, private); err != nil {
 					t.Fatal(err)
 				}
 			}
