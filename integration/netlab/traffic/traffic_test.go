@@ -249,3 +249,44 @@ func BenchmarkExchange(b *testing.B) {
 		})
 	}
 }
+
+func TestLoad(t *testing.T) {
+	t.Parallel()
+	ch, sh := pair(t)
+	each(t, func(t *testing.T, network, _, server, _ string) {
+		if network != "tcp" {
+			return
+		}
+		to, web := port(server, 84), port(server, 85)
+		s, err := traffic.Serve(sh, "s", traffic.Port{Network: "tcp", At: to})
+		netlabtest.Must(t, err)
+		w, err := traffic.ServeWeb(sh, "w", web)
+		netlabtest.Must(t, err)
+		stream := func(to netip.AddrPort, http bool, while func()) (ways map[string]int) {
+			f := traffic.Load{From: ch, To: to, Rate: 200, Timeout: 200 * time.Millisecond, HTTP: http}.Start(t.Context())
+			time.Sleep(100 * time.Millisecond)
+			while()
+			time.Sleep(100 * time.Millisecond)
+			all, err := f.Stop()
+			netlabtest.Must(t, err)
+			ways = map[string]int{}
+			for _, a := range all {
+				if a.Err != nil {
+					a.Backend = traffic.Way(a.Err)
+				}
+				ways[a.Backend]++
+			}
+			return ways
+		}
+		if got := stream(to, false, func() { s.Close() }); got["s"] == 0 || got["refused"] == 0 || len(got) > 2 {
+			t.Errorf("a server that was closed: %v", got)
+		}
+		if got := stream(web, true, w.Hang); got["w"] == 0 || got["timeout"] == 0 || len(got) > 2 {
+			t.Errorf("a server that hung: %v", got)
+		}
+		w.Resume()
+		if got := stream(web, true, func() {}); got["w"] == 0 || len(got) > 1 {
+			t.Errorf("a server that goes on: %v", got)
+		}
+	})
+}
