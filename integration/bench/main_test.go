@@ -1,7 +1,8 @@
 //go:build linux
 
 // Package bench measures nlb beside other ways to do the same, and prints the
-// table of docs/performance.md, which says how it is measured:
+// tables of docs/performance.md and, of Agent, of docs/agent.md, which say how it
+// is measured:
 //
 //	go test ./integration/bench -bench . -benchtime 5x -timeout 1h
 //
@@ -46,6 +47,11 @@ func TestMain(m *testing.M) {
 		fmt.Printf("\nLinux %s, %d processors, %s%s\n\n", release(), runtime.NumCPU(), runtime.Version(), map[bool]string{true: "; QUICK: no proof"}[*quick])
 		fmt.Println("| work | figure | yardstick | ratio | wanted |\n| --- | --- | --- | --- | --- |")
 		fmt.Println(strings.Join(rows, "\n"))
+	}
+	if len(proofs) > 0 {
+		fmt.Printf("\nLinux %s, %d processors, %s%s\n\n", release(), runtime.NumCPU(), runtime.Version(), map[bool]string{true: "; QUICK: no proof"}[*quick])
+		fmt.Println("| what happens | nlb run | HAProxy | wanted |\n| --- | --- | --- | --- |")
+		fmt.Println(strings.Join(proofs, "\n"))
 	}
 	os.RemoveAll(scratch)
 	os.Exit(code)

@@ -103,3 +103,11 @@ func render(b *testing.B, profile string) string {
 	netlabtest.Must(b, err, os.WriteFile(file, script, 0o600))
 	return file
 }
+
+// write puts a text into the folder of this run and returns the file.
+func write(b *testing.B, file, text string) string {
+	b.Helper()
+	file = filepath.Join(scratch, file)
+	netlabtest.Must(b, os.WriteFile(file, []byte(text), 0o600))
+	return file
+}

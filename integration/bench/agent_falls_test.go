@@ -1,0 +1,269 @@
+//go:build linux
+
+package bench
+
+// What clients notice when one of two servers dies, at 300 new connections a second.
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
+	"nlb/integration/netlab/traffic"
+)
+
+// The servers of these measurements; the first one dies.
+var dying, living = netip.MustParseAddrPort("10.2.0.11:8080"), netip.MustParseAddrPort("10.2.0.12:8080")
+
+// clientsWait is how long clients wait for an answer.
+const clientsWait = 10 * time.Second
+
+// pair is the profile of one service of the two servers, with a check of a kind and
+// other keys.
+func pair(kind, keys string) string {
+	interval := ""
+	if *quick {
+		interval = ", interval: 500ms"
+	}
+	return fmt.Sprintf("profile: shop\nservices:\n  - name: web\n    listen: %s\n    health: {check: %s%s}\n    %s\n    backends: [%q, %q]\n", vip, kind, interval, keys, dying, living)
+}
+
+// haproxyPair is the same for HAProxy.
+func haproxyPair(keys string) string {
+	if *quick {
+		keys += "\tdefault-server inter 500ms\n"
+	}
+	return fmt.Sprintf("listen web\n\tbind %s\n\tbalance roundrobin\n%s\tserver a %s check\n\tserver b %s check\n", vip, keys, dying, living)
+}
+
+// felt is what clients noticed of a death, in several rounds.
+type felt struct {
+	failed, taken, late []int           // connections: that failed; of these, that the server had taken; that were served after they had asked twice
+	last                []time.Duration // from the death to the last connection that came to the dead server
+	longest             []time.Duration // that a client waited, who was served
+	out                 []time.Duration // from the death to the word that it is down
+	ended               int             // rounds in which a live connection of it was ended
+}
+
+// add counts a round.
+func (f *felt) add(all []traffic.Attempt, death, down time.Time) {
+	failed, taken, late, last, longest := 0, 0, 0, time.Duration(0), time.Duration(0)
+	for _, a := range all {
+		if a.Err != nil {
+			failed++
+			if errors.Is(a.Err, unix.ECONNRESET) {
+				taken++
+			}
+		} else {
+			longest = max(longest, a.Took)
+		}
+		if a.Err == nil && a.Late() {
+			late++
+		}
+		if a.Err != nil || a.Late() {
+			last = max(last, a.Began.Sub(death))
+		}
+	}
+	f.failed, f.taken, f.late = append(f.failed, failed), append(f.taken, taken), append(f.late, late)
+	f.last, f.longest, f.out = append(f.last, last), append(f.longest, longest), append(f.out, down.Sub(death))
+}
+
+func (f *felt) String() string {
+	if len(f.failed) == 0 {
+		return "not installed"
+	}
+	return fmt.Sprintf("%d failed, %d late; last misdirected %s after the death; longest wait %s; out after %s",
+		median(f.failed), median(f.late), short(median(f.last)), short(median(f.longest)), short(median(f.out)))
+}
+
+// hasHAProxy reports whether it is installed, and says so where it is not.
+func hasHAProxy(b *testing.B) bool {
+	_, err := exec.LookPath("haproxy")
+	if err != nil {
+		b.Log("haproxy is not installed: its column stays empty")
+	}
+	return err == nil
+}
+
+// checker is a balancer that checks its servers.
+type checker struct {
+	felt
+	start func(b *testing.B, h *netlab.Host) *daemon
+	down  string // what it says of a server that is down
+}
+
+// agentOf is nlb run with a profile.
+func agentOf(b *testing.B, name, profile string) *checker {
+	file := write(b, name+".yaml", profile)
+	return &checker{start: func(b *testing.B, h *netlab.Host) *daemon { return runAgent(b, h, file) }, down: "msg=down"}
+}
+
+// haproxyOf is HAProxy with what listens.
+func haproxyOf(config string) *checker {
+	return &checker{start: func(b *testing.B, h *netlab.Host) *daemon {
+		return runHAProxy(b, h, config)
+	}, down: "is DOWN"}
+}
+
+// round has a server die under a stream, and counts what clients notice.
+func (c *checker) round(b *testing.B, http bool, die func(bed *netlabtest.Bed), servers ...func(bed *netlabtest.Bed)) {
+	b.Helper()
+	bed := netlabtest.New(b)
+	for _, serve := range servers {
+		serve(bed)
+	}
+	netlabtest.Must(b, bed.Balancer.AddLocal(netip.PrefixFrom(vip.Addr(), 32)))
+	quiet()
+	d := c.start(b, bed.Balancer)
+	defer d.end(syscall.SIGKILL)
+	time.Sleep(time.Second) // it has heard of both
+	flow := traffic.Load{From: bed.Client, To: vip, Rate: 300, Timeout: clientsWait, HTTP: http}.Start(b.Context())
+	time.Sleep(500 * time.Millisecond)
+	var live net.Conn
+	if http {
+		live = held(b, bed)
+		defer live.Close()
+	}
+	die(bed)
+	death := time.Now()
+	down := d.awaits(b, c.down, 1, death.Add(-100*time.Millisecond))
+	time.Sleep(time.Second)
+	all, err := flow.Stop()
+	netlabtest.Must(b, err)
+	c.add(all, death, down)
+	if http && endsSoon(live) {
+		c.ended++
+	}
+}
+
+// held is a connection that the dying server answered once.
+func held(b *testing.B, bed *netlabtest.Bed) net.Conn {
+	b.Helper()
+	for range 100 {
+		var c net.Conn
+		netlabtest.Must(b, bed.Client.Do(func() (err error) { c, err = net.Dial("tcp", vip.String()); return err }))
+		answer := make([]byte, 1<<10)
+		_, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: service\r\n\r\n"))
+		n, err2 := c.Read(answer)
+		netlabtest.Must(b, err, err2)
+		if bytes.Contains(answer[:n], []byte("\n"+dying.Addr().String()+" ")) {
+			return c
+		}
+		c.Close()
+	}
+	b.Fatalf("%s never answers", dying)
+	return nil
+}
+
+// endsSoon reports whether a connection is reset or closed when the client speaks.
+func endsSoon(c net.Conn) bool {
+	_, err := c.Write([]byte("GET / HTTP/1.1\r\nHost: service\r\n\r\n"))
+	if err == nil {
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_, err = c.Read(make([]byte, 1))
+	}
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// killed is the end of a server's process: it refuses.
+func killed(b *testing.B) {
+	var s *traffic.Server
+	serve := func(bed *netlabtest.Bed) {
+		bed.Serve([]int{8080}, "10.2.0.12")
+		var err error
+		s, err = traffic.Serve(bed.Server, "10.2.0.11", traffic.Port{Network: "tcp", At: dying})
+		netlabtest.Must(b, err)
+	}
+	die := func(*netlabtest.Bed) { s.Close() }
+	passive := agentOf(b, "passive", pair("tcp", ""))
+	retry := agentOf(b, "retry", pair("tcp", "retry: true"))
+	haproxy := haproxyOf(haproxyPair(""))
+	there := hasHAProxy(b)
+	for b.Loop() {
+		passive.round(b, false, die, serve)
+		retry.round(b, false, die, serve)
+		if there {
+			haproxy.round(b, false, die, serve)
+		}
+	}
+	prove(b, "a server's process is killed (it refuses)", passive.String(), haproxy.String(), "last misdirected at most 20 ms after, at most 3 failed",
+		median(passive.last) <= 20*time.Millisecond && median(passive.failed) <= 3)
+	prove(b, "the same with `retry: true`", retry.String(), haproxy.String(), "none failed that the server had not taken",
+		median(retry.failed) <= median(retry.taken))
+}
+
+// silent is a server that falls off the network.
+func silent(b *testing.B) {
+	serve := func(bed *netlabtest.Bed) { bed.Serve([]int{8080}, "10.2.0.11", "10.2.0.12") }
+	die := func(bed *netlabtest.Bed) {
+		bed.NFT(bed.Server, fmt.Sprintf("table ip silence {\n\tchain in {\n\t\ttype filter hook prerouting priority raw\n\t\tip daddr %s drop\n\t}\n}\n", dying.Addr()))
+	}
+	ours, haproxy := agentOf(b, "silent", pair("tcp", "")), haproxyOf(haproxyPair(""))
+	there := hasHAProxy(b)
+	for b.Loop() {
+		ours.round(b, false, die, serve)
+		if there {
+			haproxy.round(b, false, die, serve)
+		}
+	}
+	prove(b, "a server falls silent; clients wait 10 s", ours.String(), haproxy.String(), "0 failed, nobody waits longer than 7 s, out within 3 x 2 s + 1 s",
+		median(ours.failed) == 0 && median(ours.longest) <= 7*time.Second+100*time.Millisecond && median(ours.out) <= 7*time.Second)
+}
+
+// hung is a server that takes connections and answers nothing.
+func hung(b *testing.B) {
+	var web *traffic.Web
+	serve := func(bed *netlabtest.Bed) {
+		for _, at := range []netip.AddrPort{living, dying} {
+			var err error
+			web, err = traffic.ServeWeb(bed.Server, at.Addr().String(), at)
+			netlabtest.Must(b, err)
+		}
+	}
+	die := func(*netlabtest.Bed) { web.Hang() }
+	keep := agentOf(b, "keep", pair("http", ""))
+	cut := agentOf(b, "cut", pair("http", "on-down: cut"))
+	haproxy := haproxyOf(haproxyPair("\toption httpchk\n"))
+	there := hasHAProxy(b)
+	for b.Loop() {
+		keep.round(b, true, die, serve)
+		cut.round(b, true, die, serve)
+		if there {
+			haproxy.round(b, true, die, serve)
+		}
+	}
+	after := func(f *felt) time.Duration { // the last one that came to it, after it was out
+		var worst []time.Duration
+		for i := range f.last {
+			worst = append(worst, f.last[i]-f.out[i])
+		}
+		return median(worst)
+	}
+	words := func(f *felt) string {
+		if len(f.failed) == 0 {
+			return f.String()
+		}
+		word, by := "before", -after(f)
+		if by < 0 {
+			word, by = "after", -by
+		}
+		return fmt.Sprintf("%d connections stuck, the last one began %s %s it was down; down %s after it hung; its live connection was ended %d times of %d",
+			median(f.failed)+median(f.late), short(by), word, short(median(f.out)), f.ended, len(f.out))
+	}
+	const few = 50 * time.Millisecond // from the word to the commit, and a client's next packet
+	prove(b, "a server takes connections and never answers, `health: http`", words(&keep.felt), words(&haproxy.felt), "no new connections after it is down; live ones stay",
+		after(&keep.felt) <= few && keep.ended == 0)
+	prove(b, "the same with `on-down: cut`", words(&cut.felt), "", "no new connections after it is down; live ones are reset when they speak",
+		after(&cut.felt) <= few && cut.ended == len(cut.out))
+}
