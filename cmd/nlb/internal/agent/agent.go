@@ -56,7 +56,9 @@ type agent struct {
 	open    map[string]bool
 	status  string // in a sentence
 	trouble string // what does not work; empty: all does
-	retry   time.Time
+	// mistakes kept the files from being applied, and were said.
+	mistakes string
+	retry    time.Time
 
 	update, due *time.Timer
 	updating    bool      // update is running

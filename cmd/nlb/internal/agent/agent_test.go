@@ -352,6 +352,9 @@ func TestAgentReload(t *testing.T) {
 	if err.Error() != "1 error in etc/shop.yaml" {
 		t.Errorf("got %v", err)
 	}
+	if _, again := c.Reload(t.Context()); again == nil || strings.Count(b.logged(), "what was read last stays") != 1 {
+		t.Errorf("again: %v; the same mistake is said once, not so:\n%s", again, b.logged())
+	}
 	must(t, Dial(b.socket).Healthy(t.Context()))
 }
 

@@ -16,7 +16,6 @@ import (
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
-	"nlb/nft"
 )
 
 // begin applies what the files say for the first time. Where the kernel balances
@@ -101,26 +100,52 @@ func (a *agent) reread(ctx context.Context, reason string) error {
 	if errors.Is(err, ErrUnsettled) {
 		return err // they will say when they are whole
 	}
-	var state *nft.State
 	if err == nil {
-		state, err = a.engine.State()
+		err = a.accept(ctx, wanted, reason)
 	}
-	if err == nil {
-		a.names.follow(wanted)
-		err = a.apply(ctx, wanted, knownIn(state.Profiles), reason)
+	if err != nil {
+		a.misread(reason, err)
+		return err
 	}
-	if err == nil {
-		return nil
+	a.mistakes = ""
+	return nil
+}
+
+// accept applies what was read anew. Where that fails, the names of before are
+// followed again.
+func (a *agent) accept(ctx context.Context, written []*lb.Profile, reason string) error {
+	state, err := a.engine.State()
+	if err != nil {
+		return err
 	}
-	if invalid, ok := errors.AsType[*source.InvalidError](err); ok {
-		for _, e := range invalid.Errors {
-			a.Log.Error(e.Error())
+	before := a.names.written
+	a.names.follow(written)
+	if err := a.apply(ctx, written, knownIn(state.Profiles), reason); err != nil {
+		a.names.follow(before)
+		return err
+	}
+	return nil
+}
+
+// misread says why the files were not applied, the same only once: some systemd
+// reload twice.
+func (a *agent) misread(reason string, err error) {
+	mistakes := err.Error()
+	invalid, ok := errors.AsType[*source.InvalidError](err)
+	if ok {
+		mistakes = invalid.Errors.Error()
+	}
+	if mistakes != a.mistakes {
+		a.mistakes = mistakes
+		if ok {
+			for _, e := range invalid.Errors {
+				a.Log.Error(e.Error())
+			}
 		}
+		a.Log.Error("what was read last stays", "reason", reason, "error", err)
 	}
-	a.Log.Error("what was read last stays", "reason", reason, "error", err)
 	a.trouble = "Keeps what was read before: " + err.Error()
 	a.tell(a.systemd.Status(a.sentence()))
-	return err
 }
 
 // read reads the files, and refuses what this agent does not do.
