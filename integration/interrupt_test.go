@@ -31,7 +31,10 @@ services:
     listen: 203.0.113.10:443
     limit: {connections-per-source: 5}
     backends: 10.0.0.13
-  - name: checked
+`
+
+// checked makes it longer: its backends fail while an agent watches.
+const checked = busy + `  - name: checked
     listen: 203.0.113.10:81
     health: {check: tcp, interval: 100ms, timeout: 50ms}
     backends: ["10.0.0.11:81", "10.0.0.12:81"]
@@ -43,9 +46,12 @@ func TestInterruptedRehearsals(t *testing.T) {
 	users(t, func(t *testing.T, nobody bool) {
 		m := newMachine(t)
 		before := m.state(t)
-		length := time.Hour
+		profile, length := busy, time.Hour
+		if *full {
+			profile = checked
+		}
 		for range 2 {
-			whole := m.rehearsal(t, nobody)
+			whole := m.rehearsal(t, nobody, profile)
 			start := time.Now()
 			if code, out, errs := rehearse(t, whole); code != 0 {
 				t.Fatalf("exit code %d\n%s%s", code, out, errs)
@@ -60,11 +66,12 @@ func TestInterruptedRehearsals(t *testing.T) {
 		tried, amid := 0, 0
 		for ; tried < interruptions || amid < interruptions/5 && tried < 10*interruptions; tried++ {
 			t.Run(fmt.Sprint(tried), func(t *testing.T) {
-				if m.interrupt(t, nobody, rand.N(length), before) {
+				if m.interrupt(t, nobody, profile, rand.N(length), before) {
 					amid++
 				}
 			})
 		}
+		m.interrupt(t, nobody, checked, length+rand.N(time.Second), before)
 		t.Logf("a rehearsal took %v; of %d, %d were cut short while they had namespaces", length, tried, amid)
 		if amid < interruptions/5 {
 			t.Errorf("%d of %d were cut short while they had namespaces", amid, tried)
@@ -75,9 +82,9 @@ func TestInterruptedRehearsals(t *testing.T) {
 // interrupt starts a rehearsal, interrupts it, and compares all that it could
 // have left with what was there before. It reports whether the rehearsal was
 // cut short while it had namespaces.
-func (m *machine) interrupt(t *testing.T, nobody bool, moment time.Duration, before string) bool {
+func (m *machine) interrupt(t *testing.T, nobody bool, profile string, moment time.Duration, before string) bool {
 	mark := fmt.Sprintf("NLB_TEST_MARK=%d-%d", os.Getpid(), time.Now().UnixNano())
-	c := m.rehearsal(t, nobody)
+	c := m.rehearsal(t, nobody, profile)
 	c.Env = append(c.Environ(), mark)
 	c.WaitDelay = 5 * time.Second // for what it may have left behind with its output
 	var out bytes.Buffer
@@ -182,9 +189,9 @@ func (m *machine) enter(c *exec.Cmd, nobody bool) *exec.Cmd {
 	return inside
 }
 
-func (m *machine) rehearsal(t *testing.T, nobody bool) *exec.Cmd {
+func (m *machine) rehearsal(t *testing.T, nobody bool, profile string) *exec.Cmd {
 	t.Helper()
-	c := m.enter(rehearsal(t, false, []byte(busy), "40"), nobody)
+	c := m.enter(rehearsal(t, false, []byte(profile), "40"), nobody)
 	c.Env = append(os.Environ(), "TMPDIR="+m.temporary)
 	return c
 }

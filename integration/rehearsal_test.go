@@ -165,8 +165,7 @@ func failings(t *testing.T, nobody bool, flags ...string) (map[string][]lab.Fail
 // TestRehearsedOutages: a real agent takes out whatever fails, and takes it back.
 func TestRehearsedOutages(t *testing.T) {
 	t.Parallel()
-	users(t, func(t *testing.T, nobody bool) {
-		t.Parallel()
+	all := func(t *testing.T, nobody bool) {
 		found, notes := failings(t, nobody)
 		for service, want := range map[string]string{"web": "b1 refuse, b2 silent, b1 slow, b2 flap", "dns": "d1 refuse, d2 silent, d1 slow, d2 flap", "command": ""} {
 			var got []string
@@ -184,7 +183,12 @@ func TestRehearsedOutages(t *testing.T) {
 		if want := "test/command: its outages are not rehearsed, since its check exec runs a command, which no stand-in passes"; !slices.Contains(notes, want) {
 			t.Errorf("got %q, want %q", notes, want)
 		}
-	})
+	}
+	if *full {
+		users(t, all)
+	} else {
+		all(t, false)
+	}
 }
 
 // TestRehearsedPlan: one's own plan, also of several backends at a time.
