@@ -212,9 +212,11 @@ func (s *Service) checkCycle(yield func(Contradiction) bool) bool {
 		if s.Backends[i].Named() {
 			continue
 		}
-		f := index(FamilyOf(s.Backends[i].Address.Addr))
-		sum[f] += s.Backends[i].Weight
-		divisor[f] = gcd(divisor[f], s.Backends[i].Weight)
+		f, weight := index(FamilyOf(s.Backends[i].Address.Addr)), s.Backends[i].Weight
+		if s.Scheduler.OwnSlots() {
+			weight = min(weight, 1) // one slot at least, whatever the weights are
+		}
+		sum[f], divisor[f] = sum[f]+weight, gcd(divisor[f], weight)
 	}
 	for f, family := range []Family{IPv4, IPv6} {
 		slots := sum[f] / max(divisor[f], 1)

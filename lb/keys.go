@@ -114,8 +114,8 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "scheduler", Key: Key{
-			Values: "round-robin, random, hash or least-connections", Default: "round-robin",
-			Meaning: "how a new connection picks its backend: in turn, at random, by hash-by, or so that live connections are even; all by weight",
+			Values: "round-robin, random, hash, least-connections or consistent", Default: "round-robin",
+			Meaning: "how a new connection picks its backend: in turn, at random, by hash-by, so that live connections are even, or by hash-by with few clients that move when backends come and go; all by weight",
 		},
 		value:  func(s *Service) (any, bool) { return s.Scheduler.String(), s.Scheduler == RoundRobin },
 		change: func(s *Service) (string, bool) { return s.SchedulerText(), true },
@@ -125,7 +125,7 @@ var serviceKeys = []key[Service]{
 		word: "hash-by", Key: Key{
 			Values:  "a list of source-address, source-port, destination-address, destination-port, protocol",
 			Default: "[source-address]",
-			Meaning: "what the scheduler hash looks at",
+			Meaning: "what the schedulers hash and consistent look at",
 		},
 		value: func(s *Service) (any, bool) {
 			if !s.Scheduler.Hashes() {

@@ -4,10 +4,14 @@ package lb
 // nftables has for each.
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
+	"net/netip"
 	"slices"
 	"strings"
+
+	"nlb/lb/internal/maglev"
 )
 
 // Scheduler says how a new connection picks its backend.
@@ -19,15 +23,17 @@ const (
 	Random                            // at random
 	Hash                              // by a hash of parts of the connection
 	LeastConnections                  // in turn, by shares that follow the live connections
+	Consistent                        // by such a hash that few clients move when backends come or go
 )
 
 // scheduling is what a scheduler does and promises.
 type scheduling struct {
 	word string
 	// slots is the cycle of slots: element i is the number of the backend that
-	// slot i belongs to. It may depend on who the backends are and on the
-	// service's hash-seed, and is nil where no backend takes connections.
-	slots func(s *Service, backends []Backend) []int
+	// slot i belongs to. It may depend on who the backends are, and on how many
+	// numbers the service's own table has already; it is nil where no backend takes
+	// connections.
+	slots func(backends []Backend, held int) []int
 	// exact: slots are drawn in turn, so that a cycle of connections gives every
 	// backend its slots. Otherwise the shares hold on average.
 	exact bool
@@ -36,95 +42,70 @@ type scheduling struct {
 	hashes bool
 	// follows: the shares of its backends follow their live connections.
 	follows bool
+	// own: the service has a table of slots of its own, whose size hardly changes.
+	own bool
 }
 
 var schedulers = [...]scheduling{
 	RoundRobin:       {word: "round-robin", slots: weightedSlots, exact: true},
 	Random:           {word: "random", slots: weightedSlots},
-	Hash:             {word: "hash", slots: lentSlots, hashes: true},
+	Hash:             {word: "hash", slots: hashedSlots, hashes: true},
 	LeastConnections: {word: "least-connections", slots: weightedSlots, exact: true, follows: true},
+	Consistent:       {word: "consistent", slots: consistentSlots, hashes: true, own: true},
 }
 
 // weightedSlots gives every backend slots by its effective weight.
-func weightedSlots(_ *Service, backends []Backend) []int { return Slots(Weights(backends)) }
+func weightedSlots(backends []Backend, _ int) []int { return Slots(Weights(backends)) }
 
-// lentSlots gives every backend slots by its wanted weight. What one does not use,
-// since it is not up or has a share only, is lent to the others: so a fall moves
-// the clients of the fallen one alone, and they come back to it.
+// hashedSlots gives every backend slots by its wanted weight, and lends them.
 //
 // To lend in small parts, each slot becomes Shares slots side by side, or as many
 // as there is room for. The kernel scales a hash to the number of slots (nft_hash.c:
 // reciprocal_scale), so that clients meet the parts of the slot that they had.
-func lentSlots(_ *Service, backends []Backend) []int {
+func hashedSlots(backends []Backend, _ int) []int {
 	weights := make([]int, len(backends))
-	serves, lends := false, false
 	for i := range backends {
-		b := &backends[i]
-		weights[i] = b.Weight
-		serves = serves || b.Effective() > 0
-		lends = lends || b.Weight > 0 && (b.State != Up || b.Share != 0 && b.Share < Shares)
+		weights[i] = backends[i].Weight
 	}
 	cycle := Slots(weights)
-	if !serves {
+	return lent(cycle, backends, max(1, min(Shares, MaxSlots/max(1, len(cycle)))))
+}
+
+// consistentSlots lends those of ConsistentSlots. There are enough to lend whole ones.
+func consistentSlots(backends []Backend, held int) []int {
+	return lent(ConsistentSlots(backends, held), backends, 1)
+}
+
+// ConsistentSlots is the cycle of slots that the scheduler Consistent has over the wanted
+// weights of backends of one family, whatever their states; nil: there are none. Where no
+// weight is positive they are equal. It has 251, 1,021, 4,093, 16,381 or 65,537 slots: at
+// least 100 for each backend, up to the largest of these, and no fewer than a table of held
+// numbers.
+func ConsistentSlots(backends []Backend, held int) []int {
+	equal := !slices.ContainsFunc(backends, func(b Backend) bool { return b.Weight > 0 })
+	var order []int
+	for i := range backends {
+		if equal || backends[i].Weight > 0 {
+			order = append(order, i)
+		}
+	}
+	if order == nil {
 		return nil
 	}
-	if !lends {
-		return cycle
+	// Whatever the order of the profile is.
+	slices.SortFunc(order, func(i, j int) int {
+		a, b := &backends[i], &backends[j]
+		return cmp.Or(b.Weight-a.Weight, a.Address.Compare(b.Address))
+	})
+	at, weights := make([]netip.AddrPort, len(order)), make([]int, len(order))
+	for i, b := range order {
+		at[i], weights[i] = netip.AddrPortFrom(backends[b].Address.Addr, backends[b].Address.Port), max(1, backends[b].Weight)
 	}
-	parts := max(1, min(Shares, MaxSlots/len(cycle)))
-	out := make([]int, len(cycle)*parts)
-	kept := make([]bool, len(out))
-	for slot, owner := range cycle {
-		share := 0
-		if b := &backends[owner]; b.State == Up {
-			share = parts
-			if b.Share != 0 && b.Share < Shares {
-				share = max(1, parts*int(b.Share)/Shares)
-			}
-		}
-		for part := range parts {
-			out[slot*parts+part], kept[slot*parts+part] = owner, part < share
-		}
+	out := maglev.Slots(maglev.Size(len(backends), held), at, weights)
+	for slot, i := range out {
+		out[slot] = order[i]
 	}
-	lend(out, kept)
 	return out
-}
-
-// lend gives the slots that their owners do not keep to those that keep one,
-// about by how many these keep. A slot looks for one at places of its own, in an
-// order that depends on nothing else: who has it changes only when that one stops
-// or an earlier one begins to keep its slots.
-func lend(owners []int, kept []bool) {
-	const tries = 128 // then the nearest that is kept, since nearly none is
-	n := len(owners)
-	next := make([]int, n) // the first place that is kept, from here on
-	for i, near := 2*n-1, 0; i >= 0; i-- {
-		if kept[i%n] {
-			near = i % n
-		}
-		next[i%n] = near
-	}
-	for i := range owners {
-		if kept[i] {
-			continue
-		}
-		at := 0
-		for try := range tries {
-			if at = int(scatter(uint64(i*tries+try)) % uint64(n)); kept[at] {
-				break
-			}
-		}
-		owners[i] = owners[next[at]]
-	}
-}
-
-// scatter is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): neighbours get numbers
-// that have nothing to do with each other.
-func scatter(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
 
 // of is the description of a scheduler, that of the first where it is none.
@@ -147,6 +128,10 @@ func (s Scheduler) Hashes() bool { return s.of().hashes }
 // Follows reports whether the shares of backends follow their live connections,
 // where an agent counts these.
 func (s Scheduler) Follows() bool { return s.of().follows }
+
+// OwnSlots reports whether a service and family has a table of slots of its own, which
+// keeps its size; see Service.SlotsWith.
+func (s Scheduler) OwnSlots() bool { return s.of().own }
 
 // Words are all words of the type, in the order of its constants.
 func (Scheduler) Words() []string {
@@ -177,7 +162,13 @@ func (s *Scheduler) UnmarshalText(b []byte) error {
 // Slots is a cycle of the service's scheduler over backends of one family:
 // element i is the number of the backend that slot i belongs to. It is nil where
 // none of them takes connections.
-func (s *Service) Slots(backends []Backend) []int { return s.Scheduler.of().slots(s, backends) }
+func (s *Service) Slots(backends []Backend) []int { return s.SlotsWith(backends, 0) }
+
+// SlotsWith is Slots where the service's own table has so many numbers already; 0: it
+// has none.
+func (s *Service) SlotsWith(backends []Backend, held int) []int {
+	return s.Scheduler.of().slots(backends, held)
+}
 
 // DefaultSeed is the hash-seed of a service that gives none: the same on every
 // machine, another for every name.

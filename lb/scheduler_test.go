@@ -13,11 +13,12 @@ import (
 // TestSchedulers: every scheduler gives slots to the backends that take
 // connections, and to those only, and says what it promises.
 func TestSchedulers(t *testing.T) {
-	promises := map[lb.Scheduler]struct{ exact, hashes, follows bool }{
+	promises := map[lb.Scheduler]struct{ exact, hashes, follows, own bool }{
 		lb.RoundRobin:       {exact: true},
 		lb.Random:           {},
 		lb.Hash:             {hashes: true},
 		lb.LeastConnections: {exact: true, follows: true},
+		lb.Consistent:       {hashes: true, own: true},
 	}
 	if n := len(lb.Scheduler(0).Words()); n != len(promises) {
 		t.Errorf("%d schedulers, and promises of %d", n, len(promises))
@@ -27,8 +28,8 @@ func TestSchedulers(t *testing.T) {
 		backends[i].Address.Addr = netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
 	}
 	for s, want := range promises {
-		if s.Exact() != want.exact || s.Hashes() != want.hashes || s.Follows() != want.follows {
-			t.Errorf("%v: exact %v, hashes %v, follows %v", s, s.Exact(), s.Hashes(), s.Follows())
+		if s.Exact() != want.exact || s.Hashes() != want.hashes || s.Follows() != want.follows || s.OwnSlots() != want.own {
+			t.Errorf("%v: exact %v, hashes %v, follows %v, own slots %v", s, s.Exact(), s.Hashes(), s.Follows(), s.OwnSlots())
 		}
 		service := lb.Service{Scheduler: s, HashBy: []lb.HashField{lb.SourceAddress}}
 		if got := shares(service.Slots(backends), len(backends)); math.Abs(got[0]-1./3) > 0.05 || math.Abs(got[2]-2./3) > 0.05 || got[1]+got[3] > 0 {
@@ -79,8 +80,9 @@ func fleet(n int, weights ...int) *lb.Service {
 // it had.
 func TestHashLends(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
-	for range 300 {
+	for i := range 600 {
 		s := fleet(1+r.IntN(12), 1+r.IntN(5), 1+r.IntN(40), r.IntN(3))
+		s.Scheduler = []lb.Scheduler{lb.Hash, lb.Consistent}[i%2]
 		for i := range s.Backends {
 			s.Backends[i].State = lb.BackendState(r.IntN(2) * r.IntN(4))
 			s.Backends[i].Share = uint8(r.IntN(2) * r.IntN(2*lb.Shares+1))
@@ -128,6 +130,59 @@ func TestHashLendsByWeight(t *testing.T) {
 				t.Errorf("%d of %d by %v are down: %d has %.4f, and %.4f is fair", tt.fallen, tt.n, tt.weights, i, got, fair)
 			}
 		}
+	}
+}
+
+// TestConsistentAgrees: slots follow from the backends alone, in whatever order they
+// come, and are the same on every machine.
+func TestConsistentAgrees(t *testing.T) {
+	r := rand.New(rand.NewPCG(13, 14))
+	owners := func(s *lb.Service, held int) (out []lb.Endpoint) {
+		for _, i := range s.SlotsWith(s.Backends, held) {
+			out = append(out, s.Backends[i].Address)
+		}
+		return out
+	}
+	for range 50 {
+		s := fleet(1+r.IntN(50), 1+r.IntN(3), 1+r.IntN(30), r.IntN(3))
+		s.Scheduler = lb.Consistent
+		want := owners(s, 0)
+		r.Shuffle(len(s.Backends), func(i, j int) { s.Backends[i], s.Backends[j] = s.Backends[j], s.Backends[i] })
+		s.Name, s.HashSeed = "another", 7
+		if got := owners(s, 0); !slices.Equal(got, want) {
+			t.Fatalf("in another order %d backends have other slots", len(s.Backends))
+		}
+	}
+	s := fleet(3, 1)
+	s.Scheduler = lb.Consistent
+	slots := s.Slots(s.Backends)
+	if want := []int{0, 0, 2, 0, 2, 0, 2, 2, 0, 0, 1, 2, 1, 0, 1, 1}; len(slots) != 1021 || !slices.Equal(slots[:len(want)], want) {
+		t.Errorf("%d slots that begin with %d", len(slots), slots[:len(want)])
+	}
+	if n := len(s.SlotsWith(s.Backends, 4100)); n != 4093 {
+		t.Errorf("a table of 4,100 numbers shrinks to %d slots", n)
+	}
+}
+
+// TestConsistentMoves: what comes or goes moves its own clients and few others.
+func TestConsistentMoves(t *testing.T) {
+	s := fleet(10, 1)
+	s.Scheduler = lb.Consistent
+	before := clients(s.Slots(s.Backends))
+	var moved []int
+	for gone := range s.Backends {
+		rest := slices.Delete(slices.Clone(s.Backends), gone, gone+1)
+		n := 0
+		for i, now := range clients(s.Slots(rest)) {
+			if was := before[i]; was != gone && s.Backends[was].Address != rest[now].Address {
+				n++
+			}
+		}
+		moved = append(moved, n)
+	}
+	slices.Sort(moved)
+	if median := (moved[4] + moved[5]) / 2; median > 35*len(before)/1000 {
+		t.Errorf("of %d clients %d moved beside those of the removed one (all: %d)", len(before), median, moved)
 	}
 }
 

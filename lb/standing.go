@@ -2,7 +2,7 @@ package lb
 
 // Standing: what is known of a backend beside what its profile says. Checks give
 // verdicts, admins give orders; Place makes states of them, which say what of the
-// wanted is effective.
+// wanted is effective, and which slots are lent.
 
 import (
 	"fmt"
@@ -142,6 +142,79 @@ func Weights(backends []Backend) []int {
 		return whole
 	}
 	return shared
+}
+
+// lent lends what a backend does not use of its slots in a cycle, since it is not up or
+// has a share only, to the others: so a fall moves the clients of the fallen one
+// alone, and they come back to it. Where anything is lent each slot becomes so many
+// parts.
+func lent(cycle []int, backends []Backend, parts int) []int {
+	share := make([]int, len(backends)) // that a backend keeps
+	serves, lends := false, false
+	for i := range backends {
+		b := &backends[i]
+		if b.State == Up {
+			share[i] = Shares
+			if b.Share != 0 {
+				share[i] = min(Shares, int(b.Share))
+			}
+		}
+		serves = serves || b.Effective() > 0
+		lends = lends || b.Weight > 0 && share[i] < Shares
+	}
+	if !serves {
+		return nil
+	}
+	if !lends {
+		return cycle
+	}
+	out := make([]int, len(cycle)*parts)
+	kept := make([]bool, len(out))
+	met := make([]int, len(backends)) // the parts of each so far
+	for i := range out {
+		owner := cycle[i/parts]
+		out[i], kept[i] = owner, met[owner]%Shares < share[owner]
+		met[owner]++
+	}
+	lend(out, kept)
+	return out
+}
+
+// lend gives the slots that their owners do not keep to those that keep one,
+// about by how many these keep. A slot looks for one at places of its own, in an
+// order that depends on nothing else: who has it changes only when that one stops
+// or an earlier one begins to keep its slots.
+func lend(owners []int, kept []bool) {
+	const tries = 128 // then the nearest that is kept, since nearly none is
+	n := len(owners)
+	next := make([]int, n) // the first place that is kept, from here on
+	for i, near := 2*n-1, 0; i >= 0; i-- {
+		if kept[i%n] {
+			near = i % n
+		}
+		next[i%n] = near
+	}
+	for i := range owners {
+		if kept[i] {
+			continue
+		}
+		at := 0
+		for try := range tries {
+			if at = int(scatter(uint64(i*tries+try)) % uint64(n)); kept[at] {
+				break
+			}
+		}
+		owners[i] = owners[next[at]]
+	}
+}
+
+// scatter is SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): neighbours get numbers
+// that have nothing to do with each other.
+func scatter(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 // BackendID names a backend of all profiles.

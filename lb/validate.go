@@ -178,8 +178,8 @@ func checkRate(word string, r Rate) *Problem {
 
 // noMeaning says what keys need that have no meaning alone.
 var noMeaning = map[string]Problem{
-	"hash-by":   {"hash-by has no meaning without scheduler: hash", "scheduler: hash beside it", ""},
-	"hash-seed": {"hash-seed has no meaning without scheduler: hash", "scheduler: hash beside it", ""},
+	"hash-by":   {"hash-by has no meaning without a scheduler that hashes", "scheduler: hash or consistent beside it", ""},
+	"hash-seed": {"hash-seed has no meaning without a scheduler that hashes", "scheduler: hash or consistent beside it", ""},
 	"burst":     {"burst has no meaning without new-per-source", "new-per-source beside it", ""},
 	"interface": {"interface has no meaning with role: client", "one of them", "what this host itself sends enters nowhere"},
 }

@@ -236,6 +236,11 @@ func (l Listen) String() string {
 	return b.String()
 }
 
+// Compare orders endpoints by address, then by port.
+func (e Endpoint) Compare(o Endpoint) int {
+	return cmp.Or(e.Addr.Compare(o.Addr), cmp.Compare(e.Port, o.Port))
+}
+
 // String is as it stands in a profile: 10.0.0.11:8080, [2001:db8::1]:80, or an
 // address alone.
 func (e Endpoint) String() string {

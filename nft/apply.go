@@ -331,7 +331,7 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	p.markLayout(s)
 	p.owners, p.profiles, p.servers, p.successors = n.Owners, all, servers, successors
 	for _, m := range want.Maps {
-		if m.OfChain != "" && len(successors) > 0 {
+		if m.OfChain != "" && m.Dynamic && len(successors) > 0 {
 			p.affinities = append(p.affinities, m)
 		}
 	}

@@ -58,6 +58,8 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	for _, m := range slices.Backward(want.Maps) {
 		switch m.Kind {
 		case ruleset.Destinations, ruleset.Exemptions:
+		case ruleset.OwnSlots:
+			p.change(m, have.inPlace(m))
 		case ruleset.Backends:
 			p.change(m, have.immediate(m, func(e ruleset.Element) bool {
 				if m.Verdicts() {
@@ -121,6 +123,11 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		drop := op{verb: remove, mapping: &ruleset.Map{Name: name}}
 		switch {
 		case wanted[name]:
+		case compile.OwnSlots(name) != nil && chains[compile.OwnSlots(name).OfChain]:
+			// A packet may be under way to it, where the service has drawn from it so far.
+			if ours(name) && !have.draws(name) {
+				p.sweep = append(p.sweep, drop)
+			}
 		case ours(name):
 			p.add(drop)
 		case compile.IsClientSet(name) && !have.lists[name] && have.last == nil:
@@ -137,6 +144,17 @@ func (o *objects) has(of op) bool {
 		return o.chains[of.chain.Name] != nil
 	}
 	return o.maps[of.mapping.Name] != nil
+}
+
+// draws reports whether a service draws from a map of slots of its own.
+func (s *State) draws(name string) bool {
+	for _, f := range compile.Families {
+		key := compile.PoolKey{Chain: compile.OwnSlots(name).OfChain, Family: f.Family}
+		if s.blocks[key].Own && compile.OwnSlotsOf(key.Chain, f) == name {
+			return true
+		}
+	}
+	return false
 }
 
 // poolInUse reports whether a backend that stays leads to a pool's chain.
@@ -246,6 +264,29 @@ func (s *State) immediate(m *ruleset.Map, inScope func(ruleset.Element) bool) ch
 	}
 	for id, h := range elements {
 		if !wanted[id] && inScope(h) {
+			c.gone = append(c.gone, h)
+		}
+	}
+	return c
+}
+
+// inPlace brings the slots of one service alone up to date, which are numbered from 0
+// on: the same place leads to another backend at once.
+func (s *State) inPlace(m *ruleset.Map) change {
+	elements := s.elements(m.Name)
+	if len(elements) == 0 {
+		return change{fresh: m.Elements}
+	}
+	var c change
+	for _, e := range m.Elements {
+		if h, ok := elements[e.ID()]; !ok {
+			c.fresh = append(c.fresh, e)
+		} else if h.Data != e.Data {
+			c.replace(h, e)
+		}
+	}
+	for _, h := range elements {
+		if ruleset.MarkOf(h.Key) >= uint32(len(m.Elements)) {
 			c.gone = append(c.gone, h)
 		}
 	}

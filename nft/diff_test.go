@@ -42,8 +42,12 @@ func (o *objects) do(op op) error {
 			o.maps, o.chains = map[string]*haveMap{}, map[string]*haveChain{}
 		}
 	case op.mapping != nil && op.elements == nil:
-		if o.maps[op.mapping.Name] != nil {
-			return fmt.Errorf("the map exists")
+		if (op.verb == add) == (o.maps[op.mapping.Name] != nil) {
+			return fmt.Errorf("the map exists: %v", op.verb == add)
+		}
+		if op.verb == remove {
+			delete(o.maps, op.mapping.Name)
+			return nil
 		}
 		o.maps[op.mapping.Name] = &haveMap{spec: op.mapping, elements: map[string]ruleset.Element{}}
 	case op.mapping != nil:
@@ -317,7 +321,7 @@ func inFlight(t *testing.T, before *State, old map[string]map[string]ruleset.Ele
 		}
 		f := compile.FamilyOf(key.Family)
 		for slot := b.Base; slot < b.Base+b.Slots; slot++ {
-			name, _ := before.objects.slotsOf(b)
+			name, _ := before.objects.slotsOf(key, b)
 			e, ok := after.elements(name)[ruleset.MarkBytes(slot)]
 			if !ok {
 				t.Fatalf("%v: slot %d is gone", key, slot)

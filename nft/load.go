@@ -284,10 +284,14 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 
 // readBackends finds the backends that a block of slots leads to.
 func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) []lb.Backend {
-	slots, _ := s.objects.slotsOf(b)
+	slots, _ := s.objects.slotsOf(compile.PoolKey{Chain: chain, Family: f.Family}, b)
+	slot := func(key string) (ruleset.Element, bool) { return s.own(chain, slots, key) }
+	if b.Own { // the whole map is the service's
+		slot = func(key string) (ruleset.Element, bool) { return s.objects.element(slots, key) }
+	}
 	counts := map[uint32]int{}
 	for i := b.Base; i < b.End(); i++ {
-		e, ok := s.own(chain, slots, ruleset.MarkBytes(i))
+		e, ok := slot(ruleset.MarkBytes(i))
 		if !ok {
 			s.objects.fail(errNotPartial)
 			break // a block is without gaps
@@ -304,9 +308,7 @@ func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) [
 			out = append(out, backend)
 		}
 	}
-	slices.SortFunc(out, func(a, b lb.Backend) int {
-		return cmp.Or(a.Address.Addr.Compare(b.Address.Addr), cmp.Compare(a.Address.Port, b.Address.Port))
-	})
+	slices.SortFunc(out, func(a, b lb.Backend) int { return a.Address.Compare(b.Address) })
 	return out
 }
 
@@ -362,7 +364,7 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers
 		h.Slots = append(h.Slots, ruleset.MarkOf(e.Key))
 	}
 	for key, b := range s.blocks {
-		if _, moves := s.objects.slotsOf(b); !moves {
+		if _, moves := s.objects.slotsOf(key, b); !moves {
 			h.Blocks[key] = b
 		}
 	}

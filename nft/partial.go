@@ -275,6 +275,9 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 		}
 		for _, f := range compile.Families {
 			o.chain(compile.DrawChainOf(chain, f))
+			if own := o.maps[compile.OwnSlotsOf(chain, f)]; own != nil {
+				o.fail(own.read(o.source.conn, table))
+			}
 		}
 		// Its destinations are those that it is to have.
 		for name, e := range compile.Destinations(chain, wanted[chain]) {

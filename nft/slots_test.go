@@ -2,11 +2,13 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"nlb/lb"
 	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 )
 
 // smallShards makes shards smaller for the rest of a test.
@@ -55,7 +57,7 @@ func TestOneMapOfSlots(t *testing.T) {
 	after := newState("nlb", o)
 	inFlight(t, before, old, after)
 	for key, b := range after.blocks {
-		if name, moves := after.objects.slotsOf(b); moves || name != compile.SlotMapOf(b.Base) {
+		if name, moves := after.objects.slotsOf(key, b); moves || name != compile.SlotMapOf(b.Base) {
 			t.Errorf("%v is in %s", key, name)
 		}
 	}
@@ -103,5 +105,123 @@ func TestManyRetiredSlots(t *testing.T) {
 	}
 	if last == nil || len(last.retired) != 2 {
 		t.Errorf("the record %+v, want two runs, the second one in another shard", last)
+	}
+}
+
+// consistent is a service over n backends with slots of its own.
+func consistent(n int) *lb.Profile {
+	s := service("web", "203.0.113.1")
+	s.Scheduler, s.HashBy = lb.Consistent, []lb.HashField{lb.SourceAddress}
+	for i := range n {
+		s.Backends = append(s.Backends, backend(fmt.Sprintf("10.0.0.%d:80", i+1), 1))
+	}
+	return &lb.Profile{Name: "shop", Services: []lb.Service{s}}
+}
+
+const ownSlots = "shop/web/slots4"
+
+// drawn are the backends' marks by the slots that are drawn.
+func drawn(o *objects) []string {
+	b := newState("nlb", o).blocks[compile.PoolKey{Chain: "shop/web", Family: lb.IPv4}]
+	out := make([]string, b.Slots)
+	for i := range out {
+		out[i] = o.maps[ownSlots].elements[ruleset.MarkBytes(uint32(i))].Data
+	}
+	return out
+}
+
+// A service's own slots do not become fewer, a change sends those that differ, and a
+// backend that falls moves its own alone.
+func TestOwnSlots(t *testing.T) {
+	o := emptyObjects()
+	replaced := func(p *lb.Profile) (n int) {
+		t.Helper()
+		for _, line := range strings.Split(applyTo(t, o, p).String(), "\n") {
+			if strings.HasSuffix(line, " map "+ownSlots) {
+				t.Errorf("%s", line)
+			}
+			if strings.HasPrefix(line, "add element "+ownSlots) {
+				n++
+			}
+		}
+		return n
+	}
+	applyTo(t, o, consistent(10))
+	if n := len(drawn(o)); n != 1021 {
+		t.Fatalf("10 backends have %d slots", n)
+	}
+	applyTo(t, o, consistent(11))
+	eleven := drawn(o)
+	differs := func() (n int) {
+		for i, mark := range drawn(o) {
+			if mark != eleven[i] {
+				n++
+			}
+		}
+		return n
+	}
+	const own = 4093/11 + 1 // of one of them, at most
+	sent := replaced(consistent(10))
+	if n := len(drawn(o)); n != 4093 || sent != differs() || sent < own-1 || sent > 2*own {
+		t.Errorf("without the last there are %d slots, %d differ and %d were sent", n, differs(), sent)
+	}
+	fresh := emptyObjects()
+	applyTo(t, fresh, consistent(11))
+	reversed := consistent(11)
+	slices.Reverse(reversed.Services[0].Backends)
+	applyTo(t, fresh, reversed)
+	if !slices.Equal(drawn(fresh), eleven) {
+		t.Error("another machine has other slots")
+	}
+
+	replaced(consistent(11))
+	down := consistent(11)
+	down.Services[0].Backends[4].State = lb.Down
+	if sent := replaced(down); differs() != sent || sent > own {
+		t.Errorf("one of 11 is down: %d slots differ, and %d were sent", differs(), sent)
+	}
+	for i := range down.Services[0].Backends {
+		down.Services[0].Backends[i].State = lb.Down
+	}
+	replaced(down)
+	if n := len(drawn(o)); n != 0 {
+		t.Errorf("all are down, and %d slots are drawn", n)
+	}
+	ten := consistent(10)
+	replaced(ten)
+	if n := len(drawn(o)); n != 4093 {
+		t.Errorf("after all were down there are %d slots", n)
+	}
+	for i := range ten.Services[0].Backends {
+		ten.Services[0].Backends[i].Weight = 0
+	}
+	replaced(ten)
+	if replaced(consistent(11)); !slices.Equal(drawn(o), eleven) {
+		t.Errorf("with all as at first %d slots differ", differs())
+	}
+
+	// Somebody has changed one, and added one.
+	m := o.maps[ownSlots]
+	for _, slot := range []uint32{7, 99999} {
+		key := ruleset.MarkBytes(slot)
+		m.elements[key] = ruleset.Element{Key: key, Data: m.elements[ruleset.MarkBytes(4093)].Data}
+	}
+	if d := newState("nlb", o).Drift(); len(d) != 2 {
+		t.Errorf("drift %v, want two", d)
+	}
+	if sent := replaced(consistent(11)); sent != 1 || !slices.Equal(drawn(o), eleven) {
+		t.Errorf("%d slots were put right, and %d still differ", sent, differs())
+	}
+
+	// For packets that are under way the map outlives its use.
+	hashed := consistent(11)
+	hashed.Services[0].Scheduler = lb.Hash
+	replaced(hashed)
+	if m := o.maps[ownSlots]; m == nil || len(m.elements) != 4093+11 {
+		t.Errorf("the map went with its last use: %v", m)
+	}
+	hashed.Services[0].Backends[0].Name = "another"
+	if applyTo(t, o, hashed); o.maps[ownSlots] != nil {
+		t.Error("the map was not swept")
 	}
 }

@@ -143,25 +143,30 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 		if m.spec == nil || m.spec.Dynamic {
 			continue // what packets fill is theirs
 		}
-		ends := map[string]bool{}
-		err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, name), func(b []byte) error {
-			for e, end := range m.decoded(b) {
-				if end {
-					ends[e.Key] = true
-				} else if m.spec.Holds(e) {
-					m.elements[e.ID()] = e
-				}
-			}
-			return nil
-		})
-		if err != nil {
+		if err := m.read(c, table); err != nil {
 			return err
-		}
-		if m.spec.Prefixes {
-			m.close(ends)
 		}
 	}
 	return nil
+}
+
+// read reads all elements.
+func (m *haveMap) read(c *wire.Conn, table string) error {
+	ends := map[string]bool{}
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, m.spec.Name), func(b []byte) error {
+		for e, end := range m.decoded(b) {
+			if end {
+				ends[e.Key] = true
+			} else if m.spec.Holds(e) {
+				m.elements[e.ID()] = e
+			}
+		}
+		return nil
+	})
+	if err == nil && m.spec.Prefixes {
+		m.close(ends)
+	}
+	return err
 }
 
 // readSpecs reads which maps there are.
@@ -184,6 +189,8 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 		spec := specs[name]
 		if clients := compile.ClientSet(name); clients != nil {
 			spec = clients
+		} else if own := compile.OwnSlots(name); own != nil {
+			spec = own
 		}
 		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
 	}
@@ -233,7 +240,10 @@ func (o *objects) allSlots() iter.Seq2[string, ruleset.Element] {
 }
 
 // slotsOf names the map that holds a block. An older layout has all in one.
-func (o *objects) slotsOf(b compile.Block) (name string, moves bool) {
+func (o *objects) slotsOf(key compile.PoolKey, b compile.Block) (name string, moves bool) {
+	if b.Own {
+		return compile.OwnSlotsOf(key.Chain, compile.FamilyOf(key.Family)), false
+	}
 	name = compile.SlotMapOf(b.Base)
 	if _, ok := o.element(name, ruleset.MarkBytes(b.Base)); ok || name == compile.SlotsMap {
 		return name, false

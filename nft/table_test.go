@@ -108,18 +108,26 @@ func BenchmarkUpdate(b *testing.B) {
 		name            string
 		services, count int
 		beside          time.Duration
+		scheduler       lb.Scheduler
 	}{
-		{"1of10", 10, 1, 0},
-		{"1of1000", 1000, 1, 0},
-		{"1of10000", 10_000, 1, 0},
-		{"1of10000beside50/s", 10_000, 1, 20 * time.Millisecond},
-		{"500of10000", 10_000, 500, 0},
-		{"10000of10000", 10_000, 10_000, 0},
+		{"1of10", 10, 1, 0, 0},
+		{"1of1000", 1000, 1, 0, 0},
+		{"1of1000consistent", 1000, 1, 0, lb.Consistent},
+		{"1of10000", 10_000, 1, 0, 0},
+		{"1of10000beside50/s", 10_000, 1, 20 * time.Millisecond, 0},
+		{"500of10000", 10_000, 500, 0, 0},
+		{"10000of10000", 10_000, 10_000, 0, 0},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			h, conns := host(b, 2)
 			must(b, h.Do(func() error {
 				p := lbtest.Fleet(bench.services)
+				for i := range p.Services {
+					s := &p.Services[i]
+					if s.Scheduler = bench.scheduler; s.Scheduler.Hashes() {
+						s.HashBy = []lb.HashField{lb.SourceAddress}
+					}
+				}
 				t := nft.Open(conns[0], "nlb", wire.Dial)
 				defer t.Close()
 				_, err := t.Apply(b.Context(), []*lb.Profile{p}, recorded)
@@ -167,6 +175,7 @@ services:
   - {name: sticky, listen: 203.0.113.11:80, affinity: 10m, backends: [10.2.0.12:80, {address: "10.2.0.13:80", max-connections: 7}]}
   - {name: pool, listen: 203.0.113.12:80, snat: [192.0.2.1, 192.0.2.2], backends: [10.2.0.12:80, {address: "10.2.0.13:80", snat: vip}]}
   - {name: hashed, listen: "203.0.113.13:*", scheduler: hash, deny: [192.0.2.0/24], backends: [10.2.0.11, 10.2.0.12, {address: 10.2.0.13, weight: 3}]}
+  - {name: consistent, listen: ["203.0.113.14:80", "[2001:db8::14]:80"], scheduler: consistent, backends: [10.2.0.11:80, {address: "10.2.0.12:80", weight: 3}, "[fd02::11]:80"]}
   - {name: own, listen: ":8080", backends: [10.2.0.11:80, 10.2.0.12:80]}
 `
 

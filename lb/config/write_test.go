@@ -60,7 +60,7 @@ func checkService(t *testing.T, s *lb.Service) {
 	if len(s.Protocols) == 0 || !slices.IsSorted(s.Protocols) || len(slices.Compact(slices.Clone(s.Protocols))) != len(s.Protocols) {
 		wrong("protocols", s.Protocols)
 	}
-	if (s.Scheduler == lb.Hash) != (len(s.HashBy) > 0) || s.Scheduler != lb.Hash && s.HashSeed != 0 || !slices.IsSorted(s.HashBy) ||
+	if s.Scheduler.Hashes() != (len(s.HashBy) > 0) || !s.Scheduler.Hashes() && s.HashSeed != 0 || !slices.IsSorted(s.HashBy) ||
 		len(slices.Compact(slices.Clone(s.HashBy))) != len(s.HashBy) {
 		wrong("hash", s.HashBy)
 	}
@@ -115,7 +115,7 @@ func checkService(t *testing.T, s *lb.Service) {
 		for _, b := range s.Of(f) {
 			weights = append(weights, b.Weight)
 		}
-		if n := len(lb.Slots(weights)); n > lb.MaxSlots {
+		if n := len(lb.Slots(weights)); n > lb.MaxSlots && !s.Scheduler.OwnSlots() {
 			wrong("slots", n)
 		}
 		if len(s.Backends) > 0 && !named && len(weights) == 0 {

@@ -30,7 +30,7 @@ func Profile(r *rand.Rand) *lb.Profile {
 			continue
 		}
 		used[s.Name] = true
-		if s.Scheduler == lb.Hash && r.IntN(2) == 0 {
+		if s.Scheduler.Hashes() && r.IntN(2) == 0 {
 			s.HashSeed = lb.DefaultSeed(s.Name)
 		}
 		if s.Log != nil && r.IntN(2) == 0 {
@@ -90,7 +90,7 @@ func balanced(r *rand.Rand) lb.Service {
 	if some() && s.Role != lb.RoleClient {
 		s.Interface = []string{"eth0", "eth*", "br-lan.7", "e"}[r.IntN(4)]
 	}
-	if s.Scheduler = lb.Scheduler(r.IntN(4)); s.Scheduler == lb.Hash {
+	if s.Scheduler = lb.Scheduler(r.IntN(len(lb.Scheduler(0).Words()))); s.Scheduler.Hashes() {
 		s.HashSeed = r.Uint32()
 		for f := lb.SourceAddress; f <= lb.ByProtocol; f++ {
 			if some() || f == lb.ByProtocol && s.HashBy == nil {

@@ -69,7 +69,7 @@ func (c *compiler) affinity(chain string, s *lb.Service, f *Family) affinity {
 func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	update := a.IP.UpdateSource(a.set, a.bits, a.timeout)
 	fresh := draw.draw
-	if !draw.repeats {
+	if !draw.repeats && !draw.own {
 		fresh = append(fresh, ruleset.Jump(ofShard(resolveChain, draw.shard)))
 	}
 	out := []ruleset.Rule{

@@ -45,6 +45,7 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 			c.service(p, &p.Services[i])
 		}
 	}
+	c.insertSlots(c.ownSlots...)
 	for name, elements := range exemptions(slices.Concat(others, profiles)) {
 		c.byName[name].Elements = elements
 	}
@@ -59,6 +60,8 @@ type compiler struct {
 	byName map[string]*ruleset.Map
 	pools  map[string]bool // chains of SNAT addresses that are there
 	needed map[string]bool // objects of the layout that rules refer to
+
+	ownSlots []*ruleset.Map // of services that have some
 }
 
 func (c *compiler) add(name string, e ruleset.Element) {
@@ -137,6 +140,7 @@ type drawRule struct {
 	comment string
 	refuses bool
 	repeats bool                  // draw leaves a backend in the mark, which may be passed over
+	own     bool                  // draw leaves a backend in the mark, from the service's own slots
 	limited bool                  // by max-connections
 	ejects  bool                  // backends that refused
 	retries [][]ruleset.Statement // what draws again, where a backend is passed over
@@ -153,44 +157,26 @@ func (r drawRule) alone() ruleset.Rule {
 // whenever a backend falls: with 10,000 services that is more than half of the time
 // that it takes.
 func (r drawRule) deliver(f *Family) ruleset.Rule {
-	return ruleset.Rule{Statements: append(slices.Clip(r.match), f.gotoPick(r.shard))}
+	next := f.gotoPick(r.shard)
+	if r.own {
+		next = ruleset.Goto(f.Deliver)
+	}
+	return ruleset.Rule{Statements: append(slices.Clip(r.match), next)}
 }
 
 // pool writes the backends of a service and family, and returns the rule that
 // draws one of them. shared is the log that the service writes for all.
 func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) drawRule {
 	backends := s.Of(f.Family)
-	order := s.Slots(backends)
-	counts := make([]int, len(backends))
-	for _, i := range order {
-		counts[i]++
-	}
-	// By hash one that falls lends its slots. The block stays where it is, since
-	// there everybody is parked, whoever is up.
-	var parked []int
-	for i := range backends {
-		if counts[i] == 0 || s.Scheduler.Hashes() {
-			parked = append(parked, i)
-		}
-	}
-	block := c.slot(PoolKey{chain, f.Family}, uint32(len(order)), uint32(len(parked)))
-
 	marks := make([]uint32, len(backends))
 	for i, b := range backends {
 		marks[i] = modeMark(b.SNAT.Mode) | c.Backend(chain, b.Address)
 	}
-	c.needShard(block.Base)
-	slots := SlotMapOf(block.Base)
-	for slot, i := range order {
-		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.Base + uint32(slot)), Data: ruleset.MarkBytes(marks[i])})
-	}
-	for j, i := range parked {
-		c.add(slots, ruleset.Element{Key: ruleset.MarkBytes(block.Base + uint32(len(order)+j)), Data: ruleset.MarkBytes(marks[i])})
-	}
+	block, counts := c.slotsOf(PoolKey{chain, f.Family}, s, backends, marks)
 	ejecting := ejects(s, f.Family)
 	for i, b := range backends {
 		e := ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: ruleset.AddrBytes(b.Address.Addr)}
-		if comment := backendComment(b, counts[i]); comment != "" {
+		if comment := backendComment(b, counts[i], block.Own); comment != "" {
 			e.Extra = &ruleset.Extra{Comment: comment}
 		}
 		if b.Address.Port == 0 {
@@ -239,7 +225,7 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 
 // draw is what picks a slot.
 func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRule {
-	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.Slots == 0, shard: shardOf(b.Base)}
+	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.Slots == 0, own: b.Own, shard: shardOf(b.Base)}
 	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
 	}
@@ -255,6 +241,9 @@ func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRul
 		r.draw = []ruleset.Statement{ruleset.Goto(refuseChain)}
 	default:
 		r.draw = []ruleset.Statement{f.drawSlot(s, b, 0)}
+		if r.own {
+			r.draw = append(r.draw, ruleset.SetMarkByMap(OwnSlotsOf(chain, f)))
+		}
 	}
 	return r
 }
@@ -262,13 +251,13 @@ func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRul
 // drawSlot puts a slot into the mark. A retry by hash has a seed of its own, the
 // same on every machine.
 func (f *Family) drawSlot(s *lb.Service, b Block, retry uint32) ruleset.Statement {
-	if s.Scheduler == lb.Hash {
+	if s.Scheduler.Hashes() {
 		return ruleset.SetMarkHash(f.hashFields(s.HashBy), s.HashSeed+retry*retrySeed, b.Slots, b.Base)
 	}
 	return ruleset.SetMarkNumgen(s.Scheduler == lb.Random, b.Slots, b.Base)
 }
 
-// hashFields are the parts of a packet that the scheduler hash looks at.
+// hashFields are the parts of a packet that a scheduler looks at.
 func (f *Family) hashFields(by []lb.HashField) []ruleset.Field {
 	out := make([]ruleset.Field, len(by))
 	for i, b := range by {

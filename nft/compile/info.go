@@ -24,6 +24,7 @@ type poolInfo struct {
 //
 //	IPv4 round-robin slots 0+3
 //	IPv6 hash source-address,protocol seed 77 slots 3+2+1 (one is parked)
+//	IPv6 consistent source-address seed 77 slots 0+1021+10 (of its own)
 //	IPv4 random slots 6+2 retry
 //	IPv4 random slots 6+0+2 on-empty drop
 func (p poolInfo) String() string {
@@ -91,6 +92,7 @@ func parsePoolInfo(s string) (poolInfo, bool) {
 	if p.block, ok = parseBlock(next()); !ok {
 		return p, false
 	}
+	p.block.Own = p.service.Scheduler.OwnSlots()
 	if len(words) > 0 && words[0] == "retry" {
 		p.service.Retry, words = true, words[1:]
 	}
@@ -166,15 +168,15 @@ func ReadSources(comment string) (b Block, ok bool) {
 }
 
 // backendComment holds what the other elements do not say: a name that is not
-// the address, a weight that is not the number of slots, a priority that is not 1,
-// a share that is not the whole, a state that is not up:
+// the address, a weight that is not the number of slots, or that hardly ever is, a
+// priority that is not 1, a share that is not the whole, a state that is not up:
 // "name b1 weight 5 priority 2 share 3 down".
-func backendComment(b lb.Backend, slots int) string {
+func backendComment(b lb.Backend, slots int, weighs bool) string {
 	var parts []string
 	if b.Name != b.Address.String() {
 		parts = append(parts, "name "+b.Name)
 	}
-	if b.Weight != slots && b.Weight != 0 {
+	if (weighs || b.Weight != slots) && b.Weight != 0 {
 		parts = append(parts, fmt.Sprintf("weight %d", b.Weight))
 	}
 	if b.Priority > 1 {

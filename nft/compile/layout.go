@@ -295,7 +295,7 @@ func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	uses := map[string]bool{}
 	for _, f := range Families {
 		picks := keep[f.Endpoints] || keep[f.Addresses]
-		uses[f.pick], uses[f.Deliver] = picks, picks
+		uses[f.pick], uses[f.Deliver] = picks && keep[SlotsMap], picks
 	}
 	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {
 		c.Rules = slices.DeleteFunc(c.Rules, func(r ruleset.Rule) bool { return r.Needs != "" && !keep[r.Needs] })

@@ -17,7 +17,11 @@ import (
 // Block is a run of numbers, [Base, Base+Slots+Parked). The first are drawn;
 // the parked ones behind them are never drawn and keep the backends of weight
 // 0 known as members.
-type Block struct{ Base, Slots, Parked uint32 }
+type Block struct {
+	Base, Slots, Parked uint32
+	// Own says that they are in a map of the service and family alone; Base is 0.
+	Own bool
+}
 
 // End is the number after the last one.
 func (b Block) End() uint32 { return b.Base + b.Slots + b.Parked }
@@ -226,7 +230,7 @@ func guarded(s *lb.Service) bool { return len(s.Allow)+len(s.Deny) > 0 || s.Limi
 func firstServiceNumber(chain string) uint32 { return firstNumber([]byte(chain)) }
 
 func (k BackendKey) compare(o BackendKey) int {
-	return cmp.Or(strings.Compare(k.Chain, o.Chain), k.Address.Addr.Compare(o.Address.Addr), cmp.Compare(k.Address.Port, o.Address.Port))
+	return cmp.Or(strings.Compare(k.Chain, o.Chain), k.Address.Compare(o.Address))
 }
 
 // FirstNumber is the number that a backend has unless another one has it.
@@ -254,11 +258,21 @@ func firstNumber(name []byte) uint32 {
 // under it still finds its slot there.
 func (n *Numbers) slot(key PoolKey, slots, parked uint32) Block {
 	b, ok := n.slots[key]
-	if !ok || b.Slots != slots || b.Slots+b.Parked < slots+parked {
+	if !ok || b.Own || b.Slots != slots || b.Slots+b.Parked < slots+parked {
 		b.Base = n.takeSlots(slots + parked)
 	}
-	b.Slots, b.Parked = slots, parked
+	b.Slots, b.Parked, b.Own = slots, parked, false
 	return b
+}
+
+// held is how many numbers the map of slots has that a service and family has for
+// itself; 0: there is none.
+func (n *Numbers) held(key PoolKey) int {
+	b := n.slots[key]
+	if !b.Own {
+		return 0
+	}
+	return int(min(b.End(), mostOwnSlots))
 }
 
 // takeSlots gives a run of slots away: one that was used before, or the next.

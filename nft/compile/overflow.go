@@ -74,13 +74,19 @@ func connectionLimit(mark, n uint32) []ruleset.Rule {
 // gets the next slot.
 func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Family, b Block) {
 	resolve := ofShard(resolveChain, r.shard)
-	c.needed[resolve] = true
+	toBackend, last := ruleset.Jump(resolve), ruleset.Goto(resolve)
+	if r.own {
+		toBackend = ruleset.SetMarkByMap(OwnSlotsOf(chain, f))
+		last = toBackend
+	} else {
+		c.needed[resolve] = true
+	}
 	if r.limited {
 		c.needed[fullSet] = true
 	}
 	drawn := drawn(s.Of(f.Family))
 	r.repeats = true
-	r.draw = []ruleset.Statement{f.drawSlot(s, b, 0), ruleset.Jump(resolve)}
+	r.draw = []ruleset.Statement{f.drawSlot(s, b, 0), toBackend}
 	inTurn := []ruleset.Statement{ruleset.Jump(DrawChainOf(chain, f))}
 	if s.Scheduler.Exact() {
 		r.draw = inTurn
@@ -88,14 +94,14 @@ func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Fam
 	for i := uint32(1); i < mostDraws && drawn > 1; i++ {
 		retry := inTurn
 		// A client that hashes to backends that refuse would do so each time.
-		if s.Scheduler == lb.Hash && !(r.ejects && i > 1) {
-			retry = []ruleset.Statement{f.drawSlot(s, b, i), ruleset.Jump(resolve)}
+		if s.Scheduler.Hashes() && !(r.ejects && i > 1) {
+			retry = []ruleset.Statement{f.drawSlot(s, b, i), toBackend}
 		}
 		r.retries = append(r.retries, retry)
 	}
 	if s.Scheduler.Exact() || drawn > 1 && (s.Scheduler == lb.Random || r.ejects) {
 		c.Chains = append(c.Chains, &ruleset.Chain{Name: DrawChainOf(chain, f), Rules: []ruleset.Rule{
-			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.Slots, b.Base), ruleset.Goto(resolve)}},
+			{Statements: []ruleset.Statement{ruleset.SetMarkNumgen(false, b.Slots, b.Base), last}},
 		}})
 	}
 }

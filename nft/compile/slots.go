@@ -10,6 +10,10 @@ package compile
 //
 // A block of slots is in one map. One that is larger than a shard begins with its
 // shard, and is in its map alone.
+//
+// A service whose scheduler says so has a map of its own instead, PROFILE/SERVICE/slots4
+// and slots6. Its slots stay where they are and are replaced in place, so it is read
+// and written without those of others.
 
 import (
 	"iter"
@@ -17,12 +21,79 @@ import (
 	"strconv"
 	"strings"
 
+	"nlb/lb"
 	"nlb/nft/ruleset"
 )
 
 // ShardSize is how many numbers a shard has. It is a variable for tests, which make it
 // smaller; nothing else changes it.
 var ShardSize uint32 = 1 << 16
+
+// mostOwnSlots is more than any map of a service's own slots has.
+const mostOwnSlots = 1 << 20
+
+// OwnSlotsOf names the map of slots that a service and family has for itself.
+func OwnSlotsOf(chain string, f *Family) string { return chain + ownSlots + f.IP.Digit }
+
+const ownSlots = "/" + SlotsMap
+
+// OwnSlots is the map of a service's own slots that has this name, empty; nil: it is
+// none.
+func OwnSlots(name string) *ruleset.Map {
+	for _, f := range Families {
+		if chain, ok := strings.CutSuffix(name, ownSlots+f.IP.Digit); ok {
+			return &ruleset.Map{Name: name, Kind: ruleset.OwnSlots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}, OfChain: chain}
+		}
+	}
+	return nil
+}
+
+// slotsOf writes the slots of the backends of a service and family, which have these
+// marks, and returns where they are, and how many each backend has that are drawn.
+func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, marks []uint32) (Block, []int) {
+	order := s.SlotsWith(backends, c.held(key))
+	counts := make([]int, len(backends))
+	for _, i := range order {
+		counts[i]++
+	}
+	// By hash one that falls lends its slots. The block stays where it is, since
+	// there everybody is parked, whoever is up.
+	var parked []int
+	for i := range backends {
+		if counts[i] == 0 || s.Scheduler.Hashes() {
+			parked = append(parked, i)
+		}
+	}
+	var b Block
+	var m *ruleset.Map
+	if s.Scheduler.OwnSlots() {
+		// They follow from who the backends are, as the others do.
+		slices.SortFunc(parked, func(i, j int) int { return backends[i].Address.Compare(backends[j].Address) })
+		if len(order) == 0 { // the map keeps its size, and what it leads to
+			parked = append(lb.ConsistentSlots(backends, c.held(key)), parked...)
+		}
+		b = Block{Slots: uint32(len(order)), Parked: uint32(len(parked)), Own: true}
+		m = OwnSlots(OwnSlotsOf(key.Chain, FamilyOf(key.Family)))
+		c.ownSlots = append(c.ownSlots, m)
+	} else {
+		b = c.slot(key, uint32(len(order)), uint32(len(parked)))
+		c.needShard(b.Base)
+		m = c.byName[SlotMapOf(b.Base)]
+	}
+	data := make([]string, len(marks))
+	for i, mark := range marks {
+		data[i] = ruleset.MarkBytes(mark)
+	}
+	m.Elements = slices.Grow(m.Elements, len(order)+len(parked))
+	slot := b.Base
+	for _, owners := range [][]int{order, parked} {
+		for _, i := range owners {
+			m.Elements = append(m.Elements, ruleset.Element{Key: ruleset.MarkBytes(slot), Data: data[i]})
+			slot++
+		}
+	}
+	return b, counts
+}
 
 // extent is how much of the layout there is: the lengths of prefixes that have
 // maps of destinations, the shards of slots beside the first, the bits of the
@@ -92,10 +163,15 @@ func (c *compiler) needShard(base uint32) {
 	}
 	m := slotMap(shard)
 	c.byName[m.Name] = m
-	// It comes where a packet meets it: what it leads to is behind it.
-	first := slices.IndexFunc(c.Maps, func(m *ruleset.Map) bool { return m.Name == SlotsMap })
-	c.Maps = slices.Insert(c.Maps, first+1, m)
+	c.insertSlots(m)
 	c.Chains = append(c.Chains, shardChains(shard)...)
+}
+
+// insertSlots puts maps of slots where a packet meets them: what they lead to is behind
+// them.
+func (c *compiler) insertSlots(maps ...*ruleset.Map) {
+	first := slices.IndexFunc(c.Maps, func(m *ruleset.Map) bool { return m.Name == SlotsMap })
+	c.Maps = slices.Insert(c.Maps, first+1, maps...)
 }
 
 // fits moves to where a run of this size crosses the end of no shard that it

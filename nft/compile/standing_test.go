@@ -71,7 +71,7 @@ func TestReadStandingHostile(t *testing.T) {
 // TestBackendComment: what the slots do not say of a backend is read back.
 func TestBackendComment(t *testing.T) {
 	b := lb.Backend{Name: "b1", Weight: 5, Priority: 2, Share: 3, State: lb.Standby}
-	comment := backendComment(b, 7)
+	comment := backendComment(b, 7, false)
 	if comment != "name b1 weight 5 priority 2 share 3 standby" {
 		t.Error(comment)
 	}

@@ -112,7 +112,7 @@ func probes() []probe {
 		},
 		simple("bitwise", "every service", "3.13", "", loadMark, &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: make([]byte, 4), Xor: make([]byte, 4)}),
 		simple("numgen", "scheduler: round-robin, random and least-connections", "4.10", "nft_numgen", &expr.Numgen{Register: reg, Modulus: 2, Type: unix.NFT_NG_INCREMENTAL, Offset: 1}),
-		simple("hash", "scheduler: hash", "4.10", "nft_hash", &expr.Immediate{Register: reg32 + 4, Data: make([]byte, 4)}, jenkins),
+		simple("hash", "scheduler: hash and consistent", "4.10", "nft_hash", &expr.Immediate{Register: reg32 + 4, Data: make([]byte, 4)}, jenkins),
 		{Part: Part{"masq", "snat: masquerade", "5.2", "nft_masq"}, base: post, exprs: []expr.Any{&expr.Masq{}}},
 		{Part: Part{"reject", "refused connections", "3.14", "nft_reject_inet"}, base: pre(-100), exprs: []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}},
 		{Part: Part{"fib", "role: server, retry and a listen without an address", "4.10", "nft_fib_inet"}, base: pre(-100), exprs: []expr.Any{&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true}}},

@@ -39,6 +39,8 @@ const (
 	Exemptions
 	// Slots lead to backends.
 	Slots
+	// OwnSlots are those of one service alone, which are replaced in place.
+	OwnSlots
 	// Backends are marks of backends that packets find their way without.
 	Backends
 	// Endpoints are what the mark of a backend or of a service leads to. They

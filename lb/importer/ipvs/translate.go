@@ -89,7 +89,7 @@ var schedulers = map[string]struct {
 	"nq":    {ours: lb.LeastConnections, remark: "nq chooses an idle server, or as sed does; the profile makes live connections even, each second and under nlb run only"},
 	"twos":  {ours: lb.Random, remark: "twos chooses the less loaded of two random servers; the profile is random by weight"},
 	"sh":    {ours: lb.Hash, by: []lb.HashField{lb.SourceAddress}, remark: "sh hashes the source as the profile does, but a client may meet another server than before"},
-	"mh":    {ours: lb.Hash, by: []lb.HashField{lb.SourceAddress}, remark: "mh moves few clients when servers change; the profile's hash moves more, and a client may meet another server than before"},
+	"mh":    {ours: lb.Consistent, by: []lb.HashField{lb.SourceAddress}, remark: "mh hashes the source and moves few clients when servers change, as the profile does, but a client may meet another server than before"},
 	"dh":    {ours: lb.Hash, by: []lb.HashField{lb.DestinationAddress}, remark: "dh hashes the destination as the profile does, but a client may meet another server than before"},
 	"lblc":  {ours: lb.Hash, by: []lb.HashField{lb.DestinationAddress}, remark: "lblc keeps a destination with a server while that is not overloaded; the profile always does"},
 	"lblcr": {ours: lb.Hash, by: []lb.HashField{lb.DestinationAddress}, remark: "lblcr keeps a destination with a set of servers; the profile with one"},
@@ -110,7 +110,7 @@ func (t *table) scheduler(v *virtual, s *lb.Service) {
 	s.Scheduler, s.HashBy = k.ours, slices.Clone(k.by)
 	for _, f := range v.flags {
 		switch {
-		case (f == "sh-port" || f == "mh-port" || f == "flag-2") && s.Scheduler == lb.Hash:
+		case (f == "sh-port" || f == "mh-port" || f == "flag-2") && s.Scheduler.Hashes():
 			s.HashBy = []lb.HashField{lb.SourceAddress, lb.SourcePort}
 		case f == "sh-fallback" || f == "mh-fallback" || f == "flag-1":
 			t.draft.Note(f+" sends to another server where one has weight 0: the profile does so, too", "", at)

@@ -47,7 +47,7 @@ func TestOutcome(t *testing.T) {
 		{
 			&wire.Error{What: "chain shop/web", Expr: "hash", Errno: unix.ENOENT},
 			"nlb: error: chain shop/web: expression hash: no such file or directory; nothing was changed\n" +
-				"nlb: hint: this kernel, Linux " + release() + ", may lack the expression hash, for scheduler: hash: " +
+				"nlb: hint: this kernel, Linux " + release() + ", may lack the expression hash, for scheduler: hash and consistent: " +
 				"it needs Linux >= 4.10 and the module nft_hash (modprobe nft_hash)\n",
 		},
 		{context.Canceled, "nlb: error: context canceled; nothing was changed\n"},
