@@ -158,7 +158,7 @@ var ways = []struct {
 		return fmt.Sprintf("a range of ports: %v", s.wide)
 	}},
 	{"scheduler", func(_ *hitlessProfile, s *hitlessService, draw *rand.Rand) string {
-		return another(draw, &s.scheduler, "round-robin", "random", "hash", "least-connections")
+		return another(draw, &s.scheduler, "round-robin", "random", "hash", "least-connections", "consistent")
 	}},
 	{"snat", func(_ *hitlessProfile, s *hitlessService, draw *rand.Rand) string {
 		return another(draw, &s.snat, "masquerade", "none", "vip", "[198.51.100.1, 198.51.100.2, \"2001:db8:9::1\"]")

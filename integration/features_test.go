@@ -33,6 +33,19 @@ services:
   - {name: seed-0, listen: "203.0.113.11:80", scheduler: hash, hash-seed: 0, backends: ["10.2.0.11"]}
   - {name: port, listen: "203.0.113.12:80", scheduler: hash, hash-by: source-port, backends: ["10.2.0.11"]}
 `,
+	"consistent": `profile: consistent
+services:
+  - name: web
+    listen: ["203.0.113.10:80", "[2001:db8::10]:80"]
+    scheduler: consistent
+    hash-by: [source-address, source-port]
+    backends: [{address: "10.2.0.11:80", weight: 5}, "10.2.0.12", {address: "10.2.0.13:80", weight: 0}, "[fd02::11]:80"]
+  - {name: kept, listen: "203.0.113.11:80", scheduler: consistent, affinity: 10m, backends: ["10.2.0.11:80", "10.2.0.12:80"]}
+  - {name: full, listen: "203.0.113.12:80", scheduler: consistent, backends: [{address: "10.2.0.11:80", max-connections: 5}, "10.2.0.12:80"]}
+  - {name: again, listen: "203.0.113.13:80", scheduler: consistent, retry: true, affinity: 10m, backends: ["10.2.0.11:80", "10.2.0.12:80"]}
+  - {name: drained, listen: "203.0.113.14:80", scheduler: consistent, on-empty: drop, backends: [{address: "10.2.0.11:80", weight: 0}]}
+  - {name: empty, listen: "203.0.113.15:80", scheduler: consistent, backends: []}
+`,
 	"ports": `profile: ports
 services:
   - {name: a, listen: "203.0.113.10:80,443,8000-8010", backends: ["10.2.0.11:80"]}

@@ -48,7 +48,7 @@ func TestFullBackendSpills(t *testing.T) {
 		for _, tt := range []struct {
 			scheduler string
 			refused   int // at most, of those beyond the limit
-		}{{"round-robin", 0}, {"least-connections", 0}, {"random", 0}, {"hash, hash-by: [source-port]", 20}} {
+		}{{"round-robin", 0}, {"least-connections", 0}, {"random", 0}, {"hash, hash-by: [source-port]", 20}, {"consistent, hash-by: [source-port]", 20}} {
 			for _, network := range []string{"tcp", "udp"} {
 				t.Run(fmt.Sprintf("%s %s %s", f.vip, tt.scheduler, network), func(t *testing.T) {
 					b := newBed(t)

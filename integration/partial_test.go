@@ -47,6 +47,11 @@ services:
     snat: none
     log: {prefix: "hashed "}
     backends: [10.2.0.11]
+  - name: consistent
+    listen: ["203.0.113.15:80", "[2001:db8::15]:80"]
+    scheduler: consistent
+    affinity: 10m
+    backends: [10.2.0.11:80, "[fd02::11]:80"]
   - name: own
     role: server
     listen: ":8080"

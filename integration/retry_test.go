@@ -137,6 +137,7 @@ func TestRetry(t *testing.T) {
 			{"scheduler: least-connections", "", 0},
 			{"scheduler: hash, hash-by: [source-address, source-port]", "", 0},
 			{"scheduler: hash", "", 0},
+			{"scheduler: consistent, hash-by: [source-address, source-port]", "", 0xff00},
 			{"affinity: 1m", "", 0xff0000},
 			{"snat: none", ", max-connections: 1000", 0},
 			{"affinity: 1m", ", max-connections: 1000", 0xff00},

@@ -65,6 +65,9 @@ var cases = []lb.Service{
 		s.Name, s.Scheduler, s.HashBy = "hash-ports", lb.Hash, []lb.HashField{lb.SourcePort, lb.DestinationAddress}
 	}),
 	with(web, func(s *lb.Service) {
+		s.Name, s.Scheduler, s.HashBy = "consistent", lb.Consistent, []lb.HashField{lb.SourceAddress}
+	}),
+	with(web, func(s *lb.Service) {
 		s.Name, s.Affinity = "affinity", &lb.Affinity{Timeout: time.Minute, Bits: 24, Bits6: 64}
 	}),
 	service("both",

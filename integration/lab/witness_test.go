@@ -175,7 +175,7 @@ func pick(s *lb.Service, f lb.Family, ip, chain string, n int, sets, chains, pos
 	switch s.Scheduler {
 	case lb.Random:
 		draw = fmt.Sprintf("numgen random mod %d", len(slots))
-	case lb.Hash:
+	case lb.Hash, lb.Consistent: // by another table, of the same shares
 		draw = fmt.Sprintf("jhash %s mod %d seed 0x7", hashed(s, ip), len(slots))
 	}
 	if s.Affinity != nil {
