@@ -319,6 +319,10 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	want := compile.Beside(o.Table, profiles, others, n, func(object string) bool {
 		// A part of a table does not say who needs what lapses.
 		stays := s.last != nil || !compile.Lapses(object)
+		if object == compile.PostroutingChain {
+			// Packets may be under way to it until the next plan.
+			stays = s.last != nil || compile.ChangesSources(s.Profiles)
+		}
 		return stays && (s.objects.maps[object] != nil || s.objects.chains[object] != nil) ||
 			object == compile.ParamsSet && len(o.Params)+len(s.params) > 0 || object == compile.ProbesChain && o.Probes
 	})

@@ -42,9 +42,9 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 			p.add(op{verb: add, chain: c})
 		}
 	}
-	// Rules that nothing leads to yet.
+	// Rules that nothing leads to yet, or that look at marks which nothing has yet.
 	for _, c := range want.Chains {
-		if c.Hook == nil && have.objects.chains[c.Name] == nil {
+		if (c.Hook == nil || c.Name == compile.PostroutingChain) && have.objects.chains[c.Name] == nil {
 			p.rules(c, nil)
 		}
 	}
@@ -74,7 +74,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	for _, c := range want.Chains {
 		if h := have.objects.chains[c.Name]; h != nil {
 			p.rules(c, h.rules)
-		} else if c.Hook != nil {
+		} else if c.Hook != nil && c.Name != compile.PostroutingChain {
 			p.rules(c, nil)
 		}
 	}
@@ -109,7 +109,7 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case chains[name]:
 		case ours(name):
 			p.add(drop)
-		case compile.IsPool(name) && !have.poolInUse(name):
+		case compile.IsPool(name) && !have.poolInUse(name), name == compile.PostroutingChain && have.last == nil:
 			p.sweep = append(p.sweep, drop)
 		case compile.Lapses(name) && have.last == nil:
 			p.add(drop)

@@ -50,6 +50,9 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 		c.byName[name].Elements = elements
 	}
 	c.othersRetry(others)
+	if ChangesSources(profiles) || ChangesSources(others) {
+		c.needed[PostroutingChain] = true
+	}
 	trim(c.Ruleset, func(object string) bool { return c.needed[object] || there(object) })
 	return c.Ruleset
 }
@@ -282,6 +285,17 @@ func (f *Family) hashFields(by []lb.HashField) []ruleset.Field {
 func onlyFamily(s *lb.Service) bool {
 	own := func(l lb.Listen) bool { return !l.Prefix.IsValid() }
 	return len(s.Families()) == 1 && !slices.ContainsFunc(s.Listen, own)
+}
+
+// ChangesSources reports whether a backend of these profiles sees another source than
+// the client.
+func ChangesSources(profiles []*lb.Profile) bool {
+	for _, s := range lb.Services(profiles) {
+		if slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.SNAT.Mode != lb.SNATNone }) {
+			return true
+		}
+	}
+	return false
 }
 
 // sourcePool returns the chain that translates sources to these addresses.

@@ -33,7 +33,7 @@ const (
 
 	PreroutingChain  = "prerouting" // what comes from the network
 	outputChain      = "output"
-	postroutingChain = "postrouting"
+	PostroutingChain = "postrouting" // changes sources
 	refuseChain      = "refuse"
 	poolPrefix       = "snat-"
 )
@@ -58,7 +58,7 @@ var LayoutVersion = LayoutOf(TableComment)
 
 // rulesNumber is the version of the rules within a layout. It changes with every
 // rule that the same profiles get.
-const rulesNumber = " rules 4"
+const rulesNumber = " rules 5"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
@@ -246,7 +246,7 @@ func baseChains(x extent) []*ruleset.Chain {
 	return []*ruleset.Chain{
 		{Name: PreroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: in},
 		{Name: outputChain, Hook: ruleset.Output(-100, "-100"), Rules: out},
-		{Name: postroutingChain, Hook: ruleset.Postrouting(100, "srcnat"), Rules: append(snat, vips...)},
+		{Name: PostroutingChain, Hook: ruleset.Postrouting(100, "srcnat"), Rules: append(snat, vips...)},
 	}
 }
 
@@ -299,7 +299,8 @@ func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	}
 	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {
 		c.Rules = slices.DeleteFunc(c.Rules, func(r ruleset.Rule) bool { return r.Needs != "" && !keep[r.Needs] })
-		return c.Hook != nil && len(c.Rules) == 0 || c.Hook == nil && isShared(c.Name) && !uses[c.Name] && !needed(c.Name)
+		optional := c.Hook == nil && isShared(c.Name) && !uses[c.Name] || c.Name == PostroutingChain
+		return c.Hook != nil && len(c.Rules) == 0 || optional && !needed(c.Name)
 	})
 }
 
