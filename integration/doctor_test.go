@@ -234,7 +234,7 @@ var hostFaults = []fault{
 	{name: "a rule of somebody in our table", breaks: "nft insert rule inet nlb prerouting tcp dport 80 accept", level: "fail", check: "rules", says: "chain prerouting: a rule is not of nlb", probe: "203.0.113.10:80"},
 	{name: "an element of somebody in our table", breaks: "nft add element inet nlb services4 { 192.0.2.1 . tcp . 80 : accept }", level: "warn", check: "rules", says: "element services4 { 192.0.2.1 . tcp . 80 }: it is not of nlb"},
 	{name: "a chain of somebody in our table", breaks: "nft add chain inet nlb evil { type filter hook forward priority 0\\; policy drop\\; }", level: "warn", check: "rules", says: "chain evil: it is not of nlb", probe: "203.0.113.10:80"},
-	{name: "rules that were deleted", file: true, breaks: "nft flush chain inet nlb postrouting", level: "fail", check: "rules", says: "chain postrouting: 3 rules are missing"},
+	{name: "rules that were deleted", file: true, breaks: "nft flush chain inet nlb postrouting", level: "fail", check: "rules", says: "chain postrouting: 5 rules are missing"},
 	{name: "a map that was emptied", file: true, breaks: "nft flush map inet nlb services4", level: "fail", check: "rules", says: "chain shop/web: nothing leads to it", also: []string{"rules"}},
 	{name: "dormant", breaks: "nft add table inet nlb { flags dormant\\; }", level: "fail", check: "rules", says: "is turned off", probe: "203.0.113.10:80"},
 	{name: "another profile", file: true, breaks: "sed -i s/8080/8081/ NAME", level: "warn", check: "rules", says: "the kernel differs from the profiles in 4 objects"},

@@ -37,7 +37,7 @@ func TestDrift(t *testing.T) {
 			again.handle = 1 << 40
 			c.rules = append(c.rules, again)
 		}, "chain postrouting: a rule is not as nlb made it"},
-		{"no rules", func(o *objects) { o.chains["postrouting"].rules = nil }, "chain postrouting: 3 rules are missing"},
+		{"no rules", func(o *objects) { o.chains["postrouting"].rules = nil }, "chain postrouting: 5 rules are missing"},
 		{"no chain", func(o *objects) { delete(o.chains, "output") }, "chain output: it is missing"},
 		{"a chain of somebody", func(o *objects) { o.chains["evil"] = &haveChain{} }, "chain evil: it is not of nlb"},
 		{"no map", func(o *objects) { delete(o.maps, compile.StickySet) }, "map sticky: it is missing"},

@@ -58,7 +58,7 @@ var LayoutVersion = LayoutOf(TableComment)
 
 // rulesNumber is the version of the rules within a layout. It changes with every
 // rule that the same profiles get.
-const rulesNumber = " rules 5"
+const rulesNumber = " rules 6"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
@@ -225,7 +225,6 @@ func baseChains(x extent) []*ruleset.Chain {
 	if x.probes {
 		out = append(out, leaveProbes())
 	}
-	var vips []ruleset.Rule
 	for _, t := range tiersOf(x.lengths) {
 		if t.in {
 			in = append(in, t.lookups()...)
@@ -234,20 +233,28 @@ func baseChains(x extent) []*ruleset.Chain {
 			out = append(out, t.lookups()...)
 		}
 	}
-	for _, f := range Families {
-		vips = append(vips, ruleset.Rule{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATVIP), f.IP.SNATVIP()}})
-	}
-	// Connections that somebody else marked may look like ours, unless their
-	// destination was translated too.
-	snat := []ruleset.Rule{
-		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.Masquerade), ruleset.Masquerade()}},
-		{Statements: []ruleset.Statement{ruleset.IsTranslated(), hasMode(lb.SNATPool), ruleset.MarkVmap(PoolsMap, ^x.kept)}, Needs: PoolsMap},
-	}
 	return []*ruleset.Chain{
 		{Name: PreroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: in},
 		{Name: outputChain, Hook: ruleset.Output(-100, "-100"), Rules: out},
-		{Name: PostroutingChain, Hook: ruleset.Postrouting(100, "srcnat"), Rules: append(snat, vips...)},
+		{Name: PostroutingChain, Hook: ruleset.Postrouting(100, "srcnat"), Rules: sourceRules(x.kept)},
 	}
+}
+
+// sourceRules change sources, by the mode of the backend. What is not ours leaves
+// first: connections that somebody else marked may look like ours, unless their
+// destination was translated too. What keeps its source leaves behind masquerade,
+// which nearly all others have.
+func sourceRules(kept uint32) []ruleset.Rule {
+	out := []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.IsUntranslated(), ruleset.Accept()}},
+		{Statements: []ruleset.Statement{hasMode(lb.Masquerade), ruleset.Masquerade()}},
+		{Statements: []ruleset.Statement{hasMode(lb.SNATNone), ruleset.Accept()}},
+		{Statements: []ruleset.Statement{hasMode(lb.SNATPool), ruleset.MarkVmap(PoolsMap, ^kept)}, Needs: PoolsMap},
+	}
+	for _, f := range Families {
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{hasMode(lb.SNATVIP), f.IP.SNATVIP()}})
+	}
+	return out
 }
 
 // pickChain turns a slot of a shard into a backend.

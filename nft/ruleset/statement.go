@@ -246,10 +246,13 @@ func SourcePortIs(mask, value uint16) Statement {
 		compare(expr.CmpOpEq, bytes(value)))
 }
 
-// IsTranslated matches connections whose destination was translated.
-func IsTranslated() Statement {
-	return NewStatement("ct status dnat", &expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
-		masked(reg, ctStatusDNAT), compare(expr.CmpOpNeq, make([]byte, 4)))
+// IsTranslated matches connections whose destination was translated, IsUntranslated
+// the others.
+func IsTranslated() Statement   { return translated("ct status dnat", expr.CmpOpNeq) }
+func IsUntranslated() Statement { return translated("ct status & dnat == 0", expr.CmpOpEq) }
+
+func translated(text string, op expr.CmpOp) Statement {
+	return NewStatement(text, &expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(reg, ctStatusDNAT), compare(op, make([]byte, 4)))
 }
 
 // ctStatusDNAT is IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).
