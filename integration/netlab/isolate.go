@@ -39,6 +39,9 @@ func Isolate() error {
 	os.Unsetenv(marker) // not for the programs that this one starts
 	isolated.Store(inside)
 	err := probe()
+	if err == nil && inside {
+		err = loopbackUp() // as it is where the caller comes from
+	}
 	if err == nil {
 		return nil
 	}
@@ -133,17 +136,22 @@ func probe() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
-		h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-		if err != nil {
-			return err
-		}
-		defer h.Close()
-		lo, err := h.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return h.LinkSetUp(lo)
+		return loopbackUp()
 	})
+}
+
+// loopbackUp turns the loopback of this thread's network namespace on.
+func loopbackUp() error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return h.LinkSetUp(lo)
 }
 
 func readFile(path string) string {

@@ -28,11 +28,11 @@ func TestEcho(t *testing.T) {
 		wantSound(t, o)
 		return o
 	}
-	none, all := "1 0", "0 0"
-	for _, at := range loopbacks {
-		netlabtest.Must(t, h.SetSysctl("net.ipv4.ping_group_range", none))
+	for _, at := range loopbacks { // a new namespace lets nobody ping
 		wantOutcome(t, ping(at), Outcome{Ours: true, Reason: "icmp: not permitted: ping_group_range"})
-		netlabtest.Must(t, h.SetSysctl("net.ipv4.ping_group_range", all))
+	}
+	netlabtest.Must(t, h.SetSysctl("net.ipv4.ping_group_range", "0 0"))
+	for _, at := range loopbacks {
 		wantOutcome(t, ping(at), Outcome{OK: true, Reason: "icmp: answered"})
 	}
 	for _, at := range []string{"192.0.2.1", "2001:db8::1"} {
