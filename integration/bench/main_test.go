@@ -30,6 +30,7 @@ import (
 
 var (
 	quick   = flag.Bool("quick", false, "a tenth of the size: to see that it works, not to measure")
+	least   = flag.Bool("least", false, "of packets, take the round that took least: where instructions are counted, the others have those of other work")
 	program = flag.String("nlb", "", "the nlb to measure; it is built where there is none")
 )
 

@@ -52,6 +52,16 @@ func fleet(name string, first, services int) *lb.Profile {
 	return p
 }
 
+// unchanged is a profile whose backends see the client.
+func unchanged(p *lb.Profile) *lb.Profile {
+	for i := range p.Services {
+		for j := range p.Services[i].Backends {
+			p.Services[i].Backends[j].SNAT.Mode = lb.SNATNone
+		}
+	}
+	return p
+}
+
 // changed is a fleet in whose middle one backend is another one.
 func changed(name string, services int) *lb.Profile {
 	p := fleet(name, 0, services)

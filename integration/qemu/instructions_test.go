@@ -37,7 +37,7 @@ func BenchmarkInstructions(b *testing.B) {
 		})
 		netlabtest.Must(b, err)
 		m := &Machine{Name: "count", image: image, dir: dir, accelerator: Accelerator{Name: "tcg"}, memory: 1024}
-		program := "/usr/sbin/bench,-nlb=/usr/sbin/nlb,-quick,-test.run=^$,-test.bench=Packets,-test.benchtime=1x"
+		program := "/usr/sbin/bench,-nlb=/usr/sbin/nlb,-quick,-least,-test.run=^$,-test.bench=Packets,-test.benchtime=1x"
 		netlabtest.Must(b, m.Once(b.Context(), bench(b), program, []string{"-icount", "shift=0,sleep=off"}))
 		fmt.Printf("\nLinux %s\n\n", image.Release)
 		for line := range strings.Lines(m.output()) {
