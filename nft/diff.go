@@ -123,8 +123,8 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		drop := op{verb: remove, mapping: &ruleset.Map{Name: name}}
 		switch {
 		case wanted[name]:
-		case compile.OwnSlots(name) != nil && chains[compile.OwnSlots(name).OfChain]:
-			// A packet may be under way to it, where the service has drawn from it so far.
+		case compile.OwnSlots(name) != nil:
+			// A packet may be under way to it, where a service has drawn from it so far.
 			if ours(name) && !have.draws(name) {
 				p.sweep = append(p.sweep, drop)
 			}

@@ -224,4 +224,17 @@ func TestOwnSlots(t *testing.T) {
 	if applyTo(t, o, hashed); o.maps[ownSlots] != nil {
 		t.Error("the map was not swept")
 	}
+	other := consistent(11)
+	other.Services[0].Name, other.Services[0].Scheduler = "other", lb.Hash
+	applyTo(t, o, consistent(11))
+	if applyTo(t, o, other); o.maps[ownSlots] == nil || o.chains["shop/web"] != nil {
+		t.Error("the map went with its service")
+	}
+	if again := applyTo(t, o, other); !again.empty() {
+		t.Errorf("applied again:\n%s", again)
+	}
+	other.Services[0].Backends[0].Name = "another"
+	if applyTo(t, o, other); o.maps[ownSlots] != nil {
+		t.Error("the map of a service that is gone was not swept")
+	}
 }
