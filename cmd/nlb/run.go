@@ -9,6 +9,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
+	"log"
 	"math"
 	"os"
 	"os/signal"
@@ -30,6 +32,7 @@ func run(ctx context.Context, j *job) error {
 	// would have it collect all the time where it is large.
 	debug.SetGCPercent(30)
 	debug.SetMemoryLimit(math.MaxInt64)
+	log.SetOutput(io.Discard) // net/http logs what servers send unasked, whatever that is
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	err := agent.Run(ctx, agent.Config{

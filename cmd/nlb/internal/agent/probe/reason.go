@@ -74,6 +74,9 @@ func explain(err error) string {
 	if strings.Contains(why, "server response headers exceeded") {
 		return "header above 64 KiB"
 	}
+	if strings.Contains(why, "readLoopPeekFail") { // net/http met an answer before it had asked
+		return "answered before it was asked"
+	}
 	for _, prefix := range []string{"net/http: HTTP/1.x transport connection broken: ", "net/http: ", "remote error: ", "tls: ", "x509: "} {
 		why = strings.TrimPrefix(why, prefix)
 	}
