@@ -192,9 +192,6 @@ func TestSource(t *testing.T) {
 
 // TestPriority: the sockets have the mark that the rules look for.
 func TestPriority(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("SKIPPED, NOT PROVED: needs root")
-	}
 	_, at := listen(t, "127.0.0.1:0")
 	target := Target{Check: tcp(time.Second), At: at}
 	fd, err := connect(target)

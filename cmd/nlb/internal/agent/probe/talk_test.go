@@ -89,7 +89,7 @@ func FuzzContains(f *testing.F) {
 	f.Add([]byte("-+PO+PONG"), "+PONG")
 	f.Fuzz(func(t *testing.T, b []byte, text string) {
 		if text == "" || len(b) > maxAnswer {
-			t.Skip()
+			return // it is bounded, and asks for something
 		}
 		for _, r := range []io.Reader{bytes.NewReader(b), iotest.OneByteReader(bytes.NewReader(b)), iotest.HalfReader(bytes.NewReader(b))} {
 			if got, _ := contains(r, text); got != bytes.Contains(b, []byte(text)) {
