@@ -4,7 +4,6 @@ package integration
 // what stays; and it comes to the same as when everything is read.
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -12,11 +11,10 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/wire"
+	"nlb/nft/wire/wiretest"
 )
 
 // mixed has services of all sorts, and others beside them that stay.
@@ -65,20 +63,6 @@ services:
       - {address: "10.2.0.15:80", max-connections: 5}
 `
 
-// asking is a transport that notices when all rules of the table are asked for.
-type asking struct {
-	wire.Transport
-	all bool
-}
-
-func (a *asking) Send(b []byte) error {
-	const attrs = unix.SizeofNlMsghdr + 4 // struct nfgenmsg
-	if len(b) > attrs && binary.NativeEndian.Uint16(b[4:]) == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE {
-		a.all = a.all || len(wire.Attr(b[attrs:], unix.NFTA_RULE_CHAIN)) == 0
-	}
-	return a.Transport.Send(b)
-}
-
 // asCommand are options as `nlb apply` has them: by the record a later apply
 // knows the profiles.
 var asCommand = nft.Options{Table: "nlb", Record: true, Build: "test"}
@@ -92,11 +76,11 @@ func (b *bed) applyWatched(profiles ...*lb.Profile) (r *nft.Result, all bool) {
 		if err != nil {
 			return err
 		}
-		a := &asking{Transport: transport}
+		a := &wiretest.Asking{Transport: transport}
 		c := wire.NewConn(a)
 		defer c.Close()
 		r, err = nft.Apply(b.T.Context(), c, profiles, asCommand)
-		all = a.all
+		all = a.All
 		return err
 	}))
 	return r, all

@@ -100,6 +100,22 @@ services:
 	}
 }
 
+// cleanUp has the connections settled that a commit concerns, while the test goes on.
+// The function that it returns ends the wait for answers, and says how many
+// connections were ended.
+func cleanUp(t *testing.T, r *nft.Result) (ended func() int) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan int)
+	go func() {
+		n, err := r.Cleanup.Run(ctx)
+		if err != nil {
+			t.Error(err)
+		}
+		done <- n
+	}()
+	return func() int { cancel(); return <-done }
+}
+
 // TestDownLosesNobody: who meets a server that is silent, as it goes down, comes
 // to another one by the client's own retransmission, before the answers that are
 // under way are waited for; its open connections are ended if the service says so,
@@ -138,16 +154,7 @@ services:
 			if r.Cleanup == nil {
 				return func() int { return 0 }
 			}
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan int)
-			go func() {
-				ended, err := r.Cleanup.Run(ctx)
-				if err != nil {
-					t.Error(err)
-				}
-				done <- ended
-			}()
-			return func() int { cancel(); return <-done }
+			return cleanUp(t, r)
 		}
 		open := func(port string) *traffic.Conn {
 			for {
@@ -216,22 +223,13 @@ services: [{name: dns, listen: "203.0.113.10:53", protocol: udp, backends: ["10.
 		b.Check(err)
 		r, err := table.Update(t.Context(), []*lb.Profile{stand(wanted, 1, lb.Down, lb.Standing{Order: lb.OrderDisable})})
 		b.Check(err)
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan int)
-		go func() {
-			n, err := r.Cleanup.Run(ctx)
-			if err != nil {
-				t.Error(err)
-			}
-			ended <- n
-		}()
+		ended := cleanUp(t, r)
 		_, err = table.Update(t.Context(), []*lb.Profile{wanted})
 		b.Check(err)
 		if got := count(b.Row("udp", "203.0.113.10:53", 4)); got["10.2.0.12"] != 2 {
 			t.Errorf("up again, it has a share of %v", got)
 		}
-		cancel()
-		if n := <-ended; n > 0 {
+		if n := ended(); n > 0 {
 			t.Errorf("%d flows were ended of a server that was up again", n)
 		}
 		return nil

@@ -3,7 +3,6 @@ package nft_test
 // A table that stays open, in the kernel.
 
 import (
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -20,6 +19,7 @@ import (
 	"nlb/nft"
 	nftables "nlb/nft/ruleset"
 	"nlb/nft/wire"
+	"nlb/nft/wire/wiretest"
 )
 
 func TestMain(m *testing.M) {
@@ -179,29 +179,15 @@ services:
   - {name: own, listen: ":8080", backends: [10.2.0.11:80, 10.2.0.12:80]}
 `
 
-// asking is a transport that notices when all rules of the table are asked for.
-type asking struct {
-	wire.Transport
-	all bool
-}
-
-func (a *asking) Send(b []byte) error {
-	const attrs = unix.SizeofNlMsghdr + 4 // struct nfgenmsg
-	if len(b) > attrs && binary.NativeEndian.Uint16(b[4:]) == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETRULE {
-		a.all = a.all || len(wire.Attr(b[attrs:], unix.NFTA_RULE_CHAIN)) == 0
-	}
-	return a.Transport.Send(b)
-}
-
 // open calls f with a table that stays open, in a namespace of its own, and with
 // further conversations.
-func open(t *testing.T, f func(table *nft.Table, asked *asking, c, other *wire.Conn)) {
+func open(t *testing.T, f func(table *nft.Table, asked *wiretest.Asking, c, other *wire.Conn)) {
 	t.Helper()
 	h, conns := host(t, 2)
 	must(t, h.Do(func() error {
 		transport, err := wire.Open()
 		must(t, err)
-		asked := &asking{Transport: transport}
+		asked := &wiretest.Asking{Transport: transport}
 		c := wire.NewConn(asked)
 		defer c.Close()
 		table := nft.Open(c, "nlb", wire.Dial)
@@ -268,7 +254,7 @@ func touched(t *testing.T, table *nft.Table, want bool) {
 // beside another program, come to what is wanted; a one-shot apply finds nothing
 // to do, and the slots that were used are used again.
 func TestUpdateComesToTheSame(t *testing.T) {
-	open(t, func(table *nft.Table, asked *asking, c, other *wire.Conn) {
+	open(t, func(table *nft.Table, asked *wiretest.Asking, c, other *wire.Conn) {
 		p := parse(t, mixed)
 		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
 		must(t, err)
@@ -289,11 +275,11 @@ func TestUpdateComesToTheSame(t *testing.T) {
 				}
 				part.Services = append(part.Services, *s)
 			}
-			asked.all = false
+			asked.All = false
 			if r := update(t, table, part); r.Repaired {
 				t.Errorf("step %d: repaired %+v", step, r)
 			}
-			if asked.all {
+			if asked.All {
 				t.Errorf("step %d read everything", step)
 			}
 			touched(t, table, false)
@@ -306,7 +292,7 @@ func TestUpdateComesToTheSame(t *testing.T) {
 
 // TestUpdateLeavesARecord: a one-shot apply of the same finds nothing to do.
 func TestUpdateLeavesARecord(t *testing.T) {
-	open(t, func(table *nft.Table, asked *asking, c, other *wire.Conn) {
+	open(t, func(table *nft.Table, asked *wiretest.Asking, c, other *wire.Conn) {
 		p := parse(t, mixed)
 		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
 		must(t, err)
@@ -315,14 +301,14 @@ func TestUpdateLeavesARecord(t *testing.T) {
 			p.Services[0] = part[0].Services[0]
 			update(t, table, part...)
 		}
-		again := &asking{}
+		again := &wiretest.Asking{}
 		again.Transport, err = wire.Open()
 		must(t, err)
 		one := wire.NewConn(again)
 		defer one.Close()
 		r, err := nft.Apply(t.Context(), one, []*lb.Profile{p}, recorded)
-		if err != nil || again.all || r.Batches > 0 {
-			t.Errorf("%+v, %v; everything was read: %v", r, err, again.all)
+		if err != nil || again.All || r.Batches > 0 {
+			t.Errorf("%+v, %v; everything was read: %v", r, err, again.All)
 		}
 		touched(t, table, false)
 	})
@@ -331,7 +317,7 @@ func TestUpdateLeavesARecord(t *testing.T) {
 // TestTouched: what others change is noticed, and put back; what they change
 // elsewhere is not.
 func TestTouched(t *testing.T) {
-	open(t, func(table *nft.Table, asked *asking, c, other *wire.Conn) {
+	open(t, func(table *nft.Table, asked *wiretest.Asking, c, other *wire.Conn) {
 		p := parse(t, mixed)
 		touched(t, table, true) // nothing was applied
 		if _, err := table.Update(t.Context(), standing(p, 0, lb.Down, down)); err == nil {
@@ -363,7 +349,7 @@ func TestTouched(t *testing.T) {
 			touched(t, table, true)
 			touched(t, table, true)
 			part := standing(p, 0, lb.Down, down)
-			if asked.all = false; update(t, table, part...) == nil || !asked.all && what != "the table" {
+			if asked.All = false; update(t, table, part...) == nil || !asked.All && what != "the table" {
 				t.Errorf("%s: an update over somebody else's change read a part only", what)
 			}
 			changed := *p

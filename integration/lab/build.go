@@ -43,7 +43,7 @@ func (l *Lab) build() error {
 	if err := l.own(); err != nil {
 		return err
 	}
-	return l.serve()
+	return l.serve(func(standin) bool { return true })
 }
 
 // uplink is the name of the other hosts' link to the balancer.
@@ -100,9 +100,12 @@ func (l *Lab) own() error {
 	return nil
 }
 
-// serve starts the stand-ins.
-func (l *Lab) serve() error {
+// serve starts the stand-ins that are wanted.
+func (l *Lab) serve(wanted func(standin) bool) error {
 	for _, s := range l.site.standins {
+		if !wanted(s) {
+			continue
+		}
 		host := l.backends
 		if s.local {
 			host = l.balancer

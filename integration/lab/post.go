@@ -168,19 +168,7 @@ func (l *Lab) dismiss(all []*drill) error {
 			}
 		}
 	}
-	for _, s := range l.site.standins {
-		if len(s.ports) == 0 || !free[s.ports[0]] {
-			continue
-		}
-		host := l.backends
-		if s.local {
-			host = l.balancer
-		}
-		if err := l.start(host, s); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.serve(func(s standin) bool { return len(s.ports) > 0 && free[s.ports[0]] })
 }
 
 // fail has the server fail in a way; slow says how late it answers.

@@ -22,6 +22,7 @@ import (
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
+	"nlb/nft"
 )
 
 func TestMain(m *testing.M) { netlabtest.Main(m) }
@@ -86,32 +87,35 @@ func (b *bed) profile(name string, port int, servers ...string) error {
 	return errors.Join(os.WriteFile("etc/.new", []byte(text), 0o644), os.Rename("etc/.new", "etc/"+name+".yaml"))
 }
 
-// kernel is what the kernel balances: profiles with their backends, each with its
-// state unless it is up.
-func (b *bed) kernel() string {
+// state is what the kernel holds.
+func (b *bed) state() (state *nft.State) {
 	b.t.Helper()
-	var out []string
 	must(b.t, b.host.Do(func() error {
 		e, err := engine.Open("nlb")
 		if err != nil {
 			return err
 		}
 		defer e.Close()
-		state, err := e.State()
-		if err != nil {
-			return err
-		}
-		for p, s := range lb.Services(state.Profiles) {
-			out = append(out, p.Name)
-			for i := range s.Backends {
-				out = append(out, s.Backends[i].Address.Addr.String())
-				if state := s.Backends[i].State; state != lb.Up {
-					out = append(out, state.String())
-				}
+		state, err = e.State()
+		return err
+	}))
+	return state
+}
+
+// kernel is what the kernel balances: profiles with their backends, each with its
+// state unless it is up.
+func (b *bed) kernel() string {
+	b.t.Helper()
+	var out []string
+	for p, s := range lb.Services(b.state().Profiles) {
+		out = append(out, p.Name)
+		for i := range s.Backends {
+			out = append(out, s.Backends[i].Address.Addr.String())
+			if state := s.Backends[i].State; state != lb.Up {
+				out = append(out, state.String())
 			}
 		}
-		return nil
-	}))
+	}
 	return strings.Join(out, " ")
 }
 

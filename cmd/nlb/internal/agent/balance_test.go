@@ -9,7 +9,6 @@ import (
 	"os"
 	"testing"
 
-	"nlb/cmd/nlb/internal/engine"
 	"nlb/integration/netlab/netlabtest"
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
@@ -18,23 +17,11 @@ import (
 // shares are those of the backends in the kernel.
 func (b *bed) shares() (out []uint8) {
 	b.t.Helper()
-	must(b.t, b.host.Do(func() error {
-		e, err := engine.Open("nlb")
-		if err != nil {
-			return err
+	for _, s := range lb.Services(b.state().Profiles) {
+		for i := range s.Backends {
+			out = append(out, s.Backends[i].Share)
 		}
-		defer e.Close()
-		state, err := e.State()
-		if err != nil {
-			return err
-		}
-		for _, s := range lb.Services(state.Profiles) {
-			for i := range s.Backends {
-				out = append(out, s.Backends[i].Share)
-			}
-		}
-		return nil
-	}))
+	}
 	return out
 }
 
