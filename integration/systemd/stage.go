@@ -196,7 +196,8 @@ func (s *stage) during(ctx context.Context, f func() error) (int, error) {
 	}()
 	err := f()
 	stop()
-	return n, errors.Join(err, <-over)
+	err = errors.Join(err, <-over) // n is whole now
+	return n, err
 }
 
 // patience is how long something may take to become so: an emulated machine, whose
