@@ -87,13 +87,14 @@ func (s *session) rest(ctx context.Context, moment time.Time) error {
 	return err
 }
 
-// outage has a backend fail from now until end, zero: until it is out; and then, if
-// it is to be back, waits for that until limit, zero: as long as is promised.
+// outage has a backend fail from now until end; zero: until it is out. Then, if it is
+// to be back, it waits for that until limit; zero: as long as is promised.
 func (s *session) outage(ctx context.Context, d *drill, b *lb.Backend, way string, end, limit time.Time, back bool) error {
 	v, id := d.service, d.id(b)
 	s.lab.options.Progress(d.name() + ": " + b.Name + " " + plan.Verbs[way])
 	t, part := d.of(lb.FamilyOf(b.Address.Addr)), d.share(b, nil)
 	due, sees := plan.Out(v, way, t.protocol == lb.TCP && part > 0)
+	// The kernel sees it refuse once a client comes to it: ten have come by then.
 	tolerance := due.Most/2 + busy + time.Duration(10/max(part, 0.01)*float64(pace))
 	f := &failing{Failing: Failing{Backend: b.Name, Way: way, Trial: t.words(), Problems: []string{}}, family: t.family, began: time.Now()}
 	f.Began = f.began.Sub(s.began).Seconds()
@@ -126,8 +127,8 @@ func (s *session) outage(ctx context.Context, d *drill, b *lb.Backend, way strin
 	return nil
 }
 
-// strike has a stand-in fail until end, zero: until the backend has fallen, but no
-// longer than until limit; and then work again.
+// strike has a stand-in fail until end, and then work again. A zero end is when the
+// backend has fallen, and limit at the latest.
 func (s *session) strike(ctx context.Context, p *post, v *lb.Service, way string, end, limit time.Time, fell func() bool) error {
 	if way == plan.Flap {
 		return s.flap(ctx, p, plan.Beat(v), end)

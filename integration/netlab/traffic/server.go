@@ -155,13 +155,14 @@ func (s *Server) answer(c *net.UDPConn, at netip.AddrPort) {
 			continue
 		}
 		if s.answers != nil {
-			answer := s.datagram(in[:n], from, at)
-			// It may wait, and others are not to wait for it.
-			s.wait.Go(func() {
-				if answer != nil && s.linger() {
-					_, _ = c.WriteToUDPAddrPort(answer, from)
-				}
-			})
+			if answer := s.datagram(in[:n], from, at); answer != nil {
+				// It may wait, and others are not to wait for it.
+				s.wait.Go(func() {
+					if s.linger() {
+						_, _ = c.WriteToUDPAddrPort(answer, from)
+					}
+				})
+			}
 			continue
 		}
 		out = append(s.line(out[:0], from, at), in[:n]...)
