@@ -70,10 +70,11 @@ var rooms = []room{
 		"lb", "lb/health", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "integration/lab/plan", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",
 	}},
 	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
+	{"cmd/nlb/internal/agent/roster", []string{"lb", "lb/health", "nft", "cmd/nlb/internal/agent/probe"}}, // asks nobody
 	{"cmd/nlb/internal/agent", []string{
 		"lb", "lb/health", "lb/names", "nft", "cmd/nlb/internal/agent/resolve",
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
-		"cmd/nlb/internal/agent/probe",
+		"cmd/nlb/internal/agent/probe", "cmd/nlb/internal/agent/roster",
 	}},
 	{"cmd/nlb/internal/stage", []string{"lb", "lb/config", "integration/netlab", "cmd/nlb/internal/engine"}},
 	{"cmd/nlb", []string{
