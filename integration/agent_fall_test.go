@@ -82,7 +82,6 @@ func TestAgentServerSilent(t *testing.T) {
 	}
 	speaks := b.silence(fallen...)
 	b.becomes(lb.Down, "web", fallen...)
-	down := time.Now()
 	time.Sleep(100 * time.Millisecond)
 	for i, f := range flows {
 		all := b.stopped(f)
@@ -91,9 +90,6 @@ func TestAgentServerSilent(t *testing.T) {
 		for _, a := range all {
 			if a.Late() {
 				late++
-			}
-			if a.Backend == fallen[i] && a.Began.After(down) {
-				t.Errorf("a connection that began %s after it was down came to %s", a.Began.Sub(down), a.Backend)
 			}
 		}
 		figures(t, "%d of %d connections had to ask twice", late, len(all))

@@ -6,6 +6,7 @@ package integration
 import (
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -46,7 +47,13 @@ func TestAgentReads(t *testing.T) {
 	b.Check(os.WriteFile(a.file, []byte(health(fast)+backends(8080, -1, -1)+slow), 0o644))
 	a.says(said, "enough backends are up again")
 
+	// By another name of the file, which causes no event in its folder.
+	hidden := filepath.Join(t.TempDir(), "hidden")
+	b.Check(os.Link(a.file, hidden))
+	b.Check(os.WriteFile(hidden, []byte(health(fast)+backends(8080, 2, 1)+slow), 0o644))
+	said = len(a.log.String())
 	b.Check(a.cmd.Process.Signal(syscall.SIGHUP))
+	a.says(said, "told to reload")
 	b.serve("10.2.0.13")
 	a.eventually("a check whose definition stays goes on over reloads", func() bool {
 		if code := a.ask(http.MethodPost, "/v1/reload"); code != http.StatusOK {
@@ -68,6 +75,7 @@ func TestAgentRepairs(t *testing.T) {
 	b.serve("10.2.0.12")
 	a := b.agent(web + "    health: {check: tcp, interval: 100ms}\n" + backends(8080, -1, -1, -1))
 	a.fails("web", "10.2.0.13")
+	known, _ := b.server("web", "10.2.0.13")
 	for _, script := range []string{
 		"flush ruleset\n",
 		"delete chain inet nlb prerouting\n",
@@ -77,7 +85,9 @@ func TestAgentRepairs(t *testing.T) {
 		b.NFT(b.Balancer, script)
 		a.says(said, "something else has changed the table")
 		b.eventually("all is as it was", func() bool { s := b.Load(); return len(s.Profiles) == 1 && len(s.Drift()) == 0 })
-		b.becomes(lb.Down, "web", "10.2.0.13")
+		if now, _ := b.server("web", "10.2.0.13"); now.State != lb.Down || now.Standing != known.Standing {
+			t.Errorf("after %q it is %s, and known of it is %+v, want %+v", script, now.State, now.Standing, known.Standing)
+		}
 		b.becomes(lb.Up, "web", "10.2.0.11", "10.2.0.12")
 		b.WantShares(count(b.Row("tcp", "203.0.113.10:80", 10)), map[string]int{"10.2.0.11": 5, "10.2.0.12": 5})
 	}

@@ -163,6 +163,9 @@ func TestLostRefusalsAreTold(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d were heard", heard, many)
+	if len(b.next(events)) == 0 {
+		t.Error("nothing is heard any more")
+	}
 }
 
 // hearing is a transport that counts what it receives.
@@ -183,7 +186,8 @@ func TestUnansweredAreFilteredByTheKernel(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
 	b.Serve([]int{8080}, "10.2.0.11")
-	b.Apply("profile: shop\nservices:\n  - {name: web, listen: \"203.0.113.1:80\", backends: [\"10.2.0.11:8080\"]}\n")
+	b.silence("10.2.0.12")
+	b.Apply("profile: shop\nservices:\n  - {name: web, listen: \"203.0.113.1:80\", backends: [\"10.2.0.11:8080\"]}\n  - {name: silent, listen: \"203.0.113.2:80\", backends: [\"10.2.0.12:8080\"]}\n")
 	b.Row("tcp", "203.0.113.1:80", 50)
 	ask := func(f conntrack.Filter) (flows, received int) {
 		c := &hearing{}
@@ -199,5 +203,13 @@ func TestUnansweredAreFilteredByTheKernel(t *testing.T) {
 	f.Unanswered = true
 	if n, size := ask(f); n != 0 || size > 100 {
 		t.Errorf("%d unanswered connections in %d bytes, want none in less than 100", n, size)
+	}
+	short := b.From()
+	short.Timeout = 200 * time.Millisecond
+	if _, err := short.Exchange(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.2:80")); !errors.Is(err, traffic.ErrTimeout) {
+		t.Fatal(err)
+	}
+	if n, size := ask(f); n != 1 || size > 1000 {
+		t.Errorf("%d unanswered connections in %d bytes, want one in less than 1000", n, size)
 	}
 }

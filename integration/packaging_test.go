@@ -226,7 +226,8 @@ func TestUnitCommands(t *testing.T) {
 }
 
 // TestAgentUnit: the agent works with the one capability that its unit gives, as a
-// user that is not root, and its end leaves the kernel as it is.
+// user that is not root: it sets parameters, applies and checks. Its end leaves the
+// kernel as it is.
 func TestAgentUnit(t *testing.T) {
 	t.Parallel()
 	destdir := install(t)
@@ -235,7 +236,7 @@ func TestAgentUnit(t *testing.T) {
 	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
 	b.Check(b.Balancer.SetSysctl("net.ipv4.ip_forward", "0"))
 	folder := filepath.Join(destdir, "etc/nlb")
-	b.Check(os.WriteFile(filepath.Join(folder, "web.yaml"), []byte(web+backends(8080, -1, -1)), 0o644))
+	b.Check(os.WriteFile(filepath.Join(folder, "web.yaml"), []byte(web+"    health: {check: tcp, interval: 100ms}\n"+backends(8080, -1, -1, -1)), 0o644))
 	runtime := filepath.Join(destdir, "run")
 	b.Check(os.Mkdir(runtime, 0o755))
 	if netlabtest.RootOfMachine(t) {
@@ -244,8 +245,10 @@ func TestAgentUnit(t *testing.T) {
 	command := strings.Fields(strings.ReplaceAll(strings.ReplaceAll(setting(t, unit, "ExecStart"), "/usr/sbin/", destdir+"/usr/sbin/"), "/etc/nlb", folder))
 	command = append([]string{"timeout", "--foreground", "--preserve-status", "3"}, append(command, "--socket", filepath.Join(runtime, "nlb.sock"))...)
 	out, err := b.limited(b.Balancer, setting(t, unit, "CapabilityBoundingSet"), setting(t, unit, "AmbientCapabilities"), command...)
-	if err != nil || !strings.Contains(out, "name=net.ipv4.ip_forward from=0 to=1") || !strings.Contains(out, "stopped; the kernel balances on as it is") {
-		t.Errorf("%v\n%s", err, out)
+	for _, want := range []string{"name=net.ipv4.ip_forward from=0 to=1", "msg=down backend=shop/web/10.2.0.13:8080", "stopped; the kernel balances on as it is"} {
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("%v, and it does not say %q\n%s", err, want, out)
+		}
 	}
 	b.WantShares(count(b.Row("tcp", "203.0.113.10:80", 4)), map[string]int{"10.2.0.11": 2, "10.2.0.12": 2})
 }

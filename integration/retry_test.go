@@ -175,6 +175,7 @@ services:
 		to    string
 		again bool
 	}{{"203.0.113.1:80", false}, {"203.0.113.2:80", false}, {"203.0.113.3:80", true}, {"[2001:db8::3]:80", true}} {
+		b.NFT(b.Balancer, "flush set inet nlb ejected\nflush set inet nlb retried\n")
 		got := b.patient().Many(t.Context(), "tcp", netip.MustParseAddrPort(tt.to), 4, 4)
 		if got.Failures["refused"] != 4 {
 			t.Errorf("%s: %v and %v, want 4 that are refused", tt.to, got.Backends, got.Failures)
