@@ -121,14 +121,10 @@ func (a *agent) end(by syscall.Signal) error {
 	return err
 }
 
-// eventually waits for something that is due.
+// eventually is that for a bed.
 func (b *bed) eventually(what string, is func() bool) {
 	b.T.Helper()
-	for end := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			b.T.Fatalf("it is not so: %s", what)
-		}
-	}
+	eventually(b.T, what, is)
 }
 
 // says waits for a line of the log, after what was there at a moment.

@@ -241,8 +241,8 @@ func (l *Lab) victims(d *drill) []*lb.Backend {
 	return out
 }
 
-// share is what part of the connections of its family a backend gets while one, nil:
-// none, is down and the others are up.
+// share is the part of its family's connections that a backend gets while down is
+// down and all others are up. Down may be nil: nobody is.
 func (d *drill) share(b, down *lb.Backend) float64 {
 	p, v := d.profile, d.service
 	known := map[lb.BackendID]lb.Standing{}
