@@ -72,7 +72,7 @@ var rooms = []room{
 	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
 	{"cmd/nlb/internal/agent/roster", []string{"lb", "lb/health", "nft", "cmd/nlb/internal/agent/probe"}}, // asks nobody
 	{"cmd/nlb/internal/agent", []string{
-		"lb", "lb/health", "lb/names", "nft", "cmd/nlb/internal/agent/resolve",
+		"lb", "lb/health", "lb/names", "nft", "nft/conntrack", "cmd/nlb/internal/agent/resolve",
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/agent/probe", "cmd/nlb/internal/agent/roster",
 	}},

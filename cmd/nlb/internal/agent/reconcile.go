@@ -7,7 +7,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	"nlb/cmd/nlb/internal/text"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
+	"nlb/nft/conntrack"
 )
 
 const (
@@ -150,20 +153,29 @@ func (a *agent) hearKernel(ctx context.Context) (stop func()) {
 		a.Log.Warn("the kernel does not tell of refused connections", "error", err)
 		return func() {}
 	}
-	go func() {
-		for {
-			marks, err := events.Next()
-			if err != nil {
-				return
-			}
-			select {
-			case a.refusals <- marks:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	go a.hearRefusals(ctx, events)
 	return func() { _ = events.Close() }
+}
+
+// hearRefusals passes on what the kernel tells, until that ends. Marks that were lost
+// are nil.
+func (a *agent) hearRefusals(ctx context.Context, events interface{ Next() ([]uint32, error) }) {
+	for {
+		marks, err := events.Next()
+		switch {
+		case err == nil, errors.Is(err, conntrack.ErrLost):
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			a.Log.Warn("the kernel does not tell of refused connections any more", "error", err)
+			return
+		}
+		select {
+		case a.refusals <- marks:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // logEvent is one line for a change of a verdict, for an order that ends by itself, or
