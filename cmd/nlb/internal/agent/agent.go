@@ -55,7 +55,9 @@ type agent struct {
 	applied bool          // something was applied
 	open    map[string]bool
 	status  string // in a sentence
-	trouble string // what does not work; empty: all does
+	trouble string // what of the kernel is not as it should be; empty: all is
+	kept    string // why what was read before is kept; empty: it is not
+	said    string // the sentence that systemd was told last
 	// mistakes kept the files from being applied, and were said.
 	mistakes string
 	retry    time.Time

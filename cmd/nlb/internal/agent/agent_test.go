@@ -149,15 +149,18 @@ func TestAgentFiles(t *testing.T) {
 		Name: "web", Protocols: []lb.Protocol{lb.UDP}, Backends: []lb.Backend{{Name: "b", Address: lb.Endpoint{Addr: netip.MustParseAddr("10.0.0.99")}, Weight: 1}},
 		Listen: []lb.Listen{{Prefix: netip.MustParsePrefix("203.0.113.99/32"), Ports: []lb.PortRange{{First: 80, Last: 80}}}},
 	}}}
-	must(t, b.host.Do(func() error {
-		e, err := engine.Open("nlb")
-		if err != nil {
+	apply := func() {
+		must(t, b.host.Do(func() error {
+			e, err := engine.Open("nlb")
+			if err != nil {
+				return err
+			}
+			defer e.Close()
+			_, err = e.Apply(t.Context(), []*lb.Profile{other}, engine.Options{})
 			return err
-		}
-		defer e.Close()
-		_, err = e.Apply(t.Context(), []*lb.Profile{other}, engine.Options{})
-		return err
-	}))
+		}))
+	}
+	apply()
 	must(t, b.profile("mail", 25, "10.0.0.13"))
 	b.await("mail 10.0.0.13 other 10.0.0.99 shop 10.0.0.11 10.0.0.12")
 	if got := b.status(); strings.Join(got.Profiles, " ") != "mail shop" || got.Table != "nlb" || got.Status != "Balances mail, shop: 2 services, 3 backends." {
@@ -174,6 +177,21 @@ func TestAgentFiles(t *testing.T) {
 		return strings.HasPrefix(b.status().Status, "Keeps what was read before: 1 error in etc/wrong.yaml")
 	}, func() string { return b.status().Status })
 	b.await("other 10.0.0.99 store 10.0.0.14")
+	// A repair does not mend the files.
+	repairs := func() int { return strings.Count(b.logged(), "something else has changed the table") }
+	before := repairs()
+	other.Services[0].Backends[0].Weight = 2
+	apply()
+	b.until(func() bool { return repairs() > before }, func() string { return "it does not see what others change" })
+	if got := b.status().Status; !strings.HasPrefix(got, "Keeps what was read before: 1 error in etc/wrong.yaml. Balances store") {
+		t.Errorf("after a repair: %s", got)
+	}
+	said := b.told()
+	must(t, os.Remove("etc/wrong.yaml"))
+	b.until(func() bool {
+		said += "; " + b.told()
+		return strings.HasPrefix(said[max(0, strings.LastIndex(said, "STATUS=")):], "STATUS=Balances store: 1 service, 1 backend.")
+	}, func() string { return "systemd was told " + said })
 	if got := b.logged(); !strings.Contains(got, "msg=changed op=+ service=mail/web") || !strings.Contains(got, `reason="files changed"`) || !strings.Contains(got, "etc/wrong.yaml:1:") {
 		t.Errorf("logged:\n%s", got)
 	}
@@ -182,7 +200,7 @@ func TestAgentFiles(t *testing.T) {
 	if _, err := os.Stat(b.socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket stays: %v", err)
 	}
-	if got := b.told(); !strings.HasPrefix(got, "STATUS=Balances shop: 1 service, 2 backends.; READY=1|STATUS=Balances shop: 1 service, 2 backends.") || !strings.HasSuffix(got, "STOPPING=1") {
+	if got := said + "; " + b.told(); !strings.HasPrefix(got, "STATUS=Balances shop: 1 service, 2 backends.; READY=1|STATUS=Balances shop: 1 service, 2 backends.") || !strings.HasSuffix(got, "STOPPING=1") {
 		t.Errorf("systemd was told %s", got)
 	}
 }

@@ -107,7 +107,8 @@ func (a *agent) reread(ctx context.Context, reason string) error {
 		a.misread(reason, err)
 		return err
 	}
-	a.mistakes = ""
+	a.mistakes, a.kept = "", ""
+	a.tellStatus()
 	return nil
 }
 
@@ -144,8 +145,8 @@ func (a *agent) misread(reason string, err error) {
 		}
 		a.Log.Error("what was read last stays", "reason", reason, "error", err)
 	}
-	a.trouble = "Keeps what was read before: " + err.Error()
-	a.tell(a.systemd.Status(a.sentence()))
+	a.kept = "Keeps what was read before: " + err.Error() + ". "
+	a.tellStatus()
 }
 
 // read reads the files, and refuses what this agent does not do.

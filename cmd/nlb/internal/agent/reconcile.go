@@ -124,7 +124,7 @@ func (a *agent) fail(err error) {
 	if trouble := "The kernel is not as it should be: " + err.Error(); a.trouble != trouble {
 		a.trouble = trouble
 		a.Log.Error("the kernel is not as it should be", "error", err)
-		a.tell(a.systemd.Status(a.sentence()))
+		a.tellStatus()
 	}
 }
 
@@ -236,17 +236,22 @@ func (a *agent) say() {
 	if parts != nil {
 		status += "; " + strings.Join(parts, ", ")
 	}
-	status += "."
-	if status != a.status {
-		a.status = status
-		a.tell(a.systemd.Status(a.sentence()))
+	a.status = status + "."
+	a.tellStatus()
+}
+
+// tellStatus tells systemd the status, where that has changed.
+func (a *agent) tellStatus() {
+	if s := a.sentence(); s != a.said {
+		a.said = s
+		a.tell(a.systemd.Status(s))
 	}
 }
 
 // sentence is the status, with what does not work.
 func (a *agent) sentence() string {
 	if a.trouble == "" {
-		return a.status
+		return a.kept + a.status
 	}
-	return a.trouble + ". " + a.status
+	return a.kept + a.trouble + ". " + a.status
 }
