@@ -205,7 +205,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 	}
 	a.roster.Set(wanted, known, now)
 	a.roster.Serve()
-	a.wanted, a.applied, a.trouble = wanted, true, ""
+	a.wanted, a.applied, a.trouble, a.retry = wanted, true, "", time.Time{}
 	a.startCounting()
 	a.roster.Leave(a.names.isLeaving(), byNames)
 	for _, n := range notes {
@@ -217,7 +217,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 		a.Log.Error("applied, but not all of it", "error", err)
 	}
 	a.follow(ctx, result)
-	a.noteOpen(seen)
+	a.noteAllOpen(seen)
 	a.say()
 	a.noted()
 	return nil

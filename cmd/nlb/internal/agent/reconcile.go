@@ -113,9 +113,7 @@ func (a *agent) guard(ctx context.Context) {
 	}
 	if err := a.apply(ctx, a.names.written, nil, "repair"); err != nil {
 		a.fail(err)
-		return
 	}
-	a.retry = time.Time{}
 }
 
 // fail notes that the kernel is not as it should be. The guard tries again.
@@ -202,6 +200,18 @@ func (a *agent) logEvent(e roster.Event) {
 		args = append(args, e.Was.Verdict.String()+"-for", e.Now.Since.Sub(e.Was.Since).Round(time.Millisecond))
 	}
 	say(e.Now.Verdict.String(), args...)
+}
+
+// noteAllOpen is noteOpen of all profiles. What is not among them is forgotten.
+func (a *agent) noteAllOpen(all []*lb.Profile) {
+	before := a.open
+	a.open = map[string]bool{}
+	for p, s := range lb.Services(all) {
+		if name := p.Name + "/" + s.Name; before[name] {
+			a.open[name] = true
+		}
+	}
+	a.noteOpen(all)
 }
 
 // noteOpen logs services that begin or cease to ignore health.

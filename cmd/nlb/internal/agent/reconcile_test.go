@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"reflect"
 	"testing"
 
+	"nlb/lb"
 	"nlb/nft/conntrack"
 )
 
@@ -38,5 +40,32 @@ func TestHearRefusals(t *testing.T) {
 	}
 	if want := [][]uint32{{1}, nil, {2}}; !reflect.DeepEqual(heard, want) {
 		t.Errorf("heard %v, want %v", heard, want)
+	}
+}
+
+// TestNoteOpen: a service that ignores health is counted for as long as it is there.
+func TestNoteOpen(t *testing.T) {
+	service := func(name string, v lb.Verdict) lb.Service {
+		s := lb.Service{Name: name, Health: []lb.Check{{Kind: lb.CheckTCP}}, Backends: []lb.Backend{{
+			Address: lb.Endpoint{Addr: netip.MustParseAddr("10.0.0.1")}, Weight: 1, Priority: 1, Standing: lb.Standing{Verdict: v},
+		}}}
+		s.Place()
+		return s
+	}
+	a := &agent{Config: Config{Log: slog.New(slog.DiscardHandler)}, open: map[string]bool{}}
+	down := func(names ...string) (out []*lb.Profile) {
+		out = []*lb.Profile{{Name: "shop"}}
+		for _, name := range names {
+			out[0].Services = append(out[0].Services, service(name, lb.VerdictDown))
+		}
+		return out
+	}
+	a.noteAllOpen(down("web", "mail"))
+	a.noteOpen([]*lb.Profile{{Name: "shop", Services: []lb.Service{service("mail", lb.VerdictUp)}}})
+	if len(a.open) != 1 || !a.open["shop/web"] {
+		t.Errorf("open: %v", a.open)
+	}
+	if a.noteAllOpen(down("mail")); len(a.open) != 1 || !a.open["shop/mail"] {
+		t.Errorf("open after a reload: %v", a.open)
 	}
 }
