@@ -83,7 +83,7 @@ type check struct {
 	judge   *health.Judge
 	users   []*backend
 	hinted  bool // the kernel saw a refusal since the last result
-	last    probe.Outcome
+	last    probe.Outcome // whose words of the weight count
 	unasked string // why it could not be made, "" where it could
 }
 
@@ -227,10 +227,12 @@ func (r *Roster) Result(result probe.Result, now time.Time) {
 	case result.Late && !out.OK:
 		c.judge.Late()
 	default:
-		lowered := c.last.Drain != out.Drain || c.last.Percent != out.Percent
-		c.last, c.unasked = out, ""
+		lowered := out.OK && (c.last.Drain != out.Drain || c.last.Percent != out.Percent)
+		if c.unasked = ""; lowered { // what fails says nothing of the weight
+			c.last = out
+		}
 		changed := c.judge.Result(now, out.OK, hinted && out.Refused, out.Reason)
-		if changed || lowered && out.OK {
+		if changed || lowered {
 			for _, b := range c.users {
 				r.judge(b, now)
 			}

@@ -297,8 +297,21 @@ func TestAgentCheck(t *testing.T) {
 	w.answers["10.0.0.1"] = probe.Outcome{OK: true, Percent: -1, Drain: true}
 	w.run(10 * time.Second)
 	w.want("b1 draining")
+	// A failure says nothing of the weight: the last words count until others come.
+	w.Changed(w.now)
+	w.answers["10.0.0.1"] = silent
+	w.run(2 * time.Second)
+	w.want("b1 draining")
 	w.answers["10.0.0.1"] = works
-	w.run(10 * time.Second)
+	for range 100 {
+		w.run(100 * time.Millisecond)
+		if w.HasChanged() {
+			break
+		}
+	}
+	if !w.HasChanged() {
+		t.Error("nobody learns that it is up again")
+	}
 	w.want("b1 up")
 }
 
