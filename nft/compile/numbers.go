@@ -56,7 +56,9 @@ type Numbers struct {
 }
 
 // Free are the slots that were free beside those above all others, and are still.
-func (n *Numbers) Free() []Block { return n.free }
+func (n *Numbers) Free() []Block {
+	return slices.DeleteFunc(n.free, func(b Block) bool { return b.Slots == 0 })
+}
 
 // NewNumbers numbers the backends and guarded services of all profiles of a table.
 // Backends' numbers have none of the bits in keep, unless too few bits would be left:
