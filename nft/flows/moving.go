@@ -36,7 +36,10 @@ const (
 )
 
 // IsMoving reports whether a chain or map is one of those that move flows.
-func IsMoving(name string) bool { return strings.HasPrefix(name, moving) }
+// Those of a service have a '/', and its profile may be called so.
+func IsMoving(name string) bool {
+	return strings.HasPrefix(name, moving) && !strings.Contains(name, "/")
+}
 
 // MovingChains and MovingMaps are what moves flows, in the order in which it goes.
 func MovingChains() []*ruleset.Chain { return []*ruleset.Chain{{Name: moving}, {Name: movingOut}} }
