@@ -125,7 +125,9 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case wanted[name]:
 		case compile.OwnSlots(name) != nil:
 			// A packet may be under way to it, where a service has drawn from it so far.
-			if ours(name) && !have.draws(name) {
+			// Nobody has the map of a service that is gone.
+			gone := have.objects.chains[compile.OwnSlots(name).OfChain] == nil
+			if (gone || ours(name)) && !have.draws(name) {
 				p.sweep = append(p.sweep, drop)
 			}
 		case ours(name):

@@ -238,3 +238,25 @@ func TestOwnSlots(t *testing.T) {
 		t.Error("the map of a service that is gone was not swept")
 	}
 }
+
+// TestOwnSlotsOfGoneProfile: the map of a profile that is gone is swept by an apply of
+// others.
+func TestOwnSlotsOfGoneProfile(t *testing.T) {
+	o := emptyObjects()
+	other := &lb.Profile{Name: "other", Services: []lb.Service{service("web", "203.0.113.2", backend("10.0.1.1:80", 1))}}
+	applyTo(t, o, consistent(3), other)
+	plan, _, err := planFor(newState("nlb", o), []*lb.Profile{other}, Options{Table: "nlb", Prune: true}, nil)
+	if err == nil {
+		err = o.run(plan)
+	}
+	if err != nil || o.maps[ownSlots] == nil {
+		t.Fatalf("%v; the map went with its profile: %v", err, o.maps[ownSlots] == nil)
+	}
+	if again := applyTo(t, o, other); !again.empty() {
+		t.Errorf("applied again:\n%s", again)
+	}
+	other.Services[0].Backends[0].Name = "another"
+	if applyTo(t, o, other); o.maps[ownSlots] != nil {
+		t.Error("the map was not swept")
+	}
+}
