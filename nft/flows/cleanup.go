@@ -92,7 +92,14 @@ type Cleanup struct {
 }
 
 // Idle reports whether there is nothing to do.
-func (c *Cleanup) Idle() bool { return len(c.Numbers) == 0 && !c.Cut }
+func (c *Cleanup) Idle() bool { return !c.Cut && !c.changes() }
+
+// changes reports whether any number changes.
+func (c *Cleanup) changes() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.Numbers) > 0
+}
 
 // Moves reports whether flows may have to move.
 func (c *Cleanup) Moves() bool { return c.Datagrams && c.has(Down, CutOff, Stale) }
@@ -121,7 +128,7 @@ func (c *Cleanup) Run(ctx context.Context) (ended int, err error) {
 		defer c.Conn.Close()
 	}
 	defer c.Turn.End()
-	if len(c.Numbers) > 0 {
+	if c.changes() {
 		err = c.settle(ctx)
 	}
 	if err == nil && c.Cut {
