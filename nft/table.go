@@ -186,9 +186,8 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 	t.quiesced = make(chan struct{})
 	go func(over chan struct{}) { quiesce(); close(over) }(t.quiesced)
 	if t.memory = nil; t.watch != nil && p.left != nil {
-		t.memory = &memory{record: *p.left, elements: p.recorded, watch: t.watch, free: p.free}
-		t.memory.touched = t.follow(result.Generation, p)
-		t.memory.watch = t.watch
+		touched := t.follow(result.Generation, p) // it may replace the watch
+		t.memory = &memory{record: *p.left, elements: p.recorded, watch: t.watch, touched: touched, free: p.free}
 	}
 	t.spare(p)
 	if c == nil || c.Idle() {
@@ -246,14 +245,8 @@ func (t *Table) Touched() (bool, error) {
 
 // isPending reports whether a cleanup that was given away may still be running.
 func (t *Table) isPending() bool {
-	var pending []*flows.Cleanup
-	for _, c := range t.pending {
-		if !c.Done() {
-			pending = append(pending, c)
-		}
-	}
-	t.pending = pending
-	return len(pending) > 0
+	t.pending = slices.DeleteFunc(t.pending, (*flows.Cleanup).Done)
+	return len(t.pending) > 0
 }
 
 // spare takes the backends that a plan gives connections out of the cleanups that
@@ -361,6 +354,9 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 	c, err := w.commit(have, p, o, result)
 	if err != nil {
 		return nil, err
+	}
+	if len(result.Changes) > 0 {
+		t.owners = nil // backends may have come
 	}
 	return t.finish(w, p, o, c, result, nil)
 }

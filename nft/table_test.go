@@ -290,6 +290,33 @@ func TestUpdateComesToTheSame(t *testing.T) {
 	})
 }
 
+// TestOwner: the backend of a mark is found, also one that came with an update.
+func TestOwner(t *testing.T) {
+	open(t, func(table *nft.Table, _ *wiretest.Asking, c, _ *wire.Conn) {
+		p := parse(t, "profile: shop\nservices: [{name: web, listen: 203.0.113.10:80, backends: [10.2.0.11:80]}]\n")
+		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		owned := func(want ...string) {
+			t.Helper()
+			stats, err := nft.ReadStats(c, "nlb")
+			must(t, err)
+			var got []string
+			for mark := range stats {
+				if id, ok := table.Owner(mark); ok {
+					got = append(got, id.Profile+"/"+id.Service+"/"+id.Address.String())
+				}
+			}
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Errorf("marks are of %q, want %q", got, want)
+			}
+		}
+		owned("shop/web/10.2.0.11:80")
+		more := parse(t, "profile: shop\nservices: [{name: web, listen: 203.0.113.10:80, backends: [10.2.0.11:80, 10.2.0.12:80]}]\n")
+		update(t, table, more)
+		owned("shop/web/10.2.0.11:80", "shop/web/10.2.0.12:80")
+	})
+}
+
 // TestUpdateLeavesARecord: a one-shot apply of the same finds nothing to do.
 func TestUpdateLeavesARecord(t *testing.T) {
 	open(t, func(table *nft.Table, asked *wiretest.Asking, c, other *wire.Conn) {
