@@ -16,9 +16,10 @@ import (
 	"nlb/nft/wire"
 )
 
-// Flush removes profiles, or the whole table where none is named. The table
-// goes with the last profile, unless connections are open and o.Cut is false. The state is what was there; one without the
-// table says that there was nothing to do. Errors are those of Apply.
+// Flush removes profiles, or the whole table where none is named. The table goes
+// with the last profile, unless connections are open and o.Cut is false. The state
+// is what was there. Where it has no table, there was nothing to do. Errors are
+// those of Apply.
 func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State, *Result, error) {
 	w, err := newWriter(ctx, c, o)
 	if err != nil {

@@ -6,6 +6,7 @@ package nft
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -274,19 +275,15 @@ func (t *Table) sweeps() bool {
 	}
 }
 
-// errNotApplied: an Update of a service that no Apply knows.
-var errNotApplied = errors.New("an update of a service that was not applied")
-
-// Update changes backends of services that Apply has applied: their states, shares,
-// standings and weights. The other services stay. Where it is about more than
-// that, or somebody else has changed the table, it comes to an Apply. Errors are
-// those of Apply.
+// Update changes backends of services that Apply has applied. The other services
+// stay. Where more than backends differs, or somebody else has changed the table, it
+// comes to an Apply. Errors: those of Apply; a service that Apply does not know.
 func (t *Table) Update(ctx context.Context, part []*lb.Profile) (*Result, error) {
 	part = keptStandings(part)
 	for profile, s := range lb.Services(part) {
 		at, ok := t.placeOf(compile.ChainOf(profile.Name, s.Name))
 		if !ok {
-			return nil, errNotApplied
+			return nil, fmt.Errorf("service %s of profile %s is to be updated, but was not applied", s.Name, profile.Name)
 		}
 		t.profiles[at.profile].Services[at.service] = *s
 	}

@@ -250,9 +250,8 @@ func touched(t *testing.T, table *nft.Table, want bool) {
 	}
 }
 
-// TestUpdateComesToTheSame: many updates, of which none reads everything, also
-// beside another program, come to what is wanted; a one-shot apply finds nothing
-// to do, and the slots that were used are used again.
+// TestUpdateComesToTheSame: many updates beside another program come to what is
+// wanted, and none of them reads everything.
 func TestUpdateComesToTheSame(t *testing.T) {
 	open(t, func(table *nft.Table, asked *wiretest.Asking, c, other *wire.Conn) {
 		p := parse(t, mixed)

@@ -25,8 +25,7 @@ func Profiles(table string, profiles []*lb.Profile) *ruleset.Ruleset {
 // Beside returns the ruleset of profiles in a table that also has others. The others
 // are not in it, but for the exemptions, which depend on all. n has the numbers of
 // both. Of the layout the ruleset has what the profiles need, and the objects that
-// are there already; with ProbesChain among them, what checks of
-// servers need.
+// are there already. Where ProbesChain is there, it has what checks of servers need.
 func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func(object string) bool) *ruleset.Ruleset {
 	x := extent{lengths: sortedLengths(append(lengthsOf(profiles), n.extent.lengths...)), shards: n.extent.shards, kept: n.Owners.Kept, probes: there(ProbesChain)}
 	c := &compiler{

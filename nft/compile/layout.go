@@ -291,8 +291,8 @@ func refuse() *ruleset.Chain {
 }
 
 // trim takes away what is not needed: maps without elements, rules that look
-// into them, chains that nothing leads to or that have no rules. What the kernel has already stays,
-// since other profiles may need it.
+// into them, chains that nothing leads to or that have no rules. What the kernel has
+// already stays, since other profiles may need it.
 func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	keep := map[string]bool{}
 	r.Maps = slices.DeleteFunc(r.Maps, func(m *ruleset.Map) bool {

@@ -1,8 +1,7 @@
 // Package conntrack talks to the kernel's connection tracking: it lists
 // connections by their mark, changes and deletes them, hears of those that were
-// refused, and reads its counters
-// (ctnetlink, linux/netfilter/nfnetlink_conntrack.h). It knows marks, not
-// profiles.
+// refused, and reads its counters (ctnetlink,
+// linux/netfilter/nfnetlink_conntrack.h). It knows marks, not profiles.
 package conntrack
 
 // Connections: listing, changing, deleting.

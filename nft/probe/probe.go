@@ -219,9 +219,9 @@ func Kernel(c *wire.Conn, profiles []*lb.Profile) ([]Missing, error) {
 	return out, nil
 }
 
-// Checks asks the kernel for what nft.Options.Probes needs. An error is what it
-// says, a *wire.Error where it lacks something: Linux before 4.19, or one that was
-// built without CONFIG_NF_CONNTRACK_TIMEOUT, which Debian's have.
+// Checks asks the kernel for what nft.Options.Probes needs. The error is a
+// *wire.Error where the kernel lacks something: it is older than Linux 4.19, or was
+// built without CONFIG_NF_CONNTRACK_TIMEOUT. Debian's kernels have that.
 func Checks(c *wire.Conn) error {
 	asked := func(object string) bool { return object == compile.ProbesChain }
 	for _, chain := range compile.Beside(table, nil, nil, compile.NewNumbers(0), asked).Chains {

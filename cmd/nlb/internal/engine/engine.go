@@ -30,7 +30,7 @@ type Engine struct {
 	table  string
 	params sysctl.Tree
 	open   *nft.Table // nil: each apply is on its own
-	hides  *bool      // whether the kernel has what Options.Probes needs; nil: nobody asked
+	hides  *bool      // whether the kernel has what Options.Probes needs; nil: it was not asked
 }
 
 // Open opens the way to a table, of family inet, of the calling thread's network
@@ -225,11 +225,11 @@ func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o nft.Option
 // errNotOpen: Update and Touched come after Stay.
 var errNotOpen = errors.New("the table was not kept open")
 
-// Update changes states, shares, standings and weights of backends of services
-// that Apply has applied since Stay: part has these services, whole, with states
-// and standings as they are to be. Where it is about more, or somebody else has
-// changed the table, it comes to an Apply with the options of the last one. Errors
-// are *Error; there is a result as well where the rules were applied.
+// Update changes backends of services that Apply has applied since Stay: part has
+// these services, whole, with states and standings as they are to be. Where more
+// than backends differs, or somebody else has changed the table, it comes to an
+// Apply with the options of the last one. Errors are *Error; there is a result as
+// well where the rules were applied.
 func (e *Engine) Update(ctx context.Context, part []*lb.Profile) (_ *Result, err error) {
 	defer addOutcome(&err)
 	if e.open == nil {

@@ -15,12 +15,14 @@ import (
 )
 
 // Health counts backends that get no new connections because of what is known of
-// them: Down by a verdict of checks, Ordered by an admin's order. Forgotten are those
-// whose verdict was forgotten. Newest is when the newest of the verdicts on those who are
-// down came; the zero Time where there is none.
+// them.
 type Health struct {
+	// Down are out by a verdict of checks, Ordered by an admin's order. Forgotten
+	// are those whose verdict was forgotten.
 	Down, Ordered, Forgotten int
-	Newest                   time.Time
+	// Newest is the time of the newest verdict among those of Down; the zero Time
+	// where there is none.
+	Newest time.Time
 }
 
 // overlay puts what the table knows of backends on profiles, without verdicts where
