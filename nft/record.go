@@ -168,17 +168,10 @@ func readApplied(c *wire.Conn, table string) (map[string]ruleset.Element, error)
 	return readSet(c, table, compile.NewRecordSet())
 }
 
-// readSet reads the elements of a set, if it is there.
+// readSet reads the elements of a set or map, if it is there.
 func readSet(c *wire.Conn, table string, spec *ruleset.Map) (map[string]ruleset.Element, error) {
 	m := haveMap{spec: spec, elements: map[string]ruleset.Element{}}
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, spec.Name), func(b []byte) error {
-		for e := range m.decoded(b) {
-			if m.spec.Holds(e) {
-				m.elements[e.ID()] = e
-			}
-		}
-		return nil
-	})
+	err := m.read(c, table)
 	if errors.Is(err, unix.ENOENT) {
 		err = nil
 	}

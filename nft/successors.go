@@ -6,15 +6,12 @@ package nft
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft/compile"
@@ -132,24 +129,13 @@ type affinityMove struct {
 func (w *writer) carryAffinity(have *State, p *plan) error {
 	carried := &plan{}
 	for _, move := range have.affinityMoves(p) {
-		m := haveMap{spec: &ruleset.Map{Key: move.to.Key, Data: move.to.Data}, elements: map[string]ruleset.Element{}}
-		err := w.conn.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(w.table, move.from), func(b []byte) error {
-			for e := range m.decoded(b) {
-				if m.spec.Holds(e) {
-					m.elements[e.ID()] = e
-				}
-			}
-			return nil
-		})
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
+		clients, err := readSet(w.conn, w.table, &ruleset.Map{Name: move.from, Key: move.to.Key, Data: move.to.Data})
 		if err != nil {
 			return fmt.Errorf("read the clients of %s: %w", move.from, err)
 		}
 		var c change
-		for _, id := range slices.Sorted(maps.Keys(m.elements)) {
-			e := m.elements[id]
+		for _, id := range slices.Sorted(maps.Keys(clients)) {
+			e := clients[id]
 			now, ok := p.successors[ruleset.MarkOf(e.Data)]
 			if !ok || e.More().Expires < aboutToExpire {
 				continue

@@ -138,8 +138,7 @@ func isMisread(err error) bool {
 
 // partial says of an error that some batches were committed before.
 func (w *writer) partial(err error) error {
-	var flows *FlowsError
-	if err == nil || w.done == 0 || errors.As(err, &flows) {
+	if _, ok := errors.AsType[*FlowsError](err); ok || err == nil || w.done == 0 {
 		return err
 	}
 	return &PartialError{Done: w.done, All: max(w.all, w.done+1), Err: err}
