@@ -82,9 +82,9 @@ type check struct {
 	target  probe.Target
 	judge   *health.Judge
 	users   []*backend
-	hinted  bool // the kernel saw a refusal since the last result
+	hinted  bool          // the kernel saw a refusal since the last result
 	last    probe.Outcome // whose words of the weight count
-	unasked string // why it could not be made, "" where it could
+	unasked string        // why it could not be made, "" where it could
 }
 
 // New is a roster without profiles.
