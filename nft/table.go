@@ -74,6 +74,7 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
 	o.Table = t.name
 	profiles = keptStandings(profiles)
+	before := *t
 	last := t.begin(profiles, o)
 	asked := sync.OnceValue(func() request { return requestOf(profiles, o) })
 	if generation, ok := last.upToDate(t.conn, o, asked); ok {
@@ -133,6 +134,8 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 		t.watch, w.borrowed = w.watch, true // it listens since somebody else wrote
 	}
 	if err != nil && cleanup == nil {
+		// An Update goes on from what was applied, not from what was refused.
+		t.options, t.profiles, t.places, t.owners = before.options, before.profiles, before.places, before.owners
 		return result, err
 	}
 	return t.finish(w, p, o, cleanup, result, err)

@@ -289,6 +289,30 @@ func TestUpdateComesToTheSame(t *testing.T) {
 	})
 }
 
+// TestRefusedApply: after an apply that was refused, an update is one of what was
+// applied before.
+func TestRefusedApply(t *testing.T) {
+	open(t, func(table *nft.Table, _ *wiretest.Asking, c, other *wire.Conn) {
+		p := parse(t, "profile: shop\nservices: [{name: web, listen: 203.0.113.10:80, backends: [10.2.0.11:80, 10.2.0.12:80]}]\n")
+		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		rival := parse(t, "profile: rival\nservices: [{name: web, listen: 203.0.113.20:80, backends: [10.2.0.11:80]}]\n")
+		_, err = nft.Apply(t.Context(), other, []*lb.Profile{rival}, recorded)
+		must(t, err)
+		more := parse(t, "profile: shop\nservices: [{name: mail, listen: 203.0.113.20:80, backends: [10.2.0.13:80]}]\n")
+		if _, err := table.Apply(t.Context(), []*lb.Profile{more}, recorded); err == nil {
+			t.Fatal("what somebody else listens on was given away")
+		}
+		p.Services[0].Backends[0].State = lb.Draining
+		update(t, table, p)
+		s, err := nft.Load(c, "nlb")
+		must(t, err)
+		if len(s.Profiles) != 2 || s.Profiles[1].Services[0].Backends[0].State != lb.Draining {
+			t.Errorf("the update came to %v", lb.Compare(s.Profiles, []*lb.Profile{rival, p}))
+		}
+	})
+}
+
 // TestOwner: the backend of a mark is found, also one that came with an update.
 func TestOwner(t *testing.T) {
 	open(t, func(table *nft.Table, _ *wiretest.Asking, c, _ *wire.Conn) {
