@@ -96,12 +96,14 @@ func New(p Prober, seed uint64) *Roster {
 }
 
 // Set makes these the profiles. Backends that were there keep what is known of
-// them, and checks that are equal go on undisturbed. known is what a table holds of
+// them, and checks that are equal go on undisturbed; what other checks make of them
+// is a change. known is what a table holds of
 // backends that are new here; those that it does not have are newcomers.
 func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) {
 	old, oldChecks := r.backends, r.checks
 	r.profiles, r.pools = profiles, pools(profiles)
 	clear(r.timed)
+	clear(r.changed)
 	r.backends, r.checks = make(map[lb.BackendID]*backend, len(old)), make(map[string]*check, len(oldChecks))
 	for i, p := range profiles {
 		for j := range p.Services {
@@ -113,6 +115,9 @@ func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing,
 				one.place = place{i, j}
 				r.backends[id] = one
 				r.time(one)
+				if one.differs(old[id], known, now) {
+					r.changed[id] = true
+				}
 			}
 		}
 	}
@@ -122,7 +127,18 @@ func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing,
 			delete(r.asked, c.key)
 		}
 	}
-	clear(r.changed)
+}
+
+// differs reports whether a backend is not as Preview had it, which goes by the
+// checks of before.
+func (b *backend) differs(was *backend, known map[lb.BackendID]lb.Standing, now time.Time) bool {
+	is, before := b.standing(), lb.Standing{}
+	if held, there := known[b.id]; was != nil {
+		before = was.standing()
+	} else if there {
+		before = first(held)
+	}
+	return is.Order != before.Order || len(b.checks) > 0 && is.Verdict != before.Verdict || b.part(now) != b.share
 }
 
 // time notes a backend that time changes.
@@ -137,6 +153,9 @@ func (r *Roster) enlist(id lb.BackendID, s *lb.Service, b *lb.Backend, was *back
 	out := &backend{id: id, name: b.Name, service: s}
 	if held, there := known[id]; was != nil {
 		out.verdict, out.order, out.rising, out.share = was.verdict, was.order, was.rising, was.share
+		if len(was.checks) == 0 {
+			out.verdict = lb.Standing{Verdict: lb.VerdictUp} // it has had connections, whatever was known earlier
+		}
 		if s.Scheduler.Follows() { // others have no shares by it
 			out.balanced, out.stats = was.balanced, was.stats
 		}
@@ -145,11 +164,16 @@ func (r *Roster) enlist(id lb.BackendID, s *lb.Service, b *lb.Backend, was *back
 		out.verdict = lb.Standing{Verdict: held.Verdict, Since: held.Since, Reason: held.Reason}
 		out.order = lb.Standing{Order: held.Order, By: held.By, Until: held.Until}
 	}
-	if b.CheckAt.None {
-		return out
-	}
 	for i := range s.Health {
-		out.checks = append(out.checks, r.check(s, &s.Health[i], b, out, checks, now))
+		if !b.CheckAt.None {
+			out.checks = append(out.checks, r.check(s, &s.Health[i], b, out, checks, now))
+		}
+	}
+	if out.order.By == byAgentCheck { // an agent of before heard so, and this one will hear
+		out.order = lb.Standing{}
+		for _, c := range out.checks {
+			c.last.Drain = c.last.Drain || c.target.Check.Kind == lb.CheckAgent && c.judge.Streak() == 0
+		}
 	}
 	if len(out.checks) > 0 {
 		out.verdict.Verdict, out.verdict.Since, out.verdict.Reason = health.All(judges(out.checks)...)

@@ -315,6 +315,67 @@ func TestAgentCheck(t *testing.T) {
 	w.want("b1 up")
 }
 
+// agent is a check of that kind beside the one that there is.
+func agent(s *lb.Service) {
+	s.Health = append(s.Health, lb.Check{Kind: lb.CheckAgent, Port: 81, Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3})
+}
+
+// TestAgentCheckRestart: what an agent-check wanted holds until it says otherwise, or
+// nobody asks it any more. It is no order of an admin.
+func TestAgentCheckRestart(t *testing.T) {
+	held := map[lb.BackendID]lb.Standing{id(1): {Order: lb.OrderDrain, By: byAgentCheck}, id(2): {}}
+	w := newWorld(t)
+	w.Set(shop(2, agent), held, w.now)
+	w.want("b1 draining, b2 up")
+	if _, ordered := w.Counts(); ordered != 0 || w.HasChanged() {
+		t.Errorf("%d orders, changed %v", ordered, w.HasChanged())
+	}
+	w.run(10 * time.Second)
+	w.want("b1 up, b2 up")
+	w = newWorld(t)
+	w.Set(shop(2, nil), held, w.now)
+	if !w.HasChanged() {
+		t.Error("nobody learns that b1 is not drained any more")
+	}
+	w.want("b1 up, b2 up")
+}
+
+// TestOtherChecks: who was not checked has had connections, and keeps them until its
+// checks fail; who was held by a check that goes is let in.
+func TestOtherChecks(t *testing.T) {
+	w := newWorld(t)
+	w.Set(shop(2, func(s *lb.Service) { s.Health = nil }), nil, w.now)
+	w.Set(shop(2, nil), nil, w.now)
+	for n := 0; n == 0; n = w.checks["10.0.0.1"] + w.checks["10.0.0.2"] {
+		w.run(10 * time.Millisecond)
+	}
+	w.want("b1 up, b2 up") // one of them has not been asked yet
+	w.Set(shop(2, func(s *lb.Service) { s.Health[0].Port = 82 }), nil, w.now)
+	w.Changed(w.now)
+	w.answers["10.0.0.1"] = refuses
+	w.run(20 * time.Second)
+	w.want("b1 down, b2 up")
+	w.Set(shop(2, func(s *lb.Service) { s.Health = nil }), nil, w.now)
+	w.want("b1 up, b2 up")
+	w.answers["10.0.0.2"] = silent
+	w.Set(shop(2, nil), nil, w.now)
+	w.want("b1 up, b2 up") // what was found long ago is nothing
+	web := tcp()
+	web.Port, web.Fall = 82, 1
+	w.Set(shop(2, func(s *lb.Service) { s.Health = append(s.Health, web) }), nil, w.now)
+	for key, target := range w.targets {
+		if target.At == netip.MustParseAddrPort("10.0.0.1:82") {
+			w.Result(probe.Result{Key: key, Began: w.now, Outcome: silent}, w.now)
+		}
+	}
+	w.want("b1 down, b2 up")
+	w.Changed(w.now)
+	if w.Set(shop(2, nil), nil, w.now); !w.HasChanged() {
+		t.Error("nobody learns that the check that failed is gone")
+	}
+	w.want("b1 up, b2 up")
+}
+
 // TestLate: a check that this host was late with is no failure, one that it cannot
 // make neither.
 func TestLate(t *testing.T) {

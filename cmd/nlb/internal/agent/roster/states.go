@@ -29,6 +29,9 @@ func (r *Roster) Events() []Event {
 	return out
 }
 
+// byAgentCheck is who gives the orders of agent-checks.
+const byAgentCheck = "agent-check"
+
 // standing is all that is known of a backend.
 func (b *backend) standing() lb.Standing {
 	out := b.verdict
@@ -38,7 +41,7 @@ func (b *backend) standing() lb.Standing {
 	}
 	out.Since, out.Until = out.Since.Round(0).Truncate(time.Second), out.Until.Round(0).Truncate(time.Second)
 	if out.Order == lb.NoOrder && slices.ContainsFunc(b.checks, func(c *check) bool { return c.last.Drain }) {
-		out.Order, out.By = lb.OrderDrain, "agent-check"
+		out.Order, out.By = lb.OrderDrain, byAgentCheck
 	}
 	return out
 }
