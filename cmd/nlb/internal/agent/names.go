@@ -104,18 +104,30 @@ func (n *named) gone(now time.Time) (some bool) {
 	return some
 }
 
-// isLeaving are the backends whose addresses the DNS does not say any more.
+// isLeaving are the backends whose addresses the DNS does not say any more, neither
+// of one name of their service nor of another, and the profile has not itself.
 func (n *named) isLeaving() map[lb.BackendID]bool {
 	out := map[lb.BackendID]bool{}
 	for p, s := range lb.Services(n.written) {
+		id := func(b *lb.Backend, r names.Record) lb.BackendID {
+			at := lb.Endpoint{Addr: r.Addr, Port: b.Address.Port}
+			if b.Host.SRV {
+				at.Port = r.Port
+			}
+			return lb.BackendID{Profile: p.Name, Service: s.Name, Address: at}
+		}
+		for i := range s.Backends {
+			for r := range n.leaving[s.Backends[i].Host] {
+				out[id(&s.Backends[i], r)] = true
+			}
+		}
 		for i := range s.Backends {
 			b := &s.Backends[i]
-			for r := range n.leaving[b.Host] {
-				at := lb.Endpoint{Addr: r.Addr, Port: b.Address.Port}
-				if b.Host.SRV {
-					at.Port = r.Port
-				}
-				out[lb.BackendID{Profile: p.Name, Service: s.Name, Address: at}] = true
+			for _, r := range n.records[b.Host] {
+				delete(out, id(b, r))
+			}
+			if !b.Named() {
+				delete(out, id(b, names.Record{Addr: b.Address.Addr}))
 			}
 		}
 	}

@@ -3,6 +3,7 @@
 package agent
 
 import (
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -89,5 +90,27 @@ func TestLeaving(t *testing.T) {
 	}
 	if learn("10.0.0.2"); !n.gone(now.Add(leaveTime)) || len(n.isLeaving()) != 0 {
 		t.Error("it stays for ever")
+	}
+}
+
+// TestLeavingShared: an address stays that another name of its service has, or the
+// profile itself.
+func TestLeavingShared(t *testing.T) {
+	web, api := lb.Host{Name: "web.test"}, lb.Host{Name: "api.test"}
+	one, two, three := names.Record{Addr: netip.MustParseAddr("10.0.0.1")}, names.Record{Addr: netip.MustParseAddr("10.0.0.2")}, names.Record{Addr: netip.MustParseAddr("10.0.0.3")}
+	n := &named{
+		written: []*lb.Profile{{Name: "shop", Services: []lb.Service{
+			{Name: "web", Backends: []lb.Backend{{Host: web}, {Host: api}, {Address: lb.Endpoint{Addr: two.Addr}}}},
+			{Name: "alone", Backends: []lb.Backend{{Host: web}}},
+		}}},
+		records: map[lb.Host][]names.Record{api: {one}},
+		leaving: map[lb.Host]map[names.Record]time.Time{web: {one: {}, two: {}, three: {}}},
+	}
+	id := func(service string, r names.Record) lb.BackendID {
+		return lb.BackendID{Profile: "shop", Service: service, Address: lb.Endpoint{Addr: r.Addr}}
+	}
+	want := map[lb.BackendID]bool{id("web", three): true, id("alone", one): true, id("alone", two): true, id("alone", three): true}
+	if got := n.isLeaving(); !maps.Equal(got, want) {
+		t.Errorf("leaving: %v, want %v", got, want)
 	}
 }
