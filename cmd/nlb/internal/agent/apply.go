@@ -56,6 +56,10 @@ func (a *agent) readWhole(ctx context.Context) ([]*lb.Profile, error) {
 	}
 }
 
+// longestRound is how long the first round of checks may take. systemd gives the
+// beginning two minutes.
+const longestRound = 30 * time.Second
+
 // firstRound waits for a first result of every check, no longer than the longest
 // timeout.
 func (a *agent) firstRound(ctx context.Context, wanted []*lb.Profile) {
@@ -65,7 +69,7 @@ func (a *agent) firstRound(ctx context.Context, wanted []*lb.Profile) {
 			longest = max(longest, s.Health[i].Timeout)
 		}
 	}
-	over := time.After(longest)
+	over := time.After(min(longest, longestRound))
 	for a.roster.Unheard() > 0 {
 		select {
 		case results := <-a.pool.Results():

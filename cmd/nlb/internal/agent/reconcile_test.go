@@ -9,7 +9,11 @@ import (
 	"net/netip"
 	"reflect"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"nlb/cmd/nlb/internal/agent/probe"
+	"nlb/cmd/nlb/internal/agent/roster"
 	"nlb/lb"
 	"nlb/nft/conntrack"
 )
@@ -67,5 +71,30 @@ func TestNoteOpen(t *testing.T) {
 	}
 	if a.noteAllOpen(down("mail")); len(a.open) != 1 || !a.open["shop/mail"] {
 		t.Errorf("open after a reload: %v", a.open)
+	}
+}
+
+// nobody answers no check.
+type nobody struct{}
+
+func (nobody) Start(probe.Key, probe.Target, time.Duration) {}
+func (nobody) Stop(probe.Key)                               {}
+
+// TestFirstRound: servers that do not answer hold the beginning up for the longest
+// timeout, within bounds.
+func TestFirstRound(t *testing.T) {
+	for _, tt := range []struct{ timeout, want time.Duration }{{2 * time.Second, 2 * time.Second}, {time.Hour, longestRound}} {
+		synctest.Test(t, func(t *testing.T) {
+			wanted := []*lb.Profile{{Name: "shop", Services: []lb.Service{{
+				Name: "web", Health: []lb.Check{{Kind: lb.CheckHTTP, Interval: time.Hour, Timeout: tt.timeout, Rise: 1, Fall: 1}},
+				Backends: []lb.Backend{{Address: lb.Endpoint{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80}, Weight: 1, Priority: 1}},
+			}}}}
+			a := &agent{pool: &probe.Pool{}, roster: roster.New(nobody{}, 1)}
+			a.roster.Set(wanted, nil, time.Now())
+			began := time.Now()
+			if a.firstRound(t.Context(), wanted); time.Since(began) != tt.want {
+				t.Errorf("timeout %v: took %v, want %v", tt.timeout, time.Since(began), tt.want)
+			}
+		})
 	}
 }
