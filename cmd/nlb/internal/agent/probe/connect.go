@@ -38,7 +38,7 @@ func (p *Pool) connect(pr *probe) {
 // answered ends a check whose connection was opened, or refused.
 func (p *Pool) answered(pr *probe, events uint32) {
 	if events&unix.EPOLLERR == 0 {
-		p.finish(pr, Outcome{OK: true, Percent: -1})
+		p.finish(pr, Outcome{OK: true, Percent: -1, Reason: "tcp: connected"})
 		return
 	}
 	errno, err := unix.GetsockoptInt(pr.fd, unix.SOL_SOCKET, unix.SO_ERROR)

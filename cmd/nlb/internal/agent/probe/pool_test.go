@@ -125,9 +125,9 @@ func TestConnects(t *testing.T) {
 		ok, refused, ours bool
 		reason            string
 	}{
-		{Target{Check: tcp(timeout), At: four}, true, false, false, ""},
-		{Target{Check: tcp(timeout), At: six}, true, false, false, ""},
-		{Target{Check: from, At: four}, true, false, false, ""},
+		{Target{Check: tcp(timeout), At: four}, true, false, false, "tcp: connected"},
+		{Target{Check: tcp(timeout), At: six}, true, false, false, "tcp: connected"},
+		{Target{Check: from, At: four}, true, false, false, "tcp: connected"},
 		{Target{Check: tcp(timeout), At: closed(t, "127.0.0.1")}, false, true, false, "tcp: refused"},
 		{Target{Check: tcp(timeout), At: closed(t, "::1")}, false, true, false, "tcp: refused"},
 		{Target{Check: tcp(300 * time.Millisecond), At: silent(t)}, false, false, false, "tcp: timeout"},
