@@ -38,7 +38,7 @@ func (e *MissingError) Error() string { return text.List(e.Names) }
 
 // Explain says what helps.
 func (*MissingError) Explain() (outcome, hint string) {
-	return "", "nlb run does not wait for names, and follows them"
+	return "", "nlb run begins without them, and follows them"
 }
 
 // Resolve is the profiles with addresses in place of names. Errors: *MissingError,
