@@ -207,19 +207,8 @@ func (s *Service) checkLoops(yield func(Contradiction) bool) bool {
 // checkCycle finds scheduling cycles that are too long, of each family. It is the
 // wanted weights that count: any of them may become effective.
 func (s *Service) checkCycle(yield func(Contradiction) bool) bool {
-	var sum, divisor [2]int
-	for i := range s.Backends {
-		if s.Backends[i].Named() {
-			continue
-		}
-		f, weight := index(FamilyOf(s.Backends[i].Address.Addr)), s.Backends[i].Weight
-		if s.Scheduler.OwnSlots() {
-			weight = min(weight, 1) // one slot at least, whatever the weights are
-		}
-		sum[f], divisor[f] = sum[f]+weight, gcd(divisor[f], weight)
-	}
-	for f, family := range []Family{IPv4, IPv6} {
-		slots := sum[f] / max(divisor[f], 1)
+	for _, family := range []Family{IPv4, IPv6} {
+		slots := s.CycleLength(s.Of(family))
 		if slots <= MaxSlots {
 			continue
 		}

@@ -170,6 +170,20 @@ func (s *Service) SlotsWith(backends []Backend, held int) []int {
 	return s.Scheduler.of().slots(backends, held)
 }
 
+// CycleLength is how many slots the wanted weights of backends of one family need: at
+// most MaxSlots can be had.
+func (s *Service) CycleLength(backends []Backend) int {
+	sum, divisor := 0, 0
+	for i := range backends {
+		weight := backends[i].Weight
+		if s.Scheduler.OwnSlots() {
+			weight = min(weight, 1) // one slot at least, whatever the weights are
+		}
+		sum, divisor = sum+weight, gcd(divisor, weight)
+	}
+	return sum / max(divisor, 1)
+}
+
 // DefaultSeed is the hash-seed of a service that gives none: the same on every
 // machine, another for every name.
 func DefaultSeed(name string) uint32 {

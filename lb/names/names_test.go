@@ -268,6 +268,30 @@ func TestFit(t *testing.T) {
 	}
 }
 
+// TestFitConsistent: weights that need no more slots stay as they are.
+func TestFitConsistent(t *testing.T) {
+	p := parse(t, "listen: 203.0.113.10:80\nscheduler: consistent\nbackends: [{address: 'web.example:80', weight: 999}, {address: 'api.example:80', weight: 1000}]")
+	for _, each := range []int{256, 40000} {
+		known := func(h lb.Host) (out []Record) {
+			for i := range each {
+				out = append(out, Record{Addr: netip.AddrFrom4([4]byte{10, h.Name[0], byte(i >> 8), byte(i)})})
+			}
+			return out
+		}
+		out, notes := Resolve([]*lb.Profile{p}, known)
+		s := &out[0].Services[0]
+		if left := min(2*each, lb.MaxSlots); len(s.Backends) != left || s.Backends[0].Weight != 999 || s.Backends[left-1].Weight != 1000 {
+			t.Errorf("%d each: %d backends, %+v", each, len(s.Backends), s.Backends[0])
+		}
+		if (len(notes) > 0) != (2*each > lb.MaxSlots) {
+			t.Errorf("%d each: %v", each, notes)
+		}
+		if err := s.Validate(); err != nil {
+			t.Errorf("%d each: %v", each, err)
+		}
+	}
+}
+
 // TestShared: what has no names is not copied.
 func TestShared(t *testing.T) {
 	plain := parse(t, "listen: 203.0.113.10:80\nbackends: 10.0.0.1:80")

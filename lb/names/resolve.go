@@ -205,22 +205,24 @@ func (r *resolution) agree() {
 func (r *resolution) fit(f lb.Family) {
 	rounded := 0
 	for {
-		sum, divisor, most := 0, 0, 0
-		var last []int // members of the family that are from names
+		var serving []lb.Backend // those of the family that have slots
+		var last []int           // of these, the members that are from names
 		for i := range r.members {
-			if m := &r.members[i]; lb.FamilyOf(m.Address.Addr) == f {
-				sum, divisor, most = sum+m.Weight, gcd(divisor, m.Weight), max(most, m.Weight)
-				if m.of != nil && m.Weight > 0 {
-					last = append(last, i)
-				}
+			m := &r.members[i]
+			if lb.FamilyOf(m.Address.Addr) != f || m.Weight == 0 {
+				continue
+			}
+			serving = append(serving, m.Backend)
+			if m.of != nil {
+				last = append(last, i)
 			}
 		}
-		slots := sum / max(divisor, 1)
+		slots := r.s.CycleLength(serving)
 		over := slots - lb.MaxSlots
 		switch {
 		case over <= 0 || len(last) == 0:
 			return
-		case most > 1:
+		case slots > len(serving): // other weights need fewer
 			if rounded++; rounded == 1 {
 				r.note("the weights of the %s backends make %d slots; they are rounded", f, slots)
 			}
@@ -243,13 +245,6 @@ func (r *resolution) fit(f lb.Family) {
 			return
 		}
 	}
-}
-
-func gcd(a, b int) int {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
 }
 
 // name gives backends their names: that of the profile where there is one address,
