@@ -261,10 +261,11 @@ func checkCommand(c *Check) *Problem {
 		return &Problem{Msg: "check: exec has no command", Want: "command beside it"}
 	}
 	if program := c.Command[0]; program == "" || strings.ContainsFunc(program, unicode.IsSpace) {
-		return &Problem{
-			Msg: "command " + safe.Show(program) + " cannot be a program", Want: "a list: [" + strings.Join(strings.Fields(program), ", ") + "]",
-			Hint: "no shell reads it",
+		p := &Problem{Msg: "command " + safe.Show(program) + " cannot be a program", Hint: "no shell reads it"}
+		if words := strings.Fields(program); len(words) > 0 && len(program) <= MaxCheckText {
+			p.Want = "a list: [" + safe.Visible(strings.Join(words, ", ")) + "]"
 		}
+		return p
 	}
 	all := 0
 	for _, word := range c.Command {
