@@ -159,10 +159,14 @@ func readTime(d *decoder, k *lb.Key, v *node) time.Duration {
 	return 0
 }
 
-// readSpan reads a time of at least a millisecond; how much is right, lb says.
+// readSpan reads a time of at least a millisecond; how much is right, lb says. It is 0
+// where something was refused.
 func readSpan(d *decoder, k *lb.Key, v *node) time.Duration {
 	if v.kind == scalar && strings.HasSuffix(v.text, "ms") {
 		if n, ok := number(strings.TrimSuffix(v.text, "ms")); ok {
+			if n == 0 {
+				d.fail(v, k.Word()+" 0ms is out of range", k.Values, "")
+			}
 			return time.Duration(min(n, uint64(lb.MaxTimeout/time.Millisecond))) * time.Millisecond
 		}
 	}
