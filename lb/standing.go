@@ -351,15 +351,15 @@ func (m MinUp) of(n int) int {
 // opens reports whether health is to be ignored: of the weight of those without
 // an order, too little is up. Those that stand by are up, too.
 func (f FailOpen) opens(backends []*Backend) bool {
-	all, up := 0, 0
+	all, up := int64(0), int64(0) // a percentage of them needs more than 32 bits
 	for _, b := range backends {
 		if b.Standing.Order != NoOrder {
 			continue
 		}
-		all += b.Weight
+		all += int64(b.Weight)
 		if b.State == Up || b.State == Standby {
-			up += b.Weight
+			up += int64(b.Weight)
 		}
 	}
-	return f != NeverOpen && all > 0 && (up == 0 || up*100 < all*int(f))
+	return f != NeverOpen && all > 0 && (up == 0 || up*100 < all*int64(f))
 }

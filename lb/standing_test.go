@@ -118,6 +118,27 @@ func TestPlace(t *testing.T) {
 	}
 }
 
+// TestPlaceMany: the weights of many are more than an int of 32 bits has room for,
+// where a percentage is made of them.
+func TestPlaceMany(t *testing.T) {
+	s := &lb.Service{Health: []lb.Check{{}}, FailOpen: 50, Backends: make([]lb.Backend, 40_000)}
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		b.Address.Addr = netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+		b.Weight, b.Standing.Verdict = lb.MaxWeight, lb.VerdictUp
+	}
+	s.Backends[0].Standing.Verdict = lb.VerdictDown
+	if s.Place(); s.IsOpen() {
+		t.Error("health is ignored where one of 40,000 is down")
+	}
+	for i := range s.Backends[:30_000] {
+		s.Backends[i].Standing.Verdict = lb.VerdictDown
+	}
+	if s.Place(); !s.IsOpen() {
+		t.Error("health is not ignored where 30,000 of 40,000 are down")
+	}
+}
+
 // standings are random ones for some of the backends of profiles.
 func standings(r *rand.Rand, profiles []*lb.Profile) map[lb.BackendID]lb.Standing {
 	known := map[lb.BackendID]lb.Standing{{Profile: "p9"}: {Verdict: lb.VerdictDown}}
