@@ -108,8 +108,7 @@ func readCheck(d *decoder, k *lb.Key, v *node) (lb.Check, bool) {
 			return c.Check, false
 		}
 		c.Check = lb.DefaultCheck(kind)
-		there := healthKeys.read(d, v, &c)
-		if there&healthKeys.bit("timeout") == 0 {
+		if healthKeys.read(d, v, &c); c.at["timeout"] == nil {
 			c.Timeout = c.DefaultTimeout()
 		}
 	case scalar:
@@ -123,16 +122,16 @@ func readCheck(d *decoder, k *lb.Key, v *node) (lb.Check, bool) {
 	if len(d.errs)+d.more > wrong {
 		return c.Check, false
 	}
-	for word, at := range c.at {
-		if !kind.Takes(word) {
-			d.refuse(at, kind.Refusal(word))
-			wrong = -1
+	ok := true
+	for i := range healthKeys.keys {
+		if word := healthKeys.keys[i].word; c.at[word] != nil && !kind.Takes(word) {
+			d.refuse(c.at[word], kind.Refusal(word))
+			ok = false
 		}
 	}
-	if wrong < 0 {
+	if !ok {
 		return c.Check, false
 	}
-	ok := true
 	for word, p := range c.Problems {
 		at := c.at[word]
 		if at == nil {
