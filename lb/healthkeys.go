@@ -186,7 +186,8 @@ var healthKeys = []key[Check]{
 		},
 		value: func(c *Check) (any, bool) { return known(c.Host), false },
 		check: func(c *Check) *Problem {
-			if strings.Trim(c.Host, hostCharacters) != "" || len(c.Host) > 255 {
+			strange := func(r rune) bool { return !safe.NameRune(r) && !strings.ContainsRune(":[]", r) }
+			if strings.ContainsFunc(c.Host, strange) || len(c.Host) > 255 {
 				return &Problem{Msg: "host " + safe.Show(c.Host) + " cannot be a name", Want: "letters, digits, -, _, . and :, at most 255"}
 			}
 			return nil
@@ -288,10 +289,7 @@ var healthKeys = []key[Check]{
 	},
 }
 
-const (
-	textForm       = `a text with \r, \n, \xNN and \\, at most 1024 bytes`
-	hostCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[]"
-)
+const textForm = `a text with \r, \n, \xNN and \\, at most 1024 bytes`
 
 // Problems yields what is wrong with the check, with the key that is to be blamed.
 func (c *Check) Problems(yield func(word string, p *Problem) bool) {
@@ -360,7 +358,7 @@ func domainName(s string) bool {
 	}
 	s = strings.TrimSuffix(s, ".")
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, hostCharacters[:len(hostCharacters)-len(".:[]")]) != "" {
+		if label == "" || len(label) > 63 || strings.ContainsFunc(label, func(r rune) bool { return !safe.NameRune(r) }) {
 			return false
 		}
 	}
