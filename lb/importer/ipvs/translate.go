@@ -217,7 +217,7 @@ func (t *table) backends(v *virtual, s *lb.Service) {
 		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i], Priority: 1, SNAT: s.SNAT}
 		if server.most > 0 {
 			b.MaxConnections = server.most
-			t.draft.Note("a server over its threshold (-x) is passed over by IPVS; a backend over max-connections refuses", "", server.place)
+			t.draft.Note("a server over its threshold (-x) is passed over by IPVS; the profile draws up to four times, and refuses then", "", server.place)
 		}
 		s.Backends = append(s.Backends, b)
 	}
