@@ -108,8 +108,8 @@ func (s *BackendState) UnmarshalText(b []byte) error { return word(s, stateWords
 func (BackendState) Words() []string { return slices.Clone(stateWords) }
 
 // Effective is the weight that new connections meet: the wanted one, or the share
-// of it, rounded but at least 1, where the backend is up, else 0. Shares that are
-// in force to a part of 1 are in Weights.
+// of it, rounded but at least 1, where the backend is up, else 0. Weights has shares
+// exactly, where there is room.
 func (b *Backend) Effective() int {
 	switch {
 	case b.State != Up || b.Weight == 0:
@@ -144,10 +144,10 @@ func Weights(backends []Backend) []int {
 	return shared
 }
 
-// lent lends what a backend does not use of its slots in a cycle, since it is not up or
-// has a share only, to the others: so a fall moves the clients of the fallen one
-// alone, and they come back to it. Where anything is lent each slot becomes so many
-// parts.
+// lent is a cycle in which a backend that is not up, or has only a share, lends the
+// slots that it does not use to the others. So a fall moves the clients of the fallen
+// one alone, and they come back to it. Where anything is lent, each slot becomes so
+// many parts. It is nil where nobody serves.
 func lent(cycle []int, backends []Backend, parts int) []int {
 	share := make([]int, len(backends)) // that a backend keeps
 	serves, lends := false, false
@@ -229,10 +229,10 @@ func (id BackendID) String() string {
 }
 
 // Overlay is the profiles with what is known of their backends, and the states
-// that follow. A backend that known does not name has the zero Standing, and one that
-// is not checked no verdict. share has shares (see Backend.Share); nil: everybody has
-// all of its weight. What the profiles want, their weights above all, is not changed, and neither are the
-// profiles themselves: what is equal in both is shared.
+// that follow. A backend that known does not name has the zero Standing; one that is
+// not checked has no verdict. share gives the shares (see Backend.Share); nil: everybody
+// has all of its weight. What the profiles want, their weights above all, is not changed,
+// and neither are the profiles themselves: what is equal in both is shared.
 func Overlay(profiles []*Profile, known map[BackendID]Standing, share func(BackendID) uint8) []*Profile {
 	out := make([]*Profile, len(profiles))
 	for i, p := range profiles {

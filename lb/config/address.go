@@ -198,8 +198,8 @@ func parseAddr(s, what string) (netip.Addr, *problem) {
 	return a, nil
 }
 
-// hostName reports whether s looks like a name in the DNS: like an address it
-// does where its last part begins with a digit.
+// hostName reports whether s looks like a name in the DNS: its last part begins
+// with a letter. With a digit there, it looks like an address.
 func hostName(s string) bool {
 	name := strings.TrimSuffix(s, ".")
 	last := name[strings.LastIndexByte(name, '.')+1:]

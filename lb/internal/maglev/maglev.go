@@ -35,8 +35,8 @@ func Size(backends, held int) int {
 // Slots is a cycle of so many slots: element i is the place of the backend that slot i
 // belongs to. The backends are in an order that all agree on, and there are no more than
 // slots; a port of 0 is a port as any other. The weights are positive. Every backend has a
-// slot, lacks at most a hundredth of its share where the size is Size's, and has at most
-// one slot more.
+// slot, and at most one more than its share. Where the size is Size's, it lacks at most one slot
+// and a hundredth of its share.
 func Slots(size int, backends []netip.AddrPort, weights []int) []int {
 	walks := make([]walk, len(backends))
 	for i, b := range backends {
