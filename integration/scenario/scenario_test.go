@@ -82,6 +82,7 @@ func TestScenario(t *testing.T) {
 // TestFaults has every phase fail: with an nlb that does one thing wrong. A
 // phase that cannot fail shows nothing.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	for phase, fault := range map[string]string{
 		"apply":   `[ "$1" != apply ] || { echo "applied shop: 2 services, 7 backends (+9 ~0 -0), generation 1"; exit; }`,
 		"balance": `[ "$1" != apply ] || sed -i '/11:8080/s/weight: 1/weight: 2/' "$2/shop.yaml"`,
