@@ -49,6 +49,10 @@ type Options struct {
 	// Probes has the table tell the checks that this host makes of its servers from
 	// other traffic, from then on; see compile.ProbePriority.
 	Probes bool
+	// Counted leaves limits that are dear to count (compile.Countable) to whoever
+	// applies, who says with Table.Saturate which backends are full.
+	Counted bool
+	asIs    bool // they are left to whom they are left now
 	// Settle is how long answers of removed backends that are under way may take;
 	// 0: 250 ms. It is waited for where UDP flows have to move only.
 	Settle time.Duration
@@ -191,7 +195,13 @@ func buildOf(o Options) string {
 }
 
 // saltOf is what the fingerprints of a profile's services begin with.
-func saltOf(o Options, profile string) string { return buildOf(o) + "\x00" + profile + "\n" }
+func saltOf(o Options, profile string) string {
+	counted := ""
+	if o.Counted {
+		counted = "\x00counted"
+	}
+	return buildOf(o) + counted + "\x00" + profile + "\n"
+}
 
 // digestOf is the digest of profiles whose services have these fingerprints.
 func digestOf(profiles []*lb.Profile, o Options, services []fingerprint) string {
@@ -307,6 +317,7 @@ func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Pr
 // others.
 func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, asked func() request) *plan {
 	n := s.numbers(o.Keep, profiles, others)
+	n.Counted = s.counted(inScope, o)
 	record := record{whole: len(others) == 0 && (s.last == nil || s.last.whole)}
 	renumbered := s.renumbered(others, n)
 	inPlan := func(profile string) bool { return inScope(profile) || renumbered[profile] }
@@ -374,6 +385,7 @@ func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.asIs = true
 	_, result, err := planFor(have, profiles, o, nil)
 	return result, err
 }

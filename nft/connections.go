@@ -1,11 +1,13 @@
 package nft
 
-// Connections: what conntrack holds for backends, and what a plan changes for it.
+// Connections: what conntrack holds for backends, what a plan changes for it, and
+// limits that somebody else counts.
 
 import (
 	"errors"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -267,4 +269,43 @@ func (t *Table) Owner(mark uint32) (id lb.BackendID, ok bool) {
 	id.Address = key.Address
 	id.Profile, id.Service, ok = compile.ServiceOf(key.Chain)
 	return id, ok
+}
+
+// Countable reports whether Options.Counted leaves the limit of a backend to whoever
+// applies.
+func Countable(b lb.Backend) bool { return compile.Countable(b) }
+
+// counted are the backends whose limits a plan leaves to whoever applies. Other
+// profiles stay as they are.
+func (s *State) counted(inScope func(profile string) bool, o Options) func(compile.BackendKey) bool {
+	return func(key compile.BackendKey) bool {
+		profile, _, _ := compile.ServiceOf(key.Chain)
+		if o.asIs || !inScope(profile) {
+			return s.backends[key].counted
+		}
+		return o.Counted
+	}
+}
+
+// Saturate has new connections pass over the backends with these marks, and over no
+// others that an agent counts, for so long or until the next call. It needs an Apply
+// with Options.Counted. Errors are those of wire.Conn.Commit.
+func (t *Table) Saturate(marks []uint32, d time.Duration) error {
+	set := &ruleset.Map{Name: compile.SaturatedSet, Key: ruleset.Type{ruleset.Mark}, Timeout: true}
+	for _, mark := range marks {
+		set.Elements = append(set.Elements, ruleset.Element{Key: ruleset.MarkBytes(mark), Extra: &ruleset.Extra{Timeout: d, Expires: d}})
+	}
+	b := wire.NewBatch(wire.AnyGeneration)
+	m := &ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: t.name, List: ruleset.MaxList}
+	m.EmptyMap(set.Name)
+	m.Elements(unix.NFT_MSG_NEWSETELEM, set, set.Elements)
+	before, err := t.conn.Generation()
+	if err != nil {
+		return err
+	}
+	now, err := t.conn.Commit(b, before)
+	if err == nil && t.memory != nil && t.memory.generation == before {
+		t.memory.generation = now // the record holds for this one, too
+	}
+	return err
 }

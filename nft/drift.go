@@ -31,7 +31,7 @@ func (s *State) Drift() []Drift {
 	if !s.objects.exists || s.isLeftover() {
 		return nil
 	}
-	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table, Keep: s.kept}, nil)
+	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table, Keep: s.kept, asIs: true}, nil)
 	var out []Drift
 	if s.objects.layout == compile.LayoutVersion { // an older one has other objects
 		for _, d := range s.tallies(p) {

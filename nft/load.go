@@ -53,6 +53,7 @@ type haveBackend struct {
 	drawn       bool // new connections may go to it
 	state       lb.BackendState
 	connections uint64
+	counted     bool // see Options.Counted
 }
 
 // Load reads a table. One that is not there gives an empty State. Errors:
@@ -337,13 +338,14 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 	}
 	s.own(chain, compile.RetrySet, ruleset.MarkBytes(m))
 	s.ownRefused(chain, compile.FullMark(m))
+	counted := false
 	statements, _ := s.objects.element(compile.BackendsMap, ruleset.MarkBytes(m))
 	if own := s.objects.chain(statements.Data); own != nil {
 		for _, r := range own.rules {
-			compile.ReadBackendRule(r.comment, &b)
+			counted = compile.ReadBackendRule(r.comment, &b) || counted
 		}
 	}
-	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets}
+	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets, counted: counted}
 	return b, true
 }
 

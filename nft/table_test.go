@@ -289,6 +289,42 @@ func TestUpdateComesToTheSame(t *testing.T) {
 	})
 }
 
+// TestCounted: the limit of a backend is the same where somebody else counts its
+// connections, and the kernel counts again after an apply of somebody who does not.
+func TestCounted(t *testing.T) {
+	open(t, func(table *nft.Table, _ *wiretest.Asking, c, other *wire.Conn) {
+		p := parse(t, "profile: shop\nservices: [{name: web, listen: 203.0.113.10:80, backends: [{address: 10.2.0.11:80, max-connections: 2001}, 10.2.0.12:80]}]\n")
+		counted := recorded
+		counted.Counted = true
+		for _, o := range []nft.Options{recorded, counted, recorded} {
+			_, err := table.Apply(t.Context(), []*lb.Profile{p}, o)
+			must(t, err)
+			s, err := nft.Load(c, "nlb")
+			must(t, err)
+			if got := s.Profiles[0].Services[0].Backends[0].MaxConnections; got != 2001 {
+				t.Errorf("counted %v: max-connections %d", o.Counted, got)
+			}
+			if drift := s.Drift(); drift != nil {
+				t.Errorf("counted %v: drift %v", o.Counted, drift)
+			}
+			if r, err := nft.Diff(c, []*lb.Profile{p}, nft.Options{Table: "nlb"}); err != nil || r.Repaired || len(r.Changes) > 0 {
+				t.Errorf("counted %v: diff %+v, %v", o.Counted, r, err)
+			}
+			if o.Counted {
+				must(t, table.Saturate([]uint32{0x4e000001}, time.Minute))
+			}
+			if touched, err := table.Touched(); touched || err != nil {
+				t.Errorf("counted %v: touched %v, %v", o.Counted, touched, err)
+			}
+			if o.Counted { // what somebody else applies beside it leaves it alone
+				_, err := nft.Apply(t.Context(), other, []*lb.Profile{parse(t, "profile: store\nservices: [{name: w, listen: 203.0.113.99:80, backends: [10.9.9.9:80]}]\n")}, recorded)
+				must(t, err)
+				must(t, table.Saturate(nil, time.Minute))
+			}
+		}
+	})
+}
+
 // TestRefusedApply: after an apply that was refused, an update is one of what was
 // applied before.
 func TestRefusedApply(t *testing.T) {

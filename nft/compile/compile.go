@@ -208,7 +208,7 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, shared *lb.Log) {
 	own := &ruleset.Chain{}
 	if b.MaxConnections > 0 {
-		own.Rules = append(own.Rules, connectionLimit(mark, b.MaxConnections)...)
+		own.Rules = append(own.Rules, c.connectionLimit(service, mark, b)...)
 		c.add(RefusedSet, ruleset.Element{Key: ruleset.MarkBytes(FullMark(mark))})
 	}
 	if b.Log != nil && shared == nil {

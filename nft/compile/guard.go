@@ -42,7 +42,9 @@ func guardMaps() []*ruleset.Map {
 			&ruleset.Map{Name: f.newcomers(), Key: key, Dynamic: true, Timeout: true, Size: maxClients},
 			&ruleset.Map{Name: f.visitors(), Key: key, Dynamic: true, Size: maxClients})
 	}
-	out = append(out, &ruleset.Map{Name: fullSet, Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients})
+	for _, name := range []string{fullSet, SaturatedSet} {
+		out = append(out, &ruleset.Map{Name: name, Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients})
+	}
 	return append(out, &ruleset.Map{Name: RefusedSet, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Counter: true})
 }
 

@@ -146,11 +146,12 @@ func ReadRule(comment string, s *lb.Service, clients func(set string) []netip.Pr
 }
 
 // ReadBackendRule reads the comment of a rule of a backend's own chain into the
-// backend.
-func ReadBackendRule(comment string, b *lb.Backend) {
+// backend, and reports whether somebody else counts its connections.
+func ReadBackendRule(comment string, b *lb.Backend) (counted bool) {
 	if _, err := fmt.Sscanf(comment, "max-connections %d", &b.MaxConnections); err != nil {
 		b.Log = readLog(strings.TrimPrefix(comment, "log "))
 	}
+	return comment == limitComment(b.MaxConnections)+countedMark
 }
 
 // sourcesComment says where the SNAT addresses of a pool are.

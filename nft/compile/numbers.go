@@ -53,6 +53,10 @@ type Numbers struct {
 	extent               extent            // that there are maps for
 	freeSlot, freeSource space
 	free                 []Block // slots to be used again
+
+	// Counted are the backends whose connections an agent counts, of those that are
+	// Countable; nil: none.
+	Counted func(BackendKey) bool
 }
 
 // Free are the slots that were free beside those above all others, and are still.

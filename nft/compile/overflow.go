@@ -13,6 +13,10 @@ package compile
 // end would so stay full by those of others. Therefore it is noted for a while,
 // and a draw passes a noted backend over without counting. Only the last draws ask
 // it in any case: who is refused there is forgotten at once.
+//
+// A list of thousands of connections costs more than all the rest. Where an agent
+// counts them (Numbers.Counted), it notes the backends that have as many as they may
+// for a while, and the backend's chain looks that up.
 
 import (
 	"fmt"
@@ -33,6 +37,10 @@ const (
 	// A list of live connections should be no longer than listSize, but there are
 	// at most mostLists.
 	listSize, mostLists = 2000, 64
+	// SaturatedSet has the backends that an agent has found full.
+	SaturatedSet = "saturated"
+	// countedMark ends the comment of a limit that an agent keeps.
+	countedMark = " by nlb run"
 	// retrySeed, times the number of a retry, is added to the seed of a hash.
 	retrySeed = 0x9e3779b9
 
@@ -46,11 +54,29 @@ func FullMark(mark uint32) uint32 { return fullMark | mark&NumberMask }
 // limits reports whether a backend has max-connections.
 func limits(b lb.Backend) bool { return b.MaxConnections > 0 }
 
-// connectionLimit turns back what is over a number of live connections. The
+// Countable reports whether an agent may count the connections of a backend in the
+// kernel's place: going through a list of them would cost too much.
+func Countable(b lb.Backend) bool { return b.MaxConnections > listSize }
+
+// connectionLimit turns back what is over a backend's limit.
+func (c *compiler) connectionLimit(service string, mark uint32, b lb.Backend) []ruleset.Rule {
+	if !Countable(b) || c.Counted == nil || !c.Counted(BackendKey{service, b.Address}) {
+		return connectionLists(mark, b.MaxConnections)
+	}
+	c.needed[SaturatedSet] = true
+	return []ruleset.Rule{{
+		Statements: []ruleset.Statement{ruleset.MarkIn(SaturatedSet, false), ruleset.SetMark(FullMark(mark)), ruleset.Return()},
+		Comment:    limitComment(b.MaxConnections) + countedMark,
+	}}
+}
+
+func limitComment(n uint32) string { return fmt.Sprintf("max-connections %d", n) }
+
+// connectionLists turn back what is over a number of live connections. The
 // kernel counts by going through a list of them, so a large number is split over
 // several lists, by the source port. Its lowest bit says nothing: Linux prefers
 // even ports for connections.
-func connectionLimit(mark, n uint32) []ruleset.Rule {
+func connectionLists(mark, n uint32) []ruleset.Rule {
 	lists := uint32(1)
 	for n/lists > listSize && lists < mostLists {
 		lists *= 2
@@ -63,7 +89,7 @@ func connectionLimit(mark, n uint32) []ruleset.Rule {
 		}
 		out[i] = ruleset.Rule{
 			Statements: append(which, ruleset.CountOver((n-i+lists-1)/lists), ruleset.AddMark(fullSet, fullTime), ruleset.SetMark(FullMark(mark)), ruleset.Return()),
-			Comment:    fmt.Sprintf("max-connections %d", n),
+			Comment:    limitComment(n),
 		}
 	}
 	return out

@@ -167,6 +167,13 @@ func (m *Messages) DeleteMap(name string) {
 	m.End()
 }
 
+// EmptyMap deletes all elements of a map.
+func (m *Messages) EmptyMap(name string) {
+	m.open(unix.NFT_MSG_DELSETELEM, 0, "map "+name)
+	m.Text(unix.NFTA_SET_ELEM_LIST_SET, name)
+	m.End()
+}
+
 // Elements adds (or, with NFT_MSG_DELSETELEM, deletes) elements, in as many
 // messages as they need: one list holds less than 64 KiB. A batch may be cut
 // between two of them, unless m.Together.

@@ -203,7 +203,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 			profiles = append(profiles, &lb.Profile{Name: had.Name, Sysctl: had.Sysctl}) // without services: nothing is left of it
 		}
 	}
-	result, err := a.engine.Apply(ctx, profiles, engine.Options{Placed: true, Probes: lb.CheckRate(wanted) > 0})
+	result, err := a.engine.Apply(ctx, profiles, engine.Options{Placed: true, Probes: lb.CheckRate(wanted) > 0, Counted: len(limitsOf(wanted)) > 0})
 	if err != nil && result == nil {
 		return err
 	}

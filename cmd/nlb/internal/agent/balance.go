@@ -3,9 +3,10 @@
 package agent
 
 // Balance: connections are counted, beside all else, for the shares of services with
-// least-connections.
+// least-connections, and for limits that would cost the kernel too much.
 
 import (
+	"math"
 	"time"
 
 	"nlb/cmd/nlb/internal/engine"
@@ -19,6 +20,8 @@ const (
 	// the next look waits.
 	countEvery = time.Second
 	countPart  = 20
+	// staleLooks is after how many looks that fail a backend is not full any more.
+	staleLooks = 5
 )
 
 // counter counts connections, one look after the other.
@@ -29,6 +32,10 @@ type counter struct {
 	figures chan figures
 	cost    time.Duration // of updates since the last look
 	trouble string        // why the last look failed
+	// limits are the most connections of backends that the agent counts, and full is
+	// how many of these had as many at the last look.
+	limits map[lb.BackendID]int
+	full   int
 }
 
 // figures are what a look has found.
@@ -51,9 +58,27 @@ func (c *counter) close() {
 	}
 }
 
+// limitsOf are the most live connections of backends that the kernel leaves to be
+// counted.
+func limitsOf(profiles []*lb.Profile) map[lb.BackendID]int {
+	out := map[lb.BackendID]int{}
+	for p, s := range lb.Services(profiles) {
+		for _, b := range s.Backends {
+			if nft.Countable(b) {
+				out[lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}] = int(min(b.MaxConnections, math.MaxInt32))
+			}
+		}
+	}
+	return out
+}
+
+// counts reports whether somebody asks for connections to be counted.
+func (a *agent) counts() bool { return a.roster.Balances() || len(a.counter.limits) > 0 }
+
 // startCounting has the connections counted from now on, where a service asks for it.
 func (a *agent) startCounting() {
-	if !a.counter.running && a.roster.Balances() {
+	a.counter.limits = limitsOf(a.wanted)
+	if !a.counter.running && a.counts() {
 		a.counter.running = true
 		a.counter.due.Reset(0)
 	}
@@ -62,7 +87,7 @@ func (a *agent) startCounting() {
 // count has the connections counted, while the agent goes on.
 func (a *agent) count() {
 	c := &a.counter
-	if c.running = a.roster.Balances(); !c.running {
+	if c.running = a.counts(); !c.running {
 		return
 	}
 	if c.look == nil {
@@ -83,7 +108,7 @@ func (a *agent) count() {
 func (a *agent) balance(f figures) {
 	c, began := &a.counter, time.Now()
 	defer func() {
-		c.due.Reset(max(countEvery, countPart*(f.took+c.cost+time.Since(began))))
+		c.due.Reset(c.pause(f, began))
 		c.cost = 0
 	}()
 	if f.err != nil {
@@ -95,13 +120,40 @@ func (a *agent) balance(f figures) {
 		return
 	}
 	c.trouble = ""
-	stats := make(map[lb.BackendID]nft.Stats, len(f.by))
+	stats, marks := make(map[lb.BackendID]nft.Stats, len(f.by)), map[lb.BackendID][]uint32{}
 	for mark, s := range f.by {
 		if id, ok := a.engine.Owner(mark); ok {
 			sum := stats[id]
 			stats[id] = nft.Stats{Connections: sum.Connections + s.Connections, Live: sum.Live + s.Live}
+			if c.limits[id] > 0 {
+				marks[id] = append(marks[id], mark)
+			}
 		}
 	}
+	a.saturate(stats, marks, staleLooks*c.pause(f, began))
 	a.roster.Balance(stats, time.Now())
 	a.noted()
+}
+
+// pause is how long the next look waits.
+func (c *counter) pause(f figures, began time.Time) time.Duration {
+	return max(countEvery, countPart*(f.took+c.cost+time.Since(began)))
+}
+
+// saturate tells the kernel which backends have as many connections as they may.
+func (a *agent) saturate(stats map[lb.BackendID]nft.Stats, marks map[lb.BackendID][]uint32, d time.Duration) {
+	var full []uint32
+	for id, most := range a.counter.limits {
+		if stats[id].Live >= most {
+			full = append(full, marks[id]...)
+		}
+	}
+	if len(full) == 0 && a.counter.full == 0 || !a.applied {
+		return
+	}
+	if err := a.engine.Saturate(full, d); err != nil {
+		a.Log.Warn("backends that are full cannot be passed over", "error", err)
+		return
+	}
+	a.counter.full = len(full)
 }

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"time"
 
 	"nlb/lb"
 	"nlb/nft"
@@ -120,6 +121,9 @@ type Options struct {
 	// Probes has the table leave the checks of servers alone that this host makes,
 	// and conntrack forget them soon, where the kernel can.
 	Probes bool
+	// Counted leaves limits that are dear to count (nft.Countable) to the caller, who
+	// says by Saturate which backends are full.
+	Counted bool
 	// Begin is called before the first change; nil: it is not. An error of it is
 	// returned, and nothing is changed.
 	Begin func() error
@@ -185,7 +189,7 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		defer e.gate.guard(ctx, o.Begin)()
 	}
 	kept, _ := KeptBits() // doctor says where they are not kept
-	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Params: records(changes)}
+	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Counted: o.Counted, Params: records(changes)}
 	if !o.Full {
 		p.Record, p.Build = true, build()
 	}
@@ -254,6 +258,18 @@ func (e *Engine) Touched() (bool, error) {
 		return touched, withHint(err)
 	}
 	return touched, nil
+}
+
+// Saturate has new connections pass over the backends with these marks, of those whose
+// connections the caller counts, for so long or until the next call. Errors are *Error.
+func (e *Engine) Saturate(marks []uint32, d time.Duration) error {
+	if e.open == nil {
+		return withHint(errNotOpen)
+	}
+	if err := e.open.Saturate(marks, d); err != nil {
+		return withHint(err)
+	}
+	return nil
 }
 
 // Owner is the backend of what was applied that a connection with a mark belongs
