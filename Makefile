@@ -87,7 +87,8 @@ tidy:
 
 # nlb is for Linux, on any processor: 64 and 32 bits, little- and big-endian.
 # check, import, version and completion work on other systems, too.
-processors = amd64 arm64 arm 386 riscv64 s390x
+# vet and the tests are of this processor.
+processors = $(filter-out $(shell $(GO) env GOARCH),amd64 arm64 arm 386 riscv64 s390x)
 systems    = darwin windows freebsd
 
 portable: $(processors:%=portable-linux-%) $(systems:%=portable-%)
