@@ -19,12 +19,17 @@ type poolInfo struct {
 	block   Block
 }
 
-// String is at most 128 bytes, nft's limit for comments, where fewer than 1,000
-// backends are parked:
+// The names of more than three fields are too long for a comment. These are nft's.
+var (
+	shortFields = strings.NewReplacer("source-address", "saddr", "source-port", "sport", "destination-address", "daddr", "destination-port", "dport")
+	longFields  = strings.NewReplacer("saddr", "source-address", "sport", "source-port", "daddr", "destination-address", "dport", "destination-port")
+)
+
+// String is at most 128 bytes, nft's limit for comments:
 //
 //	IPv4 round-robin slots 0+3
 //	IPv6 hash source-address,protocol seed 77 slots 3+2+1 (one is parked)
-//	IPv6 consistent source-address seed 77 slots 0+1021+10 (of its own)
+//	IPv6 consistent saddr,sport,daddr,dport seed 77 slots 0+1021+10 (of its own)
 //	IPv4 random slots 6+2 retry
 //	IPv4 random slots 6+0+2 on-empty drop
 func (p poolInfo) String() string {
@@ -35,7 +40,11 @@ func (p poolInfo) String() string {
 		for _, f := range p.service.HashBy {
 			by = append(by, f.String())
 		}
-		s += " " + strings.Join(by, ",") + " seed " + number(p.service.HashSeed)
+		fields := strings.Join(by, ",")
+		if len(by) > 3 {
+			fields = shortFields.Replace(fields)
+		}
+		s += " " + fields + " seed " + number(p.service.HashSeed)
 	}
 	s += " slots " + number(p.block.Base) + "+" + number(p.block.Slots)
 	if p.block.Parked > 0 {
@@ -74,7 +83,7 @@ func parsePoolInfo(s string) (poolInfo, bool) {
 		return p, false
 	}
 	if p.service.Scheduler.Hashes() {
-		for _, w := range strings.Split(next(), ",") {
+		for _, w := range strings.Split(longFields.Replace(next()), ",") {
 			var f lb.HashField
 			if f.UnmarshalText([]byte(w)) != nil {
 				return p, false
