@@ -259,7 +259,13 @@ func (p *plan) serves(a netip.Addr) bool {
 // Owner is the backend of what was applied that has the number of a mark.
 func (t *Table) Owner(mark uint32) (id lb.BackendID, ok bool) {
 	if t.owners == nil {
-		owners := compile.NewNumbers(t.options.Keep, t.profiles).Owners
+		profiles := t.profiles
+		if t.memory == nil || !t.memory.whole { // the numbers follow from all profiles
+			if s, err := Load(t.conn, t.name); err == nil {
+				profiles = s.Profiles
+			}
+		}
+		owners := compile.NewNumbers(t.options.Keep, profiles).Owners
 		t.owners = &owners
 	}
 	key, ok := t.owners.Of(mark & compile.NumberMask &^ t.owners.Kept)

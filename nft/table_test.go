@@ -17,6 +17,7 @@ import (
 	"nlb/lb/config"
 	"nlb/lb/lbtest"
 	"nlb/nft"
+	"nlb/nft/compile"
 	nftables "nlb/nft/ruleset"
 	"nlb/nft/wire"
 	"nlb/nft/wire/wiretest"
@@ -351,7 +352,7 @@ func TestRefusedApply(t *testing.T) {
 
 // TestOwner: the backend of a mark is found, also one that came with an update.
 func TestOwner(t *testing.T) {
-	open(t, func(table *nft.Table, _ *wiretest.Asking, c, _ *wire.Conn) {
+	open(t, func(table *nft.Table, _ *wiretest.Asking, c, other *wire.Conn) {
 		p := parse(t, "profile: shop\nservices: [{name: web, listen: 203.0.113.10:80, backends: [10.2.0.11:80]}]\n")
 		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
 		must(t, err)
@@ -373,6 +374,17 @@ func TestOwner(t *testing.T) {
 		more := parse(t, "profile: shop\nservices: [{name: web, listen: 203.0.113.10:80, backends: [10.2.0.11:80, 10.2.0.12:80]}]\n")
 		update(t, table, more)
 		owned("shop/web/10.2.0.11:80", "shop/web/10.2.0.12:80")
+		// A backend of another nlb's profile that has the number of one of ours.
+		theirs := parse(t, "profile: a\nservices: [{name: web, listen: 203.0.113.11:80, backends: [10.183.144.191:80]}]\n")
+		ours := compile.BackendKey{Chain: "shop/web", Address: more.Services[0].Backends[0].Address}
+		if rival := (compile.BackendKey{Chain: "a/web", Address: theirs.Services[0].Backends[0].Address}); rival.FirstNumber() != ours.FirstNumber() {
+			t.Fatal("no rival")
+		}
+		_, err = nft.Apply(t.Context(), other, []*lb.Profile{theirs}, recorded)
+		must(t, err)
+		_, err = table.Apply(t.Context(), []*lb.Profile{more}, recorded)
+		must(t, err)
+		owned("a/web/10.183.144.191:80", "shop/web/10.2.0.11:80", "shop/web/10.2.0.12:80")
 	})
 }
 
