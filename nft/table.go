@@ -61,6 +61,13 @@ func (t *Table) Close() error {
 	return t.watch.Close()
 }
 
+// Forget makes the Table begin anew, after somebody else has changed the table on
+// its conversation. Cleanups that were given away go on.
+func (t *Table) Forget() {
+	_ = t.Close()
+	*t = Table{conn: t.conn, name: t.name, dial: t.dial, stays: t.stays, pending: t.pending}
+}
+
 // Apply makes the kernel hold the profiles, as Table.Apply does, once, and does
 // itself what follows the commit.
 func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
@@ -154,7 +161,7 @@ func (t *Table) begin(profiles []*lb.Profile, o Options) *memory {
 		}
 	}
 	if t.stays && t.watch == nil {
-		t.watch, _ = t.conn.Watch(ruleset.Inet, t.name) // without it, it goes as before
+		t.watch, _ = t.listen() // without it, it goes as before
 	}
 	if t.memory != nil {
 		t.memory.sweeps = t.sweeps()
@@ -211,6 +218,17 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 	return result, failed
 }
 
+// listen begins to watch the table. What cleanups change does not count.
+func (t *Table) listen() (*wire.Watch, error) {
+	w, err := t.conn.Watch(ruleset.Inet, t.name)
+	if err == nil {
+		for _, c := range t.pending {
+			w.Trust(c.Conn)
+		}
+	}
+	return w, err
+}
+
 // mostHeard is how many objects a watch hears of before its socket may be full.
 const mostHeard = 1000
 
@@ -218,11 +236,8 @@ const mostHeard = 1000
 // anybody else may have changed the table.
 func (t *Table) follow(generation uint32, p *plan) (touched bool) {
 	if p.objects() > mostHeard {
-		fresh, err := t.conn.Watch(ruleset.Inet, t.name)
+		fresh, err := t.listen()
 		if err == nil && fresh.Generation() == generation {
-			for _, c := range t.pending {
-				fresh.Trust(c.Conn)
-			}
 			go t.watch.Close() // it takes its time behind a commit
 			t.watch = fresh
 			return false
@@ -249,7 +264,13 @@ func (t *Table) Touched() (bool, error) {
 
 // isPending reports whether a cleanup that was given away may still be running.
 func (t *Table) isPending() bool {
-	t.pending = slices.DeleteFunc(t.pending, (*flows.Cleanup).Done)
+	t.pending = slices.DeleteFunc(t.pending, func(c *flows.Cleanup) bool {
+		done := c.Done()
+		if done && t.watch != nil {
+			t.watch.Forget(c.Conn)
+		}
+		return done
+	})
 	return len(t.pending) > 0
 }
 
@@ -284,10 +305,12 @@ func (t *Table) sweeps() bool {
 func (t *Table) Update(ctx context.Context, part []*lb.Profile) (*Result, error) {
 	part = keptStandings(part)
 	for profile, s := range lb.Services(part) {
-		at, ok := t.placeOf(compile.ChainOf(profile.Name, s.Name))
-		if !ok {
+		if _, ok := t.placeOf(compile.ChainOf(profile.Name, s.Name)); !ok {
 			return nil, fmt.Errorf("service %s of profile %s is to be updated, but was not applied", s.Name, profile.Name)
 		}
+	}
+	for profile, s := range lb.Services(part) {
+		at, _ := t.placeOf(compile.ChainOf(profile.Name, s.Name))
 		t.profiles[at.profile].Services[at.service] = *s
 	}
 	if result, err := t.updatePart(ctx, part); err == nil || ctx.Err() != nil || result != nil {

@@ -3,6 +3,7 @@ package nft_test
 // A table that stays open, in the kernel.
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -326,6 +327,94 @@ func TestCounted(t *testing.T) {
 	})
 }
 
+// TestSlotsAreUsedAgain: one of many updates gets slots that an earlier one had, once
+// no packet is under way to these any more.
+func TestSlotsAreUsedAgain(t *testing.T) {
+	open(t, func(table *nft.Table, _ *wiretest.Asking, c, _ *wire.Conn) {
+		p := parse(t, mixed)
+		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		highest := slotsEnd(t, c)
+		for step := range 200 {
+			state := lb.Down
+			if step%2 == 1 {
+				state = lb.Up
+			}
+			update(t, table, standing(p, 0, state, lb.Standing{})...)
+			end := slotsEnd(t, c)
+			if end <= highest {
+				return
+			}
+			highest = end
+		}
+		t.Errorf("slots up to %d", highest)
+	})
+}
+
+// slotsEnd is above the number of every slot that the kernel holds.
+func slotsEnd(t *testing.T, c *wire.Conn) (end uint32) {
+	t.Helper()
+	var of wire.Encoder
+	of.Text(unix.NFTA_SET_ELEM_LIST_TABLE, "nlb")
+	of.Text(unix.NFTA_SET_ELEM_LIST_SET, "slots")
+	must(t, c.Dump(nftables.MsgType(unix.NFT_MSG_GETSETELEM), nftables.Inet, of.Bytes(), func(b []byte) error {
+		for _, e := range wire.Attrs(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+			key := wire.Attr(wire.Attr(e, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
+			end = max(end, binary.NativeEndian.Uint32(key)+1)
+		}
+		return nil
+	}))
+	return end
+}
+
+// TestUnknownService: an update that is refused is not applied later.
+func TestUnknownService(t *testing.T) {
+	open(t, func(table *nft.Table, _ *wiretest.Asking, c, other *wire.Conn) {
+		p := parse(t, mixed)
+		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		part := standing(p, 0, lb.Down, down)
+		part[0].Services = append(part[0].Services, lb.Service{Name: "nobody"})
+		if _, err := table.Update(t.Context(), part); err == nil {
+			t.Fatal("an update of a service that nobody applied")
+		}
+		meddle(t, other, aChain)
+		update(t, table, standing(p, 1, lb.Up, lb.Standing{})...) // reads and applies everything
+		holds(t, c, p)
+	})
+}
+
+// TestPortOfCleanup: another program may get the port of a cleanup that has ended,
+// and is noticed then.
+func TestPortOfCleanup(t *testing.T) {
+	h, conns := host(t, 1)
+	must(t, h.Do(func() error {
+		var ports []uint32
+		table := nft.Open(conns[0], "nlb", func() (*wire.Conn, error) {
+			s, err := wire.Open()
+			must(t, err)
+			ports = append(ports, s.Port())
+			return wire.NewConn(s), nil
+		})
+		defer table.Close()
+		p := parse(t, mixed)
+		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		update(t, table, standing(p, 0, lb.Down, down)...)
+		touched(t, table, false)
+		s, err := wire.Open()
+		must(t, err)
+		defer s.Close()
+		same, err := s.Another(ports[0], 0)
+		must(t, err)
+		other := wire.NewConn(same)
+		defer other.Close()
+		meddle(t, other, aChain)
+		touched(t, table, true)
+		return nil
+	}))
+}
+
 // TestRefusedApply: after an apply that was refused, an update is one of what was
 // applied before.
 func TestRefusedApply(t *testing.T) {
@@ -412,6 +501,20 @@ func TestUpdateLeavesARecord(t *testing.T) {
 	})
 }
 
+// meddle changes nlb's table as another program.
+func meddle(t *testing.T, c *wire.Conn, write func(m *nftables.Messages)) {
+	t.Helper()
+	must(t, wiretest.Send(c, func(b *wire.Batch) {
+		write(&nftables.Messages{Batch: b, Family: nftables.Inet, Table: "nlb", List: nftables.MaxList})
+	}))
+}
+
+// aChain adds a chain, and removes it.
+func aChain(m *nftables.Messages) {
+	m.NewChain(&nftables.Chain{Name: "theirs"})
+	m.DeleteChain("theirs")
+}
+
 // TestTouched: what others change is noticed, and put back; what they change
 // elsewhere is not.
 func TestTouched(t *testing.T) {
@@ -428,22 +531,13 @@ func TestTouched(t *testing.T) {
 			touched(t, table, false)
 		}
 		apply()
-		commit := func(write func(m *nftables.Messages)) {
-			t.Helper()
-			b := wire.NewBatch(wire.AnyGeneration)
-			write(&nftables.Messages{Batch: b, Family: nftables.Inet, Table: "nlb", List: nftables.MaxList})
-			before, err := other.Generation()
-			must(t, err)
-			_, err = other.Commit(b, before)
-			must(t, err)
-		}
-		commit(func(m *nftables.Messages) { m.Table = "else"; m.NewTable("another program's") })
+		meddle(t, other, func(m *nftables.Messages) { m.Table = "else"; m.NewTable("another program's") })
 		touched(t, table, false)
 		for what, change := range map[string]func(m *nftables.Messages){
-			"a chain":   func(m *nftables.Messages) { m.NewChain(&nftables.Chain{Name: "theirs"}); m.DeleteChain("theirs") },
+			"a chain":   aChain,
 			"the table": func(m *nftables.Messages) { m.DeleteTable() },
 		} {
-			commit(change)
+			meddle(t, other, change)
 			touched(t, table, true)
 			touched(t, table, true)
 			part := standing(p, 0, lb.Down, down)

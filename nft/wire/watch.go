@@ -6,6 +6,7 @@ package wire
 
 import (
 	"errors"
+	"maps"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,7 +24,7 @@ type Watch struct {
 	table      string
 	family     uint8
 	buf        []byte
-	own        map[uint32]bool // ports whose changes are ours
+	own        map[uint32]bool // ports whose changes are ours; false: until all is heard that they did
 	generation uint32          // of the last commit that was heard of
 	touched    bool
 }
@@ -50,6 +51,10 @@ func (w *Watch) Close() error { return w.transport.Close() }
 // Trust makes what another conversation changes not count, either.
 func (w *Watch) Trust(c *Conn) { w.own[c.transport.Port()] = true }
 
+// Forget makes a conversation that has ended count again, once it is heard what it
+// changed: another program may get its port.
+func (w *Watch) Forget(c *Conn) { w.own[c.transport.Port()] = false }
+
 // Generation is that of the last commit that was heard of.
 func (w *Watch) Generation() uint32 { return w.generation }
 
@@ -71,6 +76,7 @@ func (w *Watch) Touched(c *Conn) (generation uint32, touched bool, err error) {
 			w.touched, w.generation = true, generation
 		}
 	}
+	maps.DeleteFunc(w.own, func(_ uint32, stays bool) bool { return !stays })
 	touched, w.touched = w.touched, false
 	return w.generation, touched, nil
 }
@@ -78,6 +84,7 @@ func (w *Watch) Touched(c *Conn) (generation uint32, touched bool, err error) {
 // hear takes a datagram of reports.
 func (w *Watch) hear(b []byte) error {
 	for m, err := range messages(b) {
+		_, own := w.own[m.port]
 		switch {
 		case err != nil:
 			return err
@@ -85,7 +92,7 @@ func (w *Watch) hear(b []byte) error {
 			return errMalformed
 		case m.typ&0xff == unix.NFT_MSG_NEWGEN:
 			w.generation = Uint32(Attr(m.body[nfHeader:], unix.NFTA_GEN_ID))
-		case w.own[m.port] || m.body[0] != w.family:
+		case own || m.body[0] != w.family:
 		default:
 			// NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, ... are all 1.
 			w.touched = w.touched || Text(Attr(m.body[nfHeader:], 1)) == w.table

@@ -242,8 +242,15 @@ func TestStay(t *testing.T) {
 		if b := state.Profiles[0].Services[0].Backends[0]; b.State != lb.Up || b.Standing.Verdict != lb.VerdictNew {
 			t.Errorf("up again: %+v", b)
 		}
+		r, err = e.Update(t.Context(), stand(down, backends...))
+		must(t, err)
 		_, err = e.Flush(t.Context(), nil, FlushOptions{})
 		must(t, err)
 		touched(true)
+		_, err = e.Apply(t.Context(), wanted, Options{Placed: true})
+		must(t, err)
+		if !r.Cleanup.Idle() {
+			t.Error("after a flush, a cleanup of before goes on with backends that are up again")
+		}
 	})
 }

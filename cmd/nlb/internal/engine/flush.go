@@ -65,9 +65,8 @@ func (e *Engine) Flush(ctx context.Context, names []string, o FlushOptions) (_ *
 		return nil, err
 	}
 	defer e.gate.guard(ctx, o.Begin)()
-	if e.open != nil { // what it knows is over
-		_ = e.open.Close()
-		e.Stay()
+	if e.open != nil {
+		e.open.Forget()
 	}
 	had, result, failed := nft.Flush(ctx, e.conn, names, nft.Options{Table: e.table, Cut: o.Cut})
 	if failed != nil && !committed(failed) {
