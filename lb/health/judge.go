@@ -17,9 +17,12 @@ const (
 	firstWithin = 2 * time.Second        // the first check begins in this time
 	doubtPace   = 100 * time.Millisecond // the shortest pace in doubt
 	flapWithin  = 5 * time.Minute        // from one fall to the next
-	maxHold     = 32                     // times Rise
 	goodAfter   = 10 * time.Minute       // up for so long, falls are forgotten
 )
+
+// MaxHold is how many times Rise it takes a server that falls again and again, at
+// most. Each fall doubles it.
+const MaxHold = 32
 
 // Judge is the verdict on one server by one check. It is not safe for use by
 // several goroutines.
@@ -78,7 +81,7 @@ func (j *Judge) fall(now time.Time) {
 	case now.Sub(j.rose) >= goodAfter:
 		j.hold = 1
 	case !j.fell.IsZero() && now.Sub(j.fell) <= flapWithin:
-		j.hold = min(2*j.hold, maxHold)
+		j.hold = min(2*j.hold, MaxHold)
 	}
 	j.fell = now
 }
@@ -124,22 +127,25 @@ func (j *Judge) Next(began, now time.Time, r *rand.Rand) time.Duration {
 	case j.streak == 0:
 		return time.Duration(r.Int64N(int64(min(interval, firstWithin))))
 	case j.doubt():
-		interval = pace(j.check)
+		interval = Pace(j.check)
 	default:
 		interval += time.Duration(r.Int64N(int64(interval/10)+1)) - interval/20
 	}
 	return max(0, interval-now.Sub(began))
 }
 
-// pace is how often a check is made in doubt.
-func pace(c *lb.Check) time.Duration { return max(c.Interval/4, doubtPace) }
+// Pace is how often a check is made in doubt.
+func Pace(c *lb.Check) time.Duration { return max(c.Interval/4, doubtPace) }
+
+// Longest is the longest time from one check to the next where there is no doubt.
+func Longest(c *lb.Check) time.Duration { return c.Interval + c.Interval/20 }
 
 // Detection is the longest time from the moment that an up server ceases to answer to
 // the verdict, the host being in time: it fails when a check has just begun well, and
 // each of those that follow takes its whole timeout.
 func Detection(c *lb.Check) time.Duration {
-	again := max(pace(c), c.Timeout)
-	return c.Interval + c.Interval/20 + time.Duration(c.Fall-1)*again + c.Timeout
+	again := max(Pace(c), c.Timeout)
+	return Longest(c) + time.Duration(c.Fall-1)*again + c.Timeout
 }
 
 // doubt reports whether the latest results are against the verdict.

@@ -48,12 +48,6 @@ func Seconds(d time.Duration) string {
 	return fmt.Sprintf("%.2g s", max(d.Seconds(), 0.01))
 }
 
-// Pace of checks, as lb/health has it: a little more than the interval, and in doubt
-// a quarter of it.
-func regular(c *lb.Check) time.Duration { return c.Interval * 21 / 20 }
-
-func doubtful(c *lb.Check) time.Duration { return max(c.Interval/4, 100*time.Millisecond) }
-
 // Out is how long it takes until a backend that fails is out; false: no check
 // sees it. Refused: clients meet it over TCP, so that the kernel sees it refuse.
 func Out(s *lb.Service, way string, refused bool) (Span, bool) {
@@ -80,7 +74,7 @@ func fallDue(c *lb.Check, way string, refused bool) (Span, bool) {
 		case c.Passive && refused:
 			return Span{}, true
 		}
-		return Span{more * doubtful(c), regular(c) + more*doubtful(c)}, true
+		return Span{more * health.Pace(c), health.Longest(c) + more*health.Pace(c)}, true
 	case Slow:
 		if c.Kind == lb.CheckICMP || c.Kind == lb.CheckTCP && c.Send+c.Expect == "" {
 			return Span{}, false
@@ -89,25 +83,22 @@ func fallDue(c *lb.Check, way string, refused bool) (Span, bool) {
 	if c.Kind == lb.CheckAgent || c.Kind == lb.CheckExec {
 		return Span{}, false // it is only asked for advice, or it is unknown what it asks
 	}
-	each := max(c.Timeout, doubtful(c))
+	each := max(c.Timeout, health.Pace(c))
 	return Span{more*each + c.Timeout, health.Detection(c)}, true
 }
-
-// mostHold is how many times Rise it takes a server that falls again and again.
-const mostHold = 32
 
 // Return is how long it takes until a backend that works again is back, when it
 // has fallen so often.
 func Return(s *lb.Service, falls int) Span {
 	hold := 1
 	for range falls - 1 {
-		hold = min(2*hold, mostHold)
+		hold = min(2*hold, health.MaxHold)
 	}
 	var out Span
 	for i := range s.Health {
 		c := &s.Health[i]
-		more := time.Duration(c.Rise*hold-1) * doubtful(c)
-		out = Span{max(out.Least, more), max(out.Most, regular(c)+more)}
+		more := time.Duration(c.Rise*hold-1) * health.Pace(c)
+		out = Span{max(out.Least, more), max(out.Most, health.Longest(c)+more)}
 	}
 	return out
 }
