@@ -130,7 +130,7 @@ profile: test
 services:
   - name: web
     listen: 203.0.113.10:80
-    health: {check: http, body: well, interval: 300ms, timeout: 150ms}
+    health: [{check: http, body: well, interval: 300ms, timeout: 150ms}, {check: http, path: /login, status: 401, interval: 300ms, timeout: 150ms}]
     backends: [{name: b1, address: "10.0.0.11:80"}, {name: b2, address: "10.0.0.12:80"}, {name: b3, address: "10.0.0.13:80", priority: 2}]
   - name: dns
     listen: 203.0.113.10:53

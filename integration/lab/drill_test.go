@@ -69,7 +69,7 @@ func TestIdleAgent(t *testing.T) {
 		t.Errorf("got %v, want %v", ways, want)
 	}
 	all := strings.Join(r.AllProblems(), "\n")
-	for _, want := range []string{"p/web: 10.0.0.11:8080=refuse: it was not out after ", "p/web: 10.0.0.12:8080=silent: it was not out after "} {
+	for _, want := range []string{"p/web: 10.0.0.11:8080=refuse: it was not out after ", "p/web: 10.0.0.12:8080=silent: it was not out after ", "=flap: it was not out after "} {
 		if !strings.Contains(all, want) {
 			t.Errorf("got\n%s\nwant %q", all, want)
 		}

@@ -104,7 +104,11 @@ func (s *session) outage(ctx context.Context, d *drill, b *lb.Backend, way strin
 		f.OutDue = due.Due()
 	}
 	fell := func() bool { return before.down || s.watch.of(id).falls > before.falls }
-	if err := s.strike(ctx, d.posts[b.Name], v, way, end, f.began.Add(due.Most+tolerance), fell); err != nil {
+	var last time.Time // that it is waited for
+	if sees || way != plan.Flap {
+		last = f.began.Add(due.Most + tolerance)
+	}
+	if err := s.strike(ctx, d.posts[b.Name], v, way, end, last, fell); err != nil {
 		return err
 	}
 	f.mended = time.Now()
@@ -131,7 +135,7 @@ func (s *session) outage(ctx context.Context, d *drill, b *lb.Backend, way strin
 // backend has fallen, and limit at the latest.
 func (s *session) strike(ctx context.Context, p *post, v *lb.Service, way string, end, limit time.Time, fell func() bool) error {
 	if way == plan.Flap {
-		return s.flap(ctx, p, plan.Beat(v), end)
+		return s.flap(ctx, p, plan.Beat(v), end, limit, fell)
 	}
 	err := p.fail(way, slowBy(v))
 	if err == nil && end.IsZero() {
@@ -147,8 +151,9 @@ func (s *session) strike(ctx context.Context, p *post, v *lb.Service, way string
 	return err
 }
 
-// flap has a server refuse and come back, until end.
-func (s *session) flap(ctx context.Context, p *post, beat time.Duration, end time.Time) error {
+// flap has a server refuse and come back, until end. Without an end it refuses until
+// it has fallen, in its last round, and until limit at the latest.
+func (s *session) flap(ctx context.Context, p *post, beat time.Duration, end, limit time.Time, fell func() bool) error {
 	for i := 0; end.IsZero() && i < plan.Flaps || !end.IsZero() && time.Now().Before(end); i++ {
 		if err := p.fail(plan.Refuse, 0); err != nil {
 			return err
@@ -156,10 +161,16 @@ func (s *session) flap(ctx context.Context, p *post, beat time.Duration, end tim
 		if err := s.rest(ctx, time.Now().Add(beat)); err != nil {
 			return err
 		}
+		last := end.IsZero() && i == plan.Flaps-1
+		if last {
+			if _, err := s.watch.until(ctx, limit, fell); err != nil {
+				return err
+			}
+		}
 		if err := p.mend(plan.Refuse); err != nil {
 			return err
 		}
-		if end.IsZero() && i == plan.Flaps-1 {
+		if last {
 			return nil // it stays
 		}
 		if err := s.rest(ctx, time.Now().Add(beat)); err != nil {

@@ -25,7 +25,7 @@ type post struct {
 	ports   []traffic.Port
 	addrs   []netip.Addr
 	server  *traffic.Server
-	silent  bool
+	gone    []netip.Addr // of addrs, while it is silent
 }
 
 // addresses are those of the servers of a backend: its own, and where it is checked.
@@ -55,26 +55,40 @@ func shared(all []*drill) (*drill, *drill) {
 	return nil, nil
 }
 
-// post has stand-ins that answer checks take over from those of a service.
-func (l *Lab) post(d *drill) error {
-	v := d.service
-	a := &traffic.Answers{Status: 200, Talk: map[string]string{}, Speaks: map[uint16]string{}}
+// answersOf are those that pass the checks of a service.
+func answersOf(v *lb.Service) *traffic.Answers {
+	a := &traffic.Answers{Pages: map[string]traffic.Page{}, Talk: map[string]string{}, Speaks: map[uint16]string{}}
 	for i := range v.Health {
 		c := &v.Health[i]
 		switch {
-		case c.Kind == lb.CheckICMP:
-			// A new host lets nobody ping. Where this cannot be changed, the agent says so.
-			_ = l.balancer.SetSysctl("net.ipv4.ping_group_range", fmt.Sprintf("%d %d", os.Getegid(), os.Getegid()))
 		case c.Kind == lb.CheckHTTP || c.Kind == lb.CheckHTTPS:
-			a.Status, a.Body = plan.Status(c), a.Body+c.Body
+			page := a.Pages[c.Path]
+			if !slices.ContainsFunc(c.Status, func(r lb.StatusRange) bool { return int(r.First) <= page.Status && page.Status <= int(r.Last) }) {
+				page.Status = plan.Status(c)
+			}
+			page.Body += c.Body
+			a.Pages[c.Path] = page
 		case c.Kind == lb.CheckAgent:
 			a.Speaks[c.Port] = "up\n"
 		case c.Send != "":
 			a.Talk[c.Send] = c.Expect
 		case c.Expect != "":
-			a.Speaks[c.Port] = c.Expect
+			for k := range v.Backends {
+				a.Speaks[v.CheckTarget(c, &v.Backends[k]).Port()] = c.Expect
+			}
 		}
 	}
+	return a
+}
+
+// post has stand-ins that answer checks take over from those of a service.
+func (l *Lab) post(d *drill) error {
+	v := d.service
+	if slices.ContainsFunc(v.Health, func(c lb.Check) bool { return c.Kind == lb.CheckICMP }) {
+		// A new host lets nobody ping. Where this cannot be changed, the agent says so.
+		_ = l.balancer.SetSysctl("net.ipv4.ping_group_range", fmt.Sprintf("%d %d", os.Getegid(), os.Getegid()))
+	}
+	a := answersOf(v)
 	for i := range v.Backends {
 		b := &v.Backends[i]
 		p := &post{host: l.backends, id: b.Address.String(), answers: a, addrs: addresses(v, b)}
@@ -154,7 +168,7 @@ func (l *Lab) dismiss(all []*drill) error {
 	free := map[traffic.Port]bool{}
 	for _, d := range all {
 		for _, p := range d.posts {
-			if p.silent {
+			if len(p.gone) > 0 {
 				if err := p.mend(plan.Silent); err != nil {
 					return err
 				}
@@ -175,11 +189,11 @@ func (l *Lab) dismiss(all []*drill) error {
 func (p *post) fail(way string, slow time.Duration) error {
 	switch way {
 	case plan.Silent:
-		p.silent = true
 		for _, a := range p.addrs {
 			if err := p.host.RemoveAddress("lo", single(a)); err != nil {
 				return err
 			}
+			p.gone = append(p.gone, a)
 		}
 	case plan.Slow:
 		p.server.Slow(slow)
@@ -194,9 +208,8 @@ func (p *post) fail(way string, slow time.Duration) error {
 func (p *post) mend(way string) error {
 	switch way {
 	case plan.Silent:
-		p.silent = false
-		for _, a := range p.addrs {
-			if err := p.host.AddAddress("lo", single(a)); err != nil {
+		for ; len(p.gone) > 0; p.gone = p.gone[1:] {
+			if err := p.host.AddAddress("lo", single(p.gone[0])); err != nil {
 				return err
 			}
 		}

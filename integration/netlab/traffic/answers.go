@@ -34,13 +34,18 @@ const hello = "hello\n"
 // its usual line, to TLS a throw-away certificate, to a question of the DNS
 // NOERROR, to grpc.health.v1 SERVING.
 type Answers struct {
-	// Status and Body are of HTTP.
-	Status int
-	Body   string
+	// Pages are those of HTTP by their paths. Others are not found.
+	Pages map[string]Page
 	// Talk has answers by what is sent, over TCP or UDP. Empty ones are a line.
 	Talk map[string]string
 	// Speaks has what is said at once, and all that is said, at TCP ports.
 	Speaks map[uint16]string
+}
+
+// Page is what an HTTP server says of a path.
+type Page struct {
+	Status int
+	Body   string
 }
 
 // ServeChecks is Serve with a server that answers checks. Its TCP and SCTP clients
@@ -157,7 +162,7 @@ func (s *Server) datagram(b []byte, from, at netip.AddrPort) []byte {
 	return nil
 }
 
-// ServeHTTP answers with Status and Body, and gRPC with SERVING.
+// ServeHTTP answers with a page, and gRPC with SERVING.
 func (a *Answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		w.Header().Set("Content-Type", "application/grpc")
@@ -166,8 +171,12 @@ func (a *Answers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Grpc-Status", "0")
 		return
 	}
-	w.WriteHeader(a.Status)
-	_, _ = io.WriteString(w, a.Body)
+	page, ok := a.Pages[r.URL.RequestURI()]
+	if !ok {
+		page.Status = http.StatusNotFound
+	}
+	w.WriteHeader(page.Status)
+	_, _ = io.WriteString(w, page.Body)
 }
 
 // buffered is a connection of which something was read already.

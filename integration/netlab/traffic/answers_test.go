@@ -54,7 +54,7 @@ func serveChecks(t *testing.T) (s *traffic.Server, stream, datagram netip.AddrPo
 	}
 	stream, datagram = free("tcp"), free("udp")
 	speaks := free("tcp")
-	a := &traffic.Answers{Status: 201, Body: "well", Talk: map[string]string{"PING\r\n": "PONG"}, Speaks: map[uint16]string{speaks.Port(): "up\n"}}
+	a := &traffic.Answers{Pages: map[string]traffic.Page{"/": {Status: 201, Body: "well"}}, Talk: map[string]string{"PING\r\n": "PONG"}, Speaks: map[uint16]string{speaks.Port(): "up\n"}}
 	s, err := traffic.ServeChecks(nil, "web", a, traffic.Port{Network: "tcp", At: stream}, traffic.Port{Network: "udp", At: datagram}, traffic.Port{Network: "tcp", At: speaks})
 	netlabtest.Must(t, err)
 	t.Cleanup(func() { s.Close() })
