@@ -7,12 +7,14 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft"
@@ -212,7 +214,14 @@ func TestClientsEjectNobody(t *testing.T) {
 	b.NFT(b.Client, "table inet t { chain in { type filter hook input priority 0; tcp dport 5000-5999 drop; }; }")
 	b.NFT(b.Balancer, `table inet t {
 		set resets { type inet_service; flags dynamic; size 100; }
-		chain in { type filter hook prerouting priority raw; iifname eth1 tcp flags & rst == rst add @resets { tcp dport }; }
+		set sent { type inet_service; flags dynamic; size 100; }
+		chain in {
+			type filter hook prerouting priority raw
+			iifname eth1 tcp flags & rst == rst add @resets { tcp dport }
+			iifname eth0 tcp flags & rst == rst tcp dport 80 add @sent { tcp sport }
+			iifname eth0 tcp flags & rst == rst tcp dport != 80 add @sent { tcp dport }
+			iifname eth0 icmp type destination-unreachable counter
+		}
 	}`)
 	b.applyRetry(`profile: shop
 services:
@@ -228,6 +237,13 @@ services:
 	}
 	open, silent := netip.MustParseAddrPort("203.0.113.1:80"), netip.MustParseAddrPort("203.0.113.2:80")
 	own := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr("10.1.0.2"), port) }
+	forge := func(by *netlab.Host, port uint16) {
+		via := netip.AddrPortFrom(netip.MustParseAddr("10.2.0.1"), port)
+		for _, backend := range []string{"10.2.0.13:8080", "10.2.0.14:8080"} {
+			at := netip.MustParseAddrPort(backend)
+			b.raw(by, via.Addr(), packet(at.Addr(), via.Addr(), unix.IPPROTO_TCP, segment(at, via, flagRST|flagACK, 0, isn+1)))
+		}
+	}
 	for _, tt := range []struct {
 		what string
 		port uint16
@@ -238,11 +254,7 @@ services:
 		{"a second SYN", 5002, open, func(from, to netip.AddrPort) { send(from, to, flagSYN, isn+10, 0) }},
 		{"a reset", 5003, silent, func(from, to netip.AddrPort) { send(from, to, flagRST, isn+1, 0) }},
 		{"a reset that looks like an answer", 5004, silent, func(from, to netip.AddrPort) { send(from, to, flagRST|flagACK, 0, isn+1) }},
-		{"a reset in a backend's name", 5005, silent, func(from, _ netip.AddrPort) {
-			for _, backend := range []string{"10.2.0.13:8080", "10.2.0.14:8080"} {
-				send(netip.MustParseAddrPort(backend), netip.AddrPortFrom(netip.MustParseAddr("10.2.0.1"), from.Port()), flagRST|flagACK, 0, isn+1)
-			}
-		}},
+		{"a reset in a backend's name", 5005, silent, func(from, _ netip.AddrPort) { forge(b.Client, from.Port()) }},
 		{"an ICMP error in a backend's name", 5006, silent, func(from, _ netip.AddrPort) {
 			for _, backend := range []string{"10.2.0.13:8080", "10.2.0.14:8080"} {
 				at := netip.MustParseAddrPort(backend)
@@ -261,14 +273,24 @@ services:
 			t.Fatalf("%s ejects a backend: %s", tt.what, elements)
 		}
 	}
-	// The first two do provoke a reset.
-	if resets := b.Witness(b.Balancer, "", "nft", "list", "set", "inet", "t", "resets"); !strings.Contains(resets, "5001") || !strings.Contains(resets, "5002") {
-		t.Errorf("no reset came: %s", resets)
+	// The first two do provoke a reset, and the others do come.
+	there := b.Witness(b.Balancer, "", "nft", "list", "table", "inet", "t")
+	for _, want := range []string{`resets \{[^}]*elements = \{ 5001, 5002`, `sent \{[^}]*elements = \{ 5003, 5004,\s*5005 \}`, "counter packets 2 "} {
+		if !regexp.MustCompile(want).MatchString(there) {
+			t.Errorf("%s did not come: %s", want, there)
+		}
 	}
+	// The very reset of a backend's name does eject from where the backend is.
+	send(own(5007), silent, flagSYN, isn, 0)
+	time.Sleep(100 * time.Millisecond)
+	if forge(b.Server, 5007); b.packets("ejected") == "" {
+		t.Error("no reset ejects")
+	}
+	before := b.packets("ejected")
 	if got := b.patient().Many(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.3:80"), 2, 1); got.Err != nil {
 		t.Error(got.Err)
 	}
-	if b.packets("ejected") == "" {
+	if b.packets("ejected") == before {
 		t.Error("a server that refuses is not ejected")
 	}
 }

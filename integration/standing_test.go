@@ -184,7 +184,7 @@ services:
 		met := make(chan error)
 		for range 4 {
 			go func() {
-				_, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
+				_, err := b.patient().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
 				met <- err
 			}()
 		}
@@ -205,13 +205,13 @@ services:
 }
 
 // TestUpAgain: what is left to do about a server that went down does not concern
-// the flows that it has once it is up again.
+// the flows that it has once it is up again. Those of one that stays down are ended.
 func TestUpAgain(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	b.Serve([]int{53}, "10.2.0.11", "10.2.0.12")
+	b.Serve([]int{53}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
 	wanted := b.Parse(`profile: shop
-services: [{name: dns, listen: "203.0.113.10:53", protocol: udp, backends: ["10.2.0.11:53", "10.2.0.12:53"]}]
+services: [{name: dns, listen: "203.0.113.10:53", protocol: udp, backends: ["10.2.0.11:53", "10.2.0.12:53", "10.2.0.13:53"]}]
 `)
 	b.Check(b.Balancer.Do(func() error {
 		c, err := wire.Dial()
@@ -221,16 +221,19 @@ services: [{name: dns, listen: "203.0.113.10:53", protocol: udp, backends: ["10.
 		defer table.Close()
 		_, err = table.Apply(t.Context(), []*lb.Profile{wanted}, nft.Options{Table: "nlb", Record: true, Settle: time.Hour})
 		b.Check(err)
-		r, err := table.Update(t.Context(), []*lb.Profile{stand(wanted, 1, lb.Down, lb.Standing{Order: lb.OrderDisable})})
+		flows := count(b.Row("udp", "203.0.113.10:53", 6))
+		disabled := lb.Standing{Order: lb.OrderDisable}
+		one := stand(wanted, 2, lb.Down, disabled)
+		r, err := table.Update(t.Context(), []*lb.Profile{stand(one, 1, lb.Down, disabled)})
 		b.Check(err)
 		ended := cleanUp(t, r)
-		_, err = table.Update(t.Context(), []*lb.Profile{wanted})
+		_, err = table.Update(t.Context(), []*lb.Profile{one})
 		b.Check(err)
 		if got := count(b.Row("udp", "203.0.113.10:53", 4)); got["10.2.0.12"] != 2 {
 			t.Errorf("up again, it has a share of %v", got)
 		}
-		if n := ended(); n > 0 {
-			t.Errorf("%d flows were ended of a server that was up again", n)
+		if n := ended(); n == 0 || n != flows["10.2.0.13"] {
+			t.Errorf("%d flows were ended, want those of the server that stays down; there are %v", n, flows)
 		}
 		return nil
 	}))
