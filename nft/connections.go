@@ -256,6 +256,43 @@ func (p *plan) serves(a netip.Addr) bool {
 	return false
 }
 
+// isPending reports whether a cleanup that was given away may still be running.
+func (t *Table) isPending() bool {
+	t.pending = slices.DeleteFunc(t.pending, func(c *flows.Cleanup) bool {
+		done := c.Done()
+		if done && t.watch != nil {
+			t.watch.Forget(c.Conn)
+		}
+		return done
+	})
+	return len(t.pending) > 0
+}
+
+// spare takes the backends that a plan gives connections out of the cleanups that
+// are under way.
+func (t *Table) spare(p *plan) {
+	if !t.isPending() {
+		return
+	}
+	idle := p.idle()
+	for _, c := range t.pending {
+		c.Spare(func(number uint32, change flows.Change) bool {
+			key, owned := p.owners.Of(number)
+			return owned && (change == flows.Stale || idle[key] < change)
+		})
+	}
+}
+
+// sweeps reports whether what is retired can be swept without waiting.
+func (t *Table) sweeps() bool {
+	select {
+	case <-t.quiesced:
+		return !t.isPending()
+	default:
+		return t.quiesced == nil
+	}
+}
+
 // Owner is the backend of what was applied that has the number of a mark.
 func (t *Table) Owner(mark uint32) (id lb.BackendID, ok bool) {
 	if t.owners == nil {
