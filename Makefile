@@ -29,7 +29,7 @@ staticcheck = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # What the program is made of.
 sources := go.mod go.sum $(shell find cmd integration lb nft sysctl -type f ! -name '*_test.go' ! -path '*/testdata/*')
 
-.PHONY: build man install uninstall test lab-vagrant lint vet format staticcheck tidy portable fmt clean
+.PHONY: build man install uninstall deb rpm apk release test lab-vagrant lint vet format staticcheck tidy portable fmt clean
 
 build: $(O)/nlb man
 
@@ -62,6 +62,10 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR),$(installed))
 	rm -rf $(DESTDIR)$(docdir)
 	-rmdir --ignore-fail-on-non-empty $(DESTDIR)$(profiledir)
+
+# Packages and releases, in dist: packaging/build.sh says what can be set.
+deb rpm apk release:
+	GO=$(GO) packaging/build.sh $@
 
 test:
 	$(GO) test ./...
