@@ -9,12 +9,18 @@ if [ -d /run/systemd/system ]; then
 	# The agent would put back what is flushed.
 	systemctl stop nlb-agent.service
 fi
+
+# root PROCESS is the file system that a process has as its root.
+root() { awk '$5 == "/" { at = $3 " " $4 } END { print at }' "/proc/$1/mountinfo" 2>/dev/null; }
+
 # In a chroot the rules are those of the system around it.
-if [ "$(stat -L -c %d:%i /)" = "$(stat -L -c %d:%i /proc/1/root/ 2>/dev/null)" ]; then
+here=$(root self) || :
+if [ "$here" ] && [ "$here" = "$(root 1)" ]; then
 	nlb flush --cut --sysctl || nlb flush --cut ||
 		echo "nlb: its rules may still be there; nft delete table inet nlb removes them" >&2
 fi
 if command -v systemctl >/dev/null; then
+	# Its stop flushes, too, but not the parameters.
 	[ ! -d /run/systemd/system ] || systemctl stop nlb.service
 	systemctl -q disable nlb.service nlb-agent.service || :
 fi

@@ -2,12 +2,12 @@
 # Fetches what the QEMU lab boots from Debian's archive into a cache folder, and
 # unpacks it there. Nothing is installed, and apt's own lists are left alone.
 #
-#	fetch.sh CACHE tools|bench|systemd|systemd-backports|KERNEL...
+#	fetch.sh CACHE tools|bench|systemd|systemd-backports|dpkg|KERNEL...
 #
 # A KERNEL is the beginning of a version, such as 6.1, 6.12 or 5.10. It becomes
 # CACHE/linux-KERNEL with vmlinux, release and lib/modules; tools, which every
 # machine needs, and the others become folders of programs and libraries;
-# systemd-backports is a newer one.
+# systemd-backports is a newer one, and dpkg goes beside one of these.
 set -euo pipefail
 shopt -s inherit_errexit
 unset APT_CONFIG
@@ -19,6 +19,7 @@ bench=(iptables libxtables12 libip4tc2 libip6tc2 libmnl0 libnftnl11 libnfnetlink
 systemd=(systemd libsystemd0 libsystemd-shared libacl1 libapparmor1 libaudit1 libblkid1 libcap-ng0 libcap2 libcrypt1
 	libgcrypt20 libgpg-error0 libip4tc2 libkmod2 liblz4-1 liblzma5 libmount1 libpam0g libpcre2-8-0 libseccomp2
 	libselinux1 libssl3 libzstd1 libc6)
+dpkg=(dpkg tar libbz2-1.0 zlib1g)
 systemd_backports=({systemd,libsystemd0,libsystemd-shared}/bookworm-backports "${systemd[@]:3}")
 
 [[ $# -ge 2 ]] || { sed -n '5p' "$0" >&2; exit 2; }
@@ -115,7 +116,7 @@ kernel() { # VERSION
 
 for what in tools "$@"; do
 	case $what in
-		tools | bench | systemd | systemd-backports) to=$cache/$what ;;
+		tools | bench | systemd | systemd-backports | dpkg) to=$cache/$what ;;
 		*) to=$cache/linux-$what ;;
 	esac
 	[[ -e $to ]] && continue
@@ -124,6 +125,7 @@ for what in tools "$@"; do
 		tools) unpack "$to" "${tools[@]}" ;;
 		bench) unpack "$to" "${bench[@]}" ;;
 		systemd) unpack "$to" "${systemd[@]}" ;;
+		dpkg) unpack "$to" "${dpkg[@]}" ;;
 		systemd-backports) unpack "$to" "${systemd_backports[@]}" ;;
 		*) kernel "$what" ;;
 	esac

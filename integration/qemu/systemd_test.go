@@ -1,10 +1,11 @@
 package qemu
 
-// The agent's unit under Debian's systemd.
+// The agent's unit under Debian's systemd, and the package under dpkg.
 
 import (
 	"context"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,50 +26,83 @@ func TestSystemd(t *testing.T) {
 		{"systemd-backports", list[len(list)-1], " Type=notify-reload,"},
 	} {
 		t.Run(one.packages, func(t *testing.T) {
-			dir := t.TempDir()
-			image, err := Build(cache(t), dir, one.version, managed(one.packages, nlb, lab))
-			netlabtest.Must(t, err)
-			h := bench(t)
-			m := &Machine{Name: one.packages, image: image, dir: dir, accelerator: accelerate(t, h, one.version), memory: 512}
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-			defer cancel()
-			start := time.Now()
-			err = m.Once(ctx, h, "/usr/sbin/lab", nil)
-			for line := range strings.Lines(m.output()) {
-				if said, ok := strings.CutPrefix(line, "nlb-lab: "); ok {
-					t.Log(strings.TrimSpace(said))
-				}
-			}
-			if err != nil {
-				t.Fatalf("%v\n\n%s", err, m.output())
-			}
-			if !strings.Contains(m.output(), one.means) {
+			c := managed(lab, one.packages)
+			c.Programs["usr/sbin/nlb"] = nlb
+			enable(c, "packaging", "nlb-agent.service")
+			console := play(t, one.packages, one.version, "/usr/sbin/lab", c)
+			if !strings.Contains(console, one.means) {
 				t.Errorf("this systemd does not say%s", one.means)
 			}
-			t.Logf("linux %s: the unit under %s took %.1f s", image.Release, one.packages, time.Since(start).Seconds())
 		})
 	}
 }
 
-// managed is a system of Debian's systemd, the agent with its unit, and the program
-// that plays the others. Without D-Bus, udev and anybody who logs in there is no use
-// for what is masked.
-func managed(packages, nlb, lab string) Contents {
+// TestPackage boots a machine that has systemd and dpkg, and plays what becomes of
+// the package there: installed, upgraded under load, purged.
+func TestPackage(t *testing.T) {
+	version := kernels(t)[0]
+	dir := t.TempDir()
+	c := managed(build(t, dir, "./integration/systemd"), "systemd", "dpkg")
+	c.Texts["var/lib/dpkg/status"] = ""
+	c.Texts["etc/systemd/system/nlb-lab.service.d/play.conf"] = "[Service]\nExecStart=\nExecStart=/usr/sbin/lab package\n"
+	for _, v := range []string{"1.0.0", "1.0.1", "1.0.2"} {
+		make := exec.CommandContext(t.Context(), filepath.Join(root, "packaging/build.sh"), "deb")
+		make.Env = append(os.Environ(), "DIST="+dir, "VERSION="+v, "PROCESSORS=amd64", "SOURCE_DATE_EPOCH=1790000000", "GOFLAGS="+os.Getenv("GOFLAGS")+" -buildvcs=false")
+		if out, err := make.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		name := "nlb_" + v + "-1_amd64.deb"
+		c.Programs["root/"+name] = filepath.Join(dir, name)
+	}
+	play(t, "package", version, "/usr/sbin/lab,package", c)
+}
+
+// play boots a machine that plays integration/systemd, and returns what it said.
+func play(t *testing.T, name, version, program string, c Contents) string {
+	t.Helper()
+	dir := t.TempDir()
+	image, err := Build(cache(t), dir, version, c)
+	netlabtest.Must(t, err)
+	h := bench(t)
+	m := &Machine{Name: name, image: image, dir: dir, accelerator: accelerate(t, h, version), memory: 768}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	start := time.Now()
+	err = m.Once(ctx, h, program, nil)
+	for line := range strings.Lines(m.output()) {
+		if said, ok := strings.CutPrefix(line, "nlb-lab: "); ok {
+			t.Log(strings.TrimSpace(said))
+		}
+	}
+	if err != nil {
+		t.Fatalf("%v\n\n%s", err, m.output())
+	}
+	t.Logf("linux %s: the unit under %s took %.1f s", image.Release, name, time.Since(start).Seconds())
+	return m.output()
+}
+
+// managed is a system of Debian's packages, systemd among them, and the program that
+// plays the others. Without D-Bus, udev and anybody who logs in there is no use for
+// what is masked.
+func managed(lab string, packages ...string) Contents {
 	c := Contents{
-		Init: "/lib/systemd/systemd", Extra: []string{packages, "bench"},
-		Programs: map[string]string{"usr/sbin/nlb": nlb, "usr/sbin/lab": lab},
+		Init: "/lib/systemd/systemd", Extra: append(packages, "bench"),
+		Programs: map[string]string{"usr/sbin/lab": lab},
 		Texts:    map[string]string{"etc/machine-id": strings.Repeat("6e6c62", 5) + "00\n"},
 		Links:    map[string]string{"etc/systemd/system/default.target": "/lib/systemd/system/multi-user.target"},
 	}
-	for name, from := range map[string]string{"nlb-agent.service": "packaging", "nlb-lab.service": "integration/systemd"} {
-		c.Programs["lib/systemd/system/"+name] = filepath.Join(root, from, name)
-		c.Links["etc/systemd/system/multi-user.target.wants/"+name] = "/lib/systemd/system/" + name
-	}
-	for _, name := range []string{"sbin/modprobe", "bin/kill", "bin/mount", "bin/umount", "bin/sh"} {
+	enable(c, "integration/systemd", "nlb-lab.service")
+	for _, name := range []string{"sbin/modprobe", "bin/kill", "bin/mount", "bin/umount", "bin/sh", "bin/rm", "usr/bin/awk", "usr/bin/diff"} {
 		c.Links[name] = "/bin/busybox"
 	}
 	for _, name := range []string{"systemd-logind.service", "getty.target", "proc-sys-fs-binfmt_misc.automount"} {
 		c.Links["etc/systemd/system/"+name] = os.DevNull
 	}
 	return c
+}
+
+// enable adds a unit of a folder, which starts at boot.
+func enable(c Contents, folder, name string) {
+	c.Programs["lib/systemd/system/"+name] = filepath.Join(root, folder, name)
+	c.Links["etc/systemd/system/multi-user.target.wants/"+name] = "/lib/systemd/system/" + name
 }

@@ -8,7 +8,8 @@
 //	client 192.168.56.10 --- 192.168.56.2 machine 192.168.57.2 --- 192.168.57.11 .12 .13 servers a, b, c
 //
 // Client and servers are network namespaces; nlb runs in that of the machine. The
-// service is at 192.168.60.10. The command prints a line for each phase, and ends
+// service is at 192.168.60.10. With the argument "package", the machine has no nlb
+// yet, but its package in /root, and dpkg. The command prints a line for each phase, and ends
 // with 0 if all of them showed what they are to show.
 package main
 
@@ -59,6 +60,10 @@ func run(ctx context.Context) error {
 	}
 	version, _, _ = strings.Cut(version, "\n")
 	fmt.Printf("nlb-lab: %s on Linux %s\n", version, release())
+	phases := agent
+	if len(os.Args) > 1 && os.Args[1] == "package" {
+		phases = installs
+	}
 	for _, p := range phases {
 		began := time.Now()
 		shown, err := p.play(ctx, s)

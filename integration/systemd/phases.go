@@ -21,7 +21,8 @@ type phase struct {
 	play func(context.Context, *stage) (string, error)
 }
 
-var phases = []phase{
+// agent are the phases of a machine on which the agent is enabled.
+var agent = []phase{
 	{"boot", boot},
 	{"reload", reload},
 	{"broken profile", broken},
@@ -62,17 +63,8 @@ func boot(ctx context.Context, s *stage) (string, error) {
 	if err := s.shares(ctx, all); err != nil {
 		return "", err
 	}
-	// Of backend a, which lives all the while.
-	for s.held == nil {
-		c, err := s.from().Dial(ctx, "tcp", service)
-		if err != nil {
-			return "", err
-		}
-		if c.Reply.Backend == "a" {
-			s.held = c
-		} else {
-			c.Close()
-		}
+	if err := s.hold(ctx); err != nil {
+		return "", err
 	}
 	return fmt.Sprintf("enabled, active, Type=%s, CAP_NET_ADMIN alone, %q", now["Type"], now["StatusText"]), nil
 }

@@ -38,6 +38,8 @@ type stage struct {
 	// held is a connection of the client's that is open from the first phase to the
 	// last one.
 	held *traffic.Conn
+	// found are the kernel's parameters as they were before nlb.
+	found string
 }
 
 // shop is the profile; the weight is that of backend a.
@@ -140,6 +142,22 @@ func (s *stage) hide(text string) error { return os.WriteFile(hidden, []byte(tex
 // others want as well is slow.
 func (s *stage) from() traffic.Client {
 	return traffic.Client{Host: s.client, Timeout: 15 * time.Second, Reset: true}
+}
+
+// hold opens the connection that stays, to backend a, which lives all the while.
+func (s *stage) hold(ctx context.Context) error {
+	for s.held == nil {
+		c, err := s.from().Dial(ctx, "tcp", service)
+		if err != nil {
+			return err
+		}
+		if c.Reply.Backend == "a" {
+			s.held = c
+		} else {
+			c.Close()
+		}
+	}
+	return nil
 }
 
 // shares demands that so many exchanges are answered by these servers.
