@@ -98,7 +98,7 @@ package() {
 
 # archive FOLDER packs a folder of what was built.
 archive() {
-	tar -C "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --format=gnu -cf - "$1" |
+	tar -C "$work" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --mode=u=rwX,go=rX --owner=0 --group=0 --numeric-owner --format=gnu -cf - "$1" |
 		gzip -9n >"$DIST/$1.tar.gz"
 }
 
