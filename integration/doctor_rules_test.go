@@ -25,6 +25,40 @@ func TestDoctorMarks(t *testing.T) {
 	diagnose(t, markFaults)
 }
 
+// TestDoctorUntracked: rules of others that keep conntrack from this traffic.
+func TestDoctorUntracked(t *testing.T) {
+	t.Parallel()
+	diagnose(t, untrackedFaults)
+}
+
+var untrackedFaults = []fault{
+	{
+		name: "what clients send", breaks: chain("inet r", "filter hook prerouting priority raw; policy accept", "tcp dport 80 ip daddr 203.0.113.10 notrack;"),
+		level: "fail", check: "notrack", says: "table inet r, chain c leaves what clients send untracked", probe: "203.0.113.10:80",
+	},
+	{
+		name: "answers", breaks: chain("ip6 r", "filter hook prerouting priority raw; policy accept", "tcp sport 8080 notrack;"),
+		level: "fail", check: "notrack", says: "table ip6 r, chain c leaves answers untracked", probe: "[2001:db8::10]:80",
+	},
+	{
+		name: "some clients", breaks: chain("ip r", "filter hook prerouting priority raw; policy accept", "ip saddr 10.1.0.0/16 notrack;"),
+		level: "warn", check: "notrack", says: "chain c may leave what clients send untracked", probe: "203.0.113.10:80",
+	},
+	{
+		name: "iptables", breaks: "iptables-nft -t raw -A PREROUTING -p tcp --dport 80 -j CT --notrack",
+		level: "fail", check: "notrack", says: "table ip raw, chain PREROUTING leaves what clients send untracked", probe: "203.0.113.10:80",
+	},
+	{
+		name: "legacy iptables", breaks: "iptables-legacy -t raw -A PREROUTING -p tcp --dport 80 -j CT --notrack",
+		level: "fail", check: "notrack", says: "legacy iptables table raw, chain PREROUTING leaves what clients send untracked", probe: "203.0.113.10:80",
+	},
+	{
+		name: "this host", ready: "ip route add 203.0.113.0/24 dev lo", profile: one(`{name: web, role: client, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: chain("ip r", "filter hook output priority raw; policy accept", "ip daddr 203.0.113.10 notrack;"),
+		level:  "fail", check: "notrack", says: "table ip r, chain c leaves what clients send untracked",
+	},
+}
+
 // chain is a shell command that makes a table with one base chain.
 func chain(table, hook, rules string) string {
 	return "printf '%s\\n' 'table " + table + " {' 'chain c {' 'type " + hook + ";' '" + rules + "' '}' '}' | nft -f -"
@@ -224,6 +258,9 @@ var healthy = map[string]string{
 		`ct state { established, related } accept; ct status dnat accept; iifname "lo" accept; ct state invalid drop; reject with icmpx admin-prohibited;`) + "\n" +
 		"nft add chain inet firewalld rp '{ type filter hook prerouting priority mangle + 10; policy accept; }'\n" +
 		"nft add rule inet firewalld rp meta nfproto ipv6 fib saddr . mark . iif oif missing drop",
+	"other traffic is not tracked": chain("inet r", "filter hook prerouting priority raw; policy accept", `udp dport 53 notrack; tcp dport 22 notrack; iifname "eth9" notrack; ip daddr 10.9.0.0/16 notrack;`) +
+		"\nnft add chain inet r late '{ type filter hook prerouting priority filter; policy accept; }'; nft add rule inet r late notrack" +
+		"\niptables-nft -t raw -A PREROUTING -p tcp --dport 80 -j CT --zone 0",
 	"a list of enemies": chain("inet f", "filter hook forward priority filter; policy accept", "ip saddr { 192.0.2.1, 198.51.100.0/24 } drop; ct state invalid drop;"),
 	"a router": chain("inet f", "filter hook forward priority filter; policy drop",
 		`ct state vmap { established : accept, related : accept, invalid : drop }; oifname "eth1" accept;`),

@@ -97,6 +97,7 @@ var checks = []struct {
 	{"filter", (*exam).filters},
 	{"nat", (*exam).rivals},
 	{"mark", (*exam).marks},
+	{"notrack", (*exam).untracked},
 	{"conntrack", (*exam).conntrack},
 	{"ports", (*exam).ports},
 	{"answers", (*exam).answers},

@@ -104,7 +104,10 @@ func (d *decoder) expression(p *program, name string, b []byte) {
 	case "target":
 		name := wire.Text(wire.Attr(b, nftaMatchName))
 		p.rule.Action, p.rule.Mark = xtTarget(name), xtMark(name, num(nftaMatchRev), wire.Attr(b, nftaMatchInfo))
-	case "counter", "log", "objref", "last", "notrack", "dup":
+		p.rule.Untracks = xtUntracks(name, wire.Attr(b, nftaMatchInfo))
+	case "notrack":
+		p.rule.Untracks = true
+	case "counter", "log", "objref", "last", "dup":
 	case "numgen", "hash", "byteorder":
 		clear(p.registers) // what they write is not known; they always go on
 	default: // limit, quota, connlimit, socket, exthdr, rt, osf, dynset, ...
@@ -243,10 +246,10 @@ func (d *decoder) lookup(p *program, b []byte) {
 		p.branches = []Rule{}
 		for _, e := range s.elements {
 			c := append(clone(p.rule.Conditions), within(false, e.Range))
-			p.branches = append(p.branches, Rule{Conditions: c, Action: e.action, Target: e.target, Mark: p.rule.Mark})
+			p.branches = append(p.branches, Rule{Conditions: c, Action: e.action, Target: e.target, Mark: p.rule.Mark, Untracks: p.rule.Untracks})
 		}
 		if s.others != nil {
-			p.branches = append(p.branches, Rule{Conditions: clone(p.rule.Conditions), Action: s.others.action, Target: s.others.target, Mark: p.rule.Mark})
+			p.branches = append(p.branches, Rule{Conditions: clone(p.rule.Conditions), Action: s.others.action, Target: s.others.target, Mark: p.rule.Mark, Untracks: p.rule.Untracks})
 		}
 		return
 	}

@@ -14,6 +14,14 @@ type Judgement struct {
 	May map[Action]Cause
 	// Marks are the rules that use the connection mark of the packet, or may.
 	Marks []Mark
+	// Untracks are the rules that keep conntrack from the packet, or may.
+	Untracks []Untrack
+}
+
+// Untrack is a rule with notrack. Sure: the packet meets it.
+type Untrack struct {
+	By   Cause
+	Sure bool
 }
 
 // Mark is a rule and what it does with the connection mark.
@@ -38,7 +46,7 @@ const depth = 16
 func (t *Table) Judge(base *Chain, p *Packet) Judgement {
 	w := &walk{table: t, packet: p, known: map[string]outcome{}}
 	o := w.chain(base.Name, 0)
-	j := Judgement{Action: o.action, By: o.by, May: o.may, Marks: w.marks}
+	j := Judgement{Action: o.action, By: o.by, May: o.may, Marks: w.marks, Untracks: w.untracks}
 	if o.action == Pass {
 		j.Action, j.By = Accept, Cause{Chain: base.Name, Policy: true}
 		if base.Base.Drop {
@@ -53,7 +61,9 @@ type walk struct {
 	table  *Table
 	packet *Packet
 	known  map[string]outcome
-	marks  []Mark
+
+	marks    []Mark
+	untracks []Untrack
 }
 
 // outcome is what becomes of the packet in a chain. Pass: it comes out at the
@@ -99,7 +109,7 @@ func (w *walk) rules(c *Chain, level int) outcome {
 	var o outcome
 	for i := range c.Rules {
 		r := &c.Rules[i]
-		if r.Action == Pass && r.Mark == (MarkUse{}) {
+		if r.idle() {
 			continue
 		}
 		met, about := w.meets(r)
@@ -108,6 +118,10 @@ func (w *walk) rules(c *Chain, level int) outcome {
 		}
 		if r.Mark != (MarkUse{}) {
 			w.marks = append(w.marks, Mark{Cause{Chain: c.Name, Number: r.Number}, r.Mark})
+		}
+		if r.Untracks {
+			sure := met == True && level == 0 && !o.passes && len(o.may) == 0
+			w.untracks = append(w.untracks, Untrack{Cause{Chain: c.Name, Number: r.Number}, sure})
 		}
 		if r.Action == Pass {
 			continue

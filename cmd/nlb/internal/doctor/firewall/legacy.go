@@ -216,6 +216,7 @@ func (x xtLayout) rule(e []byte, target int, kind string) Rule {
 	switch {
 	case kind != "":
 		r.Action, r.Mark = xtTarget(kind), xtMark(kind, uint32(e[target+31]), e[target+xtTargetHead:])
+		r.Untracks = xtUntracks(kind, e[target+xtTargetHead:])
 	case target+xtTargetHead+4 > len(e):
 		r.Action = Anything
 	case int32(host.Uint32(e[target+xtTargetHead:])) >= 0:

@@ -97,7 +97,12 @@ type Rule struct {
 	Number uint64
 	// Mark is what it does with the connection mark.
 	Mark MarkUse
+	// Untracks says that packets have no connection from here on (notrack).
+	Untracks bool
 }
+
+// idle reports whether a rule does nothing that is looked at here.
+func (r *Rule) idle() bool { return r.Action == Pass && r.Mark == (MarkUse{}) && !r.Untracks }
 
 // MarkUse is what is done with the connection mark.
 type MarkUse struct {

@@ -193,6 +193,12 @@ func xtMark(name string, rev uint32, info []byte) MarkUse {
 	return MarkUse{}
 }
 
+// xtUntracks reports whether a target keeps conntrack from packets. struct
+// xt_ct_target_info begins with flags; 1 is XT_CT_NOTRACK.
+func xtUntracks(name string, info []byte) bool {
+	return name == "NOTRACK" || name == "CT" && len(info) >= 2 && host.Uint16(info)&1 != 0
+}
+
 // xtVerdict is a verdict of xt_standard_target.
 func xtVerdict(v int32) Action {
 	switch v {

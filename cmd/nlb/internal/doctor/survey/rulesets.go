@@ -23,7 +23,7 @@ import (
 )
 
 func (s *survey) rulesets(dial func() (*wire.Conn, error)) {
-	all := []string{"nftables", "rules", "filter", "nat", "mark", "ports", "answers", "gone", "health"}
+	all := []string{"nftables", "rules", "filter", "nat", "mark", "notrack", "ports", "answers", "gone", "health"}
 	conn, err := dial()
 	switch {
 	case err == nil:
@@ -130,12 +130,12 @@ func answer(err error) string {
 func (s *survey) others(conn *wire.Conn) {
 	tables, err := firewall.Read(conn, func(family, name string) bool { return family == "inet" && name == s.ask.Table })
 	if err != nil {
-		s.unseen("the rules of others", err, "filter", "nat", "mark")
+		s.unseen("the rules of others", err, "filter", "nat", "mark", "notrack")
 		return
 	}
 	legacy, err := firewall.ReadLegacy(sysctl.Local.Net)
 	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) {
-		s.unseen("the rules of legacy iptables", err, "filter", "nat", "mark")
+		s.unseen("the rules of legacy iptables", err, "filter", "nat", "mark", "notrack")
 	}
 	s.host.Tables = append(tables, legacy...)
 }
