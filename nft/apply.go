@@ -345,9 +345,10 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	p := diff(s, want, inPlan)
 	p.markLayout(s)
 	p.owners, p.profiles, p.servers, p.successors = n.Owners, all, servers, successors
+	p.affinities = map[string]*ruleset.Map{}
 	for _, m := range want.Maps {
-		if m.OfChain != "" && m.Dynamic && len(successors) > 0 {
-			p.affinities = append(p.affinities, m)
+		if compile.OfClients(m) {
+			p.affinities[m.Name] = m
 		}
 	}
 	record.slots, p.free = s.slotsEnd(want), append(n.Free(), s.freed()...)

@@ -76,7 +76,7 @@ type plan struct {
 	// successors and affinities are what carryAffinity needs: new marks of
 	// backends, and the maps of clients that are wanted.
 	successors map[uint32]successor
-	affinities []*ruleset.Map
+	affinities map[string]*ruleset.Map
 	// carries says that it changes what packets fill.
 	carries bool
 }

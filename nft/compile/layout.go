@@ -180,8 +180,7 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	for _, n := range x.shards {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
-	r.Maps = append(r.Maps,
-		&ruleset.Map{Name: StickySet, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}},
+	r.Maps = append(append(r.Maps, affinityMaps()...),
 		&ruleset.Map{Name: BackendsMap, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
 	for _, f := range Families {
 		r.Maps = append(r.Maps,
@@ -207,6 +206,10 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	r.Chains = append(append(r.Chains, resolve(0), turnAway(), refuse()), retryChains(x.kept)...)
 	for _, n := range x.shards {
 		r.Chains = append(r.Chains, shardChains(n)...)
+	}
+	for _, s := range x.sharings {
+		r.Maps = append(r.Maps, s.clients())
+		r.Chains = append(r.Chains, s.chains()...)
 	}
 	return r
 }

@@ -96,7 +96,10 @@ var retryObjects = []string{answersChain, ejectChain, RetrySet, ejectedSet, retr
 
 // Lapses reports whether a chain or map of the layout goes as soon as nobody needs
 // it.
-func Lapses(object string) bool { return slices.Contains(retryObjects, object) }
+func Lapses(object string) bool {
+	_, shared := sharingNamed(object)
+	return shared || slices.Contains(retryObjects, object)
+}
 
 // retries makes the refusals of a backend count.
 func (c *compiler) retries(mark uint32) {
