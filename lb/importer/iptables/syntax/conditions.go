@@ -68,7 +68,7 @@ func (r *reader) transport(g *group) {
 		case "syn":
 			r.add(Fixed{!o.not})
 		case "tcp-flags":
-			holds, err := synFits(o.values[0].text, o.values[1].text)
+			holds, err := synFits(o.values[0].Text, o.values[1].Text)
 			if err != nil {
 				r.fail(o.at, err.Error(), "lists of SYN, ACK, FIN, RST, URG, PSH, ALL or NONE")
 				continue

@@ -3,11 +3,11 @@ package syntax
 // Commands: what -A, -I, -D and the others do to a table.
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	"nlb/lb/importer"
+	"nlb/lb/importer/shell"
 )
 
 // verbs are the commands of iptables by their names.
@@ -19,36 +19,33 @@ var verbs = map[string]byte{
 
 // verbOf is the letter of a command; 0: it is none.
 func verbOf(w word) byte {
-	if !w.bare {
-		return 0
-	}
-	if v, ok := verbs[w.text]; ok {
+	if v, ok := verbs[w.Text]; ok {
 		return v
 	}
-	if len(w.text) == 2 && w.text[0] == '-' && strings.IndexByte("AIDRNXFPZLSCEVh", w.text[1]) >= 0 {
-		return w.text[1]
+	if len(w.Text) == 2 && w.Text[0] == '-' && strings.IndexByte("AIDRNXFPZLSCEVh", w.Text[1]) >= 0 {
+		return w.Text[1]
 	}
 	return 0
 }
 
 // edit does what a command says, to a table.
-func (p *parser) edit(words []word, t *Table, place importer.Place) {
+func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcome {
 	at := slices.IndexFunc(words, func(w word) bool { return verbOf(w) != 0 })
 	if at < 0 {
-		if len(words) > 0 && words[0].unknown != "" {
-			p.draft.Lost("the value of "+words[0].unknown+" is not known here, so this command is left out", "", place)
-			return
+		if i := slices.IndexFunc(words, func(w word) bool { return w.Unknown != "" }); i >= 0 {
+			p.draft.Lost("the value of "+words[i].Unknown+" is not known here, so this command is left out", "", place)
+		} else {
+			p.fail(place, "no command", "-A CHAIN, -I CHAIN or another command of iptables")
 		}
-		p.fail(place, "no command", "-A CHAIN, -I CHAIN or another command of iptables")
-		return
+		return shell.Unsure
 	}
 	verb := verbOf(words[at])
 	var operands []word
 	rest := words[at+1:]
 	most := map[byte]int{'A': 1, 'C': 1, 'N': 1, 'X': 1, 'F': 1, 'I': 2, 'D': 2, 'R': 2, 'P': 2, 'E': 2}[verb]
-	for len(rest) > 0 && len(operands) < most && !(rest[0].bare && (strings.HasPrefix(rest[0].text, "-") || rest[0].text == "!")) {
+	for len(rest) > 0 && len(operands) < most && !(rest[0].Bare && (strings.HasPrefix(rest[0].Text, "-") || rest[0].Text == "!")) {
 		if len(operands) == 1 && verb != 'P' && verb != 'E' {
-			if _, ok := parseUint(rest[0].text, 1<<31); !ok {
+			if _, ok := parseUint(rest[0].Text, 1<<31); !ok {
 				break
 			}
 		}
@@ -56,94 +53,138 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) {
 		rest = rest[1:]
 	}
 	for _, w := range operands {
-		if w.unknown != "" {
-			p.draft.Lost("the value of "+w.unknown+" is not known here, so this command is left out", "", place)
-			return
+		if w.Unknown != "" {
+			p.draft.Lost("the value of "+w.Unknown+" is not known here, so this command is left out", "", place)
+			return shell.Unsure
 		}
 	}
 	rule := slices.Concat(words[:at], rest)
-	if strings.IndexByte("AIDRNPE", verb) >= 0 && len(operands) == 0 {
-		p.fail(words[at].place, words[at].text+" needs a chain", "a name after it")
-		return
+	if strings.IndexByte("AIDRCNPE", verb) >= 0 && len(operands) == 0 {
+		p.fail(words[at].Place, words[at].Text+" needs a chain", "a name after it")
+		return shell.Unsure
 	}
 	switch verb {
-	case 'A', 'I', 'R', 'D':
-		p.editRules(verb, operands, rule, t, place)
-	default:
-		p.editChains(verb, operands, t)
+	case 'A', 'I':
+		return p.add(verb, operands, rule, t, place)
+	case 'D', 'R', 'C':
+		return p.change(verb, operands, rule, t, place)
 	}
+	return p.editChains(verb, operands, t, place)
 }
 
-func (p *parser) editRules(verb byte, operands, words []word, t *Table, place importer.Place) {
-	c := t.chain(operands[0].text)
-	number := 0
-	if len(operands) > 1 {
-		n, _ := parseUint(operands[1].text, 1<<31)
-		number = int(n)
+// number is the place of a rule in its chain, from 1; 0: not given.
+func number(operands []word) int {
+	if len(operands) < 2 {
+		return 0
 	}
-	if verb == 'D' && number == 0 {
-		text := textOf(words)
-		if i := slices.IndexFunc(c.Rules, func(r *Rule) bool { return r.Text == text }); i >= 0 {
-			c.Rules = slices.Delete(c.Rules, i, i+1)
-		} else {
-			p.draft.Note("the rule that this deletes is not in this text", "", place)
-		}
-		return
-	}
-	if (verb == 'D' || verb == 'R') && (number < 1 || number > len(c.Rules)) {
-		p.draft.Note(fmt.Sprintf("chain %s has no rule %d in this text", c.Name, number), "", place)
-		if verb == 'D' {
-			return
-		}
-		number = len(c.Rules) + 1
-	} else if verb == 'D' || verb == 'R' {
-		c.Rules = slices.Delete(c.Rules, number-1, number)
-	}
-	if verb == 'D' {
-		return
-	}
+	n, _ := parseUint(operands[1].Text, 1<<31)
+	return int(n)
+}
+
+// add is -A and -I.
+func (p *parser) add(verb byte, operands, words []word, t *Table, place importer.Place) shell.Outcome {
+	c := t.chain(operands[0].Text)
 	rules, errs := readRule(words, p.family, place)
 	for _, e := range errs {
 		p.fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
 	}
-	switch {
-	case verb == 'A':
-		c.insert(len(c.Rules), rules...)
-	case number == 0:
-		c.insert(0, rules...)
-	default:
-		c.insert(number-1, rules...)
+	if p.may != "" && t.Name == "nat" {
+		p.draft.Lost(p.may, "", place)
 	}
+	at := len(c.Rules)
+	if verb == 'I' {
+		at = max(number(operands), 1) - 1
+	}
+	c.insert(at, rules...)
+	return shell.Succeeds
 }
 
-func (p *parser) editChains(verb byte, operands []word, t *Table) {
+// change is what names a rule that is there: -D, -R and -C.
+func (p *parser) change(verb byte, operands, words []word, t *Table, place importer.Place) shell.Outcome {
+	c := t.Chain(operands[0].Text)
+	at := number(operands) - 1
+	if verb == 'C' || verb == 'D' && at < 0 {
+		if slices.ContainsFunc(words, func(w word) bool { return w.Unknown != "" }) {
+			p.draft.Note("it is not known which rule this is about", "", place)
+			return shell.Unsure
+		}
+		at = -1
+		if text := textOf(words); c != nil {
+			at = slices.IndexFunc(c.Rules, func(r *Rule) bool { return r.Text == text })
+		}
+	}
+	switch {
+	case verb == 'C' && at >= 0:
+		return shell.Succeeds
+	case verb == 'C':
+		return shell.Fails
+	case c == nil || at < 0 || at >= len(c.Rules):
+		p.draft.Note("the rule that this changes is not in this text", "", place)
+		if verb == 'D' || c == nil {
+			return shell.Fails
+		}
+		return p.add('A', operands[:1], words, t, place)
+	case p.may != "":
+		p.spare(place)
+	case verb == 'D':
+		c.Rules = slices.Delete(c.Rules, at, at+1)
+	default:
+		c.Rules = slices.Delete(c.Rules, at, at+1)
+		return p.add('I', operands, words, t, place)
+	}
+	return shell.Succeeds
+}
+
+// spare says that a command does not take away what it may.
+func (p *parser) spare(place importer.Place) {
+	p.draft.Lost("it is not known whether this command runs, so what it takes away stays", "", place)
+}
+
+func (p *parser) editChains(verb byte, operands []word, t *Table, place importer.Place) shell.Outcome {
 	name := ""
 	if len(operands) > 0 {
-		name = operands[0].text
+		name = operands[0].Text
 	}
+	c := t.Chain(name)
 	switch verb {
 	case 'N':
+		if c != nil {
+			return shell.Fails
+		}
 		t.chain(name)
 	case 'P':
-		if c := t.chain(name); c.Policy != "" && len(operands) > 1 && (operands[1].text == "ACCEPT" || operands[1].text == "DROP") {
-			c.Policy = operands[1].text
+		switch {
+		case c == nil || c.Policy == "" || len(operands) < 2 || operands[1].Text != "ACCEPT" && operands[1].Text != "DROP":
+		case p.may != "" && c.Policy != operands[1].Text:
+			p.spare(place)
+		default:
+			c.Policy = operands[1].Text
 		}
 	case 'F', 'X':
-		for _, c := range slices.Clone(t.chains) {
-			if name != "" && c.Name != name {
-				continue
-			}
-			if verb == 'F' {
-				c.Rules = nil
-			} else if c.Policy == "" && len(c.Rules) == 0 {
-				t.remove(c)
-			}
-		}
+		p.empty(verb, name, t, place)
 	case 'E':
-		if c := t.Chain(name); c != nil && len(operands) > 1 && c.Policy == "" {
+		if c != nil && len(operands) > 1 && c.Policy == "" {
 			delete(t.byName, c.Name)
-			c.Name = operands[1].text
+			c.Name = operands[1].Text
 			t.byName[c.Name] = c
+		}
+	}
+	return shell.Succeeds
+}
+
+// empty is -F and -X.
+func (p *parser) empty(verb byte, name string, t *Table, place importer.Place) {
+	for _, c := range slices.Clone(t.chains) {
+		switch {
+		case name != "" && c.Name != name:
+		case verb == 'F' && p.may != "":
+			if len(c.Rules) > 0 && t.Name == "nat" {
+				p.spare(place)
+			}
+		case verb == 'F':
+			c.Rules = nil
+		case c.Policy == "" && len(c.Rules) == 0 && p.may == "":
+			t.remove(c)
 		}
 	}
 }

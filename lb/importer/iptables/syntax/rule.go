@@ -22,7 +22,7 @@ func (o *setting) value() string {
 	if len(o.values) == 0 {
 		return ""
 	}
-	return o.values[0].text
+	return o.values[0].Text
 }
 
 // group is a match or a target with its options.
@@ -59,18 +59,18 @@ type reader struct {
 
 func (r *reader) fail(at word, msg, want string) {
 	r.errs = append(r.errs, &lb.Error{
-		Pos: lb.Pos{Line: at.place.Line, Column: at.place.Column}, Width: at.place.Width, Msg: msg, Want: want,
+		Pos: lb.Pos{Line: at.Place.Line, Column: at.Place.Column}, Width: at.Place.Width, Msg: msg, Want: want,
 	})
 }
 
 // lost notes a part of the rule that is not understood; the rule is left out.
 func (r *reader) lost(at word, msg, hint string) {
-	r.rule.Issues = append(r.rule.Issues, Issue{importer.Lost, at.place, msg + ", so this rule is left out", hint})
+	r.rule.Issues = append(r.rule.Issues, Issue{importer.Lost, at.Place, msg + ", so this rule is left out", hint})
 	r.rule.Skip = true
 }
 
 func (r *reader) issue(level importer.Level, at word, msg, hint string) {
-	r.rule.Issues = append(r.rule.Issues, Issue{level, at.place, msg, hint})
+	r.rule.Issues = append(r.rule.Issues, Issue{level, at.Place, msg, hint})
 }
 
 // readRule reads the words of a rule, without the command. It is several rules
@@ -92,7 +92,7 @@ func readRule(words []word, f lb.Family, at importer.Place) ([]*Rule, []*lb.Erro
 func textOf(words []word) string {
 	var parts []string
 	for _, w := range words {
-		text := w.text
+		text := w.Text
 		if text == "" || strings.ContainsAny(text, " \t\"'") {
 			text = `"` + strings.ReplaceAll(text, `"`, `\"`) + `"`
 		}
@@ -108,41 +108,41 @@ func (r *reader) group(words []word) {
 		w := words[0]
 		words = words[1:]
 		switch {
-		case w.text == "!" && w.bare:
+		case w.Text == "!" && w.Bare:
 			not = true
 			continue
-		case w.unknown != "" && !strings.HasPrefix(w.text, "-"):
+		case w.Unknown != "" && !strings.HasPrefix(w.Text, "-"):
 			r.unknown(w)
-		case len(w.text) < 2 || w.text[0] != '-':
-			r.fail(w, fmt.Sprintf("%q is no option", w.text), "options of iptables")
+		case len(w.Text) < 2 || w.Text[0] != '-':
+			r.fail(w, fmt.Sprintf("%q is no option", w.Text), "options of iptables")
 		default:
 			words = r.option(w, words, not)
 		}
 		not = false
 	}
 	if not {
-		r.fail(word{place: r.rule.Place}, "! has nothing after it", "an option")
+		r.fail(word{Place: r.rule.Place}, "! has nothing after it", "an option")
 	}
 }
 
 func (r *reader) unknown(w word) {
 	r.guessed = true
-	r.lost(w, "the value of "+w.unknown+" is not known here", "write it out, or set it once in a line before: NAME=value")
+	r.lost(w, "the value of "+w.Unknown+" is not known here", "write it out, or set it once in a line before: NAME=value")
 }
 
 // option reads one option and returns the words after it.
 func (r *reader) option(w word, words []word, not bool) []word {
-	name, attached, has := strings.Cut(w.text, "=")
+	name, attached, has := strings.Cut(w.Text, "=")
 	long := strings.HasPrefix(name, "--")
 	if long {
 		name = name[2:]
 	} else {
-		full, ok := short[w.text[1]]
+		full, ok := short[w.Text[1]]
 		if !ok {
-			r.fail(w, fmt.Sprintf("unknown option %s", w.text), "an option of iptables")
+			r.fail(w, fmt.Sprintf("unknown option %s", w.Text), "an option of iptables")
 			return words
 		}
-		attached, has = w.text[2:], len(w.text) > 2
+		attached, has = w.Text[2:], len(w.Text) > 2
 		name = full
 	}
 	g, option, count := r.owner(name, long, w)
@@ -154,10 +154,10 @@ func (r *reader) option(w word, words []word, not bool) []word {
 	}
 	if has && count != 0 {
 		v := w
-		v.text = attached
+		v.Text = attached
 		o.values = append(o.values, v)
 	}
-	if len(words) > 0 && words[0].text == "!" && words[0].bare && count > 0 && len(o.values) == 0 {
+	if len(words) > 0 && words[0].Text == "!" && words[0].Bare && count > 0 && len(o.values) == 0 {
 		o.not = true // as in -d ! 10.0.0.1, before iptables 1.4.3
 		words = words[1:]
 	}
@@ -167,13 +167,13 @@ func (r *reader) option(w word, words []word, not bool) []word {
 		o.values = append(o.values, words[:n]...)
 		words = words[n:]
 	case count < 0:
-		if len(words) > 0 && words[0].text != "" && strings.Trim(words[0].text, "0123456789.") == "" {
+		if len(words) > 0 && words[0].Text != "" && strings.Trim(words[0].Text, "0123456789.") == "" {
 			words = words[1:]
 		}
 	default:
 		for len(o.values) < count {
 			if len(words) == 0 {
-				r.fail(w, fmt.Sprintf("%s needs %d value%s", w.text, count, map[bool]string{true: "s"}[count > 1]), "a value after it")
+				r.fail(w, fmt.Sprintf("%s needs %d value%s", w.Text, count, map[bool]string{true: "s"}[count > 1]), "a value after it")
 				return nil
 			}
 			o.values = append(o.values, words[0])
@@ -181,7 +181,7 @@ func (r *reader) option(w word, words []word, not bool) []word {
 		}
 	}
 	for _, v := range o.values {
-		if v.unknown != "" && o.name != "comment" && o.name != "log-prefix" {
+		if v.Unknown != "" && o.name != "comment" && o.name != "log-prefix" {
 			r.unknown(v)
 			return words
 		}
@@ -192,7 +192,7 @@ func (r *reader) option(w word, words []word, not bool) []word {
 
 // loose skips the values of an option that is not known.
 func loose(words []word) []word {
-	for len(words) > 0 && !(words[0].bare && (words[0].text == "!" || strings.HasPrefix(words[0].text, "-"))) {
+	for len(words) > 0 && !(words[0].Bare && (words[0].Text == "!" || strings.HasPrefix(words[0].Text, "-"))) {
 		words = words[1:]
 	}
 	return words
@@ -282,7 +282,7 @@ func (r *reader) build() []*Rule {
 	for _, m := range r.rule.Matches {
 		if _, ok := m.(Limit); ok {
 			if _, isLog := r.rule.Target.(Log); !isLog {
-				r.issue(importer.Lost, word{place: r.rule.Place}, "the limit of this rule is not in the profile",
+				r.issue(importer.Lost, word{Place: r.rule.Place}, "the limit of this rule is not in the profile",
 					"a service can have limit: with new-per-source or new")
 			}
 		}

@@ -5,26 +5,29 @@ package syntax
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"nlb/lb"
 	"nlb/lb/importer"
+	"nlb/lb/importer/shell"
 )
 
 // Parse reads a text, IPv4 before IPv6. What is not about iptables is noted in
 // the draft; the error is lb.Errors: what iptables would refuse.
 func Parse(file string, lines []string, draft *importer.Draft) ([]*Ruleset, error) {
-	lines = slices.Clone(lines)
-	p := &parser{
-		file: file, draft: draft, lines: lines, family: lb.IPv4,
-		sets: map[lb.Family]*Ruleset{}, script: script{vars: map[string]variable{}},
-		prompts: prompts(lines),
+	p := &parser{file: file, draft: draft, lines: lines, family: lb.IPv4, sets: map[lb.Family]*Ruleset{}}
+	shell.Read(file, lines, draft, p)
+	p.comments(len(lines))
+	p.commit()
+	if len(p.bare) > 0 {
+		draft.Note("rules without a table: taken for rules of nat", "", p.bare...)
 	}
-	for p.line < len(lines) {
-		p.next()
+	if len(p.sets) == 0 && len(p.errs) == 0 && !p.ran {
+		p.fail(importer.Place{Line: 1, Column: 1}, "nothing in this text is of iptables", "what iptables-save prints, or commands of iptables")
 	}
-	p.end()
 	if len(p.errs) > 0 {
 		importer.SortErrors(p.errs)
 		return nil, p.errs
@@ -39,22 +42,26 @@ func Parse(file string, lines []string, draft *importer.Draft) ([]*Ruleset, erro
 	return out, nil
 }
 
-// parser goes through a text.
+// parser goes through a text. It is the handler of what a shell runs.
 type parser struct {
 	file   string
 	draft  *importer.Draft
 	lines  []string
-	line   int // from 0
 	family lb.Family
 	table  *Table // of iptables-save; nil outside
 	at     int    // line of its '*', from 0
 	sets   map[lb.Family]*Ruleset
 	errs   lb.Errors
-	script
-	// prompts: a '#' before a command is that of a shell.
-	prompts bool
-	// bare and other are lines without a table, and that are no iptables.
-	bare, other []importer.Place
+	// ran: there was a command of iptables. seen is the line up to which
+	// comments were read.
+	ran  bool
+	seen int
+	// restoring: in iptables-restore, whose name says the family. keep: with
+	// -n, which adds to what is there.
+	restoring, keep bool
+	// may is why the commands that are read may not run.
+	may  string
+	bare []importer.Place // rules without a table
 }
 
 func (p *parser) set() *Ruleset {
@@ -64,60 +71,64 @@ func (p *parser) set() *Ruleset {
 	return p.sets[p.family]
 }
 
-// place is all of the line that is read.
-func (p *parser) place() importer.Place { return placeOf(p.lines, p.line) }
-
-func placeOf(lines []string, line int) importer.Place {
-	text := strings.TrimSpace(lines[line])
-	indent := len(lines[line]) - len(strings.TrimLeft(lines[line], " \t"))
-	return importer.Place{Line: line + 1, Column: indent + 1, Width: max(1, len([]rune(text)))}
-}
+// maxErrors is after how many errors a text is given up.
+const maxErrors = 50
 
 func (p *parser) fail(at importer.Place, msg, want string) {
-	p.errs = append(p.errs, importer.Mistake(p.file, p.lines, at, msg, want))
+	if len(p.errs) < maxErrors {
+		p.errs = append(p.errs, importer.Mistake(p.file, p.lines, at, msg, want))
+	}
 }
 
-// next reads a line, and those that it goes on in.
-func (p *parser) next() {
-	text := strings.TrimSpace(p.lines[p.line])
+// Line reads a line of iptables-save.
+func (p *parser) Line(line int) bool {
+	return len(p.errs) == maxErrors || p.saved(p.lines[line], line, false)
+}
+
+// saved reads a line of iptables-save; false where it is none.
+func (p *parser) saved(raw string, line int, dollar bool) bool {
+	text := strings.TrimSpace(raw)
+	indent := len(raw) - len(strings.TrimLeft(raw, " \t"))
+	place := importer.Place{Line: line + 1, Column: indent + 1, Width: max(1, utf8.RuneCountInString(text))}
 	switch {
 	case text == "":
-		p.line++
-	case text[0] == '#' && p.prompts && commands(text) && p.table == nil:
-		at := strings.IndexByte(p.lines[p.line], '#')
-		p.lines[p.line] = p.lines[p.line][:at] + " " + p.lines[p.line][at+1:]
-		p.commands()
 	case text[0] == '#':
-		p.comment(text)
-		p.line++
+		p.comment(text, place)
 	case text[0] == '*' && !strings.ContainsAny(text, " \t"):
-		p.begin(text[1:])
-		p.line++
+		p.begin(text[1:], place, line)
 	case p.table != nil && text == "COMMIT":
 		p.table = nil
-		p.line++
-	case p.table != nil && text[0] == ':':
-		p.declare(text)
-		p.line++
-	case strings.HasPrefix(text, "-") || strings.HasPrefix(text, "["):
-		p.saved(text)
+	case text[0] == ':' && p.table != nil:
+		p.declare(text, place)
+	case text[0] == '-' || counters.MatchString(text):
+		p.rule(raw, line, dollar, place)
 	case p.table != nil:
-		p.fail(p.place(), fmt.Sprintf("%q is no line of iptables-save", first(text)), "a rule, :CHAIN or COMMIT")
-		p.line++
+		p.fail(place, fmt.Sprintf("%q is no line of iptables-save", importer.Shorten(strings.Fields(text)[0])), "a rule, :CHAIN or COMMIT")
 	default:
-		p.commands()
+		return false
 	}
+	return true
 }
 
-func first(text string) string {
-	if i := strings.IndexAny(text, " \t"); i >= 0 {
-		text = text[:i]
+// counters are what iptables-save -c has before a rule.
+var counters = regexp.MustCompile(`^\[\d+:\d+\] -`)
+
+// rule reads a rule of iptables-save, with or without counters before it.
+func (p *parser) rule(raw string, line int, dollar bool, place importer.Place) {
+	words := lex(raw, line, dollar)
+	if words[0].Text[0] == '[' {
+		words = words[1:]
 	}
-	return text[:min(len(text), 40)]
+	table := p.table
+	if table == nil {
+		p.bare = append(p.bare, place)
+		table = p.set().table("nat")
+	}
+	p.edit(words, table, place)
 }
 
 // comment reads what the comments of iptables-save tell.
-func (p *parser) comment(text string) {
+func (p *parser) comment(text string, place importer.Place) {
 	switch {
 	case strings.Contains(text, "Generated by ip6tables-save") || strings.Contains(text, "Generated by xtables-save") && strings.Contains(text, "ip6"):
 		p.family = lb.IPv6
@@ -125,62 +136,42 @@ func (p *parser) comment(text string) {
 		p.family = lb.IPv4
 	case strings.Contains(text, "iptables-legacy tables present") || strings.Contains(text, "ip6tables-legacy tables present"):
 		p.draft.Lost("this machine also has rules of iptables-legacy, which are not in this text",
-			"iptables-legacy-save prints them", p.place())
+			"iptables-legacy-save prints them", place)
 	case strings.Contains(text, "incompatible, use 'nft' tool") || strings.Contains(text, "incompatible base-chains"):
-		p.draft.Lost("this machine has a table that iptables-save cannot print", "nft list ruleset prints it", p.place())
-	case commands(text):
-		p.draft.Note("an iptables command in a comment is not read", "", p.place())
+		p.draft.Lost("this machine has a table that iptables-save cannot print", "nft list ruleset prints it", place)
+	case shell.Commented.MatchString(text):
+		p.draft.Note("an iptables command in a comment is not read", "", place)
 	}
-}
-
-// commands reports whether a comment holds a command of iptables.
-func commands(text string) bool {
-	words := strings.Fields(strings.TrimLeft(text, "# "))
-	if len(words) > 0 && words[0] == "sudo" {
-		words = words[1:]
-	}
-	if len(words) < 2 {
-		return false
-	}
-	_, is := program(words[0])
-	return is && strings.HasPrefix(words[1], "-")
-}
-
-// prompts reports whether a text is of a tutorial that shows root's prompt: all
-// its commands are behind a '#'.
-func prompts(lines []string) bool {
-	found := false
-	for _, line := range lines {
-		line = strings.TrimSpace(line)
-		switch {
-		case strings.HasPrefix(line, "#"):
-			found = found || commands(line)
-		case strings.HasPrefix(line, "*"), strings.HasPrefix(line, "-"), strings.HasPrefix(line, "["), commands(line):
-			return false
-		}
-	}
-	return found
 }
 
 // begin is *table.
-func (p *parser) begin(name string) {
-	if p.table != nil {
-		p.draft.Note("table "+p.table.Name+" has no COMMIT, so iptables-restore would not load it", "", placeOf(p.lines, p.at))
-	}
-	p.at = p.line
-	p.table = nil
+func (p *parser) begin(name string, place importer.Place, line int) {
+	p.commit()
+	p.at = line
 	if builtin[name] == nil {
-		p.fail(p.place(), fmt.Sprintf("unknown table %q", name), "raw, mangle, nat, filter or security")
+		p.fail(place, fmt.Sprintf("unknown table %q", name), "raw, mangle, nat, filter or security")
 		p.table = (&Ruleset{}).table("filter") // so that its lines are read
 		return
 	}
-	p.family = familyOf(p.lines[p.line+1:], p.family)
+	if !p.restoring {
+		p.family = familyOf(p.lines[line+1:], p.family)
+	}
 	set := p.set()
-	if t := set.Table(name); t != nil {
-		p.draft.Lost(fmt.Sprintf("table %s is here twice; iptables-restore keeps the last, so the rules before it are left out", name), "", p.place())
+	if t := set.Table(name); t != nil && !p.keep {
+		if t.rules() > 0 {
+			p.draft.Lost(fmt.Sprintf("table %s is here twice; iptables-restore keeps the last, so the rules before it are left out", name), "", place)
+		}
 		set.tables = slices.DeleteFunc(set.tables, func(o *Table) bool { return o == t })
 	}
 	p.table = set.table(name)
+}
+
+// commit ends a table, which should have a COMMIT.
+func (p *parser) commit() {
+	if p.table != nil {
+		p.draft.Note("table "+p.table.Name+" has no COMMIT, so iptables-restore would not load it", "", importer.PlaceOf(p.lines, p.at))
+	}
+	p.table = nil
 }
 
 // familyOf is the family of the addresses in a table, up to its COMMIT.
@@ -214,10 +205,10 @@ func familyOf(lines []string, unless lb.Family) lb.Family {
 }
 
 // declare is :CHAIN POLICY [packets:bytes].
-func (p *parser) declare(text string) {
+func (p *parser) declare(text string, place importer.Place) {
 	parts := strings.Fields(text[1:])
 	if len(parts) < 2 {
-		p.fail(p.place(), "a chain needs a name and a policy", ":CHAIN ACCEPT [0:0], or - for a chain of one's own")
+		p.fail(place, "a chain needs a name and a policy", ":CHAIN ACCEPT [0:0], or - for a chain of one's own")
 		return
 	}
 	c := p.table.chain(parts[0])
@@ -226,47 +217,7 @@ func (p *parser) declare(text string) {
 	case policy == "ACCEPT" || policy == "DROP":
 		c.Policy = policy
 	default:
-		p.fail(p.place(), fmt.Sprintf("%q is not a policy", policy), "ACCEPT or DROP")
-	}
-}
-
-// saved is a rule, with or without counters before it.
-func (p *parser) saved(text string) {
-	place := p.place()
-	l := lexer{lines: p.lines, line: p.line}
-	if text[0] == '[' {
-		end := strings.IndexByte(p.lines[p.line], ']')
-		if end < 0 {
-			p.fail(place, "[ without ]", "[packets:bytes] before a rule")
-			p.line++
-			return
-		}
-		l.at = end + 1
-	}
-	words := l.command()
-	p.line = l.line
-	table := p.table
-	if table == nil {
-		p.bare = append(p.bare, place)
-		table = p.set().table("nat")
-	}
-	p.edit(words, table, place)
-}
-
-// end notes what is to say about all of the text.
-func (p *parser) end() {
-	if p.table != nil {
-		p.draft.Note("table "+p.table.Name+" has no COMMIT, so iptables-restore would not load it", "", placeOf(p.lines, p.at))
-	}
-	if len(p.bare) > 0 {
-		p.draft.Note("rules without a table: taken for rules of nat", "", p.bare...)
-	}
-	switch {
-	case len(p.other) == 0:
-	case len(p.sets) == 0 && len(p.errs) == 0 && !p.ran:
-		p.fail(p.other[0], "nothing in this text is of iptables", "what iptables-save prints, or commands of iptables")
-	default:
-		p.draft.Note("not iptables, so not read", "", p.other...)
+		p.fail(place, fmt.Sprintf("%q is not a policy", policy), "ACCEPT or DROP")
 	}
 }
 

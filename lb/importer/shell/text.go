@@ -1,0 +1,281 @@
+package shell
+
+// Texts that hold commands: scripts, sessions, and the files of programs that
+// run commands.
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"mvdan.cc/sh/v3/syntax"
+
+	"nlb/lb/importer"
+)
+
+// fragment is a part of a text that is a script of its own. What is no script
+// in its lines is blank in text, so that places stay.
+type fragment struct {
+	first, lines int // lines of the text, from 0
+	text         string
+	raw          bool // a line that is for the handler as it is
+	starts       []int
+	at           *importer.Place // where all of it is; nil: as the text says
+	lastLine     int             // of the place that was asked for last
+}
+
+// slice is the source of a node.
+func (f *fragment) slice(n syntax.Node) string {
+	from, to := int(n.Pos().Offset()), int(n.End().Offset())
+	if from < 0 || to > len(f.text) || from > to {
+		return ""
+	}
+	return f.text[from:to]
+}
+
+// place is the line (from 0) and byte of an offset.
+func (f *fragment) position(offset int) (line, at int) {
+	if f.starts == nil {
+		f.starts = []int{0}
+		for i := range len(f.text) {
+			if f.text[i] == '\n' {
+				f.starts = append(f.starts, i+1)
+			}
+		}
+	}
+	i, found := slices.BinarySearch(f.starts, offset)
+	if !found {
+		i--
+	}
+	return i, offset - f.starts[max(i, 0)]
+}
+
+// placeOf is where a node stands, its first line only.
+func (r *reader) placeOf(n syntax.Node) importer.Place {
+	f := r.frag
+	if f.at != nil {
+		return *f.at
+	}
+	line, at := f.position(int(n.Pos().Offset()))
+	last, end := f.position(int(n.End().Offset()))
+	text := r.lines[f.first+line]
+	if last != line || end > len(text) {
+		end = len(text)
+	}
+	p := importer.Place{Line: f.first + line + 1, Column: min(at, len(text)) + 1, Width: max(1, end-at)}
+	if len(text) < 1<<14 { // else bytes will do
+		p.Column = utf8.RuneCountInString(text[:min(at, len(text))]) + 1
+		p.Width = max(1, utf8.RuneCountInString(text[min(at, end):end]))
+	}
+	return p
+}
+
+// linesOf are the lines of a statement, from 0, without what it reads.
+func (r *reader) linesOf(s *syntax.Stmt) (first, last int) {
+	if r.frag.at != nil {
+		return r.frag.first, r.frag.first + 1
+	}
+	a, _ := r.frag.position(int(s.Pos().Offset()))
+	b, _ := r.frag.position(int(s.End().Offset()))
+	for _, d := range s.Redirs {
+		if d.Hdoc != nil {
+			c, _ := r.frag.position(int(d.Hdoc.End().Offset()))
+			b = max(b, c)
+		}
+	}
+	return r.frag.first + a, min(r.frag.first+b+1, len(r.lines))
+}
+
+// The texts that are told apart, by a line that each has.
+var (
+	saved      = regexp.MustCompile(`^\s*(\*[a-z]+$|:\S+ |COMMIT$|(\[\d+:\d+\] )?-[A-Za-z-]+ |#|$)`)
+	interfaces = regexp.MustCompile(`^\s*iface\s+(\S+)\s+(inet6?|can)\b`)
+	unit       = regexp.MustCompile(`^\s*\[(Unit|Service)\]\s*$`)
+	tunnel     = regexp.MustCompile(`^\s*\[Interface\]\s*$`)
+	playbook   = regexp.MustCompile(`^#cloud-config|^\s*(- hosts|- name|runcmd|bootcmd|tasks)\s*:`)
+	fence      = regexp.MustCompile("^\\s*(```|~~~)")
+	prompt     = regexp.MustCompile(`^\s*(\[[^][\s]+@[^][]*\]\s?[#$]|\(?[\w.-]+@[\w.-]+:[^#$]{0,200}[#$]|[\w.-]*[$>](\s)|[\w.-]+#(\s))\s*`)
+)
+
+// The lines of these texts that are run, by what stands before the command.
+var (
+	interfaceLine = regexp.MustCompile(`^\s*(pre-up|up|post-up)\s+`)
+	unitLine      = regexp.MustCompile(`^\s*(ExecStart|ExecStartPre|ExecStartPost|Environment)\s*=\s*[-@:+!|]*`)
+	tunnelLine    = regexp.MustCompile(`^\s*(PreUp|PostUp)\s*=\s*`)
+	playbookLine  = regexp.MustCompile(`^\s*(- +)?((ansible\.builtin\.)?(command|shell|raw|cmd|- name):\s+)?([\["']\s*)*`)
+)
+
+// split parts a text into scripts.
+func (r *reader) split(file string) []*fragment {
+	has := func(re *regexp.Regexp) bool { return slices.ContainsFunc(r.lines, re.MatchString) }
+	whole := &fragment{first: 0, lines: len(r.lines), text: strings.Join(r.lines, "\n")}
+	switch {
+	case !slices.ContainsFunc(r.lines, func(s string) bool { return !saved.MatchString(s) }) && !hashes(r.lines):
+		return r.each(func(i int, line string) (string, bool) { return "", false })
+	case has(interfaces):
+		return r.each(func(i int, line string) (string, bool) {
+			if m := interfaces.FindStringSubmatch(line); m != nil {
+				return "IFACE=" + m[1], true
+			}
+			return behind(interfaceLine, line)
+		})
+	case has(tunnel) && has(tunnelLine):
+		r.vars["i"] = value{known: true, text: strings.TrimSuffix(path.Base(file), ".conf")}
+		return r.each(func(i int, line string) (string, bool) {
+			return behind(tunnelLine, strings.ReplaceAll(line, "%i", "$i"))
+		})
+	case has(unit):
+		return r.each(func(i int, line string) (string, bool) { return behind(unitLine, line) })
+	case has(playbook):
+		return r.each(play)
+	case has(fence):
+		return r.fences()
+	case has(prompt) || hashes(r.lines):
+		return r.session(hashes(r.lines))
+	}
+	return []*fragment{whole}
+}
+
+// behind is a line in which only what is behind a beginning is left.
+func behind(re *regexp.Regexp, line string) (string, bool) {
+	m := re.FindStringIndex(line)
+	if m == nil {
+		return "", false
+	}
+	return strings.Repeat(" ", m[1]) + line[m[1]:], true
+}
+
+var jinja = regexp.MustCompile(`\{\{[^{}]*\}\}`)
+
+// play is a line of a playbook, or of cloud-init.
+func play(_ int, line string) (string, bool) {
+	if !listed.MatchString(line) || strings.HasPrefix(strings.TrimSpace(line), "#") {
+		return "", false
+	}
+	text, _ := behind(playbookLine, line)
+	switch before := line[:len(line)-len(strings.TrimLeft(text, " "))]; {
+	case strings.Contains(before, "["):
+		text = strings.NewReplacer(",", " ", "]", " ", `"`, " ", "'", " ").Replace(text)
+	case strings.HasSuffix(before, `"`) || strings.HasSuffix(before, "'"):
+		text = strings.TrimRight(text, `"' `)
+	}
+	return jinja.ReplaceAllStringFunc(text, func(s string) string {
+		return "${" + strings.Map(func(c rune) rune {
+			if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
+				return c
+			}
+			return '_'
+		}, "_"+s[3:len(s)-2]+"_") + "}"
+	}), true
+}
+
+// command finds what is a command of interest, listed also an item of a list.
+var (
+	command = regexp.MustCompile(`(^|[^\w.-])(ip6?tables(-nft|-legacy)?(-restore)?|ipvsadm)\s`)
+	listed  = regexp.MustCompile(`(^|[^\w.-])(ip6?tables(-nft|-legacy)?(-restore)?|ipvsadm)["']?[\s,]`)
+)
+
+// each makes a fragment of each line that is run, with those that it goes on
+// in, and offers the others to the handler.
+func (r *reader) each(run func(i int, line string) (text string, ok bool)) []*fragment {
+	var out []*fragment
+	for i := 0; i < len(r.lines); i++ {
+		text, ok := run(i, r.lines[i])
+		if !ok {
+			if saved.MatchString(r.lines[i]) {
+				out = append(out, &fragment{first: i, lines: 1, raw: true})
+			}
+			continue
+		}
+		first, parts := i, []string{text}
+		for strings.HasSuffix(parts[len(parts)-1], `\`) && i+1 < len(r.lines) {
+			i++
+			parts = append(parts, r.lines[i])
+		}
+		out = append(out, &fragment{first: first, lines: len(parts), text: strings.Join(parts, "\n")})
+	}
+	return out
+}
+
+// fences are the scripts of a text in Markdown.
+func (r *reader) fences() []*fragment {
+	var out []*fragment
+	begin := -1
+	for i, line := range r.lines {
+		switch is := fence.MatchString(line); {
+		case !is:
+		case begin < 0:
+			begin = i + 1
+		default:
+			part := &reader{lines: r.lines[begin:i], vars: r.vars}
+			for _, f := range part.split("") {
+				f.first += begin
+				out = append(out, f)
+			}
+			begin = -1
+		}
+	}
+	return out
+}
+
+// session is what was typed, and printed, at a prompt.
+func (r *reader) session(hash bool) []*fragment {
+	out := r.each(func(i int, line string) (string, bool) {
+		if text, ok := behind(prompt, line); ok {
+			return text, true
+		}
+		if trimmed := strings.TrimLeft(line, " \t"); hash && commented(trimmed) {
+			return strings.Replace(line, "#", " ", 1), true
+		}
+		return line, command.MatchString(line) && !saved.MatchString(line)
+	})
+	next := 0
+	for _, f := range append(out, &fragment{first: len(r.lines)}) {
+		for ; next < f.first; next++ {
+			r.other[next] = true
+		}
+		next = f.first + f.lines
+	}
+	return out
+}
+
+// byLine is a fragment line by line.
+func (r *reader) byLine(f *fragment) []*fragment {
+	part := &reader{lines: strings.Split(f.text, "\n")}
+	out := part.each(func(i int, line string) (string, bool) {
+		return line, !saved.MatchString(line) && (command.MatchString(line) || assignment.MatchString(line))
+	})
+	for _, one := range out {
+		one.first += f.first
+	}
+	return out
+}
+
+var assignment = regexp.MustCompile(`^\s*(export\s+)?[A-Za-z_]\w*=`)
+
+// commented reports whether a comment holds a command of interest.
+func commented(text string) bool {
+	return strings.HasPrefix(text, "#") && Commented.MatchString(text)
+}
+
+// Commented finds a comment that holds a command.
+var Commented = regexp.MustCompile(`^\s*#[#\s]*(sudo\s+)?\S*(ip6?tables(-nft|-legacy)?|ipvsadm)\s+-`)
+
+// hashes reports whether a text shows root's prompt as '#': all its commands
+// are behind one.
+func hashes(lines []string) bool {
+	found := false
+	for _, line := range lines {
+		line = strings.TrimSpace(line)
+		switch {
+		case commented(line):
+			found = true
+		case strings.HasPrefix(line, "#") || line == "":
+		case saved.MatchString(line), strings.HasPrefix(line, "$"), command.MatchString(line) && !strings.Contains(line, "# "):
+			return false
+		}
+	}
+	return found
+}
