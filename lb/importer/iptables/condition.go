@@ -90,7 +90,7 @@ func (w *walker) test(r *syntax.Rule, m syntax.Match, f flow) (yes, no []flow) {
 		holds = w.hook == prerouting && w.inside(space.Interface, w.interfaces.Matching(m.Pattern)) != m.Not ||
 			w.hook == output && m.Not
 	case syntax.Leaving:
-		holds = w.leaving && w.leaves(r, m, f)
+		holds = w.leaves(r, m, f)
 	case syntax.ToLocal:
 		switch {
 		case f.to.natted && f.to.addr.IsValid():
@@ -155,30 +155,6 @@ func (w *walker) client(s space.Set, f flow) (yes, no []flow) {
 	in, out := f, f
 	in.src, out.src = f.src.And(s), f.src.Without(s)
 	return []flow{in}, []flow{out}
-}
-
-// leaves guesses whether backends are reached by an interface: not by that
-// which the connection came from, and not by another than that of their own
-// network, but else by any.
-func (w *walker) leaves(r *syntax.Rule, m syntax.Leaving, f flow) bool {
-	if m.Pattern == "lo" {
-		return m.Not
-	}
-	out, in := w.interfaces.Matching(m.Pattern), w.region[space.Interface]
-	back := w.hook == prerouting && in.Against(out) == space.Inside && !out.Equal(w.interfaces.All())
-	if back && !m.Not {
-		w.refused[r] = true
-		return false
-	}
-	for _, other := range r.Matches {
-		// -s NETWORK ! -o BRIDGE: what leaves the network of the bridge.
-		if s, ok := other.(syntax.Source); ok && m.Not && s.Has(space.NumberOf(f.to.addr)) {
-			w.refused[r] = true
-			return false
-		}
-	}
-	w.assumed[r] = true
-	return true
 }
 
 // everyNth parts a flow by an nth match.

@@ -128,9 +128,10 @@ type trace struct {
 	nth, chance, hash bool
 	// everyPacket are nth rules that also count packets of old connections.
 	everyPacket map[*syntax.Rule]bool
-	// assumed are rules whose outgoing interface was taken for the right one,
-	// refused those where it was not.
-	assumed, refused map[*syntax.Rule]bool
+	// open are rules of which the text does not say whether backends are behind
+	// their interface, refused those where they are not. routed are rules of
+	// OUTPUT for one interface.
+	open, refused, routed map[*syntax.Rule]bool
 	// set and checked are the lists of -m recent.
 	set     map[string]bool
 	checked map[*syntax.Rule]syntax.Recent
@@ -139,7 +140,7 @@ type trace struct {
 
 func newTrace() *trace {
 	m := func() map[*syntax.Rule]bool { return map[*syntax.Rule]bool{} }
-	return &trace{matched: m(), skipped: m(), everyPacket: m(), assumed: m(), refused: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
+	return &trace{matched: m(), skipped: m(), everyPacket: m(), open: m(), refused: m(), routed: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
 }
 
 func zero() *big.Rat { return new(big.Rat) }

@@ -4,6 +4,7 @@ package iptables
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -33,8 +34,12 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 		t.draft.Lost("the shares are estimated: "+c.notExact.Error(), "", at...)
 	}
 	t.about(c.everyPacket, importer.Note, "this rule counts every packet, not only the first of a connection, so its share holds on average only; the profile is random", "-m conntrack --ctstate NEW counts connections")
-	t.about(c.assumed, importer.Note, "whether backends are reached by the interface of this rule is up to the routes; it is taken as so", "")
-	t.about(c.refused, importer.Note, "this rule is taken not to apply: by the looks of it, backends are not reached that way", "snat: masquerade would do what it does")
+	sources := maps.Clone(c.open)
+	maps.DeleteFunc(sources, func(r *syntax.Rule, _ bool) bool { return !r.ChangesSource() || !c.matched[r] })
+	t.about(sources, importer.Lost, "these rules do not say whether backends are behind the interface of this one; it is taken as so, and then backends see its address in place of the client's",
+		"ip route get BACKEND says by which interface it is reached; where it is another, snat: none does what the rules did: backends see the client, and must answer through this host")
+	t.about(c.refused, importer.Note, "this rule does not apply: other rules say that backends are behind another interface", "")
+	t.about(c.routed, importer.Lost, "this rule is for connections that leave by one interface; the profile takes all that this host makes to the same address", "")
 	if len(c.shifted) > 0 {
 		t.draft.Lost("ports that are shifted are not translated; the profile leaves them as they are", "", places(c.shifted)...)
 	}
@@ -173,8 +178,6 @@ func (t *translator) account() {
 		if t.used[r] || t.told[r] {
 			return
 		}
-		_, isSNAT := r.Target.(syntax.SNAT)
-		_, isMasquerade := r.Target.(syntax.Masquerade)
 		switch {
 		case r.Table == "filter" || r.Table == "security":
 			put(importer.Note, "rules of table "+r.Table+" say what may pass, not where it goes: they are not in the profile, and stay in force", "", r)
@@ -184,7 +187,7 @@ func (t *translator) account() {
 			put(importer.Lost, "these rules were not looked at", "", r)
 		case r.Balances():
 			put(importer.Note, "no connection comes to these rules: others take it before, or nothing leads here", "", r)
-		case isSNAT || isMasquerade:
+		case r.ChangesSource():
 			put(importer.Note, "these rules change the source of connections that are not balanced: not in the profile", "", r)
 		case r.Table != "nat":
 			put(importer.Note, "rules of table "+r.Table+" that do not choose a backend: not in the profile", "", r)

@@ -26,6 +26,7 @@ const (
 type walker struct {
 	set        *syntax.Ruleset
 	interfaces *space.Interfaces
+	ways       *ways
 	hook       hook
 	region     space.Region
 	// leaving: the packet is on its way out.

@@ -104,11 +104,11 @@ func (r *Rule) Balances() bool {
 	return false
 }
 
-// translates reports whether the rule does NAT.
-func (r *Rule) translates() bool {
+// ChangesSource reports whether the rule is for what backends see.
+func (r *Rule) ChangesSource() bool {
 	switch r.Target.(type) {
 	case SNAT, Masquerade:
 		return true
 	}
-	return r.Balances()
+	return false
 }

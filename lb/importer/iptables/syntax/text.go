@@ -231,7 +231,7 @@ func resolve(s *Ruleset) {
 			state[c] = 1
 			for _, r := range c.Rules {
 				r.Table, r.Chain = t.Name, c.Name
-				if t.Name != "nat" && r.translates() {
+				if t.Name != "nat" && (r.Balances() || r.ChangesSource()) {
 					r.leaveOut("no table but nat takes this target")
 				}
 				j, ok := r.Target.(Jump)

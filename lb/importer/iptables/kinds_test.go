@@ -1,0 +1,92 @@
+package iptables
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nlb/lb"
+)
+
+// summary is what a text becomes, a line for each service, and whether that is
+// all.
+func summary(t *testing.T, text string) []string {
+	t.Helper()
+	m, err := Import("kinds", []byte(text))
+	if err != nil {
+		return []string{err.Error()}
+	}
+	var out []string
+	for _, s := range m.Profile.Services {
+		var b strings.Builder
+		for _, l := range s.Listen {
+			b.WriteString(l.String() + " ")
+		}
+		for _, p := range s.Protocols {
+			b.WriteString(p.String() + " ")
+		}
+		if s.Interface != "" {
+			b.WriteString("at " + s.Interface + " ")
+		}
+		if s.Role != lb.RoleProxy {
+			b.WriteString(s.Role.String() + " ")
+		}
+		for _, a := range s.Allow {
+			b.WriteString("allow " + a.String() + " ")
+		}
+		if len(s.Backends) > 1 {
+			b.WriteString(s.Scheduler.String() + " ")
+		}
+		b.WriteString("->")
+		for _, d := range s.Backends {
+			b.WriteString(" " + d.Address.String())
+			if d.Weight != 1 {
+				fmt.Fprintf(&b, "*%d", d.Weight)
+			}
+		}
+		out = append(out, b.String()+" snat "+s.SNAT.String())
+	}
+	if m.Complete() {
+		return append(out, "complete")
+	}
+	return append(out, "partial")
+}
+
+// textKind is a text and what it becomes.
+type textKind struct {
+	name, text string
+	want       []string
+}
+
+func testKinds(t *testing.T, kinds []textKind) {
+	t.Helper()
+	for _, k := range kinds {
+		if diff := cmp.Diff(k.want, summary(t, k.text)); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", k.name, diff)
+		}
+	}
+}
+
+// TestWays: whether a rule for an interface of POSTROUTING applies.
+func TestWays(t *testing.T) {
+	const dnat = "iptables -t nat -A PREROUTING -i wan -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11\n"
+	to := func(snat string) string { return "203.0.113.1:80 tcp at wan -> 10.2.0.11 snat " + snat }
+	testKinds(t, []textKind{
+		{"nothing else is said", dnat + "iptables -t nat -A POSTROUTING -o lan -j MASQUERADE", []string{to("masquerade"), "partial"}},
+		{"one interface for both", dnat + "iptables -t nat -A POSTROUTING -o wan -j MASQUERADE", []string{to("masquerade"), "partial"}},
+		{"the rule names the backend", dnat + "iptables -t nat -A POSTROUTING -o wan -d 10.2.0.0/24 -j MASQUERADE", []string{to("masquerade"), "complete"}},
+		{"the network leaves by it", dnat + "iptables -t nat -A POSTROUTING -s 10.2.0.0/24 -o wan -j MASQUERADE", []string{to("none"), "complete"}},
+		{"another network leaves by it", dnat + "iptables -t nat -A POSTROUTING -s 10.9.0.0/24 -o wan -j MASQUERADE\niptables -t nat -A POSTROUTING -o lan -j MASQUERADE", []string{to("masquerade"), "partial"}},
+		{"a bridge", dnat + "iptables -t nat -A POSTROUTING -s 10.2.0.0/24 ! -o br0 -j MASQUERADE", []string{to("none"), "complete"}},
+		{"behind the bridge", dnat + "iptables -t nat -A POSTROUTING -s 10.2.0.0/24 ! -o br0 -j MASQUERADE\niptables -t nat -A POSTROUTING -o br0 -j MASQUERADE", []string{to("masquerade"), "complete"}},
+		{"connections are forwarded to another", dnat + "iptables -A FORWARD -i wan -o lan -j ACCEPT\niptables -t nat -A POSTROUTING -o wan -j MASQUERADE", []string{to("none"), "complete"}},
+		{"replies are forwarded to it", dnat + "iptables -A FORWARD -i wan -o lan -j ACCEPT\niptables -A FORWARD -i lan -o wan -m state --state ESTABLISHED -j ACCEPT\niptables -t nat -A POSTROUTING -o lan -j MASQUERADE", []string{to("masquerade"), "complete"}},
+		{"the backend is forwarded to", dnat + "iptables -A FORWARD -o lan -d 10.2.0.11 -j ACCEPT\niptables -t nat -A POSTROUTING -o wan -j MASQUERADE", []string{to("none"), "complete"}},
+		{"what is dropped says nothing", dnat + "iptables -A FORWARD -o lan -d 10.2.0.11 -j DROP\niptables -t nat -A POSTROUTING -o wan -j MASQUERADE", []string{to("masquerade"), "partial"}},
+		{"clients of its own network", "iptables -t nat -A PREROUTING -i br0 -s 10.2.0.0/24 -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11\n" +
+			"iptables -t nat -A POSTROUTING -o br0 -s 10.2.0.0/24 -d 10.2.0.11 -p tcp --dport 80 -j SNAT --to-source 10.2.0.1", []string{"203.0.113.1:80 tcp at br0 allow 10.2.0.0/24 -> 10.2.0.11 snat 10.2.0.1", "partial"}},
+		{"this host's own connections", "iptables -t nat -A OUTPUT -o wan -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11", []string{"203.0.113.1:80 tcp client -> 10.2.0.11 snat none", "partial"}},
+	})
+}

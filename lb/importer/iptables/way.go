@@ -1,0 +1,135 @@
+package iptables
+
+// Ways: behind which interface a backend is, as far as the rules say.
+
+import (
+	"slices"
+
+	"nlb/lb/importer/iptables/space"
+	"nlb/lb/importer/iptables/syntax"
+)
+
+// way is what a rule says of a network: it is behind the interfaces of a
+// pattern, or not.
+type way struct {
+	net     space.Set
+	pattern string
+	not     bool
+}
+
+// ways are what all rules say.
+type ways struct {
+	networks []way
+	// forwards are interfaces between which connections may be made, in and out.
+	forwards [][2]string
+}
+
+// waysOf reads the rules.
+func waysOf(set *syntax.Ruleset) *ways {
+	w := &ways{}
+	set.Rules(func(r *syntax.Rule) {
+		if _, drops := r.Target.(syntax.Drop); drops || r.Skip {
+			return
+		}
+		var src, dst space.Set
+		var in, out *way
+		later := false
+		for _, m := range r.Matches {
+			switch m := m.(type) {
+			case syntax.Source:
+				src = m.Set
+			case syntax.Destination:
+				dst = m.Set
+			case syntax.Entering:
+				in = &way{pattern: m.Pattern, not: m.Not}
+			case syntax.Leaving:
+				out = &way{pattern: m.Pattern, not: m.Not}
+			case syntax.State:
+				later = !m.New
+			}
+		}
+		switch {
+		case out != nil && dst != nil:
+			w.networks = append(w.networks, way{dst, out.pattern, out.not})
+		case out != nil && src != nil && r.ChangesSource():
+			// -s NETWORK -o WAN leaves the network, as does ! -o BRIDGE.
+			w.networks = append(w.networks, way{src, out.pattern, !out.not})
+		}
+		switch {
+		case in == nil || in.not:
+		case src != nil:
+			w.networks = append(w.networks, way{src, in.pattern, false})
+		case out != nil && !out.not && dst == nil && !later && r.Table == "filter":
+			w.forwards = append(w.forwards, [2]string{in.pattern, out.pattern})
+		}
+	})
+	return w
+}
+
+// answer is what is known of a condition.
+type answer uint8
+
+const (
+	open answer = iota
+	yes
+	no
+)
+
+// leads reports whether the backend is behind interfaces, by what rules say of
+// its network, or of where connections go that enter as those of the region do.
+func (w *walker) leads(m syntax.Leaving, f flow) answer {
+	if m.Pattern == "lo" {
+		return no
+	}
+	out := w.interfaces.Matching(m.Pattern)
+	var said []answer
+	add := func(pattern string, not bool) {
+		switch other := w.interfaces.Matching(pattern); {
+		case other.Against(out) == space.Inside && !not:
+			said = append(said, yes)
+		case !other.Meets(out) && !not, out.Against(other) == space.Inside && not:
+			said = append(said, no)
+		}
+	}
+	for _, n := range w.ways.networks {
+		if f.to.addr.IsValid() && n.net.Has(space.NumberOf(f.to.addr)) && !n.net.Equal(space.Addresses(w.set.Family)) {
+			add(n.pattern, n.not)
+		}
+	}
+	if entering := w.region[space.Interface]; said == nil && w.hook == prerouting && !entering.Equal(w.interfaces.All()) {
+		for _, forward := range w.ways.forwards {
+			if entering.Against(w.interfaces.Matching(forward[0])) == space.Inside {
+				add(forward[1], false)
+			}
+		}
+	}
+	switch {
+	case slices.Contains(said, yes): // a rule that takes it along counts more than one that is for leaving its network
+		return yes
+	case said != nil:
+		return no
+	}
+	return open
+}
+
+// leaves reports whether a connection leaves as a rule wants it. Where that is
+// not known, it does: a backend that sees another source answers, one that is
+// not on the way back may not.
+func (w *walker) leaves(r *syntax.Rule, m syntax.Leaving, f flow) bool {
+	if !w.leaving { // nat OUTPUT: the route to where it was sent
+		if m.Pattern == "lo" {
+			return w.inside(space.Local, space.One(1, 1)) != m.Not
+		}
+		w.routed[r] = true
+		return w.hook == output
+	}
+	switch a := w.leads(m, f); {
+	case a == open:
+		w.open[r] = true
+		return true
+	case (a == yes) == m.Not:
+		w.refused[r] = true
+		return false
+	}
+	return true
+}
