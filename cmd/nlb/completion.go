@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nlb/cmd/nlb/internal/view"
+	"nlb/lb/importer/formats"
 )
 
 //go:embed completion
@@ -82,7 +83,7 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 		return shells
 	case "import":
 		if at == len(before)-1 {
-			return formatNames()
+			return formats.Names()
 		}
 		return []string{filesPlease}
 	case "help":

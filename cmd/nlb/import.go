@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"nlb/cmd/nlb/internal/source"
@@ -13,30 +14,8 @@ import (
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/lb/importer"
-	"nlb/lb/importer/iptables"
-	"nlb/lb/importer/iptlb"
-	"nlb/lb/importer/ipvs"
-	"nlb/lb/importer/nftlb"
+	"nlb/lb/importer/formats"
 )
-
-// formats are what can be imported.
-var formats = []struct {
-	name string
-	read func(file string, data []byte) (*importer.Import, error)
-}{
-	{"iptables", iptables.Import},
-	{"ipvs", ipvs.Import},
-	{"iptlb", iptlb.Import},
-	{"nftlb", nftlb.Import},
-}
-
-func formatNames() []string {
-	var out []string
-	for _, f := range formats {
-		out = append(out, f.name)
-	}
-	return out
-}
 
 // importedValue is what import prints as JSON.
 type importedValue struct {
@@ -60,24 +39,15 @@ type findingValue struct {
 }
 
 func importProfile(ctx context.Context, j *job) error {
-	if len(j.args) == 0 {
-		err := usagef("missing FORMAT")
-		err.hint = "want " + strings.Join(formatNames(), ", ")
-		return err
-	}
-	read, err := formatOf(j.args[0])
+	format, file, err := importArgs(j.args)
 	if err != nil {
 		return err
-	}
-	file := source.Stdin
-	if len(j.args) > 1 {
-		file = j.args[1]
 	}
 	data, err := source.ReadFile(ctx, j.In, file)
 	if err != nil {
 		return err
 	}
-	m, err := read(source.Title(file), data)
+	m, err := formats.Read(format, source.Title(file), data)
 	if errs, ok := errors.AsType[lb.Errors](err); ok {
 		return &source.InvalidError{Errors: errs}
 	}
@@ -103,19 +73,28 @@ func importProfile(ctx context.Context, j *job) error {
 	return nil
 }
 
-// formatOf finds how to read a format.
-func formatOf(name string) (func(string, []byte) (*importer.Import, error), error) {
-	for _, f := range formats {
-		if f.name == name {
-			return f.read, nil
+// importArgs are FORMAT and FILE, each of which may be missing. An empty format
+// is to be found out.
+func importArgs(args []string) (format, file string, err error) {
+	file = source.Stdin
+	known := len(args) > 0 && slices.Contains(formats.Names(), args[0])
+	switch {
+	case len(args) == 0:
+	case known && len(args) == 2:
+		return args[0], args[1], nil
+	case known:
+		return args[0], file, nil
+	case len(args) == 2 || !strings.ContainsAny(args[0], "./-") && near(args[0], formats.Names()) != "":
+		wrong := usagef("unknown format %q", args[0])
+		wrong.hint = "want " + strings.Join(formats.Names(), ", ")
+		if best := near(args[0], formats.Names()); best != "" {
+			wrong.hint = "did you mean nlb import " + best + "?"
 		}
+		return "", "", wrong
+	default:
+		file = args[0]
 	}
-	err := usagef("unknown format %q", name)
-	err.hint = "want " + strings.Join(formatNames(), ", ")
-	if best := near(name, formatNames()); best != "" {
-		err.hint = "did you mean nlb import " + best + "?"
-	}
-	return nil, err
+	return "", file, nil
 }
 
 func importedOf(m *importer.Import) importedValue {

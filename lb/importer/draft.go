@@ -59,10 +59,8 @@ func (d *Draft) Add(s lb.Service, at Place, notes ...string) {
 	d.services = append(d.services, entry{s, at, notes})
 }
 
-// Len is how many services there are.
-func (d *Draft) Len() int { return len(d.services) }
-
-// Finish is the import. What nlb refuses is left out, and said.
+// Finish is the import. What nlb refuses is left out, and said. An import of
+// nothing is not complete.
 func (d *Draft) Finish() *Import {
 	m := &Import{Profile: &lb.Profile{Name: fileName(d.file, d.format)}, file: d.title()}
 	taken := names{}
@@ -84,6 +82,9 @@ func (d *Draft) Finish() *Import {
 		}
 		m.Profile.Services = append(m.Profile.Services, e.service)
 		m.notes = append(m.notes, e.notes)
+	}
+	if len(m.Profile.Services) == 0 {
+		d.Lost("nothing in this text becomes a service", "")
 	}
 	m.Findings = d.findings()
 	return m

@@ -32,11 +32,6 @@ func Import(file string, data []byte) (*importer.Import, error) {
 		t := &translator{set: set, draft: draft, interfaces: interfacesOf(set), used: map[*syntax.Rule]bool{}, told: map[*syntax.Rule]bool{}}
 		t.translate(&budget)
 	}
-	if len(sets) == 0 {
-		draft.Note("there are no rules of iptables here", "")
-	} else if draft.Len() == 0 {
-		draft.Note("these rules send no connection to a backend", "")
-	}
 	return draft.Finish(), nil
 }
 

@@ -168,6 +168,7 @@ func (t *translator) account() {
 		rules     []*syntax.Rule
 	}
 	heaps := map[string]*heap{}
+	reached := t.set.Reached()
 	put := func(level importer.Level, msg, hint string, r *syntax.Rule) {
 		if heaps[msg] == nil {
 			heaps[msg] = &heap{level: level, msg: msg, hint: hint}
@@ -185,6 +186,8 @@ func (t *translator) account() {
 			t.issues(map[*syntax.Rule]bool{r: true})
 		case r.Balances() && t.cut:
 			put(importer.Lost, "these rules were not looked at", "", r)
+		case r.Balances() && !reached[r.Table+" "+r.Chain]:
+			put(importer.Lost, "these rules send to a backend, but nothing in this text leads to chain "+r.Chain, "iptables-save -t nat prints all of the table", r)
 		case r.Balances():
 			put(importer.Note, "no connection comes to these rules: others take it before, or nothing leads here", "", r)
 		case r.ChangesSource():

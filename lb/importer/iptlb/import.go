@@ -37,9 +37,6 @@ func Import(file string, data []byte) (*importer.Import, error) {
 		importer.SortErrors(r.errs)
 		return nil, r.errs
 	}
-	if len(root.Entries) == 0 {
-		r.draft.Note("there are no profiles here", "")
-	}
 	return r.draft.Finish(), nil
 }
 

@@ -4,68 +4,125 @@ package ipvs
 
 import (
 	"path"
+	"regexp"
+	"slices"
 	"strings"
 
 	"nlb/lb/importer"
+	"nlb/lb/importer/shell"
 )
 
-// Import reads what `ipvsadm -S -n` prints, or commands of ipvsadm. Marks of
-// services are looked up in rules of iptables that set them, where the text has
-// those, too (iptables-save -t mangle). The error is lb.Errors.
+// Import reads what `ipvsadm -S -n` or `ipvsadm -Ln` prints, or commands of
+// ipvsadm. Marks of services are looked up in rules of iptables that set them,
+// where the text has those, too (iptables-save -t mangle). The error is
+// lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
 	lines, err := importer.Lines(file, data)
 	if err != nil {
 		return nil, err
 	}
 	t := &table{file: file, lines: lines, draft: importer.New(file, "ipvs", lines)}
-	var m marks
-	var other []importer.Place
-	ran := false
-	for i, line := range lines {
-		ws := words(line, i+1)
-		if len(ws) == 0 || strings.HasPrefix(ws[0].text, "#") {
-			continue
+	if slices.ContainsFunc(lines, listing.MatchString) {
+		for i := range lines {
+			t.row(i)
 		}
-		place := ws[0].place
-		place.Width = 0
-		for len(ws) > 0 && (ws[0].text == "sudo" || ws[0].text == "$") {
-			ws = ws[1:]
-		}
-		program := len(ws) > 0 && path.Base(ws[0].text) == "ipvsadm"
-		if program {
-			ws = ws[1:]
-		}
-		switch {
-		case m.line(t, ws, place):
-		case !program && (len(ws) == 0 || ws[0].text[0] != '-'):
-			other = append(other, place)
-		default:
-			ran = true
-			c, errs := parse(ws, place)
-			for _, e := range errs {
-				t.fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
-			}
-			if len(errs) == 0 {
-				t.do(c)
-			}
-		}
+	} else {
+		shell.Read(file, lines, t.draft, t)
 	}
-	if len(other) > 0 && !ran && len(m.rules) == 0 && len(t.errs) == 0 {
-		t.fail(other[0], "nothing in this text is of ipvsadm", "what ipvsadm -S -n prints, or its commands")
+	if !t.ran && len(t.marks.rules) == 0 && len(t.errs) == 0 {
+		t.fail(importer.Place{Line: 1, Column: 1}, "nothing in this text is of ipvsadm", "what ipvsadm -S -n prints, or its commands")
 	}
 	if len(t.errs) > 0 {
 		importer.SortErrors(t.errs)
 		return nil, t.errs
 	}
-	if len(other) > 0 {
-		t.draft.Note("not ipvsadm, so not read", "", other...)
-	}
 	for _, v := range t.services {
-		t.translate(v, &m)
+		t.translate(v, &t.marks)
 	}
-	m.rest(t)
-	if len(t.services) == 0 {
-		t.draft.Note("there are no services of IPVS here", "")
-	}
+	t.marks.rest(t)
 	return t.draft.Finish(), nil
+}
+
+// Command reads a command of a script.
+func (t *table) Command(c *shell.Command) (shell.Outcome, bool) {
+	place := c.Place
+	place.Width = 0
+	return t.words(c.Words, place, c)
+}
+
+// Line reads a line that ipvsadm -S or iptables-save has printed.
+func (t *table) Line(line int) bool {
+	var words []word
+	text := t.lines[line]
+	for _, at := range blanks.FindAllStringIndex(text, -1) {
+		words = append(words, word{Text: text[at[0]:at[1]], Bare: true, Place: importer.Place{
+			Line: line + 1, Column: len([]rune(text[:at[0]])) + 1, Width: len([]rune(text[at[0]:at[1]])),
+		}})
+	}
+	if len(words) == 0 || words[0].Text[0] == '#' {
+		return true
+	}
+	place := words[0].Place
+	place.Width = 0
+	_, ours := t.words(words, place, &shell.Command{})
+	return ours
+}
+
+var blanks = regexp.MustCompile(`[^ \t]+`)
+
+// words reads a command.
+func (t *table) words(words []word, place importer.Place, c *shell.Command) (shell.Outcome, bool) {
+	if len(t.errs) == maxErrors {
+		return shell.Succeeds, true
+	}
+	program := path.Base(words[0].Text)
+	saved := program[0] == '-'
+	switch {
+	case t.marks.line(t, words, place):
+		return shell.Succeeds, true
+	case program == "ipvsadm-restore" || program == "ipvsadm" && slices.ContainsFunc(words, func(w word) bool { return w.Text == "-R" || w.Text == "--restore" }):
+		t.ran = true
+		if c.Input == nil {
+			t.draft.Lost("what this command loads is not in this text", "import that file, too", place)
+			return shell.Succeeds, true
+		}
+		t.lines = slices.Clone(t.lines)
+		for i, line := range c.Input.Lines {
+			if at := c.Input.First + i; at < len(t.lines) {
+				t.lines[at] = line
+				t.Line(at)
+			}
+		}
+		return shell.Succeeds, true
+	case program == "ipvsadm":
+		words = words[1:]
+	case !saved:
+		return shell.Succeeds, false
+	}
+	t.ran = true
+	if i := slices.IndexFunc(words, func(w word) bool { return w.Unknown != "" || strings.Contains(w.Text, "$") }); i >= 0 {
+		what := words[i].Unknown
+		if what == "" {
+			what = words[i].Text
+		}
+		t.draft.Lost("the value of "+what+" is not known here, so this command is left out", "set it in a line before: NAME=value", place)
+		return shell.Unsure, true
+	}
+	one, errs := parse(words, place)
+	for _, e := range errs {
+		t.fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
+	}
+	switch {
+	case len(errs) > 0 || one.verb == 0:
+	case c.May != "" && strings.IndexByte("DdC", one.verb) >= 0:
+		if len(t.services) > 0 {
+			t.draft.Lost("it is not known whether this command runs, so what it takes away stays", "", place)
+		}
+	default:
+		if c.May != "" {
+			t.draft.Lost(c.May, "", place)
+		}
+		t.do(one)
+	}
+	return shell.Succeeds, true
 }

@@ -35,15 +35,15 @@ func (m *marks) line(t *table, ws []word, place importer.Place) bool {
 	if len(ws) == 0 {
 		return false
 	}
-	switch first := ws[0].text; {
+	switch first := ws[0].Text; {
 	case first[0] == '*' || first[0] == ':' || first == "COMMIT":
 		return true
 	case first[0] == '[' && len(ws) > 1:
 		ws = ws[1:]
 	}
-	program := strings.HasSuffix(ws[0].text, "iptables") || strings.HasSuffix(ws[0].text, "ip6tables")
+	program := strings.HasSuffix(ws[0].Text, "iptables") || strings.HasSuffix(ws[0].Text, "ip6tables")
 	// -A of ipvsadm is followed by an option, that of iptables by a chain.
-	if !program && !((ws[0].text == "-A" || ws[0].text == "-N" || ws[0].text == "-P") && len(ws) > 1 && ws[1].text[0] != '-') {
+	if !program && !((ws[0].Text == "-A" || ws[0].Text == "-N" || ws[0].Text == "-P") && len(ws) > 1 && ws[1].Text[0] != '-') {
 		return false
 	}
 	r := markRule{place: place}
@@ -51,9 +51,9 @@ func (m *marks) line(t *table, ws []word, place importer.Place) bool {
 	for i := 0; i < len(ws); i++ {
 		value := ""
 		if i+1 < len(ws) {
-			value = ws[i+1].text
+			value = ws[i+1].Text
 		}
-		switch ws[i].text {
+		switch ws[i].Text {
 		case "!":
 			r.because("it has a !")
 		case "-d", "--destination":
@@ -72,7 +72,7 @@ func (m *marks) line(t *table, ws []word, place importer.Place) bool {
 			i++
 		case "-t", "-A", "-I", "--append":
 			i++
-			if ws[i-1].text != "-t" && value != "PREROUTING" && value != "OUTPUT" {
+			if ws[i-1].Text != "-t" && value != "PREROUTING" && value != "OUTPUT" {
 				r.because("it is in chain " + value)
 			}
 		case "-m", "--match":
@@ -81,7 +81,7 @@ func (m *marks) line(t *table, ws []word, place importer.Place) bool {
 			}
 			i++
 		case "--comment":
-			for i++; i < len(ws) && strings.HasPrefix(value, `"`) && !strings.HasSuffix(ws[i].text, `"`); i++ {
+			for i++; i < len(ws) && strings.HasPrefix(value, `"`) && !strings.HasSuffix(ws[i].Text, `"`); i++ {
 			}
 		case "-j", "--jump":
 			sets = value == "MARK"
@@ -96,8 +96,8 @@ func (m *marks) line(t *table, ws []word, place importer.Place) bool {
 			i++
 		case "iptables", "ip6tables":
 		default:
-			if !strings.HasSuffix(ws[i].text, "tables") {
-				r.because("it has " + ws[i].text)
+			if !strings.HasSuffix(ws[i].Text, "tables") {
+				r.because("it has " + ws[i].Text)
 			}
 		}
 	}

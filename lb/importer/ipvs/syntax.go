@@ -6,36 +6,14 @@ package ipvs
 
 import (
 	"strings"
-	"unicode/utf8"
 
 	"nlb/lb"
 	"nlb/lb/importer"
+	"nlb/lb/importer/shell"
 )
 
-// word is an argument with its place.
-type word struct {
-	text  string
-	place importer.Place
-}
-
-// words parts a line. ipvsadm quotes nothing.
-func words(line string, number int) []word {
-	var out []word
-	for at := 0; at < len(line); {
-		if c := line[at]; c == ' ' || c == '\t' {
-			at++
-			continue
-		}
-		end := at
-		for end < len(line) && line[end] != ' ' && line[end] != '\t' {
-			end++
-		}
-		text := line[at:end]
-		out = append(out, word{text, importer.Place{Line: number, Column: utf8.RuneCountInString(line[:at]) + 1, Width: utf8.RuneCountInString(text)}})
-		at = end
-	}
-	return out
-}
+// word is an argument of a command.
+type word = shell.Word
 
 // options are those of ipvsadm by their letters; true: a value follows.
 var options = map[string]bool{
@@ -73,7 +51,7 @@ func parse(ws []word, place importer.Place) (*command, []*lb.Error) {
 	c := &command{place: place, given: map[string]word{}}
 	var errs []*lb.Error
 	fail := func(w word, msg, want string) {
-		errs = append(errs, &lb.Error{Pos: lb.Pos{Line: w.place.Line, Column: w.place.Column}, Width: w.place.Width, Msg: msg, Want: want})
+		errs = append(errs, &lb.Error{Pos: lb.Pos{Line: w.Place.Line, Column: w.Place.Column}, Width: w.Place.Width, Msg: msg, Want: want})
 	}
 	for len(ws) > 0 {
 		w := ws[0]
@@ -81,8 +59,8 @@ func parse(ws []word, place importer.Place) (*command, []*lb.Error) {
 		var letters []string
 		value, attached := "", false
 		switch {
-		case strings.HasPrefix(w.text, "--"):
-			name := w.text[2:]
+		case strings.HasPrefix(w.Text, "--"):
+			name := w.Text[2:]
 			name, value, attached = strings.Cut(name, "=")
 			letter, ok := find(name)
 			if !ok {
@@ -90,38 +68,38 @@ func parse(ws []word, place importer.Place) (*command, []*lb.Error) {
 				continue
 			}
 			letters = []string{letter}
-		case strings.HasPrefix(w.text, "-") && len(w.text) > 1:
-			for i := 1; i < len(w.text); i++ {
-				letter := w.text[i : i+1]
+		case strings.HasPrefix(w.Text, "-") && len(w.Text) > 1:
+			for i := 1; i < len(w.Text); i++ {
+				letter := w.Text[i : i+1]
 				takes, ok := options[letter]
 				if !ok {
 					fail(w, "unknown option -"+letter, "an option of ipvsadm")
 					break
 				}
 				letters = append(letters, letter)
-				if takes && i+1 < len(w.text) {
-					value, attached = w.text[i+1:], true
+				if takes && i+1 < len(w.Text) {
+					value, attached = w.Text[i+1:], true
 					break
 				}
 			}
 		default:
-			fail(w, w.text+" is no option", "an option of ipvsadm")
+			fail(w, w.Text+" is no option", "an option of ipvsadm")
 			continue
 		}
 		for i, letter := range letters {
 			v := w
 			takes := options[letter] || longValues[letter]
-			optional := letter == "p" && len(ws) > 0 && isNumber(ws[0].text)
+			optional := letter == "p" && len(ws) > 0 && isNumber(ws[0].Text)
 			switch {
 			case takes && attached && i == len(letters)-1 || letter == "p" && attached:
-				v.text = value
+				v.Text = value
 			case takes && len(ws) == 0:
-				fail(w, w.text+" needs a value", "a value after it")
+				fail(w, w.Text+" needs a value", "a value after it")
 				continue
 			case takes || optional:
 				v, ws = ws[0], ws[1:]
 			case letter == "p":
-				v.text = "300" // IP_VS_TEMPLATE_TIMEOUT
+				v.Text = "300" // IP_VS_TEMPLATE_TIMEOUT
 			}
 			switch letter {
 			case "A", "E", "D", "a", "e", "d", "C":
@@ -145,9 +123,9 @@ func parse(ws []word, place importer.Place) (*command, []*lb.Error) {
 	switch {
 	case len(errs) > 0:
 	case c.verb != 0 && c.verb != 'C' && c.transport == "":
-		fail(word{"", place}, "the command has no service", "-t, -u, --sctp-service or -f")
-	case strings.IndexByte("aed", c.verb) >= 0 && c.verb != 0 && c.given["r"].text == "":
-		fail(word{"", place}, "the command has no server", "-r ADDRESS:PORT")
+		fail(word{Place: place}, "the command has no service", "-t, -u, --sctp-service or -f")
+	case strings.IndexByte("aed", c.verb) >= 0 && c.verb != 0 && c.given["r"].Text == "":
+		fail(word{Place: place}, "the command has no server", "-r ADDRESS:PORT")
 	}
 	return c, errs
 }

@@ -49,9 +49,18 @@ type table struct {
 	draft    *importer.Draft
 	services []*virtual
 	errs     lb.Errors
+	marks    marks
+	ran      bool     // there was something of ipvsadm
+	listed   []string // the service of the rows before, as options
 }
 
+// maxErrors is after how many errors a text is given up.
+const maxErrors = 50
+
 func (t *table) fail(at importer.Place, msg, want string) {
+	if len(t.errs) == maxErrors {
+		return
+	}
 	t.errs = append(t.errs, importer.Mistake(t.file, t.lines, at, msg, want))
 }
 
@@ -84,7 +93,7 @@ func (t *table) do(c *command) {
 	case c.verb == 'A':
 		t.services = append(t.services, v)
 	case old == nil:
-		t.fail(c.given["service"].place, "no -A before has this service", "a service that was added")
+		t.fail(c.given["service"].Place, "no -A before has this service", "a service that was added")
 	case c.verb == 'E':
 		v.servers = old.servers
 		*old = *v
@@ -98,12 +107,12 @@ func (t *table) do(c *command) {
 // service reads the virtual service of a command.
 func (t *table) service(c *command) (*virtual, bool) {
 	w := c.given["service"]
-	v := &virtual{place: c.place, scheduler: "wlc", onePacket: has(c, "o"), engine: c.given["pe"].text}
+	v := &virtual{place: c.place, scheduler: "wlc", onePacket: has(c, "o"), engine: c.given["pe"].Text}
 	v.place.Width = 0
 	if c.transport == "f" {
-		n, err := strconv.ParseUint(w.text, 0, 32)
+		n, err := strconv.ParseUint(w.Text, 0, 32)
 		if err != nil || n == 0 {
-			t.fail(w.place, fmt.Sprintf("%q is not a mark", w.text), "1 to 4294967295")
+			t.fail(w.Place, fmt.Sprintf("%q is not a mark", w.Text), "1 to 4294967295")
 			return nil, false
 		}
 		v.mark, v.ipv6 = uint32(n), has(c, "6")
@@ -118,19 +127,19 @@ func (t *table) service(c *command) (*virtual, bool) {
 		v.key = fmt.Sprint(v.protocol, v.addr, v.port)
 	}
 	if s, ok := c.given["s"]; ok {
-		v.scheduler, v.schedulerAt = s.text, s.place
+		v.scheduler, v.schedulerAt = s.Text, s.Place
 	}
 	if b, ok := c.given["b"]; ok {
-		v.flags = strings.Split(b.text, ",")
+		v.flags = strings.Split(b.Text, ",")
 	}
 	if p, ok := c.given["p"]; ok {
-		n, err := strconv.ParseUint(p.text, 10, 31)
+		n, err := strconv.ParseUint(p.Text, 10, 31)
 		if err != nil || n == 0 {
-			t.fail(p.place, fmt.Sprintf("%q is not a number of seconds", p.text), "1 or more")
+			t.fail(p.Place, fmt.Sprintf("%q is not a number of seconds", p.Text), "1 or more")
 		}
 		v.persistent = uint32(n)
 	}
-	v.netmask = c.given["M"].text
+	v.netmask = c.given["M"].Text
 	return v, true
 }
 
@@ -141,12 +150,12 @@ func has(c *command, option string) bool {
 
 // endpoint reads ADDRESS[:PORT] and [IPV6][:PORT].
 func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
-	host, port := w.text, ""
+	host, port := w.Text, ""
 	switch {
 	case strings.HasPrefix(host, "["):
 		end := strings.IndexByte(host, ']')
 		if end < 0 || end+1 < len(host) && host[end+1] != ':' {
-			t.fail(w.place, fmt.Sprintf("%q has [ without ]", w.text), want)
+			t.fail(w.Place, fmt.Sprintf("%q has [ without ]", w.Text), want)
 			return netip.Addr{}, 0, false
 		}
 		port = strings.TrimPrefix(host[end+1:], ":")
@@ -160,7 +169,7 @@ func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
 		if err != nil && strings.ContainsAny(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") && !strings.Contains(host, ":") {
 			hint = "an address: ipvsadm -S -n prints numbers"
 		}
-		t.fail(w.place, fmt.Sprintf("%q is not an address", host), hint)
+		t.fail(w.Place, fmt.Sprintf("%q is not an address", host), hint)
 		return a, 0, false
 	}
 	if port == "" {
@@ -172,7 +181,7 @@ func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
 		if !isNumber(port) {
 			hint = "a number: ipvsadm -S -n prints numbers"
 		}
-		t.fail(w.place, fmt.Sprintf("%q is not a port", port), hint)
+		t.fail(w.Place, fmt.Sprintf("%q is not a port", port), hint)
 		return a, 0, false
 	}
 	return a, uint16(n), true
@@ -196,9 +205,9 @@ func (t *table) server(c *command, v *virtual) {
 	}
 	for option, into := range map[string]*uint32{"w": &s.weight, "x": &s.most} {
 		if w, given := c.given[option]; given {
-			n, err := strconv.ParseUint(w.text, 10, 31)
+			n, err := strconv.ParseUint(w.Text, 10, 31)
 			if err != nil {
-				t.fail(w.place, fmt.Sprintf("%q is not a number", w.text), "0 or more")
+				t.fail(w.Place, fmt.Sprintf("%q is not a number", w.Text), "0 or more")
 			}
 			*into = uint32(n)
 		}
@@ -206,11 +215,11 @@ func (t *table) server(c *command, v *virtual) {
 	i := slices.IndexFunc(v.servers, func(o *server) bool { return o.addr == s.addr && o.port == s.port })
 	switch {
 	case c.verb == 'a' && i >= 0:
-		t.fail(c.given["r"].place, "this server is here twice", "each server once")
+		t.fail(c.given["r"].Place, "this server is here twice", "each server once")
 	case c.verb == 'a':
 		v.servers = append(v.servers, s)
 	case i < 0:
-		t.fail(c.given["r"].place, "no -a before has this server", "a server that was added")
+		t.fail(c.given["r"].Place, "no -a before has this server", "a server that was added")
 	case c.verb == 'e':
 		v.servers[i] = s
 	default:

@@ -171,16 +171,14 @@ func (t *table) backends(v *virtual, s *lb.Service) {
 	var kept []*server
 	for _, server := range v.servers {
 		switch {
-		case server.forwarding == 'g':
-			t.draft.Lost("direct routing (-g) is not translated, so this server is left out",
-				"a backend of nlb is reached by NAT: its replies must come back through this host, or snat: masquerade", server.place)
-		case server.forwarding == 'i':
-			t.draft.Lost("tunnels (-i) are not translated, so this server is left out",
-				"a backend of nlb is reached by NAT: its replies must come back through this host, or snat: masquerade", server.place)
 		case server.addr.Is6() != v.ipv6:
 			t.draft.Lost("this server is of another family than the service, so it is left out", "", server.place)
 		default:
 			kept = append(kept, server)
+		}
+		if how := map[byte]string{'g': "direct routing (-g)", 'i': "a tunnel (-i)"}[server.forwarding]; how != "" {
+			t.draft.Lost(how+" is not translated: the profile reaches this server by NAT, and it sees this host in place of the client",
+				"its replies come back through this host, which they did not before; the service's address on its loopback is not needed any more", server.place)
 		}
 	}
 	equal := schedulers[v.scheduler].equal
@@ -209,12 +207,20 @@ func (t *table) backends(v *virtual, s *lb.Service) {
 		}
 	}
 	weights, off := share.Weights(shares)
-	if off > 0 {
-		t.draft.Note(fmt.Sprintf("the weights are rounded to at most %d: within %.2g %%", lb.MaxWeight, off*100), "", v.place)
+	if rounded := fmt.Sprintf("the weights are rounded to at most %d: within %.2g %%", lb.MaxWeight, off*100); off > 0.01 {
+		t.draft.Lost(rounded, "", v.place)
+	} else if off > 0 {
+		t.draft.Note(rounded, "", v.place)
+	}
+	if len(kept) > 0 && !slices.ContainsFunc(kept, func(o *server) bool { return o.forwarding == 'm' }) {
+		s.SNAT = lb.SNAT{Mode: lb.Masquerade}
 	}
 	for i, server := range kept {
 		e := lb.Endpoint{Addr: server.addr, Port: server.port}
 		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i], Priority: 1, SNAT: s.SNAT}
+		if server.forwarding != 'm' {
+			b.SNAT = lb.SNAT{Mode: lb.Masquerade}
+		}
 		if server.most > 0 {
 			b.MaxConnections = server.most
 			t.draft.Note("a server over its threshold (-x) is passed over by IPVS; the profile draws up to four times, and refuses then", "", server.place)

@@ -53,9 +53,6 @@ func Import(file string, data []byte) (*importer.Import, error) {
 		importer.SortErrors(r.errs)
 		return nil, r.errs
 	}
-	if len(farms) == 0 {
-		r.draft.Note("there are no farms here", "")
-	}
 	return r.draft.Finish(), nil
 }
 

@@ -101,7 +101,7 @@ func (r *reader) loop(c *syntax.ForClause) {
 		r.under("this command is in a loop over "+what+", which is not known here; it is taken to run once", func() { r.stmts(c.Do) })
 		return
 	}
-	r.budget -= len(items) / 4
+	r.budget -= len(items)
 	for _, w := range items {
 		if r.ended || r.over {
 			return

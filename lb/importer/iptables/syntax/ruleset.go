@@ -89,6 +89,33 @@ func (r *Ruleset) Rules(f func(*Rule)) {
 	}
 }
 
+// Reached are the chains, as "table chain", that the kernel calls or that rules
+// of these lead to.
+func (r *Ruleset) Reached() map[string]bool {
+	out := map[string]bool{}
+	for _, t := range r.tables {
+		var todo []*Chain
+		for _, c := range t.chains {
+			if c.Policy != "" {
+				todo = append(todo, c)
+			}
+		}
+		for len(todo) > 0 {
+			c := todo[0]
+			todo = todo[1:]
+			if key := t.Name + " " + c.Name; !out[key] {
+				out[key] = true
+				for _, rule := range c.Rules {
+					if j, ok := rule.Target.(Jump); ok && !rule.Skip && t.Chain(j.Chain) != nil {
+						todo = append(todo, t.Chain(j.Chain))
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
 // table is the table of this name, which is made.
 func (r *Ruleset) table(name string) *Table {
 	if t := r.Table(name); t != nil {

@@ -1,0 +1,58 @@
+package formats
+
+import (
+	"strings"
+	"testing"
+)
+
+// texts are some of each kind.
+var texts = []struct{ format, text string }{
+	{"iptables", "*nat\n-A PREROUTING -d 203.0.113.1/32 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1\nCOMMIT\n"},
+	{"iptables", "-A DOCKER -d 203.0.113.1/32 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n-A PREROUTING -j DOCKER"},
+	{"iptables", "sudo iptables -t nat -A PREROUTING -d 203.0.113.1/32 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n"},
+	{"ipvs", "-A -t 203.0.113.1:80 -s rr\n-a -t 203.0.113.1:80 -r 10.0.0.1:80 -m\n"},
+	{"ipvs", "ipvsadm -A -t 203.0.113.1:80 -s rr\nipvsadm -a -t 203.0.113.1:80 -r 10.0.0.1:80 -m\n"},
+	{"ipvs", "Prot LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\nTCP  203.0.113.1:80 rr\n  -> 10.0.0.1:80 Masq 1 0 0\n"},
+	{"nftlb", `{"farms": [{"name": "a", "virtual-addr": "203.0.113.1", "virtual-ports": "80", "mode": "snat", "backends": [{"name": "b", "ip-addr": "10.0.0.1"}]}]}`},
+	{"iptlb", "a:\n  source: 203.0.113.1:80\n  destination:\n    - 10.0.0.1:80\n"},
+}
+
+// TestRead: a text is recognised, and one of another format is refused with one
+// error that says what it is.
+func TestRead(t *testing.T) {
+	for _, tt := range texts {
+		for _, format := range append(Names(), "") {
+			m, err := Read(format, "text", []byte(tt.text))
+			switch {
+			case format == tt.format || format == "":
+				if err != nil || len(m.Profile.Services) != 1 {
+					t.Errorf("%q as %q: %v %v", tt.text, format, m, err)
+				}
+			case err == nil || !strings.Contains(err.Error(), "this is ") || strings.Contains(err.Error(), "\n"):
+				t.Errorf("%q as %s: %v", tt.text, format, err)
+			}
+		}
+	}
+}
+
+func TestForeign(t *testing.T) {
+	for text, want := range map[string]string{
+		"Chain PREROUTING (policy ACCEPT)\ntarget     prot opt source               destination\n": "`iptables -L`",
+		"table ip nat {\n\tchain prerouting {\n\t}\n}\n":                                           "`nft list ruleset`",
+		"profile: web\nservices: []\n":                                                             "a profile of nlb",
+		"config redirect\n\toption target 'DNAT'\n":                                                "OpenWrt",
+		"<zone>\n  <forward-port port=\"80\" protocol=\"tcp\" to-port=\"8080\"/>\n</zone>\n":       "firewalld",
+		"Lorem ipsum\n": "not known",
+		"":              "not known",
+	} {
+		for _, format := range append(Names(), "") {
+			m, err := Read(format, "text", []byte(text))
+			if err == nil && m.Complete() {
+				t.Errorf("%q as %q is complete", text, format)
+			}
+			if format == "" && (err == nil || !strings.Contains(err.Error(), want)) {
+				t.Errorf("%q: %v, want %q", text, err, want)
+			}
+		}
+	}
+}

@@ -1,0 +1,48 @@
+package formats
+
+// Kinds: what a text is, by a line that no other text has.
+
+import "regexp"
+
+// kind is a kind of text.
+type kind struct {
+	// name is what people call it.
+	name string
+	// format is what nlb import calls it; empty: nothing reads it.
+	format string
+	// hint says what to import instead.
+	hint string
+	line *regexp.Regexp
+}
+
+const saves = "iptables-save prints what can be imported"
+
+// kinds are sorted: a text is the first that it can be.
+var kinds = []kind{
+	{"a profile of nlb", "", "nlb check reads it", regexp.MustCompile(`^profile:\s`)},
+	{"`ipvsadm -Ln`", "ipvs", "", regexp.MustCompile(`^IP Virtual Server version|RemoteAddress:Port`)},
+	{"commands of ipvsadm", "ipvs", "", regexp.MustCompile(`^\s*-A\s+-[tuf]\s|(^|[^\w.-])ipvsadm\s+(-[AaEe]|--add)`)},
+	{"rules or commands of iptables", "iptables", "", regexp.MustCompile(`^\*(nat|mangle|raw|filter)\s*$|(^|[^\w.-])ip6?tables(-nft|-legacy)?\s.*(-A|-I|--append|--insert)\s|^\s*-A\s+[A-Z_]+\s`)},
+	{"`iptables -L`", "", saves, regexp.MustCompile(`^Chain \S+ \((policy|\d+ references)|^target +prot opt +(in +out +)?source`)},
+	{"`nft -j list ruleset`", "", saves + ", where the rules were made by iptables-nft", regexp.MustCompile(`^\s*\{\s*"nftables"`)},
+	{"`nft list ruleset`", "", saves + ", where the rules were made by iptables-nft", regexp.MustCompile(`^\s*table (ip|ip6|inet|arp|bridge|netdev) \S+ \{`)},
+	{"the JSON of nftlb", "nftlb", "", regexp.MustCompile(`"?farms"?\s*:`)},
+	{"the state of IPTLB", "iptlb", "", regexp.MustCompile(`"?rulesBackend"?\s*:|^\s*"?destination"?\s*:\s*(\[|$)`)},
+	{"a configuration of keepalived", "", "ipvsadm -S -n prints what keepalived has made of its virtual_servers", regexp.MustCompile(`^\s*(virtual_server(_group)?|vrrp_instance|real_server)\s`)},
+	{"a configuration of HAProxy", "", "", regexp.MustCompile(`^\s*(frontend|backend|listen)\s+\S+\s*$`)},
+	{"a configuration of nginx", "", "", regexp.MustCompile(`^\s*(upstream\s+\S+|stream|http)\s*\{`)},
+	{"a zone of firewalld", "", saves, regexp.MustCompile(`<(forward-port|zone)\b`)},
+	{"a firewall of OpenWrt", "", saves, regexp.MustCompile(`^\s*config (redirect|zone|forwarding)\b|^firewall\.@?\w+`)},
+}
+
+// recognise says what a text is; false where it is nothing that is known.
+func recognise(lines []string) (kind, bool) {
+	for _, k := range kinds {
+		for _, line := range lines {
+			if k.line.MatchString(line[:min(len(line), 1<<12)]) {
+				return k, true
+			}
+		}
+	}
+	return kind{}, false
+}

@@ -1,0 +1,89 @@
+package ipvs
+
+// Listings: what ipvsadm -Ln prints.
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/lb/importer"
+)
+
+// listing is the heading that ipvsadm -L prints.
+var listing = regexp.MustCompile(`^\s*(Prot LocalAddress:Port|-> RemoteAddress:Port)`)
+
+// row reads a row of a listing (from 0). Its services and servers become the
+// commands that would have made them.
+func (t *table) row(line int) {
+	f := strings.Fields(t.lines[line])
+	place := importer.PlaceOf(t.lines, line)
+	place.Width = 0
+	var args []string
+	switch {
+	case len(f) >= 3 && slices.Contains([]string{"TCP", "UDP", "SCTP", "FWM"}, f[0]):
+		option := map[string]string{"TCP": "-t", "UDP": "-u", "SCTP": "--sctp-service", "FWM": "-f"}[f[0]]
+		args = append([]string{"-A", option}, f[1])
+		rest := f[2:]
+		if f[0] == "FWM" && rest[0] == "IPv6" {
+			args, rest = append(args, "-6"), rest[1:]
+		}
+		if len(rest) == 0 {
+			break
+		}
+		args = append(args, "-s", rest[0])
+		t.listed = args[1:3:3]
+		args = append(args, flags(rest[1:])...)
+	case len(f) >= 4 && f[0] == "->" && f[1] != "RemoteAddress:Port" && t.listed != nil:
+		forward := map[string]string{"Masq": "-m", "Route": "-g", "Tunnel": "-i", "Local": "-g"}[f[2]]
+		if forward == "" {
+			t.draft.Lost("it is not known what "+f[2]+" means, so this server is left out", "", place)
+			return
+		}
+		args = append(append([]string{"-a"}, t.listed...), "-r", f[1], forward, "-w", f[3])
+		if _, err := strconv.Atoi(f[3]); err != nil {
+			args = nil
+		}
+	}
+	if args == nil {
+		return
+	}
+	t.ran = true
+	var words []word
+	for _, a := range args {
+		words = append(words, word{Text: a, Place: importer.PlaceOf(t.lines, line)})
+	}
+	one, errs := parse(words, place)
+	for _, e := range errs {
+		t.fail(importer.PlaceOf(t.lines, line), e.Msg, e.Want)
+	}
+	if len(errs) == 0 {
+		t.do(one)
+	}
+}
+
+// flags are the words behind a scheduler as options: (flag,flag) persistent 300
+// mask 255.255.255.0 pe sip ops.
+func flags(words []string) []string {
+	var out []string
+	for i := 0; i < len(words); i++ {
+		value := ""
+		if i+1 < len(words) {
+			value = words[i+1]
+		}
+		switch w := words[i]; {
+		case strings.HasPrefix(w, "(") && strings.HasSuffix(w, ")"):
+			out = append(out, "-b", strings.Trim(w, "()"))
+		case w == "persistent" && value != "":
+			out = append(out, "-p", value)
+		case w == "mask" && value != "":
+			out = append(out, "-M", value)
+		case w == "pe" && value != "":
+			out = append(out, "--pe", value)
+		case w == "ops":
+			out = append(out, "-o")
+		}
+	}
+	return out
+}
