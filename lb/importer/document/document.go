@@ -41,7 +41,7 @@ type Node struct {
 	Null bool
 	// Items are those of a list.
 	Items []*Node
-	// Entries are those of a mapping, in their order.
+	// Entries are those of a mapping, in their order; of equal keys, the last.
 	Entries []Entry
 }
 
@@ -70,10 +70,11 @@ const (
 	maxValues = 1_000_000
 )
 
-// Parse reads one document. The error is lb.Errors.
-func Parse(file string, lines []string) (*Node, error) {
+// Parse reads one document. twice: of two equal keys the last counts; else they
+// are an error. The error is lb.Errors.
+func Parse(file string, lines []string, twice bool) (*Node, error) {
 	text := strings.Join(lines, "\n") + "\n"
-	r := &reader{file: file, lines: lines}
+	r := &reader{file: file, lines: lines, twice: twice}
 	if strings.Count(text, "\n")+strings.Count(text, ",")+strings.Count(text, "[")+strings.Count(text, "{")+
 		strings.Count(text, "- ")+strings.Count(text, ": ") > maxValues {
 		return nil, r.fail(1, 1, "the text has too many values", fmt.Sprintf("at most %d", maxValues))
@@ -120,6 +121,7 @@ func (limits) CheckAlias(int, int) error { return nil }
 type reader struct {
 	file  string
 	lines []string
+	twice bool
 }
 
 func (r *reader) fail(line, column int, msg, want string) error {
@@ -166,7 +168,7 @@ func (r *reader) node(n *yaml.Node) (*Node, error) {
 		}
 	case yaml.MappingNode:
 		out.Kind = Mapping
-		there := map[string]bool{}
+		there := map[string]int{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, err := r.node(n.Content[i])
 			if err != nil {
@@ -175,15 +177,20 @@ func (r *reader) node(n *yaml.Node) (*Node, error) {
 			if key.Kind != Scalar {
 				return nil, r.fail(key.Place.Line, key.Place.Column, "a key is "+key.Kind.String(), "a word")
 			}
-			if there[key.Text] {
-				return nil, r.fail(key.Place.Line, key.Place.Column, fmt.Sprintf("key %q is here twice", key.Text), "each key once")
-			}
-			there[key.Text] = true
 			value, err := r.node(n.Content[i+1])
 			if err != nil {
 				return nil, err
 			}
-			out.Entries = append(out.Entries, Entry{key.Text, key.Place, value})
+			one := Entry{key.Text, key.Place, value}
+			if i, ok := there[key.Text]; ok {
+				if !r.twice {
+					return nil, r.fail(key.Place.Line, key.Place.Column, fmt.Sprintf("key %q is here twice", key.Text), "each key once")
+				}
+				out.Entries[i] = one
+				continue
+			}
+			there[key.Text] = len(out.Entries)
+			out.Entries = append(out.Entries, one)
 		}
 	default:
 		return nil, r.fail(n.Line, n.Column, "& and * are not read", "the values themselves")

@@ -22,7 +22,7 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := document.Parse(file, lines)
+	root, err := document.Parse(file, lines, false)
 	if err != nil {
 		return nil, err
 	}

@@ -121,7 +121,11 @@ func (r *reader) listens(o *document.Node) []listen {
 			i = len(out)
 			out = append(out, listen{protocols: protocols})
 		}
-		out[i].listen = append(out[i].listen, lb.Listen{Prefix: netip.PrefixFrom(a, a.BitLen()), Ports: ranges})
+		one := lb.Listen{Prefix: netip.PrefixFrom(a, a.BitLen()), Ports: ranges}
+		// What nftlb prints has the address of the farm and the object made of it.
+		if !slices.ContainsFunc(out[i].listen, func(o lb.Listen) bool { return o.Prefix == one.Prefix && slices.Equal(o.Ports, one.Ports) }) {
+			out[i].listen = append(out[i].listen, one)
+		}
 	}
 	add(o, "virtual-addr", "virtual-ports")
 	for _, ref := range r.objects(o.Get("addresses")) {
@@ -135,7 +139,7 @@ func (r *reader) listens(o *document.Node) []listen {
 		}
 		for _, e := range from.Entries {
 			switch e.Key {
-			case "name", "family", "ip-addr", "ports", "protocol", "log-prefix", "log-rtlimit", "ether-addr", "iface", "policies":
+			case "name", "family", "ip-addr", "ports", "protocol", "log-prefix", "log-rtlimit", "ether-addr", "iface", "policies", "used":
 			case "verdict":
 				r.verdict(from)
 			default:
@@ -233,7 +237,7 @@ func (r *reader) others(o *document.Node) {
 	if m := r.text(o, "mark", "0x0"); strings.Trim(m, "0x") != "" {
 		lost("mark", "mark "+m+" is not in the profile: nlb sets marks of connections of its own, and none of packets", "")
 	}
-	if r.number(o, "rst-rtlimit", 0, 1<<32) > 0 {
+	if _, ok := r.rate(o, "rst-rtlimit"); ok {
 		lost("rst-rtlimit", "a limit of TCP resets is not translated", "")
 	}
 	if r.on(o, "tcp-strict") {

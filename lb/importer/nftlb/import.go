@@ -22,7 +22,7 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := document.Parse(file, lines)
+	root, err := document.Parse(file, lines, true) // nftlb reads with jansson: the last of two keys counts
 	if err != nil {
 		return nil, err
 	}
