@@ -173,16 +173,7 @@ func ReadStats(c *wire.Conn, table string) (map[uint32]Stats, error) {
 	out := map[uint32]Stats{}
 	for _, f := range compile.Families {
 		for _, name := range []string{f.Endpoints, f.Addresses} {
-			m := haveMap{spec: &ruleset.Map{Name: name, Key: ruleset.Type{ruleset.Mark}}}
-			err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, name), func(b []byte) error {
-				for e := range m.decoded(b) {
-					if len(e.Key) == ruleset.Mark.Size {
-						out[ruleset.MarkOf(e.Key)] = Stats{Connections: e.More().Packets}
-					}
-				}
-				return nil
-			})
-			if err != nil && !errors.Is(err, unix.ENOENT) {
+			if err := readPackets(c, table, name, func(mark uint32, n uint64) { out[mark] = Stats{Connections: n} }); err != nil {
 				return nil, err
 			}
 		}
@@ -195,6 +186,30 @@ func ReadStats(c *wire.Conn, table string) (map[uint32]Stats, error) {
 		}
 	})
 	return out, err
+}
+
+// ReadRefused reads what guarded services (compile.Numbers.Guard) and full backends
+// (compile.FullMark) have turned away, by their marks.
+func ReadRefused(c *wire.Conn, table string) (map[uint32]uint64, error) {
+	out := map[uint32]uint64{}
+	return out, readPackets(c, table, compile.RefusedSet, func(mark uint32, n uint64) { out[mark] = n })
+}
+
+// readPackets reads the counters of a map of marks, which need not be there.
+func readPackets(c *wire.Conn, table, name string, each func(mark uint32, packets uint64)) error {
+	m := haveMap{spec: &ruleset.Map{Name: name, Key: ruleset.Type{ruleset.Mark}}}
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, name), func(b []byte) error {
+		for e := range m.decoded(b) {
+			if len(e.Key) == ruleset.Mark.Size {
+				each(ruleset.MarkOf(e.Key), e.More().Packets)
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
 }
 
 // newCleanup compares what is there with what a plan leads to: whose connections

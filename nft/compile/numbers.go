@@ -230,6 +230,15 @@ func (n *Numbers) serviceNumber(chain string) uint32 {
 	return firstServiceNumber(chain)
 }
 
+// Guard is the mark by which a service that is guarded counts what it turns away; 0: it
+// is not guarded.
+func (n *Numbers) Guard(profile string, s *lb.Service) uint32 {
+	if !guarded(s) {
+		return 0
+	}
+	return serviceMark | n.serviceNumber(ChainOf(profile, s.Name))
+}
+
 // guarded reports whether a service has rules that look at clients.
 func guarded(s *lb.Service) bool { return len(s.Allow)+len(s.Deny) > 0 || s.Limit != (lb.Limit{}) }
 

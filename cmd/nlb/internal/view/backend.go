@@ -24,13 +24,13 @@ func (v *Snapshot) Know(k *Known, unknown string) {
 }
 
 // printBackend prints all there is to know of a backend.
-func (c *Console) printBackend(s *snapshotService, b *snapshotBackend) {
-	title := c.Out.Paint(text.Bold, s.profile+"/"+s.service.Name+"/"+b.Name)
+func (c *Console) printBackend(s *ShownService, b *ShownBackend) {
+	title := c.Out.Paint(text.Bold, s.Profile+"/"+s.Service.Name+"/"+b.Name)
 	if address := b.Address.String(); address != b.Name {
 		title += text.Gap + c.Out.Paint(text.Cyan, address)
 	}
 	fmt.Fprintln(c.Out, title)
-	fmt.Fprintln(c.Out, text.Gap+c.Out.Paint(b.style(), b.reasoning()))
+	fmt.Fprintln(c.Out, text.Gap+c.Out.Paint(b.style(), b.Reasoning()))
 	for _, line := range text.Align(make([]text.Column, 2), b.facts()) {
 		fmt.Fprintln(c.Out, text.Gap+strings.Map(visible, line)) // what came by a socket may be anything
 	}
@@ -44,19 +44,19 @@ func visible(r rune) rune {
 	return r
 }
 
-// reasoning is what a backend gets, and why, in a sentence.
-func (b *snapshotBackend) reasoning() string {
+// Reasoning is what a backend gets, and why, in a sentence.
+func (b *ShownBackend) Reasoning() string {
 	const none = "it gets no new connections: "
 	switch is := b.Standing; {
 	case is.Order != lb.NoOrder && b.State != lb.Up:
 		out := none + "it was " + orderText(is, b.at)
-		if b.failing() {
+		if b.Failing() {
 			out += ", and its checks fail"
 		}
 		return out
-	case b.failing() && b.State == lb.Up:
+	case b.Failing() && b.State == lb.Up:
 		return "it gets connections although its checks fail: too few backends are up"
-	case b.failing():
+	case b.Failing():
 		return none + "its checks fail"
 	case b.State == lb.Down:
 		return none + "it was not found to work yet, and others were"
@@ -66,7 +66,7 @@ func (b *snapshotBackend) reasoning() string {
 		return none + "its weight is 0"
 	case b.known != nil && b.known.Starting:
 		return "it gets a part of its weight: it has come up, and starts slowly"
-	case b.Backend.Share != 0 && b.follows:
+	case b.Backend.Share != 0 && b.of.Scheduler.Follows():
 		return "it gets more or less than its weight says, as its live connections are few or many"
 	case b.Backend.Share != 0:
 		return "it gets a part of its weight: it starts slowly, or its agent check says so"
@@ -75,13 +75,13 @@ func (b *snapshotBackend) reasoning() string {
 }
 
 // facts are rows of a word and what it is.
-func (b *snapshotBackend) facts() [][]string {
+func (b *ShownBackend) facts() [][]string {
 	var out [][]string
 	say := func(word, format string, args ...any) {
 		out = append(out, []string{word, fmt.Sprintf(format, args...)})
 	}
 	verdict, since, reason := "", b.Standing.Since, b.Standing.Reason
-	if b.failing() {
+	if b.Failing() {
 		verdict = b.Standing.Verdict.String()
 	}
 	if b.known != nil && len(b.known.Checks) > 0 {

@@ -59,14 +59,14 @@ func snapshotFields(t *testing.T) []string {
 	seen, number := map[string]string{}, map[string]int{}
 	for _, p := range profiles {
 		s := &p.Services[0]
-		one := snapshotService{service: s, Backends: []snapshotBackend{}}
+		one := ShownService{Service: s, Backends: []ShownBackend{}}
 		for i := range s.Backends {
 			b := &s.Backends[i]
-			one.Backends = append(one.Backends, snapshotBackend{Backend: b, values: b.Values(s), Live: &live})
+			one.Backends = append(one.Backends, ShownBackend{Backend: b, of: s, Live: &live})
 			b.Standing = lb.Standing{Verdict: lb.VerdictDown, Since: time.Unix(1, 0), Reason: "tcp: refused", Order: lb.OrderDrain, By: "root", Until: time.Unix(2, 0)}
 			b.Share = 3
-			one.Backends = append(one.Backends, snapshotBackend{Backend: b, values: b.Values(s), Live: &live, known: &Known{Checks: []Check{{}}}})
-			one.Backends = append(one.Backends, snapshotBackend{Backend: &lb.Backend{Address: b.Address}, values: b.Values(s), Live: &live})
+			one.Backends = append(one.Backends, ShownBackend{Backend: b, of: s, Live: &live, known: &Known{Checks: []Check{{}}}})
+			one.Backends = append(one.Backends, ShownBackend{Backend: &lb.Backend{Address: b.Address}, of: s, Live: &live})
 		}
 		text, err := json.Marshal(one)
 		if err != nil {

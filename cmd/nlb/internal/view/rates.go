@@ -34,20 +34,20 @@ func (v *Snapshot) Since(old *Snapshot, between time.Duration) {
 	if between <= 0 {
 		return
 	}
-	before, services := map[lb.BackendID]*snapshotBackend{}, map[lb.BackendID]*snapshotService{}
+	before, services := map[lb.BackendID]*ShownBackend{}, map[lb.BackendID]*ShownService{}
 	for _, p := range old.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			services[lb.BackendID{Profile: p.Name, Service: s.service.Name}] = s
+			services[lb.BackendID{Profile: p.Name, Service: s.Service.Name}] = s
 			for k := range s.Backends {
-				before[lb.BackendID{Profile: p.Name, Service: s.service.Name, Address: s.Backends[k].Address}] = &s.Backends[k]
+				before[lb.BackendID{Profile: p.Name, Service: s.Service.Name, Address: s.Backends[k].Address}] = &s.Backends[k]
 			}
 		}
 	}
 	for _, p := range v.Profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			was := services[lb.BackendID{Profile: p.Name, Service: s.service.Name}]
+			was := services[lb.BackendID{Profile: p.Name, Service: s.Service.Name}]
 			if was == nil {
 				continue
 			}
@@ -57,7 +57,7 @@ func (v *Snapshot) Since(old *Snapshot, between time.Duration) {
 			}
 			for k := range s.Backends {
 				b := &s.Backends[k]
-				b.since(before[lb.BackendID{Profile: p.Name, Service: s.service.Name, Address: b.Address}], between)
+				b.since(before[lb.BackendID{Profile: p.Name, Service: s.Service.Name, Address: b.Address}], between)
 				s.rates.connections += b.rates.connections
 				s.rates.perSecond += b.rates.perSecond
 				s.rates.live += b.rates.live
@@ -68,7 +68,7 @@ func (v *Snapshot) Since(old *Snapshot, between time.Duration) {
 }
 
 // since notes what has changed of a backend.
-func (b *snapshotBackend) since(was *snapshotBackend, between time.Duration) {
+func (b *ShownBackend) since(was *ShownBackend, between time.Duration) {
 	if was != nil && was.stateWord() != b.stateWord() {
 		b.rates.state = was.stateWord()
 	}
@@ -84,7 +84,7 @@ func (b *snapshotBackend) since(was *snapshotBackend, between time.Duration) {
 }
 
 // shares works out who got which part of the new connections.
-func (s *snapshotService) shares() {
+func (s *ShownService) shares() {
 	sum := map[lb.Family]uint64{}
 	for i := range s.Backends {
 		b := &s.Backends[i]

@@ -32,7 +32,7 @@ func (c *Console) PrintSnapshot(v *Snapshot) {
 	}
 }
 
-func (c *Console) printServices(profiles []snapshotProfile) {
+func (c *Console) printServices(profiles []ShownProfile) {
 	first := true
 	for _, p := range profiles {
 		for i := range p.Services {
@@ -45,11 +45,11 @@ func (c *Console) printServices(profiles []snapshotProfile) {
 	}
 }
 
-func (c *Console) printService(s *snapshotService) {
+func (c *Console) printService(s *ShownService) {
 	const gap = text.Gap
-	title := s.profile + "/" + s.service.Name
+	title := s.Profile + "/" + s.Service.Name
 	how := strings.Join(summary(s), gap)
-	listen := strings.Join(texts(s.service.Listen), " ")
+	listen := strings.Join(texts(s.Service.Listen), " ")
 	wide := len(title) + len(listen) + len(how) + 2*len(gap)
 	if up, style := s.up(); up != "" {
 		how, wide = c.Out.Paint(style, up)+gap+how, wide+len(up)+len(gap)
@@ -58,17 +58,17 @@ func (c *Console) printService(s *snapshotService) {
 		fmt.Fprintln(c.Out, c.Out.Paint(text.Bold, title)+gap+c.Out.Paint(text.Cyan, listen)+gap+how)
 	} else {
 		fmt.Fprintln(c.Out, c.Out.Paint(text.Bold, title)+gap+how)
-		for _, line := range text.Wrap(texts(s.service.Listen), " ", c.Width-len(gap)) {
+		for _, line := range text.Wrap(texts(s.Service.Listen), " ", c.Width-len(gap)) {
 			fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Cyan, line))
 		}
 	}
-	for _, line := range text.Wrap(rules(s.service), gap, c.Width-len(gap)) {
+	for _, line := range text.Wrap(rules(s.Service), gap, c.Width-len(gap)) {
 		fmt.Fprintln(c.Out, gap+line)
 	}
-	if s.open != "" {
-		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Red, s.open))
+	if s.Open != "" {
+		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Red, s.Open))
 	}
-	if empty := emptiness(s.service); empty != "" {
+	if empty := emptiness(s.Service); empty != "" {
 		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Yellow, empty))
 	}
 	if len(s.Backends) > 0 {
@@ -84,8 +84,8 @@ var placed = []string{
 }
 
 // summary says how a service balances, and how much.
-func summary(s *snapshotService) []string {
-	v := s.service
+func summary(s *ShownService) []string {
+	v := s.Service
 	out := []string{strings.Join(texts(v.Protocols), ","), v.SchedulerText(), "snat " + v.SNAT.String()}
 	if v.Role != lb.RoleProxy {
 		out = append(out, "role "+v.Role.String())
@@ -169,7 +169,7 @@ func emptiness(s *lb.Service) string {
 type column struct {
 	title string
 	right bool
-	text  func(snapshotBackend) string
+	text  func(ShownBackend) string
 	// usual is what stands where a backend has nothing, and another one has.
 	usual string
 	// steady columns are there in every snapshot but the first, and at least this
@@ -178,27 +178,27 @@ type column struct {
 }
 
 var columns = []column{
-	{title: "backend", text: func(b snapshotBackend) string { return b.Name }},
-	{title: "address", text: func(b snapshotBackend) string {
+	{title: "backend", text: func(b ShownBackend) string { return b.Name }},
+	{title: "address", text: func(b ShownBackend) string {
 		if address := b.Address.String(); b.Name != address {
 			return address
 		}
 		return ""
 	}},
-	{title: "state", usual: "up", text: func(b snapshotBackend) string {
+	{title: "state", usual: "up", text: func(b ShownBackend) string {
 		if b.plain() {
 			return ""
 		}
-		return b.stateText()
+		return b.StateText()
 	}},
-	{title: "weight", right: true, text: func(b snapshotBackend) string { return strconv.Itoa(b.Weight) }},
-	{title: "priority", right: true, usual: "1", text: func(b snapshotBackend) string {
+	{title: "weight", right: true, text: func(b ShownBackend) string { return strconv.Itoa(b.Weight) }},
+	{title: "priority", right: true, usual: "1", text: func(b ShownBackend) string {
 		if b.Priority <= 1 {
 			return ""
 		}
 		return strconv.Itoa(b.Priority)
 	}},
-	{title: "share", right: true, text: func(b snapshotBackend) string {
+	{title: "share", right: true, text: func(b ShownBackend) string {
 		switch {
 		case b.rates.known:
 			return "" // what it has of the new ones says more
@@ -207,30 +207,30 @@ var columns = []column{
 		}
 		return strconv.FormatFloat(100*b.Share, 'f', 1, 64) + "%"
 	}},
-	{title: "new", steady: 1, text: func(b snapshotBackend) string {
+	{title: "new", steady: 1, text: func(b ShownBackend) string {
 		if !b.rates.known {
 			return ""
 		}
 		return bar(b.rates.share) + fmt.Sprintf("%4.0f%%", 100*b.rates.share)
 	}},
-	{title: "/s", right: true, steady: 6, text: func(b snapshotBackend) string {
+	{title: "/s", right: true, steady: 6, text: func(b ShownBackend) string {
 		if !b.rates.known {
 			return ""
 		}
 		return perSecond(b.rates.perSecond)
 	}},
-	{title: "connections", right: true, text: func(b snapshotBackend) string { return strconv.FormatUint(b.Connections, 10) }},
-	{title: "+", right: true, steady: 5, text: func(b snapshotBackend) string { return change(int(b.rates.connections)) }},
-	{title: "live", right: true, text: func(b snapshotBackend) string {
+	{title: "connections", right: true, text: func(b ShownBackend) string { return strconv.FormatUint(b.Connections, 10) }},
+	{title: "+", right: true, steady: 5, text: func(b ShownBackend) string { return change(int(b.rates.connections)) }},
+	{title: "live", right: true, text: func(b ShownBackend) string {
 		if b.Live == nil {
 			return ""
 		}
 		return strconv.Itoa(*b.Live)
 	}},
-	{title: "+-", right: true, steady: 4, text: func(b snapshotBackend) string { return change(b.rates.live) }},
-	{title: "max", right: true, text: func(b snapshotBackend) string { return b.values.Text("max-connections") }},
-	{title: "snat", text: func(b snapshotBackend) string { return b.values.Text("snat") }},
-	{title: "log", text: func(b snapshotBackend) string {
+	{title: "+-", right: true, steady: 4, text: func(b ShownBackend) string { return change(b.rates.live) }},
+	{title: "max", right: true, text: func(b ShownBackend) string { return b.values.Text("max-connections") }},
+	{title: "snat", text: func(b ShownBackend) string { return b.values.Text("snat") }},
+	{title: "log", text: func(b ShownBackend) string {
 		if b.values.Text("log") == "" {
 			return ""
 		}
@@ -260,12 +260,12 @@ func change(n int) string {
 
 // unplaced are columns for keys of backends that have none of their own, where
 // one of the backends says something that would not hold without the key.
-func (s *snapshotService) unplaced() []column {
+func (s *ShownService) unplaced() []column {
 	var out []column
 	for i, v := range s.Backends[0].values {
-		said := slices.ContainsFunc(s.Backends, func(b snapshotBackend) bool { return !b.values[i].Default })
+		said := slices.ContainsFunc(s.Backends, func(b ShownBackend) bool { return !b.values[i].Default })
 		if !slices.Contains(placed, v.Word) && said {
-			out = append(out, column{title: v.Word, text: func(b snapshotBackend) string { return b.values.Text(v.Word) }})
+			out = append(out, column{title: v.Word, text: func(b ShownBackend) string { return b.values.Text(v.Word) }})
 		}
 	}
 	return out
@@ -273,7 +273,10 @@ func (s *snapshotService) unplaced() []column {
 
 // printBackends prints the columns that some backend has something for, with
 // titles.
-func (c *Console) printBackends(s *snapshotService) {
+func (c *Console) printBackends(s *ShownService) {
+	for i := range s.Backends {
+		s.Backends[i].values = s.Backends[i].Backend.Values(s.Service)
+	}
 	var used []text.Column
 	rows := make([][]string, len(s.Backends)+1)
 	for _, col := range slices.Concat(columns, s.unplaced()) {
@@ -298,18 +301,18 @@ func (c *Console) printBackends(s *snapshotService) {
 
 // printRows prints the titles and a line for each backend. Why it has its state
 // stands beside it, or below where the terminal is too narrow for that.
-func (c *Console) printRows(s *snapshotService, lines []string) {
+func (c *Console) printRows(s *ShownService, lines []string) {
 	wide, most := 0, 0
 	for i, line := range lines {
 		wide = max(wide, len(text.Gap+line+text.Gap))
 		if i > 0 {
-			most = max(most, len(s.Backends[i-1].whyText()))
+			most = max(most, len(s.Backends[i-1].WhyText()))
 		}
 	}
 	fmt.Fprintln(c.Out, c.Out.Paint(text.Dim, text.Gap+lines[0]))
 	for i := range s.Backends {
 		b, line := &s.Backends[i], text.Gap+lines[i+1]
-		why := b.whyText()
+		why := b.WhyText()
 		if why != "" && wide+most <= c.Width {
 			line, why = fmt.Sprintf("%-*s", wide, line)+why, ""
 		}

@@ -42,13 +42,13 @@ func TestTable(t *testing.T) {
 		var b bytes.Buffer
 		c := NewConsole("nlb", nil, &b, &b)
 		c.Width, c.Out.Color = width, color
-		s := snapshotService{profile: "shop", service: service}
+		s := ShownService{Profile: "shop", Service: service}
 		for i := range 2 {
 			b := &service.Backends[i]
-			s.Backends = append(s.Backends, snapshotBackend{Backend: b, values: b.Values(service), Share: float64(b.Weight)})
+			s.Backends = append(s.Backends, ShownBackend{Backend: b, of: service, Share: float64(b.Weight)})
 		}
 		s.Backends[0].Connections = 12345678
-		c.PrintSnapshot(&Snapshot{Profiles: []snapshotProfile{{"shop", []snapshotService{s}}}})
+		c.PrintSnapshot(&Snapshot{Profiles: []ShownProfile{{"shop", []ShownService{s}}}})
 		return b.String()
 	}
 	want := strings.Join([]string{
@@ -88,7 +88,7 @@ func standing(backends ...lb.Backend) *Snapshot {
 	for i := range one.Backends {
 		one.Backends[i].Live = new(int)
 	}
-	return &Snapshot{Profiles: []snapshotProfile{{"shop", []snapshotService{one}}}}
+	return &Snapshot{Profiles: []ShownProfile{{"shop", []ShownService{one}}}}
 }
 
 // printed is a snapshot as text.
@@ -164,8 +164,8 @@ func TestOpen(t *testing.T) {
 		}
 	}
 	v := standing(lb.Backend{Standing: down}, lb.Backend{})
-	if s := &v.Profiles[0].Services[0]; !strings.Contains(s.open, "too few") || s.Backends[0].Share != 0.5 {
-		t.Errorf("got %q, share %v", s.open, s.Backends[0].Share)
+	if s := &v.Profiles[0].Services[0]; !strings.Contains(s.Open, "too few") || s.Backends[0].Share != 0.5 {
+		t.Errorf("got %q, share %v", s.Open, s.Backends[0].Share)
 	}
 }
 
@@ -218,7 +218,7 @@ func TestBackend(t *testing.T) {
 		}
 	}
 	least := lb.Service{Name: "web", Scheduler: lb.LeastConnections, Backends: []lb.Backend{{Share: 24, Weight: 1}}}
-	if got := serviceOf("shop", &least, now).Backends[0].reasoning(); got != "it gets more or less than its weight says, as its live connections are few or many" {
+	if got := serviceOf("shop", &least, now).Backends[0].Reasoning(); got != "it gets more or less than its weight says, as its live connections are few or many" {
 		t.Errorf("got %s", got)
 	}
 	v := standing(lb.Backend{})

@@ -19,38 +19,39 @@ import (
 type Snapshot struct {
 	Table      string            `json:"table"`
 	Generation uint32            `json:"generation"`
-	Profiles   []snapshotProfile `json:"profiles"`
+	Profiles   []ShownProfile `json:"profiles"`
 
 	exists bool // there is a table
 	single bool // it has one backend alone
 }
 
-type snapshotProfile struct {
+// ShownProfile is a profile of a snapshot.
+type ShownProfile struct {
 	Name     string            `json:"name"`
-	Services []snapshotService `json:"services"`
+	Services []ShownService `json:"services"`
 }
 
-// snapshotService is a service with what the kernel counts of it.
-type snapshotService struct {
-	service  *lb.Service
+// ShownService is a service with what the kernel counts of it.
+type ShownService struct {
+	Profile  string // its name
+	Service  *lb.Service
 	Refused  uint64 // by allow, deny, limits and max-connections
-	Backends snapshotBackends
+	Open     string // that health is ignored, in words; empty: it is not
+	Backends shownBackends
 
-	profile string
-	open    string // that health is ignored, in words; empty: it is not
-	rates   rates
+	rates rates
 }
 
 // MarshalJSON has the keys of the service, the figures, and the backends.
-func (s snapshotService) MarshalJSON() ([]byte, error) {
-	return append(s.service.Values(),
-		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "open", Value: s.open != ""}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
+func (s ShownService) MarshalJSON() ([]byte, error) {
+	return append(s.Service.Values(),
+		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "open", Value: s.Open != ""}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
 }
 
-type snapshotBackends []snapshotBackend
+type shownBackends []ShownBackend
 
 // AppendJSON appends the list of the backends.
-func (l snapshotBackends) AppendJSON(b []byte) (_ []byte, err error) {
+func (l shownBackends) AppendJSON(b []byte) (_ []byte, err error) {
 	b = append(b, '[')
 	for i := range l {
 		if i > 0 {
@@ -63,26 +64,27 @@ func (l snapshotBackends) AppendJSON(b []byte) (_ []byte, err error) {
 	return append(b, ']'), nil
 }
 
-// snapshotBackend is a backend with what the kernel counts of it.
-type snapshotBackend struct {
+// ShownBackend is a backend with what the kernel counts of it.
+type ShownBackend struct {
 	*lb.Backend
-	values      lb.Values // that are not the service's
 	Share       float64   // of the new connections of its family, 0 to 1
 	Connections uint64    // new ones since the backend came
 	Live        *int      // nil: conntrack could not be read
 
+	of      *lb.Service
+	values  lb.Values // that are not the service's; nil: not made yet
 	at      time.Time
 	wanted  float64 // the share that its weight alone would give it
-	follows bool    // its share follows its live connections
 	known   *Known  // nil: no agent was asked, or unknown is why it does not say
 	unknown string
 	rates   rates
 }
 
 // appendJSON appends the keys of the backend, its name first, and the figures.
-func (b *snapshotBackend) appendJSON(to []byte) ([]byte, error) {
-	out := make(lb.Values, 0, len(b.values)+4)
-	for _, v := range b.values {
+func (b *ShownBackend) appendJSON(to []byte) ([]byte, error) {
+	values := b.Backend.Values(b.of)
+	out := make(lb.Values, 0, len(values)+4)
+	for _, v := range values {
 		switch v.Word {
 		case "name":
 			out = slices.Insert(out, 0, v)
@@ -103,41 +105,69 @@ func (b *snapshotBackend) appendJSON(to []byte) ([]byte, error) {
 	return out.AppendJSON(to)
 }
 
+// Figures are what the kernel counts.
+type Figures struct {
+	// Of are those of a backend. Live says that the live connections are known.
+	Of   func(profile string, s *lb.Service, b *lb.Backend) nft.Stats
+	Live bool
+	// Refused counts what a service has turned away.
+	Refused func(profile string, s *lb.Service) uint64
+}
+
 // NewSnapshot makes a snapshot of the state of the table. usage is nil where it
 // is not known.
 func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
-	out := &Snapshot{Table: state.Table, Generation: state.Generation, Profiles: []snapshotProfile{}, exists: state.Exists()}
+	out := &Snapshot{Table: state.Table, Generation: state.Generation, exists: state.Exists()}
+	return out.fill(state.Profiles, Figures{
+		Of: func(profile string, s *lb.Service, b *lb.Backend) nft.Stats {
+			return state.Stats(profile, s.Name, b.Address, usage)
+		},
+		Live:    usage != nil,
+		Refused: func(profile string, s *lb.Service) uint64 { return state.Refused(profile, s.Name) },
+	})
+}
+
+// SnapshotOf makes a snapshot of profiles with the states of their backends, as a
+// table has them. It keeps them.
+func SnapshotOf(table string, generation uint32, profiles []*lb.Profile, f Figures) *Snapshot {
+	out := &Snapshot{Table: table, Generation: generation, exists: true}
+	return out.fill(profiles, f)
+}
+
+// fill adds profiles and figures to a snapshot.
+func (v *Snapshot) fill(profiles []*lb.Profile, f Figures) *Snapshot {
+	v.Profiles = make([]ShownProfile, 0, len(profiles))
 	now := time.Now()
-	for _, p := range state.Profiles {
-		profile := snapshotProfile{p.Name, []snapshotService{}}
+	for _, p := range profiles {
+		profile := ShownProfile{p.Name, make([]ShownService, 0, len(p.Services))}
 		for i := range p.Services {
 			s := &p.Services[i]
 			service := serviceOf(p.Name, s, now)
-			service.Refused = state.Refused(p.Name, s.Name)
+			service.Refused = f.Refused(p.Name, s)
 			for k := range service.Backends {
 				b := &service.Backends[k]
-				stats := state.Stats(p.Name, s.Name, b.Address, usage)
+				stats := f.Of(p.Name, s, b.Backend)
 				b.Connections = stats.Connections
-				if usage != nil {
+				if f.Live {
 					b.Live = &stats.Live
 				}
 			}
 			profile.Services = append(profile.Services, service)
 		}
-		out.Profiles = append(out.Profiles, profile)
+		v.Profiles = append(v.Profiles, profile)
 	}
-	return out
+	return v
 }
 
 // serviceOf is a service without figures.
-func serviceOf(profile string, s *lb.Service, now time.Time) snapshotService {
-	out := snapshotService{service: s, Backends: make(snapshotBackends, len(s.Backends)), profile: profile}
+func serviceOf(profile string, s *lb.Service, now time.Time) ShownService {
+	out := ShownService{Profile: profile, Service: s, Backends: make(shownBackends, len(s.Backends))}
 	effective, wanted := shares(s)
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		out.Backends[i] = snapshotBackend{Backend: b, values: b.Values(s), Share: effective[i], at: now, wanted: wanted[i], follows: s.Scheduler.Follows()}
+		out.Backends[i] = ShownBackend{Backend: b, Share: effective[i], of: s, at: now, wanted: wanted[i]}
 	}
-	out.open = out.openness()
+	out.Open = out.openness()
 	return out
 }
 
@@ -146,7 +176,7 @@ func serviceOf(profile string, s *lb.Service, now time.Time) snapshotService {
 func (v *Snapshot) Select(name string) error {
 	profile, service, _ := strings.Cut(name, "/")
 	service, backend, _ := strings.Cut(service, "/")
-	i := slices.IndexFunc(v.Profiles, func(p snapshotProfile) bool { return p.Name == profile })
+	i := slices.IndexFunc(v.Profiles, func(p ShownProfile) bool { return p.Name == profile })
 	if i < 0 {
 		missing := &MissingError{What: "profile", Name: profile}
 		for _, p := range v.Profiles {
@@ -160,11 +190,11 @@ func (v *Snapshot) Select(name string) error {
 		return nil
 	}
 	services := v.Profiles[0].Services
-	k := slices.IndexFunc(services, func(s snapshotService) bool { return s.service.Name == service })
+	k := slices.IndexFunc(services, func(s ShownService) bool { return s.Service.Name == service })
 	if k < 0 {
 		missing := &MissingError{What: "service", Name: profile + "/" + service}
 		for _, s := range services {
-			missing.There = append(missing.There, profile+"/"+s.service.Name)
+			missing.There = append(missing.There, profile+"/"+s.Service.Name)
 		}
 		v.Profiles = v.Profiles[:0]
 		return missing
@@ -176,8 +206,8 @@ func (v *Snapshot) Select(name string) error {
 	return v.selectBackend(&v.Profiles[0].Services[0], profile+"/"+service+"/", backend)
 }
 
-func (v *Snapshot) selectBackend(s *snapshotService, of, name string) error {
-	i := slices.IndexFunc(s.Backends, func(b snapshotBackend) bool { return b.Name == name })
+func (v *Snapshot) selectBackend(s *ShownService, of, name string) error {
+	i := slices.IndexFunc(s.Backends, func(b ShownBackend) bool { return b.Name == name })
 	if i < 0 {
 		missing := &MissingError{What: "backend", Name: of + name}
 		for _, b := range s.Backends {

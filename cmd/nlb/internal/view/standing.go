@@ -57,18 +57,18 @@ func (c *Check) String() string {
 	return strings.Join(parts, ", ")
 }
 
-// failing reports whether the checks of a backend found it down.
-func (b *snapshotBackend) failing() bool { return b.Standing.Verdict == lb.VerdictDown }
+// Failing reports whether the checks of a backend found it down.
+func (b *ShownBackend) Failing() bool { return b.Standing.Verdict == lb.VerdictDown }
 
 // plain reports whether there is nothing to say of the state.
-func (b *snapshotBackend) plain() bool {
-	return b.State == lb.Up && !b.failing() && b.Backend.Share == 0
+func (b *ShownBackend) plain() bool {
+	return b.State == lb.Up && !b.Failing() && b.Backend.Share == 0
 }
 
 // stateWord is the state in a word.
-func (b *snapshotBackend) stateWord() string {
+func (b *ShownBackend) stateWord() string {
 	switch {
-	case b.failing():
+	case b.Failing():
 		return "down"
 	case b.Standing.Order == lb.OrderDisable:
 		return "disabled"
@@ -76,12 +76,12 @@ func (b *snapshotBackend) stateWord() string {
 	return b.State.String()
 }
 
-// stateText is the state with its age, or with the part of its weight that a backend
+// StateText is the state with its age, or with the part of its weight that a backend
 // has: down 2m, up 3/16.
-func (b *snapshotBackend) stateText() string {
+func (b *ShownBackend) StateText() string {
 	out := b.stateWord()
 	switch {
-	case b.failing() && !b.Standing.Since.IsZero():
+	case b.Failing() && !b.Standing.Since.IsZero():
 		out += " " + age(b.at.Sub(b.Standing.Since))
 	case b.State == lb.Up && b.Backend.Share != 0:
 		out += fmt.Sprintf(" %d/%d", b.Backend.Share, lb.Shares)
@@ -89,18 +89,18 @@ func (b *snapshotBackend) stateText() string {
 	return out
 }
 
-// whyText is why it is so, in short; empty where the state says it all.
-func (b *snapshotBackend) whyText() string {
+// WhyText is why it is so, in short; empty where the state says it all.
+func (b *ShownBackend) WhyText() string {
 	var parts []string
 	is := b.Standing
 	switch {
-	case b.failing():
+	case b.Failing():
 		parts = append(parts, is.Reason)
 	case b.State == lb.Down && is.Order == lb.NoOrder:
 		parts = append(parts, "not found to work yet")
 	}
 	if order := orderText(is, b.at); order != "" {
-		if !b.failing() { // the state has the verb
+		if !b.Failing() { // the state has the verb
 			_, order, _ = strings.Cut(order, " ")
 		}
 		parts = append(parts, order)
@@ -124,9 +124,9 @@ func orderText(is lb.Standing, now time.Time) string {
 }
 
 // style is the color of a backend's row.
-func (b *snapshotBackend) style() text.Style {
+func (b *ShownBackend) style() text.Style {
 	switch {
-	case b.failing() && b.State == lb.Up:
+	case b.Failing() && b.State == lb.Up:
 		return text.Yellow
 	case b.State == lb.Down:
 		return text.Red
@@ -139,11 +139,11 @@ func (b *snapshotBackend) style() text.Style {
 }
 
 // up says how many backends are up, where not all of them are.
-func (s *snapshotService) up() (string, text.Style) {
+func (s *ShownService) up() (string, text.Style) {
 	up, standby := 0, 0
 	for i := range s.Backends {
 		switch b := &s.Backends[i]; {
-		case b.failing():
+		case b.Failing():
 		case b.State == lb.Up:
 			up++
 		case b.State == lb.Standby:
@@ -167,11 +167,11 @@ func (s *snapshotService) up() (string, text.Style) {
 }
 
 // openness says that health is ignored, as fail-open says; empty: it is not.
-func (s *snapshotService) openness() string {
+func (s *ShownService) openness() string {
 	var open []string
-	for _, f := range s.service.Families() {
+	for _, f := range s.Service.Families() {
 		for i := range s.Backends {
-			if b := &s.Backends[i]; lb.FamilyOf(b.Address.Addr) == f && b.failing() && b.State == lb.Up {
+			if b := &s.Backends[i]; lb.FamilyOf(b.Address.Addr) == f && b.Failing() && b.State == lb.Up {
 				open = append(open, f.String()+" ")
 				break
 			}
@@ -180,16 +180,16 @@ func (s *snapshotService) openness() string {
 	switch len(open) {
 	case 0:
 		return ""
-	case len(s.service.Families()):
+	case len(s.Service.Families()):
 		open = []string{""}
 	}
 	return fmt.Sprintf("too few %sbackends are up: those that are down get connections, too", open[0])
 }
 
 // standingValues are what is known of a backend, as JSON has it.
-func (b *snapshotBackend) standingValues() lb.Values {
+func (b *ShownBackend) standingValues() lb.Values {
 	is, verdict := b.Standing, ""
-	if b.failing() {
+	if b.Failing() {
 		verdict = is.Verdict.String()
 	}
 	since, reason := is.Since, is.Reason
