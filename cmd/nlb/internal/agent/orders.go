@@ -138,13 +138,14 @@ const (
 	AskStatus             // how it is: the value is a Status, or has its fields
 	AskReload             // to read the files again
 	AskOrder              // to obey an order
-	AskBackend            // what is known of a backend: the value is a view.Known
+	AskBackend            // what is known of a backend: the value is a *view.Known
+	AskService            // the same of all backends of a service: a map of them by names
 )
 
 // Request is what somebody asks through the socket.
 type Request struct {
 	Ask   Ask
-	Order Order  // of AskOrder; of AskBackend it names the backend
+	Order Order  // of AskOrder; of AskBackend and AskService it names what is meant
 	By    string // who asks: a name as lb.Standing has it
 	UID   uint32
 	// Reply takes one value, and never blocks.

@@ -34,6 +34,8 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 		return a.obey(ctx, q)
 	case AskBackend:
 		return a.tellOf(q.Order)
+	case AskService:
+		return a.tellOfService(q.Order)
 	}
 	return Done{"goes on"}, nil
 }
@@ -57,14 +59,33 @@ func (a *agent) tellOf(o Order) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	is, starting := a.roster.Standing(id)
-	out := view.Known{Verdict: is.Verdict.String(), Since: is.Since, Reason: is.Reason, Starting: starting, Checks: []view.Check{}}
-	for _, c := range a.roster.Checks(id) {
-		out.Checks = append(out.Checks, view.Check{
-			Check: c.Kind.String(), At: c.At, Streak: c.Streak, Have: c.Have, Need: c.Need, Late: c.Late, Unable: c.Unable,
-		})
+	return a.know(id), nil
+}
+
+// tellOfService is what is known of the backends of a service, by their names.
+func (a *agent) tellOfService(o Order) (any, error) {
+	out := map[string]*view.Known{}
+	for p, s := range lb.Services(a.wanted) {
+		if p.Name != o.Profile || s.Name != o.Service {
+			continue
+		}
+		for i := range s.Backends {
+			out[s.Backends[i].Name] = a.know(lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address})
+		}
 	}
 	return out, nil
+}
+
+// know is what is known of a backend.
+func (a *agent) know(id lb.BackendID) *view.Known {
+	is, starting := a.roster.Standing(id)
+	out := &view.Known{Verdict: is.Verdict.String(), Since: is.Since, Reason: is.Reason, Starting: starting, Checks: []view.Check{}}
+	for _, c := range a.roster.Checks(id) {
+		out.Checks = append(out.Checks, view.Check{
+			Check: c.Kind.String(), At: c.At, Streak: c.Streak, Have: c.Have, Need: c.Need, Late: c.Late, Unable: c.Unable, Past: c.Past,
+		})
+	}
+	return out
 }
 
 // obey carries an order out.

@@ -17,8 +17,8 @@ import (
 
 // Snapshot is what is in the kernel.
 type Snapshot struct {
-	Table      string            `json:"table"`
-	Generation uint32            `json:"generation"`
+	Table      string         `json:"table"`
+	Generation uint32         `json:"generation"`
 	Profiles   []ShownProfile `json:"profiles"`
 
 	exists bool // there is a table
@@ -27,7 +27,7 @@ type Snapshot struct {
 
 // ShownProfile is a profile of a snapshot.
 type ShownProfile struct {
-	Name     string            `json:"name"`
+	Name     string         `json:"name"`
 	Services []ShownService `json:"services"`
 }
 
@@ -67,9 +67,9 @@ func (l shownBackends) AppendJSON(b []byte) (_ []byte, err error) {
 // ShownBackend is a backend with what the kernel counts of it.
 type ShownBackend struct {
 	*lb.Backend
-	Share       float64   // of the new connections of its family, 0 to 1
-	Connections uint64    // new ones since the backend came
-	Live        *int      // nil: conntrack could not be read
+	Share       float64 // of the new connections of its family, 0 to 1
+	Connections uint64  // new ones since the backend came
+	Live        *int    // nil: conntrack could not be read
 
 	of      *lb.Service
 	values  lb.Values // that are not the service's; nil: not made yet
@@ -118,7 +118,14 @@ type Figures struct {
 // is not known.
 func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
 	out := &Snapshot{Table: state.Table, Generation: state.Generation, exists: state.Exists()}
-	return out.fill(state.Profiles, Figures{
+	profiles := make([]Services, len(state.Profiles))
+	for i, p := range state.Profiles {
+		profiles[i] = Services{Profile: p.Name, Services: make([]*lb.Service, len(p.Services))}
+		for k := range p.Services {
+			profiles[i].Services[k] = &p.Services[k]
+		}
+	}
+	return out.fill(profiles, Figures{
 		Of: func(profile string, s *lb.Service, b *lb.Backend) nft.Stats {
 			return state.Stats(profile, s.Name, b.Address, usage)
 		},
@@ -127,34 +134,38 @@ func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
 	})
 }
 
-// SnapshotOf makes a snapshot of profiles with the states of their backends, as a
-// table has them. It keeps them.
-func SnapshotOf(table string, generation uint32, profiles []*lb.Profile, f Figures) *Snapshot {
+// Services are those of a profile.
+type Services struct {
+	Profile  string // its name
+	Services []*lb.Service
+}
+
+// SnapshotOf makes a snapshot of services with the states of their backends. It keeps
+// them. All are to be in the order of State.Profiles.
+func SnapshotOf(table string, generation uint32, profiles []Services, f Figures) *Snapshot {
 	out := &Snapshot{Table: table, Generation: generation, exists: true}
 	return out.fill(profiles, f)
 }
 
-// fill adds profiles and figures to a snapshot.
-func (v *Snapshot) fill(profiles []*lb.Profile, f Figures) *Snapshot {
-	v.Profiles = make([]ShownProfile, 0, len(profiles))
+// fill adds services and figures to a snapshot.
+func (v *Snapshot) fill(profiles []Services, f Figures) *Snapshot {
+	v.Profiles = make([]ShownProfile, len(profiles))
 	now := time.Now()
-	for _, p := range profiles {
-		profile := ShownProfile{p.Name, make([]ShownService, 0, len(p.Services))}
-		for i := range p.Services {
-			s := &p.Services[i]
-			service := serviceOf(p.Name, s, now)
-			service.Refused = f.Refused(p.Name, s)
+	for i, p := range profiles {
+		v.Profiles[i] = ShownProfile{p.Profile, make([]ShownService, len(p.Services))}
+		for j, s := range p.Services {
+			service := serviceOf(p.Profile, s, now)
+			service.Refused = f.Refused(p.Profile, s)
 			for k := range service.Backends {
 				b := &service.Backends[k]
-				stats := f.Of(p.Name, s, b.Backend)
+				stats := f.Of(p.Profile, s, b.Backend)
 				b.Connections = stats.Connections
 				if f.Live {
 					b.Live = &stats.Live
 				}
 			}
-			profile.Services = append(profile.Services, service)
+			v.Profiles[i].Services[j] = service
 		}
-		v.Profiles = append(v.Profiles, profile)
 	}
 	return v
 }
@@ -172,7 +183,8 @@ func serviceOf(profile string, s *lb.Service, now time.Time) ShownService {
 }
 
 // Select leaves one profile of the snapshot, one service of it, or one backend of
-// that: shop, shop/web, shop/web/b1. A *MissingError says that there is no such one.
+// that: shop, shop/web, shop/web/b1. Copies of the snapshot stay as they are. A
+// *MissingError says that there is no such one.
 func (v *Snapshot) Select(name string) error {
 	profile, service, _ := strings.Cut(name, "/")
 	service, backend, _ := strings.Cut(service, "/")
@@ -185,7 +197,7 @@ func (v *Snapshot) Select(name string) error {
 		v.Profiles = v.Profiles[:0]
 		return missing
 	}
-	v.Profiles = v.Profiles[i : i+1]
+	v.Profiles = slices.Clone(v.Profiles[i : i+1])
 	if service == "" {
 		return nil
 	}
@@ -199,7 +211,7 @@ func (v *Snapshot) Select(name string) error {
 		v.Profiles = v.Profiles[:0]
 		return missing
 	}
-	v.Profiles[0].Services = services[k : k+1]
+	v.Profiles[0].Services = slices.Clone(services[k : k+1])
 	if backend == "" {
 		return nil
 	}
@@ -216,7 +228,7 @@ func (v *Snapshot) selectBackend(s *ShownService, of, name string) error {
 		v.Profiles = v.Profiles[:0]
 		return missing
 	}
-	s.Backends, v.single = s.Backends[i:i+1], true
+	s.Backends, v.single = slices.Clone(s.Backends[i:i+1]), true
 	return nil
 }
 

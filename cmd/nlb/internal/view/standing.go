@@ -33,6 +33,9 @@ type Check struct {
 	Need   int    `json:"need"`
 	Late   int    `json:"late"`   // checks that this host was too late with
 	Unable string `json:"unable"` // why it cannot be made; empty: it can
+	// Past is what came of the last ones, a character each, the newest last: + passed,
+	// - failed, ~ late.
+	Past string `json:"past"`
 }
 
 // String is it in words, without what it is: failed 3 in a row, 1 late.
@@ -188,11 +191,12 @@ func (s *ShownService) openness() string {
 
 // standingValues are what is known of a backend, as JSON has it.
 func (b *ShownBackend) standingValues() lb.Values {
-	is, verdict := b.Standing, ""
+	is := b.Standing
+	var verdict, reason string
+	var since time.Time
 	if b.Failing() {
-		verdict = is.Verdict.String()
+		verdict, since, reason = is.Verdict.String(), is.Since, is.Reason
 	}
-	since, reason := is.Since, is.Reason
 	if b.known != nil {
 		verdict, since, reason = b.known.Verdict, b.known.Since, b.known.Reason
 	}

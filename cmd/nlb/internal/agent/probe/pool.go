@@ -38,6 +38,7 @@ type Key uint64
 // Result is what came of one Start.
 type Result struct {
 	Key   Key
+	Kind  lb.CheckKind
 	Began time.Time
 	Took  time.Duration
 	// Late: this host was late with the check, or could not carry it out. A
@@ -208,7 +209,7 @@ func (p *Pool) finish(pr *probe, o Outcome) {
 		p.wakeBy(now.Add(gather))
 	}
 	p.done = append(p.done, Result{
-		Key: pr.key, Began: pr.began, Took: now.Sub(pr.began), Outcome: o,
+		Key: pr.key, Kind: pr.target.Check.Kind, Began: pr.began, Took: now.Sub(pr.began), Outcome: o,
 		Late: o.Ours || pr.began.Sub(due) > grace || now.Sub(pr.began) > pr.target.Check.Timeout+grace,
 	})
 	p.drop(pr.key)

@@ -85,6 +85,7 @@ type check struct {
 	hinted  bool          // the kernel saw a refusal since the last result
 	last    probe.Outcome // whose words of the weight count
 	unasked string        // why it could not be made, "" where it could
+	past    history
 }
 
 // New is a roster without profiles.
@@ -234,11 +235,12 @@ func judges(checks []*check) []*health.Judge {
 // starts slowly where its service wants it so.
 func (r *Roster) Serve() { r.serving = true }
 
-// Result takes the result of a check and has the next one made in its time.
-func (r *Roster) Result(result probe.Result, now time.Time) {
+// Result takes the result of a check and has the next one made in its time. It returns
+// the backends that the check has failed for.
+func (r *Roster) Result(result probe.Result, now time.Time) (failed []lb.BackendID) {
 	c, out := r.asked[result.Key], result.Outcome
 	if c == nil {
-		return // of a backend that is gone
+		return nil // of a backend that is gone
 	}
 	first, hinted := c.judge.Streak() == 0, c.hinted
 	c.hinted = false
@@ -250,7 +252,16 @@ func (r *Roster) Result(result probe.Result, now time.Time) {
 	case out.Ours:
 	case result.Late && !out.OK:
 		c.judge.Late()
+		c.past.add(pastLate)
 	default:
+		if out.OK {
+			c.past.add(pastPassed)
+		} else {
+			c.past.add(pastFailed)
+			for _, b := range c.users {
+				failed = append(failed, b.id)
+			}
+		}
 		lowered := out.OK && (c.last.Drain != out.Drain || c.last.Percent != out.Percent)
 		if c.unasked = ""; lowered { // what fails says nothing of the weight
 			c.last = out
@@ -268,6 +279,7 @@ func (r *Roster) Result(result probe.Result, now time.Time) {
 		next = time.Duration(r.rand.Int64N(int64(c.target.Check.Interval)))
 	}
 	r.prober.Start(c.key, c.target, next)
+	return failed
 }
 
 // judge notes what the checks of a backend come to.

@@ -238,6 +238,7 @@ type Check struct {
 	Need   int    //
 	Late   int    // checks that were too late to say anything
 	Unable string // why it cannot be made
+	Past   string // the last MostPast: + passed, - failed, ~ late; the newest last
 }
 
 // Checks are those of a backend.
@@ -251,7 +252,7 @@ func (r *Roster) Checks(id lb.BackendID) []Check {
 		have, need := c.judge.Held()
 		out[i] = Check{
 			Kind: c.target.Check.Kind, At: c.target.At.String(), Streak: c.judge.Streak(),
-			Have: have, Need: need, Late: c.judge.Lates(), Unable: c.unasked,
+			Have: have, Need: need, Late: c.judge.Lates(), Unable: c.unasked, Past: c.past.String(),
 		}
 	}
 	return out
