@@ -57,6 +57,12 @@ func commands(a *app) []*cli.Command {
 			Flags: with(
 				socketFlag(),
 				&cli.BoolFlag{Name: "allow-exec", Usage: "let profiles have checks that run commands"},
+				&cli.StringFlag{Name: "listen", Usage: "show it by HTTP at `ADDRESS` and port, to read only: a page, an API, metrics"},
+				&cli.StringSliceFlag{Name: "host", Usage: "a `NAME` to ask it by there, beside localhost and addresses"},
+				&cli.StringFlag{Name: "tls-cert", Usage: "the certificate for that, a PEM `FILE`"},
+				&cli.StringFlag{Name: "tls-key", Usage: "its key, a PEM `FILE`"},
+				&cli.StringFlag{Name: "token-file", Usage: "a `FILE` with the word that those who look have to know"},
+				&cli.StringFlag{Name: "client-ca", Usage: "CAs of the certificates of those who look, a PEM `FILE`"},
 			),
 			Action: a.action(run, 1, -1),
 		},

@@ -21,6 +21,7 @@ import (
 	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/web"
 )
 
 func run(ctx context.Context, j *job) error {
@@ -37,6 +38,7 @@ func run(ctx context.Context, j *job) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 	err := agent.Run(ctx, agent.Config{
 		Table: j.table, Args: j.args, Socket: j.socket(), AllowExec: j.flag("allow-exec"), Reload: hangup, Log: agent.NewLog(j.Err.W),
+		Web: web.Config{Listen: j.text("listen"), Hosts: j.texts("host"), Cert: j.text("tls-cert"), Key: j.text("tls-key"), Token: j.text("token-file"), ClientCA: j.text("client-ca")},
 	})
 	if errors.Is(err, agent.ErrRunning) {
 		return withHint(err, "nlb run --socket PATH beside it, for another table or network namespace")

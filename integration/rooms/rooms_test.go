@@ -71,16 +71,21 @@ var rooms = []room{
 	}},
 	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
 	{"cmd/nlb/internal/agent/roster", []string{"lb", "lb/health", "nft", "cmd/nlb/internal/agent/probe"}}, // asks nobody
+	{"cmd/nlb/internal/metrics", []string{"lb", "cmd/nlb/internal/view"}},
+	{"cmd/nlb/internal/agent/board", []string{"lb", "cmd/nlb/internal/engine", "cmd/nlb/internal/metrics", "cmd/nlb/internal/view"}}, // values alone
+	{"cmd/nlb/internal/web", []string{
+		"lb", "cmd/nlb/internal/text", "cmd/nlb/internal/metrics", "cmd/nlb/internal/view", "cmd/nlb/internal/agent/board",
+	}},
 	{"cmd/nlb/internal/agent", []string{
 		"lb", "lb/health", "lb/names", "nft", "nft/conntrack", "cmd/nlb/internal/agent/resolve",
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
-		"cmd/nlb/internal/agent/probe", "cmd/nlb/internal/agent/roster",
+		"cmd/nlb/internal/agent/probe", "cmd/nlb/internal/agent/roster", "cmd/nlb/internal/agent/board", "cmd/nlb/internal/web",
 	}},
 	{"cmd/nlb/internal/stage", []string{"lb", "lb/config", "integration/netlab", "cmd/nlb/internal/engine"}},
 	{"cmd/nlb", []string{
 		"lb", "lb/config", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab", "integration/lab/plan",
 		"cmd/nlb/internal/stage", "cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
-		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent",
+		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent", "cmd/nlb/internal/metrics", "cmd/nlb/internal/web",
 	}},
 }
 

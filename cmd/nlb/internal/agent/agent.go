@@ -16,10 +16,12 @@ import (
 	"slices"
 	"time"
 
+	"nlb/cmd/nlb/internal/agent/board"
 	"nlb/cmd/nlb/internal/agent/probe"
 	"nlb/cmd/nlb/internal/agent/roster"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
+	"nlb/cmd/nlb/internal/web"
 	"nlb/lb"
 )
 
@@ -30,6 +32,8 @@ type Config struct {
 	Args []string
 	// Socket is where it takes requests.
 	Socket string
+	// Web says where it shows itself by HTTP besides, to read only.
+	Web web.Config
 	// AllowExec lets profiles have checks that run commands.
 	AllowExec bool
 	// Reload has a value when the files are to be read again.
@@ -41,6 +45,7 @@ type Config struct {
 type agent struct {
 	Config
 	engine  *engine.Engine
+	board   *board.Board
 	files   *Files
 	socket  *Socket
 	systemd *Systemd
@@ -75,6 +80,9 @@ func Run(ctx context.Context, c Config) error {
 	if slices.Contains(c.Args, source.Stdin) {
 		return errors.New("an agent reads its profiles again, and stdin can be read only once")
 	}
+	if err := c.Web.Check(); err != nil {
+		return err
+	}
 	a := &agent{
 		Config: c, open: map[string]bool{}, refusals: make(chan []uint32),
 		update: time.NewTimer(0), due: time.NewTimer(0), counter: newCounter(),
@@ -89,10 +97,18 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer a.engine.Close()
 	a.engine.Stay()
-	if a.socket, err = Listen(c.Socket, c.Log); err != nil {
+	figures, err := a.engine.Counter()
+	if err != nil {
 		return err
 	}
-	defer a.socket.Close()
+	defer figures.Close()
+	a.board = board.New(c.Table, figures)
+	a.Log = a.board.Log(c.Log)
+	stop, err := a.serve()
+	if err != nil {
+		return err
+	}
+	defer stop()
 	if a.files, err = Watch(c.Args, c.Log); err != nil {
 		return err
 	}
@@ -105,8 +121,8 @@ func Run(ctx context.Context, c Config) error {
 	defer a.names.resolver.Close()
 	defer a.counter.close()
 	a.roster = roster.New(a.pool, uint64(time.Now().UnixNano()))
-	stop := a.hearKernel(ctx)
-	defer stop()
+	deaf := a.hearKernel(ctx)
+	defer deaf()
 	if err := a.begin(ctx); err != nil {
 		return err
 	}
@@ -115,6 +131,18 @@ func Run(ctx context.Context, c Config) error {
 	a.tell(a.systemd.Stopping())
 	c.Log.Info("stopped; the kernel balances on as it is")
 	return nil
+}
+
+// serve opens the socket, and what else shows how the agent is.
+func (a *agent) serve() (stop func(), err error) {
+	show := web.New(a.board)
+	if a.socket, err = Listen(a.Socket, show.Handler, a.Log); err != nil {
+		return nil, err
+	}
+	if err := show.Listen(a.Web, a.socket.known, a.Log); err != nil {
+		return nil, errors.Join(err, a.socket.Close())
+	}
+	return func() { _ = errors.Join(show.Close(), a.socket.Close()) }, nil
 }
 
 // loop goes on until ctx ends.
@@ -153,6 +181,7 @@ func (a *agent) loop(ctx context.Context) {
 		}
 		if time.Since(a.pool.Turned()) < mostStill {
 			a.tell(a.systemd.Progress())
+			a.board.Beat()
 		}
 	}
 }

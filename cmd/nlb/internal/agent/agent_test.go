@@ -7,9 +7,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -271,6 +274,42 @@ func TestKnownOf(t *testing.T) {
 		if known, unknown := ask(tt.socket, tt.backend); known != nil || unknown != tt.want {
 			t.Errorf("%+v: got %+v, %q", tt, known, unknown)
 		}
+	}
+}
+
+// TestAgentShows: the socket also has what nlb show prints, with what was found since,
+// and events.
+func TestAgentShows(t *testing.T) {
+	b := start(t)
+	must(t, os.WriteFile("etc/.new", []byte("services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \"127.0.0.1:1\"}]}]\n"), 0o644))
+	must(t, os.Rename("etc/.new", "etc/checked.yaml"))
+	get := func(path string) (string, int) {
+		answer, err := Dial(b.socket).http.Get("http://nlb" + path)
+		must(t, err)
+		defer answer.Body.Close()
+		text, err := io.ReadAll(answer.Body)
+		must(t, err)
+		return string(text), answer.StatusCode
+	}
+	has := func(path string, want ...string) {
+		t.Helper()
+		var text string
+		b.until(func() bool {
+			text, _ = get(path)
+			return !slices.ContainsFunc(want, func(s string) bool { return !strings.Contains(text, s) })
+		}, func() string { return path + " has " + text })
+	}
+	has("/v1/show/checked/web/one", `"verdict":"down"`, `"reason":"tcp: refused"`, `"past":"---`)
+	has("/v1/show", `"name":"shop"`, `"name":"checked"`, `"state":"up","verdict":"down"`, `"open":true`)
+	has("/v1/events", `"event":"down","fields":{"backend":"checked/web/one"`, `"event":"too few backends are up, so all get connections"`)
+	has("/readyz", "Balances checked, shop: 2 services, 3 backends; 1 backend down, 1 service with too few up.")
+	o, err := NewOrder("drain", "shop/web/10.0.0.11", "")
+	must(t, err)
+	_, err = Dial(b.socket).Order(t.Context(), o)
+	must(t, err)
+	has("/v1/show/shop", `"state":"draining"`) // at once, however old the figures are
+	if _, code := get("/v1/show/shop/mail"); code != http.StatusNotFound {
+		t.Errorf("a service that is not there: %d", code)
 	}
 }
 

@@ -108,9 +108,11 @@ func (a *agent) reread(ctx context.Context, reason string) error {
 		err = a.accept(ctx, wanted, reason)
 	}
 	if err != nil {
+		a.board.Counts.NotReloaded.Add(1)
 		a.misread(reason, err)
 		return err
 	}
+	a.board.Counts.Reloaded.Add(1)
 	a.mistakes, a.kept = "", ""
 	a.tellStatus()
 	return nil
@@ -204,9 +206,11 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 		}
 	}
 	result, err := a.engine.Apply(ctx, profiles, engine.Options{Placed: true, Probes: lb.CheckRate(wanted) > 0, Counted: len(limitsOf(wanted)) > 0})
+	a.board.Counts.Applies.Observe(time.Since(now))
 	if err != nil && result == nil {
 		return err
 	}
+	a.board.Set(seen, engine.NumbersOf(seen))
 	a.roster.Set(wanted, known, now)
 	a.roster.Serve()
 	a.wanted, a.applied, a.trouble, a.retry = wanted, true, "", time.Time{}

@@ -40,7 +40,12 @@ const (
 func (a *agent) hear(results []probe.Result) {
 	now := time.Now()
 	for _, r := range results {
-		a.roster.Result(r, now)
+		a.board.Counts.Checks[r.Kind].Count(r.Took, r.OK, r.Late, r.Ours)
+		for _, id := range a.roster.Result(r, now) {
+			if t := a.board.Tally(id); t != nil {
+				t.Failures.Add(1)
+			}
+		}
 	}
 	a.noted()
 }
@@ -49,10 +54,14 @@ func (a *agent) hear(results []probe.Result) {
 // not heard of.
 func (a *agent) refused(marks []uint32) {
 	if marks == nil {
+		a.board.Counts.Lost.Add(1)
 		a.roster.Recheck(recheck)
 	}
 	for _, mark := range marks {
 		if id, ok := a.engine.Owner(mark); ok {
+			if t := a.board.Tally(id); t != nil {
+				t.Refusals.Add(1)
+			}
 			a.roster.Refused(id)
 		}
 	}
@@ -85,10 +94,12 @@ func (a *agent) reconcile(ctx context.Context) {
 	}
 	result, err := a.engine.Update(ctx, part)
 	a.counter.cost += time.Since(began)
+	a.board.Counts.Updates.Observe(time.Since(began))
 	if err != nil && result == nil {
 		a.fail(err)
 		return
 	}
+	a.board.Update(part)
 	a.Log.Debug("updated", "services", len(part), "generation", result.Generation, "took", time.Since(began))
 	a.follow(ctx, result)
 	a.noteOpen(part)
@@ -130,6 +141,7 @@ func (a *agent) fail(err error) {
 // concerns, while the agent goes on.
 func (a *agent) follow(ctx context.Context, result *engine.Result) {
 	if result.Repaired {
+		a.board.Counts.Repairs.Add(1)
 		a.Log.Warn("repaired what something else had changed", "table", a.Table)
 	}
 	if result.Cleanup == nil {
@@ -187,6 +199,9 @@ func (a *agent) logEvent(e roster.Event) {
 	case e.Was.Verdict == e.Now.Verdict:
 		a.Log.Info("the time of an order is over", "order", Order{Order: e.Was.Order}.Word(), "backend", backend, "by", e.Was.By)
 		return
+	}
+	if t := a.board.Tally(e.ID); t != nil && e.Was.Verdict != lb.VerdictNew {
+		t.Changes.Add(1)
 	}
 	say := a.Log.Info
 	switch {
@@ -252,8 +267,11 @@ func (a *agent) say() {
 
 // tellStatus tells systemd the status, where that has changed.
 func (a *agent) tellStatus() {
+	a.board.Counts.Astray.Store(a.trouble != "")
+	a.board.Counts.Keeps.Store(a.kept != "")
 	if s := a.sentence(); s != a.said {
 		a.said = s
+		a.board.Say(s)
 		a.tell(a.systemd.Status(s))
 	}
 }

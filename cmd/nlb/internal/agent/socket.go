@@ -25,11 +25,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nlb/cmd/nlb/internal/view"
+	"nlb/cmd/nlb/internal/web"
 	"nlb/lb"
 )
 
 const (
-	mostConnections = 32
+	mostConnections = 128
 	maxBody         = 64 << 10
 	maxHeader       = 16 << 10
 	requestTime     = 5 * time.Second  // to send a request
@@ -56,8 +58,9 @@ type Socket struct {
 }
 
 // Listen makes the socket, mode 0660, and the folder that it is in. One that a dead
-// agent left is replaced. Errors: ErrRunning, and those of the system.
-func Listen(path string, log *slog.Logger) (*Socket, error) {
+// agent left is replaced. What others are to answer goes to show. Errors: ErrRunning,
+// and those of the system.
+func Listen(path string, show func(web.Ask) http.Handler, log *slog.Logger) (*Socket, error) {
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
@@ -77,8 +80,9 @@ func Listen(path string, log *slog.Logger) (*Socket, error) {
 	mux.HandleFunc("GET /v1/backend", s.handle(AskBackend)) // ?name=shop/web/b1
 	mux.HandleFunc("POST /v1/reload", s.handle(AskReload))
 	mux.HandleFunc("POST /v1/orders", s.handle(AskOrder))
+	mux.Handle("GET /", show(s.known))
 	s.server = &http.Server{
-		Handler: mux, MaxHeaderBytes: maxHeader, ReadTimeout: requestTime, IdleTimeout: requestTime, WriteTimeout: requestTime + replyTime,
+		Handler: http.NewCrossOriginProtection().Handler(mux), MaxHeaderBytes: maxHeader, ReadTimeout: requestTime, IdleTimeout: requestTime, WriteTimeout: requestTime + replyTime,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			return context.WithValue(ctx, peer{}, c.(*conn).uid)
@@ -231,6 +235,14 @@ func (s *Socket) handle(ask Ask) http.HandlerFunc {
 		}
 		respond(w, s.ask(r.Context(), q, reply))
 	}
+}
+
+// known asks what is known of the backends of a service, by their names.
+func (s *Socket) known(ctx context.Context, profile, service string) (map[string]*view.Known, error) {
+	reply := make(chan Reply, 1)
+	r := s.ask(ctx, Request{Ask: AskService, Order: Order{Profile: profile, Service: service}, Reply: reply}, reply)
+	known, _ := r.Value.(map[string]*view.Known)
+	return known, r.Err
 }
 
 // ask has the owner reply.

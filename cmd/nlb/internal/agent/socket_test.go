@@ -17,14 +17,18 @@ import (
 	"testing"
 	"time"
 
+	"nlb/cmd/nlb/internal/web"
 	"nlb/lb"
 )
+
+// nothing is shown beside what the owner answers.
+func nothing(web.Ask) http.Handler { return http.NotFoundHandler() }
 
 // serve makes a socket whose owner answers by a function.
 func serve(t *testing.T, answer func(Request) Reply) (path string, s *Socket) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "run", "nlb.sock")
-	s, err := Listen(path, slog.New(slog.DiscardHandler))
+	s, err := Listen(path, nothing, slog.New(slog.DiscardHandler))
 	must(t, err)
 	done := make(chan struct{})
 	t.Cleanup(func() { close(done); s.Close() })
@@ -114,8 +118,8 @@ func TestSocketHostile(t *testing.T) {
 		{"GET", "/v1/backend?name=shop/web/", "", 400, "is no backend"},
 		{"GET", "/v1/backend?name=shop/web/b1", order + "}", 400, "takes no body"},
 		{"POST", "/v1/backend?name=shop/web/b1", "", 405, ""},
-		{"GET", "/v1/reload", "", 405, ""},
-		{"GET", "/v1/orders", "", 405, ""},
+		{"GET", "/v1/reload", "", 404, ""},
+		{"GET", "/v1/orders", "", 404, ""},
 		{"GET", "/", "", 404, ""},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), tt.method, "http://nlb"+tt.path, strings.NewReader(tt.body))
@@ -135,7 +139,7 @@ func TestSocketHostile(t *testing.T) {
 func TestSocketTaken(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	path, s := serve(t, func(Request) Reply { return Reply{Value: Done{}} })
-	if _, err := Listen(path, log); !errors.Is(err, ErrRunning) {
+	if _, err := Listen(path, nothing, log); !errors.Is(err, ErrRunning) {
 		t.Errorf("beside a live one: got %v", err)
 	}
 	must(t, Dial(path).Healthy(t.Context()), s.Close())
@@ -145,7 +149,7 @@ func TestSocketTaken(t *testing.T) {
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	must(t, err)
 	// One that lives, and holds no lock.
-	if _, err := Listen(path, log); !errors.Is(err, ErrRunning) {
+	if _, err := Listen(path, nothing, log); !errors.Is(err, ErrRunning) {
 		t.Errorf("beside another program: got %v", err)
 	}
 	dead.SetUnlinkOnClose(false)
@@ -153,11 +157,11 @@ func TestSocketTaken(t *testing.T) {
 	if err := Dial(path).Healthy(t.Context()); !errors.Is(err, ErrNoAgent) {
 		t.Errorf("at a dead one: got %v", err)
 	}
-	again, err := Listen(path, log)
+	again, err := Listen(path, nothing, log)
 	must(t, err)
 	must(t, again.Close())
 	must(t, os.WriteFile(path, []byte("mine"), 0o600))
-	if _, err := Listen(path, log); err == nil || !strings.Contains(err.Error(), "is no socket") {
+	if _, err := Listen(path, nothing, log); err == nil || !strings.Contains(err.Error(), "is no socket") {
 		t.Errorf("at a file: got %v", err)
 	}
 	if b, err := os.ReadFile(path); err != nil || string(b) != "mine" {
@@ -169,7 +173,7 @@ func TestSocketTaken(t *testing.T) {
 // the agent ends, and has not to wait.
 func TestSocketStops(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nlb.sock")
-	s, err := Listen(path, slog.New(slog.DiscardHandler))
+	s, err := Listen(path, nothing, slog.New(slog.DiscardHandler))
 	must(t, err)
 	failed := make(chan error, 1)
 	go func() { failed <- Dial(path).Healthy(t.Context()) }()

@@ -1,0 +1,162 @@
+//go:build linux
+
+// Package board is where an agent pins what others may know of it. The agent writes,
+// never waits, and has no trouble with who reads. Readers get values.
+package board
+
+// The board: services with the states of their backends, and how the agent is.
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/metrics"
+	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
+)
+
+// Board has what is known of an agent.
+type Board struct {
+	// Counts are what the agent counts of itself.
+	Counts metrics.Process
+
+	table   string
+	events  events
+	shown   atomic.Pointer[edition] // nil: nothing was applied yet
+	changes atomic.Uint64           // of what is shown
+	status  atomic.Pointer[string]
+	beat    atomic.Int64 // in ns
+
+	looking sync.Mutex
+	look    look
+}
+
+// edition has the services of one apply.
+type edition struct {
+	profiles []profile
+	at       map[name]*atomic.Pointer[lb.Service]
+	numbers  engine.Numbers
+	tallies  map[lb.BackendID]*metrics.Tally
+}
+
+type profile struct {
+	name     string
+	services []atomic.Pointer[lb.Service]
+}
+
+// name is that of a service.
+type name struct{ profile, service string }
+
+// New is an empty board about a table. counter reads the figures that are shown with
+// it, which Snapshot uses; nil: there are none.
+func New(table string, counter *engine.Counter) *Board {
+	return &Board{table: table, look: look{counter: counter}, events: newEvents(time.Now())}
+}
+
+// Set shows profiles, with the states of their backends. They must not change any
+// more.
+func (b *Board) Set(profiles []*lb.Profile, numbers engine.Numbers) {
+	old := b.shown.Load()
+	e := &edition{at: map[name]*atomic.Pointer[lb.Service]{}, numbers: numbers, tallies: map[lb.BackendID]*metrics.Tally{}}
+	for _, p := range slices.SortedFunc(slices.Values(profiles), func(a, b *lb.Profile) int { return strings.Compare(a.Name, b.Name) }) {
+		one := profile{p.Name, make([]atomic.Pointer[lb.Service], len(p.Services))}
+		services := make([]*lb.Service, len(p.Services))
+		for i := range p.Services {
+			services[i] = asHeld(&p.Services[i])
+			for k := range p.Services[i].Backends {
+				id := lb.BackendID{Profile: p.Name, Service: p.Services[i].Name, Address: p.Services[i].Backends[k].Address}
+				if e.tallies[id] = old.tally(id); e.tallies[id] == nil {
+					e.tallies[id] = &metrics.Tally{}
+				}
+			}
+		}
+		slices.SortFunc(services, func(a, b *lb.Service) int { return strings.Compare(a.Name, b.Name) })
+		for i, s := range services {
+			one.services[i].Store(s)
+			e.at[name{p.Name, s.Name}] = &one.services[i]
+		}
+		e.profiles = append(e.profiles, one)
+	}
+	b.shown.Store(e)
+	b.changes.Add(1)
+}
+
+// Update shows services anew that Set has shown. They must not change any more.
+func (b *Board) Update(part []*lb.Profile) {
+	e := b.shown.Load()
+	if e == nil {
+		return
+	}
+	for p, s := range lb.Services(part) {
+		if at := e.at[name{p.Name, s.Name}]; at != nil {
+			at.Store(asHeld(s))
+		}
+	}
+	b.changes.Add(1)
+}
+
+// asHeld is a service as it is read from the kernel: listens and backends in the order
+// of their addresses, SNAT as the first backend has it, and the log that all backends
+// have.
+func asHeld(s *lb.Service) *lb.Service {
+	out := *s
+	out.Listen = slices.SortedFunc(slices.Values(s.Listen), func(a, b lb.Listen) int { return a.Prefix.Compare(b.Prefix) })
+	out.Backends = slices.SortedFunc(slices.Values(s.Backends), func(a, b lb.Backend) int { return a.Address.Compare(b.Address) })
+	if len(out.Backends) == 0 {
+		out.SNAT, out.Affinity = lb.SNAT{}, nil
+		return &out
+	}
+	first := &out.Backends[0]
+	out.SNAT, out.Log = first.SNAT, first.Log
+	if slices.ContainsFunc(out.Backends, func(b lb.Backend) bool { return b.Log.String() != first.Log.String() }) {
+		out.Log = nil
+	}
+	return &out
+}
+
+// Tally is what is counted of a backend; nil where it is not shown.
+func (b *Board) Tally(id lb.BackendID) *metrics.Tally { return b.shown.Load().tally(id) }
+
+func (e *edition) tally(id lb.BackendID) *metrics.Tally {
+	if e == nil {
+		return nil
+	}
+	return e.tallies[id]
+}
+
+// services are those that are shown, and the numbers of their backends.
+func (e *edition) services() []view.Services {
+	out := make([]view.Services, len(e.profiles))
+	for i := range e.profiles {
+		p := &e.profiles[i]
+		out[i] = view.Services{Profile: p.name, Services: make([]*lb.Service, len(p.services))}
+		for k := range p.services {
+			out[i].Services[k] = p.services[k].Load()
+		}
+	}
+	return out
+}
+
+// Say shows how the agent is, in a sentence.
+func (b *Board) Say(status string) { b.status.Store(&status) }
+
+// Status is how the agent is, in a sentence; empty before it has begun.
+func (b *Board) Status() string {
+	if s := b.status.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+// Beat says that the agent goes on.
+func (b *Board) Beat() { b.beat.Store(time.Now().UnixNano()) }
+
+// Still is how long the agent has not gone on.
+func (b *Board) Still() time.Duration { return time.Since(time.Unix(0, b.beat.Load())) }
+
+// Ready reports whether something was applied, and the kernel is as it should be.
+func (b *Board) Ready() bool { return b.shown.Load() != nil && !b.Counts.Astray.Load() }

@@ -1,0 +1,114 @@
+//go:build linux
+
+package web
+
+// The API: the values of nlb show --json, and events.
+
+import (
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"nlb/cmd/nlb/internal/agent/board"
+	"nlb/cmd/nlb/internal/view"
+)
+
+//go:embed openapi.json
+var openAPI []byte
+
+func (s *Server) addAPI(mux *http.ServeMux, ask Ask) {
+	show := func(w http.ResponseWriter, r *http.Request) { s.show(w, r, ask) }
+	mux.HandleFunc("GET /v1/show", show)
+	mux.HandleFunc("GET /v1/show/{name...}", show) // shop, shop/web, shop/web/b1
+	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(openAPI)
+	})
+}
+
+// show answers what nlb show --json prints, of what the agent keeps.
+func (s *Server) show(w http.ResponseWriter, r *http.Request, ask Ask) {
+	all, err := s.board.Snapshot()
+	if err != nil {
+		refuse(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	one, name := *all, r.PathValue("name")
+	if name != "" {
+		if err := one.Select(name); err != nil {
+			refuse(w, http.StatusNotFound, err)
+			return
+		}
+	}
+	if one.Single() {
+		parts := strings.SplitN(name, "/", 3)
+		known, err := ask(r.Context(), parts[0], parts[1])
+		if err != nil {
+			refuse(w, http.StatusServiceUnavailable, err)
+			return
+		}
+		one.Know(known[parts[2]], "nlb run does not keep it")
+	}
+	answer(w, http.StatusOK, &one)
+}
+
+// refuse says why there is no answer, as the socket's own requests do.
+func refuse(w http.ResponseWriter, code int, err error) {
+	out := struct {
+		Message string `json:"message"`
+		Hint    string `json:"hint,omitempty"`
+	}{Message: err.Error()}
+	if missing, ok := errors.AsType[*view.MissingError](err); ok {
+		out.Message, out.Hint = missing.What+" "+missing.Name+" is not kept here", "GET /v1/show has what is"
+	}
+	answer(w, code, out)
+}
+
+func answer(w http.ResponseWriter, code int, value any) {
+	b, err := json.Marshal(value)
+	if err != nil {
+		code, b = http.StatusInternalServerError, []byte(`{"message": "the answer is no JSON"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_, _ = w.Write(append(b, '\n')) // whoever asked may have gone
+}
+
+// stillEvery is how often a stream says that it is still there.
+const stillEvery = 15 * time.Second
+
+// events are the last ones as a list, or a stream that goes on after the one that
+// Last-Event-ID or after= names.
+func (s *Server) events(w http.ResponseWriter, r *http.Request) {
+	after := r.URL.Query().Get("after")
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		after = last
+	}
+	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
+		list, _ := s.board.Events(after)
+		answer(w, http.StatusOK, map[string][]board.Event{"events": list})
+		return
+	}
+	out := s.stream(w)
+	if out == nil {
+		return
+	}
+	defer out.close()
+	for {
+		list, fresh := s.board.Events(after)
+		for _, e := range list {
+			b, err := json.Marshal(e)
+			if err != nil || out.send(e.ID, "event", b) != nil {
+				return
+			}
+			after = e.ID
+		}
+		if !out.wait(r, fresh, stillEvery) {
+			return
+		}
+	}
+}
