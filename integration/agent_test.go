@@ -28,6 +28,7 @@ type agent struct {
 	*bed
 	file   string // its profile
 	socket string
+	flags  []string
 	log    journal
 	cmd    *netlab.Cmd
 	ended  chan error
@@ -51,11 +52,11 @@ func (j *journal) String() string {
 	return j.text.String()
 }
 
-// agent starts nlb run with a profile. Its log is part of what a test that fails
-// says.
-func (b *bed) agent(profile string) *agent {
+// agent starts nlb run with a profile and flags. Its log is part of what a test that
+// fails says.
+func (b *bed) agent(profile string, flags ...string) *agent {
 	b.T.Helper()
-	a := &agent{bed: b, file: b.write("shop.yaml", profile), socket: filepath.Join(b.T.TempDir(), "nlb.sock")}
+	a := &agent{bed: b, file: b.write("shop.yaml", profile), socket: filepath.Join(b.T.TempDir(), "nlb.sock"), flags: flags}
 	a.begin()
 	b.T.Cleanup(func() {
 		a.end(syscall.SIGKILL)
@@ -69,7 +70,7 @@ func (b *bed) agent(profile string) *agent {
 // begin starts it, and waits until it answers.
 func (a *agent) begin() {
 	a.T.Helper()
-	a.cmd = a.Command(a.Balancer, a.command(), "run", "--socket", a.socket, a.file)
+	a.cmd = a.Command(a.Balancer, a.command(), append([]string{"run", "--socket", a.socket, a.file}, a.flags...)...)
 	a.cmd.Stderr = &a.log
 	a.Check(a.cmd.Start())
 	ended, c := make(chan error, 1), a.cmd

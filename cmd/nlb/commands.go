@@ -45,6 +45,7 @@ func commands(a *app) []*cli.Command {
 			Flags: with(
 				&cli.BoolFlag{Name: "watch", Usage: "again and again, in place at a terminal, with rates and what has changed"},
 				&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "how often --watch looks, a `TIME` such as 500ms or 2s (default 1s)"},
+				&cli.BoolFlag{Name: "prometheus", Usage: "as metrics, for the textfile collector of node_exporter"},
 				socketFlag(),
 			),
 			Action: a.action(show, 0, 1),

@@ -13,6 +13,7 @@ import (
 
 	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/metrics"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/nft"
 )
@@ -20,6 +21,9 @@ import (
 func show(ctx context.Context, j *job) error {
 	if j.given("interval") && !j.flag("watch") {
 		return usagef("--interval is for --watch")
+	}
+	if j.flag("prometheus") && (j.flag("watch") || j.JSON) {
+		return usagef("--prometheus is a format of its own, for one look")
 	}
 	e, err := engine.Open(j.table)
 	if err != nil {
@@ -39,7 +43,10 @@ func show(ctx context.Context, j *job) error {
 	if unknown != nil {
 		j.Errorf("live connections are not known: %v", unknown)
 	}
-	if j.JSON {
+	switch {
+	case j.flag("prometheus"):
+		return metrics.Write(j.Out, metrics.Prometheus, snapshot, nil, metrics.Filter{})
+	case j.JSON:
 		return j.Value(snapshot)
 	}
 	j.PrintSnapshot(snapshot)

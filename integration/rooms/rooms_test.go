@@ -71,7 +71,7 @@ var rooms = []room{
 	}},
 	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
 	{"cmd/nlb/internal/agent/roster", []string{"lb", "lb/health", "nft", "cmd/nlb/internal/agent/probe"}}, // asks nobody
-	{"cmd/nlb/internal/metrics", []string{"lb", "cmd/nlb/internal/view"}},
+	{"cmd/nlb/internal/metrics", []string{"lb", "sysctl", "cmd/nlb/internal/view"}},
 	{"cmd/nlb/internal/agent/board", []string{"lb", "cmd/nlb/internal/engine", "cmd/nlb/internal/metrics", "cmd/nlb/internal/view"}}, // values alone
 	{"cmd/nlb/internal/web", []string{
 		"lb", "cmd/nlb/internal/text", "cmd/nlb/internal/metrics", "cmd/nlb/internal/view", "cmd/nlb/internal/agent/board",

@@ -63,6 +63,12 @@ func (c *Check) String() string {
 // Failing reports whether the checks of a backend found it down.
 func (b *ShownBackend) Failing() bool { return b.Standing.Verdict == lb.VerdictDown }
 
+// Works reports whether it is not known to fail: an order alone keeps no server from
+// working.
+func (b *ShownBackend) Works() bool {
+	return !b.Failing() && (b.State != lb.Down || b.Standing.Order != lb.NoOrder)
+}
+
 // plain reports whether there is nothing to say of the state.
 func (b *ShownBackend) plain() bool {
 	return b.State == lb.Up && !b.Failing() && b.Backend.Share == 0

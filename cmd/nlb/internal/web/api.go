@@ -8,11 +8,13 @@ import (
 	_ "embed"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"nlb/cmd/nlb/internal/agent/board"
+	"nlb/cmd/nlb/internal/metrics"
 	"nlb/cmd/nlb/internal/view"
 )
 
@@ -24,6 +26,7 @@ func (s *Server) addAPI(mux *http.ServeMux, ask Ask) {
 	mux.HandleFunc("GET /v1/show", show)
 	mux.HandleFunc("GET /v1/show/{name...}", show) // shop, shop/web, shop/web/b1
 	mux.HandleFunc("GET /v1/events", s.events)
+	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		_, _ = w.Write(openAPI)
@@ -111,4 +114,29 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+}
+
+// metrics are for Prometheus: ?level=service leaves out backends, ?profile= others.
+func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	filter := metrics.Filter{Profile: query.Get("profile")}
+	switch level := query.Get("level"); level {
+	case "", "backend":
+	case "service":
+		filter.Services = true
+	default:
+		refuse(w, http.StatusBadRequest, fmt.Errorf("unknown level %q, want service or backend", level))
+		return
+	}
+	all, err := s.board.Snapshot()
+	if err != nil && !errors.Is(err, board.ErrEmpty) {
+		refuse(w, http.StatusServiceUnavailable, err)
+		return
+	}
+	if all == nil {
+		all = &view.Snapshot{}
+	}
+	format := metrics.FormatOf(r.Header.Get("Accept"))
+	w.Header().Set("Content-Type", format.ContentType())
+	_ = metrics.Write(w, format, all, &metrics.Agent{Process: &s.board.Counts, Tally: s.board.Tally}, filter) // whoever asked may have gone
 }

@@ -220,21 +220,27 @@ services:
   - {name: mail, listen: "203.0.113.10:25", backends: ["10.0.0.11:25"]}
 `
 
+func profilesOf(t testing.TB, yaml string) []*lb.Profile {
+	t.Helper()
+	p, err := config.Parse("test.yaml", []byte(yaml))
+	must(t, err)
+	return []*lb.Profile{p}
+}
+
 // applied is a board of what a host of its own balances, with backend b3 down.
 func applied(t testing.TB, yaml string) *board.Board {
 	t.Helper()
 	netlabtest.Packets(t)
-	p, err := config.Parse("test.yaml", []byte(yaml))
-	must(t, err)
 	known := map[lb.BackendID]lb.Standing{}
-	for _, s := range lb.Services([]*lb.Profile{p}) {
+	wanted := profilesOf(t, yaml)
+	for p, s := range lb.Services(wanted) {
 		for i := range s.Backends {
 			if s.Backends[i].Name == "b3" {
 				known[lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address}] = lb.Standing{Verdict: lb.VerdictDown, Since: time.Now().Add(-time.Hour), Reason: "tcp: refused"}
 			}
 		}
 	}
-	profiles := lb.Overlay([]*lb.Profile{p}, known, nil)
+	profiles := lb.Overlay(wanted, known, nil)
 	var out *board.Board
 	must(t, netlabtest.NewHost(t, netlabtest.NewWorld(t), "host").Do(func() error {
 		e, err := engine.Open("nlb")
