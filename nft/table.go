@@ -131,6 +131,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 		if err := w.carryAffinity(have, p); err != nil {
 			return err
 		}
+		t.hush(w, p)
 		cleanup, err = w.commit(have, p, o, result)
 		if refused, ok := errors.AsType[*wire.Error](err); ok && p.carries && refused.Errno == unix.ENOENT {
 			return wire.ErrStale // a client left meanwhile
@@ -196,8 +197,8 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 	t.placeOf("") // the first update is in a hurry
 	t.quiesced = make(chan struct{})
 	go func(over chan struct{}) { quiesce(); close(over) }(t.quiesced)
-	if t.memory = nil; t.watch != nil && p.left != nil {
-		touched := t.follow(result.Generation, p) // it may replace the watch
+	if t.memory = nil; p.left != nil {
+		touched := t.follow(result.Generation)
 		t.memory = &memory{record: *p.left, elements: p.recorded, watch: t.watch, touched: touched, free: p.free}
 	}
 	t.spare(p)
@@ -229,24 +230,30 @@ func (t *Table) listen() (*wire.Watch, error) {
 	return w, err
 }
 
-// mostHeard is how many objects a watch hears of before its socket may be full.
+// mostHeard is how many objects of ours a watch hears of.
 const mostHeard = 1000
+
+// hush ends the watch ahead of a large commit; follow begins a new one. While anybody
+// listens, in any network namespace, the kernel writes a report of each object, and
+// keeps all until the end: a page for each of a million slots.
+func (t *Table) hush(w *writer, p *plan) {
+	if t.watch != nil && w.watch == t.watch && !w.dry && p.objects() > mostHeard {
+		_ = t.watch.Close()
+		t.watch, w.watch, w.borrowed = nil, nil, false
+	}
+}
 
 // follow makes the watch go on behind a commit of ours, and reports whether
 // anybody else may have changed the table.
-func (t *Table) follow(generation uint32, p *plan) (touched bool) {
-	if p.objects() > mostHeard {
-		fresh, err := t.listen()
-		if err == nil && fresh.Generation() == generation {
-			go t.watch.Close() // it takes its time behind a commit
-			t.watch = fresh
-			return false
+func (t *Table) follow(generation uint32) (touched bool) {
+	var err error
+	if t.watch == nil {
+		if t.watch, err = t.listen(); err == nil {
+			return t.watch.Generation() != generation
 		}
-		if err == nil {
-			_ = fresh.Close()
-		}
+		return true
 	}
-	_, touched, err := t.watch.Touched(t.conn)
+	_, touched, err = t.watch.Touched(t.conn)
 	return touched || err != nil
 }
 
@@ -337,6 +344,7 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 	if err != nil {
 		return nil, err
 	}
+	t.hush(w, p)
 	c, err := w.commit(have, p, o, result)
 	if err != nil {
 		return nil, err

@@ -509,6 +509,67 @@ func meddle(t *testing.T, c *wire.Conn, write func(m *nftables.Messages)) {
 	}))
 }
 
+// hearing notes how many watches are open while large batches are sent.
+type hearing struct {
+	wire.Transport
+	open    int
+	batches []int
+}
+
+func (h *hearing) Another(port, groups uint32) (wire.Transport, error) {
+	t, err := h.Transport.Another(port, groups)
+	if err != nil || groups == 0 {
+		return t, err
+	}
+	h.open++
+	return &heard{t, h}, nil
+}
+
+func (h *hearing) Send(b []byte) error {
+	if len(b) > 64<<10 {
+		h.batches = append(h.batches, h.open)
+	}
+	return h.Transport.Send(b)
+}
+
+type heard struct {
+	wire.Transport
+	by *hearing
+}
+
+func (h *heard) Close() error { h.by.open--; return h.Transport.Close() }
+
+// TestLargeCommitIsNotHeard: nobody listens to a large commit, and what others change
+// behind it is noticed.
+func TestLargeCommitIsNotHeard(t *testing.T) {
+	h, conns := host(t, 1)
+	must(t, h.Do(func() error {
+		transport, err := wire.Open()
+		must(t, err)
+		hears := &hearing{Transport: transport}
+		c := wire.NewConn(hears)
+		defer c.Close()
+		table := nft.Open(c, "nlb", wire.Dial)
+		defer table.Close()
+		p := lbtest.Fleet(1000)
+		_, err = table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		touched(t, table, false)
+		part := &lb.Profile{Name: p.Name}
+		for i := range p.Services {
+			part.Services = append(part.Services, standing(p, i, lb.Down, down)[0].Services...)
+		}
+		update(t, table, part)
+		touched(t, table, false)
+		if !slices.Equal(hears.batches, []int{0, 0}) || hears.open != 1 {
+			t.Errorf("watches that were open at each large batch: %v, now: %d", hears.batches, hears.open)
+		}
+		meddle(t, conns[0], aChain)
+		touched(t, table, true)
+		return nil
+	}))
+}
+
 // aChain adds a chain, and removes it.
 func aChain(m *nftables.Messages) {
 	m.NewChain(&nftables.Chain{Name: "theirs"})
