@@ -3,6 +3,7 @@ package config
 // How the keys of services and backends are read.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -42,35 +43,54 @@ func readListens(d *decoder, k *lb.Key, v *node, s *draft) {
 }
 
 func readProtocols(d *decoder, k *lb.Key, v *node, s *draft) {
-	items, _ := readItems(d, k, v, false)
-	var out []lb.Protocol
-	var at []*node
-	for _, item := range items {
-		var p lb.Protocol
-		if readWord(d, k, item, &p) {
-			out, at = append(out, p), append(at, item)
-		}
-	}
-	if again(d, k, at, out) && len(out) > 0 {
-		slices.Sort(out)
-		s.Protocols = out
+	if words := readWords[lb.Protocol](d, k, v); len(words) > 0 {
+		s.Protocols = words
 	}
 }
 
 func readHashBy(d *decoder, k *lb.Key, v *node, s *draft) {
-	items, _ := readItems(d, k, v, false)
-	var out []lb.HashField
+	if words := readWords[lb.HashField](d, k, v); len(words) > 0 {
+		s.HashBy, s.at.hashBy = words, v
+	}
+}
+
+// readWords reads one word or a list of them, and sorts them.
+func readWords[T cmp.Ordered, P enum[T]](d *decoder, k *lb.Key, v *node) []T {
+	words, _ := readEach(d, k, v, false, func(item *node) (w T, ok bool) { ok = readWord[T, P](d, k, item, &w); return w, ok })
+	slices.Sort(words)
+	return words
+}
+
+// readEach reads one value or a list of them; those that can be read, and none where two
+// are equal. empty says whether the list may have none.
+func readEach[T comparable](d *decoder, k *lb.Key, v *node, empty bool, read func(item *node) (T, bool)) (out []T, ok bool) {
+	items, ok := readItems(d, k, v, empty)
 	var at []*node
 	for _, item := range items {
-		var f lb.HashField
-		if readWord(d, k, item, &f) {
-			out, at = append(out, f), append(at, item)
+		if x, good := read(item); good {
+			out, at = append(out, x), append(at, item)
+		} else {
+			ok = false
 		}
 	}
-	if again(d, k, at, out) && len(out) > 0 {
-		slices.Sort(out)
-		s.HashBy, s.at.hashBy = out, v
+	if !again(d, k, at, out) {
+		return nil, false
 	}
+	return out, ok
+}
+
+// readParsed reads a text that is parsed.
+func readParsed[T any](d *decoder, k *lb.Key, item *node, parse func(text, key string) (T, *lb.Problem)) (x T, ok bool) {
+	text, ok := readText(d, k, item)
+	if !ok {
+		return x, false
+	}
+	x, p := parse(text, k.Word())
+	if p != nil {
+		p.Want = k.Values
+		d.refuse(item, p)
+	}
+	return x, p == nil
 }
 
 func readInterface(d *decoder, k *lb.Key, v *node, s *draft) {
@@ -95,36 +115,27 @@ func readSNAT(d *decoder, k *lb.Key, v *node, into *lb.SNAT) bool {
 			return true
 		}
 	}
-	items, ok := readItems(d, k, v, false)
-	var pool []netip.Addr
-	var at []*node
-	for _, item := range items {
-		text, isText := readText(d, k, item)
-		if !isText {
-			ok = false
-			continue
-		}
-		a, p := parseAddr(text, k.Word())
-		if p != nil {
-			p.Want = k.Values
-			switch near := lb.Nearest(text, snatModes); near {
-			case "":
-			case text:
-				p.Msg, p.Hint = "snat "+text+" is no address, and cannot be in a list", ""
-			default:
-				p.Msg, p.Hint = "unknown snat "+safe.Show(text), "did you mean "+near+"?"
-			}
-			d.refuse(item, p)
-			ok = false
-			continue
-		}
-		pool, at = append(pool, a), append(at, item)
-	}
-	if again(d, k, at, pool) && ok {
+	pool, ok := readEach(d, k, v, false, func(item *node) (netip.Addr, bool) { return readParsed(d, k, item, parsePoolAddr) })
+	if ok {
 		*into = lb.SNAT{Mode: lb.SNATPool, Pool: pool}
-		return true
 	}
-	return false
+	return ok
+}
+
+// parsePoolAddr is parseAddr of an address that stands where modes may stand.
+func parsePoolAddr(text, key string) (netip.Addr, *lb.Problem) {
+	a, p := parseAddr(text, key)
+	if p == nil {
+		return a, nil
+	}
+	switch near := lb.Nearest(text, snatModes); near {
+	case "":
+	case text:
+		p.Msg, p.Hint = "snat "+text+" is no address, and cannot be in a list", ""
+	default:
+		p.Msg, p.Hint = "unknown snat "+safe.Show(text), "did you mean "+near+"?"
+	}
+	return a, p
 }
 
 func readPrefixes(d *decoder, k *lb.Key, v *node, into *[]netip.Prefix) *node {
@@ -132,25 +143,8 @@ func readPrefixes(d *decoder, k *lb.Key, v *node, into *[]netip.Prefix) *node {
 	if none(v) {
 		return v
 	}
-	items, ok := readItems(d, k, v, true)
-	var out []netip.Prefix
-	var at []*node
-	for _, item := range items {
-		text, isText := readText(d, k, item)
-		if !isText {
-			ok = false
-			continue
-		}
-		prefix, p := parseClients(text, k.Word())
-		if p != nil {
-			p.Want = k.Values
-			d.refuse(item, p)
-			ok = false
-			continue
-		}
-		out, at = append(out, prefix), append(at, item)
-	}
-	if !again(d, k, at, out) || !ok {
+	out, ok := readEach(d, k, v, true, func(item *node) (netip.Prefix, bool) { return readParsed(d, k, item, parseClients) })
+	if !ok {
 		return nil
 	}
 	slices.SortFunc(out, netip.Prefix.Compare)
