@@ -5,6 +5,7 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 )
@@ -118,5 +119,30 @@ func TestAffinityGoesWithItsProfile(t *testing.T) {
 	}
 	for _, d := range b.Load().Drift() {
 		t.Errorf("%+v", d)
+	}
+}
+
+// TestAffinityOfAnOlderTable: clients stay with their backends where an older nlb
+// remembered them in another map.
+func TestAffinityOfAnOlderTable(t *testing.T) {
+	t.Parallel()
+	listing, err := os.ReadFile(layouts + "/1/affinity.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	yaml, err := os.ReadFile(layouts + "/1/affinity.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBed(t)
+	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
+	const client = "add element inet nlb affinity/web/affinity4 { 10.1.0.0 timeout 90m : 0x4ed801b8 }\n"
+	b.Witness(b.Balancer, string(listing)+client, "nft", "-f", "-")
+	b.applyAsCommand(b.Parse(string(yaml)))
+	if got := count(b.Row("tcp", "203.0.113.10:80", 5)); got["10.2.0.12"] != 5 {
+		t.Errorf("a client of 10.2.0.12 met %v", got)
+	}
+	if listing := b.Witness(b.Balancer, "", "nft", "list", "ruleset"); strings.Contains(listing, "map affinity/web/affinity4") {
+		t.Errorf("the older map is still there:\n%s", listing)
 	}
 }
