@@ -82,20 +82,23 @@ func (r *reader) number(x syntax.ArithmExpr) (int, bool) {
 		if v := r.vars[w.Text]; v.known && w.Unknown == "" {
 			w.Text = v.text
 		}
-		n, err := strconv.Atoi(w.Text)
-		return n, err == nil && w.Unknown == "" && n < 1<<31 && n > -1<<31
+		n, err := strconv.ParseInt(w.Text, 10, 32)
+		return int(n), err == nil && w.Unknown == ""
 	case *syntax.BinaryArithm:
 		a, ok := r.number(x.X)
 		b, ok2 := r.number(x.Y)
-		switch {
-		case !ok || !ok2 || a > 1<<15 && b > 1<<15:
-		case x.Op == syntax.Add:
-			return a + b, true
-		case x.Op == syntax.Sub:
-			return a - b, true
-		case x.Op == syntax.Mul:
-			return a * b, true
+		n := int64(a)
+		switch x.Op {
+		case syntax.Add:
+			n += int64(b)
+		case syntax.Sub:
+			n -= int64(b)
+		case syntax.Mul:
+			n *= int64(b)
+		default:
+			return 0, false
 		}
+		return int(n), ok && ok2 && int64(int32(n)) == n
 	}
 	return 0, false
 }

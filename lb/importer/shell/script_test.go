@@ -85,8 +85,10 @@ func TestCommands(t *testing.T) {
 		{"a function that may be called twice", "f() { iptables a; }\nif x; then f; fi\nif y; then f; fi", []string{"1:7? a"}},
 		{"a function that calls itself", "f() { iptables a; f; }", nil},
 		{"wrappers", "ipt() { iptables -w \"$@\"; }\nipt a \"b c\"", []string{"2:1 -w a b c"}},
-		{"what runs a command", "sudo -u root env A=1 nice -n 5 iptables a\nip netns exec red iptables b\ndocker exec -it web iptables c\nkubectl exec -n x pod -- iptables d\nssh -p 22 root@lb 'iptables e; iptables f'\nsh -c 'iptables g'",
-			[]string{"1:1 a", "2:1 [namespace red] b", "3:1 [docker web] c", "4:1 [kubectl pod] d", "5:19 [ssh root@lb] e", "5:19 [ssh root@lb] f", "6:7 g"}},
+		{
+			"what runs a command", "sudo -u root env A=1 nice -n 5 iptables a\nip netns exec red iptables b\ndocker exec -it web iptables c\nkubectl exec -n x pod -- iptables d\nssh -p 22 root@lb 'iptables e; iptables f'\nsh -c 'iptables g'",
+			[]string{"1:1 a", "2:1 [namespace red] b", "3:1 [docker web] c", "4:1 [kubectl pod] d", "5:19 [ssh root@lb] e", "5:19 [ssh root@lb] f", "6:7 g"},
+		},
 		{"here-documents", "A=1\niptables-restore <<E\nx $A\nE\niptables-restore <<'E'\n$A\nE", []string{`2:1 < 2 ["x 1"]`, `5:1 < 5 ["$A"]`}},
 		{"pipes and files", "echo '*nat' | iptables-restore\ncat > /r <<E\nx\nE\niptables-restore -n < /r\niptables-restore </other", []string{`1:15 < 0 ["*nat"]`, `5:1 -n < 2 ["x"]`, "6:1"}},
 		{"a file that nothing loads", "cat > /r <<E\n*nat\nE", []string{`2:1? < 1 ["*nat"]`}},
