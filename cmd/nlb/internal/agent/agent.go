@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
 	"os"
 	"slices"
 	"time"
@@ -135,11 +136,12 @@ func Run(ctx context.Context, c Config) error {
 
 // serve opens the socket, and what else shows how the agent is.
 func (a *agent) serve() (stop func(), err error) {
-	show := web.New(a.board)
-	if a.socket, err = Listen(a.Socket, show.Handler, a.Log); err != nil {
+	var show *web.Server
+	begin := func(ask web.Ask) http.Handler { show = web.New(a.board, ask); return show.Handler() }
+	if a.socket, err = Listen(a.Socket, begin, a.Log); err != nil {
 		return nil, err
 	}
-	if err := show.Listen(a.Web, a.socket.known, a.Log); err != nil {
+	if err := show.Listen(a.Web, a.Log); err != nil {
 		return nil, errors.Join(err, a.socket.Close())
 	}
 	return func() { _ = errors.Join(show.Close(), a.socket.Close()) }, nil

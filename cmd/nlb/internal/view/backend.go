@@ -100,7 +100,7 @@ func (b *ShownBackend) facts() [][]string {
 	if order := orderText(b.Standing, b.at); order != "" {
 		say("order", "%s", order)
 	}
-	say("share", "%.1f%% of the new connections; by its weight %.1f%%", 100*b.Share, 100*b.wanted)
+	say("share", "%.1f%% of the new connections; by its weight %.1f%%", 100*b.Share, 100*b.Wanted)
 	weight := fmt.Sprint(b.Weight)
 	if b.State == lb.Up && b.Backend.Share != 0 {
 		weight += fmt.Sprintf(", of which it has %d/%d", b.Backend.Share, lb.Shares)

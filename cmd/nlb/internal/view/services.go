@@ -145,6 +145,10 @@ func perSecond(v float64) string {
 	return strconv.FormatFloat(v, 'f', 1, 64)
 }
 
+// Emptiness says what becomes of connections that no backend can take; empty where one
+// can.
+func (s *ShownService) Emptiness() string { return emptiness(s.Service) }
+
 // emptiness says what becomes of connections that no backend can take; empty
 // where one can.
 func emptiness(s *lb.Service) string {

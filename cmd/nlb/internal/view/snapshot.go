@@ -71,11 +71,11 @@ type ShownBackend struct {
 	Connections uint64  // new ones since the backend came
 	Live        *int    // nil: conntrack could not be read
 
+	Wanted  float64 // the share that its weight alone would give it
 	of      *lb.Service
 	values  lb.Values // that are not the service's; nil: not made yet
 	at      time.Time
-	wanted  float64 // the share that its weight alone would give it
-	known   *Known  // nil: no agent was asked, or unknown is why it does not say
+	known   *Known // nil: no agent was asked, or unknown is why it does not say
 	unknown string
 	rates   rates
 }
@@ -176,7 +176,7 @@ func serviceOf(profile string, s *lb.Service, now time.Time) ShownService {
 	effective, wanted := shares(s)
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		out.Backends[i] = ShownBackend{Backend: b, Share: effective[i], of: s, at: now, wanted: wanted[i]}
+		out.Backends[i] = ShownBackend{Backend: b, Share: effective[i], of: s, at: now, Wanted: wanted[i]}
 	}
 	out.Open = out.openness()
 	return out

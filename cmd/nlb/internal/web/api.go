@@ -21,10 +21,9 @@ import (
 //go:embed openapi.json
 var openAPI []byte
 
-func (s *Server) addAPI(mux *http.ServeMux, ask Ask) {
-	show := func(w http.ResponseWriter, r *http.Request) { s.show(w, r, ask) }
-	mux.HandleFunc("GET /v1/show", show)
-	mux.HandleFunc("GET /v1/show/{name...}", show) // shop, shop/web, shop/web/b1
+func (s *Server) addAPI(mux *http.ServeMux) {
+	mux.HandleFunc("GET /v1/show", s.show)
+	mux.HandleFunc("GET /v1/show/{name...}", s.show) // shop, shop/web, shop/web/b1
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /v1/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -34,7 +33,7 @@ func (s *Server) addAPI(mux *http.ServeMux, ask Ask) {
 }
 
 // show answers what nlb show --json prints, of what the agent keeps.
-func (s *Server) show(w http.ResponseWriter, r *http.Request, ask Ask) {
+func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 	all, err := s.board.Snapshot()
 	if err != nil {
 		refuse(w, http.StatusServiceUnavailable, err)
@@ -49,12 +48,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request, ask Ask) {
 	}
 	if one.Single() {
 		parts := strings.SplitN(name, "/", 3)
-		known, err := ask(r.Context(), parts[0], parts[1])
-		if err != nil {
-			refuse(w, http.StatusServiceUnavailable, err)
-			return
-		}
-		one.Know(known[parts[2]], "nlb run does not keep it")
+		one.Know(s.asker.of(r.Context(), parts[0], parts[1])[parts[2]], "nlb run does not say")
 	}
 	answer(w, http.StatusOK, &one)
 }

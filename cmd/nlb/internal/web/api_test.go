@@ -100,12 +100,12 @@ func TestAnswers(t *testing.T) {
 	d := readDocument(t)
 	b := applied(t, shop)
 	b.Log(slog.New(slog.DiscardHandler)).Warn("down", "backend", "shop/web/b3")
-	h := New(b).Handler(func(_ context.Context, profile, service string) (map[string]*view.Known, error) {
+	h := New(b, func(_ context.Context, profile, service string) (map[string]*view.Known, error) {
 		if profile != "shop" || service != "web" {
 			t.Errorf("asked for %s/%s", profile, service)
 		}
 		return map[string]*view.Known{"b3": {Verdict: "down", Reason: "tcp: refused", Checks: []view.Check{{Check: "tcp", Past: "--"}}}}, nil
-	})
+	}).Handler()
 	for _, tt := range []struct {
 		path, of string
 		code     int

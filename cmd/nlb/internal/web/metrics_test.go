@@ -52,7 +52,7 @@ func TestMetrics(t *testing.T) {
 	must(t, err)
 	web := known.Profiles[0].Services[1]
 	b.Tally(lb.BackendID{Profile: "shop", Service: "web", Address: web.Backends[2].Address}).Failures.Add(7)
-	h := New(b).Handler(nobody)
+	h := New(b, nobody).Handler()
 	_, header, text := get(t, h, "/metrics")
 	promtool(t, string(text), "check", "metrics")
 	if kind := header.Get("Content-Type"); kind != "text/plain; version=0.0.4; charset=utf-8" {
@@ -106,7 +106,7 @@ func TestMetrics(t *testing.T) {
 
 // TestMetricsEarly: an agent that has applied nothing yet has metrics of itself.
 func TestMetricsEarly(t *testing.T) {
-	code, _, text := get(t, New(board.New("nlb", nil)).Handler(nobody), "/metrics")
+	code, _, text := get(t, New(board.New("nlb", nil), nobody).Handler(), "/metrics")
 	if code != 200 || !strings.Contains(string(text), "nlb_build_info{") || !strings.HasSuffix(string(text), "\n") {
 		t.Errorf("got %d %s", code, text)
 	}
@@ -121,7 +121,7 @@ func TestAlerts(t *testing.T) {
 	promtool(t, "", "test", "rules", "testdata/alerts.yml")
 	b := applied(t, shop)
 	b.Counts.Checks[lb.CheckTCP].Count(time.Second, true, false, false)
-	_, _, text := get(t, New(b).Handler(nobody), "/metrics")
+	_, _, text := get(t, New(b, nobody).Handler(), "/metrics")
 	for _, file := range []string{rules, dashboard} {
 		asks, err := os.ReadFile(file)
 		must(t, err)
@@ -150,7 +150,7 @@ func BenchmarkScrape(b *testing.B) {
 			shown := applied(b, yaml.String())
 			profiles := profilesOf(b, yaml.String())
 			numbers := engine.NumbersOf(profiles)
-			server := httptest.NewServer(New(shown).Handler(nobody))
+			server := httptest.NewServer(New(shown, nobody).Handler())
 			defer server.Close()
 			b.ReportAllocs()
 			size, spent := int64(0), time.Duration(0)

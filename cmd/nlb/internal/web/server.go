@@ -41,27 +41,30 @@ type Ask func(ctx context.Context, profile, service string) (map[string]*view.Kn
 // Server shows an agent.
 type Server struct {
 	board   *board.Board
+	history *history
+	asker   *asker
 	streams chan struct{} // has a place for each
 	server  *http.Server  // nil: it does not listen
 }
 
-// New shows what is on a board.
-func New(b *board.Board) *Server {
-	return &Server{board: b, streams: make(chan struct{}, mostStreams)}
+// New shows what is on a board, and what the agent is asked for.
+func New(b *board.Board, ask Ask) *Server {
+	return &Server{board: b, history: &history{board: b}, asker: &asker{ask: ask}, streams: make(chan struct{}, mostStreams)}
 }
 
 // Handler answers whoever has been let in.
-func (s *Server) Handler(ask Ask) http.Handler {
+func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.health)
 	mux.HandleFunc("GET /readyz", s.ready)
-	s.addAPI(mux, ask)
+	s.addAPI(mux)
+	s.addPages(mux)
 	return headers(http.NewCrossOriginProtection().Handler(mux))
 }
 
 // Listen opens what c says, and answers in the background until Close. Errors:
 // *ConfigError, and those of the system.
-func (s *Server) Listen(c Config, ask Ask, log *slog.Logger) error {
+func (s *Server) Listen(c Config, log *slog.Logger) error {
 	if err := c.Check(); err != nil || c.Listen == "" {
 		return err
 	}
@@ -83,7 +86,7 @@ func (s *Server) Listen(c Config, ask Ask, log *slog.Logger) error {
 		l = tls.NewListener(l, secure)
 	}
 	s.server = &http.Server{
-		Handler: c.guard(token, s.Handler(ask)), MaxHeaderBytes: maxHeader,
+		Handler: c.guard(token, s.Handler()), MaxHeaderBytes: maxHeader,
 		ReadTimeout: requestTime, IdleTimeout: idleTime, WriteTimeout: requestTime + answerTime,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
@@ -94,6 +97,7 @@ func (s *Server) Listen(c Config, ask Ask, log *slog.Logger) error {
 
 // Close ends it, and all that is under way.
 func (s *Server) Close() error {
+	s.history.close()
 	if s.server == nil {
 		return nil
 	}

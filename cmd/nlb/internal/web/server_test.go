@@ -85,7 +85,7 @@ func TestKnows(t *testing.T) {
 // TestGuard: who is let in, and what nobody can do.
 func TestGuard(t *testing.T) {
 	const word = "0123456789abcdef"
-	s := New(board.New("nlb", nil))
+	s := New(board.New("nlb", nil), nobody)
 	s.board.Beat()
 	for _, tt := range []struct {
 		name, method, path string
@@ -111,7 +111,7 @@ func TestGuard(t *testing.T) {
 		r := httptest.NewRequest(tt.method, "http://127.0.0.1:9469"+tt.path, nil)
 		tt.change(r)
 		w := httptest.NewRecorder()
-		Config{}.guard(token, s.Handler(nobody)).ServeHTTP(w, r)
+		Config{}.guard(token, s.Handler()).ServeHTTP(w, r)
 		if w.Code != tt.code {
 			t.Errorf("%s: got %d %s", tt.name, w.Code, w.Body)
 		}
@@ -123,7 +123,7 @@ func TestGuard(t *testing.T) {
 	r := httptest.NewRequest("POST", "http://nlb/v1/show", nil)
 	r.Header.Set("Sec-Fetch-Site", "cross-site")
 	w := httptest.NewRecorder()
-	if s.Handler(nobody).ServeHTTP(w, r); w.Code != http.StatusForbidden {
+	if s.Handler().ServeHTTP(w, r); w.Code != http.StatusForbidden {
 		t.Errorf("from another site: got %d", w.Code)
 	}
 }
@@ -161,10 +161,10 @@ func freePort(t *testing.T) string {
 func TestTLS(t *testing.T) {
 	cert, key := certificate(t, "server")
 	clientCert, clientKey := certificate(t, "client")
-	s := New(board.New("nlb", nil))
+	s := New(board.New("nlb", nil), nobody)
 	s.board.Beat()
 	c := Config{Listen: freePort(t), Cert: cert, Key: key, ClientCA: clientCert}
-	must(t, s.Listen(c, nobody, slog.New(slog.DiscardHandler)))
+	must(t, s.Listen(c, slog.New(slog.DiscardHandler)))
 	defer s.Close()
 	ask := func(trust string, own ...tls.Certificate) error {
 		text, err := os.ReadFile(trust)
@@ -268,9 +268,9 @@ func applied(t testing.TB, yaml string) *board.Board {
 // TestStream: events come as they happen, after the last one that a client knows; a
 // bounded number of clients hears them, and a place is free when one leaves.
 func TestStream(t *testing.T) {
-	s := New(board.New("nlb", nil))
+	s := New(board.New("nlb", nil), nobody)
 	log := s.board.Log(slog.New(slog.DiscardHandler))
-	server := httptest.NewServer(s.Handler(nobody))
+	server := httptest.NewServer(s.Handler())
 	defer server.Close()
 	listen := func(last string) *http.Response {
 		r, err := http.NewRequestWithContext(t.Context(), "GET", server.URL+"/v1/events", nil)
@@ -342,7 +342,7 @@ func get(t testing.TB, h http.Handler, path string, header ...string) (int, http
 // TestHealth: it is not healthy once the agent does not go on.
 func TestHealth(t *testing.T) {
 	b := board.New("nlb", nil)
-	h := New(b).Handler(nobody)
+	h := New(b, nobody).Handler()
 	if code, _, body := get(t, h, "/healthz"); code != 503 {
 		t.Errorf("before the agent goes on: %d %s", code, body)
 	}
@@ -356,7 +356,7 @@ func TestHealth(t *testing.T) {
 func TestReady(t *testing.T) {
 	t.Parallel()
 	b := applied(t, shop)
-	h := New(b).Handler(nobody)
+	h := New(b, nobody).Handler()
 	if code, _, body := get(t, h, "/readyz"); code != 200 || string(body) != "Balances shop.\n" {
 		t.Errorf("got %d %s", code, body)
 	}
