@@ -107,16 +107,20 @@ func (s *Server) Close() error {
 // guard lets those in who ask by a name of ours, know the token, and want to read.
 func (c Config) guard(token []byte, next http.Handler) http.Handler {
 	want := sha256.Sum256(token)
+	reject := func(w http.ResponseWriter, code int, why string) {
+		w.Header().Set("Connection", "close") // it takes no place of those who are let in
+		http.Error(w, why, code)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case !c.knows(r.Host):
-			http.Error(w, "this host is not known by that name; nlb run --host NAME makes it so", http.StatusMisdirectedRequest)
+			reject(w, http.StatusMisdirectedRequest, "this host is not known by that name; nlb run --host NAME makes it so")
 		case token != nil && !hasToken(r, want):
 			w.Header().Set("WWW-Authenticate", `Basic realm="nlb: the token is the password", charset="UTF-8"`)
-			http.Error(w, "this needs the token: Authorization: Bearer TOKEN, or as the password of any user", http.StatusUnauthorized)
+			reject(w, http.StatusUnauthorized, "this needs the token: Authorization: Bearer TOKEN, or as the password of any user")
 		case r.Method != http.MethodGet && r.Method != http.MethodHead:
 			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "here is nothing but to read; orders go through the unix socket", http.StatusMethodNotAllowed)
+			reject(w, http.StatusMethodNotAllowed, "here is nothing but to read; orders go through the unix socket")
 		default:
 			next.ServeHTTP(w, r)
 		}
@@ -148,8 +152,8 @@ func headers(next http.Handler) http.Handler {
 
 // health is 200 while the agent goes on.
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	if still := s.board.Still(); still > stillTime {
-		http.Error(w, fmt.Sprintf("it has not gone on for %s", still.Round(time.Second)), http.StatusServiceUnavailable)
+	if s.board.Still() > stillTime {
+		http.Error(w, fmt.Sprintf("it has not gone on for %s", stillTime), http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "goes on")
