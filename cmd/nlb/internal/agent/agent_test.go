@@ -5,10 +5,12 @@ package agent
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
@@ -310,6 +312,49 @@ func TestAgentShows(t *testing.T) {
 	has("/v1/show/shop", `"state":"draining"`) // at once, however old the figures are
 	if _, code := get("/v1/show/shop/mail"); code != http.StatusNotFound {
 		t.Errorf("a service that is not there: %d", code)
+	}
+}
+
+// TestAgentDocument: what the socket alone answers has the fields of the document that
+// the agent serves, and takes those of an order.
+func TestAgentDocument(t *testing.T) {
+	b := start(t)
+	fields := func(method, path, body string) []string {
+		t.Helper()
+		r, err := http.NewRequestWithContext(t.Context(), method, "http://nlb"+path, strings.NewReader(body))
+		must(t, err)
+		answer, err := Dial(b.socket).http.Do(r)
+		must(t, err)
+		defer answer.Body.Close()
+		var value map[string]any
+		must(t, json.NewDecoder(answer.Body).Decode(&value))
+		return slices.Sorted(maps.Keys(value))
+	}
+	var d struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]any `json:"properties"`
+			} `json:"schemas"`
+		} `json:"components"`
+	}
+	answer, err := Dial(b.socket).http.Get("http://nlb/v1/openapi.json")
+	must(t, err)
+	defer answer.Body.Close()
+	must(t, json.NewDecoder(answer.Body).Decode(&d))
+	order, err := json.Marshal(orderValue{"shop", "web", "10.0.0.11", "drain", "1h"})
+	must(t, err)
+	var sent map[string]any
+	must(t, json.Unmarshal(order, &sent))
+	for schema, got := range map[string][]string{
+		"Status":  fields("GET", "/v1/status", ""),
+		"Known":   fields("GET", "/v1/backend?name=shop/web/10.0.0.11", ""),
+		"Order":   slices.Sorted(maps.Keys(sent)),
+		"Done":    fields("POST", "/v1/orders", string(order)),
+		"Refused": fields("GET", "/v1/backend?name=shop/web/10.0.0.1", ""),
+	} {
+		if want := slices.Sorted(maps.Keys(d.Components.Schemas[schema].Properties)); !slices.Equal(got, want) {
+			t.Errorf("%s has %q, in the document %q", schema, got, want)
+		}
 	}
 }
 
