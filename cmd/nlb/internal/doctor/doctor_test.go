@@ -98,7 +98,7 @@ func TestHealthy(t *testing.T) {
 	// do not.
 	want := []string{
 		"rights", "nftables", "rules", "forwarding", "router-advertisements", "listen", "rp-filter", "route", "return",
-		"filter", "nat", "mark", "conntrack", "ports", "answers", "gone",
+		"filter", "nat", "mark", "notrack", "conntrack", "ports", "answers", "gone",
 	}
 	if !slices.Equal(have, want) {
 		t.Errorf("got %v, want %v", have, want)
