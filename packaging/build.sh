@@ -44,6 +44,10 @@ DIST=$(realpath "$DIST")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# compile FLAG... builds the program.
+revision=()
+compile() { CGO_ENABLED=0 "$go" build -trimpath "${revision[@]}" -ldflags="-s -X main.packaged=$VERSION" "$@" ./cmd/nlb; }
+
 # build ARCH puts the program for a processor, and what goes with it, into a folder
 # of its own, all with the time of the commit.
 build() {
@@ -51,8 +55,8 @@ build() {
 	[ ! -e "$to" ] || return 0
 	mkdir "$to"
 	echo "linux/$1"
-	GOOS=linux GOARCH=$1 GOARM=7 CGO_ENABLED=0 "$go" build -trimpath -ldflags=-s -o "$to/nlb" ./cmd/nlb
-	[ -e "$work/native" ] || GOOS='' GOARCH='' CGO_ENABLED=0 "$go" build -trimpath -o "$work/native" ./cmd/nlb
+	GOOS=linux GOARCH=$1 GOARM=7 compile -o "$to/nlb"
+	[ -e "$work/native" ] || GOOS='' GOARCH='' compile -o "$work/native"
 	"$work/native" man >"$to/nlb.8"
 	gzip -9nk "$to/nlb.8"
 	licenses "$1" | gzip -9n >"$to/licenses.gz"
@@ -114,6 +118,7 @@ section() {
 release() {
 	local arch folder format program
 	[ -z "$(git status --porcelain)" ] || die "what is not committed would be in the release: git status"
+	revision=(-buildvcs=true)
 	DIST=$DIST/nlb-$VERSION
 	mkdir "$DIST" || die "a release is made in a new folder"
 	section >"$DIST/CHANGES.md"

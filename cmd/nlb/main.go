@@ -204,6 +204,9 @@ func version(_ context.Context, j *job) error {
 	return j.Result(b, "%s %s", program, b.Version)
 }
 
+// packaged is the version of a package, 1.2.3, which packaging/build.sh sets.
+var packaged string
+
 func build() buildValue {
 	b := buildValue{Version: "devel", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
@@ -212,6 +215,9 @@ func build() buildValue {
 	}
 	if v := info.Main.Version; v != "" && v != "(devel)" {
 		b.Version = v
+	}
+	if packaged != "" {
+		b.Version = "v" + packaged
 	}
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
