@@ -59,6 +59,8 @@ var untrackedFaults = []fault{
 	},
 }
 
+const published = `iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8081 -j DNAT --to-destination 10.2.0.11:8080`
+
 // chain is a shell command that makes a table with one base chain.
 func chain(table, hook, rules string) string {
 	return "printf '%s\\n' 'table " + table + " {' 'chain c {' 'type " + hook + ";' '" + rules + "' '}' '}' | nft -f -"
@@ -159,6 +161,15 @@ iptables-nft -A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED 
 iptables-nft -A DOCKER-FORWARD -i docker0 -j ACCEPT; iptables-nft -A DOCKER-USER -j RETURN`
 
 var rivalFaults = []fault{
+	{
+		name: "a backend that is a published port", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.1.0.1:8081"]}`),
+		breaks: published, level: "fail", check: "nat", says: "table ip nat, chain DOCKER would translate what is for it, and is not asked", probe: "203.0.113.10:80", lasts: true,
+	},
+	{
+		name: "a backend that somebody translates", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.99:8080"]}`),
+		breaks: chain("ip n", "nat hook prerouting priority dstnat; policy accept", "ip daddr 10.2.0.99 tcp dport 8080 dnat to 10.2.0.11;"),
+		level:  "warn", check: "nat", says: "table ip n, chain c would translate what is for it, and is not asked", probe: "203.0.113.10:80", lasts: true,
+	},
 	{
 		name: "before nlb", breaks: chain("ip r", "nat hook prerouting priority -110; policy accept", "ip daddr 203.0.113.10 tcp dport 80 dnat to 10.2.0.12:80;"),
 		level: "fail", check: "nat", says: "table ip r, chain c takes what is for 203.0.113.10:80; it translates the destination at priority -110, before nlb at -100", probe: "203.0.113.10:80",
@@ -275,6 +286,7 @@ var healthy = map[string]string{
 	"other ports": "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8088 -j DNAT --to-destination 10.2.0.12:80\n" +
 		"iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
 	"legacy tables without rules": "iptables-legacy -L; iptables-legacy -t nat -L; ip6tables-legacy -L",
+	"a proxy for all":             chain("ip n", "nat hook prerouting priority -90; policy accept", "tcp dport 8080 redirect to :3128;"),
 	"behind nlb":                  chain("ip r", "nat hook prerouting priority -90; policy accept", "tcp dport 80 dnat to 10.2.0.12:80;"),
 	"another table of nlb":        "sed 's/shop/other/; s/:80\"/:81\"/' NAME | nlb --table other apply -",
 }

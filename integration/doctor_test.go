@@ -119,7 +119,7 @@ var hostFaults = []fault{
 		level: "fail", check: "router-advertisements", says: "there is no IPv6 default route any more",
 	},
 	{
-		name: "the default route is advertised", breaks: "sysctl -w net.ipv6.conf.eth0.accept_ra=1; ip -6 route add default via fd01::2 dev eth0 proto ra",
+		name: "the default route is advertised", ready: "ip address add 2001:db8::10/128 dev lo", breaks: "sysctl -w net.ipv6.conf.eth0.accept_ra=1; ip -6 route add default via fd01::2 dev eth0 proto ra",
 		level: "warn", check: "router-advertisements", says: "the IPv6 default route will go",
 	},
 	{
@@ -191,11 +191,11 @@ var hostFaults = []fault{
 		level:   "warn", check: "return", says: "answers to clients in 10.2.0.0/24 do not come back", lasts: true,
 	},
 	{
-		name: "snat none and another gateway", ready: "ip route add default via 10.2.0.15", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, backends: ["10.2.0.11:8080"]}`),
+		name: "snat none and another gateway", ready: "ip address add 203.0.113.10/32 dev lo; ip route add default via 10.2.0.15", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, backends: ["10.2.0.11:8080"]}`),
 		level: "warn", check: "return", says: "which is probably 10.2.0.15", lasts: true,
 	},
 	{
-		name: "snat none and the way of the clients", ready: "ip route add default via 10.1.0.2", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, backends: ["198.51.100.7:8080"]}`),
+		name: "snat none and the way of the clients", ready: "ip address add 203.0.113.10/32 dev lo; ip route add default via 10.1.0.2", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, backends: ["198.51.100.7:8080"]}`),
 		level: "warn", check: "return", says: "the way to it is the default route, by 10.1.0.2", lasts: true,
 	},
 	{
@@ -252,7 +252,60 @@ var hostFaults = []fault{
 		name: "pings are forbidden", file: true, profile: one(`{name: web, listen: "203.0.113.10:80", health: icmp, backends: ["10.2.0.11:8080"]}`),
 		level: "warn", check: "health", says: "net.ipv4.ping_group_range is ", lasts: true,
 	},
+	{
+		name: "a way that loops", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: "ip route add default via 10.1.0.2", level: "warn", check: "listen", says: "what is for 203.0.113.10, but for no service of it, leaves again; it is on no interface, and the route goes by 10.1.0.2 on eth0. If",
+	},
+	{
+		name: "a program under a listen", profile: one(`{name: web, listen: "10.2.0.1:8080", backends: ["10.2.0.11:8080"]}`),
+		level: "warn", check: "socket", says: "a program of this host waits at tcp 10.2.0.1:8080, too; nlb takes what the network sends to 10.2.0.1:8080", lasts: true,
+	},
+	{
+		name: "a program under all own addresses", profile: one(`{name: web, listen: ":8080", backends: ["10.2.0.11:8080"]}`),
+		level: "warn", check: "socket", says: "a program of this host waits at tcp 10.2.0.1:8080, too", lasts: true,
+	},
+	{
+		name: "a backend that is a service", ready: "ip address add 203.0.113.11/32 dev lo",
+		profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["203.0.113.11:81"]}`) + `  - {name: inner, listen: "203.0.113.11:81", backends: ["10.2.0.11:8080"]}` + "\n",
+		level:   "fail", check: "chained", says: "it is what shop/inner listens on", probe: "203.0.113.10:80", lasts: true,
+	},
 	{name: "somebody else's table", file: true, breaks: "nlb flush; nft add table inet nlb", level: "fail", check: "rules", says: "was not made by nlb", lasts: true},
+}
+
+// TestDoctorRouter: where nlb has turned forwarding on, and nothing filters, everybody
+// gets to every port of the backends. The mend leaves what is balanced.
+func TestDoctorRouter(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080, 9090}, "10.2.0.11", "fd02::11")
+	for _, p := range []string{"net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"} {
+		b.Check(b.Balancer.SetSysctl(p, "0"))
+	}
+	b.shell(b.Balancer, "nlb apply "+b.write("shop.yaml", shop))
+	past := []string{"10.2.0.11:9090", "[fd02::11]:9090"}
+	for _, to := range past {
+		if b.Reaches(b.Client, "tcp", to, true) == "" {
+			t.Errorf("%s does not answer", to)
+		}
+	}
+	found := b.doctor()
+	if len(found) != 2 || found[0].Problem != "this host forwards IPv4 for everybody" || found[1].Problem != "this host forwards IPv6 for everybody" {
+		t.Fatalf("found: %+v", found)
+	}
+	b.shell(b.Balancer, found[0].Mend)
+	if sick := b.doctor(); len(sick) > 0 {
+		t.Errorf("after %q: %+v", found[0].Mend, sick)
+	}
+	for _, to := range past {
+		if b.Reaches(b.Client, "tcp", to, false) != "" {
+			t.Errorf("%s still answers", to)
+		}
+	}
+	for _, to := range []string{"203.0.113.10:80", "[2001:db8::10]:80"} {
+		if b.Reaches(b.Client, "tcp", to, true) == "" {
+			t.Errorf("%s does not answer", to)
+		}
+	}
 }
 
 // diagnose makes each fault on a host of its own.

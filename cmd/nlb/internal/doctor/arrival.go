@@ -6,7 +6,9 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 )
@@ -75,6 +77,11 @@ func (e *exam) held(title string, a netip.Addr) {
 // but a neighbour asks for it, and nobody answers.
 func (e *exam) elsewhere(title string, a netip.Addr) {
 	l, network := e.neighbour(a)
+	if l == nil && e.goesRound(a) {
+		e.add(Warn, title, fmt.Sprintf("what is for %s, but for no service of it, leaves again", a),
+			fmt.Sprintf("it is on no interface, and %s. If the router that sends it here is there, pings and packets to other ports loop until their hop limit ends them", way(e.Routes[Question{To: a}])), e.addAddress(a))
+		return
+	}
 	if l == nil {
 		e.add(OK, title, fmt.Sprintf("%s is on no interface: others have to route it here", a), "", "")
 		return
@@ -89,6 +96,69 @@ func (e *exam) elsewhere(title string, a netip.Addr) {
 	}
 	e.add(Warn, title, fmt.Sprintf("%s is not this host's", a),
 		fmt.Sprintf("it is in the network %s of %s, where neighbours ask who has it, and this host does not answer", network, l.Name), e.addAddress(a))
+}
+
+// goesRound reports whether this host forwards what is for an address that is
+// routed to it.
+func (e *exam) goesRound(a netip.Addr) bool {
+	r := e.Routes[Question{To: a}]
+	f := lb.FamilyOf(a)
+	packet := firewall.Packet{V6: f == lb.IPv6, Dst: firewall.AddrsOf(netip.PrefixFrom(a, a.BitLen())), Local: firewall.False}
+	e.leaves(&packet, r.Link)
+	return r.Way == Out && !e.off(f, "") && e.forwards(&packet)
+}
+
+// sockets finds programs of this host that wait where a service listens: they get
+// nothing of that from the network.
+func (e *exam) sockets() {
+	for _, profile := range e.Profiles {
+		for i := range profile.Services {
+			if s := &profile.Services[i]; s.Role != lb.RoleClient {
+				e.socketsUnder(profile.Name+"/"+s.Name, s)
+			}
+		}
+	}
+	if len(e.Profiles) > 0 {
+		e.fine("no program of this host waits where a service listens")
+	}
+}
+
+func (e *exam) socketsUnder(title string, s *lb.Service) {
+	for _, socket := range e.Sockets {
+		at, port := socket.At.Addr(), socket.At.Port()
+		if !slices.Contains(s.Protocols, socket.Protocol) || at.IsLoopback() || e.leadsTo(s, socket) {
+			continue
+		}
+		for _, l := range s.Listen {
+			if !slices.ContainsFunc(l.Ports, func(r lb.PortRange) bool { return r.First <= port && port <= r.Last }) {
+				continue
+			}
+			level := OK
+			switch {
+			case socket.Protocol == lb.UDP && port >= ephemeral:
+				continue // as a rule, a client that waits for an answer
+			case !l.Prefix.IsValid(), !at.IsUnspecified() && l.Prefix.Contains(at):
+				level = Warn
+			case at.IsUnspecified() && l.Prefix.IsSingleIP() && socket.takes(l.Prefix.Addr()) && e.Routes[Question{To: l.Prefix.Addr()}].Way == Local:
+			default:
+				continue
+			}
+			e.add(level, title, fmt.Sprintf("a program of this host waits at %s %s, too", socket.Protocol, socket.At),
+				fmt.Sprintf("nlb takes what the network sends to %s, so that program gets none of it", l),
+				fmt.Sprintf("ss -Hlnp --%s 'sport = :%d'", socket.Protocol, port))
+		}
+	}
+}
+
+// ephemeral is where the ports begin that the kernel gives to clients
+// (net.ipv4.ip_local_port_range).
+const ephemeral = 32768
+
+// leadsTo reports whether a socket is a backend of the service.
+func (e *exam) leadsTo(s *lb.Service, socket Socket) bool {
+	return slices.ContainsFunc(s.Backends, func(b lb.Backend) bool {
+		return (b.Address.Port == socket.At.Port() || b.Address.Port == 0) && socket.takes(b.Address.Addr) && e.Routes[Question{To: b.Address.Addr}].Way == Local
+	})
 }
 
 // addAddress is the command that gives this host an address.

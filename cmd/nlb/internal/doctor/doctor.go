@@ -89,6 +89,8 @@ var checks = []struct {
 	{"forwarding", (*exam).forwarding},
 	{"router-advertisements", (*exam).advertisements},
 	{"listen", (*exam).listens},
+	{"socket", (*exam).sockets},
+	{"chained", (*exam).chained},
 	{"rp-filter", (*exam).reversePath},
 	{"route", (*exam).routes},
 	{"return", (*exam).returns},

@@ -97,7 +97,7 @@ func TestHealthy(t *testing.T) {
 	// Each check says that it found nothing, those that have nothing to look at
 	// do not.
 	want := []string{
-		"rights", "nftables", "rules", "forwarding", "router-advertisements", "listen", "rp-filter", "route", "return",
+		"rights", "nftables", "rules", "forwarding", "router-advertisements", "listen", "socket", "chained", "rp-filter", "route", "return",
 		"filter", "nat", "mark", "notrack", "conntrack", "ports", "answers", "gone",
 	}
 	if !slices.Equal(have, want) {

@@ -210,6 +210,18 @@ func (e *exam) filtersAt(p *path, s stop, said map[*firewall.Chain]bool) {
 	}
 }
 
+// forwards reports whether no chain of others drops a packet that is not balanced.
+func (e *exam) forwards(p *firewall.Packet) bool {
+	for _, t := range e.Tables {
+		for _, c := range t.Bases() {
+			if c.Base.Hook == "forward" && e.sees(t, "forward", p) && t.Judge(c, p).Action == firewall.Drop {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // sees reports whether a table is for the family, or for the links, of a
 // packet.
 func (e *exam) sees(t *firewall.Table, hook string, p *firewall.Packet) bool {

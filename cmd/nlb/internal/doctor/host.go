@@ -44,6 +44,8 @@ type Host struct {
 	Tables []*firewall.Table
 	// Ours is the state of nlb's own table.
 	Ours Table
+	// Sockets are those that wait for clients.
+	Sockets []Socket
 	// Track is conntrack.
 	Track Track
 	// Agent is nlb run.
@@ -135,6 +137,24 @@ type Table struct {
 	Repair bool
 	// Fallen are the backends that it holds for down.
 	Fallen []Fallen
+	// Found are the kernel parameters that nlb has set, as they were before:
+	// net.ipv4.ip_forward.
+	Found map[string]string
+}
+
+// Socket is a socket of this host that waits for clients: TCP that listens, UDP
+// that is not connected.
+type Socket struct {
+	Protocol lb.Protocol
+	At       netip.AddrPort
+	// Both says that one of IPv6 takes IPv4, too.
+	Both bool
+}
+
+// takes reports whether a socket gets what is for an address of this host.
+func (s Socket) takes(a netip.Addr) bool {
+	own := s.At.Addr()
+	return own == a || own.IsUnspecified() && (own.Is4() == a.Is4() || s.Both)
 }
 
 // Drift is a difference in one object: chain prerouting.

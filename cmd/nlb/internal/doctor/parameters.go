@@ -5,9 +5,11 @@ package doctor
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 )
@@ -35,10 +37,35 @@ func (e *exam) forwarding() {
 	if e.Params[forward4] == "1" {
 		e.forwardingLinks()
 	}
+	e.router(forward4, lb.IPv4)
+	e.router(forward6, lb.IPv6)
 	if len(needs) == 0 {
 		e.fine("not needed: no backend on another host")
 	}
 	e.fine("on")
+}
+
+// router finds forwarding that nlb has turned on, and that everybody can use.
+func (e *exam) router(param string, f lb.Family) {
+	if e.Params[param] != "1" || e.Ours.Found[dotted(param)] != "0" {
+		return // it was on before
+	}
+	for i := range e.paths {
+		p := &e.paths[i]
+		way := e.way(p)
+		if p.family != f || way.Way != Out {
+			continue
+		}
+		packet := firewall.Packet{V6: f == lb.IPv6, Dst: firewall.AddrsOf(netip.PrefixFrom(p.backend.Address.Addr, p.backend.Address.Addr.BitLen())), Local: firewall.False}
+		e.leaves(&packet, way.Link)
+		if !e.forwards(&packet) {
+			continue
+		}
+		e.add(Warn, "", fmt.Sprintf("this host forwards %s for everybody", f),
+			fmt.Sprintf("it did not before nlb turned %s on, and no rule drops what is not balanced: a neighbour that routes by this host reaches all ports of %s, past allow, deny and limits", dotted(param), p.backend.Address.Addr),
+			"nft 'table inet balanced { chain forward { type filter hook forward priority filter; policy drop; ct status dnat accept; ct state established,related accept; }; }'")
+		return
+	}
 }
 
 // keeps reports whether a profile wants kernel parameters left alone.

@@ -13,8 +13,9 @@ import (
 
 func upper(s string) string { return strings.ToUpper(s) }
 
-// rivals looks for rules that translate the destination before nlb does, and
-// for those that translate a source that nlb leaves.
+// rivals looks for rules that translate the destination before nlb does, for
+// those that translate a source that nlb leaves, and for those that nlb's backends
+// would need and do not get.
 func (e *exam) rivals() {
 	for _, profile := range e.Profiles {
 		for i := range profile.Services {
@@ -23,6 +24,7 @@ func (e *exam) rivals() {
 	}
 	for i := range e.paths {
 		e.masquerades(&e.paths[i])
+		e.shadowed(&e.paths[i])
 	}
 	if len(e.Profiles) > 0 {
 		e.fine("no rule of others takes these packets first")

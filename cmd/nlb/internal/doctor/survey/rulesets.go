@@ -70,6 +70,11 @@ func (s *survey) own(conn *wire.Conn) *nft.State {
 			}
 		}
 	}
+	t.Found = map[string]string{}
+	for _, p := range state.Params() {
+		name, _, _ := strings.Cut(p.Name, "=") // what nlb set follows
+		t.Found[name] = p.Value
+	}
 	if header, err := nft.ReadHeader(conn, s.ask.Table); err == nil {
 		t.Handle, t.Dormant = header.Handle, header.Dormant
 	}

@@ -34,6 +34,7 @@ func Take(ask *doctor.Ask, dial func() (*wire.Conn, error)) (*doctor.Host, error
 		return nil, fmt.Errorf("look at the links: %w", err)
 	}
 	s.rulesets(dial)
+	s.sockets()
 	s.ruleMasks()
 	s.params()
 	if err := s.routes(); err != nil {
