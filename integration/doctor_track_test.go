@@ -142,6 +142,24 @@ func TestDoctorAnswers(t *testing.T) {
 	b.sees("warn", "answers", "it has not answered 6 of its 6 connections")
 }
 
+// TestDoctorCapacity: connections of vanished ends count until conntrack forgets them.
+func TestDoctorCapacity(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11")
+	b.shell(b.Balancer, "nlb apply "+b.write("shop.yaml", one(`{name: web, listen: "203.0.113.10:80", backends: [{address: "10.2.0.11:8080", max-connections: 2}]}`)))
+	for i := range 2 {
+		if sick := b.doctor(); len(sick) > 0 {
+			t.Errorf("%d of 2: %+v", i, sick)
+		}
+		conn, err := b.From().Dial(t.Context(), "tcp", netip.MustParseAddrPort("203.0.113.10:80"))
+		b.Check(err)
+		defer conn.Close()
+	}
+	b.Reaches(b.Client, "tcp", "203.0.113.10:80", false)
+	b.sees("warn", "capacity", "it has 2 connections, of max-connections 2; new ones go to other backends, or are refused")
+}
+
 func TestDoctorGone(t *testing.T) {
 	t.Parallel()
 	b, path := tracked(t)

@@ -29,6 +29,9 @@ type Use struct {
 	// Unanswered counts live TCP and SCTP connections that the backend has not
 	// answered.
 	Unanswered int
+	// Left is of the established TCP connection that has been without a packet for
+	// longest: in how many seconds it is forgotten. 0: there is none.
+	Left int
 }
 
 // Usage is what conntrack holds for connections with a mark of ours, by the
@@ -39,6 +42,7 @@ type Usage map[uint32]*counts
 type counts struct {
 	entries, live [3]int // by protocolIndex
 	unanswered    int
+	left          uint32
 }
 
 var protocols = [3]lb.Protocol{lb.TCP, lb.UDP, lb.SCTP}
@@ -56,6 +60,9 @@ func (t *counts) add(f *conntrack.Flow) {
 		return
 	}
 	t.live[i]++
+	if f.Left > 0 && (t.left == 0 || f.Left < t.left) {
+		t.left = f.Left
+	}
 	if !f.Answered && protocols[i] != lb.UDP {
 		t.unanswered++
 	}
@@ -112,7 +119,7 @@ func (t *counts) use() Use {
 	if t == nil {
 		return Use{}
 	}
-	out := Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}, Unanswered: t.unanswered}
+	out := Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}, Unanswered: t.unanswered, Left: int(t.left)}
 	for i, p := range protocols {
 		if t.entries[i] > 0 {
 			out.Entries[p] = t.entries[i]

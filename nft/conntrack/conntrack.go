@@ -26,6 +26,7 @@ const (
 	attrTupleReply    = 2
 	attrStatus        = 3
 	attrProtoinfo     = 4
+	attrTimeout       = 7
 	attrMark          = 8
 	attrID            = 12
 	attrZone          = 18
@@ -47,6 +48,8 @@ const (
 	attrTCPState     = 1
 
 	statusSeenReply = 1 << 1 // IPS_SEEN_REPLY (nf_conntrack_common.h)
+
+	tcpEstablished = 3 // nf_conntrack_tcp.h
 
 	// TCP connections in these states have ended (nf_conntrack_tcp.h).
 	tcpTimeWait = 7
@@ -73,6 +76,9 @@ type Flow struct {
 	Ended bool
 	// Answered says that packets were seen in both directions.
 	Answered bool
+	// Left is how many seconds an established TCP connection may still be without a
+	// packet until the kernel forgets it; 0: it is none.
+	Left uint32
 	// Zone is the conntrack zone of the original direction; Zoned says that one
 	// direction at least is not in the default zone.
 	Zone  uint16
@@ -139,6 +145,7 @@ func list(c *wire.Conn, family uint8, filter []byte, want Filter, each func(*Flo
 // a request about it needs.
 func (f *Flow) decode(b []byte, key *wire.Encoder) {
 	f.family = unix.AF_INET6
+	left := uint32(0)
 	for t, v := range wire.Attrs(b) {
 		switch t {
 		case attrTupleOriginal:
@@ -167,8 +174,14 @@ func (f *Flow) decode(b []byte, key *wire.Encoder) {
 		case attrProtoinfo:
 			state := wire.Attr(wire.Attr(v, attrProtoinfoTCP), attrTCPState)
 			f.Ended = len(state) == 1 && (state[0] == tcpTimeWait || state[0] == tcpClose)
+			if len(state) == 1 && state[0] == tcpEstablished {
+				f.Left = 1
+			}
+		case attrTimeout:
+			left = wire.Uint32(v)
 		}
 	}
+	f.Left *= left
 }
 
 // Clone is a copy that stays valid.

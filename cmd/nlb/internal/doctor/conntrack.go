@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
@@ -169,6 +170,35 @@ func sources(p *path) (string, int) {
 		return strings.Join(names, ","), max(n, 1)
 	}
 	return "masquerade", 1
+}
+
+// capacity finds backends that have as many connections as max-connections lets
+// them. Those whose ends are gone count until conntrack forgets them.
+func (e *exam) capacity() {
+	limited := false
+	for i := range e.paths {
+		p := &e.paths[i]
+		most := p.backend.MaxConnections
+		if most == 0 {
+			continue
+		}
+		limited = true
+		use := e.Track.Uses[Key{p.profile, p.service.Name, p.backend.Address}]
+		n := use.Live[lb.TCP] + use.Live[lb.UDP] + use.Live[lb.SCTP]
+		if n < int(most) {
+			continue
+		}
+		why := "new ones go to other backends, or are refused"
+		keeps, err := strconv.Atoi(e.Params["net/netfilter/nf_conntrack_tcp_timeout_established"])
+		if silent := time.Duration(keeps-use.Left) * time.Second; err == nil && use.Left > 0 && silent >= time.Second {
+			why += fmt.Sprintf("; one of them has had no packet for %s. Connections whose ends have vanished count, too, until the kernel forgets them, after %s", silent, time.Duration(keeps)*time.Second)
+		}
+		e.add(Warn, p.subject(), fmt.Sprintf("it has %s, of max-connections %d", text.Count(n, "connection"), most), why,
+			fmt.Sprintf("conntrack -L --reply-src %s", p.backend.Address.Addr))
+	}
+	if limited && e.Track.Listed {
+		e.fine("no backend has all the connections that it may have")
+	}
 }
 
 // few is how many connections say something about a backend.

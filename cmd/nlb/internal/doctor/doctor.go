@@ -102,6 +102,7 @@ var checks = []struct {
 	{"notrack", (*exam).untracked},
 	{"conntrack", (*exam).conntrack},
 	{"ports", (*exam).ports},
+	{"capacity", (*exam).capacity},
 	{"answers", (*exam).answers},
 	{"gone", (*exam).gone},
 	{"health", (*exam).health},

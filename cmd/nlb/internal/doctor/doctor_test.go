@@ -156,6 +156,30 @@ func TestThresholds(t *testing.T) {
 	}
 }
 
+// TestCapacity: a backend with as many connections as it may have, and how long the
+// most silent of them has been silent.
+func TestCapacity(t *testing.T) {
+	p := shop(t, "")
+	b := &p.Services[0].Backends[0]
+	b.MaxConnections = 10
+	h := router(p)
+	h.Params["net/netfilter/nf_conntrack_tcp_timeout_established"] = "432000"
+	use := Use{Live: map[lb.Protocol]int{lb.TCP: 9}, Left: 432000 - 7200}
+	key := Key{"shop", "web", b.Address}
+	h.Track.Uses[key] = use
+	if got := sick(h, p); len(got) > 0 {
+		t.Errorf("9 of 10: %q", got)
+	}
+	use.Live[lb.TCP] = 10
+	if got := sick(h, p); !slices.Equal(got, []string{"warn capacity shop/web 10.2.0.11:8080: it has 10 connections, of max-connections 10"}) {
+		t.Errorf("10 of 10: %q", got)
+	}
+	found := Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}})
+	if i := slices.IndexFunc(found, func(f Finding) bool { return f.Check == "capacity" }); !strings.Contains(found[i].Why, "one of them has had no packet for 2h0m0s") {
+		t.Errorf("%+v", found[i])
+	}
+}
+
 // TestPace: where ports get few, doctor says how many connections a second the
 // kernel's TIME_WAIT leaves room for.
 func TestPace(t *testing.T) {

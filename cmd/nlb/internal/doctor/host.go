@@ -196,6 +196,9 @@ type Use struct {
 	Live map[lb.Protocol]int
 	// Unanswered counts the live TCP and SCTP connections without an answer.
 	Unanswered int
+	// Left is in how many seconds the established TCP connection is forgotten that
+	// has been without a packet for longest; 0: there is none.
+	Left int
 }
 
 // link finds a link by its name; nil where there is none.

@@ -23,7 +23,7 @@ import (
 )
 
 func (s *survey) rulesets(dial func() (*wire.Conn, error)) {
-	all := []string{"nftables", "rules", "filter", "nat", "mark", "notrack", "ports", "answers", "gone", "health"}
+	all := []string{"nftables", "rules", "filter", "nat", "mark", "notrack", "ports", "capacity", "answers", "gone", "health"}
 	conn, err := dial()
 	switch {
 	case err == nil:
@@ -53,7 +53,7 @@ func (s *survey) own(conn *wire.Conn) *nft.State {
 		t.Foreign = err.Error()
 		return nil
 	case err != nil:
-		s.unseen("table inet "+s.ask.Table, err, "rules", "ports", "answers", "gone", "health")
+		s.unseen("table inet "+s.ask.Table, err, "rules", "ports", "capacity", "answers", "gone", "health")
 		return nil
 	}
 	t.Exists = state.Exists()
@@ -157,7 +157,7 @@ func (s *survey) connections(conn *wire.Conn, state *nft.State) {
 	}
 	usage, err := nft.ReadUsage(conn, states...)
 	if err != nil {
-		s.unseen("the connections of each backend", err, "ports", "answers", "gone")
+		s.unseen("the connections of each backend", err, "ports", "capacity", "answers", "gone")
 		return
 	}
 	t.Listed = state != nil

@@ -86,6 +86,7 @@ func (s *survey) params() {
 		"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding", "net/ipv4/conf/all/route_localnet", "net/ipv4/conf/all/proxy_arp", "net/ipv4/conf/all/rp_filter",
 		"net/ipv4/ping_group_range", "net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables",
 		"net/netfilter/nf_conntrack_tcp_be_liberal", "net/netfilter/nf_conntrack_tcp_timeout_close_wait", "net/netfilter/nf_conntrack_tcp_timeout_time_wait",
+		"net/netfilter/nf_conntrack_tcp_timeout_established",
 	}
 	for _, l := range s.host.Links {
 		for _, of := range []string{"ipv4/forwarding", "ipv4/route_localnet", "ipv4/proxy_arp", "ipv4/rp_filter", "ipv6/accept_ra", "ipv6/proxy_ndp"} {
