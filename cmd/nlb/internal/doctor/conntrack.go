@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
@@ -190,8 +189,8 @@ func (e *exam) capacity() {
 		}
 		why := "new ones go to other backends, or are refused"
 		keeps, err := strconv.Atoi(e.Params["net/netfilter/nf_conntrack_tcp_timeout_established"])
-		if silent := time.Duration(keeps-use.Left) * time.Second; err == nil && use.Left > 0 && silent >= time.Second {
-			why += fmt.Sprintf("; one of them has had no packet for %s. Connections whose ends have vanished count, too, until the kernel forgets them, after %s", silent, time.Duration(keeps)*time.Second)
+		if silent := keeps - use.Left; err == nil && use.Left > 0 && silent > 0 {
+			why += fmt.Sprintf("; one of them has had no packet for %s. Connections whose ends have vanished count, too, until the kernel forgets them, after %s", span(silent), span(keeps))
 		}
 		e.add(Warn, p.subject(), fmt.Sprintf("it has %s, of max-connections %d", text.Count(n, "connection"), most), why,
 			fmt.Sprintf("conntrack -L --reply-src %s", p.backend.Address.Addr))

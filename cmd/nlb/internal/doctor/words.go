@@ -1,8 +1,22 @@
 package doctor
 
-// Names of kernel parameters in findings.
+// Names of kernel parameters in findings, and times.
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
+
+// span is a number of seconds as people say it: 120h, 1m30s.
+func span(seconds int) string {
+	s := (time.Duration(seconds) * time.Second).String()
+	for _, none := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(s, none) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
+}
 
 // setParam is the command that sets a kernel parameter.
 func setParam(name, value string) string {
