@@ -59,6 +59,17 @@ var untrackedFaults = []fault{
 	},
 }
 
+// podman publishes a port as netavark does.
+const podman = `iptables-nft -t nat -N NETAVARK-HOSTPORT-DNAT; iptables-nft -t nat -N NETAVARK-HOSTPORT-SETMARK; iptables-nft -t nat -N NETAVARK-DN-1
+iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT
+iptables-nft -t nat -A OUTPUT -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT
+iptables-nft -t nat -A NETAVARK-HOSTPORT-SETMARK -j MARK --set-xmark 0x2000/0x2000
+iptables-nft -t nat -A NETAVARK-HOSTPORT-DNAT -p tcp --dport 8081 -j NETAVARK-DN-1
+iptables-nft -t nat -A NETAVARK-DN-1 -s 10.88.0.0/16 -p tcp --dport 8081 -j NETAVARK-HOSTPORT-SETMARK
+iptables-nft -t nat -A NETAVARK-DN-1 -p tcp --dport 8081 -j DNAT --to-destination 10.2.0.11:8080
+iptables-nft -t nat -A POSTROUTING -m mark --mark 0x2000/0x2000 -j MASQUERADE`
+
+// published is a port that Docker publishes.
 const published = `iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8081 -j DNAT --to-destination 10.2.0.11:8080`
 
 // chain is a shell command that makes a table with one base chain.
@@ -164,6 +175,10 @@ var rivalFaults = []fault{
 	{
 		name: "a backend that is a published port", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.1.0.1:8081"]}`),
 		breaks: published, level: "fail", check: "nat", says: "table ip nat, chain DOCKER would translate what is for it, and is not asked", probe: "203.0.113.10:80", lasts: true,
+	},
+	{
+		name: "a backend that Podman publishes", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.1.0.1:8081"]}`),
+		breaks: podman, level: "fail", check: "nat", says: "table ip nat, chain NETAVARK-DN-1 would translate what is for it, and is not asked", probe: "203.0.113.10:80", lasts: true,
 	},
 	{
 		name: "a backend that somebody translates", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.99:8080"]}`),
@@ -285,10 +300,12 @@ var healthy = map[string]string{
 	"Docker, mended": dockerRules + "\niptables-nft -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
 	"other ports": "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8088 -j DNAT --to-destination 10.2.0.12:80\n" +
 		"iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
-	"legacy tables without rules": "iptables-legacy -L; iptables-legacy -t nat -L; ip6tables-legacy -L",
-	"a proxy for all":             chain("ip n", "nat hook prerouting priority -90; policy accept", "tcp dport 8080 redirect to :3128;"),
-	"behind nlb":                  chain("ip r", "nat hook prerouting priority -90; policy accept", "tcp dport 80 dnat to 10.2.0.12:80;"),
-	"another table of nlb":        "sed 's/shop/other/; s/:80\"/:81\"/' NAME | nlb --table other apply -",
+	"legacy tables without rules":  "iptables-legacy -L; iptables-legacy -t nat -L; ip6tables-legacy -L",
+	"a port that Docker publishes": published,
+	"a port that Podman publishes": podman,
+	"a proxy for all":              chain("ip n", "nat hook prerouting priority -90; policy accept", "tcp dport 8080 redirect to :3128;"),
+	"behind nlb":                   chain("ip r", "nat hook prerouting priority -90; policy accept", "tcp dport 80 dnat to 10.2.0.12:80;"),
+	"another table of nlb":         "sed 's/shop/other/; s/:80\"/:81\"/' NAME | nlb --table other apply -",
 }
 
 // TestDoctorHealthy: there is nothing to mend where connections are made.

@@ -308,6 +308,37 @@ func TestDoctorRouter(t *testing.T) {
 	}
 }
 
+// TestDoctorSockets: a program that waits at all addresses is in the way of a service
+// on all own addresses, also for IPv4 at a socket of IPv6; it is not in the way of one on
+// a single address. A port that is published is a backend where a program waits there.
+func TestDoctorSockets(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.standIns()
+	_, err := traffic.Serve(b.Balancer, "all", traffic.Port{Network: "udp", At: netip.MustParseAddrPort("[::]:5353")})
+	b.Check(err)
+	apply := func(service string) []finding {
+		b.shell(b.Balancer, "nlb apply "+b.write("shop.yaml", one(service)))
+		return b.doctor()
+	}
+	if found := apply(`{name: dns, protocol: udp, listen: "10.1.0.1:5353", backends: ["10.2.0.11:53"]}`); len(found) > 0 {
+		t.Errorf("a single address: %+v", found)
+	}
+	for _, listen := range []string{":5353", "10.1.0.0/24:5353"} {
+		found := apply(`{name: dns, protocol: udp, listen: "` + listen + `", backends: ["10.2.0.11:53"]}`)
+		if covered := listen[0] == ':'; covered && (len(found) != 1 || !strings.Contains(found[0].Problem, "udp [::]:5353")) || !covered && len(found) > 0 {
+			t.Errorf("%s: %+v", listen, found)
+		}
+	}
+	b.shell(b.Balancer, strings.Replace(published, "8081", "8080", 1))
+	if found := apply(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.1:8080"]}`); len(found) > 0 {
+		t.Errorf("a published port where a program waits: %+v", found)
+	}
+	if b.Reaches(b.Client, "tcp", "203.0.113.10:80", true) == "" {
+		t.Error("a published port where a program waits does not answer")
+	}
+}
+
 // diagnose makes each fault on a host of its own.
 func diagnose(t *testing.T, faults []fault) {
 	for _, f := range faults {
