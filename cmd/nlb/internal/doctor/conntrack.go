@@ -184,7 +184,7 @@ func (e *exam) capacity() {
 		limited = true
 		use := e.Track.Uses[Key{p.profile, p.service.Name, p.backend.Address}]
 		n := use.Live[lb.TCP] + use.Live[lb.UDP] + use.Live[lb.SCTP]
-		if n < int(most) {
+		if int64(n) < int64(most) {
 			continue
 		}
 		why := "new ones go to other backends, or are refused"
