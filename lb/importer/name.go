@@ -32,17 +32,18 @@ func cut(name string, length int) string {
 	return strings.TrimRight(name[:min(len(name), length)], "-")
 }
 
-// names gives out each name once.
-type names map[string]bool
+// names gives out each name once: the last number that each was given with.
+type names map[string]int
 
 // unique is the name, or the first of name-2, name-3 ... that is free.
 func (n names) unique(name string) string {
 	free := name
-	for i := 2; n[free]; i++ {
+	for i := max(n[name], 1) + 1; n[free] > 0; i++ {
 		suffix := fmt.Sprintf("-%d", i)
 		free = cut(name, lb.MaxName-len(suffix)) + suffix
+		n[name] = i
 	}
-	n[free] = true
+	n[free] = max(n[free], 1)
 	return free
 }
 

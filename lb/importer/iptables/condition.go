@@ -139,7 +139,7 @@ func (w *walker) inside(d space.Dimension, s space.Set) bool {
 	case space.Inside:
 		return true
 	case space.Across:
-		w.split = &split{d, s}
+		w.split = &split{dimension: d, by: s}
 	}
 	return false
 }

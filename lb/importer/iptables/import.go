@@ -106,17 +106,20 @@ func (c *candidate) first() *syntax.Rule {
 func (t *translator) roles(both [2][]*candidate) []*candidate {
 	services := both[prerouting]
 	alone := map[*candidate]bool{}
+	same := map[string][]*candidate{} // those that may be alike
 	for _, p := range services {
 		alone[p] = true
+		same[p.classes[0].key+p.region[space.Port].Key()] = append(same[p.classes[0].key+p.region[space.Port].Key()], p)
 	}
 	for _, o := range both[output] {
-		i := slices.IndexFunc(both[prerouting], func(p *candidate) bool { return alone[p] && t.alike(p, o) })
+		near := same[o.classes[0].key+o.region[space.Port].Key()]
+		i := slices.IndexFunc(near, func(p *candidate) bool { return alone[p] && t.alike(p, o) })
 		if i < 0 {
 			o.role = lb.RoleClient
 			services = append(services, o)
 			continue
 		}
-		p := both[prerouting][i]
+		p := near[i]
 		alone[p] = false
 		// What the rules of either hook say is about the one service.
 		p.trace.add(o.trace)

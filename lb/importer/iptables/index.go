@@ -1,7 +1,8 @@
 package iptables
 
-// Indexes: in the long chains of kube-proxy, nearly every rule is for one
-// address. A region of one address need not be held against each of them.
+// Indexes: in long chains, nearly every rule is for one address or one port. A
+// region of one of them need not be held against each rule, and a region of many
+// is parted at once.
 
 import (
 	"slices"
@@ -13,16 +14,19 @@ import (
 // minIndexed is the length of the shortest chain that gets an index.
 const minIndexed = 64
 
-// index is a chain by destinations.
+// indexed are the dimensions that chains are indexed by.
+var indexed = [...]space.Dimension{space.Destination, space.Port}
+
+// index is a chain by single values of one dimension.
 type index struct {
-	rules  map[space.Number][]int // for one address, by place in the chain
+	rules  map[space.Number][]int // by place in the chain
 	others []int
 }
 
-func newIndex(c *syntax.Chain) *index {
+func newIndex(c *syntax.Chain, d space.Dimension) *index {
 	x := &index{rules: map[space.Number][]int{}}
 	for i, r := range c.Rules {
-		if a, ok := address(r); ok {
+		if a, ok := single(r, d); ok {
 			x.rules[a] = append(x.rules[a], i)
 		} else {
 			x.others = append(x.others, i)
@@ -31,39 +35,133 @@ func newIndex(c *syntax.Chain) *index {
 	return x
 }
 
-// address is the one destination of a rule. Nothing that counts may be asked
-// before it.
-func address(r *syntax.Rule) (space.Number, bool) {
+// single is the one destination or port of a rule. Nothing that counts may be
+// asked before it.
+func single(r *syntax.Rule, d space.Dimension) (space.Number, bool) {
 	for _, m := range r.Matches {
+		var s space.Set
 		switch m := m.(type) {
 		case syntax.Destination:
-			if len(m.Set) == 1 && m.Set[0].First == m.Set[0].Last {
-				return m.Set[0].First, true
+			if d == space.Destination {
+				s = m.Set
+			}
+		case syntax.Port:
+			if d == space.Port {
+				s = m.Set
 			}
 		case *syntax.Nth, syntax.Recent:
 			return space.Number{}, false
+		}
+		if len(s) == 1 && s[0].First == s[0].Last {
+			return s[0].First, true
 		}
 	}
 	return space.Number{}, false
 }
 
+// pointsOf are the single values of all rules, sorted.
+func pointsOf(set *syntax.Ruleset) (out [len(indexed)][]space.Number) {
+	set.Rules(func(r *syntax.Rule) {
+		for i, d := range indexed {
+			if n, ok := single(r, d); ok {
+				out[i] = append(out[i], n)
+			}
+		}
+	})
+	for i := range out {
+		slices.SortFunc(out[i], space.Number.Compare)
+		out[i] = slices.Compact(out[i])
+	}
+	return out
+}
+
+// point is the one single value that a region has in an indexed dimension, if it
+// has any; ok is false where there are more.
+func (w *walker) point(i int) (at []space.Number, ok bool) {
+	for _, s := range w.region[indexed[i]] {
+		from, _ := slices.BinarySearchFunc(w.single[i], s.First, space.Number.Compare)
+		for _, n := range w.single[i][from:] {
+			if n.Compare(s.Last) > 0 {
+				break
+			}
+			if at = append(at, n); len(at) > 1 {
+				return nil, false
+			}
+		}
+	}
+	return at, true
+}
+
+// parts are what a region is split into: where the rules that asked for it have
+// many single values, one part for each.
+func (s *split) parts(r space.Region) []space.Region {
+	var points []space.Range
+	for _, rule := range s.rules {
+		if n, ok := single(rule, s.dimension); ok && r[s.dimension].Has(n) {
+			points = append(points, space.Range{First: n, Last: n})
+		}
+	}
+	by := s.by
+	var out []space.Region
+	if len(points) >= minIndexed && by.Size() == 1 {
+		by = space.Of(points...)
+		slices.SortFunc(points, func(a, b space.Range) int { return b.First.Compare(a.First) })
+		for _, p := range slices.Compact(points) {
+			one := r
+			one[s.dimension] = space.Set{p}
+			out = append(out, one)
+		}
+	}
+	inside, outside := r.Split(s.dimension, by)
+	if out == nil {
+		return []space.Region{outside, inside}
+	}
+	if len(outside[s.dimension]) == 0 {
+		return out
+	}
+	return append([]space.Region{outside}, out...)
+}
+
 // relevant are the rules of a chain that can concern the region.
 func (w *walker) relevant(c *syntax.Chain) []*syntax.Rule {
-	to := w.region[space.Destination]
-	if w.leaving || len(c.Rules) < minIndexed || to.Size() != 1 {
+	if w.leaving || len(c.Rules) < minIndexed {
 		return c.Rules
 	}
-	x := w.indexes[c]
-	if x == nil {
-		x = newIndex(c)
-		w.indexes[c] = x
+	var best *index
+	var own []int
+	for i, d := range indexed {
+		point, ok := w.point(i)
+		if !ok {
+			continue
+		}
+		key := indexKey{c, d}
+		x := w.indexes[key]
+		if x == nil {
+			x = newIndex(c, d)
+			w.indexes[key] = x
+		}
+		var rules []int
+		if len(point) > 0 {
+			rules = x.rules[point[0]]
+		}
+		if best == nil || len(rules)+len(x.others) < len(own)+len(best.others) {
+			best, own = x, rules
+		}
 	}
-	own := x.rules[to[0].First]
-	places := slices.Concat(own, x.others)
+	if best == nil {
+		return c.Rules
+	}
+	places := slices.Concat(own, best.others)
 	slices.Sort(places)
 	out := make([]*syntax.Rule, len(places))
 	for i, p := range places {
 		out[i] = c.Rules[p]
 	}
 	return out
+}
+
+// indexKey is what an index is of.
+type indexKey struct {
+	chain     *syntax.Chain
+	dimension space.Dimension
 }

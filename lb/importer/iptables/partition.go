@@ -62,7 +62,7 @@ type finding struct {
 
 // partition finds all that one hook balances.
 func partition(set *syntax.Ruleset, interfaces *space.Interfaces, h hook, budget *int) (found []*finding, logs []*syntax.Rule, err error) {
-	w := &walker{set: set, interfaces: interfaces, ways: waysOf(set), hook: h, budget: budget, indexes: map[*syntax.Chain]*index{}}
+	w := &walker{set: set, interfaces: interfaces, ways: waysOf(set), hook: h, budget: budget, indexes: map[indexKey]*index{}, single: pointsOf(set)}
 	everyone := space.Addresses(set.Family)
 	todo := []space.Region{{everyone, space.AllProtocols(), space.AllPorts(), interfaces.All(), space.One(0, 1)}}
 	alike := map[string]*finding{}
@@ -87,8 +87,7 @@ func partition(set *syntax.Ruleset, interfaces *space.Interfaces, h hook, budget
 		todo = todo[:len(todo)-1]
 		ends := w.run(r, everyone, "")
 		if s := w.split; s != nil {
-			inside, outside := r.Split(s.dimension, s.by)
-			todo = append(todo, outside, inside)
+			todo = append(todo, s.parts(r)...)
 			continue
 		}
 		if !slices.ContainsFunc(ends, func(e end) bool { return e.fate == balanced }) {

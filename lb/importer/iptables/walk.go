@@ -46,7 +46,8 @@ type walker struct {
 	// counters are the nth matches that are followed; nil: none are.
 	counters map[*syntax.Nth]int
 	logRules []*syntax.Rule
-	indexes  map[*syntax.Chain]*index
+	indexes  map[indexKey]*index
+	single   [len(indexed)][]space.Number // of all rules
 	// budget is how many rules may still be looked at.
 	budget *int
 	looks  int
@@ -56,6 +57,7 @@ type walker struct {
 type split struct {
 	dimension space.Dimension
 	by        space.Set
+	rules     []*syntax.Rule // of the chain that asks, which may concern the region
 }
 
 // errBudget ends a search that would take too long.
@@ -143,7 +145,8 @@ func (w *walker) table(name, chain string, flows []flow) []flow {
 // RETURN.
 func (w *walker) chain(c *syntax.Chain, flows []flow) []flow {
 	var out []flow
-	for _, r := range w.relevant(c) {
+	rules := w.relevant(c)
+	for _, r := range rules {
 		if len(flows) == 0 || w.split != nil {
 			break
 		}
@@ -164,6 +167,7 @@ func (w *walker) chain(c *syntax.Chain, flows []flow) []flow {
 		}
 		yes, no := w.match(r, flows)
 		if w.split != nil {
+			w.split.rules = rules
 			return nil
 		}
 		flows = no // with its counters moved on
@@ -326,7 +330,7 @@ func (w *walker) port(r *syntax.Rule, n syntax.NATRange) (uint16, bool) {
 			return 0, true
 		}
 		if ports.Size() > 1 {
-			w.split = &split{space.Port, space.Set{{First: ports[0].First, Last: ports[0].First}}}
+			w.split = &split{dimension: space.Port, by: space.Set{{First: ports[0].First, Last: ports[0].First}}}
 			return 0, false
 		}
 		size := int(n.Ports.Last) - int(n.Ports.First) + 1
@@ -343,7 +347,7 @@ func (w *walker) port(r *syntax.Rule, n syntax.NATRange) (uint16, bool) {
 	case space.Inside:
 		return 0, true
 	case space.Across:
-		w.split = &split{space.Port, within}
+		w.split = &split{dimension: space.Port, by: within}
 		return 0, false
 	}
 	return n.Ports.First, true
