@@ -64,6 +64,7 @@ func (d *Draft) Add(s lb.Service, at Place, notes ...string) {
 func (d *Draft) Finish() *Import {
 	m := &Import{Profile: &lb.Profile{Name: fileName(d.file, d.format)}, file: d.title()}
 	taken := names{}
+	d.joinFamilies()
 	var kept []entry
 	for _, e := range d.services {
 		s := &e.service
@@ -88,6 +89,36 @@ func (d *Draft) Finish() *Import {
 	}
 	m.Findings = d.findings()
 	return m
+}
+
+// joinFamilies makes one service of two for all addresses of this host that
+// differ in the family of their backends.
+func (d *Draft) joinFamilies() {
+	at := map[string]int{}
+	var out []entry
+	for _, e := range d.services {
+		s := e.service
+		own := len(s.Backends) > 0
+		for _, l := range s.Listen {
+			own = own && !l.Prefix.IsValid()
+		}
+		if !own {
+			out = append(out, e)
+			continue
+		}
+		family := lb.FamilyOf(s.Backends[0].Address.Addr)
+		key := func(f lb.Family) string {
+			return fmt.Sprint(f, s.Listen, s.Protocols, s.Role, s.Interface, s.Scheduler, s.HashBy, s.SNAT, s.Affinity, s.Allow, s.Deny, s.Log == nil)
+		}
+		if i, ok := at[key(lb.IPv4+lb.IPv6-family)]; ok {
+			out[i].service.Backends = slices.Concat(out[i].service.Backends, s.Backends)
+			out[i].notes = slices.Concat(out[i].notes, e.notes)
+			continue
+		}
+		at[key(family)] = len(out)
+		out = append(out, e)
+	}
+	d.services = out
 }
 
 // title is what the text is called in the profile.

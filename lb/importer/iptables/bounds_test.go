@@ -31,7 +31,7 @@ func ports(n int) string {
 // TestNoise: a text that is nothing ends after some errors.
 func TestNoise(t *testing.T) {
 	for name, line := range map[string]string{
-		"words": "blah blah",
+		"words":     "blah blah",
 		"addresses": "-A PREROUTING -d 1.2.3.4.5 -j DNAT --to-destination 10.0.0.1",
 	} {
 		_, err := Import("noise", []byte("*nat\n"+strings.Repeat(line+"\n", 20_000)))

@@ -143,10 +143,10 @@ func lasting(next []map[int]*big.Rat) []int {
 // add joins what was seen on several walks.
 func (t *trace) add(o *trace) {
 	for _, pair := range [][2]map[*syntax.Rule]bool{
-		{t.matched, o.matched}, {t.skipped, o.skipped}, {t.everyPacket, o.everyPacket}, {t.open, o.open}, {t.refused, o.refused}, {t.routed, o.routed},
+		{t.matched, o.matched}, {t.skipped, o.skipped}, {t.everyPacket, o.everyPacket}, {t.open, o.open}, {t.refused, o.refused}, {t.routed, o.routed}, {t.firstPort, o.firstPort},
 	} {
-		for r := range pair[1] {
-			pair[0][r] = true
+		for r, is := range pair[1] {
+			pair[0][r] = is || pair[0][r]
 		}
 	}
 	for l := range o.set {

@@ -132,6 +132,8 @@ type trace struct {
 	// their interface, refused those where they are not. routed are rules of
 	// OUTPUT for one interface.
 	open, refused, routed map[*syntax.Rule]bool
+	// firstPort are rules that send many ports to the first of a range.
+	firstPort map[*syntax.Rule]bool
 	// set and checked are the lists of -m recent.
 	set     map[string]bool
 	checked map[*syntax.Rule]syntax.Recent
@@ -140,7 +142,7 @@ type trace struct {
 
 func newTrace() *trace {
 	m := func() map[*syntax.Rule]bool { return map[*syntax.Rule]bool{} }
-	return &trace{matched: m(), skipped: m(), everyPacket: m(), open: m(), refused: m(), routed: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
+	return &trace{matched: m(), skipped: m(), everyPacket: m(), open: m(), refused: m(), routed: m(), firstPort: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
 }
 
 func zero() *big.Rat { return new(big.Rat) }

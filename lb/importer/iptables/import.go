@@ -29,7 +29,7 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	}
 	budget := maxSteps
 	for _, set := range sets {
-		t := &translator{set: set, draft: draft, interfaces: interfacesOf(set), used: map[*syntax.Rule]bool{}, told: map[*syntax.Rule]bool{}}
+		t := &translator{set: set, elsewhere: backendsOf(set), draft: draft, interfaces: interfacesOf(set), used: map[*syntax.Rule]bool{}, told: map[*syntax.Rule]bool{}}
 		t.translate(&budget)
 	}
 	return draft.Finish(), nil
@@ -51,6 +51,21 @@ func interfacesOf(set *syntax.Ruleset) *space.Interfaces {
 	return space.NewInterfaces(patterns)
 }
 
+// backendsOf are the addresses that rules send to.
+func backendsOf(set *syntax.Ruleset) space.Set {
+	var out []space.Range
+	set.Rules(func(r *syntax.Rule) {
+		if d, ok := r.Target.(syntax.DNAT); ok {
+			for _, to := range d.To {
+				if to.First.IsValid() {
+					out = append(out, space.Range{First: space.NumberOf(to.First), Last: space.NumberOf(to.Last)})
+				}
+			}
+		}
+	})
+	return space.Of(out...)
+}
+
 // translator turns one ruleset into services.
 type translator struct {
 	set        *syntax.Ruleset
@@ -59,6 +74,8 @@ type translator struct {
 	// used are the rules that are in a service, told those that a finding is
 	// about.
 	used, told map[*syntax.Rule]bool
+	// elsewhere are addresses of backends.
+	elsewhere space.Set
 	// cut: the search was ended before its end.
 	cut bool
 }
@@ -69,6 +86,9 @@ type candidate struct {
 	region space.Region
 	logs   []*syntax.Rule
 	role   lb.Role
+	// spared: this host's own connections to its loopback addresses are left
+	// alone.
+	spared bool
 }
 
 func (t *translator) translate(budget *int) {
@@ -81,6 +101,9 @@ func (t *translator) translate(budget *int) {
 		}
 		for _, f := range found {
 			for _, r := range f.regions {
+				if len(t.without(r, nil)) == 0 {
+					continue
+				}
 				both[h] = append(both[h], &candidate{finding: f, region: r, logs: logs})
 			}
 		}
@@ -116,11 +139,13 @@ func (t *translator) roles(both [2][]*candidate) []*candidate {
 		i := slices.IndexFunc(near, func(p *candidate) bool { return alone[p] && t.alike(p, o) })
 		if i < 0 {
 			o.role = lb.RoleClient
+			o.spared = t.spares(o.region)
 			services = append(services, o)
 			continue
 		}
 		p := near[i]
 		alone[p] = false
+		p.spared = t.spares(o.region)
 		// What the rules of either hook say is about the one service.
 		p.trace.add(o.trace)
 	}
@@ -147,7 +172,7 @@ func (t *translator) alike(p, o *candidate) bool {
 	return t.anyInterface(p.region) &&
 		p.region[space.Port].Equal(o.region[space.Port]) && p.region[space.Protocol].Equal(o.region[space.Protocol]) &&
 		p.region[space.Local].Equal(o.region[space.Local]) &&
-		p.region[space.Destination].Without(loop).Equal(o.region[space.Destination].Without(loop)) &&
+		t.without(p.region, loop).Equal(t.without(o.region, loop)) &&
 		p.classes[0].key == o.classes[0].key
 }
 
@@ -164,10 +189,25 @@ func (t *translator) anyInterface(r space.Region) bool {
 	return !ok || slices.Equal(patterns, []string{"+"})
 }
 
+// spares reports whether a region leaves out the loopback addresses.
+func (t *translator) spares(r space.Region) bool {
+	return t.everywhere(r) && !r[space.Destination].Meets(loopback(t.set.Family))
+}
+
+// without are the destinations of a region but some. Of this host's own, neither
+// do the addresses of backends count: a bridge's containers are no addresses of
+// this host.
+func (t *translator) without(r space.Region, some space.Set) space.Set {
+	if !r[space.Local].Equal(space.One(1, 1)) {
+		return r[space.Destination].Without(some)
+	}
+	return r[space.Destination].Without(some.Union(t.elsewhere))
+}
+
 // everywhere reports whether a region has all destinations.
 func (t *translator) everywhere(r space.Region) bool {
 	all := space.Addresses(t.set.Family)
-	return len(all.Without(r[space.Destination]).Without(loopback(t.set.Family))) == 0
+	return len(t.without(space.Region{space.Destination: all, space.Local: r[space.Local]}, loopback(t.set.Family).Union(r[space.Destination]))) == 0
 }
 
 func places(rules []*syntax.Rule) []importer.Place {

@@ -90,3 +90,29 @@ func TestWays(t *testing.T) {
 		{"this host's own connections", "iptables -t nat -A OUTPUT -o wan -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11", []string{"203.0.113.1:80 tcp client -> 10.2.0.11 snat none", "partial"}},
 	})
 }
+
+// TestKinds: rules as programs and people write them.
+func TestKinds(t *testing.T) {
+	const nat = "iptables -t nat -A PREROUTING "
+	const web = nat + "-d 203.0.113.1 -p tcp --dport 80 "
+	one := func(to string) []string { return []string{"203.0.113.1:80 tcp -> " + to + " snat none", "complete"} }
+	const bridge = "*nat\n-A PREROUTING -m addrtype --dst-type LOCAL -j D\n-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j D\n-N D\n-A D -p tcp --dport 81 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n"
+	published := []string{":81 tcp -> 172.17.0.2:80 snat none", "partial"}
+	testKinds(t, []textKind{
+		{"a counter", web + "-m nfacct --nfacct-name x -j DNAT --to-destination 10.2.0.1", one("10.2.0.1")},
+		{"a short network", nat + "-s 10/8 -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.1", []string{"203.0.113.1:80 tcp allow 10.0.0.0/8 -> 10.2.0.1 snat none", "partial"}},
+		{"all networks", nat + "-s 0/0 -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.1", one("10.2.0.1")},
+		{"ports at random", web + "-j DNAT --to-destination 10.2.0.1:8001-8003 --random", []string{"203.0.113.1:80 tcp random -> 10.2.0.1:8001 10.2.0.1:8002 10.2.0.1:8003 snat none", "complete"}},
+		{"ports in a row", web + "-j DNAT --to-destination 10.2.0.1:8001-8003", one("10.2.0.1:8001")},
+		{"the old random match", web + "-m random --average 25 -j DNAT --to-destination 10.2.0.1\n" + web + "-j DNAT --to-destination 10.2.0.2", []string{"203.0.113.1:80 tcp random -> 10.2.0.1 10.2.0.2*3 snat none", "partial"}},
+		{"this host, no address", nat + "-p tcp --dport 80 -j REDIRECT --to-ports 8080", []string{"partial"}},
+		{"this host, one address", web + "-j REDIRECT --to-ports 8080", one("203.0.113.1:8080")},
+		{"both families", nat + "-p tcp --dport 80 -j DNAT --to-destination 10.2.0.1\nip6tables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination fd02::1", []string{":80 tcp server round-robin -> 10.2.0.1 fd02::1 snat none", "partial"}},
+		{"a container", bridge, published},
+		{"a container that nobody else reaches", "*raw\n-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\nCOMMIT\n" + bridge, published},
+		{"a chain that nothing leads to", "-N D\n-A D -p tcp --dport 80 -j DNAT --to-destination 10.2.0.1", []string{"partial"}},
+		{"bytes of another time", "# r\xe8gles\n" + web + "-j DNAT --to-destination 10.2.0.1", one("10.2.0.1")},
+		{"rules that may go", web + "-j DNAT --to-destination 10.2.0.1\nif x; then iptables -t nat -F; iptables -t nat -P PREROUTING DROP; fi", []string{"203.0.113.1:80 tcp -> 10.2.0.1 snat none", "partial"}},
+		{"rules that go", web + "-j DNAT --to-destination 10.2.0.1\niptables -t nat -F", []string{"partial"}},
+	})
+}

@@ -30,6 +30,9 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	if p := main.part(dropped).real; p > 0 {
 		t.draft.Lost(fmt.Sprintf("these rules drop %s of the new connections to %s, and the profile none", percent(p), listenText(s)), "", at...)
 	}
+	if c.spared {
+		t.draft.Lost("these rules leave what this host sends to its loopback addresses alone; the profile takes it", "role: server leaves all that this host itself sends alone", at...)
+	}
 	if c.notExact != nil {
 		t.draft.Lost("the shares are estimated: "+c.notExact.Error(), "", at...)
 	}
@@ -39,6 +42,9 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	t.about(sources, importer.Lost, "these rules do not say whether backends are behind the interface of this one; it is taken as so, and then backends see its address in place of the client's",
 		"ip route get BACKEND says by which interface it is reached; where it is another, snat: none does what the rules did: backends see the client, and must answer through this host")
 	t.about(c.refused, importer.Note, "this rule does not apply: other rules say that backends are behind another interface", "")
+	maps.DeleteFunc(c.firstPort, func(_ *syntax.Rule, many bool) bool { return !many })
+	t.about(c.firstPort, importer.Note, "this rule sends all its ports to the first of its range, and so does the profile: a range is not mapped one to one",
+		"--to-destination ADDRESS:FIRST-LAST/PORT maps it, PORT being the first of the ports here")
 	t.about(c.routed, importer.Lost, "this rule is for connections that leave by one interface; the profile takes all that this host makes to the same address", "")
 	if len(c.shifted) > 0 {
 		t.draft.Lost("ports that are shifted are not translated; the profile leaves them as they are", "", places(c.shifted)...)

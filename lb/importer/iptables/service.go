@@ -33,8 +33,7 @@ func (t *translator) service(c *candidate) {
 	whole := c.classes[0]
 	t.backends(c, &s, whole, at)
 	if len(s.Backends) == 0 {
-		t.draft.Lost("no backend of these rules can be in a profile, so they are left out", "", at...)
-		return
+		return // endpoint has said why
 	}
 	t.clients(c, &s, at)
 	t.affinity(c, &s, at)
@@ -241,7 +240,7 @@ func (t *translator) endpoint(c *candidate, s *lb.Service, d destination, at []i
 		return e, true
 	}
 	if !d.redirected {
-		t.draft.Lost("these rules change the port and leave each address; a backend needs an address", "", at...)
+		t.draft.Lost("these rules change the port and leave each address; a backend needs an address, so this is left out", "", at...)
 		return e, false
 	}
 	e.Addr = netip.IPv6Loopback()
@@ -249,8 +248,9 @@ func (t *translator) endpoint(c *candidate, s *lb.Service, d destination, at []i
 		e.Addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 	}
 	if c.hook == prerouting {
-		t.draft.Lost("REDIRECT sends to this host's address at the interface where a connection enters, which is not in the rules; the profile has "+e.Addr.String()+" in its place",
-			"put the address of this host there", at...)
+		t.draft.Lost("REDIRECT sends to a program of this host, at the address of the interface where a connection enters; a backend needs an address, so this is left out",
+			"a service for one address of this host can have it: listen ADDRESS:80, backend ADDRESS:8080", at...)
+		return e, false
 	}
 	return e, true
 }

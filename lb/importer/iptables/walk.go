@@ -282,6 +282,13 @@ func (w *walker) logged(r *syntax.Rule) string {
 func (w *walker) dnat(r *syntax.Rule, t syntax.DNAT, flows []flow) {
 	var to []destination
 	for _, n := range t.To {
+		if n.Ports.First != n.Ports.Last && t.Random && n.First == n.Last && n.First.IsValid() {
+			w.chance = true
+			for port := int(n.Ports.First); port <= int(n.Ports.Last); port++ {
+				to = append(to, destination{natted: true, addr: n.First, port: uint16(port)})
+			}
+			continue
+		}
 		port, ok := w.port(r, n)
 		if !ok {
 			return
@@ -301,7 +308,7 @@ func (w *walker) dnat(r *syntax.Rule, t syntax.DNAT, flows []flow) {
 		return
 	}
 	part := big.NewRat(1, int64(len(to)))
-	w.hash = w.hash || len(to) > 1 && len(t.To) == 1
+	w.hash = w.hash || len(to) > 1 && len(t.To) == 1 && to[0].addr != to[1].addr
 	w.nth = w.nth || len(t.To) > 1
 	for _, f := range flows {
 		for _, d := range to {
@@ -350,5 +357,6 @@ func (w *walker) port(r *syntax.Rule, n syntax.NATRange) (uint16, bool) {
 		w.split = &split{dimension: space.Port, by: within}
 		return 0, false
 	}
+	w.firstPort[r] = ports.Size() > 1
 	return n.Ports.First, true
 }

@@ -4,6 +4,7 @@ package syntax
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"nlb/lb/importer"
@@ -73,14 +74,14 @@ func (r *reader) readTarget() {
 // natFlags notes flags of NAT that a profile does not have.
 func (r *reader) natFlags(g *group) {
 	for _, name := range []string{"random", "random-fully"} {
-		if o := g.get(name); o != nil && r.rule.Balances() {
+		if o := g.get(name); o != nil && r.rule.Balances() && !r.rule.randomPorts() {
 			r.issue(importer.Note, o.at, "--"+name+" is not in the profile: it is about ports, and does not choose backends", "")
 		}
 	}
 }
 
 func (r *reader) dnat(g *group) {
-	target := DNAT{Persistent: g.get("persistent") != nil}
+	target := DNAT{Persistent: g.get("persistent") != nil, Random: g.get("random") != nil || g.get("random-fully") != nil}
 	n := 0
 	for i := range g.options {
 		o := &g.options[i]
@@ -94,8 +95,8 @@ func (r *reader) dnat(g *group) {
 			r.fail(o.values[0], err.Error(), "ADDRESS[-ADDRESS][:PORT[-PORT]]")
 		case named:
 			r.lost(o.values[0], "names of hosts are not resolved: "+o.value(), "write the address")
-		case to.wide():
-			r.lost(o.values[0], fmt.Sprintf("a range of more than %d addresses is not translated", maxRange), "")
+		case to.wide() || target.Random && int(to.Ports.Last)-int(to.Ports.First) >= maxRange:
+			r.lost(o.values[0], fmt.Sprintf("a range of more than %d addresses or ports is not translated", maxRange), "")
 		default:
 			target.To = append(target.To, to)
 			if to.Ports.First != 0 && !r.hasPorts() {
@@ -112,6 +113,12 @@ func (r *reader) dnat(g *group) {
 	}
 	r.rule.Target = target
 	r.natFlags(g)
+}
+
+// randomPorts reports whether DNAT chooses a port at random.
+func (r *Rule) randomPorts() bool {
+	d, ok := r.Target.(DNAT)
+	return ok && d.Random && slices.ContainsFunc(d.To, func(n NATRange) bool { return n.Ports.First != n.Ports.Last })
 }
 
 // maxRange is how many addresses a range of DNAT may have.

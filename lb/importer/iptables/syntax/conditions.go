@@ -42,9 +42,23 @@ func (r *reader) match(g *group) {
 		}
 	case "rpfilter":
 		r.add(Fixed{g.get("invert") == nil})
-	case "nth", "random":
-		r.lost(g.at, "-m "+g.name+" is not in Linux since 2.6.18",
+	case "nfacct": // it counts, and always holds
+	case "nth":
+		r.lost(g.at, "-m nth is not in Linux since 2.6.18",
 			"its rules shared one counter, so --every 4 with --packet 0 to 3 gave a quarter each; those of -m statistic do not")
+	case "random":
+		percent := "50" // its default
+		if o := g.get("average"); o != nil {
+			percent = o.value()
+		}
+		n, ok := parseUint(percent, 100)
+		if !ok {
+			r.fail(g.at, fmt.Sprintf("%q is not an average", percent), "1 to 99, in percent")
+			return
+		}
+		p, _ := share.Parse(fmt.Sprintf("%d.%02d", n/100, n%100))
+		r.add(Chance{p, false})
+		r.issue(importer.Lost, g.at, "-m random is not in Linux since 2.6.18; it is read as -m statistic --mode random", "")
 	default:
 		r.lost(g.at, "-m "+g.name+" is not translated", "")
 	}

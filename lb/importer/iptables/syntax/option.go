@@ -64,6 +64,7 @@ var matches = byName(
 	module{"owner", "uid-owner gid-owner socket-exists/0 suppl-groups/0", false},
 	module{"socket", "transparent/0 nowildcard/0 restore-skmark/0", false},
 	module{"quota", "quota", false},
+	module{"nfacct", "nfacct-name", false},
 )
 
 var natFlags = "random/0 persistent/0 random-fully/0"

@@ -73,6 +73,9 @@ func (r *reader) issue(level importer.Level, at word, msg, hint string) {
 	r.rule.Issues = append(r.rule.Issues, Issue{level, at.Place, msg, hint})
 }
 
+// maxWords bounds the words of a rule; iptables-restore takes 255.
+const maxWords = 1024
+
 // readRule reads the words of a rule, without the command. It is several rules
 // where -s or -d have lists, as iptables makes them. Places in errors have no
 // file.
@@ -80,6 +83,10 @@ func readRule(words []word, f lb.Family, at importer.Place) ([]*Rule, []*lb.Erro
 	at.Width = 0 // all of it
 	r := &reader{family: f, rule: &Rule{Place: at, Text: textOf(words)}}
 	r.base.module = &base
+	if len(words) > maxWords {
+		r.fail(words[maxWords], "a rule has too many words", fmt.Sprintf("at most %d", maxWords))
+		words = words[:maxWords]
+	}
 	r.group(words)
 	rules := r.build()
 	if r.guessed {

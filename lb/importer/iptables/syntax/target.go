@@ -33,6 +33,8 @@ type DNAT struct {
 	To []NATRange
 	// Persistent: the same client meets the same address of a range.
 	Persistent bool
+	// Random: a port of a range is taken at random.
+	Random bool
 }
 
 // NATRange is what DNAT or SNAT choose from. Addresses that are not valid

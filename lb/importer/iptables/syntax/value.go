@@ -17,6 +17,9 @@ import (
 // name of a host is not an error, but not an address either: named.
 func parseNetwork(s string, f lb.Family) (set space.Set, named bool, err error) {
 	host, mask, masked := strings.Cut(s, "/")
+	if dots := strings.Count(host, "."); f == lb.IPv4 && dots < 3 && strings.Trim(host, "0123456789.") == "" && (masked || dots > 0) {
+		host += strings.Repeat(".0", 3-dots) // 10/8, as iptables has it
+	}
 	a, err := netip.ParseAddr(host)
 	switch {
 	case err != nil && hostName(host):
