@@ -7,7 +7,7 @@ package shell
 
 import (
 	"errors"
-	"io"
+	"fmt"
 	"maps"
 	"regexp"
 	"runtime"
@@ -139,8 +139,10 @@ func (r *reader) fragment(f *fragment) {
 		r.in(f, func() { r.stmts(file.Stmts) })
 		return
 	}
-	if f.lines == 1 {
-		r.other[f.first] = true
+	if f.line || f.lines == 1 {
+		for i := range f.lines {
+			r.other[f.first+i] = true
+		}
 		return
 	}
 	r.draft.Note("this is not a shell script as a whole, so it is read line by line: "+reason(err), "", importer.Place{Line: f.first + 1, Column: 1})
@@ -179,9 +181,14 @@ func (s source) Read(b []byte) (int, error) {
 	return s.Reader.Read(b[:min(len(b), 1024)])
 }
 
-var _ io.Reader = source{}
-
-func parse(text string) (*syntax.File, error) {
+// parse reads the syntax of a script. What the parser does not survive is an
+// error of the text.
+func parse(text string) (file *syntax.File, err error) {
+	defer func() {
+		if e := recover(); e != nil {
+			file, err = nil, fmt.Errorf("the parser gave up: %v", e)
+		}
+	}()
 	return syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(source{strings.NewReader(text)}, "")
 }
 

@@ -21,6 +21,7 @@ type fragment struct {
 	first, lines int // lines of the text, from 0
 	text         string
 	raw          bool // a line that is for the handler as it is
+	line         bool // a line, and those that it goes on in
 	starts       []int
 	at           *importer.Place // where all of it is; nil: as the text says
 	lastLine     int             // of the place that was asked for last
@@ -162,12 +163,14 @@ func play(_ int, line string) (string, bool) {
 		text = strings.TrimRight(text, `"' `)
 	}
 	return jinja.ReplaceAllStringFunc(text, func(s string) string {
-		return "${" + strings.Map(func(c rune) rune {
+		name := []byte("_" + s[min(3, len(s)-2):len(s)-2] + "_")
+		for i, c := range name {
 			if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
-				return c
+				continue
 			}
-			return '_'
-		}, "_"+s[3:len(s)-2]+"_") + "}"
+			name[i] = '_'
+		}
+		return "${" + string(name) + "}"
 	}), true
 }
 
@@ -194,7 +197,7 @@ func (r *reader) each(run func(i int, line string) (text string, ok bool)) []*fr
 			i++
 			parts = append(parts, r.lines[i])
 		}
-		out = append(out, &fragment{first: first, lines: len(parts), text: strings.Join(parts, "\n")})
+		out = append(out, &fragment{first: first, lines: len(parts), line: true, text: strings.Join(parts, "\n")})
 	}
 	return out
 }
