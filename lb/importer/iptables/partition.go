@@ -20,7 +20,7 @@ import (
 // cluster of 1,000 services and 3,000 backends needs 100,000 and 6,000.
 const (
 	maxSteps   = 30_000_000
-	maxRegions = 200_000
+	maxRegions = 500_000
 )
 
 // kind is what becomes of connections; the zero value is that they are not

@@ -17,7 +17,6 @@ import (
 // what they read.
 type recorder struct {
 	said []string
-	has  bool // x has found what it looks for
 }
 
 func (r *recorder) Command(c *Command) (Outcome, bool) {
@@ -101,7 +100,7 @@ func TestCommands(t *testing.T) {
 		{"units", "[Service]\nEnvironment=V=1\nExecStart=-/sbin/iptables a $V\nExecStartPost=/bin/sh -c \"iptables b\"\nExecStop=/sbin/iptables c", []string{"3:12 a 1", "4:26 b"}},
 		{"cloud-init", "#cloud-config\nruncmd:\n  - iptables a\n  - [iptables, -t, nat]\n  - [ \"iptables\", 'b' ]\n  - 'iptables c'\n  - |\n    x=1\n    iptables d", []string{"3:5 a", "4:6 -t nat", "5:8 b", "6:6 c", "9:5 d"}},
 		{"Ansible", "- hosts: all\n  tasks:\n  - name: x\n    command: iptables a {{ vip }}:80\n  - shell: \"iptables b\"", []string{"4:14 a ${_vip__}:80(${_vip__}?)", "5:13 b"}},
-		{"Markdown", "Don't use iptables x\n```sh\niptables a\n```\nthen\n```\n$ iptables b\n```", []string{"3:1 a", "7:3 b"}},
+		{"Markdown", "Don't use iptables x\n```sh\niptables a\n```\nthen\n```\n$ iptables b\noutput\n```\n~~~\niptables c", []string{"3:1 a", "7:3 b", "11:1 c"}},
 	} {
 		r, m := read(tt.text)
 		if tt.name == "quotes" {
@@ -178,7 +177,7 @@ func FuzzRead(f *testing.F) {
 	f.Add("f() { iptables \"$@\"; }\nfor i in 1 2; do f $i; done\ncat <<E | iptables-restore\n*nat\nE\n")
 	f.Add("[Interface]\nPostUp = iptables a %i\n")
 	f.Add("#cloud-config\nruncmd:\n- [iptables, {{ x }}]\n")
-	f.Add("```\na@b:~# ssh x 'iptables ${A[@]} $((1+$A))'\n```")
+	f.Add("```\noutput\na@b:~# ssh x 'iptables ${A[@]} $((1+$A))'\n```")
 	f.Fuzz(func(t *testing.T, text string) {
 		lines, err := importer.Lines("x", []byte(text))
 		if err != nil {

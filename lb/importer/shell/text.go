@@ -24,7 +24,6 @@ type fragment struct {
 	line         bool // a line, and those that it goes on in
 	starts       []int
 	at           *importer.Place // where all of it is; nil: as the text says
-	lastLine     int             // of the place that was asked for last
 }
 
 // slice is the source of a node.
@@ -206,18 +205,21 @@ func (r *reader) each(run func(i int, line string) (text string, ok bool)) []*fr
 func (r *reader) fences() []*fragment {
 	var out []*fragment
 	begin := -1
-	for i, line := range r.lines {
-		switch is := fence.MatchString(line); {
-		case !is:
-		case begin < 0:
-			begin = i + 1
-		default:
-			part := &reader{lines: r.lines[begin:i], vars: r.vars}
+	for i := range len(r.lines) + 1 {
+		switch end := i == len(r.lines); {
+		case !end && !fence.MatchString(r.lines[i]):
+		case begin >= 0:
+			part := &reader{lines: r.lines[begin:i], vars: r.vars, other: map[int]bool{}}
 			for _, f := range part.split("") {
 				f.first += begin
 				out = append(out, f)
 			}
+			for line := range part.other {
+				r.other[begin+line] = true
+			}
 			begin = -1
+		case !end:
+			begin = i + 1
 		}
 	}
 	return out
