@@ -280,6 +280,14 @@ func checkCommand(c *Check) *Problem {
 	return nil
 }
 
+// CheckRemember is what is wrong with how long flows are remembered.
+func CheckRemember(t time.Duration) *Problem {
+	if t%time.Second != 0 {
+		return &Problem{Msg: "remember " + spanText(t) + " is no whole number of seconds"}
+	}
+	return checkSpan("remember", t, time.Second, 24*time.Hour)
+}
+
 // CheckSlowStart is what is wrong with a slow-start that is not 0.
 func CheckSlowStart(t time.Duration) *Problem {
 	return checkSpan("slow-start", t, time.Second, time.Hour)

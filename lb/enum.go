@@ -40,6 +40,15 @@ const (
 	RoleServer             // only the network's, to this host's own addresses
 )
 
+// Mode says how packets get to the backends, and answers to the clients.
+type Mode uint8
+
+// The modes.
+const (
+	NAT Mode = iota // by translation of addresses, both ways through this host
+	DSR             // unchanged to the backend's MAC address; answers go past this host
+)
+
 // HashField is a part of a connection that Hash looks at.
 type HashField uint8
 
@@ -81,6 +90,7 @@ const LogInfo LogLevel = 6
 var (
 	sysctlWords   = []string{"auto", "keep"}
 	roleWords     = []string{"proxy", "client", "server"}
+	modeWords     = []string{"nat", "dsr"}
 	hashWords     = []string{"source-address", "source-port", "destination-address", "destination-port", "protocol"}
 	snatWords     = []string{"masquerade", "none", "vip", "addresses"}
 	onEmptyWords  = []string{"reject", "drop"}
@@ -91,6 +101,7 @@ var (
 
 func (p SysctlPolicy) String() string { return inWords(p, sysctlWords) }
 func (r Role) String() string         { return inWords(r, roleWords) }
+func (m Mode) String() string         { return inWords(m, modeWords) }
 func (f HashField) String() string    { return inWords(f, hashWords) }
 func (m SNATMode) String() string     { return inWords(m, snatWords) }
 func (o OnEmpty) String() string      { return inWords(o, onEmptyWords) }
@@ -110,6 +121,9 @@ func (p *SysctlPolicy) UnmarshalText(b []byte) error { return word(p, sysctlWord
 
 // UnmarshalText reads what String writes, and nothing else.
 func (r *Role) UnmarshalText(b []byte) error { return word(r, roleWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (m *Mode) UnmarshalText(b []byte) error { return word(m, modeWords, b) }
 
 // UnmarshalText reads what String writes, and nothing else.
 func (f *HashField) UnmarshalText(b []byte) error { return word(f, hashWords, b) }
@@ -155,6 +169,9 @@ func (Protocol) Words() []string { return slices.Clone(protocolWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (Role) Words() []string { return slices.Clone(roleWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (Mode) Words() []string { return slices.Clone(modeWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (HashField) Words() []string { return slices.Clone(hashWords) }

@@ -113,6 +113,27 @@ var serviceKeys = []key[Service]{
 		check: func(s *Service) *Problem { return checkEnum("role", s.Role, RoleServer) },
 	},
 	{
+		word: "mode", Key: Key{
+			Values: "nat or dsr", Default: "nat",
+			Meaning: "how packets get to the backends: translated, with answers through this host, or as they are, with answers past it",
+		},
+		value: func(s *Service) (any, bool) { return s.Mode.String(), s.Mode == NAT },
+		check: func(s *Service) *Problem { return checkEnum("mode", s.Mode, DSR) },
+	},
+	{
+		word: "remember", Key: Key{
+			Values: "a time, 1s to 1d, or none", Default: "none",
+			Meaning: "with mode: dsr, flows keep their backend when backends change, until they have been silent for so long",
+		},
+		value: func(s *Service) (any, bool) { return spanValue(s.Remember), s.Remember == 0 },
+		check: func(s *Service) *Problem {
+			if s.Remember == 0 {
+				return nil
+			}
+			return CheckRemember(s.Remember)
+		},
+	},
+	{
 		word: "scheduler", Key: Key{
 			Values: "round-robin, random, hash, least-connections or consistent", Default: "round-robin",
 			Meaning: "how a new connection picks its backend: in turn, at random, by hash-by, so that live connections are even, or by hash-by with few clients that move when backends come and go; all by weight",
@@ -124,14 +145,14 @@ var serviceKeys = []key[Service]{
 	{
 		word: "hash-by", Key: Key{
 			Values:  "a list of source-address, source-port, destination-address, destination-port, protocol",
-			Default: "[source-address]",
+			Default: "[source-address], with mode: dsr [source-address, source-port]",
 			Meaning: "what the schedulers hash and consistent look at",
 		},
 		value: func(s *Service) (any, bool) {
 			if !s.Scheduler.Hashes() {
 				return nil, true
 			}
-			return texts(s.HashBy), slices.Equal(s.HashBy, []HashField{SourceAddress})
+			return texts(s.HashBy), slices.Equal(s.HashBy, s.Mode.HashBy())
 		},
 		change: unseen[Service], // named with the scheduler
 		check: func(s *Service) *Problem {
@@ -168,11 +189,11 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "snat", Key: Key{
-			Values: snatForm, Default: "masquerade",
+			Values: snatForm, Default: "masquerade, with mode: dsr none",
 			Meaning: "the source that the backends see: this host's address, the client, the listen address, " +
 				"or one of these addresses",
 		},
-		value:  func(s *Service) (any, bool) { return Joined(s.SNAT.texts()), s.SNAT.Mode == Masquerade },
+		value:  func(s *Service) (any, bool) { return Joined(s.SNAT.texts()), s.SNAT.Mode == s.Mode.source() },
 		change: unseen[Service], // each backend names its own
 		check:  func(s *Service) *Problem { return checkSNAT(s.SNAT) },
 	},
@@ -211,10 +232,10 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "on-empty", Key: Key{
-			Values: "reject or drop", Default: "reject",
+			Values: "reject or drop", Default: "reject, with mode: dsr drop",
 			Meaning: "what a connection meets when no backend can take it",
 		},
-		value:  func(s *Service) (any, bool) { return s.OnEmpty.String(), s.OnEmpty == Reject },
+		value:  func(s *Service) (any, bool) { return s.OnEmpty.String(), s.OnEmpty == s.Mode.onEmpty() },
 		change: func(s *Service) (string, bool) { return s.OnEmpty.String(), s.anyEmpty() },
 		check:  func(s *Service) *Problem { return checkEnum("on-empty", s.OnEmpty, Drop) },
 		hidden: true,

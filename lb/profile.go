@@ -54,6 +54,11 @@ type Service struct {
 	Interface string
 	// Role says whose traffic is balanced.
 	Role Role
+	// Mode says how packets get to the backends, and answers to the clients.
+	Mode Mode
+	// Remember is how long a flow of DSR that is silent keeps its backend when the
+	// backends change; whole seconds, 1 s to 1 day. 0: it does not.
+	Remember time.Duration
 	// Scheduler says how a new connection picks its backend.
 	Scheduler Scheduler
 	// HashBy is what Hash looks at, distinct, in the order of the HashField

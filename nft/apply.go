@@ -16,10 +16,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"nlb/lb"
 	"nlb/nft/compile"
+	"nlb/nft/direct"
 	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
@@ -56,6 +55,11 @@ type Options struct {
 	// Settle is how long answers of removed backends that are under way may take;
 	// 0: 250 ms. It is waited for where UDP flows have to move only.
 	Settle time.Duration
+	// Links reads the interfaces and routes that services with mode: dsr need; nil where
+	// none has one. It gives nil for profiles without them.
+	Links func(profiles []*lb.Profile) (*direct.Links, error)
+	// links are those of the profiles that are applied.
+	links *direct.Links
 	// Params are kernel parameters with the values that were found before they
 	// were changed; kept in the table until it is flushed. Those that the table
 	// knows already stay as they are.
@@ -207,6 +211,7 @@ func saltOf(o Options, profile string) string {
 func digestOf(profiles []*lb.Profile, o Options, services []fingerprint) string {
 	h := sha256.New()
 	fmt.Fprintln(h, o.Prune, o.Probes, buildOf(o))
+	h.Write([]byte(o.links.Digest(profiles)))
 	for _, p := range profiles {
 		fmt.Fprintln(h, p.Name, len(p.Services))
 	}
@@ -265,6 +270,9 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 			return nil, nil, &ConflictError{errs}
 		}
 	}
+	if err := have.linkWith(&o, profiles, others); err != nil {
+		return nil, nil, err
+	}
 	changes := sync.OnceValue(func() []lb.Change { return lb.Compare(scope, profiles) })
 	go changes()
 	p := have.planTo(profiles, others, inScope, o, asked)
@@ -275,21 +283,6 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 	// A part is only read where nobody has touched the table.
 	result.Repaired = have.last == nil && len(result.Changes) == 0 && !p.empty() && ours && !have.untouched() && have.stands(profiles)
 	return p, result, nil
-}
-
-// stands reports whether backends have the states and standings that profiles say.
-func (s *State) stands(profiles []*lb.Profile) bool {
-	have := byChain(s.Profiles)
-	for chain, w := range byChain(profiles) {
-		find := finder(have[chain])
-		for i := range w.Backends {
-			b := &w.Backends[i]
-			if h, ok := find(b.Address); ok && (h.State != b.State || h.Share != b.Share || h.Standing != b.Standing) {
-				return false
-			}
-		}
-	}
-	return true
 }
 
 // scope tells the profiles that an apply is about.
@@ -343,6 +336,8 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	successors := s.successors(profiles, n, servers)
 	s.carryCounters(want, successors)
 	p := diff(s, want, inPlan)
+	p.direct(s, profiles, others, n, o, inPlan)
+	record.direct = direct.Has(all)
 	p.markLayout(s)
 	p.owners, p.profiles, p.servers, p.successors = n.Owners, all, servers, successors
 	p.affinities = map[string]*ruleset.Map{}
@@ -390,9 +385,3 @@ func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	_, result, err := planFor(have, profiles, o, nil)
 	return result, err
 }
-
-// Exists reports whether the table is there.
-func (s *State) Exists() bool { return s.objects.exists }
-
-// NotPermitted reports whether err says that the caller lacks CAP_NET_ADMIN.
-func NotPermitted(err error) bool { return errors.Is(err, unix.EPERM) }

@@ -227,6 +227,9 @@ func newCleanup(have *State, p *plan, o Options) *flows.Cleanup {
 	}
 	idle, services := p.idle(), byChain(have.Profiles)
 	for key, b := range have.backends {
+		if s := services[key.Chain]; s != nil && s.Mode == lb.DSR {
+			continue // conntrack does not know of them
+		}
 		n := b.mark & compile.NumberMask
 		owner, owned := p.owners.Of(n)
 		if !owned || owner != key {

@@ -162,9 +162,9 @@ func (m *memory) loadChanged(c *wire.Conn, profiles []*lb.Profile, o Options, as
 }
 
 // canLoadPartially reports whether a plan needs no more than the record and the
-// services that differ.
+// services that differ. The table of family netdev is read as a whole.
 func (r *record) canLoadPartially(o Options) bool {
-	return r.digest != "" && o.Record && len(o.Params) == 0 && !o.Cut && (r.whole || !o.Prune) && r.slots < mostSlots
+	return !r.direct && r.digest != "" && o.Record && len(o.Params) == 0 && !o.Cut && (r.whole || !o.Prune) && r.slots < mostSlots
 }
 
 // carried is what is retired and stays so for once more.
@@ -224,7 +224,7 @@ func (m *memory) loadPart(c *wire.Conn, o Options, part []*lb.Profile) (*State, 
 	c.Watched(m.watch != nil)
 	defer c.Watched(false)
 	objects := &objects{
-		exists: true, layout: compile.LayoutVersion, maps: map[string]*haveMap{}, chains: map[string]*haveChain{},
+		family: ruleset.Inet, exists: true, layout: compile.LayoutVersion, maps: map[string]*haveMap{}, chains: map[string]*haveChain{},
 		source: &source{conn: c, table: o.Table, most: max(partialElements, m.slots/elementCost)},
 	}
 	if err := objects.readSpecs(c, o.Table); err != nil {
@@ -276,7 +276,7 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 		for _, f := range compile.Families {
 			o.chain(compile.DrawChainOf(chain, f))
 			if own := o.maps[compile.OwnSlotsOf(chain, f)]; own != nil {
-				o.fail(own.read(o.source.conn, table))
+				o.fail(own.read(o.source.conn, ruleset.Inet, table))
 			}
 		}
 		// Its destinations are those that it is to have.

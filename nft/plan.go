@@ -5,6 +5,7 @@ package nft
 // and how these are committed one after the other.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,6 +34,7 @@ const (
 // rule.
 type op struct {
 	verb     verb
+	family   uint8 // of the table; 0: ruleset.Inet
 	table    bool
 	mapping  *ruleset.Map // with elements: these; without: the map itself
 	elements []ruleset.Element
@@ -52,6 +54,8 @@ type op struct {
 // plan is operations in the order in which the kernel can take them, in phases.
 type plan struct {
 	table string
+	// family is that of the operations to be added; 0: ruleset.Inet.
+	family uint8
 	// before is what nothing leads to yet: maps, and new chains with their rules.
 	// chainsFirst says that it needs a batch of its own; see handover.
 	before      []op
@@ -81,7 +85,10 @@ type plan struct {
 	carries bool
 }
 
-func (p *plan) add(o op) { p.main = append(p.main, o) }
+func (p *plan) add(o op) {
+	o.family = p.family
+	p.main = append(p.main, o)
+}
 
 // empty reports whether there is nothing to send.
 func (p *plan) empty() bool { return len(p.before)+len(p.main) == 0 }
@@ -147,6 +154,7 @@ func encodeOps(m *ruleset.Messages, ops []op) {
 			m.Cut()
 		}
 		m.Together = o.joined
+		m.Family = cmp.Or(o.family, ruleset.Inet)
 		if i+1 < len(ops) && ops[i+1].joined {
 			if ops[i+1].pairs {
 				encodeReplaced(m, o.mapping, o.elements, ops[i+1].elements)

@@ -34,6 +34,8 @@ type record struct {
 	generation uint32
 	// whole says that the table has no other services.
 	whole bool
+	// direct says that there is a table of family netdev beside it.
+	direct bool
 	// slots is above the number of every slot.
 	slots uint32
 	// retired is what waits to be swept.
@@ -92,11 +94,13 @@ func (r *record) elements() []ruleset.Element {
 	head := binary.BigEndian.AppendUint32(nil, r.generation)
 	head = binary.BigEndian.AppendUint32(head, r.slots)
 	head = binary.BigEndian.AppendUint32(head, uint32(len(r.services)))
-	if r.whole {
-		head = append(head, 1)
-	} else {
-		head = append(head, 0)
+	var flags byte
+	for i, is := range []bool{r.whole, r.direct} {
+		if is {
+			flags |= 1 << i
+		}
 	}
+	head = append(head, flags)
 	out := []ruleset.Element{recordElement(recordHead, append(head, r.digest...))}
 	var b []byte
 	for _, run := range r.retired {
@@ -138,7 +142,7 @@ func decodeRecord(elements map[string]ruleset.Element) record {
 	if len(head) <= size {
 		return record{}
 	}
-	r := record{digest: head[size:], generation: number(head), slots: number(head[4:]), whole: head[12] == 1}
+	r := record{digest: head[size:], generation: number(head), slots: number(head[4:]), whole: head[12]&1 != 0, direct: head[12]&2 != 0}
 	for key := uint32(recordRetired); value(key) != ""; key++ {
 		for b := value(key); len(b) >= 12; b = b[12:] {
 			kind := number(b)
@@ -171,7 +175,7 @@ func readApplied(c *wire.Conn, table string) (map[string]ruleset.Element, error)
 // readSet reads the elements of a set or map, if it is there.
 func readSet(c *wire.Conn, table string, spec *ruleset.Map) (map[string]ruleset.Element, error) {
 	m := haveMap{spec: spec, elements: map[string]ruleset.Element{}}
-	err := m.read(c, table)
+	err := m.read(c, ruleset.Inet, table)
 	if errors.Is(err, unix.ENOENT) {
 		err = nil
 	}

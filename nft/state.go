@@ -15,7 +15,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nlb/lb"
 	"nlb/nft/compile"
+	"nlb/nft/direct"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
@@ -31,6 +33,7 @@ var (
 
 // objects are the table's objects by name.
 type objects struct {
+	family uint8 // of the table: ruleset.Inet or ruleset.Netdev
 	exists bool
 	// unknown: it has a layout that we do not know, and nothing of it was read.
 	unknown bool
@@ -39,6 +42,8 @@ type objects struct {
 	chains  map[string]*haveChain
 	// source has what was not read yet; nil: everything was.
 	source *source
+	// direct is the table of family netdev beside this one; nil: there is none.
+	direct *objects
 }
 
 type haveMap struct {
@@ -46,7 +51,10 @@ type haveMap struct {
 	elements map[string]ruleset.Element
 }
 
-type haveChain struct{ rules []haveRule }
+type haveChain struct {
+	rules   []haveRule
+	devices []string // of a base chain of family netdev
+}
 
 type haveRule struct {
 	handle      uint64
@@ -56,12 +64,27 @@ type haveRule struct {
 
 // read fetches the objects of a table. A table that is not ours is an error.
 func read(c *wire.Conn, table string) (*objects, error) {
-	o := &objects{maps: map[string]*haveMap{}, chains: map[string]*haveChain{}}
+	o := newObjects(ruleset.Inet)
 	var err error
+	if o.direct, err = readDirect(c, table); err != nil {
+		return nil, err
+	}
 	if o.layout, err = readLayout(c, table); err != nil || o.layout == 0 {
 		return o, err
 	}
 	o.exists = true
+	if err := o.readAll(c, table); err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func newObjects(family uint8) *objects {
+	return &objects{family: family, maps: map[string]*haveMap{}, chains: map[string]*haveChain{}}
+}
+
+// readAll reads the chains and maps.
+func (o *objects) readAll(c *wire.Conn, table string) (err error) {
 	if err = o.readChains(c, table); err != nil {
 		err = fmt.Errorf("read the chains: %w", err)
 	} else if err = o.readMaps(c, table); err != nil {
@@ -70,10 +93,7 @@ func read(c *wire.Conn, table string) (*objects, error) {
 	if errors.Is(err, unix.ENOENT) {
 		err = fmt.Errorf("%w: %w", wire.ErrInterrupted, err) // deleted meanwhile
 	}
-	if err != nil {
-		return nil, err
-	}
-	return o, nil
+	return err
 }
 
 // named returns the attributes that select a table, and an object of it.
@@ -88,18 +108,21 @@ func named(names ...string) []byte {
 func (o *objects) readChains(c *wire.Conn, table string) error {
 	// The kernel dumps the chains of all tables; it selects by table for the
 	// others.
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETCHAIN), ruleset.Inet, nil, func(b []byte) error {
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETCHAIN), o.family, nil, func(b []byte) error {
 		var of, name string
+		var devices []string
 		for t, v := range wire.Attrs(b) {
 			switch t {
 			case unix.NFTA_CHAIN_TABLE:
 				of = wire.Text(v)
 			case unix.NFTA_CHAIN_NAME:
 				name = wire.Text(v)
+			case unix.NFTA_CHAIN_HOOK:
+				devices = ruleset.DevicesOf(v)
 			}
 		}
 		if of == table {
-			o.chains[name] = &haveChain{}
+			o.chains[name] = &haveChain{devices: devices}
 		}
 		return nil
 	})
@@ -111,7 +134,7 @@ func (o *objects) readChains(c *wire.Conn, table string) error {
 
 // readRules reads the rules of all chains of the table, or of some of them.
 func (o *objects) readRules(c *wire.Conn, table string, chain ...string) error {
-	return c.Dump(ruleset.MsgType(unix.NFT_MSG_GETRULE), ruleset.Inet, named(append([]string{table}, chain...)...), func(b []byte) error {
+	return c.Dump(ruleset.MsgType(unix.NFT_MSG_GETRULE), o.family, named(append([]string{table}, chain...)...), func(b []byte) error {
 		var r haveRule
 		var of, name string
 		for t, v := range wire.Attrs(b) {
@@ -143,7 +166,7 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 		if m.spec == nil || m.spec.Dynamic {
 			continue // what packets fill is theirs
 		}
-		if err := m.read(c, table); err != nil {
+		if err := m.read(c, o.family, table); err != nil {
 			return err
 		}
 	}
@@ -151,9 +174,9 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 }
 
 // read reads all elements.
-func (m *haveMap) read(c *wire.Conn, table string) error {
+func (m *haveMap) read(c *wire.Conn, family uint8, table string) error {
 	ends := map[string]bool{}
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, m.spec.Name), func(b []byte) error {
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), family, named(table, m.spec.Name), func(b []byte) error {
 		for e, end := range m.decoded(b) {
 			if end {
 				ends[e.Key] = true
@@ -172,7 +195,7 @@ func (m *haveMap) read(c *wire.Conn, table string) error {
 // readSpecs reads which maps there are.
 func (o *objects) readSpecs(c *wire.Conn, table string) error {
 	var names []string
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSET), ruleset.Inet, named(table), func(b []byte) error {
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSET), o.family, named(table), func(b []byte) error {
 		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
 			names = append(names, wire.Text(wire.Attr(b, unix.NFTA_SET_NAME)))
 		}
@@ -182,6 +205,12 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 		return err
 	}
 	specs := map[string]*ruleset.Map{}
+	if o.family == ruleset.Netdev {
+		for _, name := range names {
+			o.maps[name] = &haveMap{spec: direct.Map(name), elements: map[string]ruleset.Element{}}
+		}
+		return nil
+	}
 	for _, m := range compile.Layout(table, slices.Values(names)).Maps {
 		specs[m.Name] = m
 	}
@@ -266,4 +295,25 @@ func (o *objects) kept() (kept uint32) {
 		}
 	}
 	return kept
+}
+
+// Exists reports whether the table is there.
+func (s *State) Exists() bool { return s.objects.exists }
+
+// NotPermitted reports whether err says that the caller lacks CAP_NET_ADMIN.
+func NotPermitted(err error) bool { return errors.Is(err, unix.EPERM) }
+
+// stands reports whether backends have the states and standings that profiles say.
+func (s *State) stands(profiles []*lb.Profile) bool {
+	have := byChain(s.Profiles)
+	for chain, w := range byChain(profiles) {
+		find := finder(have[chain])
+		for i := range w.Backends {
+			b := &w.Backends[i]
+			if h, ok := find(b.Address); ok && (h.State != b.State || h.Share != b.Share || h.Standing != b.Standing) {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -80,11 +80,14 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 // the flows), wire.ErrUnknown; after any other nothing was changed.
 func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
 	o.Table = t.name
+	if err := o.readLinks(profiles, nil); err != nil {
+		return nil, err
+	}
 	profiles = keptStandings(profiles)
 	before := *t
 	last := t.begin(profiles, o)
 	asked := sync.OnceValue(func() request { return requestOf(profiles, o) })
-	if generation, ok := last.upToDate(t.conn, o, asked); ok {
+	if generation, ok := last.upToDate(t.conn, o, asked); ok && t.isBound(last, profiles, o.links) {
 		t.memory = t.kept(last, o)
 		return &Result{Generation: generation}, nil
 	}
@@ -258,15 +261,17 @@ func (t *Table) follow(generation uint32) (touched bool) {
 }
 
 // Touched reports whether anybody else has changed the table, or removed it,
-// since the last commit of ours, or may have. It stays so until an Apply, which
-// repairs. It costs little where others change other tables.
+// since the last commit of ours, or may have, or whether routes or interfaces of services
+// with mode: dsr have changed. It stays so until an Apply, which repairs. It costs little where others change other tables.
 func (t *Table) Touched() (bool, error) {
 	if t.memory == nil {
 		return true, nil
 	}
 	t.isPending()
-	_, ok := t.memory.current(t.conn)
-	return !ok, nil
+	if _, ok := t.memory.current(t.conn); !ok {
+		return true, nil
+	}
+	return t.linksChanged()
 }
 
 // Update changes backends of services that Apply has applied. The other services

@@ -22,6 +22,7 @@ type draft struct {
 	at struct {
 		name, role, iface, hashBy, hashSeed, snat, allow, deny *node
 		health, failOpen, minUp, onDown, slowStart             *node
+		mode, remember, onEmpty                                *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -51,6 +52,7 @@ func (s *draft) finish(d *decoder, n *node, base *draft) {
 	}
 	s.badListen = s.badListen || s.Listen == nil
 	s.badBackends = s.badBackends || s.members == nil
+	s.finishMode(base)
 	s.finishHash(d, base)
 	s.finishBackends()
 	if !s.badListen && !s.badBackends && !s.badSNAT && s.at.snat == base.at.snat {
@@ -117,6 +119,10 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return unlessDefault(s.at.onDown, base.at.onDown)
 	case "slow-start":
 		return unlessDefault(s.at.slowStart, base.at.slowStart)
+	case "mode":
+		return s.at.mode
+	case "remember":
+		return unlessDefault(s.at.remember, base.at.remember)
 	}
 	return s.at.snat
 }
@@ -142,13 +148,27 @@ func (s *draft) giveWay(word string) {
 		s.OnDown = lb.KeepConnections
 	case "slow-start":
 		s.SlowStart = 0
+	case "remember":
+		s.Remember = 0
+	}
+}
+
+// finishMode gives the service what its mode has where it does not say itself.
+func (s *draft) finishMode(base *draft) {
+	said, onEmpty := s.SNAT, s.OnEmpty
+	s.Preset()
+	if s.Mode == lb.NAT || s.at.snat != base.at.snat {
+		s.SNAT = said
+	}
+	if s.Mode == lb.NAT || s.at.onEmpty != base.at.onEmpty {
+		s.OnEmpty = onEmpty
 	}
 }
 
 func (s *draft) finishHash(d *decoder, base *draft) {
 	if s.Scheduler.Hashes() {
 		if s.HashBy == nil {
-			s.HashBy = []lb.HashField{lb.SourceAddress}
+			s.HashBy = s.Mode.HashBy()
 		}
 		if s.at.hashSeed == nil {
 			s.HashSeed = lb.DefaultSeed(s.Name)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"nlb/lb"
 	"nlb/lb/internal/safe"
@@ -248,14 +249,14 @@ func readMinUp(d *decoder, k *lb.Key, v *node, s *draft) {
 	s.at.minUp = v
 }
 
-func readSlowStart(d *decoder, k *lb.Key, v *node, s *draft) {
-	s.at.slowStart, s.SlowStart = v, 0
-	if none(v) {
+// readOptionalSpan reads a time, or none.
+func readOptionalSpan(d *decoder, k *lb.Key, v *node, into *time.Duration, check func(time.Duration) *problem) {
+	if *into = 0; none(v) {
 		return
 	}
 	if t := readSpan(d, k, v); t != 0 {
-		s.SlowStart = t
-		if p := lb.CheckSlowStart(t); p != nil {
+		*into = t
+		if p := check(t); p != nil {
 			d.breaks(k, v, p)
 		}
 	}

@@ -38,6 +38,14 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 			s.at.role = v
 		}
 	}},
+	{word: "mode", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readWord(d, k, v, &s.Mode)
+		s.at.mode = v
+	}},
+	{word: "remember", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		s.at.remember = v
+		readOptionalSpan(d, k, v, &s.Remember, lb.CheckRemember)
+	}},
 	{word: "scheduler", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		s.badScheduler = !readWord(d, k, v, &s.Scheduler)
 	}},
@@ -55,7 +63,10 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 	{word: "deny", read: func(d *decoder, k *lb.Key, v *node, s *draft) { s.at.deny = readPrefixes(d, k, v, &s.Deny) }},
 	{word: "limit", read: readLimit},
 	{word: "log", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readLog(d, k, v, &s.Log) }},
-	{word: "on-empty", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readWord(d, k, v, &s.OnEmpty) }},
+	{word: "on-empty", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readWord(d, k, v, &s.OnEmpty)
+		s.at.onEmpty = v
+	}},
 	{word: "health", read: readHealth},
 	{word: "fail-open", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		readWord(d, k, v, &s.FailOpen)
@@ -66,7 +77,10 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		readWord(d, k, v, &s.OnDown)
 		s.at.onDown = v
 	}},
-	{word: "slow-start", read: readSlowStart},
+	{word: "slow-start", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		s.at.slowStart = v
+		readOptionalSpan(d, k, v, &s.SlowStart, lb.CheckSlowStart)
+	}},
 	{word: "retry", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readBool(d, k, v, &s.Retry) }},
 	{word: "backends", read: readBackends},
 }}

@@ -60,6 +60,8 @@ var example = map[string]string{
 	"health.service":               "health: {check: grpc, service: a.B}",
 	"health.tls":                   "health: {check: grpc, tls: true}",
 	"health.command":               "health: {check: exec, command: [/bin/true]}",
+	"service.mode":                 "mode: dsr, scheduler: hash",
+	"service.remember":             "mode: dsr, scheduler: hash, remember: 1m",
 	"backend.max-connections":      "backends: {address: 10.0.0.1, max-connections: 2}",
 	"backend.snat":                 "backends: {address: 10.0.0.1, snat: none}",
 	"backend.log":                  "backends: {address: 10.0.0.1, log: true}",

@@ -61,10 +61,29 @@ func Full() []*lb.Profile {
 	}
 	empty := full()
 	empty.Backends = nil
+	direct, forgets := full(), full()
+	for _, s := range []*lb.Service{&direct, &forgets} {
+		makeDirect(s)
+	}
+	direct.Remember = time.Minute
 	return []*lb.Profile{
 		{Name: "p", Services: []lb.Service{whole}},
 		{Name: "p", Services: []lb.Service{plain}},
 		{Name: "p", Services: []lb.Service{empty}},
+		{Name: "p", Services: []lb.Service{direct}},
+		{Name: "p", Services: []lb.Service{forgets}},
+	}
+}
+
+// makeDirect makes a service one with mode: dsr, without what cannot be there.
+func makeDirect(s *lb.Service) {
+	s.Mode, s.Role, s.Scheduler = lb.DSR, lb.RoleProxy, lb.Consistent
+	s.Affinity, s.Limit, s.Log, s.Allow, s.Deny = nil, lb.Limit{}, nil, nil, nil
+	s.Preset()
+	s.Listen = s.Listen[1:]
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		b.SNAT, b.Address.Port, b.MaxConnections, b.Log = s.SNAT, 0, 0, nil
 	}
 }
 

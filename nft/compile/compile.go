@@ -75,6 +75,9 @@ func (c *compiler) add(name string, e ruleset.Element) {
 func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	own := &ruleset.Chain{Name: ChainOf(p.Name, s.Name)}
 	c.Chains = append(c.Chains, own)
+	if s.Mode == lb.DSR {
+		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Accept()}, Comment: modeComment(s)})
+	}
 	if s.Role == lb.RoleServer {
 		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptForeign()}, Comment: "role server"})
 	}
@@ -87,6 +90,8 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		f := FamilyOf(f)
 		draw := c.pool(own.Name, s, f, shared)
 		switch {
+		case s.Mode == lb.DSR: // the rule is there for what its comment says
+			own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{f.match, ruleset.Accept()}, Comment: draw.comment})
 		case s.Affinity != nil && !draw.refuses:
 			own.Rules = append(own.Rules, c.affinity(own.Name, s, f).wrap(draw)...)
 		case draw.repeats:
@@ -255,13 +260,13 @@ func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRul
 // same on every machine.
 func (f *Family) drawSlot(s *lb.Service, b Block, retry uint32) ruleset.Statement {
 	if s.Scheduler.Hashes() {
-		return ruleset.SetMarkHash(f.hashFields(s.HashBy), s.HashSeed+retry*retrySeed, b.Slots, b.Base)
+		return ruleset.SetMarkHash(f.HashFields(s.HashBy), s.HashSeed+retry*retrySeed, b.Slots, b.Base)
 	}
 	return ruleset.SetMarkNumgen(s.Scheduler == lb.Random, b.Slots, b.Base)
 }
 
-// hashFields are the parts of a packet that a scheduler looks at.
-func (f *Family) hashFields(by []lb.HashField) []ruleset.Field {
+// HashFields are the parts of a packet that a scheduler looks at.
+func (f *Family) HashFields(by []lb.HashField) []ruleset.Field {
 	out := make([]ruleset.Field, len(by))
 	for i, b := range by {
 		switch b {

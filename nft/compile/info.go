@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"nlb/lb"
 )
@@ -144,12 +145,36 @@ func ReadDraw(comment string, s *lb.Service) (family lb.Family, b Block, ok bool
 	return p.family, p.block, true
 }
 
-// ReadRule reads the comment of another rule of a service into it: its role, who may
+const modeWord = "mode "
+
+// modeComment says that another table has the packets of a service, which this one lets
+// pass: "mode dsr remember 1m0s".
+func modeComment(s *lb.Service) string {
+	out := modeWord + s.Mode.String()
+	if s.Remember > 0 {
+		out += " remember " + s.Remember.String()
+	}
+	return out
+}
+
+func readMode(comment string, s *lb.Service) bool {
+	mode, remember, _ := strings.Cut(comment, " remember ")
+	if mode != modeWord+lb.DSR.String() {
+		return false
+	}
+	s.Mode, s.OnEmpty = lb.DSR, lb.Drop
+	if t, err := time.ParseDuration(remember); err == nil && lb.CheckRemember(t) == nil {
+		s.Remember = t
+	}
+	return true
+}
+
+// ReadRule reads the comment of another rule of a service into it: its mode, its role, who may
 // connect, limits, log, affinity. It passes over what it does not know. clients returns the prefixes of a set.
 func ReadRule(comment string, s *lb.Service, clients func(set string) []netip.Prefix) {
 	if comment == "role server" {
 		s.Role = lb.RoleServer
-	} else if !readGuard(comment, s, clients) {
+	} else if !readMode(comment, s) && !readGuard(comment, s, clients) {
 		readAffinity(comment, s)
 	}
 }

@@ -280,9 +280,9 @@ func (n *Numbers) slot(key PoolKey, slots, parked uint32) Block {
 	return b
 }
 
-// held is how many numbers the map of slots has that a service and family has for
+// HeldSlots is how many numbers the map of slots has that a service and family has for
 // itself; 0: there is none.
-func (n *Numbers) held(key PoolKey) int {
+func (n *Numbers) HeldSlots(key PoolKey) int {
 	b := n.slots[key]
 	if !b.Own {
 		return 0

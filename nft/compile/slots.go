@@ -52,7 +52,7 @@ func OwnSlots(name string) *ruleset.Map {
 // slotsOf writes the slots of the backends of a service and family, which have these
 // marks, and returns where they are, and how many each backend has that are drawn.
 func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, marks []uint32) (Block, []int) {
-	order := s.SlotsWith(backends, c.held(key))
+	order := s.SlotsWith(backends, c.HeldSlots(key))
 	counts := make([]int, len(backends))
 	for _, i := range order {
 		counts[i]++
@@ -71,7 +71,7 @@ func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, ma
 		// They follow from who the backends are, as the others do.
 		slices.SortFunc(parked, func(i, j int) int { return backends[i].Address.Compare(backends[j].Address) })
 		if len(order) == 0 { // the map keeps its size, and what it leads to
-			parked = append(lb.ConsistentSlots(backends, c.held(key)), parked...)
+			parked = append(lb.ConsistentSlots(backends, c.HeldSlots(key)), parked...)
 		}
 		b = Block{Slots: uint32(len(order)), Parked: uint32(len(parked)), Own: true}
 		m = OwnSlots(OwnSlotsOf(key.Chain, FamilyOf(key.Family)))

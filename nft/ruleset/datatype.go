@@ -35,6 +35,8 @@ var (
 	Mark = Datatype{Name: "mark", id: 19, Size: 4, host: true, Text: func(b string) string {
 		return fmt.Sprintf("0x%08x", MarkOf(b))
 	}}
+	// Link is the number of an interface.
+	Link   = Datatype{Name: "iface_index", id: 20, Size: 4, host: true, Text: func(b string) string { return strconv.FormatUint(uint64(MarkOf(b)), 10) }}
 	Ifname = Datatype{Name: "ifname", id: 41, Size: 16, host: true, Text: func(b string) string {
 		return fmt.Sprintf("%q", strings.TrimRight(b, "\x00"))
 	}}
@@ -44,6 +46,9 @@ var (
 	Number = Datatype{Name: "integer", id: 4, Size: 4, Text: func(b string) string {
 		return strconv.FormatUint(uint64(binary.BigEndian.Uint32([]byte(b))), 10)
 	}}
+	// Byte and Short are numbers of that size of a packet.
+	Byte  = Datatype{Name: "integer", id: 4, Size: 1, Text: func(b string) string { return strconv.Itoa(int(b[0])) }}
+	Short = Datatype{Name: "integer", id: 4, Size: 2, Text: InetService.Text}
 	// Verdict is a value that is the name of a chain to go to.
 	Verdict = Datatype{Name: "verdict", id: 0xffffff00}
 )

@@ -63,6 +63,14 @@ func (m *Map) Decode(b string) (e Element, end bool) {
 	return e, end
 }
 
+// DevicesOf are the devices that a hook is on.
+func DevicesOf[B ~[]byte | ~string](hook B) (out []string) {
+	for _, v := range wire.Attrs(wire.Attr(hook, hookDevices)) {
+		out = append(out, wire.Text(v))
+	}
+	return out
+}
+
 // UdataText returns a text of user data, without its final NUL.
 func UdataText[B ~[]byte | ~string](b B, typ byte) string {
 	return strings.TrimSuffix(UdataValue(b, typ), "\x00")

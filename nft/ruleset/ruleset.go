@@ -294,7 +294,7 @@ func (m *Map) ElementText(e Element) string {
 
 // KeyText is the key of an element as nft takes it.
 func (m *Map) KeyText(e Element) string {
-	if m.TypeOf != "" {
+	if m.TypeOf != "" && len(m.Key) == 1 {
 		return fmt.Sprint(MarkOf(e.Key)) // nft takes numgen's numbers as decimals only
 	}
 	return m.Key.Text(e.Key, e.End)

@@ -131,31 +131,35 @@ func SetMarkNumgen(random bool, modulus, offset uint32) Statement {
 // SetMarkHash is SetMarkNumgen by the Jenkins hash of some fields of the
 // packet.
 func SetMarkHash(fields []Field, seed, modulus, offset uint32) Statement {
+	text, exprs, hash := jhash(fields, seed, modulus, offset)
+	s := NewStatement(fmt.Sprintf("ct mark set %s mod %d seed 0x%x offset %d", text, modulus, seed, offset), exprs...)
+	s.Exprs = append(append(s.Exprs, hash...), encodedSetMark...)
+	return s
+}
+
+// jhash loads the fields, and puts their hash into the register.
+func jhash(fields []Field, seed, modulus, offset uint32) (text string, load []expr.Any, hash []byte) {
 	var texts []string
-	var exprs []expr.Any
 	const from = reg32 + 4 // register 2: the first one is for the result
 	at, length := uint32(from), uint32(0)
 	for _, f := range fields {
-		texts, exprs = append(texts, f.text), append(exprs, f.load(at))
+		texts, load = append(texts, f.text), append(load, f.load(at))
 		at += uint32((f.size + 3) / 4)
 		length = uint32(f.size)
 	}
 	if len(fields) > 1 {
 		length = 4 * (at - from) // fields of a concatenation are padded
 	}
-	s := NewStatement(fmt.Sprintf("ct mark set jhash %s mod %d seed 0x%x offset %d", strings.Join(texts, " . "), modulus, seed, offset), exprs...)
 	// The kernel takes a seed of its own where it gets none, and the library
 	// sends none for 0.
-	h := &expr.Hash{
+	hash = encodeExprs(&expr.Hash{
 		SourceRegister: from, DestRegister: reg, Length: length,
 		Modulus: modulus, Seed: max(seed, 1), Offset: offset, Type: expr.HashTypeJenkins,
-	}
-	hash := encodeExprs(h)
+	})
 	if seed == 0 {
 		hash = zeroSeed(hash)
 	}
-	s.Exprs = append(append(s.Exprs, hash...), encodedSetMark...)
-	return s
+	return "jhash " + strings.Join(texts, " . "), load, hash
 }
 
 // zeroSeed sets the seed of an encoded hash expression from 1 to 0.

@@ -24,6 +24,8 @@ import (
 	"nlb/lb"
 	"nlb/lb/config"
 	"nlb/nft"
+	"nlb/nft/direct"
+	"nlb/nft/links"
 	"nlb/nft/wire"
 )
 
@@ -119,10 +121,26 @@ func (b *Bed) ApplyOn(h *netlab.Host, profiles ...string) *nft.Result {
 	}
 	var result *nft.Result
 	b.Kernel(h, func(c *wire.Conn) (err error) {
-		result, err = nft.Apply(b.T.Context(), c, parsed, nft.Options{Table: "nlb"})
+		result, err = nft.Apply(b.T.Context(), c, parsed, nft.Options{Table: "nlb", Links: Links(h)})
 		return err
 	})
 	return result
+}
+
+// Links reads the links of a host.
+func Links(h *netlab.Host) func(profiles []*lb.Profile) (*direct.Links, error) {
+	return func(profiles []*lb.Profile) (l *direct.Links, err error) {
+		err = h.Do(func() error {
+			r, err := links.Open()
+			if err != nil {
+				return err
+			}
+			defer r.Close()
+			l, err = r.Read(profiles)
+			return err
+		})
+		return l, err
+	}
 }
 
 // Kernel talks to a host's kernel.

@@ -18,6 +18,7 @@ import (
 	"nlb/nft"
 	"nlb/nft/compile"
 	"nlb/nft/conntrack"
+	"nlb/nft/links"
 	"nlb/nft/probe"
 	"nlb/nft/wire"
 	"nlb/sysctl"
@@ -27,6 +28,7 @@ import (
 // namespace. It is not safe for concurrent use.
 type Engine struct {
 	conn   *wire.Conn
+	links  *links.Reader
 	gate   *gate
 	table  string
 	params sysctl.Tree
@@ -42,7 +44,11 @@ func Open(table string) (*Engine, error) {
 	if err != nil {
 		return nil, withHint(err)
 	}
-	return &Engine{conn: conn, gate: g, table: table, params: sysctl.Local}, nil
+	routes, err := links.Open()
+	if err != nil {
+		return nil, withHint(errors.Join(err, conn.Close()))
+	}
+	return &Engine{conn: conn, links: routes, gate: g, table: table, params: sysctl.Local}, nil
 }
 
 // Dial opens the way to nftables alone, and asks whether this process may use
@@ -63,6 +69,7 @@ func dial(g *gate) (*wire.Conn, error) {
 
 // Close ends the conversation with the kernel. What was applied stays.
 func (e *Engine) Close() error {
+	e.links.Close()
 	if e.open != nil {
 		return errors.Join(e.open.Close(), e.conn.Close())
 	}
@@ -155,7 +162,7 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 		return nil, withHint(err)
 	}
 	kept, _ := KeptBits() // doctor says where they are not kept
-	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table, Keep: kept})
+	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table, Keep: kept, Links: e.links.Read})
 	if err != nil {
 		return nil, withHint(err)
 	}
@@ -189,7 +196,7 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		defer e.gate.guard(ctx, o.Begin)()
 	}
 	kept, _ := KeptBits() // doctor says where they are not kept
-	p := nft.Options{Table: e.table, Keep: kept, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Counted: o.Counted, Params: records(changes)}
+	p := nft.Options{Table: e.table, Keep: kept, Links: e.links.Read, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Counted: o.Counted, Params: records(changes)}
 	if !o.Full {
 		p.Record, p.Build = true, build()
 	}

@@ -68,7 +68,7 @@ func (e *Engine) Flush(ctx context.Context, names []string, o FlushOptions) (_ *
 	if e.open != nil {
 		e.open.Forget()
 	}
-	had, result, failed := nft.Flush(ctx, e.conn, names, nft.Options{Table: e.table, Cut: o.Cut})
+	had, result, failed := nft.Flush(ctx, e.conn, names, nft.Options{Table: e.table, Cut: o.Cut, Links: e.links.Read})
 	if failed != nil && !committed(failed) {
 		return nil, failed
 	}

@@ -54,8 +54,8 @@ func snapshotFields(t *testing.T) []string {
 		s.Backends[0].Log = &lb.Log{Prefix: "y"}
 		profiles = append(profiles, p)
 	}
-	profiles[4].Services[0].Affinity = &lb.Affinity{Timeout: time.Second, Bits6: 64}
-	profiles[4].Services[0].Limit = lb.Limit{ConnectionsPerSource: 1}
+	profiles[len(profiles)-2].Services[0].Affinity = &lb.Affinity{Timeout: time.Second, Bits6: 64}
+	profiles[len(profiles)-2].Services[0].Limit = lb.Limit{ConnectionsPerSource: 1}
 	seen, number := map[string]string{}, map[string]int{}
 	for _, p := range profiles {
 		s := &p.Services[0]

@@ -1,0 +1,182 @@
+package lb
+
+// Mode: what follows from how packets get to the backends: what a service has where
+// it does not say, what it cannot have, and what kernel parameters it depends on.
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"nlb/lb/internal/safe"
+)
+
+// What a mode has where a profile does not say.
+
+func (m Mode) source() SNATMode {
+	if m == DSR {
+		return SNATNone
+	}
+	return Masquerade
+}
+
+func (m Mode) onEmpty() OnEmpty {
+	if m == DSR {
+		return Drop
+	}
+	return Reject
+}
+
+// HashBy is what schedulers that hash look at where a profile does not say.
+func (m Mode) HashBy() []HashField {
+	if m == DSR {
+		return []HashField{SourceAddress, SourcePort}
+	}
+	return []HashField{SourceAddress}
+}
+
+// Preset gives a service what its mode has where a profile does not say.
+func (s *Service) Preset() { s.SNAT, s.OnEmpty = SNAT{Mode: s.Mode.source()}, s.Mode.onEmpty() }
+
+// checkDirect finds what cannot be where packets go to the backends as they are, and
+// no connection is known.
+func (s *Service) checkDirect(yield func(Contradiction) bool) bool {
+	if s.Mode != DSR {
+		return s.Remember == 0 || yield(Contradiction{Keys: []string{"remember", "mode"}, Problem: Problem{
+			Msg: "remember has no meaning without mode: dsr", Want: "mode: dsr beside it",
+			Hint: "with mode: nat, connections keep their backend anyway",
+		}})
+	}
+	const perPacket = "mode: dsr sees packets, not connections"
+	for _, one := range []struct {
+		is         bool
+		keys       []string // that which is to be blamed first
+		what, hint string
+	}{
+		{!s.Scheduler.Hashes(), []string{"mode", "scheduler"}, "scheduler: " + s.Scheduler.String(), "scheduler: hash or consistent sends all packets of a connection to one backend"},
+		{s.Role != RoleProxy, []string{"mode", "role"}, "role: " + s.Role.String(), "packets are taken where they enter, before anybody asks whose they are"},
+		{s.Affinity != nil, []string{"mode", "affinity"}, "affinity", "hash-by: source-address keeps a client with its backend"},
+		{s.Limit != Limit{}, []string{"mode", "limit"}, "limit", perPacket},
+		{s.Log != nil, []string{"mode", "log"}, "log", perPacket},
+		{len(s.Allow)+len(s.Deny) > 0, []string{"mode", "allow"}, "allow or deny", "a table of your own, of family netdev, can drop packets of clients before"},
+		{s.Retry, []string{"mode", "retry"}, "retry", "answers of the backends do not come by here"},
+		{s.OnEmpty != Drop, []string{"mode", "on-empty"}, "on-empty: " + s.OnEmpty.String(), "on-empty: drop, or without the key"},
+		{s.SNAT.Mode != SNATNone, []string{"snat", "mode"}, "snat: " + s.SNAT.String(), "backends see the client"},
+	} {
+		if one.is && !yield(Contradiction{Keys: one.keys, Problem: Problem{
+			Msg: one.what + " cannot be with mode: dsr", Want: "one of them", Hint: one.hint,
+		}}) {
+			return false
+		}
+	}
+	return s.checkDirectListens(yield) && s.checkDirectBackends(yield)
+}
+
+func (s *Service) checkDirectListens(yield func(Contradiction) bool) bool {
+	for i, l := range s.Listen {
+		if !l.Prefix.IsSingleIP() && !yield(Contradiction{Keys: []string{"listen", "mode"}, Item: i, Problem: Problem{
+			Msg: fmt.Sprintf("listen %s is not a single address, and the mode is dsr", l), Want: "an address that the backends have too",
+		}}) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *Service) checkDirectBackends(yield func(Contradiction) bool) bool {
+	for i := range s.Backends {
+		b, p := &s.Backends[i], Problem{}
+		another := func(l Listen) bool {
+			return len(l.Ports) != 1 || l.Ports[0] != PortRange{b.Address.Port, b.Address.Port}
+		}
+		switch {
+		case b.Host.SRV, b.Address.Port != 0 && slices.ContainsFunc(s.Listen, another):
+			p = Problem{
+				Msg:  fmt.Sprintf("backend %s may have another port than service %s listens on, and the mode is dsr", b.Where(), safe.Show(s.Name)),
+				Want: "backends without a port", Hint: "packets keep their destination port, so the servers listen on that",
+			}
+		case b.MaxConnections > 0:
+			p = Problem{Msg: "max-connections cannot be with mode: dsr", Want: "one of them", Hint: "connections are not counted"}
+		case b.Log != nil && s.Log == nil:
+			p = Problem{Msg: "log cannot be with mode: dsr", Want: "one of them", Hint: "it sees packets, not connections"}
+		case b.SNAT.Mode != SNATNone && s.SNAT.Mode == SNATNone:
+			p = Problem{Msg: "snat: " + b.SNAT.String() + " cannot be with mode: dsr", Want: "one of them", Hint: "backends see the client"}
+		default:
+			continue
+		}
+		if !yield(Contradiction{Keys: []string{"backends", "mode"}, Item: i, Problem: p}) {
+			return false
+		}
+	}
+	return true
+}
+
+// Need is a kernel parameter that must, or should, have a value.
+type Need struct {
+	// Param is the name as sysctl(8) writes it: net.ipv4.ip_forward.
+	Param string
+	// Value is what it has to be.
+	Value string
+	// Why says what does not work without it.
+	Why string
+	// Wanted: the services work without it, but some of their connections
+	// break. Where it is missing or cannot be written, that is no reason to
+	// refuse a profile.
+	Wanted bool
+	// AtLeast: Value is a number, and a larger one is as good.
+	AtLeast bool
+}
+
+// Met reports whether the value that was found will do.
+func (n Need) Met(found string) bool {
+	if n.AtLeast {
+		have, err := strconv.Atoi(found)
+		least, err2 := strconv.Atoi(n.Value)
+		return err == nil && err2 == nil && have >= least
+	}
+	return found == n.Value
+}
+
+// Needs lists what the services of the profiles depend on, each parameter
+// once, those that are only wanted last. A backend on another host is reached
+// by forwarding, unless only this host's own connections are balanced, or packets go
+// to it as they are. Every
+// translated TCP connection relies on connection tracking.
+func Needs(profiles []*Profile) []Need {
+	var forward [2]bool
+	tcp := false
+	for _, p := range profiles {
+		for i := range p.Services {
+			s := &p.Services[i]
+			if s.Mode == DSR {
+				continue // neither forwarded nor tracked
+			}
+			tcp = tcp || slices.Contains(s.Protocols, TCP) && len(s.Backends) > 0
+			if s.Role == RoleClient {
+				continue
+			}
+			for _, b := range s.Backends {
+				if !b.Named() && !b.Address.Addr.IsLoopback() {
+					forward[index(FamilyOf(b.Address.Addr))] = true
+				}
+			}
+		}
+	}
+	var out []Need
+	if forward[0] {
+		out = append(out, Need{Param: "net.ipv4.ip_forward", Value: "1", Why: "IPv4 connections are not forwarded to backends without it"})
+	}
+	if forward[1] {
+		out = append(out, Need{Param: "net.ipv6.conf.all.forwarding", Value: "1", Why: "IPv6 connections are not forwarded to backends without it"})
+	}
+	if tcp {
+		out = append(out, Need{
+			Param: "net.netfilter.nf_conntrack_tcp_be_liberal", Value: "1", Wanted: true,
+			Why: "a TCP segment outside of the window is not translated, and the reset that answers it ends the connection",
+		}, Need{
+			Param: "net.netfilter.nf_conntrack_tcp_timeout_close_wait", Value: "3600", Wanted: true, AtLeast: true,
+			Why: "a client that has sent its FIN and waits longer than this for the answer loses the connection",
+		})
+	}
+	return out
+}

@@ -1,0 +1,142 @@
+// Package links reads the interfaces and routes of this host that services with mode:
+// dsr need.
+package links
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+	"nlb/nft/direct"
+)
+
+// Reader reads them in one network namespace. It is not safe for concurrent use.
+type Reader struct{ handle *netlink.Handle }
+
+// Open opens a reader in the calling thread's network namespace.
+func Open() (*Reader, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("ask for interfaces and routes: %w", err)
+	}
+	return &Reader{h}, nil
+}
+
+// Close ends the conversation with the kernel.
+func (r *Reader) Close() { r.handle.Close() }
+
+// Read reads the links of profiles; nil: no service needs them.
+func (r *Reader) Read(profiles []*lb.Profile) (*direct.Links, error) {
+	if !direct.Has(profiles) {
+		return nil, nil
+	}
+	h := r.handle
+	l := &direct.Links{In: map[netip.Addr][]string{}, Out: map[netip.Addr]uint32{}, Behind: map[netip.Addr]netip.Addr{}}
+	names, err := interfaces(h)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		l.Names = append(l.Names, name)
+	}
+	for _, s := range lb.Services(profiles) {
+		if s.Mode != lb.DSR {
+			continue
+		}
+		if err := readService(h, l, names, s); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// interfaces are the names of all but the loopback interfaces, by their numbers.
+func interfaces(h *netlink.Handle) (map[int]string, error) {
+	all, err := h.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("read the interfaces: %w", err)
+	}
+	out := map[int]string{}
+	for _, one := range all {
+		if a := one.Attrs(); a.Flags&net.FlagLoopback == 0 {
+			out[a.Index] = a.Name
+		}
+	}
+	return out, nil
+}
+
+func readService(h *netlink.Handle, l *direct.Links, names map[int]string, s *lb.Service) error {
+	for _, listen := range s.Listen {
+		a := listen.Prefix.Addr()
+		if _, known := l.In[a]; known || s.Interface != "" {
+			continue
+		}
+		l.In[a] = nil
+		index, err := comesBy(h, a)
+		if err != nil {
+			return err
+		}
+		if name, ok := names[index]; ok {
+			l.In[a] = []string{name}
+		}
+	}
+	for i := range s.Backends {
+		a := s.Backends[i].Address.Addr
+		if !a.IsValid() {
+			continue
+		}
+		r, err := route(h, a)
+		switch {
+		case err != nil:
+			return err
+		case r == nil || names[r.LinkIndex] == "":
+		case r.Gw != nil:
+			l.Behind[a], _ = netip.AddrFromSlice(r.Gw)
+			l.Behind[a] = l.Behind[a].Unmap()
+		default:
+			l.Out[a] = uint32(r.LinkIndex)
+		}
+	}
+	return nil
+}
+
+// comesBy is the interface that has a listen address, or that the route to it takes; 0:
+// there is none.
+func comesBy(h *netlink.Handle, a netip.Addr) (int, error) {
+	r, err := route(h, a)
+	if r == nil || err != nil || r.Type != unix.RTN_LOCAL {
+		if r == nil {
+			return 0, err
+		}
+		return r.LinkIndex, nil
+	}
+	own, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return 0, fmt.Errorf("read the addresses: %w", err)
+	}
+	for _, one := range own {
+		if ip, ok := netip.AddrFromSlice(one.IP); ok && ip.Unmap() == a {
+			return one.LinkIndex, nil
+		}
+	}
+	return 0, nil
+}
+
+// route is the route to an address; nil: there is none.
+func route(h *netlink.Handle, a netip.Addr) (*netlink.Route, error) {
+	routes, err := h.RouteGet(a.AsSlice())
+	switch {
+	case errors.Is(err, unix.ENETUNREACH), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES), errors.Is(err, unix.EINVAL):
+		return nil, nil // an unreachable, prohibited or blackholed one is none
+	case err != nil:
+		return nil, fmt.Errorf("read the route to %s: %w", a, err)
+	case len(routes) == 0:
+		return nil, nil
+	}
+	return &routes[0], nil
+}
