@@ -4,7 +4,11 @@ package integration
 // past the balancer (mode: dsr).
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,6 +37,22 @@ type lan struct {
 
 var vips = []string{"203.0.113.10", "2001:db8::10"}
 
+// plug joins a host with the network.
+func (l *lan) plug(h *netlab.Host, link string, addresses ...string) {
+	l.T.Helper()
+	port := "to-" + h.Name()
+	l.Check(l.World.Link(h, link, l.backplane, port))
+	l.Witness(l.backplane, "", "ip", "link", "set", port, "master", "br0")
+	l.Address(h, link, addresses...)
+}
+
+// plugBalancer joins the balancer with it.
+func (l *lan) plugBalancer() {
+	l.T.Helper()
+	l.plug(l.Balancer, "eth0", "10.2.0.1/24", "fd02::1/64")
+	l.Via(l.Balancer, "10.2.0.254", "fd02::254")
+}
+
 func newLAN(t testing.TB) *lan {
 	t.Helper()
 	netlabtest.Packets(t)
@@ -43,22 +63,15 @@ func newLAN(t testing.TB) *lan {
 	l.Check(w.Join(netlab.NewEnd(l.Client, "eth0", "10.1.0.2/24", "fd01::2/64"), netlab.NewEnd(l.router, "eth0", "10.1.0.1/24", "fd01::1/64")))
 	l.Witness(l.backplane, "", "ip", "link", "add", "br0", "type", "bridge")
 	l.Witness(l.backplane, "", "ip", "link", "set", "br0", "up")
-	plug := func(h *netlab.Host, link string, addresses ...string) {
-		port := "to-" + h.Name()
-		l.Check(w.Link(h, link, l.backplane, port))
-		l.Witness(l.backplane, "", "ip", "link", "set", port, "master", "br0")
-		l.Address(h, link, addresses...)
-	}
-	plug(l.router, "eth1", "10.2.0.254/24", "fd02::254/64")
+	l.plug(l.router, "eth1", "10.2.0.254/24", "fd02::254/64")
 	l.Check(l.router.Forward())
-	plug(l.Balancer, "eth0", "10.2.0.1/24", "fd02::1/64")
-	l.Via(l.Balancer, "10.2.0.254", "fd02::254")
+	l.plugBalancer()
 	for _, vip := range vips {
 		l.route(vip)
 	}
 	for i := range 3 {
 		b := host(fmt.Sprintf("b%d", i+1))
-		plug(b, "eth0", fmt.Sprintf("10.2.0.%d/24", 11+i), fmt.Sprintf("fd02::%d/64", 11+i))
+		l.plug(b, "eth0", fmt.Sprintf("10.2.0.%d/24", 11+i), fmt.Sprintf("fd02::%d/64", 11+i))
 		l.Via(b, "10.2.0.254", "fd02::254")
 		for _, s := range []string{"all", "lo"} {
 			l.Check(b.SetSysctl("net/ipv4/conf/"+s+"/arp_ignore", "1"))
@@ -169,5 +182,332 @@ services:
 	if again := l.Witness(l.Balancer, "", "nft", "list", "table", "netdev", "nlb"); again != listing {
 		t.Errorf("listed\n%s\nand loaded\n%s", listing, again)
 	}
-	_ = time.Second
+}
+
+// TestDirectErrors: where the link to the client takes packets of 1,300 bytes only, the
+// servers learn it from ICMP errors, which come to the balancer.
+func TestDirectErrors(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	const long = 64 << 10
+	l.Witness(l.router, "", "ip", "link", "set", "eth0", "mtu", "1300")
+	l.Witness(l.Client, "", "ip", "route", "change", "default", "via", "10.1.0.1", "mtu", "1300", "advmss", "1460")
+	l.Witness(l.Client, "", "ip", "-6", "route", "change", "default", "via", "fd01::1", "mtu", "1300", "advmss", "1440")
+	for _, b := range l.backends {
+		for _, vip := range vips {
+			l.Check(b.Do(func() error {
+				listener, err := net.Listen("tcp", net.JoinHostPort(vip, "82"))
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { listener.Close() })
+				go func() {
+					for {
+						c, err := listener.Accept()
+						if err != nil {
+							return
+						}
+						go func() { _, _ = c.Write(make([]byte, long)); c.Close() }()
+					}
+				}()
+				return nil
+			}))
+		}
+	}
+	for _, profile := range []string{
+		direct, direct + "    remember: 60s\n", direct + "    interface: eth0\n",
+		strings.Replace(direct, "consistent", "hash\n    hash-by: [source-address, source-port, destination-address, destination-port, protocol]", 1),
+	} {
+		l.Apply(strings.NewReplacer(":80", ":82", "udp", "sctp").Replace(profile) + members())
+		for _, vip := range vips {
+			hang := 0
+			for range 9 {
+				for _, b := range l.backends {
+					l.Witness(b, "", "ip", "route", "flush", "cache")
+					l.Witness(b, "", "ip", "-6", "route", "flush", "cache")
+				}
+				l.Check(l.Client.Do(func() error {
+					c, err := net.DialTimeout("tcp", net.JoinHostPort(vip, "82"), 3*time.Second)
+					if err != nil {
+						return err
+					}
+					defer c.Close()
+					_ = c.SetDeadline(time.Now().Add(3 * time.Second))
+					if n, _ := io.Copy(io.Discard, c); n != long {
+						hang++
+					}
+					return nil
+				}))
+			}
+			if hang > 0 {
+				t.Errorf("%s: %d of 9 hang, with\n%s", vip, hang, profile)
+			}
+		}
+	}
+}
+
+// TestDirectFragments: all fragments of a datagram reach the backend that the first
+// reaches.
+func TestDirectFragments(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	l.Apply(direct + members())
+	for _, vip := range vips {
+		lost, met := 0, map[string]int{}
+		for range 9 {
+			c, err := l.From().Dial(t.Context(), "udp", netip.AddrPortFrom(netip.MustParseAddr(vip), 80))
+			l.Check(err)
+			_, err = c.Write(make([]byte, 3000))
+			l.Check(err)
+			answer := make([]byte, 5000)
+			_ = c.SetReadDeadline(time.Now().Add(2 * time.Second))
+			if n, _ := c.Read(answer); n < 3000 || !strings.HasPrefix(string(answer), c.Reply.Backend+" ") {
+				lost++
+			}
+			met[c.Reply.Backend]++
+			c.Close()
+		}
+		if lost > 0 || len(met) < 2 {
+			t.Errorf("%s: %d of 9 datagrams were lost; %v", vip, lost, met)
+		}
+	}
+}
+
+// flows are connections of TCP and of UDP that stay open.
+type flows map[string][]*traffic.Conn
+
+func (l *lan) flows(n int) flows {
+	l.T.Helper()
+	out := flows{}
+	for _, network := range []string{"tcp", "udp"} {
+		for i := range n {
+			c, err := l.From().Dial(l.T.Context(), network, netip.AddrPortFrom(netip.MustParseAddr(vips[i%2]), 80))
+			l.Check(err)
+			l.T.Cleanup(func() { c.Close() })
+			out[network] = append(out[network], c)
+		}
+	}
+	return out
+}
+
+// again sends on all of them, and counts those that are broken, or answered by another
+// backend, by their network and the backend that they had.
+func (f flows) again() (lost map[string]int) {
+	lost = map[string]int{}
+	for network, all := range f {
+		for _, c := range all {
+			was := c.Reply.Backend
+			if r, err := c.Again(); err != nil || r.Backend != was {
+				lost[network+" "+was]++
+			}
+		}
+	}
+	return lost
+}
+
+// TestDirectRemembers: a backend that leaves, or drains, breaks none of the flows that it
+// has, and gets no others. One that is down keeps those of TCP.
+func TestDirectRemembers(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	const remember = direct + "    remember: 60s\n    health: tcp\n"
+	l.Apply(remember + members())
+	open := l.flows(20)
+	check := func(what string, want map[string]int) {
+		t.Helper()
+		if got := open.again(); !maps.Equal(got, want) {
+			t.Errorf("%s: %v flows were broken or moved, want %v", what, got, want)
+		}
+	}
+	shun := func(what, name string) {
+		t.Helper()
+		for _, to := range vips {
+			if row := l.Row("tcp", netip.AddrPortFrom(netip.MustParseAddr(to), 80).String(), 20); slices.Contains(row, name) {
+				t.Errorf("%s: %s gets new connections: %v", what, name, row)
+			}
+		}
+	}
+	check("at first", nil)
+	l.Apply(remember + members(3))
+	check("b3 has left", nil)
+	shun("b3 has left", "b3")
+	l.Apply(remember + members(2, 3))
+	check("b2 has left, too", nil)
+	shun("b2 has left, too", "b2")
+	if r := l.Apply(remember + members(2, 3)); r.Messages != 0 {
+		t.Errorf("applied again: %d messages", r.Messages)
+	}
+	l.Apply(remember + members())
+	check("all are back", nil)
+	drained := strings.NewReplacer("10.2.0.12", "{address: 10.2.0.12, weight: 0}", `"fd02::12"`, `{address: "fd02::12", weight: 0}`).Replace(members())
+	l.Apply(remember + drained)
+	check("b2 drains", nil)
+	shun("b2 drains", "b2")
+	p := l.Parse(remember + members())
+	udp := 0
+	for _, c := range open["udp"] {
+		if c.Reply.Backend == "b1" {
+			udp++
+		}
+	}
+	for i := range p.Services[0].Backends {
+		if b := &p.Services[0].Backends[i]; strings.HasSuffix(b.Name, "11") {
+			b.State, b.Standing.Verdict = lb.Down, lb.VerdictDown
+		}
+	}
+	l.Kernel(l.Balancer, func(c *wire.Conn) error {
+		_, err := nft.Apply(t.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Links: netlabtest.Links(l.Balancer)})
+		return err
+	})
+	check("b1 is down", map[string]int{"udp b1": udp})
+	shun("b1 is down", "b1")
+	check("b1 is still down", nil)
+}
+
+// TestDirectForgets: without remember, flows of other backends than the one that leaves
+// stay, as the scheduler says; with it, a backend that has left goes in the end.
+func TestDirectForgets(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	l.Apply(direct + members())
+	open := l.flows(20)
+	l.Apply(direct + members(3))
+	lost, of := open.again(), 0
+	for what, n := range lost {
+		if of += n; strings.HasSuffix(what, " b3") {
+			of -= n
+		}
+	}
+	if lost["tcp b3"] == 0 || of > 8 {
+		t.Errorf("without remember, these flows were broken or moved: %v", lost)
+	}
+	const remember = direct + "    remember: 1s\n"
+	l.Apply(remember + members())
+	l.Row("udp", "203.0.113.10:80", 20)
+	gone := func() bool {
+		return !strings.Contains(l.Witness(l.Balancer, "", "nft", "list", "map", "netdev", "nlb", "backends4"), "10.2.0.13")
+	}
+	l.Apply(remember + members(3))
+	if gone() {
+		t.Error("b3 is gone, while flows may remember it")
+	}
+	for i := 0; !gone(); i++ {
+		if i == 20 {
+			t.Fatal("b3 stays, although no flow remembers it")
+		}
+		time.Sleep(time.Second)
+		l.Apply(remember + strings.Replace(members(3), "10.2.0.12", fmt.Sprintf("{address: 10.2.0.12, weight: %d}", i+2), 1))
+	}
+}
+
+// TestDirectInterface: an interface that goes and comes back, with another number, takes
+// packets again, once the table is applied.
+func TestDirectInterface(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	l.Check(l.Balancer.Do(func() error {
+		c, err := wire.Dial()
+		l.Check(err)
+		defer c.Close()
+		table := nft.Open(c, "nlb", wire.Dial)
+		defer table.Close()
+		o := nft.Options{Links: netlabtest.Links(l.Balancer), Record: true}
+		profiles := []*lb.Profile{l.Parse(direct + members())}
+		touched := func(want bool) {
+			t.Helper()
+			if got, err := table.Touched(); err != nil || got != want {
+				t.Fatalf("touched: %v, %v", got, err)
+			}
+		}
+		apply := func() {
+			t.Helper()
+			r, err := table.Apply(t.Context(), profiles, o)
+			if err != nil || len(r.Changes) > 0 && r.Messages == 0 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+		}
+		apply()
+		touched(false)
+		l.Ask("tcp", "203.0.113.10:80")
+		l.Check(l.Balancer.Unlink("eth0"))
+		touched(true)
+		apply()
+		l.plugBalancer()
+		touched(true)
+		apply()
+		touched(false)
+		for _, vip := range vips {
+			l.Ask("tcp", netip.AddrPortFrom(netip.MustParseAddr(vip), 80).String())
+		}
+		l.Witness(l.Balancer, "", "nft", "delete", "table", "netdev", "nlb")
+		touched(true)
+		apply()
+		l.Ask("udp", "203.0.113.10:80")
+		return nil
+	}))
+}
+
+// TestDirectProfiles: profiles have their part of the table each, and the last one takes
+// it away. A service changes its mode in place.
+func TestDirectProfiles(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	other := strings.NewReplacer("shop", "other", ":80", ":81").Replace(direct)
+	links := netlabtest.Links(l.Balancer)
+	flush := func(names ...string) {
+		t.Helper()
+		l.Kernel(l.Balancer, func(c *wire.Conn) error {
+			_, _, err := nft.Flush(t.Context(), c, names, nft.Options{Table: "nlb", Links: links})
+			return err
+		})
+	}
+	tables := func() string { return l.Witness(l.Balancer, "", "nft", "list", "tables") }
+	l.Apply(direct + members())
+	l.Apply(other + "    interface: eth0\n" + members())
+	l.Ask("tcp", "203.0.113.10:80")
+	l.Ask("tcp", "203.0.113.10:81")
+	flush("shop")
+	if who := l.Reaches(l.Client, "tcp", "203.0.113.10:80", false); who != "" {
+		t.Errorf("%s answers for a service that is gone", who)
+	}
+	l.Ask("udp", "[2001:db8::10]:81")
+	flush("other")
+	if left := tables(); left != "" {
+		t.Errorf("the last flush leaves %s", left)
+	}
+	l.Apply(direct + members())
+	nat := "profile: shop\nservices:\n  - {name: web, listen: \"203.0.113.10:80\", backends: [10.2.0.11, 10.2.0.12, 10.2.0.13]}\n"
+	l.Apply(nat)
+	if left := tables(); left != "table inet nlb\n" {
+		t.Errorf("without dsr there are %s", left)
+	}
+	l.Apply(direct + members())
+	l.Ask("tcp", "203.0.113.10:80")
+	l.NFT(l.Balancer, "flush ruleset")
+	l.NFT(l.Balancer, "add table netdev nlb")
+	l.Kernel(l.Balancer, func(c *wire.Conn) error {
+		_, err := nft.Apply(t.Context(), c, []*lb.Profile{l.Parse(direct + members())}, nft.Options{Table: "nlb", Links: links})
+		if !errors.Is(err, nft.ErrForeign) {
+			t.Errorf("beside a table of somebody else: %v", err)
+		}
+		return nil
+	})
+	l.Apply(nat)
+	if now := tables(); now != "table netdev nlb\ntable inet nlb\n" {
+		t.Errorf("there are %s", now)
+	}
+}
+
+// TestDirectRouter: a backend behind a router is refused.
+func TestDirectRouter(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	l.Kernel(l.Balancer, func(c *wire.Conn) error {
+		p := l.Parse(strings.Replace(direct+members(), "10.2.0.12", "10.1.0.2", 1))
+		_, err := nft.Apply(t.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Links: netlabtest.Links(l.Balancer)})
+		if err == nil || !strings.Contains(err.Error(), "backend 10.1.0.2 of service shop/web is behind the router 10.2.0.254") {
+			t.Errorf("applied: %v", err)
+		}
+		return nil
+	})
 }

@@ -209,17 +209,23 @@ func (p *plan) directChains(is *objects, want *ruleset.Ruleset, inScope func(str
 			p.add(op{verb: add, chain: c, rule: &c.Rules[i], joined: h != nil})
 		}
 	}
+	needed := map[string]bool{}
+	for _, m := range want.Maps {
+		needed[m.Name] = true
+	}
+	names := slices.Sorted(maps.Keys(is.maps))
+	for _, name := range names { // what leads to the chains
+		if m := is.maps[name].spec; !needed[name] && m != nil && m.Kind == ruleset.Destinations {
+			p.add(op{verb: remove, mapping: m})
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(is.chains)) {
 		if !wanted[name] && (ours(name) || name == direct.EntryChain) {
 			p.add(op{verb: remove, chain: &ruleset.Chain{Name: name}})
 		}
 	}
-	for _, m := range want.Maps {
-		wanted[m.Name] = true
-	}
-	for _, name := range slices.Sorted(maps.Keys(is.maps)) {
-		m := is.maps[name]
-		if !wanted[name] && (ours(name) || m.spec != nil && m.spec.Kind == ruleset.Destinations) {
+	for _, name := range names {
+		if !needed[name] && ours(name) {
 			p.add(op{verb: remove, mapping: &ruleset.Map{Name: name}})
 		}
 	}
@@ -256,8 +262,9 @@ func (p *plan) leave(leaving map[*ruleset.Map][]ruleset.Element, have *State, pr
 			if !noted {
 				next.Seconds = remember[mark]
 			}
+			_, leaves := packets[mark] // the backend, not only what it has here
 			switch {
-			case next.Seconds == 0, noted && o.Cut, noted && now-l.At > l.Seconds && l.Packets == next.Packets:
+			case !leaves, next.Seconds == 0, noted && o.Cut, noted && now-l.At > l.Seconds && l.Packets == next.Packets:
 				c.gone = append(c.gone, e)
 			case !noted, now-l.At > l.Seconds:
 				c.replace(e, next.Note(m, e))
@@ -269,7 +276,10 @@ func (p *plan) leave(leaving map[*ruleset.Map][]ruleset.Element, have *State, pr
 
 // bound reports whether the entry is on these devices.
 func bound(c *wire.Conn, table string, devices []string) bool {
-	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETCHAIN), ruleset.Netdev, named(table, direct.EntryChain))
+	var e wire.Encoder
+	e.Text(unix.NFTA_CHAIN_TABLE, table)
+	e.Text(unix.NFTA_CHAIN_NAME, direct.EntryChain)
+	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETCHAIN), ruleset.Netdev, e.Bytes())
 	if err != nil {
 		return len(devices) == 0 && errors.Is(err, unix.ENOENT)
 	}
