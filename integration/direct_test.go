@@ -184,15 +184,22 @@ services:
 	}
 }
 
+// narrow makes the link to the client take packets of 1,300 bytes only, which nobody says
+// to servers in advance.
+func (l *lan) narrow() {
+	l.T.Helper()
+	l.Witness(l.router, "", "ip", "link", "set", "eth0", "mtu", "1300")
+	l.Witness(l.Client, "", "ip", "route", "change", "default", "via", "10.1.0.1", "mtu", "1300", "advmss", "1460")
+	l.Witness(l.Client, "", "ip", "-6", "route", "change", "default", "via", "fd01::1", "mtu", "1300", "advmss", "1440")
+}
+
 // TestDirectErrors: where the link to the client takes packets of 1,300 bytes only, the
 // servers learn it from ICMP errors, which come to the balancer.
 func TestDirectErrors(t *testing.T) {
 	t.Parallel()
 	l := newLAN(t)
 	const long = 64 << 10
-	l.Witness(l.router, "", "ip", "link", "set", "eth0", "mtu", "1300")
-	l.Witness(l.Client, "", "ip", "route", "change", "default", "via", "10.1.0.1", "mtu", "1300", "advmss", "1460")
-	l.Witness(l.Client, "", "ip", "-6", "route", "change", "default", "via", "fd01::1", "mtu", "1300", "advmss", "1440")
+	l.narrow()
 	for _, b := range l.backends {
 		for _, vip := range vips {
 			l.Check(b.Do(func() error {
@@ -330,6 +337,23 @@ func TestDirectRemembers(t *testing.T) {
 	check("at first", nil)
 	l.Apply(remember + members(3))
 	check("b3 has left", nil)
+	l.narrow()
+	for _, c := range open["udp"] {
+		if c.Reply.Backend != "b3" {
+			continue
+		}
+		answered := false
+		for try := 0; try < 5 && !answered; try++ { // the first answer is too long
+			_, err := c.Write(make([]byte, 1290))
+			l.Check(err)
+			_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			n, _ := c.Read(make([]byte, 2000))
+			answered = n > 1290
+		}
+		if !answered {
+			t.Errorf("b3 has left, and does not learn what the link to %s takes", c.LocalAddr())
+		}
+	}
 	shun("b3 has left", "b3")
 	l.Apply(remember + members(2, 3))
 	check("b2 has left, too", nil)
