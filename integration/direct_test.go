@@ -20,6 +20,8 @@ import (
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft"
+	"nlb/nft/compile"
+	compiled "nlb/nft/direct"
 	"nlb/nft/wire"
 )
 
@@ -36,6 +38,17 @@ type lan struct {
 }
 
 var vips = []string{"203.0.113.10", "2001:db8::10"}
+
+// directText is the table of family netdev for profiles on the balancer of a bed.
+func directText(b *bed, profiles []*lb.Profile) string {
+	links, err := netlabtest.Links(b.Balancer)(profiles)
+	b.Check(err)
+	r := compiled.Ruleset("nlb", profiles, nil, compile.NewNumbers(0, profiles), links, func(string) bool { return false })
+	if r == nil {
+		return ""
+	}
+	return r.String()
+}
 
 // plug joins a host with the network.
 func (l *lan) plug(h *netlab.Host, link string, addresses ...string) {
@@ -534,4 +547,36 @@ func TestDirectRouter(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestDirectDoctor: nothing is wrong with backends that own the address silently. One that
+// answers for it is found, and one that is not there.
+func TestDirectDoctor(t *testing.T) {
+	t.Parallel()
+	l := newLAN(t)
+	path := l.write("shop.yaml", direct+members())
+	l.shell(l.Balancer, "nlb apply "+path)
+	if sick := l.doctor(); len(sick) > 0 {
+		t.Errorf("healthy: %+v", sick)
+	}
+	found := func(level, says string, of ...string) {
+		t.Helper()
+		for _, f := range l.doctor() {
+			if !slices.Contains(of, f.Subject) || f.Level != level || f.Check != "direct" || !strings.Contains(f.Problem+"; "+f.Why, says) {
+				t.Errorf("another finding: %+v", f)
+			} else {
+				of = slices.DeleteFunc(of, func(s string) bool { return s == f.Subject })
+			}
+		}
+		if len(of) > 0 {
+			t.Errorf("nothing was found of %s", of)
+		}
+	}
+	l.shell(l.backends[1], "sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.lo.arp_ignore=0")
+	found("fail", "it answers ARP for 203.0.113.10", "shop/web 10.2.0.12")
+	l.shell(l.backends[1], "sysctl -qw net.ipv4.conf.all.arp_ignore=1; ip addr add 2001:db8::10/128 dev eth0 nodad")
+	found("fail", "it answers neighbour discovery for 2001:db8::10", "shop/web fd02::12")
+	l.shell(l.backends[1], "ip addr del 2001:db8::10/128 dev eth0; ip addr del 10.2.0.12/24 dev eth0")
+	l.shell(l.Balancer, "ip neigh flush all")
+	found("fail", "it does not answer ARP", "shop/web 10.2.0.12")
 }

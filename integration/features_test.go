@@ -46,6 +46,12 @@ services:
   - {name: drained, listen: "203.0.113.14:80", scheduler: consistent, on-empty: drop, backends: [{address: "10.2.0.11:80", weight: 0}]}
   - {name: empty, listen: "203.0.113.15:80", scheduler: consistent, backends: []}
 `,
+	"direct": `profile: direct
+services:
+  - {name: web, mode: dsr, remember: 90s, interface: eth0, scheduler: consistent, listen: ["203.0.113.10:80", "[2001:db8::1]:80-90"], protocol: [tcp, udp], backends: [10.2.0.11, {address: 10.2.0.12, weight: 0}, "fd02::11"]}
+  - {name: hash, mode: dsr, interface: eth0, scheduler: hash, listen: "203.0.113.11:80", backends: ["10.2.0.11:80", "10.2.0.12:80"]}
+  - {name: empty, mode: dsr, interface: eth0, scheduler: hash, listen: "203.0.113.12:80", backends: []}
+`,
 	"ports": `profile: ports
 services:
   - {name: a, listen: "203.0.113.10:80,443,8000-8010", backends: ["10.2.0.11:80"]}

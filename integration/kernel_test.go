@@ -237,7 +237,7 @@ func TestTextIsNetlink(t *testing.T) {
 			if r := b.Apply(profile); r.Messages != 0 {
 				t.Errorf("applied again: %d messages, %v", r.Messages, r.Changes)
 			}
-			text := compile.Profiles("nlb", parsed).String()
+			text := compile.Profiles("nlb", parsed).String() + directText(b, parsed)
 			b.Witness(b.Balancer, text, "nft", "-f", "-")
 			theirs := b.list()
 			if len(ours) != len(theirs) {

@@ -160,12 +160,14 @@ type Stats struct {
 	Connections uint64
 	// Live is what conntrack holds now, without what has ended.
 	Live int
+	// Packets counts the packets of a service with mode: dsr, in place of these two.
+	Packets uint64
 }
 
 // Stats returns the figures of a backend of the state.
 func (s *State) Stats(profile, service string, address lb.Endpoint, u Usage) Stats {
 	b := s.backends[compile.BackendKey{Chain: compile.ChainOf(profile, service), Address: address}]
-	out := Stats{Connections: b.connections}
+	out := Stats{Connections: b.connections, Packets: b.packets}
 	if t := u[b.mark&compile.NumberMask]; t != nil {
 		for _, n := range t.live {
 			out.Live += n

@@ -40,6 +40,15 @@ func readDirect(c *wire.Conn, table string) (*objects, error) {
 	return o, o.readAll(c, table)
 }
 
+// packets counts those that went to a backend with a mark as they were.
+func (o *objects) packets(f *compile.Family, mark uint32) uint64 {
+	if o.direct == nil || o.direct.maps[direct.Backends(f)] == nil {
+		return 0
+	}
+	e := o.direct.maps[direct.Backends(f)].elements[ruleset.MarkBytes(mark)]
+	return e.More().Packets
+}
+
 // linkWith makes options have the links of profiles and of others that stay. Errors:
 // ErrForeign, and a backend that cannot be reached.
 func (s *State) linkWith(o *Options, profiles, others []*lb.Profile) error {

@@ -53,7 +53,8 @@ type haveBackend struct {
 	drawn       bool // new connections may go to it
 	state       lb.BackendState
 	connections uint64
-	counted     bool // see Options.Counted
+	counted     bool   // see Options.Counted
+	packets     uint64 // of mode: dsr
 }
 
 // Load reads a table. One that is not there gives an empty State. Errors:
@@ -349,7 +350,7 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 			counted = compile.ReadBackendRule(r.comment, &b) || counted
 		}
 	}
-	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets, counted: counted}
+	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets, packets: s.objects.packets(f, m), counted: counted}
 	return b, true
 }
 

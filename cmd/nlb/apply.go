@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
@@ -17,7 +18,6 @@ import (
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/nft"
-	"nlb/nft/compile"
 )
 
 // appliedValue is what apply prints as JSON.
@@ -179,12 +179,15 @@ func render(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	r := compile.Profiles(j.table, profiles)
 	if j.JSON {
-		return j.Value(renderedValue{j.table, r.String()})
+		var script strings.Builder
+		if err := engine.WriteScript(&script, j.table, profiles); err != nil {
+			return err
+		}
+		return j.Value(renderedValue{j.table, script.String()})
 	}
 	w := bufio.NewWriter(j.Out)
-	_, _ = r.WriteTo(w) // j.Out remembers its error
-	_ = w.Flush()
-	return nil
+	err = engine.WriteScript(w, j.table, profiles)
+	_ = w.Flush() // j.Out remembers its error
+	return err
 }

@@ -52,7 +52,7 @@ var rooms = []room{
 	{"nft/direct", []string{"lb", "nft/ruleset", "nft/compile"}}, // knows no kernel
 	{"nft/links", []string{"lb", "nft/direct"}},
 	{"nft", []string{"lb", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile", "nft/flows", "nft/direct"}},
-	{"nft/probe", []string{"lb", "nft/wire", "nft/ruleset", "nft/compile", "nft"}},
+	{"nft/probe", []string{"lb", "nft/wire", "nft/ruleset", "nft/compile", "nft/direct", "nft"}},
 
 	{"integration/netlab", []string{"sysctl"}},
 	{"integration/netlab/netlabtest", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/direct", "nft/links", "nft", "nft/probe", "integration/netlab"}},
@@ -63,7 +63,7 @@ var rooms = []room{
 	{"cmd/nlb/internal/text", nil},
 	{"cmd/nlb/internal/agent/resolve", []string{"lb", "lb/names"}},
 	{"cmd/nlb/internal/source", []string{"lb", "lb/config", "lb/names", "cmd/nlb/internal/text", "cmd/nlb/internal/agent/resolve"}},
-	{"cmd/nlb/internal/engine", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/links", "nft", "nft/probe"}},
+	{"cmd/nlb/internal/engine", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/direct", "nft/links", "nft", "nft/probe"}},
 	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire"}},
 	{"cmd/nlb/internal/doctor", []string{
 		"lb", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",

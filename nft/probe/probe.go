@@ -4,6 +4,7 @@
 package probe
 
 import (
+	"cmp"
 	"errors"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/compile"
+	"nlb/nft/direct"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
@@ -42,8 +44,10 @@ type probe struct {
 	Part
 	sets  []*ruleset.Map
 	exprs []expr.Any
-	base  *ruleset.Hook  // of the chain with the expressions; nil: a regular chain
-	chain *ruleset.Chain // in place of these two
+	base  *ruleset.Hook // of the chain with the expressions; nil: a regular chain
+	// family is that of the table; 0: ruleset.Inet.
+	family uint8
+	chain  *ruleset.Chain // in place of these two
 }
 
 const (
@@ -123,6 +127,14 @@ func probes() []probe {
 			Part: Part{"dynset", "affinity, limit, max-connections and retry", "4.1", ""}, sets: []*ruleset.Map{clients},
 			exprs: []expr.Any{number, &expr.Dynset{SrcRegKey: reg, SetName: clients.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: 1e9}},
 		},
+		simple("exthdr", "mode: dsr", "3.13", "", &expr.Exthdr{DestRegister: reg, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}),
+		{
+			Part: Part{"fwd", "mode: dsr", "5.5", "nft_fwd_netdev"}, family: ruleset.Netdev,
+			sets: []*ruleset.Map{direct.Map(direct.Backends(compile.Families[0])), direct.Map(direct.LinksMap)},
+			chain: &ruleset.Chain{Name: "probe-fwd", Rules: []ruleset.Rule{{
+				Statements: []ruleset.Statement{ruleset.IPv4.Forward(direct.Backends(compile.Families[0]), direct.LinksMap)},
+			}}},
+		},
 	}
 }
 
@@ -139,6 +151,10 @@ func Parts() []Part {
 func Needed(profiles []*lb.Profile) map[string]bool {
 	out := map[string]bool{partTable: true, partChain: true}
 	r := compile.Profiles(table, profiles)
+	beside := direct.Ruleset(table, profiles, nil, compile.NewNumbers(0, profiles), &direct.Links{}, func(string) bool { return false })
+	if beside != nil {
+		r.Maps, r.Chains = append(r.Maps, beside.Maps...), append(r.Chains, beside.Chains...)
+	}
 	for _, m := range r.Maps {
 		for name, uses := range map[string]bool{
 			partSet: true, partMap: m.Verdicts(), partCounter: m.Counter, partRanges: m.Interval,
@@ -268,7 +284,7 @@ func ask(c *wire.Conn, probes ...probe) error {
 
 // encode writes a table of its own, with a set and a chain that has a rule.
 func (p probe) encode(b *wire.Batch, i int) {
-	m := &ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: table + string(rune('a'+i)), List: ruleset.MaxList}
+	m := &ruleset.Messages{Batch: b, Family: cmp.Or(p.family, ruleset.Inet), Table: table + string(rune('a'+i)), List: ruleset.MaxList}
 	m.NewTable("nlb asks what the kernel has")
 	for _, s := range p.sets {
 		m.NewMap(s)

@@ -93,6 +93,7 @@ var checks = []struct {
 	{"chained", (*exam).chained},
 	{"rp-filter", (*exam).reversePath},
 	{"route", (*exam).routes},
+	{"direct", (*exam).direct},
 	{"return", (*exam).returns},
 	{"loopback", (*exam).loopback},
 	{"bridge", (*exam).bridges},

@@ -35,6 +35,9 @@ type Host struct {
 	Links []Link
 	// Routes are the kernel's answers to the questions that Questions asks.
 	Routes map[Question]Route
+	// MACs are the addresses of neighbours that Neighbours asks for; none: nobody
+	// answers.
+	MACs map[Neighbour]string
 	// RuleMasks are the parts of a packet's mark that rules for routing look at.
 	RuleMasks []uint32
 	// ReverseDrops counts packets that rp_filter has dropped since the network

@@ -27,12 +27,16 @@ type path struct {
 	clients []netip.Addr
 }
 
-// paths are those of all services that have backends.
+// paths are those of all services that have backends, but for those with mode: dsr, whose
+// packets are seen before they take any way.
 func paths(h *Host, profiles []*lb.Profile) []path {
 	var out []path
 	for _, p := range profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
+			if s.Mode == lb.DSR {
+				continue
+			}
 			in, sure := entrances(h, s)
 			for _, b := range s.Backends {
 				f := lb.FamilyOf(b.Address.Addr)
@@ -139,6 +143,18 @@ func Questions(links []Link, profiles []*lb.Profile) []Question {
 	}
 	ask(Question{To: distant[lb.IPv4]})
 	ask(Question{To: distant[lb.IPv6]})
+	for _, s := range lb.Services(profiles) {
+		for i := range s.Backends {
+			if s.Mode == lb.DSR {
+				ask(Question{To: s.Backends[i].Address.Addr})
+			}
+		}
+		for _, l := range s.Listen {
+			if s.Mode == lb.DSR {
+				ask(Question{To: l.Prefix.Addr()})
+			}
+		}
+	}
 	all := paths(h, profiles)
 	for i := range all {
 		p := &all[i]

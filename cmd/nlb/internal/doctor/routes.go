@@ -1,6 +1,7 @@
 package doctor
 
-// Routes: to the backends, and from them back to here.
+// Routes: to the backends, and from them back to here; and backends of services with
+// mode: dsr, which have the address of the service and must not say so.
 
 import (
 	"fmt"
@@ -200,4 +201,81 @@ func (e *exam) unanswered(p *path, r Route, source netip.Addr) {
 	}
 	e.add(Fail, p.subject(), "its answers get lost",
 		fmt.Sprintf("it sees %s, in its own network %s, and asks there who has it: this host does not answer", source, network), e.addAddress(source))
+}
+
+// Neighbour is an address that is asked for on a link.
+type Neighbour struct {
+	Link string
+	Addr netip.Addr
+}
+
+// Neighbours are those that survey has to ask for: the backends of services with mode:
+// dsr, and the addresses of these services where the backends are.
+func Neighbours(h *Host, profiles []*lb.Profile) []Neighbour {
+	var out []Neighbour
+	seen := map[Neighbour]bool{}
+	add := func(n Neighbour) {
+		if !seen[n] {
+			seen[n] = true
+			out = append(out, n)
+		}
+	}
+	for _, s := range lb.Services(profiles) {
+		for i := range s.Backends {
+			a := s.Backends[i].Address.Addr
+			r := h.Routes[Question{To: a}]
+			if s.Mode != lb.DSR || r.Way != Out || r.Gateway.IsValid() {
+				continue
+			}
+			add(Neighbour{r.Link, a})
+			for _, l := range listensOf(s, lb.FamilyOf(a)) {
+				add(Neighbour{r.Link, l.Prefix.Addr()})
+			}
+		}
+	}
+	return out
+}
+
+// direct looks at the services with mode: dsr, and who has their addresses.
+func (e *exam) direct() {
+	backends := 0
+	for p, s := range lb.Services(e.Profiles) {
+		if s.Mode != lb.DSR {
+			continue
+		}
+		for i := range s.Backends {
+			backends++
+			e.directBackend(p.Name+"/"+s.Name+" "+s.Backends[i].Name, s, s.Backends[i].Address.Addr)
+		}
+	}
+	if backends > 0 {
+		e.fine(text.Count(backends, "backend") + " of mode: dsr")
+	}
+}
+
+func (e *exam) directBackend(subject string, s *lb.Service, a netip.Addr) {
+	r := e.Routes[Question{To: a}]
+	why := way(r)
+	if r.Way == Nowhere {
+		why = e.nearest(a)
+	}
+	switch {
+	case r.Way != Out || r.Gateway.IsValid():
+		e.add(Fail, subject, "it is on no network of this host", why+"; mode: dsr sends to its MAC address", "")
+		return
+	case e.Blind[e.check]:
+		return
+	}
+	word := map[bool]string{true: "ARP", false: "neighbour discovery"}[a.Is4()]
+	mac := e.MACs[Neighbour{r.Link, a}]
+	if mac == "" {
+		e.add(Fail, subject, "it does not answer "+word, "nobody on "+r.Link+" says that it has "+a.String(), "")
+		return
+	}
+	for _, l := range listensOf(s, lb.FamilyOf(a)) {
+		if vip := l.Prefix.Addr(); e.MACs[Neighbour{r.Link, vip}] == mac {
+			e.add(Fail, subject, fmt.Sprintf("it answers %s for %s", word, vip),
+				fmt.Sprintf("%s on %s says so, and may take all packets of the service. There: %s on lo alone, and sysctl -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2", mac, r.Link, vip), "")
+		}
+	}
 }

@@ -60,6 +60,10 @@ func snapshotFields(t *testing.T) []string {
 	for _, p := range profiles {
 		s := &p.Services[0]
 		one := ShownService{Service: s, Backends: []ShownBackend{}}
+		if s.Mode == lb.DSR {
+			packets := uint64(5)
+			one.Backends = append(one.Backends, ShownBackend{Backend: &s.Backends[0], of: s, Packets: &packets})
+		}
 		for i := range s.Backends {
 			b := &s.Backends[i]
 			one.Backends = append(one.Backends, ShownBackend{Backend: b, of: s, Live: &live})

@@ -223,7 +223,18 @@ var columns = []column{
 		}
 		return perSecond(b.rates.perSecond)
 	}},
-	{title: "connections", right: true, text: func(b ShownBackend) string { return strconv.FormatUint(b.Connections, 10) }},
+	{title: "connections", right: true, text: func(b ShownBackend) string {
+		if b.Packets != nil {
+			return ""
+		}
+		return strconv.FormatUint(b.Connections, 10)
+	}},
+	{title: "packets", right: true, text: func(b ShownBackend) string {
+		if b.Packets == nil {
+			return ""
+		}
+		return strconv.FormatUint(*b.Packets, 10)
+	}},
 	{title: "+", right: true, steady: 5, text: func(b ShownBackend) string { return change(int(b.rates.connections)) }},
 	{title: "live", right: true, text: func(b ShownBackend) string {
 		if b.Live == nil {

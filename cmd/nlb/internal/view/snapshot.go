@@ -70,6 +70,7 @@ type ShownBackend struct {
 	Share       float64 // of the new connections of its family, 0 to 1
 	Connections uint64  // new ones since the backend came
 	Live        *int    // nil: conntrack could not be read
+	Packets     *uint64 // of mode: dsr, in place of these two
 
 	Wanted  float64 // the share that its weight alone would give it
 	of      *lb.Service
@@ -98,7 +99,11 @@ func (b *ShownBackend) appendJSON(to []byte) ([]byte, error) {
 	if b.Live != nil {
 		live.Value = *b.Live
 	}
-	out = append(out, lb.Value{Word: "connections", Value: b.Connections}, live)
+	if b.Packets != nil {
+		out = append(out, lb.Value{Word: "packets", Value: *b.Packets})
+	} else {
+		out = append(out, lb.Value{Word: "connections", Value: b.Connections}, live)
+	}
 	if b.known != nil {
 		out = append(out, lb.Value{Word: "checks", Value: append([]Check{}, b.known.Checks...)})
 	}
@@ -160,7 +165,9 @@ func (v *Snapshot) fill(profiles []Services, f Figures) *Snapshot {
 				b := &service.Backends[k]
 				stats := f.Of(p.Profile, s, b.Backend)
 				b.Connections = stats.Connections
-				if f.Live {
+				if s.Mode == lb.DSR {
+					b.Packets = &stats.Packets
+				} else if f.Live {
 					b.Live = &stats.Live
 				}
 			}

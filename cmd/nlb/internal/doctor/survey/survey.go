@@ -2,7 +2,7 @@
 
 // Package survey takes the picture of a host that package doctor examines. It
 // asks the kernel, over netlink and in /proc, runs no program and changes
-// nothing. What it may not see, the picture says.
+// nothing; for services with mode: dsr the kernel asks their neighbours. What it may not see, the picture says.
 package survey
 
 // The picture as a whole.
@@ -40,6 +40,7 @@ func Take(ask *doctor.Ask, dial func() (*wire.Conn, error)) (*doctor.Host, error
 	if err := s.routes(); err != nil {
 		return nil, fmt.Errorf("look at the routes: %w", err)
 	}
+	s.neighbours()
 	s.room()
 	return s.host, nil
 }
