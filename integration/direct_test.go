@@ -580,3 +580,18 @@ func TestDirectDoctor(t *testing.T) {
 	l.shell(l.Balancer, "ip neigh flush all")
 	found("fail", "it does not answer ARP", "shop/web 10.2.0.12")
 }
+
+// TestDirectLab: the lab rehearses mode: dsr, beside services whose connections are
+// translated to the same servers.
+func TestDirectLab(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	path := b.write("shop.yaml", direct+"    remember: 60s\n"+members()+`  - {name: nat, listen: "203.0.113.20:80", backends: ["10.2.0.11:8080", "10.2.0.14:8080"]}
+  - {name: inside, interface: eth1, mode: dsr, scheduler: hash, listen: "203.0.113.30:80-90", backends: [10.2.0.11, 10.2.0.15]}
+`)
+	c := b.Command(b.Client, b.command(), "lab", "--connections", "100", path)
+	out, err := c.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "all as due: 3 services") || !strings.Contains(string(out), "of its ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

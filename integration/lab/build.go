@@ -5,7 +5,11 @@ package lab
 // Building: the site becomes hosts, links, addresses, routes and servers.
 
 import (
+	"errors"
 	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
@@ -42,6 +46,11 @@ func (l *Lab) build() error {
 	}
 	if err := l.own(); err != nil {
 		return err
+	}
+	for i, a := range l.site.direct {
+		if err := l.neighbour(i, a); err != nil {
+			return err
+		}
 	}
 	return l.serve(func(standin) bool { return true })
 }
@@ -100,17 +109,81 @@ func (l *Lab) own() error {
 	return nil
 }
 
+// neighbour builds the host of a backend with mode: dsr. It is on a link of the balancer,
+// has the services' addresses silently, and answers clients past the balancer.
+func (l *Lab) neighbour(i int, a netip.Addr) error {
+	h, err := l.world.Host("backend-" + strconv.Itoa(i+1))
+	if err != nil {
+		return err
+	}
+	l.direct[a] = h
+	link := "dsr" + strconv.Itoa(i+1)
+	if err := l.world.Link(h, uplink, l.balancer, link); err != nil {
+		return err
+	}
+	for _, name := range []string{"net/ipv4/conf/all/arp_ignore", "net/ipv4/conf/all/arp_announce"} {
+		if err := h.SetSysctl(name, map[bool]string{true: "1", false: "2"}[strings.HasSuffix(name, "ignore")]); err != nil {
+			return err
+		}
+	}
+	near := single(l.site.servers.near[lb.FamilyOf(a)].Addr()) // of the balancer, for what it translates
+	if err := errors.Join(h.AddAddress(uplink, single(a)), l.balancer.AddAddress(link, near),
+		l.balancer.AddLinkRoute(single(a), link), h.AddLinkRoute(near, uplink)); err != nil {
+		return err
+	}
+	for _, s := range l.site.standins {
+		for _, vip := range s.vips {
+			if s.at.Addr == a {
+				if err := h.AddAddress("lo", single(vip)); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return l.past(h, link, lb.FamilyOf(a))
+}
+
+// past gives such a host its own way to all clients.
+func (l *Lab) past(h *netlab.Host, link string, f lb.Family) error {
+	for i, c := range l.clients {
+		way := "clients" + strconv.Itoa(i+1)
+		if err := l.world.Link(h, way, c, link); err != nil {
+			return err
+		}
+		far := l.site.links[i].far[f].Addr()
+		if err := errors.Join(c.AddAddress(link, single(far)), h.AddLinkRoute(single(far), way)); err != nil {
+			return err
+		}
+		for _, a := range l.site.links[i].clients {
+			if lb.FamilyOf(a) != f {
+				continue
+			}
+			if err := h.AddRoute(single(a), far); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// hostOf is where a stand-in is.
+func (l *Lab) hostOf(s standin) *netlab.Host {
+	switch h := l.direct[s.at.Addr]; {
+	case s.local:
+		return l.balancer
+	case h != nil:
+		return h
+	}
+	return l.backends
+}
+
 // serve starts the stand-ins that are wanted.
 func (l *Lab) serve(wanted func(standin) bool) error {
 	for _, s := range l.site.standins {
 		if !wanted(s) {
 			continue
 		}
-		host := l.backends
-		if s.local {
-			host = l.balancer
-		}
-		if err := l.start(host, s); err != nil {
+		if err := l.start(l.hostOf(s), s); err != nil {
 			return err
 		}
 	}
@@ -118,7 +191,13 @@ func (l *Lab) serve(wanted func(standin) bool) error {
 }
 
 func (l *Lab) start(host *netlab.Host, s standin) error {
-	server, err := traffic.Serve(host, s.at.String(), s.ports...)
+	ports := s.ports
+	for _, p := range s.ports {
+		for _, vip := range s.vips {
+			ports = append(slices.Clip(ports), traffic.Port{Network: p.Network, At: netip.AddrPortFrom(vip, p.At.Port())})
+		}
+	}
+	server, err := traffic.Serve(host, s.at.String(), ports...)
 	if err != nil {
 		return err
 	}

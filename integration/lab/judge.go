@@ -76,6 +76,9 @@ func (s *site) judge(t *trial, calls []traffic.Call, alpha float64) Trial {
 // answeredBy is the index of the backend that a call reached; -1: none.
 func (t *trial) answeredBy(c *traffic.Call) int {
 	at := c.Reply.Local
+	if t.service.Mode == lb.DSR {
+		return slices.IndexFunc(t.backends(), func(b lb.Backend) bool { return b.Address.String() == c.Reply.Backend && at == c.To })
+	}
 	exact := slices.IndexFunc(t.backends(), func(b lb.Backend) bool {
 		return b.Address.Addr == at.Addr() && b.Address.Port == at.Port()
 	})

@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -58,6 +59,7 @@ type Lab struct {
 	balancer *netlab.Host
 	clients  []*netlab.Host // one for each link of the site
 	backends *netlab.Host
+	direct   map[netip.Addr]*netlab.Host // of backends with mode: dsr
 	servers  map[traffic.Port]*traffic.Server
 	agent    Balancer
 	options  Options
@@ -86,7 +88,7 @@ func New(ctx context.Context, profiles []*lb.Profile, b Balancer, o Options) (*L
 	if o.Progress == nil {
 		o.Progress = func(string) {}
 	}
-	l := &Lab{agent: b, options: o, started: time.Now(), servers: map[traffic.Port]*traffic.Server{}}
+	l := &Lab{agent: b, options: o, started: time.Now(), servers: map[traffic.Port]*traffic.Server{}, direct: map[netip.Addr]*netlab.Host{}}
 	o.Progress("building hosts")
 	var err error
 	if l.world, err = netlab.New(); err != nil {
@@ -115,6 +117,9 @@ func (l *Lab) Close() error { return l.world.Close() }
 // WriteDoors writes how to step into the lab's hosts and out of them.
 func (l *Lab) WriteDoors(w io.Writer) error {
 	hosts := append([]*netlab.Host{l.balancer}, l.clients...)
+	for _, a := range l.site.direct {
+		hosts = append(hosts, l.direct[a])
+	}
 	for _, h := range append(hosts, l.backends) {
 		if _, err := fmt.Fprintf(w, "%-12s %s\n", h.Name(), h.Enter()); err != nil {
 			return err

@@ -153,11 +153,7 @@ func (l *Lab) revive(b lb.Backend) error {
 		if len(s.ports) == 0 || !slices.Contains(ended, l.servers[s.ports[0]]) {
 			continue
 		}
-		host := l.backends
-		if s.local {
-			host = l.balancer
-		}
-		errs = append(errs, l.start(host, s))
+		errs = append(errs, l.start(l.hostOf(s), s))
 	}
 	return errors.Join(errs...)
 }

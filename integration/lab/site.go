@@ -24,6 +24,7 @@ type site struct {
 	servers  link   // from the balancer to the backends
 	owned    []netip.Addr
 	remote   []netip.Addr // the backends' addresses, except those that are the balancer's
+	direct   []netip.Addr // those that have a host of their own, for mode: dsr
 	standins []standin
 	trials   []*trial
 	limits   []*probe
@@ -44,6 +45,7 @@ type standin struct {
 	at    lb.Endpoint
 	local bool // on the balancer itself
 	ports []traffic.Port
+	vips  []netip.Addr // it listens there, too, on its own host
 }
 
 // draft plans a world for profiles. Without SCTP in the kernel there are no
@@ -103,8 +105,15 @@ func matches(pattern, name string) bool {
 	return pattern == name
 }
 
+// mostNeighbours is how many backends of a service with mode: dsr get a host.
+const mostNeighbours = 64
+
 // enroll plans the trials of a service.
 func (s *site) enroll(p *lb.Profile, v *lb.Service, connections int, sctp bool) {
+	if n := len(v.Backends); v.Mode == lb.DSR && n > mostNeighbours {
+		s.note("%s/%s: it is not rehearsed, since with mode: dsr each of its %d backends needs a host", p.Name, v.Name, n)
+		return
+	}
 	at := max(0, slices.IndexFunc(s.links, func(l link) bool { return v.Interface == "" || matches(v.Interface, l.name) }))
 	for _, f := range v.Families() {
 		targets := s.targets(v, f, at)
@@ -117,7 +126,7 @@ func (s *site) enroll(p *lb.Profile, v *lb.Service, connections int, sctp bool) 
 				switch {
 				case v.Role == lb.RoleClient && !host, v.Role == lb.RoleServer && host:
 					continue
-				case host && v.Role == lb.RoleProxy && (v.Interface != "" || v.Allow != nil || v.Deny != nil || !has(v.Of(f))):
+				case host && v.Role == lb.RoleProxy && (v.Mode == lb.DSR || v.Interface != "" || v.Allow != nil || v.Deny != nil || !has(v.Of(f))):
 					continue // not this host's traffic, or nothing new to see
 				}
 				t := &trial{profile: p, service: v, family: f, protocol: proto, fromHost: host, link: at, targets: targets}
@@ -158,7 +167,7 @@ func (s *site) targets(v *lb.Service, f lb.Family, at int) []netip.AddrPort {
 		default:
 			addrs = s.within(l.Prefix)
 		}
-		if v.Role == lb.RoleServer || v.Role == lb.RoleProxy && l.Prefix.IsSingleIP() {
+		if v.Role == lb.RoleServer || v.Role == lb.RoleProxy && l.Prefix.IsSingleIP() && v.Mode != lb.DSR {
 			s.own(addrs...)
 		}
 		for _, a := range addrs {
@@ -313,11 +322,18 @@ func (s *site) staff() {
 				index[b.Address] = i
 				local := s.local(b.Address.Addr)
 				s.standins = append(s.standins, standin{at: b.Address, local: local})
-				if !local && !slices.Contains(s.remote, b.Address.Addr) {
-					s.remote = append(s.remote, b.Address.Addr)
+				switch a := b.Address.Addr; {
+				case local || slices.Contains(s.remote, a) || slices.Contains(s.direct, a):
+				case s.isDirect(a):
+					s.direct = append(s.direct, a)
+				default:
+					s.remote = append(s.remote, a)
 				}
 			}
 			for _, to := range t.targets {
+				if vips := &s.standins[i].vips; t.service.Mode == lb.DSR && !slices.Contains(*vips, to.Addr()) {
+					*vips = append(*vips, to.Addr())
+				}
 				port := b.Address.Port
 				if port == 0 {
 					port = to.Port()
@@ -330,4 +346,11 @@ func (s *site) staff() {
 			}
 		}
 	}
+}
+
+// isDirect reports whether an address is a backend's of a service with mode: dsr.
+func (s *site) isDirect(a netip.Addr) bool {
+	return slices.ContainsFunc(services(s.profiles), func(v *lb.Service) bool {
+		return v.Mode == lb.DSR && slices.ContainsFunc(v.Backends, func(b lb.Backend) bool { return b.Address.Addr == a })
+	})
 }
