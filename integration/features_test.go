@@ -126,6 +126,11 @@ services:
   - {name: alone, retry: true, listen: "203.0.113.13:80", backends: ["10.2.0.11:80"]}
   - {name: none, retry: true, listen: "203.0.113.14:80", on-empty: drop, backends: []}
 `,
+	"offload": `profile: fast
+services:
+  - {name: web, offload: auto, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:80", {address: "10.2.0.12:80", weight: 0}, "[fd02::11]:80"]}
+  - {name: named, offload: auto, devices: [eth1, eth0], snat: none, listen: "203.0.113.11:80", protocol: udp, backends: 10.2.0.11}
+`,
 	"backends of their own": `profile: own
 services:
   - name: web

@@ -84,7 +84,8 @@ type Contradiction struct {
 // in each other.
 func (s *Service) Contradictions(yield func(Contradiction) bool) {
 	_ = s.checkRole(yield) && s.checkDirect(yield) && s.checkClients(yield) && s.checkFamilies(yield) && s.checkPool(yield) &&
-		s.checkLoops(yield) && s.checkCycle(yield) && s.checkChecks(yield) && s.checkUnhealthy(yield) && s.checkPriorities(yield)
+		s.checkLoops(yield) && s.checkCycle(yield) && s.checkChecks(yield) && s.checkUnhealthy(yield) && s.checkPriorities(yield) &&
+		s.checkOffload(yield)
 }
 
 // The checks return false where no more is wanted.
@@ -335,4 +336,54 @@ func (s *Service) checkPriorities(yield func(Contradiction) bool) bool {
 		}})
 	}
 	return true
+}
+
+// checkOffload finds keys that only offload gives a meaning, and services whose
+// connections no flow table takes.
+func (s *Service) checkOffload(yield func(Contradiction) bool) bool {
+	if s.Offload > OffloadAuto && !s.Offloadable() && !yield(Contradiction{Keys: []string{"offload", "role", "protocol"}, Problem: Problem{
+		Msg: "offload: " + s.Offload.String() + " has no meaning for this service", Want: "offload: auto or none",
+		Hint: "only TCP and UDP that is forwarded for others is offloaded, not what this host itself sends",
+	}}) {
+		return false
+	}
+	return len(s.Devices) == 0 || s.Offload != OffloadNone ||
+		yield(Contradiction{Keys: []string{"devices", "offload"}, Problem: Problem{
+			Msg: "devices has no meaning without offload", Want: "offload: auto, software or hardware beside it",
+		}})
+}
+
+// Offloadable reports whether the service has connections that a flow table takes:
+// TCP or UDP, that this host translates and forwards for others.
+func (s *Service) Offloadable() bool {
+	return s.Mode == NAT && s.Role != RoleClient && slices.ContainsFunc(s.Protocols, func(p Protocol) bool { return p == TCP || p == UDP })
+}
+
+// CheckDevice is what is wrong with the name of a device.
+func CheckDevice(s string) *Problem {
+	if p := CheckInterface(s); p != nil || strings.HasSuffix(s, "*") || s == "lo" {
+		return &Problem{Msg: "device " + safe.Show(s) + " cannot be offloaded", Want: "the whole name of an interface other than lo"}
+	}
+	return nil
+}
+
+// checkDevices is what is wrong with the devices of a service.
+func checkDevices(devices []string) *Problem {
+	for i, d := range devices {
+		if p := CheckDevice(d); p != nil {
+			return p
+		}
+		if i > 0 && devices[i-1] >= d {
+			return &Problem{Msg: "devices are not sorted, or not distinct"}
+		}
+	}
+	return CheckDevices(len(devices))
+}
+
+// CheckDevices is what is wrong with the number of devices of a service.
+func CheckDevices(n int) *Problem {
+	if n > MaxDevices {
+		return &Problem{Msg: fmt.Sprintf("devices has %d interfaces", n), Want: fmt.Sprintf("at most %d", MaxDevices)}
+	}
+	return nil
 }

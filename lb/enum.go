@@ -81,6 +81,18 @@ const (
 	Drop                  // silence
 )
 
+// Offload says whether packets of live connections take the short way through a flow
+// table, past all chains: https://docs.kernel.org/networking/nf_flowtable.html
+type Offload uint8
+
+// The ways of offloading.
+const (
+	OffloadNone     Offload = iota // no
+	OffloadAuto                    // where the kernel can, and no filter of others would be passed by
+	OffloadSoftware                // in the kernel
+	OffloadHardware                // in the network cards, where they can; in the kernel elsewhere
+)
+
 // LogLevel is a syslog severity (RFC 5424, 6.2.1).
 type LogLevel uint8
 
@@ -94,6 +106,7 @@ var (
 	hashWords     = []string{"source-address", "source-port", "destination-address", "destination-port", "protocol"}
 	snatWords     = []string{"masquerade", "none", "vip", "addresses"}
 	onEmptyWords  = []string{"reject", "drop"}
+	offloadWords  = []string{"none", "auto", "software", "hardware"}
 	levelWords    = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
 	protocolWords = []string{"tcp", "udp", "sctp"}
 	protocols     = []Protocol{TCP, UDP, SCTP}
@@ -105,6 +118,7 @@ func (m Mode) String() string         { return inWords(m, modeWords) }
 func (f HashField) String() string    { return inWords(f, hashWords) }
 func (m SNATMode) String() string     { return inWords(m, snatWords) }
 func (o OnEmpty) String() string      { return inWords(o, onEmptyWords) }
+func (o Offload) String() string      { return inWords(o, offloadWords) }
 func (l LogLevel) String() string     { return inWords(l, levelWords) }
 
 func (p Protocol) String() string {
@@ -130,6 +144,9 @@ func (f *HashField) UnmarshalText(b []byte) error { return word(f, hashWords, b)
 
 // UnmarshalText reads what String writes, and nothing else.
 func (o *OnEmpty) UnmarshalText(b []byte) error { return word(o, onEmptyWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (o *Offload) UnmarshalText(b []byte) error { return word(o, offloadWords, b) }
 
 // UnmarshalText reads what String writes, and nothing else.
 func (l *LogLevel) UnmarshalText(b []byte) error { return word(l, levelWords, b) }
@@ -181,6 +198,9 @@ func (SNATMode) Words() []string { return slices.Clone(snatWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (OnEmpty) Words() []string { return slices.Clone(onEmptyWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (Offload) Words() []string { return slices.Clone(offloadWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (LogLevel) Words() []string { return slices.Clone(levelWords) }

@@ -312,6 +312,23 @@ var serviceKeys = []key[Service]{
 		},
 		value: func(s *Service) (any, bool) { return s.Retry, !s.Retry },
 	},
+	{
+		word: "offload", Key: Key{
+			Values: "none, auto, software or hardware", Default: "none",
+			Meaning: "packets of live connections pass by all chains: never, where nothing speaks against it, always, or in the network card",
+		},
+		value: func(s *Service) (any, bool) { return s.Offload.String(), s.Offload == OffloadNone },
+		check: func(s *Service) *Problem { return checkEnum("offload", s.Offload, OffloadHardware) },
+	},
+	{
+		word: "devices", Key: Key{
+			Values: "the name of an interface, a list of them, or none", Default: "those of the routes to backends and clients",
+			Meaning: "where packets are offloaded; both the clients' side and the backends'",
+		},
+		value:  func(s *Service) (any, bool) { return list(s.Devices), false },
+		change: func(s *Service) (string, bool) { return strings.Join(s.Devices, ", "), true },
+		check:  func(s *Service) *Problem { return checkDevices(s.Devices) },
+	},
 }
 
 // Keys are the keys of services and backends, and of the mappings in them, the

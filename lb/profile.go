@@ -94,6 +94,11 @@ type Service struct {
 	SlowStart time.Duration
 	// Retry has the kernel draw again for a client whose backend refused it.
 	Retry bool
+	// Offload has packets of live connections pass by all chains.
+	Offload Offload
+	// Devices are the interfaces that this is done on, sorted, at most MaxDevices; nil:
+	// those of the routes to the backends and clients.
+	Devices []string
 	// Backends are in the order of the file, with distinct names and distinct
 	// addresses.
 	Backends []Backend
@@ -197,6 +202,8 @@ const (
 	// The kernel takes 127; this many fit beside the rest of what a rule's
 	// comment says.
 	MaxLogPrefix = 64
+	// MaxDevices is how many devices a service may name: as many as fit a comment.
+	MaxDevices = 6
 	// MaxTimeout is the longest timeout of an affinity.
 	MaxTimeout = 365 * 24 * time.Hour
 	// MaxRate is the largest number of events of a rate. It keeps the kernel's

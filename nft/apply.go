@@ -60,6 +60,10 @@ type Options struct {
 	Links func(profiles []*lb.Profile) (*direct.Links, error)
 	// links are those of the profiles that are applied.
 	links *direct.Links
+	// Offload says what of the wishes of profiles to be offloaded holds on this host,
+	// where the table has something now; nil: what holds now. It is asked in every
+	// apply of profiles that have such wishes, once or twice.
+	Offload func(profiles []*lb.Profile, now compile.Offload) compile.Offload
 	// Params are kernel parameters with the values that were found before they
 	// were changed; kept in the table until it is flushed. Those that the table
 	// knows already stay as they are.
@@ -320,7 +324,7 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		}
 	}
 	others = slices.DeleteFunc(slices.Clone(others), func(p *lb.Profile) bool { return renumbered[p.Name] })
-	want := compile.Beside(o.Table, profiles, others, n, func(object string) bool {
+	there := func(object string) bool {
 		// A part of a table does not say who needs what lapses.
 		stays := s.last != nil || !compile.Lapses(object)
 		if object == compile.PostroutingChain {
@@ -329,7 +333,9 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		}
 		return stays && (s.objects.maps[object] != nil || s.objects.chains[object] != nil) ||
 			object == compile.ParamsSet && len(o.Params)+len(s.params) > 0 || object == compile.ProbesChain && o.Probes
-	})
+	}
+	want := compile.Beside(o.Table, profiles, others, n, there)
+	s.offload(slices.Concat(profiles, others), o).AddTo(want, profiles, others, n, there)
 	addParams(want, s, append(s.params, o.Params...))
 	all := slices.Concat(profiles, others)
 	servers := sync.OnceValue(func() flows.Servers { return serversOf(all, n) })

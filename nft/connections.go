@@ -225,7 +225,7 @@ func readPackets(c *wire.Conn, table, name string, each func(mark uint32, packet
 // it changes.
 func newCleanup(have *State, p *plan, o Options) *flows.Cleanup {
 	c := &flows.Cleanup{
-		Table: p.table, Gone: p.owners.None(), Cut: o.Cut, Settle: o.Settle, Numbers: map[uint32]flows.Change{}, Owners: p.owners, Kept: have.kept,
+		Table: p.table, Gone: p.owners.None(), Cut: o.Cut, Settle: o.Settle, Numbers: map[uint32]flows.Change{}, Owners: p.owners, Kept: have.kept, Flowtables: p.flowtables,
 	}
 	idle, services := p.idle(), byChain(have.Profiles)
 	for key, b := range have.backends {

@@ -20,7 +20,7 @@ import (
 // diff plans from a state to a ruleset. The ruleset holds the profiles of the
 // scope only; everybody else's objects are left alone.
 func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool) *plan {
-	p := &plan{table: want.Table}
+	p := &plan{table: want.Table, flowtables: want.Flowtables}
 	if len(have.objects.chains) == 0 {
 		p.main = make([]op, 0, 2*len(want.Chains)+2*len(want.Maps)) // about: a rule for each
 	}
@@ -29,6 +29,10 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	}
 	if !have.objects.exists || have.objects.unknown {
 		p.add(op{verb: add, table: true})
+	}
+	var late []op
+	if have.last == nil { // a part leaves flow tables as they are
+		late = p.changeFlowtables(have.objects.flowtables, want.Flowtables)
 	}
 	for _, m := range want.Maps {
 		if have.objects.maps[m.Name] == nil {
@@ -86,6 +90,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	}
 	p.handOver(have, want, ours)
 	p.removals(have, want, chains, ours)
+	p.main = append(p.main, late...)
 	// What retired costs nothing, so it is no reason to send anything.
 	if !p.empty() {
 		for _, o := range p.sweep {
@@ -138,6 +143,40 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 			p.add(drop)
 		}
 	}
+}
+
+// changeFlowtables plans to make the flow tables those that are wanted: what is new goes
+// ahead of the rules, and what goes comes behind them.
+func (p *plan) changeFlowtables(have []ruleset.Flowtable, want []*ruleset.Flowtable) (late []op) {
+	for _, w := range want {
+		there := ruleset.Flowtable{Name: w.Name, Hardware: w.Hardware}
+		at := slices.IndexFunc(have, func(f ruleset.Flowtable) bool { return f.Name == w.Name })
+		if at >= 0 {
+			there = have[at]
+		}
+		without := func(devices, these []string) *ruleset.Flowtable {
+			f := &ruleset.Flowtable{Name: w.Name, Hardware: w.Hardware}
+			for _, d := range devices {
+				if !slices.Contains(these, d) {
+					f.Devices = append(f.Devices, d)
+				}
+			}
+			return f
+		}
+		if fresh := without(w.Devices, there.Devices); at < 0 || len(fresh.Devices) > 0 {
+			p.add(op{verb: add, flowtable: fresh})
+		}
+		if gone := without(there.Devices, w.Devices); len(gone.Devices) > 0 {
+			late = append(late, op{verb: remove, flowtable: gone})
+		}
+	}
+	for _, h := range have {
+		known := h.Name == compile.SoftwareTable || h.Name == compile.HardwareTable
+		if known && !slices.ContainsFunc(want, func(w *ruleset.Flowtable) bool { return w.Name == h.Name }) {
+			late = append(late, op{verb: remove, flowtable: &ruleset.Flowtable{Name: h.Name}})
+		}
+	}
+	return late
 }
 
 // has reports whether the chain or map of an operation is there.

@@ -41,6 +41,8 @@ func (o *objects) do(op op) error {
 		if !o.exists {
 			o.maps, o.chains = map[string]*haveMap{}, map[string]*haveChain{}
 		}
+	case op.flowtable != nil:
+		return o.doFlowtable(op)
 	case op.mapping != nil && op.elements == nil:
 		if (op.verb == add) == (o.maps[op.mapping.Name] != nil) {
 			return fmt.Errorf("the map exists: %v", op.verb == add)
@@ -67,6 +69,11 @@ func (o *objects) do(op op) error {
 			m.elements[e.ID()] = e
 		}
 	case op.rule != nil || op.handle != 0:
+		if op.rule != nil {
+			if _, table, adds := strings.Cut(op.rule.String(), "flow add @"); adds && o.flowtable(strings.Fields(table)[0]) == nil {
+				return fmt.Errorf("no such flow table")
+			}
+		}
 		return o.doRule(op)
 	case op.verb == add:
 		if o.chains[op.chain.Name] != nil {

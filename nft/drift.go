@@ -115,7 +115,7 @@ func (s *State) tallies(p *plan) []*tally {
 	ops := p.ops()
 	for i, o := range ops {
 		switch {
-		case o.table:
+		case o.table, o.flowtable != nil: // devices come and go by themselves
 		case o.mapping != nil && o.elements == nil, o.chain != nil && o.rule == nil && o.handle == 0:
 			if o.verb != add {
 				continue // swept

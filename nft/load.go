@@ -274,7 +274,9 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 		}
 	}
 	for i := range out.Backends {
-		if b := &out.Backends[i]; b.Log == nil {
+		b := &out.Backends[i]
+		s.readOffload(chain, b, &out)
+		if b.Log == nil {
 			b.Log = out.Log
 		}
 	}

@@ -30,17 +30,20 @@ const (
 	replace verb = "replace" // rules only
 )
 
-// op is one operation on one object: a table, a map, elements, a chain or a
-// rule.
+// op is one operation on one object: a table, a map, elements, a flow table, a chain
+// or a rule.
 type op struct {
 	verb     verb
 	family   uint8 // of the table; 0: ruleset.Inet
 	table    bool
 	mapping  *ruleset.Map // with elements: these; without: the map itself
 	elements []ruleset.Element
-	chain    *ruleset.Chain // with rule or handle: that rule; without: the chain itself
-	rule     *ruleset.Rule
-	handle   uint64
+	// flowtable: to add it, or these devices to it; or to delete it, or with devices
+	// only these of it.
+	flowtable *ruleset.Flowtable
+	chain     *ruleset.Chain // with rule or handle: that rule; without: the chain itself
+	rule      *ruleset.Rule
+	handle    uint64
 	// joined: never in a later batch than the operation before, since between
 	// the two a packet would find neither the old nor the new.
 	joined bool
@@ -81,6 +84,8 @@ type plan struct {
 	// backends, and the maps of clients that are wanted.
 	successors map[uint32]successor
 	affinities map[string]*ruleset.Map
+	// flowtables are those that it leaves.
+	flowtables []*ruleset.Flowtable
 	// carries says that it changes what packets fill.
 	carries bool
 }
@@ -121,6 +126,8 @@ func (p *plan) String() string {
 		switch {
 		case o.table:
 			fmt.Fprintf(&b, "%s table %s\n", o.verb, p.table)
+		case o.flowtable != nil:
+			fmt.Fprintf(&b, "%s flowtable %s %v\n", o.verb, o.flowtable.Name, o.flowtable.Devices)
 		case o.mapping != nil && o.elements == nil:
 			fmt.Fprintf(&b, "%s map %s\n", o.verb, o.mapping.Name)
 		case o.mapping != nil:
@@ -168,6 +175,10 @@ func encodeOps(m *ruleset.Messages, ops []op) {
 			m.DeleteTable()
 		case o.table:
 			m.NewTable(compile.TableComment)
+		case o.flowtable != nil && o.verb == remove:
+			m.DeleteFlowtable(o.flowtable)
+		case o.flowtable != nil:
+			m.NewFlowtable(o.flowtable)
 		case o.mapping != nil && o.elements == nil && o.verb == remove:
 			m.DeleteMap(o.mapping.Name)
 		case o.mapping != nil && o.elements == nil:
@@ -360,6 +371,8 @@ func estimate(ops []op) int {
 			}
 		case o.mapping != nil && o.elements == nil:
 			n += 256
+		case o.flowtable != nil:
+			n += 64 + (unix.IFNAMSIZ+8)*len(o.flowtable.Devices)
 		}
 		for i := range o.elements {
 			n += elementSize(&o.elements[i])

@@ -40,6 +40,8 @@ type objects struct {
 	layout  int
 	maps    map[string]*haveMap
 	chains  map[string]*haveChain
+	// flowtables are those of the table, with the devices that they are on.
+	flowtables []ruleset.Flowtable
 	// source has what was not read yet; nil: everything was.
 	source *source
 	// direct is the table of family netdev beside this one; nil: there is none.
@@ -192,7 +194,7 @@ func (m *haveMap) read(c *wire.Conn, family uint8, table string) error {
 	return err
 }
 
-// readSpecs reads which maps there are.
+// readSpecs reads which maps and flow tables there are.
 func (o *objects) readSpecs(c *wire.Conn, table string) error {
 	var names []string
 	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSET), o.family, named(table), func(b []byte) error {
@@ -201,6 +203,9 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 		}
 		return nil
 	})
+	if err == nil {
+		err = o.readFlowtables(c, table)
+	}
 	if err != nil {
 		return err
 	}
@@ -295,6 +300,72 @@ func (o *objects) kept() (kept uint32) {
 		}
 	}
 	return kept
+}
+
+// readFlowtables reads the flow tables of a table.
+func (o *objects) readFlowtables(c *wire.Conn, table string) error {
+	return c.Dump(ruleset.MsgType(unix.NFT_MSG_GETFLOWTABLE), ruleset.Inet, named(table), func(b []byte) error {
+		if of, f := ruleset.DecodeFlowtable(b); of == table {
+			o.flowtables = append(o.flowtables, f)
+		}
+		return nil
+	})
+}
+
+// offload is what of offload holds.
+func (o *objects) offload() compile.Offload {
+	var comments []string
+	if c := o.chains[compile.ForwardChain]; c != nil {
+		for _, r := range c.rules {
+			comments = append(comments, r.comment)
+		}
+	}
+	return compile.ReadOffload(comments, o.flowtables)
+}
+
+// Offload is what of the profiles' wishes to be offloaded holds.
+func (s *State) Offload() compile.Offload { return s.objects.offload() }
+
+// offloaded reports whether what holds of the profiles' wishes to be offloaded is what
+// should.
+func offloaded(c *wire.Conn, profiles []*lb.Profile, o Options) bool {
+	if o.Offload == nil || !compile.Offloads(profiles) {
+		return true
+	}
+	there := &objects{chains: map[string]*haveChain{compile.ForwardChain: {}}}
+	err := there.readRules(c, o.Table, compile.ForwardChain)
+	if err == nil {
+		err = there.readFlowtables(c, o.Table)
+	}
+	have := there.offload()
+	return err == nil && have.Equal(o.Offload(profiles, have))
+}
+
+// offload is what is to hold for profiles. A part of a table does not say who else
+// wants what.
+func (s *State) offload(profiles []*lb.Profile, o Options) compile.Offload {
+	now := s.Offload()
+	if o.Offload == nil || s.last != nil || !compile.Offloads(profiles) {
+		return now
+	}
+	return o.Offload(profiles, now)
+}
+
+// readOffload reads which way the service of a backend wants to be offloaded.
+func (s *State) readOffload(chain string, b *lb.Backend, service *lb.Service) {
+	mark := ruleset.MarkBytes(s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark)
+	for _, set := range compile.OffloadSets {
+		if e, ok := s.own(chain, set, mark); ok {
+			compile.ReadOffloadElement(set, e.More().Comment, service)
+		}
+	}
+}
+
+// Offloaded reports whether what holds of the wishes to be offloaded of the profiles that
+// were applied is what should, as Options.Offload says it. An Apply brings it about.
+// While flows move there may be no devices.
+func (t *Table) Offloaded() bool {
+	return t.isPending() || offloaded(t.conn, t.profiles, t.options)
 }
 
 // Exists reports whether the table is there.

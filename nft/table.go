@@ -86,6 +86,9 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 	profiles = keptStandings(profiles)
 	before := *t
 	last := t.begin(profiles, o)
+	if !offloaded(t.conn, profiles, o) {
+		last = &memory{} // a part is not enough
+	}
 	asked := sync.OnceValue(func() request { return requestOf(profiles, o) })
 	if generation, ok := last.upToDate(t.conn, o, asked); ok && t.isBound(last, profiles, o.links) {
 		t.memory = t.kept(last, o)

@@ -130,10 +130,11 @@ func (w *writer) retry(f func() error) error {
 	}
 }
 
-// isMisread reports whether the kernel refused an element that was read otherwise.
+// isMisread reports whether the kernel refused an element that was read otherwise, or
+// a device that has gone since.
 func isMisread(err error) bool {
 	refused, ok := errors.AsType[*wire.Error](err)
-	return ok && strings.HasPrefix(refused.What, "map ") && (refused.Errno == unix.EEXIST || refused.Errno == unix.ENOENT)
+	return ok && (strings.HasPrefix(refused.What, "map ") || strings.HasPrefix(refused.What, "flowtable ")) && (refused.Errno == unix.EEXIST || refused.Errno == unix.ENOENT)
 }
 
 // partial says of an error that some batches were committed before.

@@ -75,6 +75,9 @@ func apply(ctx context.Context, j *job) error {
 	}
 	j.NotePruned(result.Changes, profiles, o.DryRun)
 	j.NoteEnded(result.Ended)
+	for _, note := range result.Offloading.Notes() {
+		j.Notef("%s", note)
+	}
 	// No agent keeps them, or it would have been refused.
 	held, unchecked := view.Held(result.Health), lb.CheckRate(profiles) > 0
 	j.NoteHealth(held, unchecked, "--forget-health", o.DryRun)

@@ -42,6 +42,14 @@ func examine(ctx context.Context, j *job) error {
 	case !errors.Is(err, agent.ErrNoAgent):
 		survey.Agent(host, doctor.Agent{}, err)
 	}
+	offloading, wishes, unknown := engine.Wishes(j.table, ask.Profiles, len(ask.Files) == 0)
+	if unknown != nil {
+		host.Blind["offload"] = true // why that is so is said already
+	}
+	host.Offload.Bypassed, host.Offload.Left = offloading.Bypassed, offloading.Left
+	for _, w := range wishes {
+		host.Offload.Services = append(host.Offload.Services, doctor.Offloaded(w))
+	}
 	value := examinedValue{Table: j.table, Findings: doctor.Examine(host, ask), Unseen: append([]string{}, host.Unseen...)}
 	value.OK = !doctor.Sick(value.Findings)
 	if j.JSON {

@@ -15,6 +15,7 @@ import (
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/metrics"
 	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
 	"nlb/nft"
 )
 
@@ -64,7 +65,11 @@ func takeSnapshot(e *engine.Engine) (snapshot *view.Snapshot, unknown, err error
 	if len(state.Profiles) > 0 { // else there is nothing to count
 		usage, unknown = e.Usage(state)
 	}
-	return view.NewSnapshot(state, usage), unknown, nil
+	should := e.Offloading(state.Profiles, state.Offload())
+	return view.NewSnapshot(state, usage, func(s *lb.Service) view.Offloaded {
+		by, note := should.Of(s, state.Offload())
+		return view.Offloaded{By: by, Note: note}
+	}), unknown, nil
 }
 
 // maxThere is how many names an error lists.

@@ -63,8 +63,11 @@ var rooms = []room{
 	{"cmd/nlb/internal/text", nil},
 	{"cmd/nlb/internal/agent/resolve", []string{"lb", "lb/names"}},
 	{"cmd/nlb/internal/source", []string{"lb", "lb/config", "lb/names", "cmd/nlb/internal/text", "cmd/nlb/internal/agent/resolve"}},
-	{"cmd/nlb/internal/engine", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/direct", "nft/links", "nft", "nft/probe"}},
 	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire"}},
+	{"cmd/nlb/internal/engine", []string{
+		"lb", "lb/config", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile", "nft/direct", "nft/links", "nft", "nft/probe",
+		"cmd/nlb/internal/doctor/firewall",
+	}},
 	{"cmd/nlb/internal/doctor", []string{
 		"lb", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
 	}},

@@ -23,6 +23,7 @@ type draft struct {
 		name, role, iface, hashBy, hashSeed, snat, allow, deny *node
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
+		offload, devices                                       *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -123,6 +124,10 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return s.at.mode
 	case "remember":
 		return unlessDefault(s.at.remember, base.at.remember)
+	case "offload":
+		return unlessDefault(s.at.offload, base.at.offload)
+	case "devices":
+		return unlessDefault(s.at.devices, base.at.devices)
 	}
 	return s.at.snat
 }
@@ -148,6 +153,10 @@ func (s *draft) giveWay(word string) {
 		s.OnDown = lb.KeepConnections
 	case "slow-start":
 		s.SlowStart = 0
+	case "offload":
+		s.Offload = lb.OffloadNone
+	case "devices":
+		s.Devices = nil
 	case "remember":
 		s.Remember = 0
 	}

@@ -82,6 +82,11 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		readOptionalSpan(d, k, v, &s.SlowStart, lb.CheckSlowStart)
 	}},
 	{word: "retry", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readBool(d, k, v, &s.Retry) }},
+	{word: "offload", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readWord(d, k, v, &s.Offload)
+		s.at.offload = v
+	}},
+	{word: "devices", read: readDevices},
 	{word: "backends", read: readBackends},
 }}
 

@@ -38,6 +38,8 @@ var example = map[string]string{
 	"service.on-down":              "health: tcp, on-down: cut",
 	"service.slow-start":           "health: tcp, slow-start: 30s",
 	"service.retry":                "retry: true",
+	"service.offload":              "offload: auto",
+	"service.devices":              "offload: software, devices: eth0",
 	"backend.priority":             "backends: [10.0.0.1, {address: 10.0.0.2, priority: 2}]",
 	"backend.check-at":             "health: tcp, backends: {address: 10.0.0.1, check-at: none}",
 	"health.check":                 "health: {check: tcp}",

@@ -210,6 +210,12 @@ func TestParse(t *testing.T) {
 			s.SNAT = lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{netip.MustParseAddr("198.51.100.1")}}
 			s.Backends[0].SNAT = s.SNAT
 		})},
+		{"offload", start + "    offload: software\n    devices: [eth1, eth0]", web(func(s *lb.Service) {
+			s.Offload, s.Devices = lb.OffloadSoftware, []string{"eth0", "eth1"}
+		})},
+		{"default offload of a client", "defaults: {offload: hardware, devices: eth0}\n" + start + "    role: client", web(func(s *lb.Service) { s.Role = lb.RoleClient })},
+		{"default devices of none", "defaults: {offload: auto, devices: eth0}\n" + start + "    offload: none", web(nil)},
+		{"no default devices", "defaults: {offload: auto, devices: eth0}\n" + start + "    devices: none", web(func(s *lb.Service) { s.Offload = lb.OffloadAuto })},
 		{"default interface of a client", "defaults: {interface: eth0}\n" + start + "    role: client", web(func(s *lb.Service) { s.Role = lb.RoleClient })},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -105,6 +105,33 @@ func readInterface(d *decoder, k *lb.Key, v *node, s *draft) {
 	s.Interface, s.at.iface = text, v
 }
 
+func readDevices(d *decoder, k *lb.Key, v *node, s *draft) {
+	s.Devices, s.at.devices = nil, v
+	if none(v) {
+		return
+	}
+	items, _ := readItems(d, k, v, false)
+	var out []string
+	var at []*node
+	for _, item := range items {
+		text, ok := readText(d, k, item)
+		if !ok {
+			continue
+		}
+		if p := lb.CheckDevice(text); p != nil {
+			d.refuse(item, p)
+			continue
+		}
+		out, at = append(out, text), append(at, item)
+	}
+	if p := lb.CheckDevices(len(items)); p != nil {
+		d.refuse(v, p)
+	} else if again(d, k, at, out) && len(out) > 0 {
+		slices.Sort(out)
+		s.Devices = out
+	}
+}
+
 // snatModes are the words of snat; a pool has none.
 var snatModes = lb.SNATMode(0).Words()[:lb.SNATPool]
 

@@ -55,6 +55,7 @@ func Full() []*lb.Profile {
 	plain.Health, plain.SlowStart, plain.MinUp = checks[lb.MaxChecks:], 30*time.Second, lb.MinUp{Count: 1}
 	plain.Backends[2].Priority, plain.Backends[1].CheckAt = 7, lb.CheckAt{None: true}
 	plain.Scheduler, plain.HashBy, plain.HashSeed, plain.Affinity, plain.Interface = lb.RoundRobin, nil, 0, nil, ""
+	whole.Offload, whole.Devices = lb.OffloadAuto, []string{"eth0", "eth1"} // any kernel takes it
 	plain.SNAT = lb.SNAT{Mode: lb.SNATNone}
 	for i := range plain.Backends {
 		plain.Backends[i].SNAT = lb.SNAT{Mode: lb.SNATNone}

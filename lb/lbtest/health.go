@@ -15,6 +15,12 @@ import (
 func health(r *rand.Rand, s *lb.Service) {
 	some := func() bool { return r.IntN(3) == 0 }
 	s.Retry = some()
+	if s.Offload = lb.Offload(r.IntN(4)); !s.Offloadable() {
+		s.Offload = min(s.Offload, lb.OffloadAuto)
+	}
+	if s.Offload != lb.OffloadNone && some() {
+		s.Devices = []string{"eth0", "eth1"}[:1+r.IntN(2)]
+	}
 	first := map[lb.Family]int{}
 	several := false
 	for i := range s.Backends {

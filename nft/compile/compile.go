@@ -19,7 +19,10 @@ import (
 // of conflicts; lb.Conflicts does.
 func Profiles(table string, profiles []*lb.Profile) *ruleset.Ruleset {
 	n := NewNumbers(0, profiles)
-	return Beside(table, profiles, nil, n, func(string) bool { return false })
+	nothing := func(string) bool { return false }
+	r := Beside(table, profiles, nil, n, nothing)
+	named(profiles).AddTo(r, profiles, nil, n, nothing)
+	return r
 }
 
 // Beside returns the ruleset of profiles in a table that also has others. The others

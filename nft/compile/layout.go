@@ -166,7 +166,12 @@ func poolOf(addrs []netip.Addr) string {
 func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
 	x := extentIn(maps)
 	x.probes = true
-	return layoutTo(table, x)
+	r := layoutTo(table, x)
+	for _, way := range offloads {
+		r.Maps = append(r.Maps, newOffloadSet(way))
+	}
+	r.Chains = append(r.Chains, forwardChain(nil))
+	return r
 }
 
 // layoutTo returns all maps, empty, and all chains that are not a service's or a

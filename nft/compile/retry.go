@@ -98,7 +98,7 @@ var retryObjects = []string{answersChain, ejectChain, RetrySet, ejectedSet, retr
 // it.
 func Lapses(object string) bool {
 	_, shared := sharingNamed(object)
-	return shared || slices.Contains(retryObjects, object)
+	return shared || slices.Contains(retryObjects, object) || object == ForwardChain || slices.Contains(OffloadSets, object)
 }
 
 // retries makes the refusals of a backend count.

@@ -74,6 +74,8 @@ type Cleanup struct {
 	Kept uint32
 	// Datagrams says that one of the numbers may have flows of UDP.
 	Datagrams bool
+	// Flowtables are those that flows may be in.
+	Flowtables []*ruleset.Flowtable
 	// Servers are the backends that the plan leads to, where one of them has
 	// connections under a stale number.
 	Servers Servers

@@ -14,6 +14,8 @@ package flows
 //  3. The next datagram is the first of a connection again, without a zone. An
 //     answer to the last one finds the connection in the zone. After a while
 //     these are deleted, too.
+//
+// Of packets in a flow table no chain sees anything, so meanwhile it has no devices.
 
 import (
 	"errors"
@@ -31,8 +33,8 @@ import (
 const (
 	moving      = "moving"
 	movingOut   = "moving-out"
-	movingZone  = 0x4e4c // a zone of somebody else's does no harm
-	rawPriority = -300   // NF_IP_PRI_RAW, before conntrack
+	movingZone  = compile.MovingZone
+	rawPriority = -300 // NF_IP_PRI_RAW, before conntrack
 )
 
 // IsMoving reports whether a chain or map is one of those that move flows.
@@ -86,6 +88,10 @@ func (c *Cleanup) divert(flows []conntrack.Flow) error {
 		pre.Rules, out.Rules = append(pre.Rules, r), append(out.Rules, r)
 	}
 	return c.commit(wire.AnyGeneration, func(m *ruleset.Messages) {
+		for _, f := range c.Flowtables {
+			m.Cut()
+			m.DeleteFlowtable(f)
+		}
 		for _, of := range c.diverted {
 			m.Cut()
 			m.NewMap(of)
@@ -103,10 +109,24 @@ func (c *Cleanup) divert(flows []conntrack.Flow) error {
 	})
 }
 
-// restore undoes divert. Where nobody else has committed meanwhile, the
-// record of the apply holds for the generation that this makes, too.
+// restore undoes divert. A device that has gone meanwhile must not keep the rest from
+// it: then the next apply puts the others back.
 func (c *Cleanup) restore() error {
+	err := c.restoreWith(c.Flowtables)
+	if _, refused := errors.AsType[*wire.Error](err); refused && len(c.Flowtables) > 0 {
+		err = c.restoreWith(nil)
+	}
+	return err
+}
+
+// restoreWith is restore with these flow tables. Where nobody else has committed
+// meanwhile, the record of the apply holds for the generation that this makes, too.
+func (c *Cleanup) restoreWith(flowtables []*ruleset.Flowtable) error {
 	remove := func(m *ruleset.Messages) {
+		for _, f := range flowtables {
+			m.Cut()
+			m.NewFlowtable(f)
+		}
 		for _, chain := range MovingChains() {
 			m.Cut()
 			m.DeleteChain(chain.Name)

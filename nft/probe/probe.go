@@ -48,6 +48,7 @@ type probe struct {
 	// family is that of the table; 0: ruleset.Inet.
 	family uint8
 	chain  *ruleset.Chain // in place of these two
+	flows  *ruleset.Flowtable
 }
 
 const (
@@ -248,6 +249,17 @@ func Checks(c *wire.Conn) error {
 	return nil
 }
 
+// Flowtable asks the kernel for a flow table, and for a chain that adds to it. Without
+// devices it asks whether the kernel has flow tables at all. The error is a *wire.Error
+// where it refuses.
+func Flowtable(c *wire.Conn, f ruleset.Flowtable) error {
+	f.Name = "probe"
+	return ask(c, probe{flows: &f, chain: &ruleset.Chain{
+		Name: "probe-flow_offload", Hook: ruleset.Forward(0), Filter: true,
+		Rules: []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.AddFlow(f.Name)}}},
+	}})
+}
+
 // blames reports whether the kernel says that it is another part which it
 // lacks.
 func blames(err error, name string, all []probe) bool {
@@ -288,6 +300,9 @@ func (p probe) encode(b *wire.Batch, i int) {
 	m.NewTable("nlb asks what the kernel has")
 	for _, s := range p.sets {
 		m.NewMap(s)
+	}
+	if p.flows != nil {
+		m.NewFlowtable(p.flows)
 	}
 	ch := p.chain
 	switch {

@@ -23,8 +23,10 @@ type Ruleset struct {
 	Family uint8
 	// Comment is the table's.
 	Comment string
-	Maps    []*Map
-	Chains  []*Chain
+	// Flowtables stand ahead of the chains that add to them.
+	Flowtables []*Flowtable
+	Maps       []*Map
+	Chains     []*Chain
 }
 
 // Kind is what the elements of a map are for, and so what becomes of them.
@@ -187,6 +189,9 @@ func (r *Ruleset) WriteTo(w io.Writer) (int64, error) {
 	}
 	p.printf(replaceTable, family, r.Table)
 	p.printf("table %s %s {\n\tcomment %q\n", family, r.Table, r.Comment)
+	for _, f := range r.Flowtables {
+		p.flowtable(f)
+	}
 	for _, m := range r.Maps {
 		p.mapping(m)
 	}

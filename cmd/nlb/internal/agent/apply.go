@@ -210,6 +210,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 	if err != nil && result == nil {
 		return err
 	}
+	a.board.Offload(result.Offloading)
 	a.board.Set(seen, engine.NumbersOf(seen))
 	a.roster.Set(wanted, known, now)
 	a.roster.Serve()
@@ -239,6 +240,9 @@ func (a *agent) logResult(result *engine.Result, reason string) {
 			break
 		}
 		a.Log.Info("changed", "op", string(c.Op), "service", c.Service, "backend", c.Backend, "detail", c.Detail, "reason", reason)
+	}
+	for _, note := range result.Offloading.Notes() {
+		a.Log.Info(note, "reason", reason)
 	}
 	for _, p := range view.Parameters(result.Parameters) {
 		a.Log.Info("set a kernel parameter", "name", p.Name, "from", p.From, "to", p.To)

@@ -117,10 +117,12 @@ func (a *agent) guard(ctx context.Context) {
 	case err != nil:
 		a.fail(err)
 		return
-	case !touched && (a.retry.IsZero() || time.Now().Before(a.retry)):
-		return
 	case touched:
 		a.Log.Warn("something else has changed the table", "table", a.Table)
+	case !a.engine.Offloaded():
+		a.Log.Info("what can be offloaded has changed: devices, routes or the filters of others")
+	case a.retry.IsZero() || time.Now().Before(a.retry):
+		return
 	}
 	if err := a.apply(ctx, a.names.written, nil, "repair"); err != nil {
 		a.fail(err)

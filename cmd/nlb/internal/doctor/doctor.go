@@ -106,6 +106,7 @@ var checks = []struct {
 	{"capacity", (*exam).capacity},
 	{"answers", (*exam).answers},
 	{"gone", (*exam).gone},
+	{"offload", (*exam).offload},
 	{"health", (*exam).health},
 }
 

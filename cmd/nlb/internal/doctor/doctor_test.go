@@ -299,3 +299,45 @@ func TestMends(t *testing.T) {
 		}
 	}
 }
+
+// TestOffload: each chain that is passed by is named where a service insists, a service
+// that is not offloaded is told of, and auto says why it is off.
+func TestOffload(t *testing.T) {
+	p := shop(t, "")
+	for _, tt := range []struct {
+		name    string
+		offload Offload
+		want    []string
+	}{
+		{"nobody wants it", Offload{}, nil},
+		{"all is well", Offload{Services: []Offloaded{{"shop", "web", lb.OffloadSoftware, "software", "eth0"}}}, []string{"ok : live connections go by a flow table"}},
+		{
+			"software beside filters",
+			Offload{Services: []Offloaded{{"shop", "web", lb.OffloadSoftware, "software", "eth0"}}, Bypassed: []string{"table ip a, chain b", "table ip c, chain d"}},
+			[]string{"warn shop/web: what is offloaded passes by table ip a, chain b", "warn shop/web: what is offloaded passes by table ip c, chain d"},
+		},
+		{
+			"auto beside a filter",
+			Offload{Services: []Offloaded{{"shop", "web", lb.OffloadAuto, "", "it would pass by table ip a, chain b"}}, Bypassed: []string{"table ip a, chain b"}},
+			[]string{"ok shop/web: it is not offloaded"},
+		},
+		{"no device", Offload{Services: []Offloaded{{"shop", "web", lb.OffloadHardware, "", "there is no device for it"}}}, []string{"warn shop/web: it is not offloaded"}},
+		{
+			"a device is missing",
+			Offload{Services: []Offloaded{{"shop", "web", lb.OffloadAuto, "software", "eth0"}}, Left: []string{"eth7 is not offloaded: it is not there"}},
+			[]string{"warn : eth7 is not offloaded"},
+		},
+	} {
+		h := router(p)
+		h.Offload = tt.offload
+		var got []string
+		for _, f := range Examine(h, Ask{Profiles: []*lb.Profile{p}, Table: "nlb"}) {
+			if f.Check == "offload" {
+				got = append(got, fmt.Sprintf("%s %s: %s", f.Level, f.Subject, f.Problem))
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}

@@ -1,11 +1,13 @@
 package doctor
 
-// Filters: base chains of others that drop what nlb sends through the host.
+// Filters: base chains of others that drop what nlb sends through the host, and those
+// that a flow table passes by.
 
 import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/cmd/nlb/internal/text"
@@ -311,4 +313,47 @@ func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain)
 		return fmt.Sprintf("%s%s -I %s -m conntrack --ctstate DNAT -j ACCEPT", iptables, table, c.Name)
 	}
 	return fmt.Sprintf("nft insert rule %s %s %s ct status dnat accept", t.Family, t.Name, c.Name)
+}
+
+// Offload is what becomes of services that want to be offloaded.
+type Offload struct {
+	Services []Offloaded
+	// Bypassed are the chains of others that packets in a flow table pass by.
+	Bypassed []string
+	// Left says which devices are left out, and why.
+	Left []string
+}
+
+// Offloaded is a service that wants to be offloaded.
+type Offloaded struct {
+	Profile, Service string
+	Way              lb.Offload
+	By               string // the flow table; empty: it is not offloaded
+	Note             string // on which devices, or why not
+}
+
+func (e *exam) offload() {
+	for _, s := range e.Offload.Services {
+		title := s.Profile + "/" + s.Service
+		switch {
+		case s.By == "" && s.Way == lb.OffloadAuto:
+			e.add(OK, title, "it is not offloaded", s.Note, "")
+		case s.By == "":
+			e.add(Warn, title, "it is not offloaded", s.Note, "")
+		}
+		if s.By == "" || s.Way == lb.OffloadAuto { // auto is off where there are such chains, or soon will be
+			continue
+		}
+		for _, chain := range e.Offload.Bypassed {
+			e.add(Warn, title, "what is offloaded passes by "+chain,
+				"its rules do not see packets of live connections; offload: auto keeps to the chains while there are some", "")
+		}
+	}
+	for _, left := range e.Offload.Left {
+		what, why, _ := strings.Cut(left, ": ")
+		e.add(Warn, "", what, why, "")
+	}
+	if len(e.Offload.Services) > 0 {
+		e.fine("live connections go by a flow table")
+	}
 }

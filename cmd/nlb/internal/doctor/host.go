@@ -51,6 +51,8 @@ type Host struct {
 	Sockets []Socket
 	// Track is conntrack.
 	Track Track
+	// Offload is what becomes of services that want to be offloaded.
+	Offload Offload
 	// Agent is nlb run.
 	Agent Agent
 

@@ -27,13 +27,14 @@ import (
 // Engine is the way to one table and to the kernel parameters of a network
 // namespace. It is not safe for concurrent use.
 type Engine struct {
-	conn   *wire.Conn
-	links  *links.Reader
-	gate   *gate
-	table  string
-	params sysctl.Tree
-	open   *nft.Table // nil: each apply is on its own
-	hides  *bool      // whether the kernel has what Options.Probes needs; nil: it was not asked
+	conn    *wire.Conn
+	links   *links.Reader
+	gate    *gate
+	table   string
+	params  sysctl.Tree
+	open    *nft.Table // nil: each apply is on its own
+	offload offloader
+	hides   *bool // whether the kernel has what Options.Probes needs; nil: it was not asked
 }
 
 // Open opens the way to a table, of family inet, of the calling thread's network
@@ -48,7 +49,7 @@ func Open(table string) (*Engine, error) {
 	if err != nil {
 		return nil, withHint(errors.Join(err, conn.Close()))
 	}
-	return &Engine{conn: conn, links: routes, gate: g, table: table, params: sysctl.Local}, nil
+	return &Engine{conn: conn, links: routes, gate: g, table: table, params: sysctl.Local, offload: offloader{table: table}}, nil
 }
 
 // Dial opens the way to nftables alone, and asks whether this process may use
@@ -147,8 +148,10 @@ type Result struct {
 	// Left says which parameters should be other than they are, and why they are
 	// not; nil: none.
 	Left error
-	// Refused is why Apply would fail because of a kernel parameter; set by Plan
-	// only.
+	// Offloading is what of the wishes to be offloaded holds; nil: there are none.
+	Offloading *Offloading
+	// Refused is why Apply would fail because of a kernel parameter, or a kernel that
+	// does not offload; set by Plan only.
 	Refused error
 }
 
@@ -162,12 +165,15 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 		return nil, withHint(err)
 	}
 	kept, _ := KeptBits() // doctor says where they are not kept
-	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table, Keep: kept, Links: e.links.Read})
+	result, err := nft.Diff(e.conn, profiles, nft.Options{Table: e.table, Keep: kept, Links: e.links.Read, Offload: e.offloadFor})
 	if err != nil {
 		return nil, withHint(err)
 	}
 	out := &Result{Result: result, Health: held}
 	out.Parameters, out.Left, out.Refused = e.parameters(profiles)
+	if out.Refused == nil {
+		out.Refused = e.refuseOffload(profiles)
+	}
 	return out, nil
 }
 
@@ -183,6 +189,10 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	if err != nil {
 		return nil, err
 	}
+	if err := e.refuseOffload(profiles); err != nil {
+		return nil, err
+	}
+	e.offload.last = nil
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -196,7 +206,7 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		defer e.gate.guard(ctx, o.Begin)()
 	}
 	kept, _ := KeptBits() // doctor says where they are not kept
-	p := nft.Options{Table: e.table, Keep: kept, Links: e.links.Read, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Counted: o.Counted, Params: records(changes)}
+	p := nft.Options{Table: e.table, Keep: kept, Links: e.links.Read, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Counted: o.Counted, Params: records(changes), Offload: e.offloadFor}
 	if !o.Full {
 		p.Record, p.Build = true, build()
 	}
@@ -206,7 +216,7 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 	}
 	// A parameter that is recorded for the first time is no repair.
 	result.Repaired = result.Repaired && len(changes) == 0
-	out := &Result{Result: result, Health: held, Parameters: changes, Left: left}
+	out := &Result{Result: result, Health: held, Parameters: changes, Left: left, Offloading: e.offload.last}
 	if o.DryRun {
 		return out, nil
 	}

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -251,6 +252,51 @@ func TestStay(t *testing.T) {
 		must(t, err)
 		if !r.Cleanup.Idle() {
 			t.Error("after a flush, a cleanup of before goes on with backends that are up again")
+		}
+	})
+}
+
+// TestOffload: a kernel that cannot offload refuses those who insist, and goes without
+// for those who do not; one that can, offloads.
+func TestOffload(t *testing.T) {
+	on(t, func(e *Engine) {
+		wish := func(way lb.Offload) []*lb.Profile {
+			p := shop("10.0.0.1")
+			p[0].Services[0].Offload, p[0].Services[0].Devices = way, []string{"eth7"}
+			return p
+		}
+		lacks := e.offload.kernelLacks()
+		for _, way := range []lb.Offload{lb.OffloadSoftware, lb.OffloadHardware} {
+			_, err := e.Apply(t.Context(), wish(way), Options{})
+			if said, _ := errors.AsType[*Error](err); (lacks != nil) != (said != nil && strings.Contains(said.Error(), "needs Linux >= 5.14") && said.Hint != "") {
+				t.Errorf("%s: the kernel lacks %v, and the error is %v", way, lacks, err)
+			}
+			if n := profilesIn(t, e); lacks != nil && n != 0 {
+				t.Errorf("%s: refused, and %d profiles are there", way, n)
+			}
+		}
+		for _, devices := range [][]string{{"eth7"}, nil} {
+			p := wish(lb.OffloadAuto)
+			p[0].Services[0].Devices = devices
+			result, err := e.Apply(t.Context(), p, Options{})
+			must(t, err)
+			if notes := result.Offloading.Notes(); len(notes) == 0 || !strings.HasPrefix(notes[0], "offload: auto is off: ") {
+				t.Errorf("auto on %v, with no such device: %v", devices, notes)
+			}
+			state, err := e.State()
+			must(t, err)
+			if s := state.Profiles[0].Services[0]; s.Offload != lb.OffloadAuto || len(s.Devices) != len(devices) {
+				t.Errorf("read back: offload %s on %v", s.Offload, s.Devices)
+			}
+			again, err := e.Apply(t.Context(), p, Options{})
+			must(t, err)
+			if again.Batches != 0 || len(again.Changes) != 0 {
+				t.Errorf("again: %+v", again.Result)
+			}
+			by, note := result.Offloading.Of(&p[0].Services[0], state.Offload())
+			if by != "" || note == "" {
+				t.Errorf("it is offloaded by %q: %s", by, note)
+			}
 		}
 	})
 }

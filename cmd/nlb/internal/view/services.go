@@ -65,6 +65,15 @@ func (c *Console) printService(s *ShownService) {
 	for _, line := range text.Wrap(rules(s.Service), gap, c.Width-len(gap)) {
 		fmt.Fprintln(c.Out, gap+line)
 	}
+	if way := s.Service.Offload; way != lb.OffloadNone {
+		style, says := text.Green, "offload "+way.String()+": offloaded in "+s.Offloaded.By+" on "+s.Offloaded.Note
+		if s.Offloaded.By == "" {
+			style, says = text.Yellow, "offload "+way.String()+": not offloaded, "+s.Offloaded.Note
+		}
+		for _, line := range text.Wrap(strings.Fields(says), " ", c.Width-len(gap)) {
+			fmt.Fprintln(c.Out, gap+c.Out.Paint(style, line))
+		}
+	}
 	if s.Open != "" {
 		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Red, s.Open))
 	}
@@ -79,7 +88,7 @@ func (c *Console) printService(s *ShownService) {
 // placed are the keys that have a place of their own in the table: of services
 // in summary and rules, of backends in columns. Others stand there by their names.
 var placed = []string{
-	"name", "listen", "protocol", "interface", "role", "scheduler", "hash-by", "hash-seed", "affinity", "snat", "allow", "deny", "limit", "log",
+	"name", "listen", "protocol", "interface", "role", "scheduler", "hash-by", "hash-seed", "affinity", "snat", "allow", "deny", "limit", "log", "offload", "devices",
 	"address", "weight", "priority", "max-connections",
 }
 

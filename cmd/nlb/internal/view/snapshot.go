@@ -39,13 +39,21 @@ type ShownService struct {
 	Open     string // that health is ignored, in words; empty: it is not
 	Backends shownBackends
 
-	rates rates
+	Offloaded Offloaded
+	rates     rates
+}
+
+// Offloaded says what became of the wish of a service to be offloaded.
+type Offloaded struct {
+	By   string // software, hardware; empty: it is not
+	Note string // on which devices, or why not
 }
 
 // MarshalJSON has the keys of the service, the figures, and the backends.
 func (s ShownService) MarshalJSON() ([]byte, error) {
 	return append(s.Service.Values(),
-		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "open", Value: s.Open != ""}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
+		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "open", Value: s.Open != ""},
+		lb.Value{Word: "offloaded", Value: s.Offloaded.By}, lb.Value{Word: "offload-note", Value: s.Offloaded.Note}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
 }
 
 type shownBackends []ShownBackend
@@ -117,11 +125,13 @@ type Figures struct {
 	Live bool
 	// Refused counts what a service has turned away.
 	Refused func(profile string, s *lb.Service) uint64
+	// Offloaded is asked of services that want to be offloaded.
+	Offloaded func(s *lb.Service) Offloaded
 }
 
 // NewSnapshot makes a snapshot of the state of the table. usage is nil where it
-// is not known.
-func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
+// is not known. offloaded is asked of services that want to be offloaded.
+func NewSnapshot(state *nft.State, usage nft.Usage, offloaded func(*lb.Service) Offloaded) *Snapshot {
 	out := &Snapshot{Table: state.Table, Generation: state.Generation, exists: state.Exists()}
 	profiles := make([]Services, len(state.Profiles))
 	for i, p := range state.Profiles {
@@ -134,8 +144,9 @@ func NewSnapshot(state *nft.State, usage nft.Usage) *Snapshot {
 		Of: func(profile string, s *lb.Service, b *lb.Backend) nft.Stats {
 			return state.Stats(profile, s.Name, b.Address, usage)
 		},
-		Live:    usage != nil,
-		Refused: func(profile string, s *lb.Service) uint64 { return state.Refused(profile, s.Name) },
+		Live:      usage != nil,
+		Refused:   func(profile string, s *lb.Service) uint64 { return state.Refused(profile, s.Name) },
+		Offloaded: offloaded,
 	})
 }
 
@@ -161,6 +172,9 @@ func (v *Snapshot) fill(profiles []Services, f Figures) *Snapshot {
 		for j, s := range p.Services {
 			service := serviceOf(p.Profile, s, now)
 			service.Refused = f.Refused(p.Profile, s)
+			if s.Offload != lb.OffloadNone {
+				service.Offloaded = f.Offloaded(s)
+			}
 			for k := range service.Backends {
 				b := &service.Backends[k]
 				stats := f.Of(p.Profile, s, b.Backend)

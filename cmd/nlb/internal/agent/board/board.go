@@ -28,6 +28,7 @@ type Board struct {
 	events  events
 	shown   atomic.Pointer[edition] // nil: nothing was applied yet
 	changes atomic.Uint64           // of what is shown
+	offload atomic.Pointer[engine.Offloading]
 	status  atomic.Pointer[string]
 	beat    atomic.Int64 // in ns
 
@@ -56,6 +57,10 @@ type name struct{ profile, service string }
 func New(table string, counter *engine.Counter) *Board {
 	return &Board{table: table, look: look{counter: counter}, events: newEvents(time.Now())}
 }
+
+// Offload shows what holds of the wishes to be offloaded, from the next snapshot on;
+// nil: there are none.
+func (b *Board) Offload(o *engine.Offloading) { b.offload.Store(o) }
 
 // Set shows profiles, with the states of their backends. They must not change any
 // more.

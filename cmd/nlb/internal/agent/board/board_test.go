@@ -56,7 +56,8 @@ func TestSnapshotIsKernel(t *testing.T) {
 				return err
 			}
 			defer e.Close()
-			if _, err := e.Apply(t.Context(), profiles, engine.Options{Placed: true}); err != nil {
+			result, err := e.Apply(t.Context(), profiles, engine.Options{Placed: true})
+			if err != nil {
 				return err
 			}
 			state, err := e.State()
@@ -67,7 +68,10 @@ func TestSnapshotIsKernel(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			held = view.NewSnapshot(state, usage)
+			held = view.NewSnapshot(state, usage, func(s *lb.Service) view.Offloaded {
+				by, note := e.Offloading(state.Profiles, state.Offload()).Of(s, state.Offload())
+				return view.Offloaded{By: by, Note: note}
+			})
 			counter, err := e.Counter()
 			if err != nil {
 				return err
@@ -77,6 +81,7 @@ func TestSnapshotIsKernel(t *testing.T) {
 			if _, err := b.Snapshot(); err != ErrEmpty {
 				t.Errorf("before anything was applied: got %v", err)
 			}
+			b.Offload(result.Offloading)
 			b.Set([]*lb.Profile{p}, engine.NumbersOf(profiles))
 			b.Update(profiles)
 			shown, err = b.Snapshot()

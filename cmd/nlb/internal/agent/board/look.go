@@ -10,6 +10,7 @@ import (
 
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
 )
 
 const (
@@ -53,15 +54,19 @@ func (b *Board) Snapshot() (*view.Snapshot, error) {
 	}
 	changes := b.changes.Load()
 	if l.snapshot == nil || l.changes != changes || now.Sub(l.made) > lookEvery {
-		l.snapshot = e.snapshot(b.table, l.figures)
+		l.snapshot = e.snapshot(b.table, l.figures, b.offload.Load())
 		l.made, l.changes = time.Now(), changes
 	}
 	return l.snapshot, nil
 }
 
-func (e *edition) snapshot(table string, f *engine.Figures) *view.Snapshot {
+func (e *edition) snapshot(table string, f *engine.Figures, o *engine.Offloading) *view.Snapshot {
 	return view.SnapshotOf(table, f.Generation, e.services(), view.Figures{
 		Of: f.Of, Live: true,
 		Refused: f.Refused,
+		Offloaded: func(s *lb.Service) view.Offloaded {
+			by, note := o.Of(s, o.Holds())
+			return view.Offloaded{By: by, Note: note}
+		},
 	})
 }

@@ -6,6 +6,7 @@ package firewall
 import (
 	"encoding/binary"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables/expr"
@@ -227,4 +228,35 @@ func FuzzLegacy(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestBypassed: which chains packets in a flow table pass by.
+func TestBypassed(t *testing.T) {
+	rules := []Rule{{Action: Drop}}
+	chain := func(name, kind, hook string, priority int, drop bool, rules ...Rule) *Chain {
+		return &Chain{Name: name, Base: &Base{Type: kind, Hook: hook, Priority: priority, Drop: drop}, Rules: rules}
+	}
+	chains := []*Chain{
+		chain("a-nat", "nat", "prerouting", -100, false, rules...),
+		chain("b-empty", "filter", "forward", 0, false),
+		chain("c-input", "filter", "input", 0, true, rules...),
+		chain("d-early", "filter", "ingress", -1, false, rules...),
+		{Name: "e-regular", Rules: rules},
+		chain("f-policy", "filter", "forward", 0, true),
+		chain("g-raw", "filter", "prerouting", -300, false, rules...),
+		chain("h-out", "filter", "postrouting", 0, false, rules...),
+		chain("i-late", "filter", "ingress", 0, false, rules...),
+	}
+	table := &Table{Family: "inet", Name: "t", Chains: map[string]*Chain{}}
+	for _, c := range chains {
+		table.Chains[c.Name] = c
+	}
+	dormant := &Table{Family: "ip", Name: "sleeps", Dormant: true, Chains: table.Chains}
+	bridge := &Table{Family: "bridge", Name: "b", Chains: table.Chains}
+	legacy := &Table{Family: "ip", Name: "filter", Legacy: true, Chains: map[string]*Chain{"FORWARD": chain("FORWARD", "filter", "forward", 0, false, rules...)}}
+	got := strings.Join(Bypassed([]*Table{table, dormant, bridge, legacy}), "; ")
+	want := "table inet t, chain g-raw; table inet t, chain f-policy; table inet t, chain h-out; table inet t, chain i-late; legacy iptables table filter, chain FORWARD"
+	if got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
 }

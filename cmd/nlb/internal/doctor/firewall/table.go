@@ -174,3 +174,23 @@ func (c *Condition) destination() bool {
 		return false
 	})
 }
+
+// Bypassed names the base chains that packets in a flow table pass by, as far as these
+// do something with packets of live connections: those of type nat see the first one
+// only, and an empty one that accepts does nothing.
+func Bypassed(tables []*Table) []string {
+	var out []string
+	for _, t := range tables {
+		if !slices.Contains([]string{"inet", "ip", "ip6", "netdev"}, t.Family) {
+			continue
+		}
+		for _, c := range t.Bases() {
+			// Flow tables look at packets at priority 0 of the hook ingress.
+			late := c.Base.Hook == "ingress" && c.Base.Priority >= 0 || slices.Contains([]string{"prerouting", "forward", "postrouting"}, c.Base.Hook)
+			if late && c.Base.Type != "nat" && (len(c.Rules) > 0 || c.Base.Drop) {
+				out = append(out, t.String()+", chain "+c.Name)
+			}
+		}
+	}
+	return out
+}
