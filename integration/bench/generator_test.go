@@ -6,6 +6,7 @@ package bench
 // few system calls as can be.
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -52,12 +53,20 @@ type mmsghdr struct {
 // have the same source, and below `sources` flows no two have the same source
 // port, so that masquerading never looks for another one.
 func (p *path) train(n int, to func(i int) netip.AddrPort) *train {
-	t := &train{frames: make([]byte, n*frameSize), vectors: make([]unix.Iovec, n), headers: make([]mmsghdr, n)}
+	frames := make([]byte, n*frameSize)
 	for i := range n {
-		f := t.frames[i*frameSize : (i+1)*frameSize]
 		source := netip.AddrPortFrom(after(generatorAddr, i/sources), uint16(1024+i%sources))
-		writeFrame(f, p.in, source, to(i))
-		t.vectors[i].Base = &f[0]
+		writeFrame(frames[i*frameSize:(i+1)*frameSize], p.in, source, to(i))
+	}
+	return newTrain(frames)
+}
+
+// newTrain makes a train of frames of one size in a row.
+func newTrain(frames []byte) *train {
+	n := len(frames) / frameSize
+	t := &train{frames: frames, vectors: make([]unix.Iovec, n), headers: make([]mmsghdr, n)}
+	for i := range n {
+		t.vectors[i].Base = &frames[i*frameSize]
 		t.vectors[i].SetLen(frameSize)
 		t.headers[i].header.Iov = &t.vectors[i]
 		t.headers[i].header.SetIovlen(1)
@@ -153,15 +162,15 @@ func (t *train) send(fd int) error {
 }
 
 // answered sends a train and has the sink answer every packet once, so that
-// its flows are established.
-func (p *path) answered(t *train) error {
+// its flows are established. It returns the answers.
+func (p *path) answered(t *train) (answers [][]byte, err error) {
 	var mirror int
-	err := p.Server.Do(func() (err error) {
+	err = p.Server.Do(func() (err error) {
 		mirror, err = packetSocket("eth0", unix.ETH_P_IP)
 		return err
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unix.Close(mirror)
 	var frame [2048]byte
@@ -170,21 +179,22 @@ func (p *path) answered(t *train) error {
 	for at := 0; at < len(t.headers); at += some {
 		part := &train{headers: t.headers[at:min(at+some, len(t.headers))]}
 		if err := part.send(p.socket); err != nil {
-			return err
+			return nil, err
 		}
 		for range part.headers {
 			n, _, err := unix.Recvfrom(mirror, frame[:], 0)
 			if err != nil {
-				return fmt.Errorf("the sink misses a packet: %w", err)
+				return nil, fmt.Errorf("the sink misses a packet: %w", err)
 			}
 			reverse(frame[:n], p.out)
 			if err := unix.Send(mirror, frame[:n], 0); err != nil {
-				return err
+				return nil, err
 			}
+			answers = append(answers, bytes.Clone(frame[:n]))
 		}
 	}
 	runtime.KeepAlive(t)
-	return nil
+	return answers, nil
 }
 
 // reverse makes a datagram the answer to itself. The checksums are sums, so
