@@ -94,7 +94,10 @@ func TestNothingLostPrivileges(t *testing.T) {
 		t.Errorf("%d flows of removed backends are there", n)
 	}
 	run(0, "", "show", "shop/web")
+	run(4, "", "doctor") // everybody can use what nlb has turned on
+	b.Witness(b.Balancer, "", "nft", "table inet balanced { chain forward { type filter hook forward priority filter; policy drop; ct status dnat accept; ct state established,related accept; }; }")
 	run(0, "", "doctor")
+	b.Witness(b.Balancer, "", "nft", "delete", "table", "inet", "balanced")
 	run(0, "", "flush", "--sysctl")
 	forwarding("0")
 

@@ -57,7 +57,8 @@ func rehearse(t *testing.T, c *exec.Cmd) (code int, stdout, stderr string) {
 	return c.ProcessState.ExitCode(), out.String(), errs.String()
 }
 
-// TestRehearsedExamples: all is as due in a rehearsal of every example.
+// TestRehearsedExamples: all is as due in a rehearsal of every example, and as an
+// ordinary user of some.
 func TestRehearsedExamples(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../examples/*.yaml")
@@ -65,7 +66,10 @@ func TestRehearsedExamples(t *testing.T) {
 		t.Fatalf("examples: %v, %v", files, err)
 	}
 	users(t, func(t *testing.T, nobody bool) {
-		for _, file := range files {
+		for i, file := range files {
+			if nobody && !*full && i%4 > 0 {
+				continue
+			}
 			t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 				t.Parallel()
 				profile, err := os.ReadFile(file)
