@@ -556,8 +556,10 @@ func TestDirectDoctor(t *testing.T) {
 	l := newLAN(t)
 	path := l.write("shop.yaml", direct+members())
 	l.shell(l.Balancer, "nlb apply "+path)
-	if sick := l.doctor(); len(sick) > 0 {
-		t.Errorf("healthy: %+v", sick)
+	for _, args := range [][]string{nil, {path}} {
+		if sick := l.doctor(args...); len(sick) > 0 {
+			t.Errorf("doctor %v: healthy: %+v", args, sick)
+		}
 	}
 	found := func(level, says string, of ...string) {
 		t.Helper()

@@ -17,6 +17,7 @@ import (
 	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/conntrack"
+	"nlb/nft/links"
 	"nlb/nft/probe"
 	"nlb/nft/wire"
 	"nlb/sysctl"
@@ -90,7 +91,7 @@ func (s *survey) own(conn *wire.Conn) *nft.State {
 			t.Absent = append(t.Absent, p.Name)
 		}
 	}
-	result, err := nft.Diff(conn, s.ask.Profiles, nft.Options{Table: s.ask.Table})
+	result, err := s.diff(conn)
 	conflict, taken := errors.AsType[*nft.ConflictError](err)
 	switch {
 	case taken:
@@ -108,6 +109,16 @@ func (s *survey) own(conn *wire.Conn) *nft.State {
 		t.Repair = result.Repaired
 	}
 	return state
+}
+
+// diff is what an apply would change.
+func (s *survey) diff(conn *wire.Conn) (*nft.Result, error) {
+	routes, err := links.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer routes.Close()
+	return nft.Diff(conn, s.ask.Profiles, nft.Options{Table: s.ask.Table, Links: routes.Read})
 }
 
 // parts asks for the parts of nftables that the profiles need; without any,
@@ -133,7 +144,7 @@ func answer(err error) string {
 
 // others reads the tables that are not nlb's.
 func (s *survey) others(conn *wire.Conn) {
-	tables, err := firewall.Read(conn, func(family, name string) bool { return family == "inet" && name == s.ask.Table })
+	tables, err := firewall.Read(conn, func(family, name string) bool { return (family == "inet" || family == "netdev") && name == s.ask.Table })
 	if err != nil {
 		s.unseen("the rules of others", err, "filter", "nat", "mark", "notrack")
 		return
