@@ -14,6 +14,7 @@ import (
 
 // TestOffload runs the tests of integration/offload in a machine of each kernel.
 func TestOffload(t *testing.T) {
+	t.Parallel()
 	list := kernels(t)
 	dir := t.TempDir()
 	tests := filepath.Join(dir, "offload")
@@ -25,6 +26,7 @@ func TestOffload(t *testing.T) {
 	nlb := build(t, dir, "./cmd/nlb")
 	for _, version := range list {
 		t.Run("linux "+version, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			image, err := Build(cache(t), dir, version, Contents{
 				Programs: map[string]string{"usr/sbin/nlb": nlb, "usr/sbin/offload": tests}, Extra: []string{"bench"},

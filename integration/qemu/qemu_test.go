@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -72,20 +73,25 @@ func build(t testing.TB, dir, command string) string {
 }
 
 // known is what accelerate has found out.
-var known *Accelerator
+var known struct {
+	sync.Mutex
+	*Accelerator
+}
 
 // accelerate finds out, once, how machines run here.
 func accelerate(t *testing.T, h *netlab.Host, version string) Accelerator {
 	t.Helper()
-	if known == nil {
+	known.Lock()
+	defer known.Unlock()
+	if known.Accelerator == nil {
 		dir := t.TempDir()
 		image, err := Build(cache(t), dir, version, Contents{})
 		netlabtest.Must(t, err)
 		a := Probe(t.Context(), h, image, dir)
 		t.Logf("accelerator: %s %s", a.Name, a.Why)
-		known = &a
+		known.Accelerator = &a
 	}
-	return *known
+	return *known.Accelerator
 }
 
 func TestScenario(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 // enabled, and plays integration/systemd on them. systemd before 253 takes another
 // Type= of the unit's than a newer one does.
 func TestSystemd(t *testing.T) {
+	t.Parallel() // one machine for each processor
 	list := kernels(t)
 	dir := t.TempDir()
 	nlb, lab := build(t, dir, "./cmd/nlb"), build(t, dir, "./integration/systemd")
@@ -26,6 +27,7 @@ func TestSystemd(t *testing.T) {
 		{"systemd-backports", list[len(list)-1], " Type=notify-reload,"},
 	} {
 		t.Run(one.packages, func(t *testing.T) {
+			t.Parallel()
 			c := managed(lab, one.packages)
 			c.Programs["usr/sbin/nlb"] = nlb
 			enable(c, "packaging", "nlb-agent.service")
@@ -40,6 +42,7 @@ func TestSystemd(t *testing.T) {
 // TestPackage boots a machine that has systemd and dpkg, and plays what becomes of
 // the package there: installed, upgraded under load, purged.
 func TestPackage(t *testing.T) {
+	t.Parallel()
 	version := kernels(t)[0]
 	dir := t.TempDir()
 	c := managed(build(t, dir, "./integration/systemd"), "systemd", "dpkg")
