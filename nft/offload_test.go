@@ -139,14 +139,18 @@ func TestFlowtableMessages(t *testing.T) {
 		{Name: "hardware", Hardware: true, Devices: []string{"eth0"}},
 		{Name: "software"},
 	} {
-		b := wire.NewBatch(wire.AnyGeneration)
-		before := b.Len()
-		encode(b, "nlb", []op{{verb: add, flowtable: &f}}, ruleset.MaxList)
-		message := b.Bytes()[before:]
-		const headers = unix.SizeofNlMsghdr + 4
-		table, got := ruleset.DecodeFlowtable(message[headers:])
-		if diff := cmp.Diff(f, got); diff != "" || table != "nlb" {
-			t.Errorf("table %s (-want +got)\n%s", table, diff)
+		for _, verb := range []verb{add, remove} {
+			b := wire.NewBatch(wire.AnyGeneration)
+			before := b.Len()
+			encode(b, "nlb", []op{{verb: verb, flowtable: &f}}, ruleset.MaxList)
+			message := b.Bytes()[before:]
+			const headers = unix.SizeofNlMsghdr + 4
+			table, got := ruleset.DecodeFlowtable(message[headers:])
+			want := f
+			want.Hardware = f.Hardware && verb == add // who deletes it need not say
+			if diff := cmp.Diff(want, got); diff != "" || table != "nlb" {
+				t.Errorf("%s, table %s (-want +got)\n%s", verb, table, diff)
+			}
 		}
 	}
 }
