@@ -235,6 +235,7 @@ func (f *Family) MarkAtIn(set string, not bool) Statement {
 		op = "!= "
 	}
 	text, exprs := concat(append([]Field{connectionMark}, f.destination()...)...)
+	exprs = append(f.isFamily(), exprs...)
 	return NewStatement(text+" "+op+"@"+set, append(exprs, &expr.Lookup{SourceRegister: reg32, SetName: set, Invert: not})...)
 }
 
