@@ -346,10 +346,9 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 	record.direct = direct.Has(all)
 	p.markLayout(s)
 	p.owners, p.profiles, p.servers, p.successors = n.Owners, all, servers, successors
-	p.affinities = map[string]*ruleset.Map{}
 	for _, m := range want.Maps {
-		if compile.OfClients(m) {
-			p.affinities[m.Name] = m
+		if m.OfChain != "" && m.Dynamic && len(successors) > 0 {
+			p.affinities = append(p.affinities, m)
 		}
 	}
 	record.slots, p.free = s.slotsEnd(want), append(n.Free(), s.freed()...)

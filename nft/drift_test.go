@@ -40,7 +40,7 @@ func TestDrift(t *testing.T) {
 		{"no rules", func(o *objects) { o.chains["postrouting"].rules = nil }, "chain postrouting: 5 rules are missing"},
 		{"no chain", func(o *objects) { delete(o.chains, "output") }, "chain output: it is missing"},
 		{"a chain of somebody", func(o *objects) { o.chains["evil"] = &haveChain{} }, "chain evil: it is not of nlb"},
-		{"no map", func(o *objects) { delete(o.maps, compile.StickyAtSet) }, "map sticky4: it is missing"},
+		{"no map", func(o *objects) { delete(o.maps, compile.StickySet) }, "map sticky: it is missing"},
 		{"a map of somebody", func(o *objects) { o.maps["mine"] = &haveMap{elements: map[string]ruleset.Element{}} }, "map mine: it is not of nlb"},
 		{"another comment", func(o *objects) {
 			for id, e := range o.maps["endpoints4"].elements {
@@ -48,7 +48,7 @@ func TestDrift(t *testing.T) {
 				o.maps["endpoints4"].elements[id] = e
 			}
 		}, "map endpoints4: 2 elements are changed"},
-		{"no elements", func(o *objects) { clear(o.maps[compile.StickyAtSet].elements) }, "map sticky4: 2 elements are missing"},
+		{"no elements", func(o *objects) { clear(o.maps[compile.StickySet].elements) }, "map sticky: 2 elements are missing"},
 		{"an element of somebody", func(o *objects) {
 			for _, e := range o.maps["services4"].elements {
 				e.Key, e.Data = "\xc0\x00\x02\x01"+e.Key[4:], "elsewhere"

@@ -268,7 +268,7 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 			s.ownRefused(chain, id)
 		} else if family, b, ok := compile.ReadDraw(r.comment, &out); ok {
 			s.blocks[compile.PoolKey{Chain: chain, Family: family}] = b
-			out.Backends = append(out.Backends, s.readBackends(chain, &out, compile.FamilyOf(family), b)...)
+			out.Backends = append(out.Backends, s.readBackends(chain, compile.FamilyOf(family), b)...)
 		} else {
 			compile.ReadRule(r.comment, &out, s.listed)
 		}
@@ -287,7 +287,7 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 }
 
 // readBackends finds the backends that a block of slots leads to.
-func (s *State) readBackends(chain string, of *lb.Service, f *compile.Family, b compile.Block) []lb.Backend {
+func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) []lb.Backend {
 	slots, _ := s.objects.slotsOf(compile.PoolKey{Chain: chain, Family: f.Family}, b)
 	slot := func(key string) (ruleset.Element, bool) { return s.own(chain, slots, key) }
 	if b.Own { // the whole map is the service's
@@ -306,13 +306,9 @@ func (s *State) readBackends(chain string, of *lb.Service, f *compile.Family, b 
 		}
 		counts[ruleset.MarkOf(e.Data)] += drawn // a parked one is there with 0
 	}
-	at := compile.StickyAt(of, f)
 	var out []lb.Backend
 	for m, slots := range counts {
 		if backend, ok := s.readBackend(chain, f, m, slots); ok {
-			if at != "" {
-				s.own(chain, compile.StickyAtSet, ruleset.MarkBytes(m)+at)
-			}
 			out = append(out, backend)
 		}
 	}

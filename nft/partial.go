@@ -386,8 +386,8 @@ func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
 func (o *objects) used(number uint32) bool {
 	marks := compile.MarksWith(number)
 	for name, m := range o.maps {
-		if m.spec == nil || !m.spec.Kind.OfMarks() || len(m.spec.Key) > 1 {
-			continue // what is there with a destination is there without one, too
+		if m.spec == nil || !m.spec.Kind.OfMarks() {
+			continue
 		}
 		for _, mark := range marks {
 			if _, ok := o.element(name, ruleset.MarkBytes(mark)); ok {

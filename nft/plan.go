@@ -83,7 +83,7 @@ type plan struct {
 	// successors and affinities are what carryAffinity needs: new marks of
 	// backends, and the maps of clients that are wanted.
 	successors map[uint32]successor
-	affinities map[string]*ruleset.Map
+	affinities []*ruleset.Map
 	// flowtables are those that it leaves.
 	flowtables []*ruleset.Flowtable
 	// carries says that it changes what packets fill.

@@ -5,6 +5,7 @@ package nft
 // SNAT, the name of its service or profile, or whether its port is said.
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -117,83 +118,37 @@ func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]succe
 	}
 }
 
-// clients are a map of clients, and the destination in the keys that are meant;
-// empty: they have none.
-type clients struct{ name, at string }
-
-// way is from where to where clients move, and for how long they live there.
-type way struct {
-	from, to clients
-	timeout  time.Duration
-}
-
-// affinityMove is what some clients become: they are found elsewhere, live for
-// another time, or their backends have other marks.
+// affinityMove is what a map of clients has to become.
 type affinityMove struct {
-	way
-	marks map[uint32]uint32
-}
-
-// remembered are the clients that a map has, and sorted, by their destinations.
-type remembered struct {
-	all map[string]ruleset.Element
-	at  map[string][]ruleset.Element
-}
-
-func (w *writer) readClients(have *State, of *ruleset.Map) (r remembered, err error) {
-	if have.objects.maps[of.Name] == nil {
-		return r, nil
-	}
-	if r.all, err = readSet(w.conn, w.table, of); err != nil {
-		return r, fmt.Errorf("read the clients of %s: %w", of.Name, err)
-	}
-	r.at = map[string][]ruleset.Element{}
-	for _, id := range slices.Sorted(maps.Keys(r.all)) {
-		at := id[of.Key[0].Padded():]
-		r.at[at] = append(r.at[at], r.all[id])
-	}
-	return r, nil
+	from string
+	to   *ruleset.Map
 }
 
 // carryAffinity adds to a plan that clients stay with backends that go on under
-// another mark, or in a service that remembers them otherwise.
+// another mark.
 func (w *writer) carryAffinity(have *State, p *plan) error {
-	carried, known, seen := &plan{}, map[string]remembered{}, map[[2]string]bool{}
+	carried := &plan{}
 	for _, move := range have.affinityMoves(p) {
-		to := p.affinities[move.to.name]
-		from := &ruleset.Map{Name: move.from.name, Key: to.Key[:1], Data: to.Data}
-		if move.from.at != "" {
-			from.Key = compile.SharedKey
-		}
-		for _, m := range []*ruleset.Map{from, to} {
-			if _, ok := known[m.Name]; !ok {
-				var err error
-				if known[m.Name], err = w.readClients(have, m); err != nil {
-					return err
-				}
-			}
+		clients, err := readSet(w.conn, w.table, &ruleset.Map{Name: move.from, Key: move.to.Key, Data: move.to.Data})
+		if err != nil {
+			return fmt.Errorf("read the clients of %s: %w", move.from, err)
 		}
 		var c change
-		for _, e := range known[from.Name].at[move.from.at] {
-			mark, ok := move.marks[ruleset.MarkOf(e.Data)]
+		for _, id := range slices.Sorted(maps.Keys(clients)) {
+			e := clients[id]
+			now, ok := p.successors[ruleset.MarkOf(e.Data)]
 			if !ok || e.More().Expires < aboutToExpire {
 				continue
 			}
-			x := *e.More()
-			x.Timeout, x.Expires = move.timeout, min(x.Expires, move.timeout) // or no listing of it would load
-			e.Key = strings.TrimSuffix(e.Key, move.from.at) + move.to.at
-			e.Data, e.Extra = ruleset.MarkBytes(mark), &x
-			if seen[[2]string{to.Name, e.Key}] {
-				continue // two services are one now
-			}
-			seen[[2]string{to.Name, e.Key}] = true
-			if was, ok := known[to.Name].all[e.ID()]; !ok {
+			old := e
+			e.Data = ruleset.MarkBytes(now.mark)
+			if move.from == move.to.Name {
+				c.replace(old, e)
+			} else {
 				c.fresh = append(c.fresh, e)
-			} else if (was.Data != e.Data || was.More().Timeout != x.Timeout) && was.More().Expires >= aboutToExpire {
-				c.replace(was, e)
 			}
 		}
-		carried.change(to, c)
+		carried.change(move.to, c)
 	}
 	// Once the maps are there.
 	p.main = slices.Insert(p.main, 0, carried.main...)
@@ -205,46 +160,33 @@ func (w *writer) carryAffinity(have *State, p *plan) error {
 // gone before the batch is committed, which the kernel would then refuse.
 const aboutToExpire = 2 * time.Second
 
-// affinityMoves are those of clients whose backends have another mark now, or whose
-// service has them elsewhere.
+// affinityMoves are the maps of clients whose backends have another mark now.
 func (s *State) affinityMoves(p *plan) []affinityMove {
-	if len(p.affinities) == 0 {
+	if len(p.successors) == 0 {
 		return nil
 	}
-	had, wanted := byChain(s.Profiles), byChain(p.profiles)
-	found := map[way]map[uint32]uint32{}
-	for key, b := range s.backends {
-		now, other := p.successors[b.mark]
-		if !other {
-			now = successor{b.mark, key.Chain}
-		}
-		old, service := had[key.Chain], wanted[now.chain]
-		if old == nil || old.Affinity == nil || service == nil || service.Affinity == nil {
-			continue
-		}
-		f := compile.FamilyOf(lb.FamilyOf(key.Address.Addr))
-		w := way{timeout: service.Affinity.Timeout}
-		w.from.name, w.from.at = compile.ClientsOf(key.Chain, old, f)
-		if own := compile.OwnClients(key.Chain, f); s.objects.maps[own] != nil { // as of an older nlb
-			w.from = clients{name: own}
-		}
-		w.to.name, w.to.at = compile.ClientsOf(now.chain, service, f)
-		same := !other && w.from == w.to && w.timeout == old.Affinity.Timeout
-		if same || p.affinities[w.to.name] == nil || s.objects.maps[w.from.name] == nil {
-			continue
-		}
-		if found[w] == nil {
-			found[w] = map[uint32]uint32{}
-		}
-		found[w][b.mark] = now.mark
+	targets := map[string]*ruleset.Map{}
+	for _, m := range p.affinities {
+		targets[m.Name] = m
 	}
 	var out []affinityMove
-	for w, marks := range found {
-		out = append(out, affinityMove{w, marks})
+	seen := map[[2]string]bool{}
+	for key, b := range s.backends {
+		now, ok := p.successors[b.mark]
+		if !ok {
+			continue
+		}
+		for _, f := range compile.Families {
+			from, to := compile.AffinityMap(key.Chain, f), compile.AffinityMap(now.chain, f)
+			if seen[[2]string{from, to}] || targets[to] == nil || f.Family != lb.FamilyOf(key.Address.Addr) {
+				continue
+			}
+			seen[[2]string{from, to}] = true
+			out = append(out, affinityMove{from, targets[to]})
+		}
 	}
-	order := func(m affinityMove) string {
-		return strings.Join([]string{m.from.name, m.from.at, m.to.name, m.to.at}, " ")
-	}
-	slices.SortFunc(out, func(a, b affinityMove) int { return strings.Compare(order(a), order(b)) })
+	slices.SortFunc(out, func(a, b affinityMove) int {
+		return cmp.Or(strings.Compare(a.from, b.from), strings.Compare(a.to.Name, b.to.Name))
+	})
 	return out
 }

@@ -30,7 +30,7 @@ func Profiles(table string, profiles []*lb.Profile) *ruleset.Ruleset {
 // both. Of the layout the ruleset has what the profiles need, and the objects that
 // are there already. Where ProbesChain is there, it has what checks of servers need.
 func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func(object string) bool) *ruleset.Ruleset {
-	x := extent{lengths: sortedLengths(append(lengthsOf(profiles), n.extent.lengths...)), shards: n.extent.shards, sharings: n.extent.sharings, kept: n.Owners.Kept, probes: there(ProbesChain)}
+	x := extent{lengths: sortedLengths(append(lengthsOf(profiles), n.extent.lengths...)), shards: n.extent.shards, kept: n.Owners.Kept, probes: there(ProbesChain)}
 	c := &compiler{
 		Ruleset: layoutTo(table, x), Numbers: n,
 		byName: map[string]*ruleset.Map{}, pools: map[string]bool{}, needed: map[string]bool{},
@@ -52,7 +52,6 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 		c.byName[name].Elements = elements
 	}
 	c.othersRetry(others)
-	c.othersAffinity(others)
 	if ChangesSources(profiles) || ChangesSources(others) {
 		c.needed[PostroutingChain] = true
 	}
@@ -200,7 +199,7 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 			c.add(PoolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family))})
 		}
 		if s.Affinity != nil && counts[i] > 0 {
-			c.sticks(s, f, marks[i])
+			c.add(StickySet, ruleset.Element{Key: e.Key})
 		}
 		if comment := standingComment(b.Standing); comment != "" {
 			c.add(VerdictsSet, ruleset.Element{Key: e.Key, Extra: &ruleset.Extra{Comment: comment}})

@@ -185,7 +185,8 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	for _, n := range x.shards {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
-	r.Maps = append(append(r.Maps, affinityMaps()...),
+	r.Maps = append(r.Maps,
+		&ruleset.Map{Name: StickySet, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}},
 		&ruleset.Map{Name: BackendsMap, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
 	for _, f := range Families {
 		r.Maps = append(r.Maps,
@@ -211,10 +212,6 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	r.Chains = append(append(r.Chains, resolve(0), turnAway(), refuse()), retryChains(x.kept)...)
 	for _, n := range x.shards {
 		r.Chains = append(r.Chains, shardChains(n)...)
-	}
-	for _, s := range x.sharings {
-		r.Maps = append(r.Maps, s.clients())
-		r.Chains = append(r.Chains, s.chains()...)
 	}
 	return r
 }

@@ -16,7 +16,6 @@ package compile
 // and written without those of others.
 
 import (
-	"cmp"
 	"iter"
 	"slices"
 	"strconv"
@@ -97,15 +96,14 @@ func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, ma
 }
 
 // extent is how much of the layout there is: the lengths of prefixes that have
-// maps of destinations, the shards of slots beside the first, the maps of clients that
-// services share, the bits of the connection mark that are somebody else's, and whether
-// checks of servers are told from other traffic.
+// maps of destinations, the shards of slots beside the first, the bits of the
+// connection mark that are somebody else's, and whether checks of servers are told
+// from other traffic.
 type extent struct {
-	lengths  []prefixLength
-	shards   []uint32
-	sharings []sharing
-	kept     uint32
-	probes   bool
+	lengths []prefixLength
+	shards  []uint32
+	kept    uint32
+	probes  bool
 }
 
 // extentIn is the extent of a table with these maps.
@@ -114,12 +112,9 @@ func extentIn(names iter.Seq[string]) extent {
 	for name := range names {
 		if n, ok := shardNamed(name); ok && n > 0 {
 			x.shards = append(x.shards, n)
-		} else if s, ok := sharingNamed(name); ok {
-			x.sharings = append(x.sharings, s)
 		}
 	}
 	slices.Sort(x.shards)
-	slices.SortFunc(x.sharings, func(a, b sharing) int { return cmp.Or(cmp.Compare(a.bits, b.bits), cmp.Compare(a.timeout, b.timeout)) })
 	return x
 }
 

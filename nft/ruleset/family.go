@@ -73,9 +73,6 @@ var (
 	L4Protocol      = Field{"meta l4proto", 1, func(register uint32) expr.Any {
 		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register}
 	}}
-	connectionMark = Field{"ct mark", 4, func(register uint32) expr.Any {
-		return &expr.Ct{Key: expr.CtKeyMARK, Register: register}
-	}}
 	InputInterface = Field{"iifname", Ifname.Size, func(register uint32) expr.Any {
 		return &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: register}
 	}}
@@ -92,9 +89,8 @@ func (f *Family) Destination() Field {
 }
 
 // concat loads fields beside each other, from register 1 on.
-func concat(fields ...Field) (text string, exprs []expr.Any) { return concatAt(reg32, fields...) }
-
-func concatAt(at uint32, fields ...Field) (text string, exprs []expr.Any) {
+func concat(fields ...Field) (text string, exprs []expr.Any) {
+	at := uint32(reg32)
 	texts := make([]string, len(fields))
 	for i, f := range fields {
 		texts[i], exprs = f.text, append(exprs, f.load(at))
@@ -188,71 +184,37 @@ func (f *Family) CountBySource(set string, n uint32) Statement {
 	})...)
 }
 
-// Clients is a map from the source's network to a connection mark, or from that and
-// the destination.
-type Clients struct {
-	Name string
-	Bits int  // of the network
-	At   bool // with the destination; of IPv4 alone
+// SetMarkBySource puts what a map has for the source's network into the
+// connection mark.
+func (f *Family) SetMarkBySource(name string, bits int) Statement {
+	exprs := append(f.loadSource(reg, bits), lookupMark(name), setMark)
+	return NewStatement(fmt.Sprintf("ct mark set %s map @%s", f.sourceText(bits), name), exprs...)
 }
 
-// destination are the fields that say where a packet goes.
-func (f *Family) destination() []Field {
-	return []Field{f.Destination(), L4Protocol, DestinationPort}
+// UpdateSource makes a map remember the connection mark for the source's
+// network.
+func (f *Family) UpdateSource(name string, bits int, timeout time.Duration) Statement {
+	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, timeout)
 }
 
-// key is that of a packet.
-func (f *Family) key(c Clients) (text string, exprs []expr.Any) {
-	text, exprs = f.sourceText(c.Bits), f.loadSource(reg, c.Bits)
-	if c.At {
-		more, load := concatAt(reg32+uint32(f.Addr.Size/4), f.destination()...)
-		text, exprs = text+" . "+more, append(exprs, load...)
-	}
-	return text, exprs
-}
-
-// SetMarkBySource puts what a map has for the packet into the connection mark.
-func (f *Family) SetMarkBySource(c Clients) Statement {
-	text, exprs := f.key(c)
-	return NewStatement(fmt.Sprintf("ct mark set %s map @%s", text, c.Name), append(exprs, lookupMark(c.Name), setMark)...)
-}
-
-// UpdateSource makes a map remember the connection mark for the packet.
-func (f *Family) UpdateSource(c Clients, timeout time.Duration) Statement {
-	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, c, timeout)
-}
-
-// DeleteSource makes a map forget what it has for the packet.
-func (f *Family) DeleteSource(c Clients) Statement {
-	return f.dynset("delete", dynsetDelete, c, 0)
-}
-
-// MarkAtIn matches where a set has the connection mark and the destination, or has
-// not.
-func (f *Family) MarkAtIn(set string, not bool) Statement {
-	op := ""
-	if not {
-		op = "!= "
-	}
-	text, exprs := concat(append([]Field{connectionMark}, f.destination()...)...)
-	exprs = append(f.isFamily(), exprs...)
-	return NewStatement(text+" "+op+"@"+set, append(exprs, &expr.Lookup{SourceRegister: reg32, SetName: set, Invert: not})...)
+// DeleteSource makes a map forget the source's network.
+func (f *Family) DeleteSource(name string, bits int) Statement {
+	return f.dynset("delete", dynsetDelete, name, bits, 0)
 }
 
 const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE
 
-func (f *Family) dynset(word string, operation uint32, c Clients, timeout time.Duration) Statement {
+func (f *Family) dynset(word string, operation uint32, name string, bits int, timeout time.Duration) Statement {
 	until := ""
 	if timeout > 0 {
 		until = " timeout " + durationText(timeout)
 	}
 	data := *loadMark
 	data.Register = unix.NFT_REG_2
-	text, exprs := f.key(c)
-	exprs = append(exprs, &data, &expr.Dynset{
-		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: c.Name, Operation: operation, Timeout: timeout,
+	exprs := append(f.loadSource(reg, bits), &data, &expr.Dynset{
+		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: name, Operation: operation, Timeout: timeout,
 	})
-	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, c.Name, text, until), exprs...)
+	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, name, f.sourceText(bits), until), exprs...)
 }
 
 // dnat translates the destination of a transport protocol's packets to the
