@@ -7,7 +7,6 @@ package bench
 import (
 	"fmt"
 	"net/netip"
-	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -18,7 +17,9 @@ import (
 
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
-	"nlb/sysctl"
+	"nlb/nft/probe"
+	"nlb/nft/ruleset"
+	"nlb/nft/wire"
 )
 
 // back is the way of the answers: from the sink to the generator, of which the train
@@ -46,13 +47,22 @@ func offloaded(p *lb.Profile) *lb.Profile {
 	return p
 }
 
+func hasFlowtables() error {
+	c, err := wire.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return probe.Flowtable(c, ruleset.Flowtable{})
+}
+
 // BenchmarkPacketsOffloaded measures packets of live flows in both directions, and the
 // first one of a flow.
 func BenchmarkPacketsOffloaded(b *testing.B) {
-	if _, err := sysctl.Local.Get("net.netfilter.nf_flowtable_tcp_timeout"); os.IsNotExist(err) {
-		b.Skip("this kernel has no flow tables: integration/qemu, Instructions")
-	}
 	prepare(b)
+	if err := newPath(b).Balancer.Do(hasFlowtables); err != nil {
+		b.Skipf("this kernel has no flow tables (%v): integration/qemu, Instructions", err)
+	}
 	apply := func(name string, profile *lb.Profile) *path {
 		p := newPath(b)
 		output(b, p.Balancer, "", *program, "apply", save(b, name+".yaml", profile))
