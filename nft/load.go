@@ -101,9 +101,6 @@ func newState(table string, o *objects) *State {
 		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
 	}
 	s.kept = o.kept()
-	for _, m := range compile.Layout(table, maps.Keys(o.maps)).Maps {
-		s.owned[m.Name] = make(map[string]string, len(s.elements(m.Name)))
-	}
 	for _, name := range []string{compile.ParamsSet, compile.RecordSet} {
 		for id := range s.elements(name) {
 			s.own("", name, id)
@@ -147,6 +144,9 @@ func (s *State) elements(name string) map[string]ruleset.Element {
 func (s *State) own(chain, name, key string) (ruleset.Element, bool) {
 	e, ok := s.objects.element(name, key)
 	if ok {
+		if s.owned[name] == nil {
+			s.owned[name] = make(map[string]string, len(s.elements(name)))
+		}
 		s.owned[name][key] = chain
 	}
 	return e, ok

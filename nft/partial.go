@@ -266,7 +266,7 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 		return errNotPartial
 	}
 	o.maps[compile.RecordSet].elements = m.elements
-	for _, c := range compile.Layout(table, maps.Keys(o.maps)).Chains {
+	for _, c := range o.shared {
 		o.chain(c.Name)
 	}
 	for _, chain := range slices.Sorted(maps.Keys(wanted)) {

@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -89,8 +90,29 @@ func bytesOf(services []fingerprint) []byte {
 	return b
 }
 
-// elements are how the table holds a record.
-func (r *record) elements() []ruleset.Element {
+// chunks are how the table holds a record: the values of its elements by their keys,
+// the head first.
+func (r *record) chunks() iter.Seq2[uint32, []byte] {
+	return func(yield func(key uint32, value []byte) bool) {
+		if !yield(recordHead, r.head()) {
+			return
+		}
+		for _, list := range []struct {
+			key   uint32
+			bytes []byte
+		}{{recordRetired, r.retiredBytes()}, {recordList, bytesOf(r.services)}} {
+			key := list.key
+			for chunk := range slices.Chunk(list.bytes, recordChunk) {
+				if !yield(key, chunk) {
+					return
+				}
+				key++
+			}
+		}
+	}
+}
+
+func (r *record) head() []byte {
 	head := binary.BigEndian.AppendUint32(nil, r.generation)
 	head = binary.BigEndian.AppendUint32(head, r.slots)
 	head = binary.BigEndian.AppendUint32(head, uint32(len(r.services)))
@@ -100,9 +122,10 @@ func (r *record) elements() []ruleset.Element {
 			flags |= 1 << i
 		}
 	}
-	head = append(head, flags)
-	out := []ruleset.Element{recordElement(recordHead, append(head, r.digest...))}
-	var b []byte
+	return append(append(head, flags), r.digest...)
+}
+
+func (r *record) retiredBytes() (b []byte) {
 	for _, run := range r.retired {
 		kind := uint32(slices.Index(retiring, run.mapping)) << 1
 		if run.gone {
@@ -112,17 +135,16 @@ func (r *record) elements() []ruleset.Element {
 		b = binary.BigEndian.AppendUint32(b, run.first)
 		b = binary.BigEndian.AppendUint32(b, run.count)
 	}
-	key := uint32(recordRetired)
-	for chunk := range slices.Chunk(b, recordChunk) {
-		out = append(out, recordElement(key, chunk))
-		key++
-	}
-	key = recordList
-	for chunk := range slices.Chunk(bytesOf(r.services), recordChunk) {
-		out = append(out, recordElement(key, chunk))
-		key++
-	}
-	return out
+	return b
+}
+
+// headElement is the element that makes the others true.
+func (r *record) headElement() ruleset.Element { return recordElement(recordHead, r.head()) }
+
+// isValue reports whether user data holds a value of the record.
+func isValue(udata string, value []byte) bool {
+	const head = 2 // type and length
+	return len(udata) == head+len(value) && udata[0] == ruleset.UdataFingerprint && udata[head:] == string(value)
 }
 
 func recordElement(key uint32, value []byte) ruleset.Element {
@@ -187,17 +209,17 @@ func readSet(c *wire.Conn, table string, spec *ruleset.Map) (map[string]ruleset.
 func (p *plan) remember(have *State, r record) {
 	carried := have.carried()
 	r.retired = carried
-	p.recorded = map[string]ruleset.Element{}
-	maps.Copy(p.recorded, have.elements(compile.RecordSet))
-	old := maps.Clone(p.recorded)
-	delete(old, layoutKey)
+	old := have.elements(compile.RecordSet)
+	if p.recorded = maps.Clone(old); p.recorded == nil {
+		p.recorded = map[string]ruleset.Element{}
+	}
 	switch {
 	case p.empty() && r.digest != "":
 		if p.left = &r; have.last != nil {
 			r.retired, p.free = have.last.retired, have.last.free
 		}
 		return
-	case p.empty(), r.digest == "" && len(old) == 0:
+	case p.empty(), r.digest == "" && !isRecorded(old):
 		return
 	}
 	set, first := compile.NewRecordSet(), len(p.main)
@@ -206,21 +228,26 @@ func (p *plan) remember(have *State, r record) {
 	}
 	// The head comes last: it makes the rest true, which several batches may hold.
 	var rest, head change
-	stays := map[string]bool{}
+	stays := map[string]bool{layoutKey: true}
 	retired, ok := p.retires()
 	if r.retired = append(carried, retired...); ok && len(r.retired) <= maxRetired && r.digest != "" {
 		r.generation = have.Generation + p.commits()
 		p.record, p.left = &r, &r
-		for i, e := range r.elements() {
-			c := &rest
-			if i == 0 {
+		for key, value := range r.chunks() {
+			id, c := ruleset.MarkBytes(key), &rest
+			if key == recordHead {
 				c = &head
 			}
-			stays[e.ID()], p.recorded[e.ID()] = true, e
-			if h, there := old[e.ID()]; !there {
-				c.fresh = append(c.fresh, e)
-			} else if h.More().Udata != e.More().Udata {
+			stays[id] = true
+			h, there := old[id]
+			if there && isValue(h.More().Udata, value) {
+				continue
+			}
+			e := recordElement(key, value)
+			if p.recorded[id] = e; there {
 				c.replace(h, e)
+			} else {
+				c.fresh = append(c.fresh, e)
 			}
 		}
 	}
@@ -235,6 +262,12 @@ func (p *plan) remember(have *State, r record) {
 	if len(p.afterGrace) > 0 {
 		p.main, p.afterGrace = p.main[:first], append(p.afterGrace, p.main[first:]...)
 	}
+}
+
+// isRecorded reports whether there is anything of a record.
+func isRecorded(elements map[string]ruleset.Element) bool {
+	_, marked := elements[layoutKey]
+	return len(elements) > 1 || len(elements) == 1 && !marked
 }
 
 // makes reports whether a plan makes a map.
@@ -287,7 +320,7 @@ func (p *plan) recordAt(generation uint32) bool {
 		return false
 	}
 	p.record.generation = generation
-	head := p.record.elements()[0]
+	head := p.record.headElement()
 	for _, o := range slices.Concat(p.main, p.afterGrace) {
 		if o.verb != add || o.mapping == nil || o.mapping.Name != compile.RecordSet {
 			continue
@@ -337,11 +370,11 @@ func (r run) joins(next run) bool {
 
 // amendRecord is the operations that make the record one of this generation.
 func amendRecord(r record, generation uint32) []op {
-	old := r.elements()[:1]
+	old := r.headElement()
 	r.generation = generation
 	return []op{
-		{verb: remove, mapping: compile.NewRecordSet(), elements: old},
-		{verb: add, mapping: compile.NewRecordSet(), elements: r.elements()[:1], joined: true},
+		{verb: remove, mapping: compile.NewRecordSet(), elements: []ruleset.Element{old}},
+		{verb: add, mapping: compile.NewRecordSet(), elements: []ruleset.Element{r.headElement()}, joined: true},
 	}
 }
 

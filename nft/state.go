@@ -42,6 +42,8 @@ type objects struct {
 	chains  map[string]*haveChain
 	// flowtables are those of the table, with the devices that they are on.
 	flowtables []ruleset.Flowtable
+	// shared are all chains that a table with these maps may have beside those of services.
+	shared []*ruleset.Chain
 	// source has what was not read yet; nil: everything was.
 	source *source
 	// direct is the table of family netdev beside this one; nil: there is none.
@@ -216,7 +218,9 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 		}
 		return nil
 	}
-	for _, m := range compile.Layout(table, slices.Values(names)).Maps {
+	layout := compile.Layout(table, slices.Values(names))
+	o.shared = layout.Chains
+	for _, m := range layout.Maps {
 		specs[m.Name] = m
 	}
 	for _, name := range names {

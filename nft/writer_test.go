@@ -124,7 +124,7 @@ func TestSmallSocket(t *testing.T) {
 			}
 			var all []byte
 			// What makes the record true comes with the last batch.
-			head, heads, lastHead := p.record.elements()[0].More().Udata, 0, 0
+			head, heads, lastHead := p.record.headElement().Extra.Udata, 0, 0
 			for i, b := range s.batches {
 				all = append(all, b...)
 				if strings.Contains(string(b), head) {

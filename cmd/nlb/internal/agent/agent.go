@@ -60,6 +60,7 @@ type agent struct {
 	wanted  []*lb.Profile // as they were read last, without names
 	applied bool          // something was applied
 	open    map[string]bool
+	size    string // of what was applied, the beginning of status
 	status  string // in a sentence
 	trouble string // what of the kernel is not as it should be; empty: all is
 	kept    string // why what was read before is kept; empty: it is not

@@ -215,6 +215,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 	a.roster.Set(wanted, known, now)
 	a.roster.Serve()
 	a.wanted, a.applied, a.trouble, a.retry = wanted, true, "", time.Time{}
+	a.size = fmt.Sprintf("Balances %s: %s", view.Names(wanted), view.Size(wanted...))
 	a.startCounting()
 	a.roster.Leave(a.names.isLeaving(), byNames)
 	for _, n := range notes {

@@ -8,7 +8,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"strings"
 	"time"
@@ -17,7 +16,6 @@ import (
 	"nlb/cmd/nlb/internal/agent/roster"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/text"
-	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/nft/conntrack"
 )
@@ -248,7 +246,7 @@ func (a *agent) noteOpen(part []*lb.Profile) {
 
 // say brings the status up to date.
 func (a *agent) say() {
-	status := fmt.Sprintf("Balances %s: %s", view.Names(a.wanted), view.Size(a.wanted...))
+	status := a.size
 	down, ordered := a.roster.Counts()
 	var parts []string
 	if down > 0 {
