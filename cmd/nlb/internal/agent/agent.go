@@ -62,6 +62,7 @@ type agent struct {
 	open    map[string]bool
 	size    string // of what was applied, the beginning of status
 	status  string // in a sentence
+	unsaid  bool   // the status is to be brought up to date, at the next look
 	trouble string // what of the kernel is not as it should be; empty: all is
 	kept    string // why what was read before is kept; empty: it is not
 	said    string // the sentence that systemd was told last

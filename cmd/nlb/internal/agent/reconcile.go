@@ -101,12 +101,15 @@ func (a *agent) reconcile(ctx context.Context) {
 	a.Log.Debug("updated", "services", len(part), "generation", result.Generation, "took", time.Since(began))
 	a.follow(ctx, result)
 	a.noteOpen(part)
-	a.say()
+	a.unsaid = true // with many backends, to count them takes as long as to commit
 }
 
-// guard puts back what somebody else has changed, and what could not be applied
-// before.
+// guard brings the status up to date, and puts back what somebody else has changed,
+// and what could not be applied before.
 func (a *agent) guard(ctx context.Context) {
+	if a.unsaid {
+		a.say()
+	}
 	if a.names.gone(time.Now()) {
 		a.rename(ctx, "names do not have it any more")
 	}
@@ -261,7 +264,7 @@ func (a *agent) say() {
 	if parts != nil {
 		status += "; " + strings.Join(parts, ", ")
 	}
-	a.status = status + "."
+	a.status, a.unsaid = status+".", false
 	a.tellStatus()
 }
 
