@@ -81,6 +81,7 @@ func apply(ctx context.Context, j *job) error {
 	// No agent keeps them, or it would have been refused.
 	held, unchecked := view.Held(result.Health), lb.CheckRate(profiles) > 0
 	j.NoteHealth(held, unchecked, "--forget-health", o.DryRun)
+	j.NoteUnfollowed(profiles)
 	value := appliedValue{
 		Table: j.table, Generation: result.Generation, Applied: !o.DryRun, Profiles: view.Profiles(profiles),
 		Parameters: view.Parameters(result.Parameters), Repaired: result.Repaired, Replaced: result.Replaced, Batches: result.Batches, Ended: result.Ended,

@@ -41,6 +41,17 @@ func (c *Console) NoteHealth(h Held, unchecked bool, flag string, dryRun bool) {
 	}
 }
 
+// NoteUnfollowed says that profiles have shares that follow live connections, and
+// nobody counts these.
+func (c *Console) NoteUnfollowed(profiles []*lb.Profile) {
+	for _, s := range lb.Services(profiles) {
+		if s.Scheduler.Follows() {
+			c.Notef("%s needs nlb run; without it, it is %s", s.Scheduler, lb.RoundRobin)
+			return
+		}
+	}
+}
+
 // NoteParameters says which kernel parameters were set, or would be.
 func (c *Console) NoteParameters(parameters []Parameter, dryRun bool) {
 	switch {

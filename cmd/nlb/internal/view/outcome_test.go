@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 	"time"
+
+	"nlb/lb"
 )
 
 // TestNoteHealth: an apply says whom health or an order keeps out, and once that
@@ -30,6 +32,21 @@ func TestNoteHealth(t *testing.T) {
 		NewConsole("nlb", nil, &b, &b).NoteHealth(tt.held, tt.unchecked, "--forget-health", tt.dryRun)
 		if b.String() != tt.want {
 			t.Errorf("%+v: got\n%swant\n%s", tt, b.String(), tt.want)
+		}
+	}
+}
+
+// TestNoteUnfollowed: an apply says once that nobody counts connections.
+func TestNoteUnfollowed(t *testing.T) {
+	for scheduler, want := range map[lb.Scheduler]string{
+		lb.RoundRobin:       "",
+		lb.LeastConnections: "nlb: least-connections needs nlb run; without it, it is round-robin\n",
+	} {
+		var b bytes.Buffer
+		s := lb.Service{Scheduler: scheduler}
+		NewConsole("nlb", nil, &b, &b).NoteUnfollowed([]*lb.Profile{{Services: []lb.Service{s, s}}})
+		if b.String() != want {
+			t.Errorf("%s: got %q, want %q", scheduler, &b, want)
 		}
 	}
 }
