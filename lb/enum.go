@@ -45,8 +45,9 @@ type Mode uint8
 
 // The modes.
 const (
-	NAT Mode = iota // by translation of addresses, both ways through this host
-	DSR             // unchanged to the backend's MAC address; answers go past this host
+	NAT    Mode = iota // by translation of addresses, both ways through this host
+	DSR                // unchanged to the backend's MAC address; answers go past this host
+	Tunnel             // the same, but in packets to the backend's address, IP in IP
 )
 
 // HashField is a part of a connection that Hash looks at.
@@ -102,7 +103,7 @@ const LogInfo LogLevel = 6
 var (
 	sysctlWords   = []string{"auto", "keep"}
 	roleWords     = []string{"proxy", "client", "server"}
-	modeWords     = []string{"nat", "dsr"}
+	modeWords     = []string{"nat", "dsr", "tunnel"}
 	hashWords     = []string{"source-address", "source-port", "destination-address", "destination-port", "protocol"}
 	snatWords     = []string{"masquerade", "none", "vip", "addresses"}
 	onEmptyWords  = []string{"reject", "drop"}

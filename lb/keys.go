@@ -114,16 +114,16 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "mode", Key: Key{
-			Values: "nat or dsr", Default: "nat",
-			Meaning: "how packets get to the backends: translated, with answers through this host, or as they are, with answers past it",
+			Values: "nat, dsr or tunnel", Default: "nat",
+			Meaning: "how packets get to the backends: translated, with answers through this host, or as they are, with answers past it, to the MAC address or by a tunnel",
 		},
 		value: func(s *Service) (any, bool) { return s.Mode.String(), s.Mode == NAT },
-		check: func(s *Service) *Problem { return checkEnum("mode", s.Mode, DSR) },
+		check: func(s *Service) *Problem { return checkEnum("mode", s.Mode, Tunnel) },
 	},
 	{
 		word: "remember", Key: Key{
 			Values: "a time, 1s to 1d, or none", Default: "none",
-			Meaning: "with mode: dsr, flows keep their backend when backends change, until they have been silent for so long",
+			Meaning: "with mode: dsr or tunnel, flows keep their backend when backends change, until they have been silent for so long",
 		},
 		value: func(s *Service) (any, bool) { return spanValue(s.Remember), s.Remember == 0 },
 		check: func(s *Service) *Problem {
@@ -145,7 +145,7 @@ var serviceKeys = []key[Service]{
 	{
 		word: "hash-by", Key: Key{
 			Values:  "a list of source-address, source-port, destination-address, destination-port, protocol",
-			Default: "[source-address], with mode: dsr [source-address, source-port]",
+			Default: "[source-address], with mode: dsr or tunnel [source-address, source-port]",
 			Meaning: "what the schedulers hash and consistent look at",
 		},
 		value: func(s *Service) (any, bool) {
@@ -189,7 +189,7 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "snat", Key: Key{
-			Values: snatForm, Default: "masquerade, with mode: dsr none",
+			Values: snatForm, Default: "masquerade, with mode: dsr or tunnel none",
 			Meaning: "the source that the backends see: this host's address, the client, the listen address, " +
 				"or one of these addresses",
 		},
@@ -232,7 +232,7 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "on-empty", Key: Key{
-			Values: "reject or drop", Default: "reject, with mode: dsr drop",
+			Values: "reject or drop", Default: "reject, with mode: dsr or tunnel drop",
 			Meaning: "what a connection meets when no backend can take it",
 		},
 		value:  func(s *Service) (any, bool) { return s.OnEmpty.String(), s.OnEmpty == s.Mode.onEmpty() },

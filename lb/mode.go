@@ -11,17 +11,21 @@ import (
 	"nlb/lb/internal/safe"
 )
 
+// Direct reports whether packets go to the backends as they are, and answers past this
+// host.
+func (m Mode) Direct() bool { return m == DSR || m == Tunnel }
+
 // What a mode has where a profile does not say.
 
 func (m Mode) source() SNATMode {
-	if m == DSR {
+	if m.Direct() {
 		return SNATNone
 	}
 	return Masquerade
 }
 
 func (m Mode) onEmpty() OnEmpty {
-	if m == DSR {
+	if m.Direct() {
 		return Drop
 	}
 	return Reject
@@ -29,7 +33,7 @@ func (m Mode) onEmpty() OnEmpty {
 
 // HashBy is what schedulers that hash look at where a profile does not say.
 func (m Mode) HashBy() []HashField {
-	if m == DSR {
+	if m.Direct() {
 		return []HashField{SourceAddress, SourcePort}
 	}
 	return []HashField{SourceAddress}
@@ -41,13 +45,14 @@ func (s *Service) Preset() { s.SNAT, s.OnEmpty = SNAT{Mode: s.Mode.source()}, s.
 // checkDirect finds what cannot be where packets go to the backends as they are, and
 // no connection is known.
 func (s *Service) checkDirect(yield func(Contradiction) bool) bool {
-	if s.Mode != DSR {
+	if !s.Mode.Direct() {
 		return s.Remember == 0 || yield(Contradiction{Keys: []string{"remember", "mode"}, Problem: Problem{
-			Msg: "remember has no meaning without mode: dsr", Want: "mode: dsr beside it",
+			Msg: "remember has no meaning without mode: dsr or tunnel", Want: "one of these beside it",
 			Hint: "with mode: nat, connections keep their backend anyway",
 		}})
 	}
-	const perPacket = "mode: dsr sees packets, not connections"
+	mode := "mode: " + s.Mode.String()
+	perPacket := mode + " sees packets, not connections"
 	for _, one := range []struct {
 		is         bool
 		keys       []string // that which is to be blamed first
@@ -64,7 +69,7 @@ func (s *Service) checkDirect(yield func(Contradiction) bool) bool {
 		{s.SNAT.Mode != SNATNone, []string{"snat", "mode"}, "snat: " + s.SNAT.String(), "backends see the client"},
 	} {
 		if one.is && !yield(Contradiction{Keys: one.keys, Problem: Problem{
-			Msg: one.what + " cannot be with mode: dsr", Want: "one of them", Hint: one.hint,
+			Msg: one.what + " cannot be with " + mode, Want: "one of them", Hint: one.hint,
 		}}) {
 			return false
 		}
@@ -75,7 +80,7 @@ func (s *Service) checkDirect(yield func(Contradiction) bool) bool {
 func (s *Service) checkDirectListens(yield func(Contradiction) bool) bool {
 	for i, l := range s.Listen {
 		if !l.Prefix.IsSingleIP() && !yield(Contradiction{Keys: []string{"listen", "mode"}, Item: i, Problem: Problem{
-			Msg: fmt.Sprintf("listen %s is not a single address, and the mode is dsr", l), Want: "an address that the backends have too",
+			Msg: fmt.Sprintf("listen %s is not a single address, and the mode is %s", l, s.Mode), Want: "an address that the backends have too",
 		}}) {
 			return false
 		}
@@ -92,15 +97,15 @@ func (s *Service) checkDirectBackends(yield func(Contradiction) bool) bool {
 		switch {
 		case b.Host.SRV, b.Address.Port != 0 && slices.ContainsFunc(s.Listen, another):
 			p = Problem{
-				Msg:  fmt.Sprintf("backend %s may have another port than service %s listens on, and the mode is dsr", b.Where(), safe.Show(s.Name)),
+				Msg:  fmt.Sprintf("backend %s may have another port than service %s listens on, and the mode is %s", b.Where(), safe.Show(s.Name), s.Mode),
 				Want: "backends without a port", Hint: "packets keep their destination port, so the servers listen on that",
 			}
 		case b.MaxConnections > 0:
-			p = Problem{Msg: "max-connections cannot be with mode: dsr", Want: "one of them", Hint: "connections are not counted"}
+			p = Problem{Msg: "max-connections cannot be with mode: " + s.Mode.String(), Want: "one of them", Hint: "connections are not counted"}
 		case b.Log != nil && s.Log == nil:
-			p = Problem{Msg: "log cannot be with mode: dsr", Want: "one of them", Hint: "it sees packets, not connections"}
+			p = Problem{Msg: "log cannot be with mode: " + s.Mode.String(), Want: "one of them", Hint: "it sees packets, not connections"}
 		case b.SNAT.Mode != SNATNone && s.SNAT.Mode == SNATNone:
-			p = Problem{Msg: "snat: " + b.SNAT.String() + " cannot be with mode: dsr", Want: "one of them", Hint: "backends see the client"}
+			p = Problem{Msg: "snat: " + b.SNAT.String() + " cannot be with mode: " + s.Mode.String(), Want: "one of them", Hint: "backends see the client"}
 		default:
 			continue
 		}
@@ -148,7 +153,7 @@ func Needs(profiles []*Profile) []Need {
 	for _, p := range profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			if s.Mode == DSR {
+			if s.Mode.Direct() {
 				continue // neither forwarded nor tracked
 			}
 			tcp = tcp || slices.Contains(s.Protocols, TCP) && len(s.Backends) > 0

@@ -229,7 +229,7 @@ func newCleanup(have *State, p *plan, o Options) *flows.Cleanup {
 	}
 	idle, services := p.idle(), byChain(have.Profiles)
 	for key, b := range have.backends {
-		if s := services[key.Chain]; s != nil && s.Mode == lb.DSR {
+		if s := services[key.Chain]; s != nil && s.Mode.Direct() {
 			continue // conntrack does not know of them
 		}
 		n := b.mark & compile.NumberMask

@@ -1,8 +1,8 @@
 package nft
 
-// Direct: the table of family netdev beside ours, which has the services with mode: dsr.
-// Our table holds all that is known of them; that one follows from it, from the routes
-// and from the interfaces, and is read and compared whole.
+// Direct: the table of family netdev beside ours, which has the services with mode: dsr
+// or tunnel. Our table holds all that is known of them; that one follows from it, from the
+// routes and from the interfaces, and is read and compared whole.
 
 import (
 	"errors"
@@ -49,6 +49,20 @@ func (o *objects) packets(f *compile.Family, mark uint32) uint64 {
 	return e.More().Packets
 }
 
+// LinksInUse are the numbers of the interfaces that packets are sent by from the table of
+// family netdev.
+func LinksInUse(c *wire.Conn, table string) (map[uint32]bool, error) {
+	m := haveMap{spec: direct.Map(direct.LinksMap), elements: map[string]ruleset.Element{}}
+	if err := m.read(c, ruleset.Netdev, table); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("read the links of table netdev %s: %w", table, err)
+	}
+	out := map[uint32]bool{}
+	for _, e := range m.elements {
+		out[ruleset.MarkOf(e.Data)] = true
+	}
+	return out, nil
+}
+
 // linkWith makes options have the links of profiles and of others that stay. Errors:
 // ErrForeign, and a backend that cannot be reached.
 func (s *State) linkWith(o *Options, profiles, others []*lb.Profile) error {
@@ -75,7 +89,7 @@ func (o *Options) readLinks(profiles, others []*lb.Profile) (err error) {
 	case !direct.Has(all), o.links != nil && !direct.Has(others):
 		return nil
 	case o.Links == nil:
-		return errors.New("mode: dsr needs to know the interfaces and routes of the host")
+		return errors.New("mode: dsr and tunnel need to know the interfaces and routes of the host")
 	}
 	o.links, err = o.Links(all)
 	return err

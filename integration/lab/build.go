@@ -131,16 +131,30 @@ func (l *Lab) neighbour(i int, a netip.Addr) error {
 		l.balancer.AddLinkRoute(single(a), link), h.AddLinkRoute(near, uplink)); err != nil {
 		return err
 	}
+	if err := l.equip(h, a); err != nil {
+		return err
+	}
+	return l.past(h, link, lb.FamilyOf(a))
+}
+
+// equip gives such a host the addresses of its services, and the ends of their tunnels.
+func (l *Lab) equip(h *netlab.Host, a netip.Addr) error {
+	tunnel := false
 	for _, s := range l.site.standins {
+		if s.at.Addr != a {
+			continue
+		}
+		tunnel = tunnel || s.tunnel
 		for _, vip := range s.vips {
-			if s.at.Addr == a {
-				if err := h.AddAddress("lo", single(vip)); err != nil {
-					return err
-				}
+			if err := h.AddAddress("lo", single(vip)); err != nil {
+				return err
 			}
 		}
 	}
-	return l.past(h, link, lb.FamilyOf(a))
+	if tunnel {
+		return h.TunnelEnd("tunnel", a)
+	}
+	return nil
 }
 
 // past gives such a host its own way to all clients.

@@ -177,8 +177,8 @@ func (l *Lab) unfit(d *drill) string {
 	switch {
 	case len(d.trials) == 0:
 		return "its connections are not as due, or there are none"
-	case v.Mode == lb.DSR:
-		return "with mode: dsr a server that is gone is not told from one that is silent"
+	case v.Mode.Direct():
+		return "with mode: " + v.Mode.String() + " a server that is gone is not told from one that is silent"
 	case v.Limit != (lb.Limit{}):
 		return "its limit would turn away clients that come all the time"
 	}

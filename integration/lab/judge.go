@@ -76,7 +76,7 @@ func (s *site) judge(t *trial, calls []traffic.Call, alpha float64) Trial {
 // answeredBy is the index of the backend that a call reached; -1: none.
 func (t *trial) answeredBy(c *traffic.Call) int {
 	at := c.Reply.Local
-	if t.service.Mode == lb.DSR {
+	if t.service.Mode.Direct() {
 		return slices.IndexFunc(t.backends(), func(b lb.Backend) bool { return b.Address.String() == c.Reply.Backend && at == c.To })
 	}
 	exact := slices.IndexFunc(t.backends(), func(b lb.Backend) bool {

@@ -46,6 +46,8 @@ type standin struct {
 	local bool // on the balancer itself
 	ports []traffic.Port
 	vips  []netip.Addr // it listens there, too, on its own host
+	// tunnel: packets come to it by one.
+	tunnel bool
 }
 
 // draft plans a world for profiles. Without SCTP in the kernel there are no
@@ -105,13 +107,13 @@ func matches(pattern, name string) bool {
 	return pattern == name
 }
 
-// mostNeighbours is how many backends of a service with mode: dsr get a host.
+// mostNeighbours is how many backends of a service with mode: dsr or tunnel get a host.
 const mostNeighbours = 64
 
 // enroll plans the trials of a service.
 func (s *site) enroll(p *lb.Profile, v *lb.Service, connections int, sctp bool) {
-	if n := len(v.Backends); v.Mode == lb.DSR && n > mostNeighbours {
-		s.note("%s/%s: it is not rehearsed, since with mode: dsr each of its %d backends needs a host", p.Name, v.Name, n)
+	if n := len(v.Backends); v.Mode.Direct() && n > mostNeighbours {
+		s.note("%s/%s: it is not rehearsed, since with mode: %s each of its %d backends needs a host", p.Name, v.Name, v.Mode, n)
 		return
 	}
 	at := max(0, slices.IndexFunc(s.links, func(l link) bool { return v.Interface == "" || matches(v.Interface, l.name) }))
@@ -126,7 +128,7 @@ func (s *site) enroll(p *lb.Profile, v *lb.Service, connections int, sctp bool) 
 				switch {
 				case v.Role == lb.RoleClient && !host, v.Role == lb.RoleServer && host:
 					continue
-				case host && v.Role == lb.RoleProxy && (v.Mode == lb.DSR || v.Interface != "" || v.Allow != nil || v.Deny != nil || !has(v.Of(f))):
+				case host && v.Role == lb.RoleProxy && (v.Mode.Direct() || v.Interface != "" || v.Allow != nil || v.Deny != nil || !has(v.Of(f))):
 					continue // not this host's traffic, or nothing new to see
 				}
 				t := &trial{profile: p, service: v, family: f, protocol: proto, fromHost: host, link: at, targets: targets}
@@ -167,7 +169,7 @@ func (s *site) targets(v *lb.Service, f lb.Family, at int) []netip.AddrPort {
 		default:
 			addrs = s.within(l.Prefix)
 		}
-		if v.Role == lb.RoleServer || v.Role == lb.RoleProxy && l.Prefix.IsSingleIP() && v.Mode != lb.DSR {
+		if v.Role == lb.RoleServer || v.Role == lb.RoleProxy && l.Prefix.IsSingleIP() && !v.Mode.Direct() {
 			s.own(addrs...)
 		}
 		for _, a := range addrs {
@@ -331,7 +333,8 @@ func (s *site) staff() {
 				}
 			}
 			for _, to := range t.targets {
-				if vips := &s.standins[i].vips; t.service.Mode == lb.DSR && !slices.Contains(*vips, to.Addr()) {
+				s.standins[i].tunnel = s.standins[i].tunnel || t.service.Mode == lb.Tunnel
+				if vips := &s.standins[i].vips; t.service.Mode.Direct() && !slices.Contains(*vips, to.Addr()) {
 					*vips = append(*vips, to.Addr())
 				}
 				port := b.Address.Port
@@ -348,9 +351,10 @@ func (s *site) staff() {
 	}
 }
 
-// isDirect reports whether an address is a backend's of a service with mode: dsr.
+// isDirect reports whether an address is a backend's of a service with mode: dsr or
+// tunnel.
 func (s *site) isDirect(a netip.Addr) bool {
 	return slices.ContainsFunc(services(s.profiles), func(v *lb.Service) bool {
-		return v.Mode == lb.DSR && slices.ContainsFunc(v.Backends, func(b lb.Backend) bool { return b.Address.Addr == a })
+		return v.Mode.Direct() && slices.ContainsFunc(v.Backends, func(b lb.Backend) bool { return b.Address.Addr == a })
 	})
 }

@@ -7,10 +7,12 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"nlb/sysctl"
 )
@@ -80,6 +82,24 @@ func (h *Host) Unlink(link string) error {
 		return h.errorf("remove %s: %w", link, err)
 	}
 	return nil
+}
+
+// TunnelEnd makes the end of a tunnel, IP in IP, at an address of the host, whoever it
+// comes from. Packets for clients need not go back by it.
+func (h *Host) TunnelEnd(link string, local netip.Addr) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = link
+	var l netlink.Link = &netlink.Iptun{LinkAttrs: attrs, Local: local.AsSlice(), PMtuDisc: 1}
+	if local.Is6() {
+		l = &netlink.Ip6tnl{LinkAttrs: attrs, Local: local.AsSlice(), Proto: unix.IPPROTO_IPV6}
+	}
+	if err := h.handle.LinkAdd(l); err != nil {
+		return h.errorf("make a link of type %s: %w", l.Type(), err)
+	}
+	if err := h.SetSysctl("net/ipv4/conf/"+link+"/rp_filter", "0"); err != nil {
+		return err
+	}
+	return h.up(link)
 }
 
 func (h *Host) up(link string) error {

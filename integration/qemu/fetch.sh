@@ -15,7 +15,8 @@ unset APT_CONFIG
 tools=(busybox-static dropbear-bin libtomcrypt1 libtommath1 libgmp10 zlib1g libcrypt1 libc6)
 bench=(iptables libxtables12 libip4tc2 libip6tc2 libmnl0 libnftnl11 libnfnetlink0
 	libnetfilter-conntrack3 ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0
-	nftables libnftables1 libjansson4 libedit2 libbsd0 libmd0 libtinfo6 libgmp10)
+	nftables libnftables1 libjansson4 libedit2 libbsd0 libmd0 libtinfo6 libgmp10
+	iproute2 libbpf1 libelf1 libcap2 zlib1g)
 systemd=(systemd libsystemd0 libsystemd-shared libacl1 libapparmor1 libaudit1 libblkid1 libcap-ng0 libcap2 libcrypt1
 	libgcrypt20 libgpg-error0 libip4tc2 libkmod2 liblz4-1 liblzma5 libmount1 libpam0g libpcre2-8-0 libseccomp2
 	libselinux1 libssl3 libzstd1 libc6)

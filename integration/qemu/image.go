@@ -99,7 +99,7 @@ func addPackages(a *archive, root string) {
 // modules are the folders and files below kernel/ that a machine may need;
 // those that they depend on come along.
 var modules = []string{
-	"net/core", "net/ipv4", "net/ipv6", "net/netfilter", "net/sctp", "net/sched",
+	"net/bridge", "net/core", "net/ipv4", "net/ipv6", "net/netfilter", "net/sctp", "net/sched",
 	"drivers/net/virtio_net.ko", "drivers/net/veth.ko", "drivers/net/dummy.ko",
 	"drivers/block/virtio_blk.ko", "drivers/virtio",
 }

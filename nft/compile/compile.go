@@ -77,7 +77,7 @@ func (c *compiler) add(name string, e ruleset.Element) {
 func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	own := &ruleset.Chain{Name: ChainOf(p.Name, s.Name)}
 	c.Chains = append(c.Chains, own)
-	if s.Mode == lb.DSR {
+	if s.Mode.Direct() {
 		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Accept()}, Comment: modeComment(s)})
 	}
 	if s.Role == lb.RoleServer {
@@ -92,7 +92,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		f := FamilyOf(f)
 		draw := c.pool(own.Name, s, f, shared)
 		switch {
-		case s.Mode == lb.DSR: // the rule is there for what its comment says
+		case s.Mode.Direct(): // the rule is there for what its comment says
 			own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{f.match, ruleset.Accept()}, Comment: draw.comment})
 		case s.Affinity != nil && !draw.refuses:
 			own.Rules = append(own.Rules, c.affinity(own.Name, s, f).wrap(draw)...)

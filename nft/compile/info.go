@@ -159,10 +159,12 @@ func modeComment(s *lb.Service) string {
 
 func readMode(comment string, s *lb.Service) bool {
 	mode, remember, _ := strings.Cut(comment, " remember ")
-	if mode != modeWord+lb.DSR.String() {
+	word, ok := strings.CutPrefix(mode, modeWord)
+	var m lb.Mode
+	if !ok || m.UnmarshalText([]byte(word)) != nil || !m.Direct() {
 		return false
 	}
-	s.Mode, s.OnEmpty = lb.DSR, lb.Drop
+	s.Mode, s.OnEmpty = m, lb.Drop
 	if t, err := time.ParseDuration(remember); err == nil && lb.CheckRemember(t) == nil {
 		s.Remember = t
 	}

@@ -1,8 +1,9 @@
-// Package direct turns the services with mode: dsr into a table of family netdev, which
+// Package direct turns the services with mode: dsr or tunnel into a table of family netdev, which
 // stands beside the table of all services and has its name. It knows no kernel.
 //
 // A packet is not translated. Its hash leads to a slot, that to the mark of a backend,
-// and this to the backend's address and link. The kernel finds the MAC address:
+// and this to the backend's address and link. The kernel finds the MAC address; with
+// mode: tunnel the link is a tunnel, which has none:
 //
 //	entry             at ingress: destination -> the service's chain
 //	PROFILE/SERVICE/direct4  hash -> slot -> backend's mark
@@ -57,10 +58,10 @@ func chainOf(of, role string, f *compile.Family) string { return of + role + f.I
 // SeenOf names the map that remembers the flows of a service and family.
 func SeenOf(chain string, f *compile.Family) string { return chainOf(chain, seen, f) }
 
-// Has reports whether a profile has a service with mode: dsr.
+// Has reports whether a profile has a service with mode: dsr or tunnel.
 func Has(profiles []*lb.Profile) bool {
 	for _, s := range lb.Services(profiles) {
-		if s.Mode == lb.DSR {
+		if s.Mode.Direct() {
 			return true
 		}
 	}
@@ -169,7 +170,7 @@ func Ruleset(table string, profiles, others []*lb.Profile, n *compile.Numbers, l
 		c.Maps = append(c.Maps, Map(name))
 	}
 	for p, s := range lb.Services(profiles) {
-		if s.Mode == lb.DSR {
+		if s.Mode.Direct() {
 			c.service(compile.ChainOf(p.Name, s.Name), s)
 		}
 	}
@@ -246,7 +247,7 @@ func (c *compiler) backends(chain string, s *lb.Service, f *compile.Family) uint
 		b := &backends[i]
 		marks[i] = ruleset.MarkBytes(c.numbers.Mark(chain, b))
 		c.add(Backends(f), ruleset.Element{Key: marks[i], Data: ruleset.AddrBytes(b.Address.Addr), Extra: extra})
-		if link := c.links.Out[b.Address.Addr]; link != 0 {
+		if link := c.links.to(s, b.Address.Addr); link != 0 {
 			c.add(LinksMap, ruleset.Element{Key: marks[i], Data: ruleset.MarkBytes(link), Extra: extra})
 		}
 		for _, p := range s.Protocols {

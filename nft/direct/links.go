@@ -4,7 +4,6 @@ package direct
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"path"
 	"slices"
@@ -13,7 +12,7 @@ import (
 	"nlb/lb"
 )
 
-// Links are the interfaces that services with mode: dsr need.
+// Links are the interfaces that services with mode: dsr or tunnel need.
 type Links struct {
 	// Names are all interfaces of the host.
 	Names []string
@@ -23,6 +22,8 @@ type Links struct {
 	// Out is the number of the interface that a backend is on; none: it is on no
 	// network of this host.
 	Out map[netip.Addr]uint32
+	// Through are the numbers of the tunnels that lead to servers.
+	Through map[netip.Addr]uint32
 	// Behind are the routers that backends are behind.
 	Behind map[netip.Addr]netip.Addr
 }
@@ -34,16 +35,29 @@ func (l *Links) Digest(profiles []*lb.Profile) string {
 	}
 	var b strings.Builder
 	fmt.Fprintln(&b, l.All(profiles))
-	for _, a := range slices.SortedFunc(maps.Keys(l.Out), netip.Addr.Compare) {
-		fmt.Fprintln(&b, a, l.Out[a])
+	for _, s := range lb.Services(profiles) {
+		for i := range s.Backends {
+			if a := s.Backends[i].Address.Addr; s.Mode.Direct() {
+				fmt.Fprintln(&b, a, l.to(s, a))
+			}
+		}
 	}
 	return b.String()
+}
+
+// to is the number of the interface by which packets of a service go to a backend; 0:
+// there is none.
+func (l *Links) to(s *lb.Service, backend netip.Addr) uint32 {
+	if s.Mode == lb.Tunnel {
+		return l.Through[backend]
+	}
+	return l.Out[backend]
 }
 
 // Devices are the interfaces that packets of a service come in by, as far as they are
 // there.
 func (l *Links) Devices(s *lb.Service) (out []string) {
-	if s.Mode != lb.DSR {
+	if !s.Mode.Direct() {
 		return nil
 	}
 	if s.Interface != "" {

@@ -1,5 +1,5 @@
 // Package links reads the interfaces and routes of this host that services with mode:
-// dsr need.
+// dsr or tunnel need, and makes the tunnels.
 package links
 
 import (
@@ -45,7 +45,12 @@ func (r *Reader) Read(profiles []*lb.Profile) (*direct.Links, error) {
 		l.Names = append(l.Names, name)
 	}
 	for _, s := range lb.Services(profiles) {
-		if s.Mode != lb.DSR {
+		if s.Mode == lb.Tunnel && l.Through == nil {
+			if l.Through, err = r.tunnels(); err != nil {
+				return nil, err
+			}
+		}
+		if !s.Mode.Direct() {
 			continue
 		}
 		if err := readService(h, l, names, s); err != nil {

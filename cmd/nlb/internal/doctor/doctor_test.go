@@ -341,3 +341,35 @@ func TestOffload(t *testing.T) {
 		}
 	}
 }
+
+// TestTunnel: a backend that no route leads to is a failure, a router on the way is none,
+// and packets that are too large for the tunnel are told of.
+func TestTunnel(t *testing.T) {
+	p := shop(t, "    interface: eth0\n")
+	s := &p.Services[0]
+	s.Mode, s.Backends = lb.Tunnel, s.Backends[:1]
+	backend := s.Backends[0]
+	for _, tt := range []struct {
+		route Route
+		mtu   int
+		want  []string
+	}{
+		{Route{Way: Nowhere}, 1520, []string{"fail: no tunnel can reach it"}},
+		{Route{Way: Out, Link: "eth1", Gateway: netip.MustParseAddr("10.0.0.1")}, 1520, nil},
+		{Route{Way: Out, Link: "eth1"}, 1500, []string{"ok: its tunnel takes packets of 1480 bytes, and eth0 lets in those of 1500"}},
+	} {
+		h := &Host{
+			Links:  []Link{{Name: "eth0", MTU: 1500, Up: true}, {Name: "eth1", MTU: tt.mtu, Up: true}},
+			Routes: map[Question]Route{{To: backend.Address.Addr}: tt.route},
+		}
+		var got []string
+		for _, f := range Examine(h, Ask{Profiles: []*lb.Profile{p}, Table: "nlb"}) {
+			if f.Check == "direct" && f.Subject != "" {
+				got = append(got, fmt.Sprintf("%s: %s", f.Level, f.Problem))
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%+v: got %q, want %q", tt.route, got, tt.want)
+		}
+	}
+}

@@ -68,6 +68,7 @@ type Missing struct {
 type Link struct {
 	Name  string
 	Index int
+	MTU   int // in bytes
 	// Up says that it is on, and has a carrier where it can know.
 	Up       bool
 	Loopback bool

@@ -34,7 +34,7 @@ func paths(h *Host, profiles []*lb.Profile) []path {
 	for _, p := range profiles {
 		for i := range p.Services {
 			s := &p.Services[i]
-			if s.Mode == lb.DSR {
+			if s.Mode.Direct() {
 				continue
 			}
 			in, sure := entrances(h, s)
@@ -145,12 +145,12 @@ func Questions(links []Link, profiles []*lb.Profile) []Question {
 	ask(Question{To: distant[lb.IPv6]})
 	for _, s := range lb.Services(profiles) {
 		for i := range s.Backends {
-			if s.Mode == lb.DSR {
+			if s.Mode.Direct() {
 				ask(Question{To: s.Backends[i].Address.Addr})
 			}
 		}
 		for _, l := range s.Listen {
-			if s.Mode == lb.DSR {
+			if s.Mode.Direct() {
 				ask(Question{To: l.Prefix.Addr()})
 			}
 		}

@@ -236,20 +236,48 @@ func Neighbours(h *Host, profiles []*lb.Profile) []Neighbour {
 	return out
 }
 
-// direct looks at the services with mode: dsr, and who has their addresses.
+// direct looks at the services with mode: dsr, and who has their addresses, and at those
+// with mode: tunnel.
 func (e *exam) direct() {
-	backends := 0
+	backends := map[lb.Mode]int{}
 	for p, s := range lb.Services(e.Profiles) {
-		if s.Mode != lb.DSR {
+		examine := map[lb.Mode]func(string, *lb.Service, netip.Addr){lb.DSR: e.directBackend, lb.Tunnel: e.tunnelBackend}[s.Mode]
+		if examine == nil {
 			continue
 		}
 		for i := range s.Backends {
-			backends++
-			e.directBackend(p.Name+"/"+s.Name+" "+s.Backends[i].Name, s, s.Backends[i].Address.Addr)
+			backends[s.Mode]++
+			examine(p.Name+"/"+s.Name+" "+s.Backends[i].Name, s, s.Backends[i].Address.Addr)
 		}
 	}
-	if backends > 0 {
-		e.fine(text.Count(backends, "backend") + " of mode: dsr")
+	for _, m := range []lb.Mode{lb.DSR, lb.Tunnel} {
+		if n := backends[m]; n > 0 {
+			e.fine(text.Count(n, "backend") + " of mode: " + m.String())
+		}
+	}
+}
+
+// tunnelBackend looks at the way to a backend, and at how large packets may be there.
+func (e *exam) tunnelBackend(subject string, s *lb.Service, a netip.Addr) {
+	r := e.Routes[Question{To: a}]
+	if r.Way != Out {
+		why := way(r)
+		if r.Way == Nowhere {
+			why = e.nearest(a)
+		}
+		e.add(Fail, subject, "no tunnel can reach it", why, "")
+		return
+	}
+	header := map[bool]int{true: 20, false: 40}[a.Is4()] // RFC 791, RFC 8200
+	out := e.link(r.Link)
+	in, _ := entrances(e.Host, s)
+	for _, name := range in {
+		if from := e.link(name); out != nil && from != nil && from.MTU > out.MTU-header {
+			e.add(OK, subject, fmt.Sprintf("its tunnel takes packets of %d bytes, and %s lets in those of %d", out.MTU-header, name, from.MTU),
+				fmt.Sprintf("larger ones are lost without a word. Either %s and its network have an MTU of %d, or the servers ask for smaller segments: ip route change default via ROUTER advmss %d",
+					r.Link, from.MTU+header, out.MTU-header-header-20), "")
+			return
+		}
 	}
 }
 

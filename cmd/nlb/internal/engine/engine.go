@@ -237,10 +237,22 @@ func (e *Engine) hidesChecks() bool {
 }
 
 func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o nft.Options) (*nft.Result, error) {
+	if !o.DryRun {
+		defer e.lower()
+		if err := e.links.Raise(e.table, profiles); err != nil {
+			return nil, err
+		}
+	}
 	if e.open == nil {
 		return nft.Apply(ctx, e.conn, profiles, o)
 	}
 	return e.open.Apply(ctx, profiles, o)
+}
+
+// lower removes the tunnels that nothing uses any more. One that stays does no harm: the
+// next apply or flush tries again.
+func (e *Engine) lower() {
+	_ = e.links.Lower(e.table, func() (map[uint32]bool, error) { return nft.LinksInUse(e.conn, e.table) })
 }
 
 // errNotOpen: Update and Touched come after Stay.

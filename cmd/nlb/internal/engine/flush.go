@@ -72,6 +72,7 @@ func (e *Engine) Flush(ctx context.Context, names []string, o FlushOptions) (_ *
 	if failed != nil && !committed(failed) {
 		return nil, failed
 	}
+	e.lower()
 	out := flushed(had, names)
 	out.Generation, out.Ended, out.Open = result.Generation, result.Ended, result.Open
 	params := recorded(had.Params())

@@ -15,7 +15,8 @@ import (
 )
 
 // WriteScript writes the rules of profiles as a script for nft -f, which replaces the
-// tables. Services with mode: dsr have the interfaces and routes of this host in it.
+// tables. Services with mode: dsr or tunnel have the interfaces and routes of this host
+// in it; tunnels that are not there have no place.
 func WriteScript(w io.Writer, table string, profiles []*lb.Profile) error {
 	if _, err := compile.Profiles(table, profiles).WriteTo(w); err != nil || !direct.Has(profiles) {
 		return err

@@ -179,7 +179,7 @@ func (v *Snapshot) fill(profiles []Services, f Figures) *Snapshot {
 				b := &service.Backends[k]
 				stats := f.Of(p.Profile, s, b.Backend)
 				b.Connections = stats.Connections
-				if s.Mode == lb.DSR {
+				if s.Mode.Direct() {
 					b.Packets = &stats.Packets
 				} else if f.Live {
 					b.Live = &stats.Live

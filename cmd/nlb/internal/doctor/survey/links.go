@@ -28,7 +28,7 @@ func (s *survey) links() error {
 	for _, l := range found {
 		a := l.Attrs()
 		link := doctor.Link{
-			Name: a.Name, Index: a.Index, Bridge: l.Type() == "bridge", Master: names[a.MasterIndex],
+			Name: a.Name, Index: a.Index, MTU: a.MTU, Bridge: l.Type() == "bridge", Master: names[a.MasterIndex],
 			Loopback: a.Flags&net.FlagLoopback != 0,
 			// A link that cannot know of a carrier is in an unknown state.
 			Up: a.Flags&net.FlagUp != 0 && (a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown),

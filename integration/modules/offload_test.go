@@ -1,8 +1,10 @@
 //go:build linux
 
-// Package offload has packet tests of flow tables, for kernels that have them.
-// integration/qemu runs them in machines: go test ./integration/qemu -run Offload.
-package offload
+// Package modules has packet tests of what needs modules of the kernel: flow tables and
+// tunnels. integration/qemu runs them in machines: go test ./integration/qemu -run Modules.
+package modules
+
+// Offload: connections in flow tables.
 
 import (
 	"bytes"
@@ -23,7 +25,7 @@ import (
 )
 
 // program is the nlb to test. Without it this is not one of the machines.
-var program = flag.String("nlb", "", "the nlb to test, in a machine whose kernel has flow tables")
+var program = flag.String("nlb", "", "the nlb to test, in a machine whose kernel has the modules")
 
 func TestMain(m *testing.M) {
 	netlabtest.Enter()

@@ -1,0 +1,70 @@
+package qemu
+
+// Modules: the packet tests of what needs modules, and of direct return, in machines with
+// Debian's kernels.
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"nlb/integration/netlab/netlabtest"
+)
+
+// buildTests builds the tests of a package, and returns the program.
+func buildTests(t *testing.T, dir, pkg string) string {
+	t.Helper()
+	tests := filepath.Join(dir, "tests")
+	c := exec.Command("go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", tests, "nlb/"+pkg)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH=amd64")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return tests
+}
+
+// TestModules runs the tests of integration/modules in a machine of each kernel.
+func TestModules(t *testing.T) {
+	t.Parallel()
+	inMachines(t, kernels(t), "integration/modules", "modules", "-nlb=/usr/sbin/nlb")
+}
+
+// oldest is the oldest kernel that nlb is for.
+const oldest = "5.10"
+
+// TestDirect runs tests of mode: dsr in a machine of the oldest kernel.
+func TestDirect(t *testing.T) {
+	t.Parallel()
+	kernels(t)
+	inMachines(t, []string{oldest}, "integration", "direct return", "-test.parallel=1,-test.run=^TestDirect(|Errors|Fragments|Remembers|Listing)$")
+}
+
+// inMachines runs tests of a package in a machine of each kernel.
+func inMachines(t *testing.T, list []string, pkg, what, option string) {
+	t.Helper()
+	dir := t.TempDir()
+	tests := buildTests(t, dir, pkg)
+	nlb := build(t, dir, "./cmd/nlb")
+	for _, version := range list {
+		t.Run("linux "+version, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			image, err := Build(cache(t), dir, version, Contents{
+				Programs: map[string]string{"usr/sbin/nlb": nlb, "usr/sbin/tests": tests}, Extra: []string{"bench"},
+			})
+			netlabtest.Must(t, err)
+			h := bench(t)
+			m := &Machine{Name: filepath.Base(pkg), image: image, dir: dir, accelerator: accelerate(t, h, version), memory: 1024}
+			if err := m.Once(t.Context(), h, "/usr/sbin/tests,"+option+",-test.v,-test.timeout=10m", nil); err != nil {
+				t.Fatalf("%v\n%s", err, m.output())
+			}
+			passed := strings.Count(m.output(), "--- PASS")
+			t.Logf("linux %s: %d tests of %s passed", image.Release, passed, what)
+			if passed == 0 || strings.Contains(m.output(), "--- SKIP") {
+				t.Errorf("it was not proved:\n%s", m.output())
+			}
+		})
+	}
+}
