@@ -14,6 +14,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/conntrack"
+	"nlb/nft/direct"
 	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
@@ -182,9 +183,17 @@ func ReadStats(c *wire.Conn, table string) (map[uint32]Stats, error) {
 	out := map[uint32]Stats{}
 	for _, f := range compile.Families {
 		for _, name := range []string{f.Endpoints, f.Addresses} {
-			if err := readPackets(c, table, name, func(mark uint32, n uint64) { out[mark] = Stats{Connections: n} }); err != nil {
+			if err := readPackets(c, ruleset.Inet, table, name, func(mark uint32, n uint64) { out[mark] = Stats{Connections: n} }); err != nil {
 				return nil, err
 			}
+		}
+		err := readPackets(c, ruleset.Netdev, table, direct.Backends(f), func(mark uint32, n uint64) {
+			s := out[mark]
+			s.Packets = n
+			out[mark] = s
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
 	err := conntrack.List(c, flows.Ours, func(f *conntrack.Flow) {
@@ -201,13 +210,13 @@ func ReadStats(c *wire.Conn, table string) (map[uint32]Stats, error) {
 // (compile.FullMark) have turned away, by their marks.
 func ReadRefused(c *wire.Conn, table string) (map[uint32]uint64, error) {
 	out := map[uint32]uint64{}
-	return out, readPackets(c, table, compile.RefusedSet, func(mark uint32, n uint64) { out[mark] = n })
+	return out, readPackets(c, ruleset.Inet, table, compile.RefusedSet, func(mark uint32, n uint64) { out[mark] = n })
 }
 
 // readPackets reads the counters of a map of marks, which need not be there.
-func readPackets(c *wire.Conn, table, name string, each func(mark uint32, packets uint64)) error {
+func readPackets(c *wire.Conn, family uint8, table, name string, each func(mark uint32, packets uint64)) error {
 	m := haveMap{spec: &ruleset.Map{Name: name, Key: ruleset.Type{ruleset.Mark}}}
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, named(table, name), func(b []byte) error {
+	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), family, named(table, name), func(b []byte) error {
 		for e := range m.decoded(b) {
 			if len(e.Key) == ruleset.Mark.Size {
 				each(ruleset.MarkOf(e.Key), e.More().Packets)
@@ -215,7 +224,7 @@ func readPackets(c *wire.Conn, table, name string, each func(mark uint32, packet
 		}
 		return nil
 	})
-	if errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ENOENT) || family == ruleset.Netdev && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)) {
 		return nil
 	}
 	return err

@@ -72,7 +72,7 @@ func (c *Counter) Figures(n Numbers) (*Figures, error) {
 	for mark, s := range by {
 		number := mark & compile.NumberMask &^ n.of.Owners.Kept
 		sum := out.stats[number]
-		out.stats[number] = nft.Stats{Connections: sum.Connections + s.Connections, Live: sum.Live + s.Live}
+		out.stats[number] = nft.Stats{Connections: sum.Connections + s.Connections, Live: sum.Live + s.Live, Packets: sum.Packets + s.Packets}
 	}
 	if out.refused, err = nft.ReadRefused(c.conn, c.table); err != nil {
 		return nil, withHint(err)
