@@ -45,6 +45,13 @@ type record struct {
 	services []fingerprint
 }
 
+// Alone reports whether the table has what Apply and Update have applied, as it was
+// applied, and nothing else. It costs what Touched does.
+func (t *Table) Alone() (bool, error) {
+	touched, err := t.Touched()
+	return err == nil && !touched && t.memory.whole, err
+}
+
 // run is keys in a row of a map whose elements retire.
 type run struct {
 	mapping      string

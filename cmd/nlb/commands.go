@@ -40,8 +40,8 @@ func commands(a *app) []*cli.Command {
 				"PROFILE and PROFILE/SERVICE show these alone. PROFILE/SERVICE/BACKEND tells why a backend gets what\n" +
 				"it gets, and asks nlb run for its checks.\n" +
 				"With --watch, NEW is a backend's part of the new connections since the last look, /S how many a\n" +
-				"second, + and +- what has changed. q, Ctrl-C or a closed terminal end it. Without a terminal, one\n" +
-				"table follows the other.",
+				"second, + and +- what has changed. q, Ctrl-C or a closed terminal end it. Elsewhere than at a\n" +
+				"terminal there is a table for each change. nlb run, where it runs, says at once what changes.",
 			Flags: with(
 				&cli.BoolFlag{Name: "watch", Usage: "again and again, in place at a terminal, with rates and what has changed"},
 				&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "how often --watch looks, a `TIME` such as 500ms or 2s (default 1s)"},

@@ -2,7 +2,7 @@
 
 package main
 
-// nlb show: what is in the kernel now; and again and again with --watch.
+// nlb show: what is balanced now; and again and again with --watch.
 
 import (
 	"context"
@@ -15,8 +15,6 @@ import (
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/metrics"
 	"nlb/cmd/nlb/internal/view"
-	"nlb/lb"
-	"nlb/nft"
 )
 
 func show(ctx context.Context, j *job) error {
@@ -26,15 +24,12 @@ func show(ctx context.Context, j *job) error {
 	if j.flag("prometheus") && (j.flag("watch") || j.JSON) {
 		return usagef("--prometheus is a format of its own, for one look")
 	}
-	e, err := engine.Open(j.table)
-	if err != nil {
-		return err
-	}
-	defer e.Close()
+	l := agent.NewLooker(j.socket(), j.table)
+	defer l.Close()
 	if j.flag("watch") {
-		return j.watch(ctx, e)
+		return j.watch(ctx, l)
 	}
-	snapshot, unknown, err := takeSnapshot(e)
+	snapshot, unknown, err := l.Snapshot(ctx)
 	if err == nil {
 		err = j.selectIn(ctx, snapshot)
 	}
@@ -52,24 +47,6 @@ func show(ctx context.Context, j *job) error {
 	}
 	j.PrintSnapshot(snapshot)
 	return nil
-}
-
-// takeSnapshot reads what is in the kernel; unknown is why live connections are
-// not known.
-func takeSnapshot(e *engine.Engine) (snapshot *view.Snapshot, unknown, err error) {
-	state, err := e.State()
-	if err != nil {
-		return nil, nil, err
-	}
-	var usage nft.Usage
-	if len(state.Profiles) > 0 { // else there is nothing to count
-		usage, unknown = e.Usage(state)
-	}
-	should := e.Offloading(state.Profiles, state.Offload())
-	return view.NewSnapshot(state, usage, func(s *lb.Service) view.Offloaded {
-		by, note := should.Of(s, state.Offload())
-		return view.Offloaded{By: by, Note: note}
-	}), unknown, nil
 }
 
 // maxThere is how many names an error lists.
@@ -101,23 +78,23 @@ func (j *job) selectIn(ctx context.Context, v *view.Snapshot) error {
 	return withHint(err, "there: "+strings.Join(there, ", "))
 }
 
-// minInterval bounds how often the kernel is asked.
+// minInterval bounds how often is looked.
 const minInterval = 100 * time.Millisecond
 
 // watch shows snapshots until it is told to end.
-func (j *job) watch(ctx context.Context, e *engine.Engine) error {
+func (j *job) watch(ctx context.Context, l *agent.Looker) error {
 	interval := j.duration("interval")
 	if interval < minInterval {
 		return usagef("--interval %s is too short, want at least %s", interval, minInterval)
 	}
 	j.setBegun(true) // a signal is how it ends, and no failure
-	return view.Watch(ctx, j.Console, interval, func() (*view.Snapshot, error, error) {
-		snapshot, _, err := takeSnapshot(e)
+	return view.Watch(ctx, j.Console, interval, view.Source{Wait: l.Wait, Take: func(ctx context.Context) (*view.Snapshot, error, error) {
+		snapshot, _, err := l.Snapshot(ctx)
 		if err != nil {
 			return nil, nil, err
 		}
 		return snapshot, j.selectIn(ctx, snapshot), nil
-	})
+	}})
 }
 
 // running are the names of what the kernel holds, for completion. Who may not look

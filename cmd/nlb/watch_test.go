@@ -309,7 +309,8 @@ func foreignTable(h *netlab.Host, name string) error {
 	})
 }
 
-// TestWatchElsewhere: without a terminal one table follows the other.
+// TestWatchElsewhere: without a terminal there is a block for each change, and none
+// without one.
 func TestWatchElsewhere(t *testing.T) {
 	t.Parallel()
 	p, h := watchAt(t, 100, 30)
@@ -325,16 +326,23 @@ func TestWatchElsewhere(t *testing.T) {
 		w.Close()
 		var got strings.Builder
 		b := make([]byte, 1<<12)
-		for strings.Count(got.String(), "203.0.113.10:80") < 3 {
-			n, err := r.Read(b)
-			got.Write(b[:n])
-			netlabtest.Must(t, err)
+		for blocks := 1; blocks <= 3; blocks++ {
+			for strings.Count(got.String(), "203.0.113.10:80") < blocks {
+				n, err := r.Read(b)
+				got.Write(b[:n])
+				netlabtest.Must(t, err)
+			}
+			time.Sleep(300 * time.Millisecond) // for looks in which nothing has changed
+			if blocks < 3 {
+				datagrams(t, h, 1)
+			}
 		}
 		netlabtest.Must(t, c.Process.Signal(syscall.SIGINT))
-		_, _ = io.Copy(io.Discard, r)
+		rest, _ := io.ReadAll(r)
 		netlabtest.Must(t, c.Wait())
-		if text := got.String(); strings.Contains(text, "\x1b") || len(args) == 0 && !strings.Contains(text, "\n\n") {
-			t.Errorf("%q", text)
+		text := got.String() + string(rest)
+		if n := strings.Count(text, "203.0.113.10:80"); n != 3 || strings.Contains(text, "\x1b") || len(args) == 0 && !strings.Contains(text, "\n\n") {
+			t.Errorf("%d blocks, want one for each of 3 changes: %q", n, text)
 		}
 	}
 }

@@ -139,7 +139,7 @@ func Run(ctx context.Context, c Config) error {
 // serve opens the socket, and what else shows how the agent is.
 func (a *agent) serve() (stop func(), err error) {
 	var show *web.Server
-	begin := func(ask web.Ask) http.Handler { show = web.New(a.board, ask); return show.Handler() }
+	begin := func(ask web.Ask) http.Handler { show = web.New(a.board, ask); return a.carry(show.Handler()) }
 	if a.socket, err = Listen(a.Socket, begin, a.Log); err != nil {
 		return nil, err
 	}

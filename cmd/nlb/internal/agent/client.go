@@ -83,43 +83,52 @@ func (c *Client) Healthy(ctx context.Context) error {
 
 // do sends a request, and reads the answer.
 func (c *Client) do(ctx context.Context, method, path string, body, into any) error {
-	var b []byte
-	if body != nil {
-		var err error
-		if b, err = json.Marshal(body); err != nil {
-			return err
-		}
-	}
-	r, err := http.NewRequestWithContext(ctx, method, "http://nlb"+path, bytes.NewReader(b))
+	text, err := c.ask(ctx, method, path, body)
 	if err != nil {
 		return err
-	}
-	answer, err := c.http.Do(r)
-	switch {
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("%s: %w", c.path, ErrNoAgent)
-	case err != nil:
-		return fmt.Errorf("%s: %w", c.path, cause(err))
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.path, err)
-	}
-	if answer.StatusCode != http.StatusOK {
-		refused := &RefusedError{}
-		if json.Unmarshal(text, refused) != nil || refused.Message == "" {
-			return fmt.Errorf("%s: the agent answered %s", c.path, answer.Status)
-		}
-		if answer.StatusCode != http.StatusBadRequest {
-			return fmt.Errorf("%s: %s", c.path, refused.Message)
-		}
-		return refused
 	}
 	if err := json.Unmarshal(text, into); err != nil {
 		return fmt.Errorf("%s: the answer of the agent: %w", c.path, err)
 	}
 	return nil
+}
+
+// ask sends a request, and returns the answer as it is.
+func (c *Client) ask(ctx context.Context, method, path string, body any) ([]byte, error) {
+	var b []byte
+	if body != nil {
+		var err error
+		if b, err = json.Marshal(body); err != nil {
+			return nil, err
+		}
+	}
+	r, err := http.NewRequestWithContext(ctx, method, "http://nlb"+path, bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	answer, err := c.http.Do(r)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%s: %w", c.path, ErrNoAgent)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", c.path, cause(err))
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", c.path, err)
+	}
+	if answer.StatusCode != http.StatusOK {
+		refused := &RefusedError{}
+		if json.Unmarshal(text, refused) != nil || refused.Message == "" {
+			return nil, fmt.Errorf("%s: the agent answered %s", c.path, answer.Status)
+		}
+		if answer.StatusCode != http.StatusBadRequest {
+			return nil, fmt.Errorf("%s: %s", c.path, refused.Message)
+		}
+		return nil, refused
+	}
+	return text, nil
 }
 
 // cause is an error without what the HTTP client says of its request.

@@ -178,6 +178,12 @@ type Status struct {
 	Status    string   `json:"status"`    // in a sentence, as systemctl status has it
 	AllowExec bool     `json:"allow-exec"`
 	Groups    []int    `json:"groups"` // of its process
+	// Alone says that the table has these profiles, as they were applied, and nothing
+	// else; Program stands for the file of the agent's program.
+	Alone   bool   `json:"alone"`
+	Program string `json:"program"`
+	// Changes is how often what it shows has changed.
+	Changes uint64 `json:"changes"`
 }
 
 // Done is what became of a request.

@@ -289,6 +289,16 @@ func (e *Engine) Touched() (bool, error) {
 	return touched, nil
 }
 
+// Alone reports whether the table has what this engine has applied, as it was applied,
+// and nothing else.
+func (e *Engine) Alone() bool {
+	if e.open == nil {
+		return false
+	}
+	alone, err := e.open.Alone()
+	return alone && err == nil
+}
+
 // Saturate has new connections pass over the backends with these marks, of those whose
 // connections the caller counts, for so long or until the next call. Errors are *Error.
 func (e *Engine) Saturate(marks []uint32, d time.Duration) error {

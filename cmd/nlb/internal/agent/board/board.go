@@ -7,6 +7,7 @@ package board
 // The board: services with the states of their backends, and how the agent is.
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -26,8 +27,9 @@ type Board struct {
 
 	table   string
 	events  events
-	shown   atomic.Pointer[edition] // nil: nothing was applied yet
-	changes atomic.Uint64           // of what is shown
+	shown   atomic.Pointer[edition]       // nil: nothing was applied yet
+	changes atomic.Uint64                 // of what is shown
+	turned  atomic.Pointer[chan struct{}] // is closed by the next change
 	offload atomic.Pointer[engine.Offloading]
 	status  atomic.Pointer[string]
 	beat    atomic.Int64 // in ns
@@ -55,7 +57,10 @@ type name struct{ profile, service string }
 // New is an empty board about a table. counter reads the figures that are shown with
 // it, which Snapshot uses; nil: there are none.
 func New(table string, counter *engine.Counter) *Board {
-	return &Board{table: table, look: look{counter: counter}, events: newEvents(time.Now())}
+	b := &Board{table: table, look: look{counter: counter}, events: newEvents(time.Now())}
+	first := make(chan struct{})
+	b.turned.Store(&first)
+	return b
 }
 
 // Offload shows what holds of the wishes to be offloaded, from the next snapshot on;
@@ -87,7 +92,7 @@ func (b *Board) Set(profiles []*lb.Profile, numbers engine.Numbers) {
 		e.profiles = append(e.profiles, one)
 	}
 	b.shown.Store(e)
-	b.changes.Add(1)
+	b.turn()
 }
 
 // Update shows services anew that Set has shown. They must not change any more.
@@ -101,12 +106,37 @@ func (b *Board) Update(part []*lb.Profile) {
 			at.Store(asHeld(s))
 		}
 	}
+	b.turn()
+}
+
+// turn counts a change of what is shown, and tells those who wait for one.
+func (b *Board) turn() {
 	b.changes.Add(1)
+	next := make(chan struct{})
+	close(*b.turned.Swap(&next))
+}
+
+// Changes is how often what is shown has changed.
+func (b *Board) Changes() uint64 { return b.changes.Load() }
+
+// Await returns how often what is shown has changed, as soon as that is another number
+// than the one that is known, or ctx ends.
+func (b *Board) Await(ctx context.Context, known uint64) uint64 {
+	for {
+		fresh := *b.turned.Load()
+		if n := b.changes.Load(); n != known || ctx.Err() != nil {
+			return n
+		}
+		select {
+		case <-fresh:
+		case <-ctx.Done():
+		}
+	}
 }
 
 // asHeld is a service as it is read from the kernel: listens and backends in the order
-// of their addresses, SNAT as the first backend has it, and the log that all backends
-// have.
+// of their addresses, SNAT as the first backend has it, the log that all backends have,
+// and affinity of their families.
 func asHeld(s *lb.Service) *lb.Service {
 	out := *s
 	out.Listen = slices.SortedFunc(slices.Values(s.Listen), func(a, b lb.Listen) int { return a.Prefix.Compare(b.Prefix) })
@@ -114,6 +144,15 @@ func asHeld(s *lb.Service) *lb.Service {
 	if len(out.Backends) == 0 {
 		out.SNAT, out.Affinity = lb.SNAT{}, nil
 		return &out
+	}
+	if s.Affinity != nil { // of the families that have backends
+		a := *s.Affinity
+		if out.Affinity = &a; len(s.Of(lb.IPv4)) == 0 {
+			a.Bits = 0
+		}
+		if len(s.Of(lb.IPv6)) == 0 {
+			a.Bits6 = 0
+		}
 	}
 	first := &out.Backends[0]
 	out.SNAT, out.Log = first.SNAT, first.Log

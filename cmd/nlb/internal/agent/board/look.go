@@ -37,7 +37,12 @@ var ErrEmpty = errors.New("nothing was applied yet")
 
 // Snapshot is what the agent keeps, with the states of now and figures that are about
 // a second old at most. Nobody may change it. Errors: ErrEmpty, and those of the kernel.
-func (b *Board) Snapshot() (*view.Snapshot, error) {
+func (b *Board) Snapshot() (*view.Snapshot, error) { return b.lookAgain(false) }
+
+// Fresh is Snapshot with figures that are read now.
+func (b *Board) Fresh() (*view.Snapshot, error) { return b.lookAgain(true) }
+
+func (b *Board) lookAgain(fresh bool) (*view.Snapshot, error) {
 	b.looking.Lock()
 	defer b.looking.Unlock()
 	e, l := b.shown.Load(), &b.look
@@ -45,7 +50,7 @@ func (b *Board) Snapshot() (*view.Snapshot, error) {
 		return nil, ErrEmpty
 	}
 	now := time.Now()
-	if l.figures == nil || now.Sub(l.read) > max(lookEvery, lookPart*l.took) {
+	if fresh || l.figures == nil || now.Sub(l.read) > max(lookEvery, lookPart*l.took) {
 		f, err := l.counter.Figures(e.numbers)
 		if err != nil {
 			return nil, err
