@@ -12,6 +12,7 @@ O      ?= .
 sbindir     = $(PREFIX)/sbin
 mandir      = $(PREFIX)/share/man/man8
 docdir      = $(PREFIX)/share/doc/nlb
+sharedir    = $(PREFIX)/share/nlb
 unitdir     = $(PREFIX)/lib/systemd/system
 bashdir     = $(PREFIX)/share/bash-completion/completions
 zshdir      = $(PREFIX)/share/zsh/site-functions
@@ -20,7 +21,7 @@ profiledir  = /etc/nlb
 
 units     = nlb.service nlb-agent.service
 installed = $(sbindir)/nlb $(mandir)/nlb.8 $(units:%=$(unitdir)/%) \
-	$(bashdir)/nlb $(zshdir)/_nlb $(fishdir)/nlb.fish
+	$(bashdir)/nlb $(zshdir)/_nlb $(fishdir)/nlb.fish $(sharedir)/prometheus/nlb.rules.yml $(sharedir)/grafana/nlb.json
 
 # The linters, pinned.
 gofumpt     = $(GO) run mvdan.cc/gofumpt@v0.12.0
@@ -56,11 +57,13 @@ install: build
 	install -m 644 cmd/nlb/completion/nlb.fish $(DESTDIR)$(fishdir)/nlb.fish
 	install -m 644 README.md CHANGELOG.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(docdir)
 	install -m 644 examples/*.yaml $(DESTDIR)$(docdir)/examples
+	install -m 644 packaging/prometheus/nlb.rules.yml $(DESTDIR)$(sharedir)/prometheus
+	install -m 644 packaging/grafana/nlb.json $(DESTDIR)$(sharedir)/grafana
 
 # The profiles stay.
 uninstall:
 	rm -f $(addprefix $(DESTDIR),$(installed))
-	rm -rf $(DESTDIR)$(docdir)
+	rm -rf $(DESTDIR)$(docdir) $(DESTDIR)$(sharedir)
 	-rmdir --ignore-fail-on-non-empty $(DESTDIR)$(profiledir)
 
 # Packages and releases, in dist: packaging/build.sh says what can be set.

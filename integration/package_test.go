@@ -177,6 +177,7 @@ func TestRelease(t *testing.T) {
 					t.Errorf("it says it is %s", out)
 				}
 				sameInstall(t, files)
+				comesAndGoes(t, filepath.Join(dir, "nlb-1.2.3-1."+a.rpm+".rpm"), filepath.Join(dir, "nlb_1.2.3-r1_"+a.apk+".apk"))
 			}
 		})
 	}
@@ -227,8 +228,8 @@ func samePackages(t *testing.T, deb map[string]string, rpm, apk string) {
 	}
 	slices.Sort(want)
 	var got []string
-	for _, name := range strings.Fields(output(t, "rpm", "-qpl", rpm)) {
-		if name != "/etc/nlb" {
+	for line := range strings.Lines(output(t, "rpm", "-qp", "--queryformat", "[%{FILEMODES:perms} %{FILENAMES}\n]", rpm)) {
+		if mode, name, _ := strings.Cut(strings.TrimSpace(line), " "); mode[0] != 'd' {
 			got = append(got, strings.TrimPrefix(name, "/"))
 		}
 	}
@@ -245,6 +246,42 @@ func samePackages(t *testing.T, deb map[string]string, rpm, apk string) {
 	slices.Sort(got)
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("-deb +apk\n%s", d)
+	}
+}
+
+// overlaid runs a script with packages in /packages, on this system with a layer of its own
+// over it that is gone afterwards, in a network namespace, as if systemd ran. Instead of
+// doing it, systemctl says what it was told.
+const overlaid = `set -e; mount -t tmpfs none "$0"; mkdir "$0/upper" "$0/work" "$0/root"
+mount -t overlay none -o "lowerdir=/,upperdir=$0/upper,workdir=$0/work" "$0/root"
+mount --rbind /proc "$0/root/proc"
+cd "$0/root"
+mkdir -p packages run/systemd/system
+cp "$2" "$3" packages
+printf '#!/bin/sh\necho systemctl "$@"\n' >usr/bin/systemctl
+chmod 755 usr/bin/systemctl
+exec chroot . sh -ec "$1"`
+
+// comesAndGoes: rpm installs its package, upgrades, verifies and erases it, and the scripts
+// of that of Alpine run in the order in which apk runs them. Nothing is enabled or
+// started, and nothing is left but a profile.
+func comesAndGoes(t *testing.T, rpm, apk string) {
+	t.Helper()
+	const left = `ls -d /usr/sbin/nlb /usr/share/nlb /usr/share/doc/nlb /usr/lib/systemd/system/nlb* /etc/nlb/* 2>/dev/null || :`
+	const come = "systemctl daemon-reload\nsystemctl try-restart nlb-agent.service\nsystemctl -q is-active nlb.service\nsystemctl reload nlb.service\n"
+	const gone = "systemctl stop nlb-agent.service\nsystemctl stop nlb.service\nsystemctl -q disable nlb.service nlb-agent.service\n"
+	for _, tt := range []struct{ name, script, want string }{
+		{"rpm", `r() { rpm --dbpath /packages/db --nodeps "$@" 2>&1 | grep -v -e '^rpm: ' || :; }
+rpm --dbpath /packages/db --initdb
+r -i /packages/*.rpm; echo >/etc/nlb/shop.yaml; nlb version; r -U --force /packages/*.rpm; r -V nlb; r -e nlb; ` + left, come + "nlb v1.2.3\n" + come + gone + "systemctl daemon-reload\n/etc/nlb/shop.yaml\n"},
+		{"apk", `cd /packages; mkdir of; tar -xzf *.apk -C of --warning=no-unknown-keyword; cp -r of/usr of/etc /
+sh of/.post-install 1.2.3-r1; echo >/etc/nlb/shop.yaml; nlb version; sh of/.pre-deinstall 1.2.3-r1
+(cd of && find usr etc -type f) | (cd / && xargs rm); rm -r /usr/share/nlb /usr/share/doc/nlb; sh of/.post-deinstall 1.2.3-r1; ` + left, "nlb v1.2.3\n" + gone + "/etc/nlb/shop.yaml\n"},
+	} {
+		got := output(t, "unshare", "--mount", "--net", "sh", "-c", overlaid, t.TempDir(), tt.script, rpm, apk)
+		if d := cmp.Diff(tt.want, got); d != "" {
+			t.Errorf("%s: -want +got\n%s", tt.name, d)
+		}
 	}
 }
 

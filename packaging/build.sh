@@ -128,7 +128,7 @@ release() {
 	for arch in "${processors[@]}"; do
 		folder=nlb-$VERSION-linux-$arch
 		mkdir "$work/$folder"
-		cp -r "$work/$arch/"{nlb,nlb.8,licenses.gz} README.md CHANGELOG.md LICENSE docs examples packaging/*.service cmd/nlb/completion/nlb.* "$work/$folder"
+		cp -r "$work/$arch/"{nlb,nlb.8,licenses.gz} README.md CHANGELOG.md LICENSE docs examples packaging/{*.service,prometheus,grafana} cmd/nlb/completion/nlb.* "$work/$folder"
 		archive "$folder"
 	done
 	git archive --prefix="nlb-$VERSION/" HEAD | gzip -9n >"$DIST/nlb-$VERSION.tar.gz"
