@@ -51,3 +51,20 @@ func TestReadmeImport(t *testing.T) {
 		}
 	}
 }
+
+// TestReadmeNewcomer: the profile in the README's five commands is one. integration/qemu
+// gives the commands.
+func TestReadmeNewcomer(t *testing.T) {
+	parts := regexp.MustCompile("(?s)```sh\n.*?<<'END'\n(services:.*?)END\n").FindStringSubmatch(readme(t))
+	if parts == nil {
+		t.Fatal("README.md has no commands with a profile")
+	}
+	file := filepath.Join(t.TempDir(), "web.yaml")
+	if err := os.WriteFile(file, []byte(parts[1]), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var out, stderr bytes.Buffer
+	if code := newApp(nil, &out, &stderr).run(t.Context(), []string{"check", file}); code != exitDone {
+		t.Errorf("exit code %d\n%s", code, stderr.String())
+	}
+}

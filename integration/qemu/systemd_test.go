@@ -40,13 +40,16 @@ func TestSystemd(t *testing.T) {
 }
 
 // TestPackage boots a machine that has systemd and dpkg, and plays what becomes of
-// the package there: installed, upgraded under load, purged.
+// the package there: installed, upgraded under load, purged, and installed by who knows
+// the README alone.
 func TestPackage(t *testing.T) {
 	t.Parallel()
 	version := kernels(t)[0]
 	dir := t.TempDir()
 	c := managed(build(t, dir, "./integration/systemd"), "systemd", "dpkg")
 	c.Texts["var/lib/dpkg/status"] = ""
+	c.Texts["etc/dpkg/dpkg.cfg"] = "force-bad-path\n" // it asks for ldconfig
+	c.Texts["root/readme.sh"] = readme(t)
 	c.Texts["etc/systemd/system/nlb-lab.service.d/play.conf"] = "[Service]\nExecStart=\nExecStart=/usr/sbin/lab package\n"
 	for _, v := range []string{"1.0.0", "1.0.1", "1.0.2"} {
 		make := exec.CommandContext(t.Context(), filepath.Join(root, "packaging/build.sh"), "deb")
@@ -58,6 +61,21 @@ func TestPackage(t *testing.T) {
 		c.Programs["root/"+name] = filepath.Join(dir, name)
 	}
 	play(t, "package", version, "/usr/sbin/lab,package", c)
+}
+
+// readme is the script of the README's section for newcomers.
+func readme(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	netlabtest.Must(t, err)
+	_, section, _ := strings.Cut(string(text), "## From the package to a watched service\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	_, script, _ := strings.Cut(section, "```sh\n")
+	script, _, ok := strings.Cut(script, "```\n")
+	if !ok {
+		t.Fatal("README.md has no script for newcomers")
+	}
+	return script
 }
 
 // play boots a machine that plays integration/systemd, and returns what it said.
@@ -95,7 +113,7 @@ func managed(lab string, packages ...string) Contents {
 		Links:    map[string]string{"etc/systemd/system/default.target": "/lib/systemd/system/multi-user.target"},
 	}
 	enable(c, "integration/systemd", "nlb-lab.service")
-	for _, name := range []string{"sbin/modprobe", "bin/kill", "bin/mount", "bin/umount", "bin/sh", "bin/rm", "usr/bin/awk", "usr/bin/diff"} {
+	for _, name := range []string{"sbin/modprobe", "bin/kill", "bin/mount", "bin/umount", "bin/sh", "bin/rm", "usr/bin/awk", "usr/bin/diff", "usr/bin/tee"} {
 		c.Links[name] = "/bin/busybox"
 	}
 	for _, name := range []string{"systemd-logind.service", "getty.target", "proc-sys-fs-binfmt_misc.automount"} {

@@ -19,6 +19,7 @@ var installs = []phase{
 	{"upgrade without an agent", upgradeUnit},
 	{"upgrade with an agent", upgradeAgent},
 	{"purge", purge},
+	{"newcomer", newcomer},
 }
 
 // parameters are those that nlb sets for the profile.
@@ -37,9 +38,9 @@ func values() (string, error) {
 	return strings.Join(all, " "), nil
 }
 
-// dpkg runs it. This machine has no ldconfig, for which it asks.
+// dpkg runs it.
 func dpkg(ctx context.Context, args ...string) error {
-	_, err := command(ctx, "dpkg", append([]string{"--force-bad-path"}, args...)...)
+	_, err := command(ctx, "dpkg", args...)
 	return err
 }
 

@@ -32,7 +32,7 @@ if [[ ! ${NLB_VAGRANT_WORK:-} ]]; then
 	work=$(mktemp -d)
 	trap '[[ ! ${inside:-} ]] || kill -KILL $inside 2>/dev/null || :; rm -rf "$work"' EXIT
 	trap 'exit 130' INT TERM
-	CGO_ENABLED=0 go build -o "$work/nlb" ./cmd/nlb
+	DIST=$work PROCESSORS=amd64 packaging/build.sh deb
 	go test -run '^$' ./integration/scenario >/dev/null # all that it needs, while there is a network
 	NLB_VAGRANT_WORK=$work NLB_BOX_FILE=$(realpath "$box") \
 		unshare --mount --net --pid --fork --kill-child --mount-proc "$0" &
@@ -68,7 +68,7 @@ libvirtd --daemon
 timeout 60 sh -c 'until [ -S /run/libvirt/libvirt-sock ]; do sleep 0.1; done'
 
 export VAGRANT_HOME=$work/home VAGRANT_DOTFILE_PATH=$work/machines VAGRANT_DEFAULT_PROVIDER=libvirt VAGRANT_CHECKPOINT_DISABLE=1
-export NLB_BOX=nlb-lab NLB_BOX_URL=file://$NLB_BOX_FILE NLB_BINARY=$work/nlb
+export NLB_BOX=nlb-lab NLB_BOX_URL=file://$NLB_BOX_FILE NLB_PACKAGE=$(echo "$work"/nlb_*.deb)
 export NLB_DRIVER=${NLB_DRIVER:-qemu} NLB_CPU=${NLB_CPU:-Nehalem} NLB_CPU_WITHOUT=${NLB_CPU_WITHOUT:-cx16}
 began=$SECONDS
 vagrant up
