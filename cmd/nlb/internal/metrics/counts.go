@@ -57,6 +57,9 @@ type Tally struct {
 	Changes  atomic.Uint64 // of the verdict
 }
 
+// Tallies are those of the backends of a service, by their addresses.
+type Tallies map[lb.Endpoint]*Tally
+
 // bounds are those of all histograms, in seconds: from a check of a near server to the
 // longest apply.
 var bounds = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}

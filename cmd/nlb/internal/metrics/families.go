@@ -27,8 +27,8 @@ type Filter struct {
 // Agent is what an agent knows beside a snapshot.
 type Agent struct {
 	*Process
-	// Tally is what it counts of a backend; nil: nothing.
-	Tally func(lb.BackendID) *Tally
+	// Tallies are what it counts of the backends of a service.
+	Tallies func(profile, service string) Tallies
 }
 
 // Write writes metrics of a snapshot, and of the agent, where there is one. It holds
@@ -187,11 +187,12 @@ func backendsOf(services iter.Seq[*view.ShownService], a *Agent) []backend {
 	out := make([]backend, 0, n)
 	labels := make([]byte, 0, 64*n)
 	for s := range services {
+		var tallies Tallies
+		if a != nil {
+			tallies = a.Tallies(s.Profile, s.Service.Name)
+		}
 		for i := range s.Backends {
-			b := backend{ShownBackend: &s.Backends[i]}
-			if a != nil {
-				b.tally = a.Tally(lb.BackendID{Profile: s.Profile, Service: s.Service.Name, Address: b.Address})
-			}
+			b := backend{ShownBackend: &s.Backends[i], tally: tallies[s.Backends[i].Address]}
 			begin := len(labels)
 			labels = append(appendLabel(labels, "profile", s.Profile), ',')
 			labels = append(appendLabel(labels, "service", s.Service.Name), ',')

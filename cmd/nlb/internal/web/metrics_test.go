@@ -153,20 +153,21 @@ func BenchmarkScrape(b *testing.B) {
 			server := httptest.NewServer(New(shown, nobody).Handler())
 			defer server.Close()
 			b.ReportAllocs()
-			size, spent := int64(0), time.Duration(0)
+			size, spent, least := int64(0), time.Duration(0), time.Hour
 			for b.Loop() {
 				b.StopTimer()
 				shown.Set(profiles, numbers)
 				time.Sleep(1100 * time.Millisecond) // the figures are too old then
 				b.StartTimer()
-				before := processorTime(b)
+				before, began := processorTime(b), time.Now()
 				answer, err := http.Get(server.URL + "/metrics")
 				must(b, err)
 				size, err = io.Copy(io.Discard, answer.Body)
 				must(b, err, answer.Body.Close())
-				spent += processorTime(b) - before
+				spent, least = spent+processorTime(b)-before, min(least, time.Since(began))
 			}
 			b.ReportMetric(float64(spent.Milliseconds())/float64(b.N), "cpu-ms/op") // of both ends
+			b.ReportMetric(float64(least.Milliseconds()), "least-ms")               // by the clock
 			b.ReportMetric(float64(size)/(1<<20), "MiB/answer")
 		})
 	}

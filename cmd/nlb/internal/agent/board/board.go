@@ -43,7 +43,7 @@ type edition struct {
 	profiles []profile
 	at       map[name]*atomic.Pointer[lb.Service]
 	numbers  engine.Numbers
-	tallies  map[lb.BackendID]*metrics.Tally
+	tallies  map[name]metrics.Tallies
 }
 
 type profile struct {
@@ -71,18 +71,21 @@ func (b *Board) Offload(o *engine.Offloading) { b.offload.Store(o) }
 // more.
 func (b *Board) Set(profiles []*lb.Profile, numbers engine.Numbers) {
 	old := b.shown.Load()
-	e := &edition{at: map[name]*atomic.Pointer[lb.Service]{}, numbers: numbers, tallies: map[lb.BackendID]*metrics.Tally{}}
+	e := &edition{at: map[name]*atomic.Pointer[lb.Service]{}, numbers: numbers, tallies: map[name]metrics.Tallies{}}
 	for _, p := range slices.SortedFunc(slices.Values(profiles), func(a, b *lb.Profile) int { return strings.Compare(a.Name, b.Name) }) {
 		one := profile{p.Name, make([]atomic.Pointer[lb.Service], len(p.Services))}
 		services := make([]*lb.Service, len(p.Services))
 		for i := range p.Services {
 			services[i] = asHeld(&p.Services[i])
-			for k := range p.Services[i].Backends {
-				id := lb.BackendID{Profile: p.Name, Service: p.Services[i].Name, Address: p.Services[i].Backends[k].Address}
-				if e.tallies[id] = old.tally(id); e.tallies[id] == nil {
-					e.tallies[id] = &metrics.Tally{}
+			of := name{p.Name, services[i].Name}
+			before, now := old.talliesOf(of), make(metrics.Tallies, len(services[i].Backends))
+			for k := range services[i].Backends {
+				address := services[i].Backends[k].Address
+				if now[address] = before[address]; now[address] == nil {
+					now[address] = &metrics.Tally{}
 				}
 			}
+			e.tallies[of] = now
 		}
 		slices.SortFunc(services, func(a, b *lb.Service) int { return strings.Compare(a.Name, b.Name) })
 		for i, s := range services {
@@ -163,13 +166,20 @@ func asHeld(s *lb.Service) *lb.Service {
 }
 
 // Tally is what is counted of a backend; nil where it is not shown.
-func (b *Board) Tally(id lb.BackendID) *metrics.Tally { return b.shown.Load().tally(id) }
+func (b *Board) Tally(id lb.BackendID) *metrics.Tally {
+	return b.Tallies(id.Profile, id.Service)[id.Address]
+}
 
-func (e *edition) tally(id lb.BackendID) *metrics.Tally {
+// Tallies are those of the backends of a service.
+func (b *Board) Tallies(profile, service string) metrics.Tallies {
+	return b.shown.Load().talliesOf(name{profile, service})
+}
+
+func (e *edition) talliesOf(n name) metrics.Tallies {
 	if e == nil {
 		return nil
 	}
-	return e.tallies[id]
+	return e.tallies[n]
 }
 
 // services are those that are shown, and the numbers of their backends.
