@@ -126,6 +126,13 @@ services:
   - {name: alone, retry: true, listen: "203.0.113.13:80", backends: ["10.2.0.11:80"]}
   - {name: none, retry: true, listen: "203.0.113.14:80", on-empty: drop, backends: []}
 `,
+	"timeouts": `profile: timeouts
+services:
+  - {name: all, listen: "203.0.113.10:80", protocol: [tcp, udp], timeouts: {established: 20d, close-wait: 2h, half-open: 1s, time-wait: 10s, udp: 3m, udp-idle: 30s}, backends: ["10.2.0.11:80"]}
+  - {name: one, listen: "203.0.113.11:80", timeouts: {established: 1h}, backends: ["10.2.0.11:80"]}
+  - {name: same, listen: "[2001:db8::1]:80", timeouts: {established: 1h}, backends: ["[fd02::11]:80"]}
+  - {name: idle, listen: "203.0.113.12:80", protocol: udp, timeouts: {udp-idle: 5s}, backends: ["10.2.0.11:80"]}
+`,
 	"offload": `profile: fast
 services:
   - {name: web, offload: auto, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:80", {address: "10.2.0.12:80", weight: 0}, "[fd02::11]:80"]}

@@ -215,12 +215,7 @@ var serviceKeys = []key[Service]{
 			Default: "none",
 			Meaning: "what is over is refused",
 		},
-		value: func(s *Service) (any, bool) {
-			if s.Limit == (Limit{}) {
-				return nil, true
-			}
-			return Mapping{Values: valuesOf(limitKeys, &s.Limit)}, false
-		},
+		value:  func(s *Service) (any, bool) { return mappingValue(limitKeys, s.Limit), s.Limit == Limit{} },
 		change: func(s *Service) (string, bool) { return s.Limit.String(), true },
 		check:  func(s *Service) *Problem { return checkKeys(limitKeys, &s.Limit) },
 	},
@@ -313,6 +308,14 @@ var serviceKeys = []key[Service]{
 		value: func(s *Service) (any, bool) { return s.Retry, !s.Retry },
 	},
 	{
+		word: "timeouts", Key: Key{
+			Values: "{established: 1h, half-open: 10s, udp: 5m}, or none", Default: "none",
+			Meaning: "how long connections that are silent are remembered, where not as the kernel has it",
+		},
+		value: func(s *Service) (any, bool) { return mappingValue(timeoutKeys, s.Timeouts), s.Timeouts == Timeouts{} },
+		check: func(s *Service) *Problem { return checkKeys(timeoutKeys, &s.Timeouts) },
+	},
+	{
 		word: "offload", Key: Key{
 			Values: "none, auto, software or hardware", Default: "none",
 			Meaning: "packets of live connections pass by all chains: never, where nothing speaks against it, always, or in the network card",
@@ -335,7 +338,7 @@ var serviceKeys = []key[Service]{
 // outermost first.
 func Keys() []Key {
 	return slices.Concat(described(serviceKeys), []Key{backendsKey}, described(backendKeys),
-		described(affinityKeys), described(limitKeys), described(logKeys), described(healthKeys))
+		described(affinityKeys), described(limitKeys), described(logKeys), described(timeoutKeys), described(healthKeys))
 }
 
 func described[T any](keys []key[T]) []Key {
@@ -352,6 +355,7 @@ func init() {
 	enroll("affinity", affinityKeys)
 	enroll("limit", limitKeys)
 	enroll("log", logKeys)
+	enroll("timeouts", timeoutKeys)
 	enroll("health", healthKeys)
 }
 

@@ -1,12 +1,14 @@
 package lb
 
-// Mode: what follows from how packets get to the backends: what a service has where
-// it does not say, what it cannot have, and what kernel parameters it depends on.
+// Mode: what follows from how packets get to the backends, by a flow table too: what a
+// service has where it does not say, what it cannot have, and what kernel parameters
+// it depends on.
 
 import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"nlb/lb/internal/safe"
 )
@@ -64,6 +66,7 @@ func (s *Service) checkDirect(yield func(Contradiction) bool) bool {
 		{s.Limit != Limit{}, []string{"mode", "limit"}, "limit", perPacket},
 		{s.Log != nil, []string{"mode", "log"}, "log", perPacket},
 		{len(s.Allow)+len(s.Deny) > 0, []string{"mode", "allow"}, "allow or deny", "a table of your own, of family netdev, can drop packets of clients before"},
+		{s.Timeouts != Timeouts{}, []string{"mode", "timeouts"}, "timeouts", perPacket},
 		{s.Retry, []string{"mode", "retry"}, "retry", "answers of the backends do not come by here"},
 		{s.OnEmpty != Drop, []string{"mode", "on-empty"}, "on-empty: " + s.OnEmpty.String(), "on-empty: drop, or without the key"},
 		{s.SNAT.Mode != SNATNone, []string{"snat", "mode"}, "snat: " + s.SNAT.String(), "backends see the client"},
@@ -114,6 +117,62 @@ func (s *Service) checkDirectBackends(yield func(Contradiction) bool) bool {
 		}
 	}
 	return true
+}
+
+// checkOffload finds keys that only offload gives a meaning, and services whose
+// connections no flow table takes.
+func (s *Service) checkOffload(yield func(Contradiction) bool) bool {
+	if s.Offload > OffloadAuto && !s.Offloadable() && !yield(Contradiction{Keys: []string{"offload", "role", "protocol"}, Problem: Problem{
+		Msg: "offload: " + s.Offload.String() + " has no meaning for this service", Want: "offload: auto or none",
+		Hint: "only TCP and UDP that is forwarded for others is offloaded, not what this host itself sends",
+	}}) {
+		return false
+	}
+	if t := s.Timeouts; s.Offload != OffloadNone && (t.Established != 0 || t.UDP != 0) && !yield(Contradiction{Keys: []string{"timeouts", "offload"}, Problem: Problem{
+		Msg: "timeouts of live connections cannot be with offload: " + s.Offload.String(), Want: "offload: none beside it",
+		Hint: "a flow table gives connections back with the timeouts of the kernel",
+	}}) {
+		return false
+	}
+	return len(s.Devices) == 0 || s.Offload != OffloadNone ||
+		yield(Contradiction{Keys: []string{"devices", "offload"}, Problem: Problem{
+			Msg: "devices has no meaning without offload", Want: "offload: auto, software or hardware beside it",
+		}})
+}
+
+// Offloadable reports whether the service has connections that a flow table takes:
+// TCP or UDP, that this host translates and forwards for others.
+func (s *Service) Offloadable() bool {
+	return s.Mode == NAT && s.Role != RoleClient && slices.ContainsFunc(s.Protocols, func(p Protocol) bool { return p == TCP || p == UDP })
+}
+
+// CheckDevice is what is wrong with the name of a device.
+func CheckDevice(s string) *Problem {
+	if p := CheckInterface(s); p != nil || strings.HasSuffix(s, "*") || s == "lo" {
+		return &Problem{Msg: "device " + safe.Show(s) + " cannot be offloaded", Want: "the whole name of an interface other than lo"}
+	}
+	return nil
+}
+
+// checkDevices is what is wrong with the devices of a service.
+func checkDevices(devices []string) *Problem {
+	for i, d := range devices {
+		if p := CheckDevice(d); p != nil {
+			return p
+		}
+		if i > 0 && devices[i-1] >= d {
+			return &Problem{Msg: "devices are not sorted, or not distinct"}
+		}
+	}
+	return CheckDevices(len(devices))
+}
+
+// CheckDevices is what is wrong with the number of devices of a service.
+func CheckDevices(n int) *Problem {
+	if n > MaxDevices {
+		return &Problem{Msg: fmt.Sprintf("devices has %d interfaces", n), Want: fmt.Sprintf("at most %d", MaxDevices)}
+	}
+	return nil
 }
 
 // Need is a kernel parameter that must, or should, have a value.

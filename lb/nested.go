@@ -1,12 +1,13 @@
 package lb
 
-// The keys of backends, affinity, limit and log, which are mappings of their own.
+// The keys of backends, affinity, limit, log and timeouts, which are mappings of their own.
 
 import (
 	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"nlb/lb/internal/safe"
 )
@@ -206,6 +207,73 @@ var logKeys = []key[Log]{
 	},
 }
 
+// Timeouts are how long conntrack remembers a connection from its last packet on, by
+// its state; whole seconds, 1 s to MaxConnectionTimeout. 0: as the kernel has it
+// (https://docs.kernel.org/networking/nf_conntrack-sysctl.html).
+type Timeouts struct {
+	// Established is of open TCP connections, CloseWait of those whose client or
+	// server has sent its FIN and waits, HalfOpen of those whose handshake has begun,
+	// and TimeWait of those that have ended.
+	Established, CloseWait, HalfOpen, TimeWait time.Duration
+	// UDP is of flows that go both ways, UDPIdle of those that do not, or have not
+	// for two seconds.
+	UDP, UDPIdle time.Duration
+}
+
+// MaxConnectionTimeout is what conntrack can count, in jiffies of 32 bits.
+const MaxConnectionTimeout = 20 * 24 * time.Hour
+
+const connectionTimeForm = "1s to 20d"
+
+var timeoutKeys = []key[Timeouts]{
+	timeoutKey("established", "432000s in Linux", "an open TCP connection that is silent"),
+	timeoutKey("close-wait", "1h", "a TCP connection of which one side has ended its part"),
+	timeoutKey("half-open", "120s and 60s in Linux", "a TCP connection whose handshake is not complete"),
+	timeoutKey("time-wait", "120s in Linux", "a TCP connection that has ended, and its port"),
+	timeoutKey("udp", "120s in Linux", "a UDP flow that is answered, for more than two seconds"),
+	timeoutKey("udp-idle", "30s in Linux", "a UDP flow that is not answered, or not for two seconds yet"),
+}
+
+func timeoutKey(word, usual, meaning string) key[Timeouts] {
+	return key[Timeouts]{
+		word: word, Key: Key{Values: connectionTimeForm, Default: usual, Meaning: meaning},
+		value: func(t *Timeouts) (any, bool) { return spanValue(*t.Of(word)), false },
+		check: func(t *Timeouts) *Problem {
+			if *t.Of(word) == 0 {
+				return nil
+			}
+			return CheckConnectionTimeout(word, *t.Of(word))
+		},
+	}
+}
+
+// Of is the timeout that a key says, nil where there is no such key.
+func (t *Timeouts) Of(word string) *time.Duration {
+	switch word {
+	case "established":
+		return &t.Established
+	case "close-wait":
+		return &t.CloseWait
+	case "half-open":
+		return &t.HalfOpen
+	case "time-wait":
+		return &t.TimeWait
+	case "udp":
+		return &t.UDP
+	case "udp-idle":
+		return &t.UDPIdle
+	}
+	return nil
+}
+
+// CheckConnectionTimeout is what is wrong with one of Timeouts.
+func CheckConnectionTimeout(word string, t time.Duration) *Problem {
+	if t < time.Second || t > MaxConnectionTimeout || t%time.Second != 0 {
+		return &Problem{Msg: fmt.Sprintf("%s %s is out of range", word, spanText(t)), Want: connectionTimeForm}
+	}
+	return nil
+}
+
 const levelForm = "emerg, alert, crit, err, warn, notice, info or debug"
 
 // affinityValue is an affinity, whose short form is the timeout alone.
@@ -218,6 +286,15 @@ func affinityValue(a *Affinity) any {
 		m.Short = a.TimeoutText()
 	}
 	return m
+}
+
+// mappingValue is a mapping that says nothing where it is zero.
+func mappingValue[T comparable](keys []key[T], v T) any {
+	var zero T
+	if v == zero {
+		return nil
+	}
+	return Mapping{Values: valuesOf(keys, &v)}
 }
 
 // logValue is a log of a service, whose short form is true where all is as it

@@ -107,13 +107,13 @@ type key[T any] struct {
 }
 
 // given says which keys of a table a mapping has, by their numbers.
-type given uint32
+type given uint64
 
 // read reads a mapping. It notes unknown and repeated keys, and values that
 // are missing, and returns the keys that are there at all.
 func (t *table[T]) read(d *decoder, n *node, into *T) given {
 	var there given
-	var seen [32]*node
+	var seen [64]*node
 	for i := 0; i+1 < len(n.kids); i += 2 {
 		name, value := &n.kids[i], &n.kids[i+1]
 		at := t.find(name)

@@ -23,7 +23,7 @@ type draft struct {
 		name, role, iface, hashBy, hashSeed, snat, allow, deny *node
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
-		offload, devices                                       *node
+		offload, devices, timeouts                             *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -128,6 +128,8 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return unlessDefault(s.at.offload, base.at.offload)
 	case "devices":
 		return unlessDefault(s.at.devices, base.at.devices)
+	case "timeouts":
+		return s.at.timeouts
 	}
 	return s.at.snat
 }

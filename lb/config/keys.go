@@ -82,6 +82,7 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		readOptionalSpan(d, k, v, &s.SlowStart, lb.CheckSlowStart)
 	}},
 	{word: "retry", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readBool(d, k, v, &s.Retry) }},
+	{word: "timeouts", read: readTimeouts},
 	{word: "offload", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		readWord(d, k, v, &s.Offload)
 		s.at.offload = v
@@ -141,6 +142,15 @@ var logKeys = table[lb.Log]{of: "log", what: "log", keys: []key[lb.Log]{
 	{word: "rate", read: func(d *decoder, k *lb.Key, v *node, l *lb.Log) { l.Rate = readRate(d, k, v) }},
 }}
 
+var timeoutKeys = table[lb.Timeouts]{of: "timeouts", what: "timeouts", keys: []key[lb.Timeouts]{
+	{word: "established", read: readTimeoutOf},
+	{word: "close-wait", read: readTimeoutOf},
+	{word: "half-open", read: readTimeoutOf},
+	{word: "time-wait", read: readTimeoutOf},
+	{word: "udp", read: readTimeoutOf},
+	{word: "udp-idle", read: readTimeoutOf},
+}}
+
 // Reference returns all keys that a profile may have, the outermost first.
 func Reference() []lb.Key {
 	var out []lb.Key
@@ -161,6 +171,7 @@ func init() {
 	affinityKeys.enroll()
 	limitKeys.enroll()
 	logKeys.enroll()
+	timeoutKeys.enroll()
 	healthKeys.enroll()
 	for _, k := range serviceKeys.keys {
 		if k.word != "name" && k.word != "listen" {

@@ -1,6 +1,6 @@
 package config
 
-// Affinity, limits and logs in a file: keys that are mappings of their own.
+// Affinity, limits, logs and timeouts in a file: keys that are mappings of their own.
 
 import (
 	"strings"
@@ -54,6 +54,29 @@ func readLimit(d *decoder, k *lb.Key, v *node, s *draft) {
 		l.Burst = uint32(l.NewPerSource.Events)
 	}
 	s.Limit = l.Limit
+}
+
+func readTimeouts(d *decoder, k *lb.Key, v *node, s *draft) {
+	s.Timeouts, s.at.timeouts = lb.Timeouts{}, v
+	switch {
+	case none(v):
+	case v.kind != mapping:
+		d.fail(v, "timeouts is "+v.kind.String(), k.Values, "")
+	case len(v.kids) == 0:
+		d.fail(v, "timeouts has no keys", k.Values, "")
+	default:
+		timeoutKeys.read(d, v, &s.Timeouts)
+	}
+}
+
+// readTimeoutOf reads one of the timeouts.
+func readTimeoutOf(d *decoder, k *lb.Key, v *node, t *lb.Timeouts) {
+	span := readTime(d, k, v)
+	if p := lb.CheckConnectionTimeout(k.Word(), span); span != 0 && p != nil {
+		d.refuse(v, p)
+		return
+	}
+	*t.Of(k.Word()) = span
 }
 
 func readLog(d *decoder, k *lb.Key, v *node, into **lb.Log) {

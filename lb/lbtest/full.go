@@ -55,13 +55,17 @@ func Full() []*lb.Profile {
 	plain.Health, plain.SlowStart, plain.MinUp = checks[lb.MaxChecks:], 30*time.Second, lb.MinUp{Count: 1}
 	plain.Backends[2].Priority, plain.Backends[1].CheckAt = 7, lb.CheckAt{None: true}
 	plain.Scheduler, plain.HashBy, plain.HashSeed, plain.Affinity, plain.Interface = lb.RoundRobin, nil, 0, nil, ""
+	whole.Timeouts = lb.Timeouts{HalfOpen: 10 * time.Second}
+	plain.Timeouts = lb.Timeouts{
+		Established: time.Hour, CloseWait: 2 * time.Hour, HalfOpen: 20 * time.Second, TimeWait: 30 * time.Second, UDP: 5 * time.Minute, UDPIdle: 15 * time.Second,
+	}
 	whole.Offload, whole.Devices = lb.OffloadAuto, []string{"eth0", "eth1"} // any kernel takes it
 	plain.SNAT = lb.SNAT{Mode: lb.SNATNone}
 	for i := range plain.Backends {
 		plain.Backends[i].SNAT = lb.SNAT{Mode: lb.SNATNone}
 	}
 	empty := full()
-	empty.Backends = nil
+	empty.Backends, empty.Timeouts = nil, lb.Timeouts{UDPIdle: 10 * time.Second}
 	direct, forgets := full(), full()
 	for _, s := range []*lb.Service{&direct, &forgets} {
 		makeDirect(s)

@@ -21,6 +21,15 @@ func health(r *rand.Rand, s *lb.Service) {
 	if s.Offload != lb.OffloadNone && some() {
 		s.Devices = []string{"eth0", "eth1"}[:1+r.IntN(2)]
 	}
+	if some() {
+		timeout := func() time.Duration {
+			return time.Duration(1+r.IntN(int(lb.MaxConnectionTimeout/time.Second))) * time.Second
+		}
+		s.Timeouts = lb.Timeouts{CloseWait: timeout(), HalfOpen: timeout(), UDPIdle: timeout()}
+		if some() && s.Offload == lb.OffloadNone {
+			s.Timeouts = lb.Timeouts{Established: timeout(), TimeWait: timeout(), UDP: timeout()}
+		}
+	}
 	first := map[lb.Family]int{}
 	several := false
 	for i := range s.Backends {

@@ -88,6 +88,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	if shared != nil {
 		own.Rules = append(own.Rules, logRule(shared))
 	}
+	own.Rules = append(own.Rules, timeoutRules(s.Timeouts)...)
 	for _, f := range s.Families() {
 		f := FamilyOf(f)
 		draw := c.pool(own.Name, s, f, shared)

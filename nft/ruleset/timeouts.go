@@ -16,8 +16,10 @@ import (
 // the kernel never changes one: other timeouts need another name.
 type Timeouts struct {
 	Name     string
-	Protocol byte     // TCP or UDP
-	Seconds  []uint32 // for each state, in the order of the kernel's numbers
+	Protocol byte // TCP or UDP
+	// Seconds are those of each state, in the order of the kernel's numbers; 0: as
+	// the kernel has it when the object is made.
+	Seconds []uint32
 }
 
 const (
@@ -64,7 +66,9 @@ func (m *Messages) newTimeouts(t *Timeouts) {
 	m.Data(timeoutProtocol, string([]byte{t.Protocol}))
 	policy := m.Nest(timeoutData)
 	for i, s := range t.Seconds {
-		m.Uint32(uint16(i+1), s)
+		if s > 0 {
+			m.Uint32(uint16(i+1), s)
+		}
 	}
 	m.Unnest(policy)
 	m.Unnest(data)
@@ -84,7 +88,9 @@ func (p *printer) timeouts(chains []*Chain) {
 				seen = append(seen, t.Name)
 				var policy []string
 				for i, seconds := range t.Seconds {
-					policy = append(policy, fmt.Sprintf("%s : %d", timeoutStates[t.Protocol][i], seconds))
+					if seconds > 0 {
+						policy = append(policy, fmt.Sprintf("%s : %d", timeoutStates[t.Protocol][i], seconds))
+					}
 				}
 				p.printf("\n\tct timeout %s {\n\t\tprotocol %s\n\t\tpolicy = { %s }\n\t}\n", t.Name, protocolName(t.Protocol), strings.Join(policy, ", "))
 			}
