@@ -102,6 +102,11 @@ services:
     listen: ["203.0.113.10:80", "[2001:db8::1]:80"]
     affinity: {timeout: 90m, prefix: 24, prefix6: 64}
     backends: ["10.2.0.11:80", "10.2.0.12:80", "[fd02::11]:80", {address: "10.2.0.13:80", weight: 0}]
+  - name: plain
+    listen: ["203.0.113.10:81", "[2001:db8::1]:81"]
+    affinity: {timeout: 1h, group: both}
+    backends: ["10.2.0.11:81", {address: "10.2.0.12:81", max-connections: 5}, "[fd02::11]:81"]
+  - {name: tls, listen: "203.0.113.10:444", affinity: {timeout: 1h, group: both}, scheduler: consistent, backends: ["10.2.0.11:444", "10.2.0.12"]}
   - {name: single, listen: "203.0.113.11:80", affinity: 1d, scheduler: random, backends: ["10.2.0.11:80"]}
   - {name: empty, listen: "203.0.113.12:80", affinity: 10s, backends: []}
 `,

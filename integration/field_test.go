@@ -5,6 +5,8 @@ package integration
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -94,6 +96,117 @@ services:
 	listed := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
 	if n := strings.Count(listed, "ct timeout timeouts-"); n != 2 {
 		t.Errorf("nft lists %d policies, want 2:\n%s", n, listed)
+	}
+}
+
+// TestAffinityLasts: a client with an open connection stays with its backend, whenever
+// it opened its last one; and is forgotten when the connection has ended.
+func TestAffinityLasts(t *testing.T) {
+	t.Parallel()
+	for _, family := range []struct{ vip, source, one, two string }{
+		{"203.0.113.10:80", "10.1.0.%d/24", "10.2.0.11:8080", "10.2.0.12:8080"},
+		{"[2001:db8::10]:80", "fd01::%d/64", "[fd02::11]:8080", "[fd02::12]:8080"},
+	} {
+		for _, network := range []string{"tcp", "udp"} {
+			t.Run(network+" "+family.vip, func(t *testing.T) {
+				t.Parallel()
+				b := newBed(t)
+				b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
+				b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, protocol: [tcp, udp], scheduler: random, affinity: 1s, backends: [%q, %q]}\n", family.vip, family.one, family.two))
+				const clients = 16
+				from := make([]traffic.Client, clients)
+				open := make([]*traffic.Conn, clients)
+				for i := range clients {
+					prefix := fmt.Sprintf(family.source, 100+i)
+					b.Address(b.Client, "eth0", prefix)
+					from[i] = b.From()
+					from[i].Source = netip.MustParsePrefix(prefix).Addr()
+					var err error
+					open[i], err = from[i].Dial(t.Context(), network, netip.MustParseAddrPort(family.vip))
+					b.Check(err)
+					defer open[i].Close()
+				}
+				remembered := func(of string) int {
+					return strings.Count(b.Witness(b.Balancer, "", "nft", "list", "map", "inet", "nlb", "shop/web/"+of), ": 0x")
+				}
+				digit := "4"
+				if strings.HasPrefix(family.vip, "[") {
+					digit = "6"
+				}
+				b.eventually("the time since the last new connection is over", func() bool { return remembered("affinity"+digit) == 0 })
+				for i, c := range from {
+					reply, err := c.Exchange(t.Context(), "tcp", netip.MustParseAddrPort(family.vip))
+					b.Check(err)
+					if reply.Backend != open[i].Reply.Backend {
+						t.Errorf("client %d has a connection to %s and came to %s", i, open[i].Reply.Backend, reply.Backend)
+					}
+				}
+				if network == "udp" {
+					return // they live for a while
+				}
+				for _, c := range open {
+					b.Check(c.Close())
+				}
+				b.eventually("clients without open connections are forgotten", func() bool { return remembered("open"+digit)+remembered("affinity"+digit) == 0 })
+			})
+		}
+	}
+}
+
+// TestAffinityGroups: a client meets the same server in all services of a group,
+// whatever their ports, and another one in all when that server has left one.
+func TestAffinityGroups(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080, 8443}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12", "fd02::13")
+	profile := func(weight int) string {
+		return fmt.Sprintf(`profile: shop
+defaults: {affinity: {timeout: 10m, group: web}}
+services:
+  - {name: plain, listen: ["203.0.113.10:80", "[2001:db8::10]:80"], scheduler: random, backends: ["10.2.0.11:8080", "10.2.0.12:8080", "10.2.0.13:8080", "[fd02::11]:8080", "[fd02::12]:8080", "[fd02::13]:8080"]}
+  - {name: tls, listen: ["203.0.113.10:443", "[2001:db8::10]:443"], scheduler: random, backends: ["10.2.0.13:8443", "10.2.0.12:8443", {address: "10.2.0.11:8443", weight: %d}, "[fd02::11]:8443", "[fd02::12]:8443", {address: "[fd02::13]:8443", max-connections: 100}]}
+`, weight)
+	}
+	b.Apply(profile(1))
+	var clients []traffic.Client
+	for i := range 16 {
+		for _, form := range []string{"10.1.0.%d/24", "fd01::%d/64"} {
+			prefix := netip.MustParsePrefix(fmt.Sprintf(form, 100+i))
+			b.Address(b.Client, "eth0", prefix.String())
+			c := b.From()
+			c.Source = prefix.Addr()
+			clients = append(clients, c)
+		}
+	}
+	ask := func(c traffic.Client, port uint16) string {
+		vip := netip.MustParseAddr("203.0.113.10")
+		if c.Source.Is6() {
+			vip = netip.MustParseAddr("2001:db8::10")
+		}
+		reply, err := c.Exchange(t.Context(), "tcp", netip.AddrPortFrom(vip, port))
+		b.Check(err)
+		return reply.Local.Addr().String()
+	}
+	met := map[string]int{}
+	for i, c := range clients {
+		ports := []uint16{80, 443}
+		if i%4 > 1 {
+			ports = []uint16{443, 80}
+		}
+		first, second := ask(c, ports[0]), ask(c, ports[1])
+		if met[first]++; first != second {
+			t.Errorf("%s met %s at port %d, and %s at %d", c.Source, first, ports[0], second, ports[1])
+		}
+	}
+	if len(met) < 4 {
+		t.Errorf("all clients met the same servers: %v", met)
+	}
+	b.Apply(profile(0)) // 10.2.0.11 drains at port 443
+	for _, c := range clients {
+		tls := ask(c, 443)
+		if plain := ask(c, 80); tls != plain || tls == "10.2.0.11" {
+			t.Errorf("after a drain, %s met %s at port 443, and %s at 80", c.Source, tls, plain)
+		}
 	}
 }
 

@@ -160,7 +160,7 @@ func TestAffinity(t *testing.T) {
 						}
 						list = append(list, fmt.Sprintf("{address: \"%s\", weight: %d}", fmt.Sprintf(family.server, s), weight))
 					}
-					return fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: \"%s\", protocol: [tcp, udp], affinity: {timeout: 5s, prefix: 24, prefix6: 64}, backends: [%s]}\n",
+					return fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: \"%s\", protocol: [tcp, udp], timeouts: {udp-idle: 2s}, affinity: {timeout: 5s, prefix: 24, prefix6: 64}, backends: [%s]}\n",
 						family.vip, strings.Join(list, ", "))
 				}
 				ask := func(source netip.Addr) string {

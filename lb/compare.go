@@ -255,6 +255,9 @@ func (s *Service) affinityText() string {
 	if text == "" {
 		return "none"
 	}
+	if s.Affinity.Group != "" {
+		text += " group " + s.Affinity.Group
+	}
 	return timeText(s.Affinity.Timeout) + text
 }
 

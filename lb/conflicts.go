@@ -35,7 +35,91 @@ func Conflicts(profiles []*Profile) Errors {
 	for _, f := range c.found {
 		c.errs = append(c.errs, c.describe(f))
 	}
+	for _, p := range profiles {
+		c.groups(p)
+	}
 	return c.errs
+}
+
+// groups finds services that share the memory of their affinity, and cannot: clients
+// stay with servers, so all have to have the same ones.
+func (c *conflicts) groups(p *Profile) {
+	first := map[string]*Service{}
+	for i := range p.Services {
+		s := &p.Services[i]
+		if s.Affinity == nil || s.Affinity.Group == "" {
+			continue
+		}
+		a := first[s.Affinity.Group]
+		if a == nil {
+			first[s.Affinity.Group], a = s, s
+		}
+		at := s.Affinity.Pos
+		if s != a && at == a.Affinity.Pos { // that of defaults
+			at = s.Pos
+		}
+		fail := func(want, format string, args ...any) {
+			c.errs = append(c.errs, &Error{Pos: at, Msg: "group " + s.Affinity.Group + ": " + fmt.Sprintf(format, args...), Want: want})
+		}
+		its := a.Affinity
+		of := fmt.Sprintf("service %s %s", a.Name, a.Pos.where())
+		if s.Affinity.Timeout != its.Timeout {
+			fail("the same timeout", "service %s has timeout %s, and %s has %s", s.Name, s.Affinity.TimeoutText(), of, its.TimeoutText())
+		}
+		for _, f := range []Family{IPv4, IPv6} {
+			mine, theirs := s.servers(f), a.servers(f)
+			twice := -1
+			dup.Find(mine, func(s string) string { return s }, func(_, second int) { twice = second })
+			if twice >= 0 {
+				fail("each server once in each service of a group", "service %s has two backends on %s", s.Name, mine[twice])
+			}
+			if !slices.Contains(s.Families(), f) || !slices.Contains(a.Families(), f) {
+				continue
+			}
+			const same = "the same servers in each service of a group, whatever their ports"
+			if lack := lacks(mine, theirs); lack != "" {
+				fail(same, "service %s has no backend on %s, and %s has", s.Name, lack, of)
+			} else if lack := lacks(theirs, mine); lack != "" {
+				fail(same, "service %s has a backend on %s, and %s has not", s.Name, lack, of)
+			}
+			// The kernel does not know those of a family without backends.
+			if one, other := s.Affinity.bits(f), its.bits(f); one != other && one*other > 0 {
+				fail("the same prefixes", "service %s has networks of /%d, and %s has /%d", s.Name, one, of, other)
+			}
+		}
+	}
+}
+
+// lacks is the first of the sorted all that is not in some; empty: there is none.
+func lacks(some, all []string) string {
+	i := slices.IndexFunc(all, func(s string) bool { _, found := slices.BinarySearch(some, s); return !found })
+	if i < 0 {
+		return ""
+	}
+	return all[i]
+}
+
+// bits is the length of the client networks of a family.
+func (a *Affinity) bits(f Family) int {
+	if f == IPv6 {
+		return a.Bits6
+	}
+	return a.Bits
+}
+
+// servers are the hosts of a service's backends of a family, sorted: addresses, and
+// names.
+func (s *Service) servers(f Family) []string {
+	var out []string
+	for i := range s.Backends {
+		if b := &s.Backends[i]; b.Named() {
+			out = append(out, b.Host.String())
+		} else if b.is(f) {
+			out = append(out, b.Address.Addr.String())
+		}
+	}
+	slices.Sort(out)
+	return out
 }
 
 // search finds the conflicts, in the order of the listens that lose.

@@ -180,8 +180,8 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "affinity", Key: Key{
-			Values: "a time such as 10m, {timeout: 10m, prefix: 24, prefix6: 64}, or none", Default: "none",
-			Meaning: "a client, or its network, stays with its backend until it has opened no new connection for that long",
+			Values: "a time such as 10m, {timeout: 10m, prefix: 24, prefix6: 64, group: web}, or none", Default: "none",
+			Meaning: "a client, or its network, stays with its backend while it has an open connection, and until it has opened none for that long",
 		},
 		value:  func(s *Service) (any, bool) { return affinityValue(s.Affinity), s.Affinity == nil },
 		change: func(s *Service) (string, bool) { return s.affinityText(), true },

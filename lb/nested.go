@@ -124,7 +124,7 @@ var affinityKeys = []key[Affinity]{
 	{
 		word: "timeout", Key: Key{
 			Values: TimeForm, Default: "required",
-			Meaning: "ends the affinity of a client that has opened no new connection for that long",
+			Meaning: "ends the affinity of a client that has no open connection and has opened none for that long",
 		},
 		value: func(a *Affinity) (any, bool) { return a.TimeoutText(), false },
 		check: func(a *Affinity) *Problem { return checkTimeout(a.Timeout) },
@@ -144,6 +144,19 @@ var affinityKeys = []key[Affinity]{
 		},
 		value: func(a *Affinity) (any, bool) { return known(a.Bits6), a.Bits6 == 128 },
 		check: func(a *Affinity) *Problem { return checkRange("prefix6", a.Bits6, 1, 128) },
+	},
+	{
+		word: "group", Key: Key{
+			Values: NameForm, Default: "none",
+			Meaning: "services of this profile with the same group and servers share the memory: a client meets the same server in all",
+		},
+		value: func(a *Affinity) (any, bool) { return known(a.Group), false },
+		check: func(a *Affinity) *Problem {
+			if a.Group == "" {
+				return nil
+			}
+			return checkName("group", a.Group)
+		},
 	},
 }
 

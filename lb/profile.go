@@ -229,6 +229,11 @@ type Affinity struct {
 	// Bits and Bits6 are the lengths of the client networks, 1 to 32 and
 	// 1 to 128.
 	Bits, Bits6 int
+	// Group is what services of a profile have in common that share the memory: a
+	// client meets the same server in all of them. It is a name like Profile.Name;
+	// empty: the service has a memory of its own. Pos is where it stands in its file.
+	Group string
+	Pos   Pos
 }
 
 // Limit bounds the connections of a service. A zero field does not.

@@ -287,10 +287,13 @@ func (r *Rate) UnmarshalText(b []byte) error {
 // TimeoutText is the timeout as a profile has it: 10m.
 func (a *Affinity) TimeoutText() string { return timeText(a.Timeout) }
 
-// String is the timeout, and the networks where they are not single clients:
-// 10m, 10m by /24, 10m by /24 and /64.
+// String is the timeout, the group, and the networks where they are not single clients:
+// 10m, 10m group web, 10m by /24, 10m by /24 and /64.
 func (a *Affinity) String() string {
 	s := timeText(a.Timeout)
+	if a.Group != "" {
+		s += " group " + a.Group
+	}
 	v4, v6 := a.Bits > 0 && a.Bits < 32, a.Bits6 > 0 && a.Bits6 < 128
 	switch {
 	case v4 && v6:

@@ -64,6 +64,8 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 		case ruleset.Destinations, ruleset.Exemptions:
 		case ruleset.OwnSlots:
 			p.change(m, have.inPlace(m))
+		case ruleset.Members:
+			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
 		case ruleset.Backends:
 			p.change(m, have.immediate(m, func(e ruleset.Element) bool {
 				if m.Verdicts() {

@@ -257,8 +257,9 @@ func (m *memory) loadPart(c *wire.Conn, o Options, part []*lb.Profile) (*State, 
 
 // readObjects reads what is shared, and the chains of some services.
 func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Service) error {
+	shared := compile.GroupMaps(wanted)
 	for name := range o.maps {
-		if _, chain, owned := compile.OwnerOf(name); owned && wanted[chain] == nil || flows.IsMoving(name) {
+		if _, chain, owned := compile.OwnerOf(name); owned && wanted[chain] == nil && !shared[name] || flows.IsMoving(name) {
 			delete(o.maps, name)
 		}
 	}
@@ -275,9 +276,7 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 		}
 		for _, f := range compile.Families {
 			o.chain(compile.DrawChainOf(chain, f))
-			if own := o.maps[compile.OwnSlotsOf(chain, f)]; own != nil {
-				o.fail(own.read(o.source.conn, ruleset.Inet, table))
-			}
+			o.readWhole(table, compile.OwnSlotsOf(chain, f), compile.MembersOf(chain, f))
 		}
 		// Its destinations are those that it is to have.
 		for name, e := range compile.Destinations(chain, wanted[chain]) {

@@ -400,3 +400,13 @@ type leave struct {
 	mapping *ruleset.Map
 	key     string
 }
+
+// readWhole reads all elements of some maps, as far as they are there, in a partial
+// reading.
+func (o *objects) readWhole(table string, names ...string) {
+	for _, name := range names {
+		if m := o.maps[name]; m != nil {
+			o.fail(m.read(o.source.conn, ruleset.Inet, table))
+		}
+	}
+}

@@ -229,6 +229,8 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 			spec = clients
 		} else if own := compile.OwnSlots(name); own != nil {
 			spec = own
+		} else if members := compile.Members(name); members != nil {
+			spec = members
 		}
 		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
 	}

@@ -119,6 +119,10 @@ var affinityKeys = table[lb.Affinity]{of: "affinity", what: "affinity", keys: []
 	{word: "timeout", read: readTimeout},
 	{word: "prefix", read: func(d *decoder, k *lb.Key, v *node, a *lb.Affinity) { readInt(d, k, v, 1, 32, &a.Bits) }},
 	{word: "prefix6", read: func(d *decoder, k *lb.Key, v *node, a *lb.Affinity) { readInt(d, k, v, 1, 128, &a.Bits6) }},
+	{word: "group", read: func(d *decoder, k *lb.Key, v *node, a *lb.Affinity) {
+		a.Group, _ = readName(d, k, v)
+		a.Pos = d.pos(v)
+	}},
 }}
 
 var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitDraft]{

@@ -70,6 +70,7 @@ var example = map[string]string{
 	"affinity.timeout":             "affinity: {timeout: 1s}",
 	"affinity.prefix":              "affinity: {timeout: 1s, prefix: 24}",
 	"affinity.prefix6":             "affinity: {timeout: 1s, prefix6: 64}",
+	"affinity.group":               "affinity: {timeout: 1s, group: web}",
 	"limit.connections-per-source": "limit: {connections-per-source: 1}",
 	"limit.new-per-source":         "limit: {new-per-source: 1/second}",
 	"limit.burst":                  "limit: {new-per-source: 1/second, burst: 2}",

@@ -37,7 +37,7 @@ func Full() []*lb.Profile {
 			},
 			Protocols: []lb.Protocol{lb.TCP, lb.UDP}, Interface: "eth0", Role: lb.RoleServer,
 			Scheduler: lb.Hash, HashBy: []lb.HashField{lb.SourceAddress, lb.SourcePort}, HashSeed: 7,
-			Affinity: &lb.Affinity{Timeout: 10 * time.Minute, Bits: 24, Bits6: 64},
+			Affinity: &lb.Affinity{Timeout: 10 * time.Minute, Bits: 24, Bits6: 64, Group: "shared"},
 			SNAT:     pool(addr("198.51.100.1"), addr("2001:db8:9::1")),
 			Allow:    []netip.Prefix{prefix("10.0.0.0/8"), prefix("192.168.0.0/16")}, Deny: []netip.Prefix{prefix("10.1.0.0/16"), prefix("10.3.0.0/16")},
 			Limit: lb.Limit{

@@ -103,6 +103,9 @@ func balanced(r *rand.Rand) lb.Service {
 		if some() {
 			s.Affinity.Timeout, s.Affinity.Bits, s.Affinity.Bits6 = 10*time.Minute, 32, 128
 		}
+		if some() {
+			s.Affinity.Group = []string{"a", "9.b"}[r.IntN(2)]
+		}
 	}
 	snat := func(families []lb.Family) lb.SNAT {
 		out := lb.SNAT{Mode: lb.SNATMode(r.IntN(4))}
@@ -174,13 +177,17 @@ func balanced(r *rand.Rand) lb.Service {
 }
 
 // Named is a profile in which some backends are names, each once in its service,
-// and nothing else is changed.
+// and nothing else is changed. Services of a group have the same ones, so they are left
+// alone.
 func Named(r *rand.Rand, p *lb.Profile) *lb.Profile {
 	hosts := []lb.Host{
 		{Name: "web"}, {Name: "web.example."}, {Name: "a-1_b.example.com"}, {Name: "x.example", SRV: true}, {Name: "_http._tcp.web.example", SRV: true},
 	}
 	for i := range p.Services {
 		s := &p.Services[i]
+		if s.Affinity != nil && s.Affinity.Group != "" {
+			continue
+		}
 		s.Backends = slices.Clone(s.Backends)
 		for j, k := range r.Perm(len(hosts))[:min(len(hosts), len(s.Backends))] {
 			b := &s.Backends[j]

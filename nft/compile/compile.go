@@ -96,11 +96,11 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		case s.Mode.Direct(): // the rule is there for what its comment says
 			own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{f.match, ruleset.Accept()}, Comment: draw.comment})
 		case s.Affinity != nil && !draw.refuses:
-			own.Rules = append(own.Rules, c.affinity(own.Name, s, f).wrap(draw)...)
+			own.Rules = append(own.Rules, c.affinity(p.Name, s, f).wrap(draw)...)
 		case draw.repeats:
 			own.Rules = append(own.Rules, draw.attempts(f, []ruleset.Rule{draw.alone()}, nil)...)
 		case s.Affinity != nil && slices.ContainsFunc(s.Of(f.Family), func(b lb.Backend) bool { return b.Weight > 0 }):
-			own.Rules = append(own.Rules, newAffinity(own.Name, s, f).noted(), draw.alone())
+			own.Rules = append(own.Rules, newAffinity(p.Name, s, f).noted(), draw.alone())
 		default:
 			own.Rules = append(own.Rules, draw.alone())
 			if !draw.refuses {

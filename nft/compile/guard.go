@@ -141,10 +141,12 @@ func rateOf(l lb.Rate, burst uint32) ruleset.Rate {
 func burstOf(l lb.Rate) uint32 { return uint32(min(l.Events, 1<<31)) }
 
 func newPerSource(f *Family, l lb.Rate, burst uint32) ruleset.Statement {
-	return f.IP.RateBySource(f.newcomers(), rateOf(l, burst), max(2*l.Per, time.Minute))
+	return f.IP.RateBySource(f.newcomers(), f.IP.Addr.Size*8, rateOf(l, burst), true, max(2*l.Per, time.Minute))
 }
 
-func perSource(f *Family, n uint32) ruleset.Statement { return f.IP.CountBySource(f.visitors(), n) }
+func perSource(f *Family, n uint32) ruleset.Statement {
+	return f.IP.CountBySource(f.visitors(), f.IP.Addr.Size*8, n)
+}
 
 // turnAway counts a connection for the service or backend in its mark, and
 // refuses it.

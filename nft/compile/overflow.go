@@ -140,7 +140,7 @@ func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Fam
 //	... up to three times more; the last two times also where it is noted as full,
 //	the last time also where it refused
 //	turn away what found all full
-func (r drawRule) attempts(f *Family, draw []ruleset.Rule, remember []ruleset.Statement) []ruleset.Rule {
+func (r drawRule) attempts(f *Family, draw, remember []ruleset.Rule) []ruleset.Rule {
 	out := draw
 	add := func(statements ...ruleset.Statement) {
 		out = append(out, ruleset.Rule{Statements: append(r.match[:len(r.match):len(r.match)], statements...)})
@@ -148,9 +148,7 @@ func (r drawRule) attempts(f *Family, draw []ruleset.Rule, remember []ruleset.St
 	for i := range len(r.retries) + 1 {
 		if i > 0 {
 			add(r.retries[i-1]...)
-			if remember != nil {
-				add(remember...)
-			}
+			out = append(out, remember...)
 		}
 		add(append(r.gate(i), ruleset.Jump(f.Deliver))...)
 	}

@@ -158,30 +158,36 @@ func (f *Family) SourceIn(set string, not bool) Statement {
 		append(exprs, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: not})...)
 }
 
-// markAndSource loads the connection mark and the source address.
-func (f *Family) markAndSource() []expr.Any {
-	return append(append(f.isFamily(), loadMark), f.loadSource(reg32+1, f.Addr.Size*8)...)
+// markAndSource loads the connection mark and the source's network.
+func (f *Family) markAndSource(bits int) (text string, exprs []expr.Any) {
+	return "ct mark . " + f.sourceText(bits), append(append(f.isFamily(), loadMark), f.loadSource(reg32+1, bits)...)
 }
 
-// RateBySource matches where the connections with this mark and source are
-// above a rate. The set remembers each of them for the timeout.
-func (f *Family) RateBySource(set string, r Rate, timeout time.Duration) Statement {
-	text := fmt.Sprintf("update @%s { ct mark . %s saddr timeout %s limit rate over %s burst %d packets }",
-		set, f.Word, durationText(timeout), r.Text, r.Burst)
-	return NewStatement(text, append(f.markAndSource(), &expr.Dynset{
-		SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout,
-		Exprs: []expr.Any{r.expr(true)},
-	})...)
+// RateBySource matches where the connections with this mark and of the source's
+// network are within a rate, or above it. The set remembers each network for the
+// timeout.
+func (f *Family) RateBySource(set string, bits int, r Rate, above bool, timeout time.Duration) Statement {
+	key, exprs := f.markAndSource(bits)
+	over := ""
+	if above {
+		over = "over "
+	}
+	return NewStatement(fmt.Sprintf("update @%s { %s timeout %s limit rate %s%s burst %d packets }", set, key, durationText(timeout), over, r.Text, r.Burst),
+		append(exprs, &expr.Dynset{
+			SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout,
+			Exprs: []expr.Any{r.expr(above)},
+		})...)
 }
 
-// CountBySource matches where more than n connections with this mark and
-// source live.
-func (f *Family) CountBySource(set string, n uint32) Statement {
-	text := fmt.Sprintf("add @%s { ct mark . %s saddr ct count over %d }", set, f.Word, n)
-	return NewStatement(text, append(f.markAndSource(), &expr.Dynset{
-		SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD,
-		Exprs: []expr.Any{countOverExpr(n)},
-	})...)
+// CountBySource matches where more than n connections with this mark and of the
+// source's network live.
+func (f *Family) CountBySource(set string, bits int, n uint32) Statement {
+	key, exprs := f.markAndSource(bits)
+	return NewStatement(fmt.Sprintf("add @%s { %s ct count over %d }", set, key, n),
+		append(exprs, &expr.Dynset{
+			SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD,
+			Exprs: []expr.Any{countOverExpr(n)},
+		})...)
 }
 
 // SetMarkBySource puts what a map has for the source's network into the
@@ -194,27 +200,31 @@ func (f *Family) SetMarkBySource(name string, bits int) Statement {
 // UpdateSource makes a map remember the connection mark for the source's
 // network.
 func (f *Family) UpdateSource(name string, bits int, timeout time.Duration) Statement {
-	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, timeout)
+	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, " timeout "+durationText(timeout), timeout)
+}
+
+// UpdateOpenSource makes a map remember the connection mark for the source's network
+// for as long as this connection, or one that did the same, is open. Its elements
+// count connections and match whatever the number is: also a lookup asks them.
+func (f *Family) UpdateOpenSource(name string, bits int) Statement {
+	const most = 1<<32 - 1
+	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, fmt.Sprintf(" ct count %d", most), 0, &expr.Connlimit{Count: most})
 }
 
 // DeleteSource makes a map forget the source's network.
 func (f *Family) DeleteSource(name string, bits int) Statement {
-	return f.dynset("delete", dynsetDelete, name, bits, 0)
+	return f.dynset("delete", dynsetDelete, name, bits, "", 0)
 }
 
 const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE
 
-func (f *Family) dynset(word string, operation uint32, name string, bits int, timeout time.Duration) Statement {
-	until := ""
-	if timeout > 0 {
-		until = " timeout " + durationText(timeout)
-	}
+func (f *Family) dynset(word string, operation uint32, name string, bits int, with string, timeout time.Duration, inner ...expr.Any) Statement {
 	data := *loadMark
 	data.Register = unix.NFT_REG_2
 	exprs := append(f.loadSource(reg, bits), &data, &expr.Dynset{
-		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: name, Operation: operation, Timeout: timeout,
+		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: name, Operation: operation, Timeout: timeout, Exprs: inner,
 	})
-	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, name, f.sourceText(bits), until), exprs...)
+	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, name, f.sourceText(bits), with), exprs...)
 }
 
 // dnat translates the destination of a transport protocol's packets to the

@@ -43,6 +43,9 @@ const (
 	Slots
 	// OwnSlots are those of one service alone, which are replaced in place.
 	OwnSlots
+	// Members lead from the backends of one service to what they are in a group of
+	// services, and back.
+	Members
 	// Backends are marks of backends that packets find their way without.
 	Backends
 	// Endpoints are what the mark of a backend or of a service leads to. They
