@@ -197,3 +197,9 @@ func article(noun string) string {
 	}
 	return "a " + noun
 }
+
+// untouched reports whether nobody has changed the ruleset since the last apply.
+func (s *State) untouched() bool {
+	r := decodeRecord(s.elements(compile.RecordSet))
+	return r.digest != "" && r.generation == s.Generation
+}

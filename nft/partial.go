@@ -292,6 +292,16 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 	return o.source.err
 }
 
+// readWhole reads all elements of some maps, as far as they are there, in a partial
+// reading.
+func (o *objects) readWhole(table string, names ...string) {
+	for _, name := range names {
+		if m := o.maps[name]; m != nil {
+			o.fail(m.read(o.source.conn, ruleset.Inet, table))
+		}
+	}
+}
+
 // readRetired reads what waits to be swept. Where nobody else can have changed it
 // is there, and its keys are enough.
 func (m *memory) readRetired(o *objects) {
@@ -345,54 +355,4 @@ func byChain(profiles []*lb.Profile) map[string]*lb.Service {
 		}
 	}
 	return out
-}
-
-// checkNumbers fails where the number of a backend that comes or goes may have
-// to do with that of another one: somebody else has it, or the number after it,
-// which is where those go that come second.
-func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
-	differs := map[uint32]bool{}
-	stays := map[compile.BackendKey]bool{}
-	for chain, w := range wanted {
-		for _, b := range w.Backends {
-			key := compile.BackendKey{Chain: chain, Address: b.Address}
-			if _, known := s.backends[key]; known {
-				stays[key] = true
-				continue
-			}
-			i := key.FirstNumber()
-			if s.objects.used(i) || differs[i] {
-				return errNotPartial
-			}
-			differs[i] = true
-		}
-	}
-	for key, b := range s.backends {
-		if !stays[key] {
-			differs[b.mark&compile.NumberMask] = true
-		}
-	}
-	for i := range differs {
-		next := (i + 1) & compile.NumberMask
-		if s.objects.used(next) || differs[next] {
-			return errNotPartial
-		}
-	}
-	return nil
-}
-
-// used reports whether a backend or a guard has a number.
-func (o *objects) used(number uint32) bool {
-	marks := compile.MarksWith(number)
-	for name, m := range o.maps {
-		if m.spec == nil || !m.spec.Kind.OfMarks() {
-			continue
-		}
-		for _, mark := range marks {
-			if _, ok := o.element(name, ruleset.MarkBytes(mark)); ok {
-				return true
-			}
-		}
-	}
-	return false
 }

@@ -284,12 +284,6 @@ func (p *plan) makes(name string) bool {
 	})
 }
 
-// untouched reports whether nobody has changed the ruleset since the last apply.
-func (s *State) untouched() bool {
-	r := decodeRecord(s.elements(compile.RecordSet))
-	return r.digest != "" && r.generation == s.Generation
-}
-
 // slotsEnd is above the number of every slot, those of a ruleset to come
 // included.
 func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
@@ -399,14 +393,4 @@ func (p *plan) keepRetired() {
 type leave struct {
 	mapping *ruleset.Map
 	key     string
-}
-
-// readWhole reads all elements of some maps, as far as they are there, in a partial
-// reading.
-func (o *objects) readWhole(table string, names ...string) {
-	for _, name := range names {
-		if m := o.maps[name]; m != nil {
-			o.fail(m.read(o.source.conn, ruleset.Inet, table))
-		}
-	}
 }

@@ -2,7 +2,8 @@ package nft
 
 // Successors: backends that go on under another mark. The server is the same,
 // and so are the destinations of its service; what differs is its number, its
-// SNAT, the name of its service or profile, or whether its port is said.
+// SNAT, the name of its service or profile, or whether its port is said. And whether
+// the number of one that comes or goes is free.
 
 import (
 	"cmp"
@@ -189,4 +190,54 @@ func (s *State) affinityMoves(p *plan) []affinityMove {
 		return cmp.Or(strings.Compare(a.from, b.from), strings.Compare(a.to.Name, b.to.Name))
 	})
 	return out
+}
+
+// checkNumbers fails where the number of a backend that comes or goes may have
+// to do with that of another one: somebody else has it, or the number after it,
+// which is where those go that come second.
+func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
+	differs := map[uint32]bool{}
+	stays := map[compile.BackendKey]bool{}
+	for chain, w := range wanted {
+		for _, b := range w.Backends {
+			key := compile.BackendKey{Chain: chain, Address: b.Address}
+			if _, known := s.backends[key]; known {
+				stays[key] = true
+				continue
+			}
+			i := key.FirstNumber()
+			if s.objects.used(i) || differs[i] {
+				return errNotPartial
+			}
+			differs[i] = true
+		}
+	}
+	for key, b := range s.backends {
+		if !stays[key] {
+			differs[b.mark&compile.NumberMask] = true
+		}
+	}
+	for i := range differs {
+		next := (i + 1) & compile.NumberMask
+		if s.objects.used(next) || differs[next] {
+			return errNotPartial
+		}
+	}
+	return nil
+}
+
+// used reports whether a backend or a guard has a number.
+func (o *objects) used(number uint32) bool {
+	marks := compile.MarksWith(number)
+	for name, m := range o.maps {
+		if m.spec == nil || !m.spec.Kind.OfMarks() {
+			continue
+		}
+		for _, mark := range marks {
+			if _, ok := o.element(name, ruleset.MarkBytes(mark)); ok {
+				return true
+			}
+		}
+	}
+	return false
 }
