@@ -143,6 +143,15 @@ services:
   - {name: web, offload: auto, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:80", {address: "10.2.0.12:80", weight: 0}, "[fd02::11]:80"]}
   - {name: named, offload: auto, devices: [eth1, eth0], snat: none, listen: "203.0.113.11:80", protocol: udp, backends: 10.2.0.11}
 `,
+	"border": `profile: border
+defaults: {forward: balanced}
+services:
+  - {name: pass, listen: "203.0.113.9:80", backends: ["10.2.0.11:80"]}
+  - {name: reject, unserved: reject, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: drop, unserved: drop, listen: ["203.0.113.10:81", "203.0.113.11:80-90"], backends: ["10.2.0.11"]}
+  - {name: reject-all, unserved: reject-all, listen: ["203.0.113.12:80", "203.0.113.32/28:80"], role: server, backends: ["10.2.0.1:81"]}
+  - {name: drop-all, unserved: drop-all, forward: open, listen: "[2001:db8::2]:80", backends: ["fd02::11"]}
+`,
 	"backends of their own": `profile: own
 services:
   - name: web

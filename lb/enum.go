@@ -94,6 +94,28 @@ const (
 	OffloadHardware                // in the network cards, where they can; in the kernel elsewhere
 )
 
+// Unserved is what becomes of traffic for an address that no service takes: for another
+// port, or of another protocol. The stricter ones come later.
+type Unserved uint8
+
+// What may become of it.
+const (
+	UnservedPass      Unserved = iota // it goes on as without a service
+	UnservedReject                    // refused, unless it came by the link that has the address
+	UnservedDrop                      // dropped, with the same exception
+	UnservedRejectAll                 // refused
+	UnservedDropAll                   // dropped
+)
+
+// Forward says what this host forwards for others.
+type Forward uint8
+
+// What it forwards.
+const (
+	ForwardOpen     Forward = iota // whatever it is asked to
+	ForwardBalanced                // connections that are balanced
+)
+
 // LogLevel is a syslog severity (RFC 5424, 6.2.1).
 type LogLevel uint8
 
@@ -108,6 +130,8 @@ var (
 	snatWords     = []string{"masquerade", "none", "vip", "addresses"}
 	onEmptyWords  = []string{"reject", "drop"}
 	offloadWords  = []string{"none", "auto", "software", "hardware"}
+	unservedWords = []string{"pass", "reject", "drop", "reject-all", "drop-all"}
+	forwardWords  = []string{"open", "balanced"}
 	levelWords    = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
 	protocolWords = []string{"tcp", "udp", "sctp"}
 	protocols     = []Protocol{TCP, UDP, SCTP}
@@ -120,6 +144,8 @@ func (f HashField) String() string    { return inWords(f, hashWords) }
 func (m SNATMode) String() string     { return inWords(m, snatWords) }
 func (o OnEmpty) String() string      { return inWords(o, onEmptyWords) }
 func (o Offload) String() string      { return inWords(o, offloadWords) }
+func (u Unserved) String() string     { return inWords(u, unservedWords) }
+func (f Forward) String() string      { return inWords(f, forwardWords) }
 func (l LogLevel) String() string     { return inWords(l, levelWords) }
 
 func (p Protocol) String() string {
@@ -148,6 +174,12 @@ func (o *OnEmpty) UnmarshalText(b []byte) error { return word(o, onEmptyWords, b
 
 // UnmarshalText reads what String writes, and nothing else.
 func (o *Offload) UnmarshalText(b []byte) error { return word(o, offloadWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (u *Unserved) UnmarshalText(b []byte) error { return word(u, unservedWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (f *Forward) UnmarshalText(b []byte) error { return word(f, forwardWords, b) }
 
 // UnmarshalText reads what String writes, and nothing else.
 func (l *LogLevel) UnmarshalText(b []byte) error { return word(l, levelWords, b) }
@@ -202,6 +234,12 @@ func (OnEmpty) Words() []string { return slices.Clone(onEmptyWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (Offload) Words() []string { return slices.Clone(offloadWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (Unserved) Words() []string { return slices.Clone(unservedWords) }
+
+// Words are all words of the type, in the order of its constants.
+func (Forward) Words() []string { return slices.Clone(forwardWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (LogLevel) Words() []string { return slices.Clone(levelWords) }

@@ -332,6 +332,8 @@ var serviceKeys = []key[Service]{
 		change: func(s *Service) (string, bool) { return strings.Join(s.Devices, ", "), true },
 		check:  func(s *Service) *Problem { return checkDevices(s.Devices) },
 	},
+	unservedKey,
+	forwardKey,
 }
 
 // Keys are the keys of services and backends, and of the mappings in them, the

@@ -175,6 +175,45 @@ func CheckDevices(n int) *Problem {
 	return nil
 }
 
+// What is beside the traffic that a service takes.
+
+var unservedKey = key[Service]{
+	word: "unserved", Key: Key{
+		Values: "pass, reject, drop, reject-all or drop-all", Default: "pass",
+		Meaning: "what becomes of other traffic for the addresses that are listened on, which no service takes; " +
+			"all: also where it came by the link that has the address",
+	},
+	value: func(s *Service) (any, bool) { return s.Unserved.String(), s.Unserved == UnservedPass },
+	check: func(s *Service) *Problem { return checkEnum("unserved", s.Unserved, UnservedDropAll) },
+}
+
+var forwardKey = key[Service]{
+	word: "forward", Key: Key{
+		Values: "open or balanced", Default: "open",
+		Meaning: "what this host forwards for others: whatever it is asked to, or, where one service says so, balanced connections alone",
+	},
+	value: func(s *Service) (any, bool) { return s.Forward.String(), s.Forward == ForwardOpen },
+	check: func(s *Service) *Problem { return checkEnum("forward", s.Forward, ForwardBalanced) },
+}
+
+// checkUnserved finds services whose addresses are others'.
+func (s *Service) checkUnserved(yield func(Contradiction) bool) bool {
+	return s.Unserved == UnservedPass || s.Role != RoleClient || yield(Contradiction{Keys: []string{"unserved", "role"}, Problem: Problem{
+		Msg: "unserved has no meaning with role: client", Want: "one of them", Hint: "what this host itself connects to is somebody else's address",
+	}})
+}
+
+// BalancedOnly reports whether a service of profiles wants nothing but balanced
+// connections to be forwarded.
+func BalancedOnly(profiles []*Profile) bool {
+	for _, s := range Services(profiles) {
+		if s.Forward == ForwardBalanced {
+			return true
+		}
+	}
+	return false
+}
+
 // Need is a kernel parameter that must, or should, have a value.
 type Need struct {
 	// Param is the name as sysctl(8) writes it: net.ipv4.ip_forward.

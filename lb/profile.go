@@ -101,6 +101,10 @@ type Service struct {
 	// Devices are the interfaces that this is done on, sorted, at most MaxDevices; nil:
 	// those of the routes to the backends and clients.
 	Devices []string
+	// Unserved is what becomes of other traffic for the addresses that it listens on.
+	Unserved Unserved
+	// Forward says what this host forwards for others.
+	Forward Forward
 	// Backends are in the order of the file, with distinct names and distinct
 	// addresses.
 	Backends []Backend

@@ -61,7 +61,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	}
 	for _, m := range slices.Backward(want.Maps) {
 		switch m.Kind {
-		case ruleset.Destinations, ruleset.Exemptions:
+		case ruleset.Destinations, ruleset.Exemptions, ruleset.Addresses:
 		case ruleset.OwnSlots:
 			p.change(m, have.inPlace(m))
 		case ruleset.Members:
@@ -86,7 +86,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	}
 	for _, m := range want.Maps {
 		// A part of the services leaves them as they are.
-		if m.Kind == ruleset.Exemptions && (have.last == nil || have.objects.maps[m.Name] == nil) {
+		if (m.Kind == ruleset.Exemptions || m.Kind == ruleset.Addresses) && (have.last == nil || have.objects.maps[m.Name] == nil) {
 			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
 		}
 	}

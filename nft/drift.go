@@ -147,7 +147,7 @@ func tallyElements(o op, replaced bool, of func(object, noun string) *tally) {
 		of("map "+m.Name, "element").changed += len(o.elements)
 	case o.verb == add:
 		of("map "+m.Name, "element").missing += len(o.elements)
-	case !replaced && (m.Kind == ruleset.Destinations || m.Kind == ruleset.Exemptions || m.Kind == ruleset.Backends || m.Kind == ruleset.OwnSlots || m.Kind == ruleset.Members):
+	case !replaced && (m.Kind == ruleset.Destinations || m.Kind == ruleset.Exemptions || m.Kind == ruleset.Addresses || m.Kind == ruleset.Backends || m.Kind == ruleset.OwnSlots || m.Kind == ruleset.Members):
 		of("map "+m.Name, "element").foreign += len(o.elements)
 	}
 }

@@ -47,7 +47,8 @@ var rooms = []room{
 	{"nft/wire", nil},
 	{"nft/ruleset", []string{"nft/wire"}}, // values that know no profile
 	{"nft/conntrack", []string{"nft/wire"}},
-	{"nft/compile", []string{"lb", "nft/ruleset"}}, // knows no kernel
+	{"nft/compile/border", []string{"lb", "nft/ruleset"}},                // knows no kernel
+	{"nft/compile", []string{"lb", "nft/ruleset", "nft/compile/border"}}, // knows no kernel
 	{"nft/flows", []string{"lb", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile"}},
 	{"nft/direct", []string{"lb", "nft/ruleset", "nft/compile"}}, // knows no kernel
 	{"nft/links", []string{"lb", "nft/direct"}},

@@ -23,7 +23,7 @@ type draft struct {
 		name, role, iface, hashBy, hashSeed, snat, allow, deny *node
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
-		offload, devices, timeouts                             *node
+		offload, devices, timeouts, unserved                   *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -130,6 +130,8 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return unlessDefault(s.at.devices, base.at.devices)
 	case "timeouts":
 		return s.at.timeouts
+	case "unserved":
+		return unlessDefault(s.at.unserved, base.at.unserved)
 	}
 	return s.at.snat
 }
@@ -159,6 +161,8 @@ func (s *draft) giveWay(word string) {
 		s.Offload = lb.OffloadNone
 	case "devices":
 		s.Devices = nil
+	case "unserved":
+		s.Unserved = lb.UnservedPass
 	case "remember":
 		s.Remember = 0
 	}

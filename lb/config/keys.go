@@ -88,6 +88,11 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		s.at.offload = v
 	}},
 	{word: "devices", read: readDevices},
+	{word: "unserved", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readWord(d, k, v, &s.Unserved)
+		s.at.unserved = v
+	}},
+	{word: "forward", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readWord(d, k, v, &s.Forward) }},
 	{word: "backends", read: readBackends},
 }}
 

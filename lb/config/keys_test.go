@@ -40,6 +40,8 @@ var example = map[string]string{
 	"service.retry":                "retry: true",
 	"service.offload":              "offload: auto",
 	"service.devices":              "offload: software, devices: eth0",
+	"service.unserved":             "unserved: reject",
+	"service.forward":              "forward: balanced",
 	"backend.priority":             "backends: [10.0.0.1, {address: 10.0.0.2, priority: 2}]",
 	"backend.check-at":             "health: tcp, backends: {address: 10.0.0.1, check-at: none}",
 	"health.check":                 "health: {check: tcp}",

@@ -30,6 +30,10 @@ func health(r *rand.Rand, s *lb.Service) {
 			s.Timeouts = lb.Timeouts{Established: timeout(), TimeWait: timeout(), UDP: timeout()}
 		}
 	}
+	if s.Role != lb.RoleClient {
+		s.Unserved = lb.Unserved(r.IntN(5))
+	}
+	s.Forward = lb.Forward(r.IntN(2))
 	first := map[lb.Family]int{}
 	several := false
 	for i := range s.Backends {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/nft/compile/border"
 	"nlb/nft/ruleset"
 )
 
@@ -51,12 +52,26 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 	for name, elements := range exemptions(slices.Concat(others, profiles)) {
 		c.byName[name].Elements = elements
 	}
+	c.border(slices.Concat(others, profiles), there)
 	c.othersRetry(others)
 	if ChangesSources(profiles) || ChangesSources(others) {
 		c.needed[PostroutingChain] = true
 	}
 	trim(c.Ruleset, func(object string) bool { return c.needed[object] || there(object) })
 	return c.Ruleset
+}
+
+// border writes what becomes of traffic that no service takes.
+func (c *compiler) border(all []*lb.Profile, there func(object string) bool) {
+	for name, elements := range border.Elements(all) {
+		c.byName[name].Elements = elements
+		for _, e := range elements {
+			c.needed[e.Data], c.needed[refuseChain] = true, true
+		}
+	}
+	if lb.BalancedOnly(all) || there(border.ForwardChain) {
+		c.Chains = append(c.Chains, border.Forward())
+	}
 }
 
 type compiler struct {
@@ -83,7 +98,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	if s.Role == lb.RoleServer {
 		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptForeign()}, Comment: "role server"})
 	}
-	own.Rules = append(own.Rules, c.guard(own.Name, s)...)
+	own.Rules = append(append(own.Rules, border.Notes(s)...), c.guard(own.Name, s)...)
 	shared := sharedLog(s)
 	if shared != nil {
 		own.Rules = append(own.Rules, logRule(shared))

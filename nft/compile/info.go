@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"nlb/lb"
+	"nlb/nft/compile/border"
 )
 
 // poolInfo describes the rule that draws a backend of one family.
@@ -176,7 +177,7 @@ func readMode(comment string, s *lb.Service) bool {
 func ReadRule(comment string, s *lb.Service, clients func(set string) []netip.Prefix) {
 	if comment == "role server" {
 		s.Role = lb.RoleServer
-	} else if !readMode(comment, s) && !readTimeouts(comment, s) && !readGuard(comment, s, clients) {
+	} else if !border.ReadNote(comment, s) && !readMode(comment, s) && !readTimeouts(comment, s) && !readGuard(comment, s, clients) {
 		readAffinity(comment, s)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/nft/compile/border"
 	"nlb/nft/ruleset"
 )
 
@@ -170,7 +171,7 @@ func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
 	for _, way := range offloads {
 		r.Maps = append(r.Maps, newOffloadSet(way))
 	}
-	r.Chains = append(r.Chains, forwardChain(nil))
+	r.Chains = append(r.Chains, forwardChain(nil), border.Forward())
 	return r
 }
 
@@ -181,7 +182,7 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	for _, t := range tiersOf(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}
-	r.Maps = append(r.Maps, slotMap(0))
+	r.Maps = append(append(r.Maps, border.Maps()...), slotMap(0))
 	for _, n := range x.shards {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
@@ -210,6 +211,7 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
 	}
 	r.Chains = append(append(r.Chains, resolve(0), turnAway(), refuse()), retryChains(x.kept)...)
+	r.Chains = append(r.Chains, border.Ends(refuseChain)...)
 	for _, n := range x.shards {
 		r.Chains = append(r.Chains, shardChains(n)...)
 	}
@@ -226,7 +228,7 @@ func midStream() ruleset.Rule {
 }
 
 func baseChains(x extent) []*ruleset.Chain {
-	in, out := []ruleset.Rule{midStream()}, []ruleset.Rule{midStream()}
+	in, out := append(border.Segments(), midStream()), []ruleset.Rule{midStream()}
 	if x.probes {
 		out = append(out, leaveProbes())
 	}
@@ -238,6 +240,7 @@ func baseChains(x extent) []*ruleset.Chain {
 			out = append(out, t.lookups()...)
 		}
 	}
+	in = append(in, border.Rest()...)
 	return []*ruleset.Chain{
 		{Name: PreroutingChain, Hook: ruleset.Prerouting(-100, "dstnat"), Rules: in},
 		{Name: outputChain, Hook: ruleset.Output(-100, "-100"), Rules: out},

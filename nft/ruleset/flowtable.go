@@ -113,6 +113,13 @@ func AsksAgain() Statement {
 		&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(reg, ctEstablished), compare(expr.CmpOpNeq, make([]byte, 4)))
 }
 
+// IsKnown matches what belongs to connections that are known, and what is not tracked.
+func IsKnown() Statement {
+	return NewStatement("ct state established,related,untracked",
+		&expr.Ct{Key: expr.CtKeySTATE, Register: reg},
+		masked(reg, ctEstablished|expr.CtStateBitRELATED|expr.CtStateBitUNTRACKED), compare(expr.CmpOpNeq, make([]byte, 4)))
+}
+
 // NotInZone matches connections of all zones of conntrack but one.
 func NotInZone(zone uint16) Statement {
 	return NewStatement(fmt.Sprintf("ct zone != %d", zone),

@@ -56,6 +56,13 @@ func CameFromSource() Statement {
 		&expr.Fib{Register: reg, FlagSADDR: true, FlagIIF: true, ResultOIF: true}, compare(expr.CmpOpNeq, make([]byte, 4)))
 }
 
+// IsOfInputLink matches packets for an address that the interface has by which they
+// came in.
+func IsOfInputLink() Statement {
+	return NewStatement("fib daddr . iif type local",
+		&expr.Fib{Register: reg, FlagDADDR: true, FlagIIF: true, ResultADDRTYPE: true}, compare(expr.CmpOpEq, []byte(MarkBytes(unix.RTN_LOCAL))))
+}
+
 // MarkBitsIn matches where some bits of the connection mark are in a set.
 func MarkBitsIn(set string, mask uint32) Statement {
 	text, exprs := markBits(mask)

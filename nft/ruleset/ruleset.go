@@ -39,6 +39,8 @@ const (
 	Destinations
 	// Exemptions are destinations that are left alone.
 	Exemptions
+	// Addresses are those of services, with what becomes of what these do not take.
+	Addresses
 	// Slots lead to backends.
 	Slots
 	// OwnSlots are those of one service alone, which are replaced in place.

@@ -71,6 +71,11 @@ func Jump(chain string) Statement {
 // Accept ends the way through the chains of this hook and priority.
 func Accept() Statement { return NewStatement("accept", &expr.Verdict{Kind: expr.VerdictAccept}) }
 
+// Continue goes on with the next rule.
+func Continue() Statement {
+	return NewStatement("continue", &expr.Verdict{Kind: expr.VerdictContinue})
+}
+
 // Drop drops the packet.
 func Drop() Statement { return NewStatement("drop", &expr.Verdict{Kind: expr.VerdictDrop}) }
 
@@ -242,6 +247,14 @@ func AcceptUnlessSYN() Statement {
 		append(flagsAre(expr.CmpOpNeq, syn), &expr.Verdict{Kind: expr.VerdictAccept})...)
 }
 
+// VmapUnlessSYN is Vmap for TCP segments that do not begin a connection.
+func (f *Family) VmapUnlessSYN(name string, fields ...Field) Statement {
+	ask := f.Vmap(name, fields...)
+	s := NewStatement("tcp flags != syn / fin,syn,rst,ack "+ask.Text, flagsAre(expr.CmpOpNeq, syn)...)
+	s.Exprs = append(s.Exprs, ask.Exprs...)
+	return s
+}
+
 // SourcePortIs matches where some bits of the source port have a value.
 func SourcePortIs(mask, value uint16) Statement {
 	bytes := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
@@ -268,6 +281,11 @@ func fibLocal(op expr.CmpOp) []expr.Any {
 		&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true},
 		compare(op, []byte(MarkBytes(unix.RTN_LOCAL))),
 	}
+}
+
+// IsForeign matches what is not for this host itself.
+func IsForeign() Statement {
+	return NewStatement("fib daddr type != local", fibLocal(expr.CmpOpNeq)...)
 }
 
 // AcceptForeign lets go of what is not for this host itself.

@@ -79,7 +79,7 @@ func (e *exam) elsewhere(title string, a netip.Addr) {
 	l, network := e.neighbour(a)
 	if l == nil && e.goesRound(a) {
 		e.add(Warn, title, fmt.Sprintf("what is for %s, but for no service of it, leaves again", a),
-			fmt.Sprintf("it is on no interface, and %s. If the router that sends it here is there, pings and packets to other ports loop until their hop limit ends them", way(e.Routes[Question{To: a}])), e.addAddress(a))
+			fmt.Sprintf("it is on no interface, and %s. If the router that sends it here is there, pings and packets to other ports loop until their hop limit ends them; unserved: reject in the profile ends that, too", way(e.Routes[Question{To: a}])), e.addAddress(a))
 		return
 	}
 	if l == nil {
@@ -98,6 +98,16 @@ func (e *exam) elsewhere(title string, a netip.Addr) {
 		fmt.Sprintf("it is in the network %s of %s, where neighbours ask who has it, and this host does not answer", network, l.Name), e.addAddress(a))
 }
 
+// refused reports whether what no service takes of an address ends here.
+func (e *exam) refused(a netip.Addr) bool {
+	for _, s := range lb.Services(e.Profiles) {
+		if s.Unserved != lb.UnservedPass && slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsSingleIP() && l.Prefix.Addr() == a }) {
+			return true
+		}
+	}
+	return false
+}
+
 // goesRound reports whether this host forwards what is for an address that is
 // routed to it.
 func (e *exam) goesRound(a netip.Addr) bool {
@@ -105,7 +115,7 @@ func (e *exam) goesRound(a netip.Addr) bool {
 	f := lb.FamilyOf(a)
 	packet := firewall.Packet{V6: f == lb.IPv6, Dst: firewall.AddrsOf(netip.PrefixFrom(a, a.BitLen())), Local: firewall.False}
 	e.leaves(&packet, r.Link)
-	return r.Way == Out && !e.off(f, "") && e.forwards(&packet)
+	return r.Way == Out && !e.off(f, "") && e.forwards(&packet) && !lb.BalancedOnly(e.Profiles) && !e.refused(a)
 }
 
 // sockets finds programs of this host that wait where a service listens: they get

@@ -47,8 +47,8 @@ func (e *exam) forwarding() {
 
 // router finds forwarding that nlb has turned on, and that everybody can use.
 func (e *exam) router(param string, f lb.Family) {
-	if e.Params[param] != "1" || e.Ours.Found[dotted(param)] != "0" {
-		return // it was on before
+	if e.Params[param] != "1" || e.Ours.Found[dotted(param)] != "0" || lb.BalancedOnly(e.Profiles) {
+		return // it was on before, or only what is balanced passes
 	}
 	for i := range e.paths {
 		p := &e.paths[i]
@@ -62,7 +62,7 @@ func (e *exam) router(param string, f lb.Family) {
 			continue
 		}
 		e.add(Warn, "", fmt.Sprintf("this host forwards %s for everybody", f),
-			fmt.Sprintf("it did not before nlb turned %s on, and no rule drops what is not balanced: a neighbour that routes by this host reaches all ports of %s, past allow, deny and limits", dotted(param), p.backend.Address.Addr),
+			fmt.Sprintf("it did not before nlb turned %s on, and no rule drops what is not balanced: a neighbour that routes by this host reaches all ports of %s, past allow, deny and limits; forward: balanced in the profile ends that, too", dotted(param), p.backend.Address.Addr),
 			"nft 'table inet balanced { chain forward { type filter hook forward priority filter; policy drop; ct status dnat accept; ct state established,related accept; }; }'")
 		return
 	}

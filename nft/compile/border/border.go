@@ -1,0 +1,150 @@
+// Package border is about traffic that no service takes: what becomes of it where it is
+// for an address of one, and what this host forwards for others. It knows no kernel.
+package border
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+	"nlb/nft/ruleset"
+)
+
+// ForwardChain lets nothing but balanced connections be forwarded.
+const ForwardChain = "balanced-only"
+
+// AddressesOf names the map from an address that services listen on to what becomes of
+// what they do not take.
+func AddressesOf(f *ruleset.Family) string { return "unserved" + f.Digit }
+
+const prefix = "unserved-" // of the chains that such a map leads to
+
+var families = []*ruleset.Family{ruleset.IPv4, ruleset.IPv6}
+
+// Maps are the maps of addresses, empty.
+func Maps() []*ruleset.Map {
+	var out []*ruleset.Map
+	for _, f := range families {
+		out = append(out, &ruleset.Map{Name: AddressesOf(f), Kind: ruleset.Addresses, Key: ruleset.Type{f.Addr}, Data: ruleset.Type{ruleset.Verdict}})
+	}
+	return out
+}
+
+// Segments are the rules that a TCP segment meets which begins no connection: to an
+// address that this host only balances for, it is nobody's.
+func Segments() []ruleset.Rule {
+	return lookups(func(f *ruleset.Family) ruleset.Statement { return f.VmapUnlessSYN(AddressesOf(f), f.Destination()) })
+}
+
+// Rest are the rules that a connection meets which no service takes.
+func Rest() []ruleset.Rule {
+	return lookups(func(f *ruleset.Family) ruleset.Statement { return f.Vmap(AddressesOf(f), f.Destination()) })
+}
+
+func lookups(ask func(*ruleset.Family) ruleset.Statement) []ruleset.Rule {
+	var out []ruleset.Rule
+	for _, f := range families {
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ask(f)}, Needs: AddressesOf(f)})
+	}
+	return out
+}
+
+// Elements are those of the maps, by their names, for all profiles of a table. Where
+// services differ about an address, the strictest holds.
+func Elements(profiles []*lb.Profile) map[string][]ruleset.Element {
+	strictest := map[string]map[string]lb.Unserved{} // by map and address
+	for _, s := range lb.Services(profiles) {
+		for _, l := range s.Listen {
+			if s.Unserved == lb.UnservedPass || !l.Prefix.IsValid() || !l.Prefix.IsSingleIP() {
+				continue
+			}
+			f := ruleset.IPv4
+			if l.Prefix.Addr().Is6() {
+				f = ruleset.IPv6
+			}
+			name, key := AddressesOf(f), ruleset.AddrBytes(l.Prefix.Addr())
+			if strictest[name] == nil {
+				strictest[name] = map[string]lb.Unserved{}
+			}
+			strictest[name][key] = max(strictest[name][key], s.Unserved)
+		}
+	}
+	out := map[string][]ruleset.Element{}
+	for name, keys := range strictest {
+		for key, what := range keys {
+			out[name] = append(out[name], ruleset.Element{Key: key, Data: prefix + what.String()})
+		}
+		slices.SortFunc(out[name], func(a, b ruleset.Element) int { return cmp.Compare(a.Key, b.Key) })
+	}
+	return out
+}
+
+// Ends are the chains that such elements lead to; refuse is the one that answers.
+func Ends(refuse string) []*ruleset.Chain {
+	var out []*ruleset.Chain
+	for what := lb.UnservedReject; what <= lb.UnservedDropAll; what++ {
+		end := ruleset.Drop()
+		if what == lb.UnservedReject || what == lb.UnservedRejectAll {
+			end = ruleset.Goto(refuse)
+		}
+		out = append(out, &ruleset.Chain{Name: prefix + what.String(), Rules: ends(what, end)})
+	}
+	return out
+}
+
+// ends refuse or drop what is for an address of others, and which would go round. Where
+// this host has the address, ICMP stays, and so does what is open to a daemon; and the
+// way in by the link that has it, unless that was asked for.
+func ends(what lb.Unserved, end ruleset.Statement) []ruleset.Rule {
+	rule := func(statements ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: statements} }
+	out := []ruleset.Rule{
+		rule(ruleset.IsForeign(), end),
+		rule(ruleset.IsL4(unix.IPPROTO_ICMP), ruleset.Accept()),
+		rule(ruleset.IsL4(unix.IPPROTO_ICMPV6), ruleset.Accept()),
+		rule(ruleset.AcceptUnlessSYN()),
+	}
+	if what == lb.UnservedReject || what == lb.UnservedDrop {
+		out = append(out, rule(ruleset.IsOfInputLink(), ruleset.Accept()))
+	}
+	return append(out, rule(end))
+}
+
+// Forward is the chain for lb.ForwardBalanced. Connections that are open go on, and what belongs to
+// them. What is not tracked is so by a rule, and so by somebody's will.
+func Forward() *ruleset.Chain {
+	return &ruleset.Chain{Name: ForwardChain, Hook: ruleset.Forward(0), Filter: true, Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.IsKnown(), ruleset.Accept()}},
+		{Statements: []ruleset.Statement{ruleset.IsTranslated(), ruleset.Accept()}},
+		{Statements: []ruleset.Statement{ruleset.Drop()}},
+	}}
+}
+
+// Notes are rules of a service that do nothing, and say what it wants.
+func Notes(s *lb.Service) []ruleset.Rule {
+	var out []ruleset.Rule
+	note := func(comment string) {
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Continue()}, Comment: comment})
+	}
+	if s.Unserved != lb.UnservedPass {
+		note(unservedWord + s.Unserved.String())
+	}
+	if s.Forward != lb.ForwardOpen {
+		note(forwardWord + s.Forward.String())
+	}
+	return out
+}
+
+const unservedWord, forwardWord = "unserved ", "forward "
+
+// ReadNote reads the comment of such a rule into a service, and reports whether it was
+// one.
+func ReadNote(comment string, s *lb.Service) bool {
+	if word, ok := strings.CutPrefix(comment, unservedWord); ok {
+		return s.Unserved.UnmarshalText([]byte(word)) == nil
+	}
+	word, ok := strings.CutPrefix(comment, forwardWord)
+	return ok && s.Forward.UnmarshalText([]byte(word)) == nil
+}
