@@ -207,12 +207,16 @@ var hostFaults = []fault{
 		level: "fail", check: "return", says: "it sees 10.2.0.77", probe: "203.0.113.10:80",
 	},
 	{
-		name: "a backend on the loopback", ready: "ip address add 203.0.113.10/32 dev eth0", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["127.0.0.1:8080"]}`),
-		level: "fail", check: "loopback", says: "clients that come by eth0 do not reach a loopback address", probe: "203.0.113.10:80",
+		name: "this host, at a loopback address alone", ready: "ip address add 203.0.113.10/32 dev lo", profile: one(`{name: web, listen: "203.0.113.10:80", backends: [":8081"]}`),
+		level: "fail", check: "route", says: "a program waits at port 8081 of a loopback address alone", probe: "203.0.113.10:80", lasts: true,
 	},
 	{
-		name: "a backend on the IPv6 loopback", profile: one(`{name: web, listen: "[2001:db8::10]:80", backends: ["[::1]:8080"]}`),
-		level: "fail", check: "loopback", says: "do not reach ::1", probe: "[2001:db8::10]:80", lasts: true,
+		name: "this host, where nobody waits", profile: one(`{name: web, listen: "203.0.113.10:80", backends: [":8089"]}`),
+		level: "warn", check: "route", says: "no program of this host waits at port 8089", probe: "203.0.113.10:80", lasts: true,
+	},
+	{
+		name: "this host, without an address", profile: one(`{name: web, listen: "203.0.113.10:80", interface: eth0, backends: [":8090"]}`), breaks: "ip address flush dev eth0; ip route add default dev eth0",
+		level: "fail", check: "route", says: "there is no IPv4 address where its clients come in", lasts: true, also: []string{"rp-filter", "listen"},
 	},
 	{
 		name: "a listen on the loopback", profile: one(`{name: web, listen: "127.0.0.1:81", backends: ["10.2.0.11:8080"]}`),
@@ -391,7 +395,7 @@ func named(line, path string) string { return strings.ReplaceAll(line, "NAME", p
 // standIns are servers on the balancer itself.
 func (b *bed) standIns() {
 	b.T.Helper()
-	b.serveOn(b.Balancer, "itself", "10.2.0.1:8080", "127.0.0.1:8080", "[::1]:8080")
+	b.serveOn(b.Balancer, "itself", "10.2.0.1:8080", "127.0.0.1:8080", "[::1]:8080", "127.0.0.1:8081", "0.0.0.0:8090")
 }
 
 // found returns the finding of a fault; nil: it is not there, or not alone.

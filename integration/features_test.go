@@ -89,6 +89,12 @@ services:
   - {name: network, listen: ["10.9.0.0/16:53", "10.9.1.0/24:54", "0.0.0.0/0:54"], protocol: udp, backends: ["10.2.0.11:53", "10.2.0.12"]}
   - {name: everything, listen: "[::/0]:*", backends: ["fd02::11"]}
 `,
+	"this host": `profile: host
+services:
+  - {name: web, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], protocol: [tcp, udp, sctp], backends: ["10.2.0.11:80", {address: ":8080", weight: 3}, "[fd02::11]"]}
+  - {name: own, listen: ":80", affinity: 10m, snat: none, backends: [":8080", {address: ":8081", name: second}]}
+  - {name: sent, role: client, listen: "198.51.100.7:80", snat: vip, backends: [{address: ":8080", max-connections: 5}, {address: "0.0.0.0:8081", name: other, weight: 0}]}
+`,
 	"interfaces": `profile: interfaces
 services:
   - {name: one, interface: eth0, listen: ["203.0.113.10:80", "[2001:db8::1]:80-90"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}

@@ -104,10 +104,6 @@ func TestRehearsedFaults(t *testing.T) {
 			"test/web: backend 10.0.0.11:8080 is in one network with clients 10.0.0.0/24, and snat is none: it answers them directly, " +
 				"past the balancer, and they do not know the answer; use snat masquerade",
 		},
-		"loopback": {
-			`[{name: web, listen: "203.0.113.10:80", backends: ["127.0.0.1:8080", "10.0.0.12:8080"]}]`,
-			"test/web: backend 127.0.0.1:8080 is a loopback address: what comes from the network is not delivered there",
-		},
 		"link-local": {
 			`[{name: web, listen: "[2001:db8::10]:80", backends: ["[fe80::11]:8080", "[fd00::12]:8080"]}]`,
 			"test/web: backend [fe80::11]:8080 is a link-local address: it is not reached through a router",

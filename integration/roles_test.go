@@ -10,6 +10,9 @@ import (
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
+	"nlb/lb"
+	"nlb/nft"
+	"nlb/nft/wire"
 )
 
 // TestRoles: each role, asked by a client, by the balancer itself and by a
@@ -212,5 +215,72 @@ services:
 		if got := s.Refused("guarded", name); got != refused[i] {
 			t.Errorf("%s counts %d refused, want %d", name, got, refused[i])
 		}
+	}
+}
+
+// TestThisHost: a backend that is this host itself, whatever its addresses are, beside
+// others, for what the network sends and what the balancer sends; its live connections
+// are known, and it drains.
+func TestThisHost(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+	ports := []traffic.Port{{Network: "tcp", At: netip.MustParseAddrPort("[::]:8080")}}
+	// A datagram's answer comes from where it was asked only where that is bound.
+	for _, at := range []string{"10.1.0.1:8080", "127.0.0.1:8080", "[fd01::1]:8080", "[::1]:8080"} {
+		ports = append(ports, traffic.Port{Network: "udp", At: netip.MustParseAddrPort(at)})
+	}
+	_, err := traffic.Serve(b.Balancer, "itself", ports...)
+	b.Check(err)
+	b.Via(b.Balancer, "10.1.0.2", "fd01::2")
+	profile := func(weight int) string {
+		return fmt.Sprintf(`profile: host
+defaults: {protocol: [tcp, udp]}
+services:
+  - {name: far, listen: ["203.0.113.1:80", "[2001:db8::1]:80"], backends: [":8080"]}
+  - {name: own, listen: ":80", snat: vip, backends: [":8080"]}
+  - {name: sent, role: client, listen: ["198.51.100.1:80", "[2001:db8:9::1]:80"], backends: [":8080"]}
+  - name: mixed
+    listen: ["203.0.113.2:80", "[2001:db8::2]:80"]
+    backends: [{address: ":8080", weight: %d}, "10.2.0.11:8080", "[fd02::11]:8080"]
+`, weight)
+	}
+	b.Apply(profile(3))
+	for _, network := range []string{"tcp", "udp"} {
+		for _, tt := range []struct {
+			to               string
+			client, balancer string
+		}{
+			{"203.0.113.1:80", "itself", "itself"},
+			{"[2001:db8::1]:80", "itself", "itself"},
+			{"10.1.0.1:80", "itself", "itself"},
+			{"[fd01::1]:80", "itself", "itself"},
+			{"10.2.0.1:80", "itself", "itself"},
+			{"198.51.100.1:80", "", "itself"},
+			{"[2001:db8:9::1]:80", "", "itself"},
+		} {
+			for host, want := range map[*netlab.Host]string{b.Client: tt.client, b.Balancer: tt.balancer} {
+				if got := b.Reaches(host, network, tt.to, want != ""); got != want {
+					t.Errorf("%s from %s to %s: %q answers, want %q", network, host.Name(), tt.to, got, want)
+				}
+			}
+		}
+		if seen := b.Ask(network, "203.0.113.1:80").Seen.Addr().Unmap().String(); seen != "10.1.0.2" {
+			t.Errorf("%s: this host saw %s, want the client", network, seen)
+		}
+		b.WantShares(b.many(network, "203.0.113.2:80", 40), map[string]int{"itself": 30, "10.2.0.11": 10})
+		b.WantShares(b.many(network, "[2001:db8::2]:80", 40), map[string]int{"itself": 30, "fd02::11": 10})
+	}
+	s := b.Load()
+	var usage nft.Usage
+	b.Kernel(b.Balancer, func(c *wire.Conn) (err error) { usage, err = nft.ReadUsage(c, s); return err })
+	live := s.Stats("host", "mixed", lb.HostEndpoint(lb.IPv4, 8080), usage)
+	if live.Connections != 60 || live.Live == 0 {
+		t.Errorf("mixed has %+v on this host, want 60 connections and some live", live)
+	}
+	b.Apply(profile(0))
+	b.WantShares(b.many("tcp", "203.0.113.2:80", 10), map[string]int{"10.2.0.11": 10})
+	if d := b.Load().Drift(); len(d) > 0 {
+		t.Errorf("drift: %v", d)
 	}
 }

@@ -294,11 +294,16 @@ func CheckSlowStart(t time.Duration) *Problem {
 }
 
 // CheckTarget is the address and port that a check asks about a backend of the
-// service. The port is 0 for icmp, and for exec where no single port is known.
+// service; of this host itself, the loopback address. The port is 0 for icmp, and for exec where no single port is known.
 func (s *Service) CheckTarget(c *Check, b *Backend) netip.AddrPort {
 	addr, port := b.Address.Addr, cmp.Or(c.Port, b.CheckAt.Port, b.Address.Port, s.onlyPort())
-	if b.CheckAt.Addr.IsValid() {
+	switch {
+	case b.CheckAt.Addr.IsValid():
 		addr = b.CheckAt.Addr
+	case addr == netip.IPv4Unspecified():
+		addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	case addr == netip.IPv6Unspecified():
+		addr = netip.IPv6Loopback()
 	}
 	if c.Kind == CheckICMP {
 		port = 0

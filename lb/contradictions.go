@@ -83,7 +83,7 @@ type Contradiction struct {
 // Contradictions yields what keys of the service, valid by themselves, contradict
 // in each other.
 func (s *Service) Contradictions(yield func(Contradiction) bool) {
-	_ = s.checkRole(yield) && s.checkDirect(yield) && s.checkClients(yield) && s.checkFamilies(yield) && s.checkPool(yield) &&
+	_ = s.checkRole(yield) && s.checkDirect(yield) && s.checkClients(yield) && s.checkLoopback(yield) && s.checkFamilies(yield) && s.checkPool(yield) &&
 		s.checkLoops(yield) && s.checkCycle(yield) && s.checkChecks(yield) && s.checkUnhealthy(yield) && s.checkPriorities(yield) &&
 		s.checkOffload(yield) && s.checkUnserved(yield)
 }

@@ -18,7 +18,7 @@ func TestNeeds(t *testing.T) {
 		{`listen: "[2001:db8::1]:80", backends: "[fd00::1]:80"`, forward6 + " " + tcp},
 		{`listen: "203.0.113.10:80", protocol: [udp, sctp], backends: "10.0.0.11:80"`, forward4},
 		{`listen: "203.0.113.10:80", role: client, backends: "10.0.0.11:80"`, tcp},
-		{`listen: "203.0.113.10:80", backends: "127.0.0.1:80"`, tcp},
+		{`listen: "203.0.113.10:80", backends: ":8080"`, tcp},
 		{`listen: "203.0.113.10:80", backends: []`, ""},
 	} {
 		p, err := config.Parse("p.yaml", []byte("services: [{name: s, "+test.service+"}]"))

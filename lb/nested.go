@@ -14,15 +14,15 @@ import (
 
 // backendsKey is the key with the backends, which are values of their own.
 var backendsKey = Key{
-	Path: "service.backends", Values: "ADDRESS:PORT, ADDRESS, NAME:PORT, a mapping with address, or a list of them", Default: "required",
+	Path: "service.backends", Values: "ADDRESS:PORT, ADDRESS, :PORT, NAME:PORT, a mapping with address, or a list of them", Default: "required",
 	Meaning: "the servers; without a port, the destination port stays as it was",
 }
 
 var backendKeys = []key[member]{
 	{
 		word: "address", Key: Key{
-			Values: "ADDRESS:PORT, [IPV6]:PORT, ADDRESS, NAME:PORT or srv:NAME", Default: "required",
-			Meaning: "where connections go; without a port, the destination port stays as it was; " +
+			Values: "ADDRESS:PORT, [IPV6]:PORT, ADDRESS, :PORT, NAME:PORT or srv:NAME", Default: "required",
+			Meaning: "where connections go; without a port, the destination port stays as it was; without an address, to this host itself; " +
 				"a name stands for all its addresses, with srv: for what its SRV records say",
 		},
 		value:  func(b *member) (any, bool) { return b.Where(), false },
@@ -83,13 +83,16 @@ var backendKeys = []key[member]{
 	{
 		word: "snat", Key: Key{Values: snatForm, Default: "the service's", Meaning: "the source that this backend sees"},
 		value: func(b *member) (any, bool) {
-			if b.SNAT.Equal(b.service.SNAT) {
+			if b.SNAT.Equal(b.service.SNAT) || b.Address.OfHost() {
 				return nil, true
 			}
 			return Joined(b.SNAT.texts()), false
 		},
 		change: func(b *member) (string, bool) { return b.EffectiveSNAT().String(), true },
 		check: func(b *member) *Problem {
+			if b.Address.OfHost() {
+				return CheckHostSNAT(b.SNAT)
+			}
 			if b.SNAT.Equal(b.service.SNAT) {
 				return nil
 			}
@@ -363,6 +366,8 @@ func CheckHost(h Host) *Problem {
 // checkAddress is what is wrong with where connections to a backend go.
 func (b *Backend) checkAddress() *Problem {
 	switch {
+	case !b.Named() && b.Address.OfHost():
+		return CheckHostPort(b.Address)
 	case !b.Named():
 		return checkAddr("backend", b.Address.Addr)
 	case b.Address.Addr.IsValid():

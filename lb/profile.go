@@ -155,14 +155,15 @@ type Backend struct {
 	Share    uint8
 	// MaxConnections bounds live connections; 0: unbounded.
 	MaxConnections uint32
-	// SNAT is the service's, or the backend's own.
+	// SNAT is the service's, or the backend's own. Of this host itself it is SNATNone.
 	SNAT SNAT
 	// Log is the service's, or the backend's own; nil: no.
 	Log *Log
 }
 
 // Endpoint is an address with a port. Port 0 leaves a connection's
-// destination port as it was.
+// destination port as it was. The unspecified address of a family, with a port, is
+// this host itself, whatever its addresses are.
 type Endpoint struct {
 	Addr netip.Addr
 	Port uint16

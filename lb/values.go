@@ -241,11 +241,14 @@ func (e Endpoint) Compare(o Endpoint) int {
 	return cmp.Or(e.Addr.Compare(o.Addr), cmp.Compare(e.Port, o.Port))
 }
 
-// String is as it stands in a profile: 10.0.0.11:8080, [2001:db8::1]:80, or an
-// address alone.
+// String is as it stands in a profile: 10.0.0.11:8080, [2001:db8::1]:80, an address
+// alone, or :8080.
 func (e Endpoint) String() string {
-	if e.Port == 0 {
+	switch {
+	case e.Port == 0:
 		return e.Addr.String()
+	case !e.Addr.IsValid():
+		return fmt.Sprintf(":%d", e.Port)
 	}
 	return netip.AddrPortFrom(e.Addr, e.Port).String()
 }

@@ -154,7 +154,7 @@ func (s *State) marked() iter.Seq[uint32] {
 			return
 		}
 		for _, f := range compile.Families {
-			for _, name := range []string{f.Endpoints, f.Addresses} {
+			for _, name := range f.Servers() {
 				for key := range s.elements(name) {
 					if !yield(ruleset.MarkOf(key) & compile.NumberMask) {
 						return

@@ -28,8 +28,8 @@ type State struct {
 	// tables in this network namespace.
 	Generation uint32
 	// Profiles are sorted by name, services too. Backends are sorted by
-	// address; what a backend's SNAT is stands there, and the service's is the
-	// first backend's.
+	// address; what a backend's SNAT is stands there, and the service's is that of
+	// the first backend on another host.
 	Profiles []*lb.Profile
 
 	objects *objects
@@ -280,9 +280,7 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 			b.Log = out.Log
 		}
 	}
-	if len(out.Backends) > 0 {
-		out.SNAT = out.Backends[0].SNAT
-	}
+	out.SNAT = out.MembersSNAT()
 	return out
 }
 
@@ -317,17 +315,11 @@ func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) [
 }
 
 func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int) (lb.Backend, bool) {
-	e, ok := s.own(chain, f.Endpoints, ruleset.MarkBytes(m))
+	e, address, ok := s.server(chain, f, m)
 	if !ok {
-		if e, ok = s.own(chain, f.Addresses, ruleset.MarkBytes(m)); !ok {
-			return lb.Backend{}, false
-		}
+		return lb.Backend{}, false
 	}
-	b := lb.Backend{Weight: slots, Priority: 1}
-	b.Address.Addr, _ = netip.AddrFromSlice([]byte(e.Data[:f.IP.Addr.Size]))
-	if len(e.Data) > f.IP.Addr.Size {
-		b.Address.Port = ruleset.PortOf(e.Data[f.IP.Addr.Size:])
-	}
+	b := lb.Backend{Address: address, Weight: slots, Priority: 1}
 	b.Name = b.Address.String()
 	compile.ReadBackend(e.More().Comment, &b)
 	b.SNAT.Mode, _ = compile.ModeOf(m)
@@ -350,6 +342,16 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 	}
 	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets, packets: s.objects.packets(f, m), counted: counted}
 	return b, true
+}
+
+// server is the element that says where a backend is, and what it says.
+func (s *State) server(chain string, f *compile.Family, m uint32) (e ruleset.Element, at lb.Endpoint, ok bool) {
+	for _, name := range f.Servers() {
+		if e, ok = s.own(chain, name, ruleset.MarkBytes(m)); ok {
+			return e, f.ReadServer(name, e.Data), true
+		}
+	}
+	return e, at, false
 }
 
 // numbers are those that profiles get beside what is there. A state that holds

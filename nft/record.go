@@ -27,6 +27,7 @@ import (
 // and marks of backends.
 var retiring = []string{
 	compile.SlotsMap, compile.RefusedSet, compile.Families[0].Endpoints, compile.Families[0].Addresses, compile.Families[1].Endpoints, compile.Families[1].Addresses,
+	compile.Families[0].Ports, compile.Families[1].Ports,
 }
 
 // record is what was applied and the generation that it made.

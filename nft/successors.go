@@ -98,7 +98,7 @@ func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]succe
 	counted := map[string]ruleset.Extra{}
 	for old, now := range successors {
 		for _, f := range compile.Families {
-			for _, name := range []string{f.Endpoints, f.Addresses} {
+			for _, name := range f.Servers() {
 				if e, ok := s.elements(name)[ruleset.MarkBytes(old)]; ok {
 					counted[ruleset.MarkBytes(now.mark)] = ruleset.Extra{Packets: e.More().Packets, Bytes: e.More().Bytes}
 				}

@@ -97,9 +97,9 @@ type bed struct {
 
 const profile = `profile: shop
 services:
-  - {name: web, listen: ["203.0.113.10:80", "203.0.113.9:8080"], scheduler: random, health: {check: tcp, interval: 200ms}, backends: [{name: b1, address: "127.0.0.1:8081"}, {name: b2, address: "127.0.0.1:8082", weight: 3}, {name: b3, address: "127.0.0.1:8083"}]}
+  - {name: web, listen: ["203.0.113.10:80", "203.0.113.9:8080"], scheduler: random, health: {check: tcp, interval: 200ms}, backends: [{name: b1, address: ":8081"}, {name: b2, address: ":8082", weight: 3}, {name: b3, address: ":8083"}]}
   - {name: mail, listen: "203.0.113.10:25", deny: 10.9.0.0/16, limit: {new-per-source: 100/second}, backends: ["10.0.0.11:25", {address: "10.0.0.12:25", max-connections: 5}]}
-  - {name: dns, listen: "203.0.113.10:53", protocol: udp, backends: ["127.0.0.1:53"]}
+  - {name: dns, listen: "203.0.113.10:53", protocol: udp, backends: [":53"]}
   - {name: api, listen: "203.0.113.11:443", backends: ["10.0.0.21:443", "10.0.0.22:443"]}
 `
 

@@ -159,9 +159,6 @@ func TestForesight(t *testing.T) {
 			"p/s: backend 203.0.113.99:80 is what p/other listens on: a connection is not balanced twice, so it ends on the balancer",
 		}, nil},
 		{"another port of the balancer", service("s", vip, backendAt("203.0.113.10:8080", 1)), nil, nil},
-		{"loopback", service("s", vip, backendAt("127.0.0.1:8080", 1)), []string{
-			"p/s: backend 127.0.0.1:8080 is a loopback address: what comes from the network is not delivered there",
-		}, nil},
 		{"link-local", service("s", []lb.Listen{listenAt("2001:db8::1", 80)}, backendAt("[fe80::1]:80", 1)), []string{
 			"p/s: backend [fe80::1]:80 is a link-local address: it is not reached through a router",
 		}, nil},

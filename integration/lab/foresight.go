@@ -21,7 +21,7 @@ func foresee(s *site) []string {
 			v := &p.Services[i]
 			name := p.Name + "/" + v.Name
 			for _, b := range v.Backends {
-				for _, problem := range slices.Concat(s.reflected(v, b), unreachable(v, b), insiders(v, b)) {
+				for _, problem := range slices.Concat(s.reflected(v, b), unreachable(b), insiders(v, b)) {
 					problems = append(problems, fmt.Sprintf("%s: backend %s %s", name, b.Name, problem))
 				}
 			}
@@ -73,10 +73,8 @@ func takes(w *lb.Service, l lb.Listen, v *lb.Service, b lb.Backend) bool {
 }
 
 // unreachable finds an address that packets of the network cannot be sent to.
-func unreachable(v *lb.Service, b lb.Backend) []string {
+func unreachable(b lb.Backend) []string {
 	switch a := b.Address.Addr; {
-	case a.IsLoopback() && v.Role != lb.RoleClient:
-		return []string{"is a loopback address: what comes from the network is not delivered there"}
 	case a.IsLinkLocalUnicast():
 		return []string{"is a link-local address: it is not reached through a router"}
 	case a.IsMulticast():

@@ -80,7 +80,7 @@ func (t *trial) answeredBy(c *traffic.Call) int {
 		return slices.IndexFunc(t.backends(), func(b lb.Backend) bool { return b.Address.String() == c.Reply.Backend && at == c.To })
 	}
 	exact := slices.IndexFunc(t.backends(), func(b lb.Backend) bool {
-		return b.Address.Addr == at.Addr() && b.Address.Port == at.Port()
+		return b.Address.Addr == at.Addr() && b.Address.Port == at.Port() || b.Address.OfHost() && b.Address.String() == c.Reply.Backend
 	})
 	if exact >= 0 {
 		return exact

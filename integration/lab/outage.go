@@ -135,7 +135,7 @@ func (o *Outage) judge(calls []traffic.Call, still int) {
 func (l *Lab) of(b lb.Backend) []*traffic.Server {
 	var out []*traffic.Server
 	for p, s := range l.servers {
-		if p.At.Addr() == b.Address.Addr && (b.Address.Port == 0 || b.Address.Port == p.At.Port()) && !slices.Contains(out, s) {
+		if l.site.isAt(b, p) && !slices.Contains(out, s) {
 			out = append(out, s)
 		}
 	}

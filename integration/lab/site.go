@@ -216,7 +216,7 @@ func (s *site) near(a netip.Addr) bool {
 
 // local reports whether an address is the balancer's own.
 func (s *site) local(a netip.Addr) bool {
-	return a.IsLoopback() || slices.Contains(s.owned, a) || s.near(a)
+	return a.IsLoopback() || a.IsUnspecified() || slices.Contains(s.owned, a) || s.near(a)
 }
 
 // cast gives a trial its clients; false: nobody may connect.
@@ -341,7 +341,7 @@ func (s *site) staff() {
 				if port == 0 {
 					port = to.Port()
 				}
-				p := traffic.Port{Network: t.protocol.String(), At: netip.AddrPortFrom(b.Address.Addr, port)}
+				p := traffic.Port{Network: t.protocol.String(), At: netip.AddrPortFrom(s.server(t, b), port)}
 				if !taken[p] {
 					taken[p] = true
 					s.standins[i].ports = append(s.standins[i].ports, p)
@@ -349,6 +349,29 @@ func (s *site) staff() {
 			}
 		}
 	}
+}
+
+// server is the address at which connections of a trial meet a backend. Of the balancer
+// itself, it is that of the link where they enter, or the loopback address.
+func (s *site) server(t *trial, b lb.Backend) netip.Addr {
+	switch {
+	case !b.Address.OfHost():
+		return b.Address.Addr
+	case !t.fromHost:
+		return s.links[t.link].near[t.family].Addr()
+	case t.family == lb.IPv6:
+		return netip.IPv6Loopback()
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+}
+
+// isAt reports whether the server of a backend is at a port.
+func (s *site) isAt(b lb.Backend, p traffic.Port) bool {
+	if b.Address.OfHost() {
+		i := slices.IndexFunc(s.standins, func(one standin) bool { return one.at == b.Address })
+		return i >= 0 && slices.Contains(s.standins[i].ports, p)
+	}
+	return p.At.Addr() == b.Address.Addr && (b.Address.Port == 0 || b.Address.Port == p.At.Port())
 }
 
 // isDirect reports whether an address is a backend's of a service with mode: dsr or

@@ -15,7 +15,7 @@ import (
 
 // The forms of a backend's address and of a listen.
 const (
-	endpointForms = "ADDRESS:PORT, [IPV6]:PORT, ADDRESS, NAME:PORT or srv:NAME"
+	endpointForms = "ADDRESS:PORT, [IPV6]:PORT, ADDRESS, :PORT, NAME:PORT or srv:NAME"
 	listenForms   = "ADDRESS:PORTS, [IPV6]:PORTS, PREFIX:PORTS or :PORTS"
 )
 
@@ -74,8 +74,13 @@ func parseDestination(host string) (netip.Prefix, *problem) {
 	return prefix, p
 }
 
-// parseBackend reads where connections to a backend go: an address or a name.
+// parseBackend reads where connections to a backend go: an address, a name, or a port
+// of this host, which is an endpoint without an address.
 func parseBackend(s string) (h lb.Host, e lb.Endpoint, p *problem) {
+	if port, own := strings.CutPrefix(s, ":"); own && !strings.Contains(port, ":") {
+		e.Port, p = parseEndpointPort(s, port, "backend")
+		return h, e, p
+	}
 	if name, srv := strings.CutPrefix(s, lb.SRVPrefix); srv {
 		h = lb.Host{Name: strings.ToLower(name), SRV: true}
 		if p = lb.CheckHost(h); p != nil && strings.Contains(name, ":") {
@@ -105,7 +110,13 @@ func parseEndpoint(s, what, forms string) (e lb.Endpoint, p *problem) {
 	if strings.Contains(host, "/") {
 		return e, &problem{Msg: what + " " + safe.Show(host) + " is a prefix", Want: forms, Hint: "each backend is an address of its own"}
 	}
-	if e.Addr, p = parseAddr(host, what); p != nil {
+	a, _ := netip.ParseAddr(host)
+	if e.Addr = a; !e.OfHost() || what != "backend" {
+		e.Addr, p = parseAddr(host, what)
+	} else if !found {
+		p = lb.CheckHostPort(e)
+	}
+	if p != nil {
 		p.Want = forms
 		return e, p
 	}

@@ -6,6 +6,7 @@ package config
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"nlb/lb"
 )
@@ -55,13 +56,16 @@ func (s *draft) finish(d *decoder, n *node, base *draft) {
 	s.badBackends = s.badBackends || s.members == nil
 	s.finishMode(base)
 	s.finishHash(d, base)
+	s.spreadHost(d)
 	s.finishBackends()
 	if !s.badListen && !s.badBackends && !s.badSNAT && s.at.snat == base.at.snat {
 		s.trimPool()
 	}
 	for i := range s.members {
-		if s.members[i].snat == nil {
-			s.Backends[i].SNAT = s.SNAT
+		if b := &s.Backends[i]; b.Address.OfHost() {
+			b.SNAT = lb.SNAT{Mode: lb.SNATNone}
+		} else if s.members[i].snat == nil {
+			b.SNAT = s.SNAT
 		}
 	}
 	for c := range s.Contradictions {
@@ -216,6 +220,35 @@ func (s *draft) trimPool() {
 	if slices.ContainsFunc(s.SNAT.Pool, other) {
 		s.SNAT.Pool = slices.DeleteFunc(slices.Clone(s.SNAT.Pool), other)
 	}
+}
+
+// spreadHost makes a backend of each family of a port of this host. Their names differ.
+func (s *draft) spreadHost(d *decoder) {
+	anyFamily := func(b backendDraft) bool { return b.ofHost() && !b.Address.OfHost() }
+	if s.badListen || !slices.ContainsFunc(s.members, anyFamily) {
+		return
+	}
+	var out []backendDraft
+	families := s.HostFamilies()
+	for _, b := range s.members {
+		if !anyFamily(b) {
+			out = append(out, b)
+			continue
+		}
+		name := b.Name
+		for _, f := range families {
+			b.Address = lb.HostEndpoint(f, b.Address.Port)
+			switch {
+			case b.name == nil:
+				b.Name = b.Address.String()
+			case len(families) > 1:
+				b.Name = name[:min(len(name), lb.MaxName-len("-ipv4"))] + "-" + strings.ToLower(f.String())
+			}
+			out = append(out, b)
+		}
+	}
+	s.members = out
+	s.once(d)
 }
 
 // finishBackends gives the backends the log that they have from the service.

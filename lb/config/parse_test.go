@@ -108,6 +108,24 @@ func TestParse(t *testing.T) {
 		{"loopback", "services:\n  - {name: web, listen: 127.0.0.1:80, backends: [127.0.0.1:8080]}", web(func(s *lb.Service) {
 			s.Listen[0].Prefix, s.Backends = one("127.0.0.1"), []lb.Backend{plainBackend("127.0.0.1:8080")}
 		})},
+		{"this host", noBackends + "    snat: vip\n    backends: [\":8080\", {address: \":8081\", name: b, snat: none}, 0.0.0.0:8082]", web(func(s *lb.Service) {
+			s.SNAT = lb.SNAT{Mode: lb.SNATVIP}
+			s.Backends = []lb.Backend{plainBackend("0.0.0.0:8080"), plainBackend("0.0.0.0:8081"), plainBackend("0.0.0.0:8082")}
+			for i := range s.Backends {
+				s.Backends[i].SNAT = lb.SNAT{Mode: lb.SNATNone}
+			}
+			s.Backends[1].Name = "b"
+		})},
+		{"this host, both families", "services:\n  - {name: web, listen: \":80\", backends: [\":8080\", {address: \":8081\", name: b}, \"[::]:8082\"]}", web(func(s *lb.Service) {
+			s.Listen = []lb.Listen{{Ports: []lb.PortRange{{First: 80, Last: 80}}}}
+			s.Backends = nil
+			for _, at := range []string{"0.0.0.0:8080", "[::]:8080", "0.0.0.0:8081", "[::]:8081", "[::]:8082"} {
+				b := plainBackend(at)
+				b.SNAT.Mode = lb.SNATNone
+				s.Backends = append(s.Backends, b)
+			}
+			s.Backends[2].Name, s.Backends[3].Name = "b-ipv4", "b-ipv6"
+		})},
 		{"protocols", start + "    protocol: [udp, tcp]", web(func(s *lb.Service) { s.Protocols = []lb.Protocol{lb.TCP, lb.UDP} })},
 		{"sctp", start + "    protocol: sctp", web(func(s *lb.Service) { s.Protocols = []lb.Protocol{lb.SCTP} })},
 		{"interface", start + "    interface: eth*", web(func(s *lb.Service) { s.Interface = "eth*" })},

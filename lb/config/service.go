@@ -192,6 +192,11 @@ func readBackends(d *decoder, k *lb.Key, v *node, s *draft) {
 			s.members = s.members[:len(s.members)-1]
 		}
 	}
+	s.once(d)
+}
+
+// once notes backends that are here twice.
+func (s *draft) once(d *decoder) {
 	dup.Find(s.members, func(b backendDraft) place { return place{b.Host, b.Address} }, func(first, second int) {
 		b := &s.members[second]
 		d.fail(b.at, fmt.Sprintf("backend %s is here twice, first in line %d", b.Where(), s.members[first].at.line), "each backend once", "")
@@ -242,7 +247,13 @@ func readBackend(d *decoder, k *lb.Key, v *node, b *backendDraft) {
 	if b.Host.SRV && b.priority != nil {
 		d.refuse(b.priority, lb.BesideSRV("priority"))
 	}
-	if b.snat != nil && !b.Named() {
+	if b.ofHost() {
+		if b.snat != nil {
+			if p := lb.CheckHostSNAT(b.SNAT); p != nil {
+				d.refuse(b.snat, p)
+			}
+		}
+	} else if b.snat != nil && !b.Named() {
 		if p := lb.CheckPool(b.SNAT.Pool, lb.FamilyOf(b.Address.Addr)); p != nil {
 			d.refuse(b.snat, p)
 		}
@@ -260,6 +271,11 @@ func (b *backendDraft) setAddress(d *decoder, v *node, text string) {
 	if !b.Named() && canonical(b.Address, text) {
 		b.Name = text
 	}
+}
+
+// ofHost reports whether the backend is this host itself.
+func (b *backendDraft) ofHost() bool {
+	return !b.Named() && (b.Address.OfHost() || !b.Address.Addr.IsValid())
 }
 
 func readBackendAddress(d *decoder, k *lb.Key, v *node, b *backendDraft) {

@@ -138,13 +138,32 @@ func (w *writer) service(s *lb.Service) {
 		return
 	}
 	w.b = append(w.b, "    backends:\n"...)
-	for i := range s.Backends {
+	for i := 0; i < len(s.Backends); i++ {
 		start := len(w.b)
 		values := s.Backends[i].Values(s)
+		if families := s.HostFamilies(); ofHost(s, s.Backends[i:], families) {
+			values[0].Value = lb.Endpoint{Port: s.Backends[i].Address.Port}
+			i += len(families) - 1
+		}
 		w.mapping(6, values)
 		if bytes.Count(w.b[start:], []byte("\n")) == 1 {
 			w.b = w.b[:start]
 			w.item(6, fmt.Sprint(values[0].Value))
 		}
 	}
+}
+
+// ofHost reports whether backends begin with those that a port of this host, without an
+// address, stands for.
+func ofHost(s *lb.Service, backends []lb.Backend, families []lb.Family) bool {
+	if len(families) == 0 || len(backends) < len(families) || !backends[0].Address.OfHost() {
+		return false
+	}
+	for i, f := range families {
+		one, first := &backends[i], &backends[0]
+		if one.Address != lb.HostEndpoint(f, first.Address.Port) || one.Name != one.Where() || fmt.Sprint(one.Values(s)[2:]) != fmt.Sprint(first.Values(s)[2:]) {
+			return false
+		}
+	}
+	return true
 }

@@ -169,6 +169,12 @@ func balanced(r *rand.Rand) lb.Service {
 			if some() {
 				b.Log = [](*lb.Log){nil, log()}[r.IntN(2)]
 			}
+			if usual := b.Name == b.Address.String(); r.IntN(8) == 0 { // this host itself
+				b.Address, b.SNAT = lb.HostEndpoint(f, uint16(8000+len(s.Backends))), lb.SNAT{Mode: lb.SNATNone}
+				if usual {
+					b.Name = b.Address.String()
+				}
+			}
 			s.Backends = append(s.Backends, b)
 			a = a.Next()
 		}

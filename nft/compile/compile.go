@@ -205,9 +205,13 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 		if comment := backendComment(b, counts[i], block.Own); comment != "" {
 			e.Extra = &ruleset.Extra{Comment: comment}
 		}
-		if b.Address.Port == 0 {
+		switch {
+		case b.Address.OfHost():
+			e.Data = ruleset.PortBytes(b.Address.Port)[:ruleset.InetService.Size]
+			c.add(f.Ports, e)
+		case b.Address.Port == 0:
 			c.add(f.Addresses, e)
-		} else {
+		default:
 			e.Data += ruleset.PortBytes(b.Address.Port)
 			c.add(f.Endpoints, e)
 		}
@@ -226,6 +230,19 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 		c.backendChain(chain, marks[i], b, shared)
 	}
 	return c.draw(chain, s, f, block)
+}
+
+// ReadServer reads where a backend is from its element in one of Servers.
+func (f *Family) ReadServer(name, data string) lb.Endpoint {
+	if name == f.Ports {
+		return lb.HostEndpoint(f.Family, ruleset.PortOf(data))
+	}
+	var e lb.Endpoint
+	e.Addr, _ = netip.AddrFromSlice([]byte(data[:f.IP.Addr.Size]))
+	if name == f.Endpoints {
+		e.Port = ruleset.PortOf(data[f.IP.Addr.Size:])
+	}
+	return e
 }
 
 // backendChain writes the statements that a backend has of its own.

@@ -46,6 +46,9 @@ func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
 			for _, proto := range s.Protocols {
 				if wide(s) {
 					for _, b := range s.Backends {
+						if b.Address.OfHost() {
+							continue // it is no address
+						}
 						e := exemption{netip.PrefixFrom(b.Address.Addr, b.Address.Addr.BitLen()), proto}
 						backends[e] = append(backends[e], targets(s, b)...)
 					}

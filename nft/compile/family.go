@@ -14,6 +14,7 @@ type Family struct {
 
 	Endpoints string // map: backend's mark -> address and port
 	Addresses string // map: backend's mark -> address, of backends that keep the port
+	Ports     string // map: backend's mark -> port of this host itself
 	Sources   string // map: number -> SNAT address
 	Deliver   string // chain: translates to the backend in the mark
 
@@ -29,10 +30,13 @@ func newFamily(version lb.Family, ip *ruleset.Family) *Family {
 	named := func(name string) string { return name + ip.Digit }
 	return &Family{
 		Family: version, IP: ip, match: ip.Match(),
-		Endpoints: named("endpoints"), Addresses: named("addresses"), Sources: named("sources"),
+		Endpoints: named("endpoints"), Addresses: named("addresses"), Ports: named("ports"), Sources: named("sources"),
 		pick: named("pick"), goTo: ruleset.Goto(named("pick")), Deliver: named("deliver"),
 	}
 }
+
+// Servers are the maps that say where backends are; each backend is in one of them.
+func (f *Family) Servers() []string { return []string{f.Endpoints, f.Addresses, f.Ports} }
 
 // FamilyOf is the family of an IP version.
 func FamilyOf(f lb.Family) *Family {

@@ -192,7 +192,8 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	for _, f := range Families {
 		r.Maps = append(r.Maps,
 			&ruleset.Map{Name: f.Endpoints, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr, ruleset.InetService}, Counter: true},
-			&ruleset.Map{Name: f.Addresses, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr}, Counter: true})
+			&ruleset.Map{Name: f.Addresses, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr}, Counter: true},
+			&ruleset.Map{Name: f.Ports, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.InetService}, Counter: true})
 	}
 	r.Maps = append(r.Maps, &ruleset.Map{Name: PoolsMap, Kind: ruleset.Pools, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
 	for _, f := range Families {
@@ -285,6 +286,9 @@ func (f *Family) deliverChain(kept uint32) *ruleset.Chain {
 		rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.IP.DNAT(byte(p), f.Endpoints, ^kept)}, Needs: f.Endpoints})
 	}
 	rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{f.IP.DNATAddress(f.Addresses, ^kept)}, Needs: f.Addresses})
+	for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
+		rules = append(rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Redirect(byte(p), f.Ports, ^kept)}, Needs: f.Ports})
+	}
 	if kept == 0 {
 		rules = append(rules, isFull)
 	}
@@ -309,7 +313,7 @@ func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	})
 	uses := map[string]bool{}
 	for _, f := range Families {
-		picks := keep[f.Endpoints] || keep[f.Addresses]
+		picks := slices.ContainsFunc(f.Servers(), func(name string) bool { return keep[name] })
 		uses[f.pick], uses[f.Deliver] = picks && keep[SlotsMap], picks
 	}
 	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {

@@ -221,7 +221,7 @@ func (c *Cleanup) atOnce(f *conntrack.Flow) bool {
 // answers reports whether a backend is who answers in a connection.
 func answers(k compile.BackendKey, f *conntrack.Flow) bool {
 	from, _ := f.Reply()
-	return from.Addr() == k.Address.Addr && (k.Address.Port == 0 || from.Port() == k.Address.Port)
+	return (from.Addr() == k.Address.Addr || k.Address.OfHost()) && (k.Address.Port == 0 || from.Port() == k.Address.Port)
 }
 
 // filters select what a cleanup has to see: all connections where some are to

@@ -115,6 +115,7 @@ func probes() []probe {
 			Part: Part{"nat", "every service", "5.2", "nft_nat"}, base: post,
 			exprs: []expr.Any{&expr.Immediate{Register: reg, Data: []byte{192, 0, 2, 1}}, snat},
 		},
+		{Part: Part{"redir", "backends that are this host", "5.2", "nft_redir"}, base: pre(-100), exprs: []expr.Any{&expr.Redir{}}},
 		simple("bitwise", "every service", "3.13", "", loadMark, &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: make([]byte, 4), Xor: make([]byte, 4)}),
 		simple("numgen", "scheduler: round-robin, random and least-connections", "4.10", "nft_numgen", &expr.Numgen{Register: reg, Modulus: 2, Type: unix.NFT_NG_INCREMENTAL, Offset: 1}),
 		simple("hash", "scheduler: hash and consistent", "4.10", "nft_hash", &expr.Immediate{Register: reg32 + 4, Data: make([]byte, 4)}, jenkins),

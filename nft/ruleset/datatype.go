@@ -78,7 +78,11 @@ func (t Type) id() uint32 {
 	return id
 }
 
+// size is in bytes: fields of a concatenation are padded, a single one is not.
 func (t Type) size() int {
+	if len(t) == 1 {
+		return t[0].Size
+	}
 	n := 0
 	for _, d := range t {
 		n += d.Padded()
@@ -93,7 +97,7 @@ func (t Type) Text(first, last string) string {
 		if i > 0 {
 			b.WriteString(" . ")
 		}
-		n := d.Padded()
+		n := min(d.Padded(), len(first))
 		one := first[:n]
 		b.WriteString(d.rangeText(one, last))
 		first = first[n:]

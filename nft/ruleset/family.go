@@ -245,6 +245,16 @@ func (f *Family) DNATAddress(name string, mask uint32) Statement {
 		append(exprs, lookupMark(name), &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg})...)
 }
 
+// Redirect makes the destination this host itself, at the port that a map has for some
+// bits of the connection mark: the address of the interface where the packet entered,
+// or a loopback address (net/netfilter/nf_nat_redirect.c).
+func Redirect(protocol byte, name string, mask uint32) Statement {
+	text, mark := markBits(mask)
+	exprs := append([]expr.Any{loadL4, compare(expr.CmpOpEq, []byte{protocol})}, mark...)
+	return NewStatement(fmt.Sprintf("meta l4proto %s redirect to :%s map @%s", protocolName(protocol), text, name),
+		append(exprs, lookupMark(name), &expr.Redir{RegisterProtoMin: reg})...)
+}
+
 // SNATVIP makes the source the address that the client connected to.
 func (f *Family) SNATVIP() Statement {
 	return NewStatement(fmt.Sprintf("snat %[1]s to ct original %[1]s daddr", f.Word),

@@ -249,7 +249,7 @@ func TestAgentOrders(t *testing.T) {
 // TestKnownOf: an agent tells what it knows of a backend, or it is said why not.
 func TestKnownOf(t *testing.T) {
 	b := start(t)
-	must(t, os.WriteFile("etc/.new", []byte("services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \"127.0.0.1:1\"}]}]\n"), 0o644))
+	must(t, os.WriteFile("etc/.new", []byte("services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \":1\"}]}]\n"), 0o644))
 	must(t, os.Rename("etc/.new", "etc/checked.yaml"))
 	ask := func(socket, backend string) (known *view.Known, unknown string) {
 		must(t, b.host.Do(func() error {
@@ -283,7 +283,7 @@ func TestKnownOf(t *testing.T) {
 // and events.
 func TestAgentShows(t *testing.T) {
 	b := start(t)
-	must(t, os.WriteFile("etc/.new", []byte("services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \"127.0.0.1:1\"}]}]\n"), 0o644))
+	must(t, os.WriteFile("etc/.new", []byte("services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \":1\"}]}]\n"), 0o644))
 	must(t, os.Rename("etc/.new", "etc/checked.yaml"))
 	get := func(path string) (string, int) {
 		answer, err := Dial(b.socket).http.Get("http://nlb" + path)

@@ -167,7 +167,7 @@ const ephemeral = 32768
 // leadsTo reports whether a socket is a backend of the service.
 func (e *exam) leadsTo(s *lb.Service, socket Socket) bool {
 	return slices.ContainsFunc(s.Backends, func(b lb.Backend) bool {
-		return (b.Address.Port == socket.At.Port() || b.Address.Port == 0) && socket.takes(b.Address.Addr) && e.Routes[Question{To: b.Address.Addr}].Way == Local
+		return b.Address.OfHost() && b.Address.Port == socket.At.Port() || (b.Address.Port == socket.At.Port() || b.Address.Port == 0) && socket.takes(b.Address.Addr) && e.Routes[Question{To: b.Address.Addr}].Way == Local
 	})
 }
 
@@ -271,7 +271,7 @@ func (e *exam) reverseOfReplies(p *path) {
 	if way.Way != Out || way.Gateway.IsValid() {
 		return
 	}
-	for _, link := range e.others(p.backend.Address.Addr) {
+	for _, link := range e.others(p.at) {
 		if link == way.Link || e.reversed(reply(p, link)) == "" {
 			continue
 		}

@@ -18,7 +18,7 @@ func (e *exam) answered(p *path) bool {
 	ports := target(p)
 	return slices.ContainsFunc(p.service.Protocols, func(proto lb.Protocol) bool {
 		return proto == lb.SCTP || slices.ContainsFunc(e.Sockets, func(s Socket) bool {
-			return s.Protocol == proto && ports.First <= s.At.Port() && s.At.Port() <= ports.Last && s.takes(p.backend.Address.Addr)
+			return s.Protocol == proto && ports.First <= s.At.Port() && s.At.Port() <= ports.Last && s.takes(p.at)
 		})
 	})
 }
@@ -37,7 +37,7 @@ func (e *exam) shadowed(p *path) {
 	for _, in := range e.inOrAny(p) {
 		packet := firewall.Packet{
 			V6: p.family == lb.IPv6, Protocol: uint8(p.service.Protocols[0]), DstPort: target(p), SrcPort: clientPorts,
-			Dst:   firewall.AddrsOf(netip.PrefixFrom(p.backend.Address.Addr, p.backend.Address.Addr.BitLen())),
+			Dst:   firewall.AddrsOf(netip.PrefixFrom(p.at, p.at.BitLen())),
 			Local: map[bool]firewall.Tri{true: firewall.True, false: firewall.False}[way.Way == Local],
 		}
 		e.enters(&packet, in)
@@ -84,7 +84,7 @@ func (e *exam) chained() {
 	for i := range e.paths {
 		p := &e.paths[i]
 		way := e.way(p)
-		direct, _ := e.neighbour(p.backend.Address.Addr)
+		direct, _ := e.neighbour(p.at)
 		if way.Way == Local && e.answered(p) || way.Way == Out && direct != nil || way.Way != Local && way.Way != Out {
 			continue // a server is there, or there is another finding
 		}
@@ -106,7 +106,7 @@ func (e *exam) listensAt(s *lb.Service, p *path, way Route) bool {
 	ports := target(p)
 	return slices.ContainsFunc(s.Protocols, func(proto lb.Protocol) bool { return slices.Contains(p.service.Protocols, proto) }) &&
 		slices.ContainsFunc(s.Listen, func(l lb.Listen) bool {
-			at := l.Prefix.IsValid() && l.Prefix.Contains(p.backend.Address.Addr) || !l.Prefix.IsValid() && way.Way == Local && !p.backend.Address.Addr.IsLoopback()
+			at := l.Prefix.IsValid() && l.Prefix.Contains(p.at) || !l.Prefix.IsValid() && way.Way == Local && !p.at.IsLoopback()
 			return at && slices.ContainsFunc(l.Ports, func(r lb.PortRange) bool { return r.First <= ports.Last && ports.First <= r.Last })
 		})
 }

@@ -193,7 +193,7 @@ func (e *exam) capacity() {
 			why += fmt.Sprintf("; one of them has had no packet for %s. Connections whose ends have vanished count, too, until the kernel forgets them, after %s", span(silent), span(keeps))
 		}
 		e.add(Warn, p.subject(), fmt.Sprintf("it has %s, of max-connections %d", text.Count(n, "connection"), most), why,
-			fmt.Sprintf("conntrack -L --reply-src %s", p.backend.Address.Addr))
+			fmt.Sprintf("conntrack -L --reply-src %s", p.at))
 	}
 	if limited && e.Track.Listed {
 		e.fine("no backend has all the connections that it may have")

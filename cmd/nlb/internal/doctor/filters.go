@@ -53,7 +53,7 @@ func (e *exam) stops(p *path) []stop {
 	if way.Way != Out && way.Way != Local {
 		return nil
 	}
-	to := firewall.AddrsOf(netip.PrefixFrom(p.backend.Address.Addr, p.backend.Address.Addr.BitLen()))
+	to := firewall.AddrsOf(netip.PrefixFrom(p.at, p.at.BitLen()))
 	var out []stop
 	for _, proto := range p.service.Protocols {
 		var asked, first, reply []firewall.Packet
@@ -304,7 +304,7 @@ func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain)
 	case docker && c.Name == "FORWARD":
 		return iptables + " -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT"
 	case ufw && c.Name == "FORWARD" && p.backend.Address.Port != 0:
-		return fmt.Sprintf("ufw route allow proto %s to %s port %d", p.service.Protocols[0], p.backend.Address.Addr, p.backend.Address.Port)
+		return fmt.Sprintf("ufw route allow proto %s to %s port %d", p.service.Protocols[0], p.at, p.backend.Address.Port)
 	case iptables != "" && (t.Legacy || t.Name == "filter" && c.Name == upper(c.Base.Hook)):
 		table := ""
 		if t.Name != "filter" {

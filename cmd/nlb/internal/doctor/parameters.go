@@ -56,13 +56,13 @@ func (e *exam) router(param string, f lb.Family) {
 		if p.family != f || way.Way != Out {
 			continue
 		}
-		packet := firewall.Packet{V6: f == lb.IPv6, Dst: firewall.AddrsOf(netip.PrefixFrom(p.backend.Address.Addr, p.backend.Address.Addr.BitLen())), Local: firewall.False}
+		packet := firewall.Packet{V6: f == lb.IPv6, Dst: firewall.AddrsOf(netip.PrefixFrom(p.at, p.at.BitLen())), Local: firewall.False}
 		e.leaves(&packet, way.Link)
 		if !e.forwards(&packet) {
 			continue
 		}
 		e.add(Warn, "", fmt.Sprintf("this host forwards %s for everybody", f),
-			fmt.Sprintf("it did not before nlb turned %s on, and no rule drops what is not balanced: a neighbour that routes by this host reaches all ports of %s, past allow, deny and limits; forward: balanced in the profile ends that, too", dotted(param), p.backend.Address.Addr),
+			fmt.Sprintf("it did not before nlb turned %s on, and no rule drops what is not balanced: a neighbour that routes by this host reaches all ports of %s, past allow, deny and limits; forward: balanced in the profile ends that, too", dotted(param), p.at),
 			"nft 'table inet balanced { chain forward { type filter hook forward priority filter; policy drop; ct status dnat accept; ct state established,related accept; }; }'")
 		return
 	}
@@ -120,42 +120,16 @@ func (e *exam) advertisements() {
 	e.fine("the IPv6 default route does not depend on them, or accept_ra is 2")
 }
 
-// loopback looks at services that listen on, or lead to, a loopback address.
+// loopback looks at services that listen on a loopback address.
 // Measured on Linux 6.18: IPv4 takes route_localnet on the link that the
 // foreign packet comes by; IPv6 has no such thing.
 func (e *exam) loopback() {
 	for i := range e.paths {
 		p := &e.paths[i]
-		if p.backend.Address.Addr.IsLoopback() {
-			e.toLoopback(p)
-			continue
-		}
 		for _, l := range p.listens {
 			if l.Prefix.IsValid() && l.Prefix.Addr().IsLoopback() && e.remote(p) {
 				e.fromLoopback(p, l)
 			}
-		}
-	}
-	if slices.ContainsFunc(e.paths, func(p path) bool { return p.backend.Address.Addr.IsLoopback() }) {
-		e.fine("what the network sends to loopback addresses is let in")
-	}
-}
-
-// toLoopback: a backend on a loopback address.
-func (e *exam) toLoopback(p *path) {
-	if !p.fromNetwork() {
-		return // this host's own connections get there
-	}
-	if p.family == lb.IPv6 {
-		e.add(Fail, p.subject(), "clients on the network do not reach ::1", "the kernel drops what comes from a link and is for ::1; only this host's own connections get there",
-			"")
-		return
-	}
-	for _, link := range e.comeBy(p) {
-		if !e.localnet(link) {
-			name := "net/ipv4/conf/" + link + "/route_localnet"
-			e.add(Fail, p.subject(), "clients that come by "+link+" do not reach a loopback address",
-				dotted(name)+" is 0: the kernel drops such packets as martian; this host's own connections get there", setParam(name, "1"))
 		}
 	}
 }

@@ -17,6 +17,9 @@ type path struct {
 	service *lb.Service
 	backend lb.Backend
 	family  lb.Family
+	// at is the address of the backend: of this host itself, that which packets of
+	// clients get; not valid where there is none.
+	at netip.Addr
 	// listens are those of the backend's family.
 	listens []lb.Listen
 	// in are the links that clients come by, as far as can be told: those that
@@ -39,9 +42,12 @@ func paths(h *Host, profiles []*lb.Profile) []path {
 			}
 			in, sure := entrances(h, s)
 			for _, b := range s.Backends {
-				f := lb.FamilyOf(b.Address.Addr)
+				f, at := lb.FamilyOf(b.Address.Addr), b.Address.Addr
+				if b.Address.OfHost() {
+					at = h.redirects(s, f, in)
+				}
 				out = append(out, path{
-					profile: p.Name, service: s, backend: b, family: f, listens: listensOf(s, f),
+					profile: p.Name, service: s, backend: b, family: f, at: at, listens: listensOf(s, f),
 					in: in, sure: sure, clients: clientsOf(h, s, f),
 				})
 			}
@@ -94,6 +100,24 @@ func entrances(h *Host, s *lb.Service) (in []string, sure bool) {
 		}
 	}
 	return in, false
+}
+
+// redirects is the address of this host that the kernel gives to what it redirects: the
+// first of the link where it enters, or a loopback address for what this host sends. Of
+// several links it is that of the first one. Not valid: that link has none.
+func (h *Host) redirects(s *lb.Service, f lb.Family, in []string) netip.Addr {
+	var out netip.Addr
+	for _, l := range h.Links {
+		if l.Loopback != (s.Role == lb.RoleClient) || len(in) > 0 && !slices.Contains(in, l.Name) {
+			continue
+		}
+		for _, a := range l.Addrs {
+			if lb.FamilyOf(a.Addr()) == f && !a.Addr().IsLinkLocalUnicast() && !out.IsValid() {
+				out = a.Addr()
+			}
+		}
+	}
+	return out
 }
 
 // matches reports whether a link is the one, or one of those, that a service
@@ -158,7 +182,7 @@ func Questions(links []Link, profiles []*lb.Profile) []Question {
 	all := paths(h, profiles)
 	for i := range all {
 		p := &all[i]
-		ask(Question{To: p.backend.Address.Addr})
+		ask(Question{To: p.at})
 		for _, l := range p.listens {
 			if l.Prefix.IsValid() {
 				ask(Question{To: l.Prefix.Addr()})
@@ -171,7 +195,7 @@ func Questions(links []Link, profiles []*lb.Profile) []Question {
 			ask(q)
 			ask(Question{To: q.From})
 		}
-		for _, l := range h.others(p.backend.Address.Addr) {
+		for _, l := range h.others(p.at) {
 			ask(reply(p, l))
 		}
 	}
@@ -187,7 +211,7 @@ func (p *path) arrivals() []Question {
 	var out []Question
 	for _, in := range p.in {
 		for _, c := range clients {
-			out = append(out, Question{To: p.backend.Address.Addr, From: c, In: in})
+			out = append(out, Question{To: p.at, From: c, In: in})
 		}
 	}
 	return out
@@ -199,7 +223,7 @@ func reply(p *path, link string) Question {
 	if len(p.clients) > 0 {
 		to = p.clients[0]
 	}
-	return Question{To: to, From: p.backend.Address.Addr, In: link}
+	return Question{To: to, From: p.at, In: link}
 }
 
 // others are the links in whose networks an address is.
@@ -216,7 +240,7 @@ func (h *Host) others(a netip.Addr) []string {
 
 // way is the route to the backend: of what the clients send, where it is known
 // how that comes, else of what the host sends itself.
-func (e *exam) way(p *path) Route { return e.Routes[Question{To: p.backend.Address.Addr}] }
+func (e *exam) way(p *path) Route { return e.Routes[Question{To: p.at}] }
 
 // remote reports whether the backend is on another host that there is a way
 // to.

@@ -116,7 +116,7 @@ func (e *exam) masquerades(p *path) {
 	if p.backend.SNAT.Mode != lb.SNATNone || way.Way != Out {
 		return
 	}
-	to := netip.PrefixFrom(p.backend.Address.Addr, p.backend.Address.Addr.BitLen())
+	to := netip.PrefixFrom(p.at, p.at.BitLen())
 	for _, in := range e.inOrAny(p) {
 		packet := firewall.Packet{
 			V6: p.family == lb.IPv6, Protocol: uint8(p.service.Protocols[0]), Local: firewall.False,

@@ -19,8 +19,12 @@ func (e *exam) routes() {
 	for i := range e.paths {
 		p := &e.paths[i]
 		backends++
-		a := p.backend.Address.Addr
+		a := p.at
 		r := e.way(p)
+		if p.backend.Address.OfHost() {
+			e.redirected(p)
+			continue
+		}
 		switch r.Way {
 		case Local:
 		case Out:
@@ -37,6 +41,23 @@ func (e *exam) routes() {
 	}
 	if backends > 0 {
 		e.fine("to " + text.Count(backends, "backend"))
+	}
+}
+
+// redirected looks at a backend that is this host itself: whether there is an address to
+// redirect to, and a program that waits there.
+func (e *exam) redirected(p *path) {
+	port := p.backend.Address.Port
+	switch {
+	case !p.at.IsValid():
+		e.add(Fail, p.subject(), fmt.Sprintf("there is no %s address where its clients come in", p.family),
+			"the kernel redirects to the address of the link where a packet enters, and drops it where there is none", "ip address show "+strings.Join(p.in, " "))
+	case e.answered(p):
+	case slices.ContainsFunc(e.Sockets, func(s Socket) bool { return s.At.Port() == port && s.At.Addr().IsLoopback() }):
+		e.add(Fail, p.subject(), fmt.Sprintf("a program waits at port %d of a loopback address alone", port),
+			fmt.Sprintf("what the network sends is redirected to %s: the program has to wait there, or at any address", p.at), fmt.Sprintf("ss -Hlnp 'sport = :%d'", port))
+	default:
+		e.add(Warn, p.subject(), fmt.Sprintf("no program of this host waits at port %d", port), "connections to it are refused", fmt.Sprintf("ss -Hlnp 'sport = :%d'", port))
 	}
 }
 
@@ -66,7 +87,7 @@ func (e *exam) nearest(a netip.Addr) string {
 
 // out looks at a route that leaves the host.
 func (e *exam) out(p *path, r Route) {
-	a := p.backend.Address.Addr
+	a := p.at
 	if l := e.link(r.Link); l != nil && !l.Up {
 		e.add(Fail, p.subject(), "the way to it is down", "the route goes out of "+r.Link+", which has no carrier", "ip link set "+r.Link+" up")
 		return
@@ -131,7 +152,7 @@ func (e *exam) returns() {
 // which cannot be seen from here. How certain it is depends on what is shared.
 func (e *exam) returnsOfNone(p *path, r Route) {
 	up := e.uplink(p.family)
-	gateway := "ip route replace default via " + e.own(r.Link, p.backend.Address.Addr)
+	gateway := "ip route replace default via " + e.own(r.Link, p.at)
 	if r.Gateway.IsValid() {
 		if up.Way == Out && up.Link == r.Link && up.Gateway == r.Gateway {
 			e.add(Warn, p.subject(), "its answers may not come back through here",
@@ -139,7 +160,7 @@ func (e *exam) returnsOfNone(p *path, r Route) {
 		}
 		return
 	}
-	l, network := e.neighbour(p.backend.Address.Addr)
+	l, network := e.neighbour(p.at)
 	if l == nil || e.switched(l) {
 		return
 	}

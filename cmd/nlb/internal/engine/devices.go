@@ -89,7 +89,9 @@ func (d *devices) of(s *lb.Service) (names []string) {
 		return s.Devices
 	}
 	for i := range s.Backends {
-		names = append(names, d.way(s.Backends[i].Address.Addr))
+		if at := s.Backends[i].Address; !at.OfHost() {
+			names = append(names, d.way(at.Addr))
+		}
 	}
 	for _, f := range s.Families() {
 		names = append(names, d.clients(s, f)...)

@@ -138,7 +138,7 @@ func (b *Board) Await(ctx context.Context, known uint64) uint64 {
 }
 
 // asHeld is a service as it is read from the kernel: listens and backends in the order
-// of their addresses, SNAT as the first backend has it, the log that all backends have,
+// of their addresses, SNAT as lb.Service.MembersSNAT, the log that all backends have,
 // and affinity of their families.
 func asHeld(s *lb.Service) *lb.Service {
 	out := *s
@@ -158,7 +158,7 @@ func asHeld(s *lb.Service) *lb.Service {
 		}
 	}
 	first := &out.Backends[0]
-	out.SNAT, out.Log = first.SNAT, first.Log
+	out.SNAT, out.Log = out.MembersSNAT(), first.Log
 	if slices.ContainsFunc(out.Backends, func(b lb.Backend) bool { return b.Log.String() != first.Log.String() }) {
 		out.Log = nil
 	}
