@@ -505,6 +505,9 @@ func TestImportedTargets(t *testing.T) {
 			[]string{"[2001:db8::10]:80"},
 			"fd02::11 fd02::1 8080",
 		},
+		{"REDIRECT", "iptables", "*nat\n-A PREROUTING -d 203.0.113.10 -p tcp --dport 80 -j REDIRECT --to-ports 8080\n", []string{oldVIP}, "itself 10.1.0.2 8080"},
+		{"REDIRECT for all", "ip6tables", "*nat\n-A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080\n", []string{"[fd01::1]:80"}, "itself fd01::2 8080"},
+		{"a port of this host", "iptables", "*nat\n-A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 80 -j DNAT --to-destination :8080\n", []string{"10.1.0.1:80"}, "itself 10.1.0.2 8080"},
 		{"an order of rules", "iptables", "*nat\n:OWN - [0:0]\n-A PREROUTING -i eth1 -j ACCEPT\n-A PREROUTING -d 203.0.113.0/24 -g OWN\n-A PREROUTING -j DNAT --to-destination 10.2.0.13\n" +
 			"-A OWN -d 203.0.113.9 -j RETURN\n-A OWN -p tcp ! --dport 443 -j DNAT --to-destination 10.2.0.12\n", []string{"203.0.113.10:8080"}, "10.2.0.12 10.1.0.2 8080"},
 	} {
@@ -512,6 +515,7 @@ func TestImportedTargets(t *testing.T) {
 			t.Run(tt.name+kind, func(t *testing.T) {
 				b := oldBed(t)
 				b.Address(b.Balancer, "lo", "192.0.2.1/32")
+				b.serveOn(b.Balancer, "itself", "10.1.0.1:8080", "[fd01::1]:8080")
 				program := strings.Replace(tt.program, "tables", "tables"+kind, 1)
 				m, err := iptables.Import("old", []byte(b.restore(program, tt.rules+"COMMIT\n")))
 				b.Check(err)

@@ -94,7 +94,8 @@ func TestWays(t *testing.T) {
 // TestKinds: rules as programs and people write them.
 func TestKinds(t *testing.T) {
 	const nat = "iptables -t nat -A PREROUTING "
-	const web = nat + "-d 203.0.113.1 -p tcp --dport 80 "
+	const vip = nat + "-d 203.0.113.1 -p tcp "
+	const web = vip + "--dport 80 "
 	one := func(to string) []string { return []string{"203.0.113.1:80 tcp -> " + to + " snat none", "complete"} }
 	const bridge = "*nat\n-A PREROUTING -m addrtype --dst-type LOCAL -j D\n-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j D\n-N D\n-A D -p tcp --dport 81 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n"
 	published := []string{":81 tcp -> 172.17.0.2:80 snat none", "partial"}
@@ -105,8 +106,28 @@ func TestKinds(t *testing.T) {
 		{"ports at random", web + "-j DNAT --to-destination 10.2.0.1:8001-8003 --random", []string{"203.0.113.1:80 tcp random -> 10.2.0.1:8001 10.2.0.1:8002 10.2.0.1:8003 snat none", "complete"}},
 		{"ports in a row", web + "-j DNAT --to-destination 10.2.0.1:8001-8003", one("10.2.0.1:8001")},
 		{"the old random match", web + "-m random --average 25 -j DNAT --to-destination 10.2.0.1\n" + web + "-j DNAT --to-destination 10.2.0.2", []string{"203.0.113.1:80 tcp random -> 10.2.0.1 10.2.0.2*3 snat none", "partial"}},
-		{"this host, no address", nat + "-p tcp --dport 80 -j REDIRECT --to-ports 8080", []string{"partial"}},
-		{"this host, one address", web + "-j REDIRECT --to-ports 8080", one("203.0.113.1:8080")},
+		{"this host, no address", nat + "-p tcp --dport 80 -j REDIRECT --to-ports 8080", []string{":80 tcp server -> 0.0.0.0:8080 snat masquerade", "partial"}},
+		{"this host, one address", web + "-j REDIRECT --to-ports 8080", []string{"203.0.113.1:80 tcp -> 0.0.0.0:8080 snat masquerade", "complete"}},
+		{"this host, a port as it is", nat + "-i lan -p udp --dport 53 -j REDIRECT", []string{"0.0.0.0/0:53 udp at lan -> 0.0.0.0:53 snat masquerade", "complete"}},
+		{"this host, ports as they are", vip + "--dport 80:81 -j REDIRECT", []string{
+			"203.0.113.1:80 tcp -> 0.0.0.0:80 snat masquerade", "203.0.113.1:81 tcp -> 0.0.0.0:81 snat masquerade", "complete",
+		}},
+		{"this host, many ports as they are", vip + "-j REDIRECT", []string{"partial"}},
+		{"this host, ports at random", web + "-j REDIRECT --to-ports 8001-8003 --random", []string{"203.0.113.1:80 tcp random -> 0.0.0.0:8001 0.0.0.0:8002 0.0.0.0:8003 snat masquerade", "complete"}},
+		{"this host, both families", nat + "-p tcp --dport 80 -j REDIRECT --to-ports 8080\nip6tables -t nat -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080", []string{
+			":80 tcp server round-robin -> 0.0.0.0:8080 [::]:8080 snat masquerade", "partial",
+		}},
+		{"a port of its own addresses", nat + "-m addrtype --dst-type LOCAL -p tcp --dport 80 -j DNAT --to-destination :8080", []string{":80 tcp server -> 0.0.0.0:8080 snat masquerade", "complete"}},
+		{"a port of one address", web + "-j DNAT --to-destination :8080", []string{"203.0.113.1:80 tcp -> 203.0.113.1:8080 snat none", "complete"}},
+		{"a port of addresses of others", nat + "-d 203.0.113.0/24 -p tcp --dport 80 -j DNAT --to-destination :8080", []string{"partial"}},
+		{"this host and another", web + "-m statistic --mode nth --every 2 -j REDIRECT --to-ports 8080\n" + web + "-j DNAT --to-destination 10.2.0.1\niptables -t nat -A POSTROUTING -d 10.2.0.1 -j MASQUERADE", []string{
+			"203.0.113.1:80 tcp round-robin -> 0.0.0.0:8080 10.2.0.1 snat masquerade", "complete",
+		}},
+		{"a loopback address", web + "-j DNAT --to-destination 127.0.0.1:8080", []string{"partial"}},
+		{"what this host sends", "iptables -t nat -A OUTPUT -o eth0 -p tcp -d 198.51.100.7 --dport 80 -j REDIRECT --to-ports 8080", []string{"198.51.100.7:80 tcp client -> 0.0.0.0:8080 snat masquerade", "partial"}},
+		{"ports one to one", vip + "--dport 5001:5003 -j DNAT --to-destination 10.2.0.1:8001-8003/5001", []string{
+			"203.0.113.1:5001 tcp -> 10.2.0.1:8001 snat none", "203.0.113.1:5002 tcp -> 10.2.0.1:8002 snat none", "203.0.113.1:5003 tcp -> 10.2.0.1:8003 snat none", "complete",
+		}},
 		{"both families", nat + "-p tcp --dport 80 -j DNAT --to-destination 10.2.0.1\nip6tables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination fd02::1", []string{":80 tcp server round-robin -> 10.2.0.1 fd02::1 snat none", "partial"}},
 		{"a container", bridge, published},
 		{"a container that nobody else reaches", "*raw\n-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\nCOMMIT\n" + bridge, published},

@@ -163,7 +163,7 @@ func (t *translator) got(s *lb.Service, c class) []float64 {
 		if !e.Addr.IsValid() {
 			// As endpoint has filled it in: one address for all of these.
 			for _, b := range s.Backends {
-				if b.Address.Port == e.Port && (b.Address.Addr.IsLoopback() || len(s.Listen) == 1 && s.Listen[0].Prefix.IsValid() && b.Address.Addr == s.Listen[0].Prefix.Addr()) {
+				if b.Address.Port == e.Port && (b.Address.OfHost() || len(s.Listen) == 1 && s.Listen[0].Prefix.IsValid() && b.Address.Addr == s.Listen[0].Prefix.Addr()) {
 					e.Addr = b.Address.Addr
 				}
 			}

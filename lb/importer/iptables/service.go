@@ -184,7 +184,9 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 	mixed := false
 	for i, e := range order {
 		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i], Priority: 1}
-		b.SNAT = bySource[most(sums[e].sources)]
+		if b.SNAT = bySource[most(sums[e].sources)]; e.OfHost() {
+			b.SNAT = lb.SNAT{Mode: lb.SNATNone}
+		}
 		b.Log = byLog[most(sums[e].logs)]
 		mixed = mixed || len(sums[e].sources) > 1 || len(sums[e].logs) > 1
 		s.Backends = append(s.Backends, b)
@@ -213,10 +215,12 @@ func most(m map[string]float64) string {
 func (t *translator) common(s *lb.Service) {
 	weight, best := map[string]int{}, -1
 	for _, b := range s.Backends {
-		weight[b.SNAT.String()] += b.Weight
+		if !b.Address.OfHost() {
+			weight[b.SNAT.String()] += b.Weight
+		}
 	}
 	for _, b := range s.Backends {
-		if w := weight[b.SNAT.String()]; w > best {
+		if w := weight[b.SNAT.String()]; w > best && !b.Address.OfHost() {
 			best, s.SNAT = w, b.SNAT
 		}
 	}
@@ -235,24 +239,19 @@ func (t *translator) endpoint(c *candidate, s *lb.Service, d destination, at []i
 	if e.Addr.IsValid() {
 		return e, true
 	}
-	if len(s.Listen) == 1 && s.Listen[0].Prefix.IsSingleIP() && s.Listen[0].Prefix.IsValid() {
+	own := !slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsValid() }) || c.region[space.Local].Equal(space.One(1, 1))
+	switch {
+	case d.redirected && d.port == 0:
+		t.draft.Lost("REDIRECT leaves each of many ports as it is; a backend that is this host has one port, so this is left out", "", at...)
+		return e, false
+	case d.redirected, own && d.port != 0:
+		return lb.HostEndpoint(t.set.Family, d.port), true
+	case len(s.Listen) == 1 && s.Listen[0].Prefix.IsSingleIP():
 		e.Addr = s.Listen[0].Prefix.Addr()
 		return e, true
 	}
-	if !d.redirected {
-		t.draft.Lost("these rules change the port and leave each address; a backend needs an address, so this is left out", "", at...)
-		return e, false
-	}
-	e.Addr = netip.IPv6Loopback()
-	if t.set.Family == lb.IPv4 {
-		e.Addr = netip.AddrFrom4([4]byte{127, 0, 0, 1})
-	}
-	if c.hook == prerouting {
-		t.draft.Lost("REDIRECT sends to a program of this host, at the address of the interface where a connection enters; a backend needs an address, so this is left out",
-			"a service for one address of this host can have it: listen ADDRESS:80, backend ADDRESS:8080", at...)
-		return e, false
-	}
-	return e, true
+	t.draft.Lost("these rules change the port and leave each address; a backend needs an address, so this is left out", "", at...)
+	return e, false
 }
 
 // maxPool bounds the addresses that a backend sees.

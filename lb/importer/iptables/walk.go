@@ -214,16 +214,6 @@ func (w *walker) act(r *syntax.Rule, flows []flow) (on, back []flow) {
 			return flows, nil
 		}
 		w.dnat(r, t, flows)
-	case syntax.Redirect:
-		if w.leaving {
-			return flows, nil
-		}
-		for _, f := range flows {
-			if port, ok := w.port(r, syntax.NATRange{Ports: t.Ports}); ok {
-				f.to = destination{natted: true, redirected: true, port: port}
-				w.natted = append(w.natted, f)
-			}
-		}
 	case syntax.Masquerade:
 		return w.source(flows, source{masquerade: true}), nil
 	case syntax.SNAT:
@@ -282,19 +272,22 @@ func (w *walker) logged(r *syntax.Rule) string {
 func (w *walker) dnat(r *syntax.Rule, t syntax.DNAT, flows []flow) {
 	var to []destination
 	for _, n := range t.To {
-		if n.Ports.First != n.Ports.Last && t.Random && n.First == n.Last && n.First.IsValid() {
+		if n.Ports.First != n.Ports.Last && t.Random && n.First == n.Last {
 			w.chance = true
 			for port := int(n.Ports.First); port <= int(n.Ports.Last); port++ {
-				to = append(to, destination{natted: true, addr: n.First, port: uint16(port)})
+				to = append(to, destination{natted: true, redirected: t.Host, addr: n.First, port: uint16(port)})
 			}
 			continue
 		}
 		port, ok := w.port(r, n)
+		if t.Host && ok && port == 0 {
+			port, ok = w.onePort()
+		}
 		if !ok {
 			return
 		}
 		if !n.First.IsValid() {
-			to = append(to, destination{natted: true, port: port})
+			to = append(to, destination{natted: true, redirected: t.Host, port: port})
 			continue
 		}
 		for a := n.First; ; a = a.Next() {
@@ -332,18 +325,15 @@ func (w *walker) port(r *syntax.Rule, n syntax.NATRange) (uint16, bool) {
 	ports := w.region[space.Port]
 	within := space.Ports(n.Ports)
 	if n.Base != 0 {
-		if ports.Size() > 64 {
+		port, ok := w.onePort()
+		if !ok || port == 0 {
 			w.shifted = append(w.shifted, r)
-			return 0, true
-		}
-		if ports.Size() > 1 {
-			w.split = &split{dimension: space.Port, by: space.Set{{First: ports[0].First, Last: ports[0].First}}}
-			return 0, false
+			return 0, ok
 		}
 		size := int(n.Ports.Last) - int(n.Ports.First) + 1
-		shift := (int(ports[0].First.Low) - int(n.Base)) % size
+		shift := (int(port) - int(n.Base)) % size
 		if shift < 0 {
-			shift = (int(ports[0].First.Low) - int(n.Base) + 1<<16) % size
+			shift = (int(port) - int(n.Base) + 1<<16) % size
 		}
 		return n.Ports.First + uint16(shift), true
 	}
@@ -359,4 +349,21 @@ func (w *walker) port(r *syntax.Rule, n syntax.NATRange) (uint16, bool) {
 	}
 	w.firstPort[r] = ports.Size() > 1
 	return n.Ports.First, true
+}
+
+// maxPorts bounds the ports of which each becomes a service of its own.
+const maxPorts = 64
+
+// onePort is the port of the region; 0: it has too many. false: it has several, and is
+// to be parted.
+func (w *walker) onePort() (port uint16, ok bool) {
+	ports := w.region[space.Port]
+	switch n := ports.Size(); {
+	case n > maxPorts:
+		return 0, true
+	case n > 1:
+		w.split = &split{dimension: space.Port, by: space.Set{{First: ports[0].First, Last: ports[0].First}}}
+		return 0, false
+	}
+	return uint16(ports[0].First.Low), true
 }

@@ -81,7 +81,7 @@ func (r *reader) natFlags(g *group) {
 }
 
 func (r *reader) dnat(g *group) {
-	target := DNAT{Persistent: g.get("persistent") != nil, Random: g.get("random") != nil || g.get("random-fully") != nil}
+	target := DNAT{Persistent: g.get("persistent") != nil, Random: g.random()}
 	n := 0
 	for i := range g.options {
 		o := &g.options[i]
@@ -115,6 +115,9 @@ func (r *reader) dnat(g *group) {
 	r.natFlags(g)
 }
 
+// random reports whether NAT chooses ports at random.
+func (g *group) random() bool { return g.get("random") != nil || g.get("random-fully") != nil }
+
 // randomPorts reports whether DNAT chooses a port at random.
 func (r *Rule) randomPorts() bool {
 	d, ok := r.Target.(DNAT)
@@ -139,14 +142,19 @@ func (r *reader) hasPorts() bool {
 }
 
 func (r *reader) redirect(g *group) {
-	target := Redirect{}
+	var to NATRange
+	target := DNAT{Host: true, Random: g.random()}
 	if o := g.get("to-ports"); o != nil {
 		ports, err := parseNATPorts(o.value())
-		if err != nil {
+		switch {
+		case err != nil:
 			r.fail(o.values[0], err.Error(), "PORT or PORT-PORT")
+		case target.Random && int(ports.Last)-int(ports.First) >= maxRange:
+			r.lost(o.values[0], fmt.Sprintf("a range of more than %d addresses or ports is not translated", maxRange), "")
 		}
-		target.Ports = ports
+		to.Ports = ports
 	}
+	target.To = []NATRange{to}
 	r.rule.Target = target
 	r.natFlags(g)
 }

@@ -35,6 +35,8 @@ type DNAT struct {
 	Persistent bool
 	// Random: a port of a range is taken at random.
 	Random bool
+	// Host: to this host, whatever its address is, as REDIRECT does.
+	Host bool
 }
 
 // NATRange is what DNAT or SNAT choose from. Addresses that are not valid
@@ -45,9 +47,6 @@ type NATRange struct {
 	Ports       lb.PortRange
 	Base        uint16
 }
-
-// Redirect sends the connection to this host; Ports as in NATRange.
-type Redirect struct{ Ports lb.PortRange }
 
 // SNAT changes the source to one of a range of addresses.
 type SNAT struct{ To NATRange }
@@ -88,7 +87,6 @@ func (Accept) isTarget()     {}
 func (Return) isTarget()     {}
 func (Drop) isTarget()       {}
 func (DNAT) isTarget()       {}
-func (Redirect) isTarget()   {}
 func (SNAT) isTarget()       {}
 func (Masquerade) isTarget() {}
 func (SetMark) isTarget()    {}
@@ -100,7 +98,7 @@ func (Pass) isTarget()       {}
 // Balances reports whether the rule sends connections to somewhere else.
 func (r *Rule) Balances() bool {
 	switch r.Target.(type) {
-	case DNAT, Redirect:
+	case DNAT:
 		return true
 	}
 	return false
