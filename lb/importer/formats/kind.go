@@ -22,7 +22,7 @@ var kinds = []kind{
 	{"a profile of nlb", "", "nlb check reads it", regexp.MustCompile(`^profile:\s`)},
 	{"`ipvsadm -Ln`", "ipvs", "", regexp.MustCompile(`^IP Virtual Server version|RemoteAddress:Port`)},
 	{"commands of ipvsadm", "ipvs", "", regexp.MustCompile(`^\s*-A\s+-[tuf]\s|(^|[^\w.-])ipvsadm\s+(-[AaEe]|--add)`)},
-	{"rules or commands of iptables", "iptables", "", regexp.MustCompile(`^\*(nat|mangle|raw|filter)\s*$|(^|[^\w.-])ip6?tables(-nft|-legacy)?\s.*(-A|-I|--append|--insert)\s|^\s*-A\s+[A-Z_]+\s`)},
+	{"rules or commands of iptables", "iptables", "", regexp.MustCompile(`^\*(nat|mangle|raw|filter)\s*$|(^|[^\w.-])ip6?tables(-nft|-legacy)?\s.*(-A|-I|--append|--insert)\s|^\s*-A\s+[A-Z_]+\s|^\s*(- +)?(ansible\.builtin\.)?iptables:\s*(\{|$)`)},
 	{"`iptables -L`", "", saves, regexp.MustCompile(`^Chain \S+ \((policy|\d+ references)|^target +prot opt +(in +out +)?source`)},
 	{"`nft -j list ruleset`", "", saves + ", where the rules were made by iptables-nft", regexp.MustCompile(`^\s*\{\s*"nftables"`)},
 	{"`nft list ruleset`", "", saves + ", where the rules were made by iptables-nft", regexp.MustCompile(`^\s*table (ip|ip6|inet|arp|bridge|netdev) \S+ \{`)},

@@ -24,15 +24,52 @@ type ways struct {
 	forwards [][2]string
 }
 
+// passage is by which interfaces connections come to a chain, and leave; nil: by any.
+type passage struct{ in, out *way }
+
+// passages are those of chains to which all rules that lead there name the same
+// interface, by table and chain: those of a zone, as firewalls have them.
+func passages(set *syntax.Ruleset) map[string]passage {
+	out := map[string]passage{}
+	seen := map[string]bool{}
+	same := func(a, b *way) *way {
+		if a == nil || b == nil || a.pattern != b.pattern || a.not != b.not {
+			return nil
+		}
+		return a
+	}
+	set.Rules(func(r *syntax.Rule) {
+		jump, ok := r.Target.(syntax.Jump)
+		if !ok || r.Skip {
+			return
+		}
+		var p passage
+		for _, m := range r.Matches {
+			switch m := m.(type) {
+			case syntax.Entering:
+				p.in = &way{pattern: m.Pattern, not: m.Not}
+			case syntax.Leaving:
+				p.out = &way{pattern: m.Pattern, not: m.Not}
+			}
+		}
+		key := r.Table + " " + jump.Chain
+		if old := out[key]; seen[key] {
+			p = passage{same(old.in, p.in), same(old.out, p.out)}
+		}
+		out[key], seen[key] = p, true
+	})
+	return out
+}
+
 // waysOf reads the rules.
 func waysOf(set *syntax.Ruleset) *ways {
-	w := &ways{}
+	w, under := &ways{}, passages(set)
 	set.Rules(func(r *syntax.Rule) {
 		if _, drops := r.Target.(syntax.Drop); drops || r.Skip {
 			return
 		}
 		var src, dst space.Set
-		var in, out *way
+		in, out := under[r.Table+" "+r.Chain].in, under[r.Table+" "+r.Chain].out
 		later := false
 		for _, m := range r.Matches {
 			switch m := m.(type) {

@@ -100,6 +100,15 @@ func TestCommands(t *testing.T) {
 		{"units", "[Service]\nEnvironment=V=1\nExecStart=-/sbin/iptables a $V\nExecStartPost=/bin/sh -c \"iptables b\"\nExecStop=/sbin/iptables c", []string{"3:12 a 1", "4:26 b"}},
 		{"cloud-init", "#cloud-config\nruncmd:\n  - iptables a\n  - [iptables, -t, nat]\n  - [ \"iptables\", 'b' ]\n  - 'iptables c'\n  - |\n    x=1\n    iptables d", []string{"3:5 a", "4:6 -t nat", "5:8 b", "6:6 c", "9:5 d"}},
 		{"Ansible", "- hosts: all\n  tasks:\n  - name: x\n    command: iptables a {{ vip }}:80\n  - shell: \"iptables b\"", []string{"4:14 a ${_vip__}:80(${_vip__}?)", "5:13 b"}},
+		{
+			"Ansible's module", "- hosts: lb\n  tasks:\n  - name: web\n    ansible.builtin.iptables:\n      table: nat\n      chain: PREROUTING\n      in_interface: '!lo'\n      protocol: tcp\n      destination_ports: [80, '443']\n" +
+				"      ctstate: NEW\n      comment: a b\n      jump: DNAT\n      to_destination: 10.0.0.1:{{ port }}\n  - block:\n    - iptables: {chain: FORWARD, action: insert, policy: DROP}\n    - iptables:\n        chain: X\n        state: absent\n" +
+				"    - iptables: {chain: Y, jump: ACCEPT, source: '{{ item }}', ip_version: ipv4}\n      loop: [a, b]\n    - iptables: {flush: true, table: nat}\n      when: x",
+			[]string{
+				"4:5 -t nat -A PREROUTING -p tcp -j DNAT ! -i lo -m multiport --dports 80,443 -m conntrack --ctstate NEW -m comment --comment a b --to-destination 10.0.0.1:${_port__}(${_port__}?)",
+				"15:5 -t filter -P FORWARD DROP", "16:5 -t filter -D X", "19:5 -t filter -A Y -s a -j ACCEPT", "19:5 -t filter -A Y -s b -j ACCEPT", "21:5? -t nat -F",
+			},
+		},
 		{"Markdown", "Don't use iptables x\n```sh\niptables a\n```\nthen\n```\n$ iptables b\noutput\n```\n~~~\niptables c", []string{"3:1 a", "7:3 b", "11:1 c"}},
 	} {
 		r, m := read(tt.text)

@@ -94,7 +94,6 @@ var (
 	interfaces = regexp.MustCompile(`^\s*iface\s+(\S+)\s+(inet6?|can)\b`)
 	unit       = regexp.MustCompile(`^\s*\[(Unit|Service)\]\s*$`)
 	tunnel     = regexp.MustCompile(`^\s*\[Interface\]\s*$`)
-	playbook   = regexp.MustCompile(`^#cloud-config|^\s*(- hosts|- name|runcmd|bootcmd|tasks)\s*:`)
 	fence      = regexp.MustCompile("^\\s*(```|~~~)")
 	prompt     = regexp.MustCompile(`^\s*(\[[^][\s]+@[^][]*\]\s?[#$]|\(?[\w.-]+@[\w.-]+:[^#$]{0,200}[#$]|[\w.-]*[$>](\s)|[\w.-]+#(\s))\s*`)
 )
@@ -104,7 +103,6 @@ var (
 	interfaceLine = regexp.MustCompile(`^\s*(pre-up|up|post-up)\s+`)
 	unitLine      = regexp.MustCompile(`^\s*(ExecStart|ExecStartPre|ExecStartPost|Environment)\s*=\s*[-@:+!|]*`)
 	tunnelLine    = regexp.MustCompile(`^\s*(PreUp|PostUp)\s*=\s*`)
-	playbookLine  = regexp.MustCompile(`^\s*(- +)?((ansible\.builtin\.)?(command|shell|raw|cmd|- name):\s+)?([\["']\s*)*`)
 )
 
 // split parts a text into scripts.
@@ -129,7 +127,7 @@ func (r *reader) split(file string) []*fragment {
 	case has(unit):
 		return r.each(func(i int, line string) (string, bool) { return behind(unitLine, line) })
 	case has(playbook):
-		return r.each(play)
+		return r.plays()
 	case has(fence):
 		return r.fences()
 	case has(prompt) || hashes(r.lines):
@@ -145,32 +143,6 @@ func behind(re *regexp.Regexp, line string) (string, bool) {
 		return "", false
 	}
 	return strings.Repeat(" ", m[1]) + line[m[1]:], true
-}
-
-var jinja = regexp.MustCompile(`\{\{[^{}]*\}\}`)
-
-// play is a line of a playbook, or of cloud-init.
-func play(_ int, line string) (string, bool) {
-	if !listed.MatchString(line) || strings.HasPrefix(strings.TrimSpace(line), "#") {
-		return "", false
-	}
-	text, _ := behind(playbookLine, line)
-	switch before := line[:len(line)-len(strings.TrimLeft(text, " "))]; {
-	case strings.Contains(before, "["):
-		text = strings.NewReplacer(",", " ", "]", " ", `"`, " ", "'", " ").Replace(text)
-	case strings.HasSuffix(before, `"`) || strings.HasSuffix(before, "'"):
-		text = strings.TrimRight(text, `"' `)
-	}
-	return jinja.ReplaceAllStringFunc(text, func(s string) string {
-		name := []byte("_" + s[min(3, len(s)-2):len(s)-2] + "_")
-		for i, c := range name {
-			if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' {
-				continue
-			}
-			name[i] = '_'
-		}
-		return "${" + string(name) + "}"
-	}), true
 }
 
 // command finds what is a command of interest, listed also an item of a list.
