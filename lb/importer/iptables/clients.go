@@ -32,7 +32,9 @@ func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
 	}
 	main := goingTo(c.classes[0])
 	for _, o := range other {
-		t.otherwise(c, s, o, main, at)
+		if !t.behind(o.src, c) {
+			t.otherwise(c, s, o, main, at)
+		}
 	}
 	if len(none)+len(refused) == 0 {
 		return
@@ -59,6 +61,14 @@ func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
 		t.draft.Lost(fmt.Sprintf("these rules balance connections to %s from some clients only: %s; the others went on unbalanced, and the profile refuses them", listenText(s), text),
 			"", at...)
 	}
+}
+
+// behind reports whether the rules say that clients are behind other interfaces than
+// those that the service has.
+func (t *translator) behind(clients space.Set, c *candidate) bool {
+	return !t.anyInterface(c.region) && slices.ContainsFunc(waysOf(t.set).networks, func(w way) bool {
+		return !w.not && clients.Against(w.net) == space.Inside && !t.interfaces.Matching(w.pattern).Meets(c.region[space.Interface])
+	})
 }
 
 func sorted(prefixes []netip.Prefix) []netip.Prefix {

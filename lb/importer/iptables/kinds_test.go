@@ -69,6 +69,20 @@ func testKinds(t *testing.T, kinds []textKind) {
 	}
 }
 
+// TestZones: firewalls have a chain for each zone, to which rules with its interface lead.
+func TestZones(t *testing.T) {
+	const zones = "*nat\n:pre_wan -\n:pre_lan -\n:post_wan -\n:post_lan -\n-A PREROUTING -i br-lan -j pre_lan\n-A PREROUTING -i eth1 -j pre_wan\n-A POSTROUTING -o br-lan -j post_lan\n-A POSTROUTING -o eth1 -j post_wan\n-A post_wan -j MASQUERADE\n"
+	const web = "-A pre_wan -p tcp --dport 80 -j DNAT --to-destination 192.168.1.10:8080\n"
+	const reflected = "-A post_lan -s 192.168.1.0/24 -d 192.168.1.10 -p tcp --dport 8080 -j SNAT --to-source 192.168.1.1\n"
+	testKinds(t, []textKind{
+		{"the zone of the backend is said", zones + web + "-A pre_lan -s 192.168.1.0/24 -d 198.51.100.1 -p tcp --dport 81 -j ACCEPT\nCOMMIT", []string{"0.0.0.0/0:80 tcp at eth1 -> 192.168.1.10:8080 snat none", "complete"}},
+		{"with reflection", zones + web + reflected + "-A pre_lan -s 192.168.1.0/24 -d 203.0.113.5 -p tcp --dport 80 -j DNAT --to-destination 192.168.1.10:8080\nCOMMIT", []string{
+			"0.0.0.0/0:80 tcp at eth1 -> 192.168.1.10:8080 snat none", "203.0.113.5:80 tcp at br-lan allow 192.168.1.0/24 -> 192.168.1.10:8080 snat 192.168.1.1", "partial",
+		}},
+		{"it is not said", zones + web + "COMMIT", []string{"0.0.0.0/0:80 tcp at eth1 -> 192.168.1.10:8080 snat masquerade", "partial"}},
+	})
+}
+
 // TestWays: whether a rule for an interface of POSTROUTING applies.
 func TestWays(t *testing.T) {
 	const dnat = "iptables -t nat -A PREROUTING -i wan -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11\n"

@@ -38,7 +38,11 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	}
 	t.about(c.everyPacket, importer.Note, "this rule counts every packet, not only the first of a connection, so its share holds on average only; the profile is random", "-m conntrack --ctstate NEW counts connections")
 	sources := maps.Clone(c.open)
-	maps.DeleteFunc(sources, func(r *syntax.Rule, _ bool) bool { return !r.ChangesSource() || !c.matched[r] })
+	changed := slices.ContainsFunc(main.outcomes, func(o outcome) bool { return o.source != source{} })
+	maps.DeleteFunc(sources, func(r *syntax.Rule, _ bool) bool {
+		_, jumps := r.Target.(syntax.Jump)
+		return !c.matched[r] || !r.ChangesSource() && !(jumps && changed)
+	})
 	t.about(sources, importer.Lost, "these rules do not say whether backends are behind the interface of this one; it is taken as so, and then backends see its address in place of the client's",
 		"ip route get BACKEND says by which interface it is reached; where it is another, snat: none does what the rules did: backends see the client, and must answer through this host")
 	t.about(c.refused, importer.Note, "this rule does not apply: other rules say that backends are behind another interface", "")
