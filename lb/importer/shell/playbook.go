@@ -152,10 +152,26 @@ func quoted(words []string) []string {
 // which the module writes them (ansible/modules/iptables.py). What is not here is
 // --ARGUMENT.
 var moduleOptions = []struct{ argument, option string }{
-	{"protocol", "-p"}, {"source", "-s"}, {"destination", "-d"}, {"match", "-m"}, {"tcp_flags", "--tcp-flags"}, {"jump", "-j"}, {"goto", "-g"},
-	{"in_interface", "-i"}, {"out_interface", "-o"}, {"fragment", "-f"}, {"set_counters", "-c"}, {"source_port", "--sport"}, {"destination_port", "--dport"},
-	{"destination_ports", "-m multiport --dports"}, {"ctstate", "-m conntrack --ctstate"}, {"src_range", "-m iprange --src-range"},
-	{"dst_range", "-m iprange --dst-range"}, {"limit", "-m limit --limit"}, {"uid_owner", "-m owner --uid-owner"}, {"comment", "-m comment --comment"},
+	{"protocol", "-p"},
+	{"source", "-s"},
+	{"destination", "-d"},
+	{"match", "-m"},
+	{"tcp_flags", "--tcp-flags"},
+	{"jump", "-j"},
+	{"goto", "-g"},
+	{"in_interface", "-i"},
+	{"out_interface", "-o"},
+	{"fragment", "-f"},
+	{"set_counters", "-c"},
+	{"source_port", "--sport"},
+	{"destination_port", "--dport"},
+	{"destination_ports", "-m multiport --dports"},
+	{"ctstate", "-m conntrack --ctstate"},
+	{"src_range", "-m iprange --src-range"},
+	{"dst_range", "-m iprange --dst-range"},
+	{"limit", "-m limit --limit"},
+	{"uid_owner", "-m owner --uid-owner"},
+	{"comment", "-m comment --comment"},
 }
 
 // about are arguments of the module that say how it runs, or which rule, not what.
