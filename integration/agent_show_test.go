@@ -101,6 +101,10 @@ func TestAgentShow(t *testing.T) {
 	if code, text := a.process("apply", other); code != 0 {
 		t.Fatal(text)
 	}
+	a.says(0, "something else has changed the table")
+	if code, text := a.process("enable", "shop/web/b3"); code != 0 { // it has looked after the table by then
+		t.Fatal(text)
+	}
 	if got := b.said(a.command(), "show", "--socket", a.socket); !strings.Contains(got, "other/more") || !strings.Contains(got, "shop/web") {
 		t.Errorf("with a profile beside it:\n%s", got)
 	}

@@ -180,6 +180,8 @@ func Unkept(ctx context.Context, socket, table string, profiles []*lb.Profile) [
 // KnownOf asks the agent of a table of this network namespace what it knows of a
 // backend: shop/web/b1; nil: why that is not known.
 func KnownOf(ctx context.Context, socket, table, backend string) (known *view.Known, unknown string) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
 	c, _, err := Find(ctx, socket, table)
 	if err == nil {
 		known, err = c.Backend(ctx, backend)
