@@ -98,8 +98,10 @@ func checkCarried(s *lb.Service) error {
 		}
 	}
 	whole := *s
-	if a := s.Affinity; a != nil { // a family without backends has none
-		whole.Affinity = &lb.Affinity{Timeout: a.Timeout, Bits: cmp.Or(a.Bits, 32), Bits6: cmp.Or(a.Bits6, 128)}
+	if s.Affinity != nil {
+		a := *s.Affinity
+		a.Bits, a.Bits6 = cmp.Or(a.Bits, 32), cmp.Or(a.Bits6, 128) // a family without backends has none
+		whole.Affinity = &a
 	}
 	return whole.Validate()
 }
