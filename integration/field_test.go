@@ -210,6 +210,110 @@ services:
 	}
 }
 
+// TestLimitsCountNetworks: addresses of one network are one client of a limit, those of
+// another one are another.
+func TestLimitsCountNetworks(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+	b.Apply(`profile: shop
+services:
+  - {name: new, listen: ["203.0.113.10:80", "[2001:db8::10]:80"], limit: {new-per-source: 1/hour, burst: 5, prefix: 24, prefix6: 64}, backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
+  - {name: live, listen: ["203.0.113.10:81", "[2001:db8::10]:81"], limit: {connections-per-source: 5, prefix: 24, prefix6: 64}, backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}
+`)
+	for _, network := range []struct{ form, vip string }{
+		{"10.1.0.%d/24", "203.0.113.10"}, {"10.1.7.%d/24", "203.0.113.10"}, {"fd01::%d/64", "2001:db8::10"}, {"fd01:0:0:7::%d/64", "2001:db8::10"},
+	} {
+		var sources []netip.Addr
+		for i := range 10 {
+			p := netip.MustParsePrefix(fmt.Sprintf(network.form, 100+i))
+			b.Address(b.Client, "eth0", p.String())
+			sources = append(sources, p.Addr())
+			if i == 0 && strings.Contains(network.form, "7") {
+				b.Check(b.Balancer.AddLinkRoute(p.Masked(), "eth0"))
+			}
+		}
+		for _, port := range []uint16{80, 81} {
+			taken := 0
+			for _, source := range sources {
+				c := b.From()
+				c.Source = source
+				conn, err := c.Dial(t.Context(), "tcp", netip.AddrPortFrom(netip.MustParseAddr(network.vip), port))
+				if errors.Is(err, traffic.ErrRefused) {
+					continue
+				}
+				b.Check(err)
+				defer conn.Close()
+				taken++
+			}
+			if taken != 5 {
+				t.Errorf("%d of 10 clients like %s are served at port %d, want 5", taken, sources[0], port)
+			}
+		}
+	}
+}
+
+// TestRefusalsAreSilent: with on-refuse: drop nobody hears anything, and it is counted.
+func TestRefusalsAreSilent(t *testing.T) {
+	t.Parallel()
+	for _, what := range []string{
+		"deny: 10.1.0.0/24, backends: [10.2.0.11:8080]",
+		"limit: {connections-per-source: 1}, backends: [10.2.0.11:8080]",
+		"backends: [{address: 10.2.0.11:8080, max-connections: 1}]",
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Serve([]int{8080}, "10.2.0.11")
+			b.Apply("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", on-refuse: drop, " + what + "}]\n")
+			var err error
+			for i := 0; i < 2 && err == nil; i++ {
+				var c *traffic.Conn
+				if c, err = b.dial("tcp", "203.0.113.10:80"); err == nil {
+					defer c.Close()
+				}
+			}
+			if !errors.Is(err, traffic.ErrTimeout) {
+				t.Errorf("%v, want silence", err)
+			}
+			if got := b.Load().Refused("shop", "web"); got == 0 {
+				t.Error("it is not counted")
+			}
+		})
+	}
+}
+
+// TestAnswersAreBounded: of many connections that are refused only some are answered.
+func TestAnswersAreBounded(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Apply("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", deny: 10.0.0.0/8, backends: [10.2.0.11:8080]}]\n")
+	b.NFT(b.Client, "add table inet heard\nadd counter inet heard resets\nadd chain inet heard in { type filter hook prerouting priority -400; }\n"+
+		"add rule inet heard in tcp flags rst counter name resets drop\n")
+	const syns, atOnce, aSecond = 30_000, 1000, 1000
+	from, vip := netip.MustParseAddr("10.1.0.2"), netip.MustParseAddrPort("203.0.113.10:80")
+	began := time.Now()
+	b.Check(b.Client.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		for i := 0; i < syns && err == nil; i++ {
+			syn := packet(from, vip.Addr(), unix.IPPROTO_TCP, segment(netip.AddrPortFrom(from, uint16(10_000+i)), vip, flagSYN, 1, 0))
+			err = unix.Sendto(fd, syn, 0, &unix.SockaddrInet4{Addr: vip.Addr().As4()})
+		}
+		return errors.Join(err, unix.Close(fd))
+	}))
+	b.eventually("all are refused", func() bool { return b.Load().Refused("shop", "web") == syns })
+	most := atOnce + aSecond*int(time.Since(began)/time.Second+1)
+	var resets int
+	_, listed, _ := strings.Cut(b.Witness(b.Client, "", "nft", "list", "counter", "inet", "heard", "resets"), "packets ")
+	if _, err := fmt.Sscan(listed, &resets); err != nil {
+		t.Fatal(err)
+	}
+	figures(t, "%d resets for %d connections that are refused", resets, syns)
+	if resets < atOnce || resets > most || resets >= syns {
+		t.Errorf("%d resets for %d refused connections, want %d to %d", resets, syns, atOnce, most)
+	}
+}
+
 // States of TCP connections in conntrack (nf_conntrack_tcp.h).
 const (
 	notTCP         = 0

@@ -135,6 +135,9 @@ func compareService(name string, have, want *Service) []Change {
 		if !have.anyEmpty() || !want.anyEmpty() {
 			a.OnEmpty, b.OnEmpty = 0, 0
 		}
+		if !have.refuses() || !want.refuses() {
+			a.OnRefuse, b.OnRefuse = 0, 0
+		}
 		if len(have.Backends)+len(want.Backends) > 0 {
 			a.Log, b.Log = nil, nil
 		}
@@ -283,6 +286,16 @@ func (s *Service) anyEmpty() bool {
 	return slices.ContainsFunc(s.Families(), s.emptyOf)
 }
 
+// refuses reports whether a connection may be turned away although there are backends.
+// Only then can on-refuse be seen.
+func (s *Service) refuses() bool {
+	return len(s.Allow)+len(s.Deny) > 0 || s.Limit != Limit{} || slices.ContainsFunc(s.Families(), func(f Family) bool {
+		of := s.Of(f)
+		return slices.ContainsFunc(of, func(b Backend) bool { return b.MaxConnections > 0 }) &&
+			slices.ContainsFunc(of, func(b Backend) bool { return b.Effective() > 0 })
+	})
+}
+
 func (s *Service) emptyOf(f Family) bool {
 	return !slices.ContainsFunc(s.Of(f), func(b Backend) bool { return b.Weight > 0 })
 }
@@ -314,4 +327,40 @@ func Outer(prefixes []netip.Prefix) []netip.Prefix {
 		}
 	}
 	return out
+}
+
+// String is what is limited, or none.
+func (l Limit) String() string {
+	var parts []string
+	if l.ConnectionsPerSource > 0 {
+		parts = append(parts, fmt.Sprintf("connections-per-source %d", l.ConnectionsPerSource))
+	}
+	if l.NewPerSource.Events > 0 {
+		parts = append(parts, fmt.Sprintf("new-per-source %s burst %d", l.NewPerSource, l.Burst))
+	}
+	if l.New.Events > 0 {
+		parts = append(parts, "new "+l.New.String())
+	}
+	if l.Bits > 0 {
+		parts = append(parts, fmt.Sprintf("prefix %d", l.Bits))
+	}
+	if l.Bits6 > 0 {
+		parts = append(parts, fmt.Sprintf("prefix6 %d", l.Bits6))
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
+}
+
+// String is how connections are logged, or none.
+func (l *Log) String() string {
+	if l == nil {
+		return "none"
+	}
+	parts := []string{"level " + l.Level.String()}
+	if l.Rate.Events > 0 {
+		parts = append(parts, "rate "+l.Rate.String())
+	}
+	if l.Prefix != "" {
+		parts = append(parts, fmt.Sprintf("prefix %q", l.Prefix))
+	}
+	return strings.Join(parts, ", ")
 }

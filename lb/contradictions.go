@@ -4,6 +4,7 @@ package lb
 // to do with each other.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -336,4 +337,58 @@ func (s *Service) checkPriorities(yield func(Contradiction) bool) bool {
 		}})
 	}
 	return true
+}
+
+// CheckHost is what is wrong with a name: it is made of labels of 1 to 63 letters,
+// digits, '-' and '_'. The last one begins with a letter, so that no misspelt
+// address is a name.
+func CheckHost(h Host) *Problem {
+	labels := strings.Split(strings.TrimSuffix(h.Name, "."), ".")
+	last := cmp.Or(labels[len(labels)-1], "-")[0]
+	bad := ""
+	for _, l := range labels {
+		switch {
+		case l == "":
+			bad = cmp.Or(bad, "has an empty part")
+		case len(l) > 63:
+			bad = cmp.Or(bad, fmt.Sprintf("has a part of %d characters", len(l)))
+		case strings.ContainsFunc(l, func(r rune) bool { return !safe.NameRune(r) }):
+			bad = cmp.Or(bad, "has a character that a name cannot have")
+		case l != strings.ToLower(l):
+			bad = cmp.Or(bad, "is not in lower case")
+		}
+	}
+	switch {
+	case len(h.Name) > MaxHost:
+		bad = fmt.Sprintf("has %d characters", len(h.Name))
+	case bad == "" && (last < 'a' || last > 'z'):
+		bad = "is not a name"
+	}
+	if bad == "" {
+		return nil
+	}
+	return &Problem{
+		Msg:  fmt.Sprintf("host %s %s", safe.Show(h.String()), bad),
+		Want: fmt.Sprintf("at most %d characters, in parts of 1 to 63 letters, digits, - and _", MaxHost),
+	}
+}
+
+// checkAddress is what is wrong with where connections to a backend go.
+func (b *Backend) checkAddress() *Problem {
+	switch {
+	case !b.Named() && b.Address.OfHost():
+		return CheckHostPort(b.Address)
+	case !b.Named():
+		return checkAddr("backend", b.Address.Addr)
+	case b.Address.Addr.IsValid():
+		return &Problem{Msg: fmt.Sprintf("backend %s has an address, too", b.Host)}
+	case b.Host.SRV && b.Address.Port != 0:
+		return &Problem{Msg: fmt.Sprintf("backend %s has a port", b.Where()), Hint: "SRV records have the ports"}
+	}
+	return CheckHost(b.Host)
+}
+
+// BesideSRV is a key that SRV records speak for.
+func BesideSRV(word string) *Problem {
+	return &Problem{Msg: word + " is here, and SRV records have it", Want: "one of them"}
 }

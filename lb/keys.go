@@ -211,13 +211,23 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "limit", Key: Key{
-			Values:  "{connections-per-source: 50, new-per-source: 100/second, burst: 200, new: 5000/second}, or none",
+			Values:  "{connections-per-source: 50, new-per-source: 100/second, burst: 200, new: 5000/second, prefix6: 64}, or none",
 			Default: "none",
 			Meaning: "what is over is refused",
 		},
 		value:  func(s *Service) (any, bool) { return mappingValue(limitKeys, s.Limit), s.Limit == Limit{} },
 		change: func(s *Service) (string, bool) { return s.Limit.String(), true },
 		check:  func(s *Service) *Problem { return checkKeys(limitKeys, &s.Limit) },
+	},
+	{
+		word: "on-refuse", Key: Key{
+			Values: "reject or drop", Default: "reject",
+			Meaning: "what a connection meets that allow, deny, limit or max-connections turns away",
+		},
+		value:  func(s *Service) (any, bool) { return s.OnRefuse.String(), s.OnRefuse == Reject },
+		change: func(s *Service) (string, bool) { return s.OnRefuse.String(), s.refuses() },
+		check:  func(s *Service) *Problem { return checkEnum("on-refuse", s.OnRefuse, Drop) },
+		hidden: true,
 	},
 	{
 		word: "log", Key: Key{Values: logForm, Default: "none", Meaning: "new connections are written to the kernel log"},

@@ -3,13 +3,9 @@ package lb
 // The keys of backends, affinity, limit, log and timeouts, which are mappings of their own.
 
 import (
-	"cmp"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
-
-	"nlb/lb/internal/safe"
 )
 
 // backendsKey is the key with the backends, which are values of their own.
@@ -200,6 +196,16 @@ var limitKeys = []key[Limit]{
 		value: func(l *Limit) (any, bool) { return known(l.New.String()), false },
 		check: func(l *Limit) *Problem { return checkRate("new", l.New) },
 	},
+	{
+		word: "prefix", Key: Key{Values: "1 to 32", Default: "32", Meaning: "the addresses of one IPv4 network of this length count as one client"},
+		value: func(l *Limit) (any, bool) { return known(l.Bits), false },
+		check: func(l *Limit) *Problem { return l.checkPrefix("prefix", l.Bits, 31) },
+	},
+	{
+		word: "prefix6", Key: Key{Values: "1 to 128", Default: "128", Meaning: "the addresses of one IPv6 network of this length count as one client"},
+		value: func(l *Limit) (any, bool) { return known(l.Bits6), false },
+		check: func(l *Limit) *Problem { return l.checkPrefix("prefix6", l.Bits6, 127) },
+	},
 }
 
 var logKeys = []key[Log]{
@@ -222,6 +228,16 @@ var logKeys = []key[Log]{
 		check: func(l *Log) *Problem { return checkRate("rate", l.Rate) },
 	},
 }
+
+func (l *Limit) checkPrefix(word string, bits, most int) *Problem {
+	if !l.PerSource() {
+		return meaningless(word, bits != 0)
+	}
+	return checkRange(word, bits, 0, most)
+}
+
+// PerSource reports whether something of the limit is about single clients.
+func (l *Limit) PerSource() bool { return l.ConnectionsPerSource > 0 || l.NewPerSource.Events > 0 }
 
 // Timeouts are how long conntrack remembers a connection from its last packet on, by
 // its state; whole seconds, 1 s to MaxConnectionTimeout. 0: as the kernel has it
@@ -328,57 +344,3 @@ func logValue(l *Log, s *Service) any {
 
 // defaultPrefix begins the lines of a log that does not say.
 func (s *Service) defaultPrefix() string { return s.Name + " " }
-
-// CheckHost is what is wrong with a name: it is made of labels of 1 to 63 letters,
-// digits, '-' and '_'. The last one begins with a letter, so that no misspelt
-// address is a name.
-func CheckHost(h Host) *Problem {
-	labels := strings.Split(strings.TrimSuffix(h.Name, "."), ".")
-	last := cmp.Or(labels[len(labels)-1], "-")[0]
-	bad := ""
-	for _, l := range labels {
-		switch {
-		case l == "":
-			bad = cmp.Or(bad, "has an empty part")
-		case len(l) > 63:
-			bad = cmp.Or(bad, fmt.Sprintf("has a part of %d characters", len(l)))
-		case strings.ContainsFunc(l, func(r rune) bool { return !safe.NameRune(r) }):
-			bad = cmp.Or(bad, "has a character that a name cannot have")
-		case l != strings.ToLower(l):
-			bad = cmp.Or(bad, "is not in lower case")
-		}
-	}
-	switch {
-	case len(h.Name) > MaxHost:
-		bad = fmt.Sprintf("has %d characters", len(h.Name))
-	case bad == "" && (last < 'a' || last > 'z'):
-		bad = "is not a name"
-	}
-	if bad == "" {
-		return nil
-	}
-	return &Problem{
-		Msg:  fmt.Sprintf("host %s %s", safe.Show(h.String()), bad),
-		Want: fmt.Sprintf("at most %d characters, in parts of 1 to 63 letters, digits, - and _", MaxHost),
-	}
-}
-
-// checkAddress is what is wrong with where connections to a backend go.
-func (b *Backend) checkAddress() *Problem {
-	switch {
-	case !b.Named() && b.Address.OfHost():
-		return CheckHostPort(b.Address)
-	case !b.Named():
-		return checkAddr("backend", b.Address.Addr)
-	case b.Address.Addr.IsValid():
-		return &Problem{Msg: fmt.Sprintf("backend %s has an address, too", b.Host)}
-	case b.Host.SRV && b.Address.Port != 0:
-		return &Problem{Msg: fmt.Sprintf("backend %s has a port", b.Where()), Hint: "SRV records have the ports"}
-	}
-	return CheckHost(b.Host)
-}
-
-// BesideSRV is a key that SRV records speak for.
-func BesideSRV(word string) *Problem {
-	return &Problem{Msg: word + " is here, and SRV records have it", Want: "one of them"}
-}

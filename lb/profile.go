@@ -80,6 +80,9 @@ type Service struct {
 	Log *Log
 	// OnEmpty is what a connection meets when no backend can take it.
 	OnEmpty OnEmpty
+	// OnRefuse is what a connection meets that allow, deny, a limit or
+	// max-connections turns away.
+	OnRefuse OnEmpty
 	// Health is how the backends are checked, by at most 4 checks that all must
 	// pass; nil: they are not.
 	Health []Check
@@ -252,6 +255,9 @@ type Limit struct {
 	Burst uint32
 	// New bounds the new connections of the service.
 	New Rate
+	// Bits and Bits6 are the lengths of the client networks that count as one
+	// client, 1 to 31 and 1 to 127; 0: each address is one.
+	Bits, Bits6 int
 }
 
 // Rate is a number of events in a unit of time: a second, minute, hour or day.

@@ -182,6 +182,8 @@ var noMeaning = map[string]Problem{
 	"hash-seed": {"hash-seed has no meaning without a scheduler that hashes", "scheduler: hash or consistent beside it", ""},
 	"burst":     {"burst has no meaning without new-per-source", "new-per-source beside it", ""},
 	"interface": {"interface has no meaning with role: client", "one of them", "what this host itself sends enters nowhere"},
+	"prefix":    {Msg: "prefix has no meaning without a limit of single clients", Want: "new-per-source or connections-per-source beside it"},
+	"prefix6":   {Msg: "prefix6 has no meaning without a limit of single clients", Want: "new-per-source or connections-per-source beside it"},
 }
 
 // NoMeaning is what is wrong with a key that has no meaning beside, or without,

@@ -364,33 +364,3 @@ func rateText(r Rate) string {
 	}
 	return ""
 }
-
-// String is what is limited, or none.
-func (l Limit) String() string {
-	var parts []string
-	if l.ConnectionsPerSource > 0 {
-		parts = append(parts, fmt.Sprintf("connections-per-source %d", l.ConnectionsPerSource))
-	}
-	if l.NewPerSource.Events > 0 {
-		parts = append(parts, fmt.Sprintf("new-per-source %s burst %d", l.NewPerSource, l.Burst))
-	}
-	if l.New.Events > 0 {
-		parts = append(parts, "new "+l.New.String())
-	}
-	return cmp.Or(strings.Join(parts, ", "), "none")
-}
-
-// String is how connections are logged, or none.
-func (l *Log) String() string {
-	if l == nil {
-		return "none"
-	}
-	parts := []string{"level " + l.Level.String()}
-	if l.Rate.Events > 0 {
-		parts = append(parts, "rate "+l.Rate.String())
-	}
-	if l.Prefix != "" {
-		parts = append(parts, fmt.Sprintf("prefix %q", l.Prefix))
-	}
-	return strings.Join(parts, ", ")
-}

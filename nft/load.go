@@ -263,7 +263,7 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 	out := lb.Service{Name: name}
 	l.fill(&out)
 	for _, r := range s.objects.chains[chain].rules {
-		if id, ok := compile.ReadGuardMark(r.comment); ok {
+		if id, ok := compile.ReadGuardMark(r.comment, &out); ok {
 			s.guards[chain] = id
 			s.ownRefused(chain, id)
 		} else if family, b, ok := compile.ReadDraw(r.comment, &out); ok {

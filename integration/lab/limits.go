@@ -6,7 +6,6 @@ package lab
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -19,9 +18,10 @@ import (
 // A limit beyond these is not tried: it would take too many sockets, or too
 // long.
 const (
-	mostLive = 300
-	mostFast = 3000
-	overLive = 3 // live connections over a limit that are tried
+	mostLive   = 300
+	mostFast   = 3000
+	mostSilent = 100 // that are dropped, and wait in vain
+	overLive   = 3   // live connections over a limit that are tried
 	// passedOver is for how long a backend that was found full gets no connection
 	// that another can take (docs/profile.md, max-connections).
 	passedOver = 10*time.Second + settled
@@ -85,7 +85,7 @@ func (t *trial) spread(n int) int {
 	switch {
 	case t.sticky() > 0:
 		return min(n, mostClients)
-	case q > 0:
+	case q > 0 && !t.sharesLimit():
 		return min((n+q-1)/q, mostClients)
 	}
 	return someClients
@@ -155,12 +155,12 @@ func (l *Lab) hold(ctx context.Context, p *probe, n int) ([]traffic.Call, func()
 
 // count counts the calls that were answered and those that were refused; what
 // else came of one is a problem.
-func (r *Limit) count(calls []traffic.Call) (answered, refused int) {
+func (r *Limit) count(t *trial, calls []traffic.Call) (answered, refused int) {
 	for i := range calls {
 		switch err := calls[i].Err; {
 		case err == nil:
 			answered++
-		case errors.Is(err, traffic.ErrRefused):
+		case t.turnedAway(err):
 			refused++
 		case len(r.Problems) == 0:
 			r.Problems = append(r.Problems, "a connection is to be answered or refused, but: "+err.Error())
@@ -187,7 +187,7 @@ func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, int, error) {
 	}
 	defer done()
 	var r Limit
-	answered, refused := r.count(calls)
+	answered, refused := r.count(p.trial, calls)
 	r.Found = fmt.Sprintf("of %d live connections of one client %d were refused", len(calls), refused)
 	if answered != most {
 		r.Problems = append(r.Problems, fmt.Sprintf("%d live connections of one client, due were %d", answered, most))
@@ -221,7 +221,7 @@ func (l *Lab) probeNew(ctx context.Context, p *probe) (Limit, int, error) {
 	switch {
 	case tries > mostFast:
 		return notTried(fmt.Sprintf("it takes more than %d connections", mostFast))
-	case q > 0 && uint64(q*len(p.clients)) < tries, p.chunk > 0 && uint64(p.chunk) < tries:
+	case q > 0 && uint64(p.perClients(len(p.clients))) < tries, p.chunk > 0 && uint64(p.chunk) < tries:
 		return notTried("another limit comes first")
 	}
 	return l.flood(ctx, p, int(tries), 1, int(r.Events), r)
@@ -230,6 +230,9 @@ func (l *Lab) probeNew(ctx context.Context, p *probe) (Limit, int, error) {
 // flood makes calls as fast as they go, of which a token bucket lets at least
 // so many through, and at most its burst and what came in meanwhile.
 func (l *Lab) flood(ctx context.Context, p *probe, tries, least, burst int, r lb.Rate) (Limit, int, error) {
+	if p.service.OnRefuse == lb.Drop && tries > mostSilent {
+		return notTried(fmt.Sprintf("more than %d connections would wait for an answer", mostSilent))
+	}
 	calls := make([]traffic.Call, tries)
 	for i := range calls {
 		calls[i] = l.request(p, i)
@@ -239,7 +242,7 @@ func (l *Lab) flood(ctx context.Context, p *probe, tries, least, burst int, r lb
 		return Limit{}, 0, err
 	}
 	var out Limit
-	answered, refused := out.count(calls)
+	answered, refused := out.count(p.trial, calls)
 	out.weigh(answered, refused, time.Since(begin), least, burst, r)
 	return out, tries, nil
 }
@@ -274,7 +277,7 @@ func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, 
 	switch {
 	case most > mostLive || n > 2*mostLive:
 		return notTried(fmt.Sprintf("it takes more than %d live connections", 2*mostLive))
-	case p.sticky() > 0 && n > len(p.clients), q > 0 && n > q*len(p.clients), p.service.Limit.New.Events > 0:
+	case p.sticky() > 0 && n > len(p.clients), q > 0 && n > p.perClients(len(p.clients)), p.service.Limit.New.Events > 0:
 		return notTried("other limits come first")
 	}
 	calls, done, err := l.hold(ctx, p, n)
@@ -283,7 +286,7 @@ func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, 
 	}
 	defer done()
 	var r Limit
-	_, refused := r.count(calls)
+	_, refused := r.count(p.trial, calls)
 	got := 0
 	for i := range calls {
 		if k := p.answeredBy(&calls[i]); calls[i].Err == nil && k >= 0 && p.backends()[k].Address == b.Address {

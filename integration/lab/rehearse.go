@@ -211,7 +211,7 @@ func (l *Lab) deny(ctx context.Context, t *trial, r *Trial) (int, error) {
 	r.Denied = &Denied{Of: len(calls)}
 	for i := range calls {
 		switch c := &calls[i]; {
-		case errors.Is(c.Err, traffic.ErrRefused):
+		case t.turnedAway(c.Err):
 			r.Denied.Refused++
 		case c.Err == nil:
 			r.problem("a connection of %s was answered, although allow and deny turn it away", c.Client.Source)

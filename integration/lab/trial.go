@@ -7,6 +7,7 @@ package lab
 
 import (
 	"cmp"
+	"errors"
 	"math"
 	"net/netip"
 	"slices"
@@ -92,6 +93,31 @@ func (t *trial) perClient() int {
 	return n
 }
 
+// sharesLimit reports whether several client addresses may count as one.
+func (t *trial) sharesLimit() bool {
+	if t.family == lb.IPv4 {
+		return t.service.Limit.Bits > 0
+	}
+	return t.service.Limit.Bits6 > 0
+}
+
+// perClients is how many calls so many client addresses may surely make in all.
+func (t *trial) perClients(n int) int {
+	if t.sharesLimit() {
+		return t.perClient()
+	}
+	return n * t.perClient()
+}
+
+// turnedAway reports whether an error is what a connection meets that the service
+// turns away.
+func (t *trial) turnedAway(err error) bool {
+	if t.service.OnRefuse == lb.Drop {
+		return errors.Is(err, traffic.ErrTimeout)
+	}
+	return errors.Is(err, traffic.ErrRefused)
+}
+
 // size settles how many calls there are and how many clients make them.
 func (t *trial) size(connections int) (clients int) {
 	s := t.service
@@ -120,8 +146,10 @@ func (t *trial) size(connections int) (clients int) {
 		connections = min(connections, max(1, int(paceLimit/max(t.rest, 1))))
 	}
 	if q := t.perClient(); q > 0 {
-		clients = min(max(clients, (connections+q-1)/q), mostClients)
-		connections = min(connections, clients*q)
+		if !t.sharesLimit() {
+			clients = min(max(clients, (connections+q-1)/q), mostClients)
+		}
+		connections = min(connections, t.perClients(clients))
 	}
 	t.calls = connections
 	return clients

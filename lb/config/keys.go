@@ -62,6 +62,7 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 	{word: "allow", read: func(d *decoder, k *lb.Key, v *node, s *draft) { s.at.allow = readPrefixes(d, k, v, &s.Allow) }},
 	{word: "deny", read: func(d *decoder, k *lb.Key, v *node, s *draft) { s.at.deny = readPrefixes(d, k, v, &s.Deny) }},
 	{word: "limit", read: readLimit},
+	{word: "on-refuse", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readWord(d, k, v, &s.OnRefuse) }},
 	{word: "log", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readLog(d, k, v, &s.Log) }},
 	{word: "on-empty", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		readWord(d, k, v, &s.OnEmpty)
@@ -143,6 +144,14 @@ var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitD
 		l.burst = v
 	}},
 	{word: "new", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) { l.New = readRate(d, k, v) }},
+	{word: "prefix", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) {
+		l.prefix = v
+		readBits(d, k, v, 32, &l.Bits)
+	}},
+	{word: "prefix6", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) {
+		l.prefix6 = v
+		readBits(d, k, v, 128, &l.Bits6)
+	}},
 }}
 
 var logKeys = table[lb.Log]{of: "log", what: "log", keys: []key[lb.Log]{

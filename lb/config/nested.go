@@ -31,7 +31,14 @@ func readTimeout(d *decoder, k *lb.Key, v *node, a *lb.Affinity) { a.Timeout = r
 // limitDraft is a limit while it is read.
 type limitDraft struct {
 	lb.Limit
-	newPerSource, burst *node
+	newPerSource, burst, prefix, prefix6 *node
+}
+
+// readBits reads the length of a network; that of single addresses is 0.
+func readBits(d *decoder, k *lb.Key, v *node, whole uint64, into *int) {
+	if n, ok := readNumber(d, k, v, 1, whole); ok && n < whole {
+		*into = int(n)
+	}
 }
 
 func readLimit(d *decoder, k *lb.Key, v *node, s *draft) {
@@ -50,6 +57,10 @@ func readLimit(d *decoder, k *lb.Key, v *node, s *draft) {
 		d.fail(v, "limit has no keys", k.Values, "")
 	case l.burst != nil && l.newPerSource == nil:
 		d.refuse(l.burst, lb.NoMeaning("burst"))
+	case l.prefix != nil && !l.PerSource():
+		d.refuse(l.prefix, lb.NoMeaning("prefix"))
+	case l.prefix6 != nil && !l.PerSource():
+		d.refuse(l.prefix6, lb.NoMeaning("prefix6"))
 	case l.burst == nil:
 		l.Burst = uint32(l.NewPerSource.Events)
 	}

@@ -134,6 +134,9 @@ func balanced(r *rand.Rand) lb.Service {
 				s.Limit.Burst = 1 + r.Uint32N(1<<31)
 			}
 		}
+		if some() {
+			s.Limit.Bits, s.Limit.Bits6 = r.IntN(32), r.IntN(128)
+		}
 	}
 	log := func() *lb.Log {
 		l := &lb.Log{Prefix: []string{"x", "a: ", "#", "'", " y ", "null", "[a]"}[r.IntN(7)], Level: lb.LogLevel(r.IntN(8))}
@@ -145,7 +148,7 @@ func balanced(r *rand.Rand) lb.Service {
 	if some() {
 		s.Log = log()
 	}
-	s.OnEmpty = lb.OnEmpty(r.IntN(2))
+	s.OnEmpty, s.OnRefuse = lb.OnEmpty(r.IntN(2)), lb.OnEmpty(r.IntN(2))
 	if some() {
 		return s
 	}

@@ -170,6 +170,7 @@ type drawRule struct {
 	limited bool                  // by max-connections
 	ejects  bool                  // backends that refused
 	retries [][]ruleset.Statement // what draws again, where a backend is passed over
+	away    string                // the chain that refuses what finds all full
 	shard   uint32
 }
 
@@ -268,7 +269,7 @@ func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, share
 
 // draw is what picks a slot.
 func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRule {
-	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.Slots == 0, own: b.Own, shard: shardOf(b.Base)}
+	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.Slots == 0, own: b.Own, away: refusing(s), shard: shardOf(b.Base)}
 	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
 	}

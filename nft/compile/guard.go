@@ -5,9 +5,11 @@ package compile
 // meets new connections only.
 
 import (
+	"cmp"
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 
 const (
 	turnAwayChain = "turn-away"
+	ignoreChain   = "ignore"   // the same without an answer
 	RefusedSet    = "refused"  // what was turned away, by the mark of a guarded service or a full backend
 	listPrefix    = "clients-" // sets of prefixes, named by their content
 
@@ -52,7 +55,7 @@ func guardMaps() []*ruleset.Map {
 func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 	var out []ruleset.Rule
 	add := func(comment string, statements ...ruleset.Statement) {
-		out = append(out, ruleset.Rule{Statements: append(statements, ruleset.Goto(turnAwayChain)), Comment: comment})
+		out = append(out, ruleset.Rule{Statements: append(statements, ruleset.Goto(refusing(s))), Comment: comment})
 	}
 	for _, list := range []struct {
 		name     string
@@ -70,13 +73,13 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 	}
 	if l := s.Limit.NewPerSource; l.Events > 0 {
 		for _, f := range s.Families() {
-			add(fmt.Sprintf("limit new-per-source %s burst %d", l, s.Limit.Burst), newPerSource(FamilyOf(f), l, s.Limit.Burst))
+			add(fmt.Sprintf("limit new-per-source %s burst %d", l, s.Limit.Burst)+limitPrefixes(s.Limit), newPerSource(FamilyOf(f), s.Limit))
 		}
 		c.use(s, (*Family).newcomers)
 	}
 	if n := s.Limit.ConnectionsPerSource; n > 0 {
 		for _, f := range s.Families() {
-			add(fmt.Sprintf("limit connections-per-source %d", n), perSource(FamilyOf(f), n))
+			add(fmt.Sprintf("limit connections-per-source %d", n)+limitPrefixes(s.Limit), perSource(FamilyOf(f), s.Limit))
 		}
 		c.use(s, (*Family).visitors)
 	}
@@ -86,6 +89,9 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 	if len(out) > 0 {
 		id := serviceMark | c.serviceNumber(chain)
 		begin := ruleset.Rule{Statements: []ruleset.Statement{ruleset.SetMark(id)}, Comment: fmt.Sprintf("guard 0x%08x", id)}
+		if s.OnRefuse == lb.Drop {
+			begin.Comment += " " + dropsComment
+		}
 		out = append([]ruleset.Rule{begin}, out...)
 		c.add(RefusedSet, ruleset.Element{Key: ruleset.MarkBytes(id)})
 	}
@@ -140,21 +146,51 @@ func rateOf(l lb.Rate, burst uint32) ruleset.Rate {
 // burstOf is how many events of a rate may come at once.
 func burstOf(l lb.Rate) uint32 { return uint32(min(l.Events, 1<<31)) }
 
-func newPerSource(f *Family, l lb.Rate, burst uint32) ruleset.Statement {
-	return f.IP.RateBySource(f.newcomers(), f.IP.Addr.Size*8, rateOf(l, burst), true, max(2*l.Per, time.Minute))
+func newPerSource(f *Family, l lb.Limit) ruleset.Statement {
+	return f.IP.RateBySource(f.newcomers(), f.clientBits(l), rateOf(l.NewPerSource, l.Burst), true, max(2*l.NewPerSource.Per, time.Minute))
 }
 
-func perSource(f *Family, n uint32) ruleset.Statement {
-	return f.IP.CountBySource(f.visitors(), f.IP.Addr.Size*8, n)
+func perSource(f *Family, l lb.Limit) ruleset.Statement {
+	return f.IP.CountBySource(f.visitors(), f.clientBits(l), l.ConnectionsPerSource)
 }
+
+// clientBits is the length of the networks that count as one client.
+func (f *Family) clientBits(l lb.Limit) int {
+	if f.Family == lb.IPv6 {
+		return cmp.Or(l.Bits6, f.IP.Addr.Size*8)
+	}
+	return cmp.Or(l.Bits, f.IP.Addr.Size*8)
+}
+
+// limitPrefixes are the networks in a comment, of both families in each.
+func limitPrefixes(l lb.Limit) (s string) {
+	if l.Bits > 0 {
+		s = fmt.Sprintf(" prefix %d", l.Bits)
+	}
+	if l.Bits6 > 0 {
+		s += fmt.Sprintf(" prefix6 %d", l.Bits6)
+	}
+	return s
+}
+
+// refusing is the chain that refuses connections of a service.
+func refusing(s *lb.Service) string {
+	if s.OnRefuse == lb.Drop {
+		return ignoreChain
+	}
+	return turnAwayChain
+}
+
+const dropsComment = "on-refuse drop"
 
 // turnAway counts a connection for the service or backend in its mark, and
 // refuses it.
-func turnAway() *ruleset.Chain {
-	return &ruleset.Chain{Name: turnAwayChain, Rules: []ruleset.Rule{
-		{Statements: []ruleset.Statement{ruleset.MarkIn(RefusedSet, false)}},
-		{Statements: []ruleset.Statement{ruleset.Goto(refuseChain)}},
-	}}
+func turnAway() []*ruleset.Chain {
+	count := ruleset.Rule{Statements: []ruleset.Statement{ruleset.MarkIn(RefusedSet, false)}}
+	return []*ruleset.Chain{
+		{Name: turnAwayChain, Rules: []ruleset.Rule{count, {Statements: []ruleset.Statement{ruleset.Goto(refuseChain)}}}},
+		{Name: ignoreChain, Rules: []ruleset.Rule{count, {Statements: []ruleset.Statement{ruleset.Drop()}}}},
+	}
 }
 
 // logRule writes connections into the kernel log.
@@ -191,9 +227,13 @@ func readGuard(comment string, s *lb.Service, clients func(set string) []netip.P
 	return true
 }
 
-// ReadGuardMark is the mark of a guarded service, from the comment of its first rule.
-func ReadGuardMark(comment string) (id uint32, ok bool) {
+// ReadGuardMark is the mark of a guarded service, from the comment of its first rule,
+// which also says on-refuse.
+func ReadGuardMark(comment string, s *lb.Service) (id uint32, ok bool) {
 	n, _ := fmt.Sscanf(comment, "guard 0x%x", &id)
+	if n == 1 && strings.HasSuffix(comment, " "+dropsComment) {
+		s.OnRefuse = lb.Drop
+	}
 	return id, n == 1
 }
 
@@ -201,6 +241,15 @@ func readLimit(s string, l *lb.Limit) {
 	words := strings.Fields(s)
 	if len(words) < 2 {
 		return
+	}
+	for ; len(words) > 3 && strings.HasPrefix(words[len(words)-2], "prefix"); words = words[:len(words)-2] {
+		into, most := &l.Bits, 32
+		if words[len(words)-2] == "prefix6" {
+			into, most = &l.Bits6, 128
+		}
+		if n, err := strconv.Atoi(words[len(words)-1]); err == nil && 0 < n && n < most {
+			*into = n
+		}
 	}
 	switch words[0] {
 	case "connections-per-source":

@@ -175,9 +175,12 @@ func readMode(comment string, s *lb.Service) bool {
 // ReadRule reads the comment of another rule of a service into it: its mode, its role, who may
 // connect, limits, log, timeouts, affinity. It passes over what it does not know. clients returns the prefixes of a set.
 func ReadRule(comment string, s *lb.Service, clients func(set string) []netip.Prefix) {
-	if comment == "role server" {
+	switch {
+	case comment == "role server":
 		s.Role = lb.RoleServer
-	} else if !border.ReadNote(comment, s) && !readMode(comment, s) && !readTimeouts(comment, s) && !readGuard(comment, s, clients) {
+	case comment == dropsComment:
+		s.OnRefuse = lb.Drop
+	case !border.ReadNote(comment, s) && !readMode(comment, s) && !readTimeouts(comment, s) && !readGuard(comment, s, clients):
 		readAffinity(comment, s)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"nlb/lb"
 	"nlb/nft/compile/border"
@@ -59,7 +60,7 @@ var LayoutVersion = LayoutOf(TableComment)
 
 // rulesNumber is the version of the rules within a layout. It changes with every
 // rule that the same profiles get.
-const rulesNumber = " rules 8"
+const rulesNumber = " rules 9"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
@@ -211,8 +212,7 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
 	}
-	r.Chains = append(append(r.Chains, resolve(0), turnAway(), refuse()), retryChains(x.kept)...)
-	r.Chains = append(r.Chains, border.Ends(refuseChain)...)
+	r.Chains = slices.Concat(r.Chains, []*ruleset.Chain{resolve(0), refuse()}, turnAway(), retryChains(x.kept), border.Ends(refuseChain))
 	for _, n := range x.shards {
 		r.Chains = append(r.Chains, shardChains(n)...)
 	}
@@ -295,8 +295,12 @@ func (f *Family) deliverChain(kept uint32) *ruleset.Chain {
 	return &ruleset.Chain{Name: f.Deliver, Rules: append(rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Drop()}})}
 }
 
+// refuse answers. The sources of what comes may be forged, so that answers are sent to
+// somebody else: their number is bounded.
 func refuse() *ruleset.Chain {
+	answers := ruleset.Rate{Text: "1000/second", Events: 1000, Per: time.Second, Burst: 1000}
 	return &ruleset.Chain{Name: refuseChain, Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.LimitRate(answers, true), ruleset.Drop()}},
 		{Statements: []ruleset.Statement{ruleset.IsL4(byte(lb.TCP)), ruleset.RejectTCP()}},
 		{Statements: []ruleset.Statement{ruleset.RejectPort()}},
 	}}

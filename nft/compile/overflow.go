@@ -153,7 +153,10 @@ func (r drawRule) attempts(f *Family, draw, remember []ruleset.Rule) []ruleset.R
 		add(append(r.gate(i), ruleset.Jump(f.Deliver))...)
 	}
 	if r.limited {
-		add(ruleset.Goto(turnAwayChain))
+		add(ruleset.Goto(r.away))
+		if r.away == ignoreChain {
+			out[len(out)-1].Comment = dropsComment
+		}
 	}
 	return out
 }

@@ -122,8 +122,8 @@ func probes() []probe {
 		{Part: Part{"masq", "snat: masquerade", "5.2", "nft_masq"}, base: post, exprs: []expr.Any{&expr.Masq{}}},
 		{Part: Part{"reject", "refused connections", "3.14", "nft_reject_inet"}, base: pre(-100), exprs: []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}},
 		{Part: Part{"fib", "role: server, retry and a listen without an address", "4.10", "nft_fib_inet"}, base: pre(-100), exprs: []expr.Any{&expr.Fib{Register: reg, FlagDADDR: true, ResultADDRTYPE: true}}},
-		simple("limit", "limit, retry and the rate of log", "3.13", "nft_limit", &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeSecond, Burst: 1, Over: true}),
-		simple("connlimit", "connections-per-source and max-connections", "4.18", "nft_connlimit", &expr.Connlimit{Count: 1, Flags: expr.NFT_CONNLIMIT_F_INV}),
+		simple("limit", "refused connections, affinity, limit, retry and the rate of log", "3.13", "nft_limit", &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeSecond, Burst: 1, Over: true}),
+		simple("connlimit", "affinity, connections-per-source and max-connections", "4.18", "nft_connlimit", &expr.Connlimit{Count: 1, Flags: expr.NFT_CONNLIMIT_F_INV}),
 		simple("log", "log", "3.13", "nft_log", &expr.Log{Key: 1 << unix.NFTA_LOG_LEVEL, Level: expr.LogLevelInfo}),
 		{
 			Part: Part{"dynset", "affinity, limit, max-connections and retry", "4.1", ""}, sets: []*ruleset.Map{clients},
