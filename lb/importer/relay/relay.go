@@ -1,0 +1,99 @@
+// Package relay is what programs have in common that take connections and make
+// their own to servers, as HAProxy and nginx do: where they listen, whom they
+// connect to, and what of that a translation of addresses can do.
+package relay
+
+// Addresses and times as such programs write them.
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"nlb/lb"
+)
+
+// Endpoint is where a program listens, or what it connects to.
+type Endpoint struct {
+	Addr netip.Addr // not valid: Host has a name, or all addresses are meant
+	Host string
+	Any  bool // all addresses: *, 0.0.0.0, [::], or none
+	// Ports are what is behind the last colon; First is 0 where there is none.
+	Ports lb.PortRange
+}
+
+// Parse reads ADDRESS[:PORT[-PORT]], [IPV6][:PORT], IPV6:PORT where loose, NAME[:PORT],
+// *:PORT and :PORT. ok is false where it is none of them.
+func Parse(text string, loose bool) (e Endpoint, ok bool) {
+	host, ports := text, ""
+	switch {
+	case strings.HasPrefix(text, "["):
+		end := strings.IndexByte(text, ']')
+		if end < 0 || end+1 < len(text) && text[end+1] != ':' {
+			return e, false
+		}
+		host, ports = text[1:end], strings.TrimPrefix(text[end+1:], ":")
+	case loose || strings.Count(text, ":") == 1:
+		if i := strings.LastIndexByte(text, ':'); i >= 0 {
+			host, ports = text[:i], text[i+1:]
+		}
+	}
+	if ports != "" {
+		first, last, isRange := strings.Cut(ports, "-")
+		if !isRange {
+			last = first
+		}
+		a, err := strconv.ParseUint(first, 10, 16)
+		b, err2 := strconv.ParseUint(last, 10, 16)
+		if err != nil || err2 != nil || a == 0 || b < a {
+			return e, false
+		}
+		e.Ports = lb.PortRange{First: uint16(a), Last: uint16(b)}
+	}
+	if host == "" || host == "*" {
+		e.Any = true
+		return e, ports != ""
+	}
+	a, err := netip.ParseAddr(host)
+	switch {
+	case err == nil && a.Zone() == "":
+		e.Addr = a.Unmap()
+		e.Any = e.Addr.IsUnspecified()
+		return e, true
+	case err == nil || strings.ContainsAny(host, ":/@$%{} "):
+		return e, false
+	}
+	e.Host = strings.ToLower(host)
+	return e, lb.CheckHost(lb.Host{Name: e.Host}) == nil
+}
+
+// Span reads a time such as 500ms, 2s, 1m or 1h30m; a number alone counts units of
+// bare.
+func Span(text string, bare time.Duration) (time.Duration, bool) {
+	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(n) * bare, true
+	}
+	total := time.Duration(0)
+	for text != "" {
+		n := strings.IndexFunc(text, func(r rune) bool { return r < '0' || r > '9' })
+		if n <= 0 || n > 9 {
+			return 0, false
+		}
+		count, _ := strconv.ParseUint(text[:n], 10, 31)
+		text = text[n:]
+		unit := text[:len(text)-len(strings.TrimLeft(text, "usmhd"))]
+		size := map[string]time.Duration{"us": time.Microsecond, "ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[unit]
+		if size == 0 {
+			return 0, false
+		}
+		total += time.Duration(count) * size
+		text = text[len(unit):]
+	}
+	return total, total < 1<<20*time.Hour
+}
+
+// Within is a time that is at least low and at most high, and whether it was before.
+func Within(t, low, high time.Duration) (time.Duration, bool) {
+	return min(max(t, low), high), t >= low && t <= high
+}

@@ -1,0 +1,149 @@
+package relay
+
+// Services: what a program that relays becomes in a profile.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+)
+
+// Bind is where a program listens.
+type Bind struct {
+	Endpoint
+	// V4 and V6 are the families that it takes, for all addresses.
+	V4, V6 bool
+	Place  importer.Place
+}
+
+// Server is a backend with its place.
+type Server struct {
+	lb.Backend
+	Place importer.Place
+}
+
+// Add adds the services that binds and servers become. A program that relays makes
+// connections of its own, so clients and servers may be of different families and
+// on any address; what a translation of addresses cannot do is said. s has the
+// rest of the service.
+func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at importer.Place, notes ...string) {
+	var wide, single []lb.Listen
+	var families [2]bool // of clients, IPv4 and IPv6
+	local := len(binds) > 0
+	for _, b := range binds {
+		ports := []lb.PortRange{b.Ports}
+		switch {
+		case b.Any:
+			families[0], families[1] = families[0] || b.V4, families[1] || b.V6
+			wide = append(wide, lb.Listen{Ports: ports})
+			local = false
+		default:
+			families[0], families[1] = families[0] || b.Addr.Is4(), families[1] || b.Addr.Is6()
+			single = append(single, lb.Listen{Prefix: netip.PrefixFrom(b.Addr, b.Addr.BitLen()), Ports: ports})
+			local = local && b.Addr.IsLoopback()
+		}
+	}
+	s.Backends = backends(d, servers, families, local)
+	if len(s.Backends) == 0 {
+		d.Lost(fmt.Sprintf("service %s has no server that a profile can have, so it is left out", s.Name), "", at)
+		return
+	}
+	var has [2]bool // of backends
+	for _, b := range s.Backends {
+		has[0], has[1] = has[0] || b.Named() || b.Address.Addr.Is4(), has[1] || b.Named() || b.Address.Addr.Is6()
+	}
+	for i, f := range []lb.Family{lb.IPv4, lb.IPv6} {
+		if families[i] && !has[i] {
+			d.Lost(fmt.Sprintf("clients by %s reached servers of the other family, which a translation of addresses cannot do; they are not in the profile", f),
+				"backends of both families serve both", at)
+		}
+	}
+	single = slices.DeleteFunc(single, func(l lb.Listen) bool { return !has[index(l.Prefix.Addr())] })
+	var own [2]bool // of single
+	for _, l := range single {
+		own[index(l.Prefix.Addr())] = true
+	}
+	if local {
+		s.Role = lb.RoleClient // nobody else reaches the loopback address
+	}
+	for _, listen := range [][]lb.Listen{join(wide), join(single)} {
+		if len(listen) == 0 {
+			continue
+		}
+		one := s
+		one.Listen, one.Backends = listen, slices.Clone(s.Backends)
+		if listen[0].Prefix.IsValid() {
+			one.Backends = slices.DeleteFunc(one.Backends, func(b lb.Backend) bool { return !b.Named() && !own[index(b.Address.Addr)] })
+		}
+		d.Add(one, at, notes...)
+	}
+	if len(wide) > 0 {
+		d.Note("this listens on all addresses of this host, the loopback ones included; the profile leaves what this host sends to those alone", "", at)
+	}
+}
+
+func index(a netip.Addr) int {
+	if a.Is6() {
+		return 1
+	}
+	return 0
+}
+
+// backends are the servers that clients of these families can reach by translation.
+func backends(d *importer.Draft, servers []Server, families [2]bool, local bool) []lb.Backend {
+	var out []lb.Backend
+	there := map[lb.Endpoint]bool{}
+	names := map[string]bool{}
+	for _, b := range servers {
+		switch {
+		case !b.Named() && b.Address.Addr.IsLoopback() && !local:
+			d.Lost("a server on the loopback address is left out: the kernel drops packets of the network that are sent there",
+				"let it listen on an address of this host, too, and name that", b.Place)
+			continue
+		case !b.Named() && !families[index(b.Address.Addr)]:
+			d.Lost("this server is of another family than the clients, so it is left out", "", b.Place)
+			continue
+		case !b.Named() && there[b.Address]:
+			d.Lost("this server is here twice, and is left out the second time", "its weight can be that of both", b.Place)
+			continue
+		}
+		there[b.Address] = true
+		if b.Name == "" || names[b.Name] {
+			b.Name = b.Where()
+		}
+		names[b.Name] = true
+		b.Log = nil
+		out = append(out, b.Backend)
+	}
+	return out
+}
+
+// join makes one listen of those of an address, and puts ports in order.
+func join(listens []lb.Listen) []lb.Listen {
+	var out []lb.Listen
+	for _, l := range listens {
+		i := slices.IndexFunc(out, func(o lb.Listen) bool { return o.Prefix == l.Prefix })
+		if i < 0 {
+			out = append(out, l)
+			continue
+		}
+		out[i].Ports = append(out[i].Ports, l.Ports...)
+	}
+	for i := range out {
+		p := out[i].Ports
+		slices.SortFunc(p, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
+		joined := p[:1]
+		for _, r := range p[1:] {
+			if last := &joined[len(joined)-1]; r.First <= last.Last {
+				last.Last = max(last.Last, r.Last)
+			} else {
+				joined = append(joined, r)
+			}
+		}
+		out[i].Ports = joined
+	}
+	return out
+}

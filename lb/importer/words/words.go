@@ -1,0 +1,292 @@
+// Package words reads configurations that are made of words: directives with
+// arguments, one a line or up to a semicolon, with blocks in braces. It keeps the
+// place of each word.
+package words
+
+// Directives.
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+)
+
+// Word is a word, without its quotes.
+type Word struct {
+	Text  string
+	Place importer.Place
+}
+
+// Directive is a name with its arguments, and what its block has.
+type Directive struct {
+	Words []Word // at least one, the name
+	// Block is nil where there are no braces.
+	Block []*Directive
+}
+
+// Name is the first word.
+func (d *Directive) Name() string { return d.Words[0].Text }
+
+// Args are the words behind the name.
+func (d *Directive) Args() []Word { return d.Words[1:] }
+
+// Arg is the text of an argument, counted from 1; empty where there are fewer.
+func (d *Directive) Arg(i int) string {
+	if i < len(d.Words) {
+		return d.Words[i].Text
+	}
+	return ""
+}
+
+// Text is the directive in one line.
+func (d *Directive) Text() string {
+	var parts []string
+	for _, w := range d.Words {
+		parts = append(parts, w.Text)
+	}
+	return importer.Shorten(strings.Join(parts, " "))
+}
+
+// Place is that of the name, without a width: the directive goes on behind it.
+func (d *Directive) Place() importer.Place {
+	at := d.Words[0].Place
+	at.Width = 0
+	return at
+}
+
+// Syntax is how a program writes its directives.
+type Syntax struct {
+	// Comments are the characters that begin a comment, Anywhere or where a word
+	// could begin.
+	Comments string
+	Anywhere bool
+	// From and To are the lines that are read, from 0; To is behind them.
+	From, To int
+	// Semicolons end directives; otherwise lines do.
+	Semicolons bool
+	// Braces make blocks.
+	Braces bool
+	// Single quotes are quotes, as double ones always are.
+	Single bool
+	// Escapes: a backslash takes the meaning of the character behind it, also
+	// outside of double quotes.
+	Escapes bool
+}
+
+// Bounds of what is read.
+const (
+	maxDepth  = 30
+	maxErrors = 50
+)
+
+// Parse reads lines of a text. The error is lb.Errors.
+func Parse(file string, lines []string, s Syntax) ([]*Directive, error) {
+	p := &parser{Syntax: s, file: file, lines: lines, blocks: []*Directive{{}}}
+	for p.line = s.From; p.line < s.To; p.line++ {
+		p.rest, p.column = lines[p.line], 1
+		p.words()
+		if !s.Semicolons {
+			p.end()
+		}
+		if len(p.errs) >= maxErrors {
+			return nil, p.errs
+		}
+	}
+	if len(p.open) > 0 {
+		p.fail(p.open[0].Place, "this directive does not end", "; at its end")
+	}
+	if top := p.blocks[len(p.blocks)-1]; len(p.blocks) > 1 {
+		p.fail(top.Words[0].Place, "the block of "+top.Name()+" does not end", "}")
+	}
+	if len(p.errs) > 0 {
+		return nil, p.errs
+	}
+	return p.blocks[0].Block, nil
+}
+
+// parser reads word by word.
+type parser struct {
+	Syntax
+	file   string
+	lines  []string
+	line   int // from 0
+	rest   string
+	column int
+	open   []Word       // of the directive that is being read
+	last   *Directive   // the one before, which may get a block
+	blocks []*Directive // those that are open; the first stands for the text
+	errs   lb.Errors
+}
+
+func (p *parser) fail(at importer.Place, msg, want string) {
+	p.errs = append(p.errs, importer.Mistake(p.file, p.lines, at, msg, want))
+}
+
+func (p *parser) here(width int) importer.Place {
+	return importer.Place{Line: p.line + 1, Column: p.column, Width: width}
+}
+
+// skip passes over n bytes.
+func (p *parser) skip(n int) {
+	p.column += utf8.RuneCountInString(p.rest[:n])
+	p.rest = p.rest[n:]
+}
+
+// words reads the rest of a line.
+func (p *parser) words() {
+	for {
+		p.skip(len(p.rest) - len(strings.TrimLeft(p.rest, " \t")))
+		switch {
+		case p.rest == "" || strings.IndexByte(p.Comments, p.rest[0]) >= 0:
+			return
+		case p.Semicolons && p.rest[0] == ';':
+			p.end()
+			p.skip(1)
+		case p.Braces && p.rest[0] == '{':
+			p.begin()
+			p.skip(1)
+		case p.Braces && p.rest[0] == '}':
+			p.close()
+			p.skip(1)
+		default:
+			p.word()
+		}
+	}
+}
+
+// end ends a directive.
+func (p *parser) end() *Directive {
+	if len(p.open) == 0 {
+		return nil
+	}
+	d := &Directive{Words: p.open}
+	p.open, p.last = nil, d
+	top := p.blocks[len(p.blocks)-1]
+	top.Block = append(top.Block, d)
+	return d
+}
+
+// begin opens the block of a directive, which may stand on a line before.
+func (p *parser) begin() {
+	d := p.end()
+	if d == nil {
+		d = p.last
+	}
+	switch {
+	case d == nil || d.Block != nil:
+		p.fail(p.here(1), "{ without a name before it", "a directive")
+		d = &Directive{Words: []Word{{Text: "{", Place: p.here(1)}}}
+	case len(p.blocks) > maxDepth:
+		p.fail(p.here(1), fmt.Sprintf("nested more than %d deep", maxDepth), "")
+		return
+	}
+	d.Block = []*Directive{}
+	p.last = nil
+	p.blocks = append(p.blocks, d)
+}
+
+// close ends a block.
+func (p *parser) close() {
+	p.end()
+	if p.last = nil; len(p.blocks) == 1 {
+		p.fail(p.here(1), "} without {", "")
+		return
+	}
+	p.blocks = p.blocks[:len(p.blocks)-1]
+}
+
+// word reads a word, of parts with and without quotes.
+func (p *parser) word() {
+	w := Word{Place: p.here(0)}
+	var b strings.Builder
+	for p.rest != "" {
+		c := p.rest[0]
+		switch {
+		case c == '"' || c == '\'' && p.Single:
+			p.quoted(&b, c)
+			continue
+		case c == '\\' && p.Escapes && len(p.rest) > 1:
+			p.escape(&b)
+			continue
+		case strings.HasPrefix(p.rest, "${"):
+			if end := strings.IndexByte(p.rest, '}'); end > 0 {
+				b.WriteString(p.rest[:end+1])
+				p.skip(end + 1)
+				continue
+			}
+		case c == ' ' || c == '\t' || p.Semicolons && c == ';' || p.Braces && (c == '{' || c == '}'),
+			p.Anywhere && strings.IndexByte(p.Comments, c) >= 0:
+			p.add(w, b.String())
+			return
+		}
+		_, size := utf8.DecodeRuneInString(p.rest)
+		b.WriteString(p.rest[:size])
+		p.skip(size)
+	}
+	p.add(w, b.String())
+}
+
+func (p *parser) add(w Word, text string) {
+	w.Text = text
+	w.Place.Width = max(1, p.column-w.Place.Column)
+	if p.column < w.Place.Column || w.Place.Line != p.line+1 { // it went over lines
+		w.Place.Width = 1
+	}
+	p.open = append(p.open, w)
+}
+
+// quoted reads up to the closing quote. Where semicolons end directives, it may
+// be on a later line.
+func (p *parser) quoted(b *strings.Builder, quote byte) {
+	at := p.here(1)
+	p.skip(1)
+	for {
+		switch {
+		case p.rest == "" && p.Semicolons && p.line+1 < p.To:
+			p.line++
+			p.rest, p.column = p.lines[p.line], 1
+			b.WriteByte('\n')
+		case p.rest == "":
+			p.fail(at, "this quote does not end", string(quote))
+			return
+		case p.rest[0] == quote:
+			p.skip(1)
+			return
+		case p.rest[0] == '\\' && quote == '"' && len(p.rest) > 1, p.rest[0] == '\\' && p.Semicolons && len(p.rest) > 1 && p.rest[1] == quote:
+			p.escape(b)
+		default:
+			_, size := utf8.DecodeRuneInString(p.rest)
+			b.WriteString(p.rest[:size])
+			p.skip(size)
+		}
+	}
+}
+
+// escape reads a backslash and what it stands for.
+func (p *parser) escape(b *strings.Builder) {
+	_, size := utf8.DecodeRuneInString(p.rest[1:])
+	c := p.rest[1 : 1+size]
+	switch c {
+	case "n":
+		c = "\n"
+	case "r":
+		c = "\r"
+	case "t":
+		c = "\t"
+	case "x":
+		var n byte
+		if _, err := fmt.Sscanf(p.rest[2:min(len(p.rest), 4)], "%02x", &n); err == nil && len(p.rest) >= 4 {
+			b.WriteByte(n)
+			p.skip(4)
+			return
+		}
+	case "\"", "'", "\\", " ", "#":
+	default:
+		c = p.rest[:1+size] // of a regular expression: both stay
+	}
+	b.WriteString(c)
+	p.skip(1 + size)
+}
