@@ -249,7 +249,7 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 		case "send-binary":
 			b, err := hex.DecodeString(d.Arg(2))
 			if err != nil {
-				p.fail(at, fmt.Sprintf("%q is not hexadecimal", d.Arg(2)), "pairs of digits")
+				p.Fail(at, fmt.Sprintf("%q is not hexadecimal", d.Arg(2)), "pairs of digits")
 			}
 			c.Send += string(b)
 		case "expect":
@@ -296,7 +296,7 @@ func (p *proxy) agent(s *lb.Service, members []member) {
 	c := lb.DefaultCheck(lb.CheckAgent)
 	c.Port = uint16(p.number(first, "agent-port", 0, 1, 65535))
 	if c.Port == 0 {
-		p.fail(members[0].Place, "agent-check has no agent-port", "agent-port PORT")
+		p.Fail(members[0].Place, "agent-check has no agent-port", "agent-port PORT")
 		return
 	}
 	t := timing{interval: p.span(first, "agent-inter", 2*time.Second), rise: 1, fall: 1}

@@ -29,7 +29,7 @@ func (p *proxy) binds(s *lb.Service) []relay.Bind {
 			continue
 		}
 		if len(d.Words) < 2 {
-			p.fail(d.Place(), "bind has no address", "ADDRESS:PORT")
+			p.Fail(d.Place(), "bind has no address", "ADDRESS:PORT")
 			continue
 		}
 		params, ok := p.bindParams(d)

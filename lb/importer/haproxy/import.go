@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 
-	"nlb/lb"
 	"nlb/lb/importer"
 	"nlb/lb/importer/words"
 )
@@ -23,7 +22,7 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{file: file, lines: lines, draft: importer.New(file, "haproxy", lines), backends: map[string]*proxy{}, used: map[*proxy]bool{}}
+	r := &reader{Mistakes: importer.Mistakes{File: file, Lines: lines}, draft: importer.New(file, "haproxy", lines), backends: map[string]*proxy{}, used: map[*proxy]bool{}}
 	r.sections(all)
 	for _, p := range r.proxies {
 		if p.kind == "backend" || p.kind == "listen" {
@@ -40,26 +39,19 @@ func Import(file string, data []byte) (*importer.Import, error) {
 			r.draft.Note("no frontend of mode tcp in this text uses this backend, so it is not in the profile", "", p.at)
 		}
 	}
-	if len(r.errs) > 0 {
-		importer.SortErrors(r.errs)
-		return nil, r.errs
+	if err := r.Err(); err != nil {
+		return nil, err
 	}
 	return r.draft.Finish(), nil
 }
 
 // reader reads a configuration.
 type reader struct {
-	file     string
-	lines    []string
+	importer.Mistakes
 	draft    *importer.Draft
-	errs     lb.Errors
 	proxies  []*proxy // frontend, backend and listen, in order
 	backends map[string]*proxy
 	used     map[*proxy]bool // backends that a service has
-}
-
-func (r *reader) fail(at importer.Place, msg, want string) {
-	r.errs = append(r.errs, importer.Mistake(r.file, r.lines, at, msg, want))
 }
 
 // others are sections that say nothing of where connections go.
@@ -82,7 +74,7 @@ func (r *reader) sections(all []*words.Directive) {
 			behind = i
 			known, ok := named[d.Arg(i+1)]
 			if from = known; !ok {
-				r.fail(d.Words[i+1].Place, fmt.Sprintf("there are no defaults %q before", d.Arg(i+1)), "a section defaults of this name")
+				r.Fail(d.Words[i+1].Place, fmt.Sprintf("there are no defaults %q before", d.Arg(i+1)), "a section defaults of this name")
 			}
 			if i == 1 {
 				name = ""
@@ -105,7 +97,7 @@ func (r *reader) sections(all []*words.Directive) {
 			named[name] = lines
 		case kind == "frontend" || kind == "backend" || kind == "listen":
 			if name == "" {
-				r.fail(at, kind+" has no name", kind+" NAME")
+				r.Fail(at, kind+" has no name", kind+" NAME")
 			}
 			p := &proxy{reader: r, kind: kind, name: name, at: at, lines: slices.Clone(from)}
 			r.proxies = append(r.proxies, p)
@@ -120,7 +112,7 @@ func (r *reader) sections(all []*words.Directive) {
 		case len(kind) > 0 && kind[0] == '.': // .if, .else, .endif
 			r.draft.Lost("it is not known which of the lines between .if and .endif hold; all are read", "", at)
 		case into == nil:
-			r.fail(d.Words[0].Place, fmt.Sprintf("%q stands in no section", d.Text()), "global, defaults, frontend, backend or listen before it")
+			r.Fail(d.Words[0].Place, fmt.Sprintf("%q stands in no section", d.Text()), "global, defaults, frontend, backend or listen before it")
 			into = func(*words.Directive) {}
 		default:
 			into(d)

@@ -53,7 +53,7 @@ func (p *proxy) timeout(name string) time.Duration {
 		if d.Name() == "timeout" && d.Arg(1) == name {
 			t, ok := relay.Span(d.Arg(2), time.Millisecond)
 			if !ok {
-				p.fail(d.Place(), fmt.Sprintf("timeout %s %q is not a time", name, d.Arg(2)), "a time such as 5s")
+				p.Fail(d.Place(), fmt.Sprintf("timeout %s %q is not a time", name, d.Arg(2)), "a time such as 5s")
 			}
 			out = t
 		}
@@ -193,7 +193,7 @@ func (p *proxy) chosen() (*proxy, importer.Place) {
 		if back := p.backends[name.Text]; back != nil {
 			return back, importer.Place{}
 		}
-		p.fail(name.Place, fmt.Sprintf("there is no backend %q", name.Text), "a section backend of this name")
+		p.Fail(name.Place, fmt.Sprintf("there is no backend %q", name.Text), "a section backend of this name")
 		return nil, importer.Place{}
 	case p.kind == "listen":
 		return p, importer.Place{}
@@ -259,7 +259,7 @@ func (p *proxy) sticks(s *lb.Service) {
 				case "expire":
 					t, ok := relay.Span(table.Arg(i+1), time.Millisecond)
 					if !ok {
-						p.fail(table.Words[min(i+1, len(table.Words)-1)].Place, "expire has no time", "a time such as 30m")
+						p.Fail(table.Words[min(i+1, len(table.Words)-1)].Place, "expire has no time", "a time such as 30m")
 					}
 					timeout, _ = relay.Within(t.Round(time.Second), time.Second, lb.MaxTimeout)
 				}

@@ -67,7 +67,7 @@ func (p *proxy) parameters(m params, ws []words.Word) {
 		value := w
 		if takes {
 			if i++; i == len(ws) {
-				p.fail(w.Place, name+" has no value", "a value after it")
+				p.Fail(w.Place, name+" has no value", "a value after it")
 				return
 			}
 			value = ws[i]
@@ -129,7 +129,7 @@ func (p *proxy) servers(s *lb.Service) []relay.Server {
 func (p *proxy) server(d *words.Directive, usual params) (m member, ok bool) {
 	first := 3
 	if len(d.Words) < first || d.Name() == "server-template" && len(d.Words) < 4 {
-		p.fail(d.Place(), d.Name()+" has no address", "server NAME ADDRESS:PORT")
+		p.Fail(d.Place(), d.Name()+" has no address", "server NAME ADDRESS:PORT")
 		return m, false
 	}
 	where := d.Words[2]
@@ -191,7 +191,7 @@ func (p *proxy) number(m params, name string, otherwise, low, high int) int {
 	}
 	n, err := strconv.Atoi(w.Text)
 	if err != nil || n < low || n > high {
-		p.fail(w.Place, fmt.Sprintf("%s %q is out of range", name, w.Text), fmt.Sprintf("%d to %d", low, high))
+		p.Fail(w.Place, fmt.Sprintf("%s %q is out of range", name, w.Text), fmt.Sprintf("%d to %d", low, high))
 		return otherwise
 	}
 	return n
@@ -205,7 +205,7 @@ func (p *proxy) span(m params, name string, otherwise time.Duration) time.Durati
 	}
 	t, ok := relay.Span(w.Text, time.Millisecond)
 	if !ok {
-		p.fail(w.Place, fmt.Sprintf("%s %q is not a time", name, w.Text), "a time such as 2s")
+		p.Fail(w.Place, fmt.Sprintf("%s %q is not a time", name, w.Text), "a time such as 2s")
 		return otherwise
 	}
 	return t

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"nlb/lb"
 	"nlb/lb/importer"
 )
 
@@ -76,41 +75,32 @@ type Syntax struct {
 	Escapes bool
 }
 
-// Bounds of what is read.
-const (
-	maxDepth  = 30
-	maxErrors = 50
-)
+// maxDepth bounds how deep blocks nest.
+const maxDepth = 30
 
 // Parse reads lines of a text. The error is lb.Errors.
 func Parse(file string, lines []string, s Syntax) ([]*Directive, error) {
-	p := &parser{Syntax: s, file: file, lines: lines, blocks: []*Directive{{}}}
+	p := &parser{Syntax: s, Mistakes: importer.Mistakes{File: file, Lines: lines}, lines: lines, blocks: []*Directive{{}}}
 	for p.line = s.From; p.line < s.To; p.line++ {
 		p.rest, p.column = lines[p.line], 1
 		p.words()
 		if !s.Semicolons {
 			p.end()
 		}
-		if len(p.errs) >= maxErrors {
-			return nil, p.errs
-		}
 	}
 	if len(p.open) > 0 {
-		p.fail(p.open[0].Place, "this directive does not end", "; at its end")
+		p.Fail(p.open[0].Place, "this directive does not end", "; at its end")
 	}
 	if top := p.blocks[len(p.blocks)-1]; len(p.blocks) > 1 {
-		p.fail(top.Words[0].Place, "the block of "+top.Name()+" does not end", "}")
+		p.Fail(top.Words[0].Place, "the block of "+top.Name()+" does not end", "}")
 	}
-	if len(p.errs) > 0 {
-		return nil, p.errs
-	}
-	return p.blocks[0].Block, nil
+	return p.blocks[0].Block, p.Err()
 }
 
 // parser reads word by word.
 type parser struct {
 	Syntax
-	file   string
+	importer.Mistakes
 	lines  []string
 	line   int // from 0
 	rest   string
@@ -118,11 +108,6 @@ type parser struct {
 	open   []Word       // of the directive that is being read
 	last   *Directive   // the one before, which may get a block
 	blocks []*Directive // those that are open; the first stands for the text
-	errs   lb.Errors
-}
-
-func (p *parser) fail(at importer.Place, msg, want string) {
-	p.errs = append(p.errs, importer.Mistake(p.file, p.lines, at, msg, want))
 }
 
 func (p *parser) here(width int) importer.Place {
@@ -177,10 +162,10 @@ func (p *parser) begin() {
 	}
 	switch {
 	case d == nil || d.Block != nil:
-		p.fail(p.here(1), "{ without a name before it", "a directive")
+		p.Fail(p.here(1), "{ without a name before it", "a directive")
 		d = &Directive{Words: []Word{{Text: "{", Place: p.here(1)}}}
 	case len(p.blocks) > maxDepth:
-		p.fail(p.here(1), fmt.Sprintf("nested more than %d deep", maxDepth), "")
+		p.Fail(p.here(1), fmt.Sprintf("nested more than %d deep", maxDepth), "")
 		return
 	}
 	d.Block = []*Directive{}
@@ -192,7 +177,7 @@ func (p *parser) begin() {
 func (p *parser) close() {
 	p.end()
 	if p.last = nil; len(p.blocks) == 1 {
-		p.fail(p.here(1), "} without {", "")
+		p.Fail(p.here(1), "} without {", "")
 		return
 	}
 	p.blocks = p.blocks[:len(p.blocks)-1]
@@ -250,7 +235,7 @@ func (p *parser) quoted(b *strings.Builder, quote byte) {
 			p.rest, p.column = p.lines[p.line], 1
 			b.WriteByte('\n')
 		case p.rest == "":
-			p.fail(at, "this quote does not end", string(quote))
+			p.Fail(at, "this quote does not end", string(quote))
 			return
 		case p.rest[0] == quote:
 			p.skip(1)

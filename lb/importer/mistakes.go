@@ -1,0 +1,39 @@
+package importer
+
+// Mistakes of a text, while it is read.
+
+import (
+	"slices"
+
+	"nlb/lb"
+)
+
+// MaxMistakes is after how many mistakes no more are kept.
+const MaxMistakes = 50
+
+// Mistakes are those of one text.
+type Mistakes struct {
+	File  string
+	Lines []string
+	errs  lb.Errors
+}
+
+// Fail adds a mistake; the same at the same place counts once.
+func (m *Mistakes) Fail(at Place, msg, want string) {
+	e := Mistake(m.File, m.Lines, at, msg, want)
+	if len(m.errs) < MaxMistakes && !slices.ContainsFunc(m.errs, func(o *lb.Error) bool { return o.Pos == e.Pos && o.Msg == e.Msg }) {
+		m.errs = append(m.errs, e)
+	}
+}
+
+// Any reports whether there are mistakes.
+func (m *Mistakes) Any() bool { return len(m.errs) > 0 }
+
+// Err is lb.Errors in the order of the text, nil where there are none.
+func (m *Mistakes) Err() error {
+	if len(m.errs) == 0 {
+		return nil
+	}
+	SortErrors(m.errs)
+	return m.errs
+}

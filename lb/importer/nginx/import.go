@@ -1,0 +1,225 @@
+// Package nginx turns the stream part of a configuration of nginx into a profile.
+package nginx
+
+// Import: files, blocks, and which of them become services.
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+
+	"nlb/lb/importer"
+	"nlb/lb/importer/words"
+)
+
+// Import reads nginx.conf, a file that one includes in stream, or what nginx -T
+// prints. The error is lb.Errors.
+func Import(file string, data []byte) (*importer.Import, error) {
+	lines, err := importer.Lines(file, data)
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{Mistakes: importer.Mistakes{File: file, Lines: lines}, draft: importer.New(file, "nginx", lines), zones: map[string]string{}, upstreams: map[string]*upstream{}}
+	main, err := r.parse(file, lines)
+	if err != nil {
+		return nil, err
+	}
+	r.main(r.included(main, 0))
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	return r.draft.Finish(), nil
+}
+
+// reader reads a configuration.
+type reader struct {
+	importer.Mistakes
+	draft     *importer.Draft
+	files     []document // of nginx -T
+	upstreams map[string]*upstream
+	zones     map[string]string // of limit_conn_zone: the key
+	read      int               // directives that were included
+}
+
+// document is one of several files in a text.
+type document struct {
+	name string
+	all  []*words.Directive
+}
+
+// heading is what nginx -T prints before each file.
+var heading = regexp.MustCompile(`^# configuration file (\S+):$`)
+
+// parse reads the files of a text, and returns what the first has.
+func (r *reader) parse(file string, lines []string) ([]*words.Directive, error) {
+	var starts []int
+	for i, line := range lines {
+		if heading.MatchString(line) {
+			starts = append(starts, i)
+		}
+	}
+	if len(starts) == 0 {
+		starts = []int{0}
+	}
+	for i, from := range starts {
+		to := len(lines)
+		if i+1 < len(starts) {
+			to = starts[i+1]
+		}
+		all, err := words.Parse(file, lines, words.Syntax{Comments: "#", Semicolons: true, Braces: true, Single: true, From: from, To: to})
+		if err != nil {
+			return nil, err
+		}
+		name := ""
+		if m := heading.FindStringSubmatch(lines[from]); m != nil {
+			name = m[1]
+		}
+		r.files = append(r.files, document{name, all})
+	}
+	return r.files[0].all, nil
+}
+
+const (
+	maxIncludes = 10     // how deep files include others
+	maxRead     = 100000 // directives, with all that is included
+)
+
+// included are directives with those of the files that they include, where the text
+// has them.
+func (r *reader) included(all []*words.Directive, depth int) []*words.Directive {
+	var out []*words.Directive
+	for _, d := range all {
+		if d.Name() != "include" {
+			out = append(out, d)
+			continue
+		}
+		found := false
+		for _, f := range r.files {
+			pattern := d.Arg(1)
+			if !path.IsAbs(pattern) {
+				pattern = path.Join(path.Dir(r.files[0].name), pattern)
+			}
+			if ok, _ := path.Match(pattern, f.name); ok && f.name != "" {
+				found = true
+				if r.read += len(f.all); depth < maxIncludes && r.read < maxRead {
+					out = append(out, r.included(f.all, depth+1)...)
+				}
+			}
+		}
+		if !found && !strings.ContainsAny(d.Arg(1), "*?[") || !found && r.files[0].name == "" {
+			out = append(out, d) // block says it where it matters
+		}
+	}
+	return out
+}
+
+// block are the directives of a block, with what it includes. What is not here is
+// said.
+func (r *reader) block(all []*words.Directive) []*words.Directive {
+	var out []*words.Directive
+	for _, d := range r.included(all, 0) {
+		if d.Name() == "include" {
+			r.draft.Lost("what "+d.Arg(1)+" has is not in this text", "nginx -T prints all of the configuration", d.Place())
+			continue
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+// main reads the first level: of nginx.conf, or of a file that is included in
+// stream.
+func (r *reader) main(all []*words.Directive) {
+	relays := slices.ContainsFunc(all, func(d *words.Directive) bool {
+		return d.Name() == "server" && slices.ContainsFunc(d.Block, func(d *words.Directive) bool { return d.Name() == "proxy_pass" })
+	})
+	if relays {
+		r.stream(all)
+		return
+	}
+	stream := false
+	for _, d := range all {
+		switch d.Name() {
+		case "stream":
+			stream = true
+			r.stream(d.Block)
+		case "http", "mail", "server", "upstream":
+			what := map[string]string{"http": "HTTP", "server": "HTTP", "upstream": "HTTP", "mail": "mail"}[d.Name()]
+			r.draft.Lost(d.Name()+" { } is about "+what+"; nlb balances connections and reads nothing of them, so it is left out", "what nginx does in stream is translated", d.Place())
+		case "include":
+			if !strings.Contains(d.Arg(1), "modules") {
+				r.draft.Lost("what "+d.Arg(1)+" has is not in this text", "nginx -T prints all of the configuration", d.Place())
+			}
+		}
+	}
+	if !stream && len(all) == 0 {
+		r.Fail(importer.Place{Line: 1, Column: 1}, "nothing in this text is of nginx", "stream { ... }")
+	}
+}
+
+// quiet are directives that say nothing of where connections go, of stream and
+// its servers.
+var quiet = map[string]bool{
+	"access_log": true, "error_log": true, "log_format": true, "open_log_file_cache": true, "preread_buffer_size": true, "preread_timeout": true, "proxy_buffer_size": true,
+	"proxy_connect_timeout": true, "proxy_socket_keepalive": true, "proxy_half_close": true, "proxy_next_upstream_timeout": true, "proxy_next_upstream_tries": true,
+	"proxy_requests": true, "proxy_responses": true, "resolver": true, "resolver_timeout": true, "tcp_nodelay": true, "variables_hash_bucket_size": true,
+	"variables_hash_max_size": true, "server_names_hash_bucket_size": true, "map_hash_bucket_size": true, "map_hash_max_size": true, "limit_conn_log_level": true,
+	"limit_conn_dry_run": true, "proxy_protocol_timeout": true, "status_zone": true, "server_name": true, "ssl_preread": true, "set": true,
+	// read, or said elsewhere
+	"listen": true, "proxy_pass": true, "proxy_bind": true, "proxy_next_upstream": true, "allow": true, "deny": true, "limit_conn": true, "limit_conn_zone": true,
+	"server": true, "upstream": true, "map": true, "geo": true, "split_clients": true, "proxy_timeout": true, "proxy_ssl": true, "proxy_protocol": true, "health_check": true, "match": true,
+}
+
+// stream reads the block of that name. What it says holds for the servers that do
+// not say otherwise.
+func (r *reader) stream(all []*words.Directive) {
+	all = r.block(all)
+	for _, d := range all {
+		switch d.Name() {
+		case "upstream":
+			if d.Arg(1) == "" {
+				r.Fail(d.Place(), "upstream has no name", "upstream NAME { ... }")
+			}
+			r.upstreams[d.Arg(1)] = r.upstream(d)
+		case "limit_conn_zone":
+			name, _, _ := strings.Cut(strings.TrimPrefix(d.Arg(2), "zone="), ":")
+			r.zones[name] = d.Arg(1)
+		}
+	}
+	used := map[*upstream]bool{}
+	for _, d := range all {
+		if d.Name() == "server" {
+			r.server(d, all, used)
+		} else {
+			r.known(d)
+		}
+	}
+	for _, d := range all {
+		if u := r.upstreams[d.Arg(1)]; d.Name() == "upstream" && u != nil && u.directive == d && !used[u] {
+			r.draft.Note("no server that is translated uses this upstream, so it is not in the profile", "", d.Place())
+		}
+	}
+}
+
+// known says of a directive that it is not translated, where that matters.
+func (r *reader) known(d *words.Directive) {
+	if name := d.Name(); !quiet[name] && !strings.HasPrefix(name, "ssl_") && !strings.HasPrefix(name, "proxy_ssl_") {
+		r.draft.Lost(name+" is not translated", "", d.Place())
+	}
+}
+
+// last is the last directive of a name, of a server or else of stream.
+func last(name string, levels ...[]*words.Directive) *words.Directive {
+	for _, level := range levels {
+		for _, d := range slices.Backward(level) {
+			if d.Name() == name {
+				return d
+			}
+		}
+	}
+	return nil
+}
+
+// on reports whether a switch is on.
+func on(d *words.Directive) bool { return d != nil && d.Arg(1) == "on" }

@@ -1,0 +1,220 @@
+package nginx
+
+// Servers of stream: where they listen, and what they do with connections.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/importer/relay"
+	"nlb/lb/importer/words"
+)
+
+// server adds the services of a block `server`: one for TCP, one for UDP.
+func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[*upstream]bool) {
+	own := r.block(d.Block)
+	at := d.Place()
+	binds := r.binds(own)
+	pass := last("proxy_pass", own)
+	switch {
+	case pass == nil:
+		r.draft.Note("this server sends no connections anywhere, so it is left out", "", at)
+		return
+	case len(binds) == 0:
+		r.draft.Lost("this server listens nowhere that a profile can have, so it is left out", "", at)
+		return
+	case on(last("proxy_ssl", own, stream)):
+		r.draft.Lost("TLS to the servers is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", last("proxy_ssl", own, stream).Place())
+		return
+	}
+	for _, o := range own {
+		r.known(o)
+	}
+	u := r.target(pass)
+	if u == nil {
+		return
+	}
+	used[u] = true
+	s := lb.Service{}
+	r.guards(&s, own, stream)
+	r.source(&s, last("proxy_bind", own, stream))
+	if p := last("proxy_protocol", own, stream); on(p) {
+		r.draft.Lost("the servers wait for the header of the PROXY protocol, which the profile does not send", "turn it off at the servers; with snat: none they see the client itself", p.Place())
+	}
+	if p := last("proxy_timeout", own, stream); p != nil {
+		r.draft.Note("nginx ends connections that are silent for this time; the profile does not", "", p.Place())
+	}
+	note := "server, line " + strconv.Itoa(at.Line)
+	if u.directive != nil {
+		note += "; upstream " + u.name + ", line " + strconv.Itoa(u.directive.Place().Line)
+	}
+	next := last("proxy_next_upstream", own, stream)
+	for _, p := range []lb.Protocol{lb.TCP, lb.UDP} {
+		if len(binds[p]) == 0 {
+			continue
+		}
+		one := s
+		one.Protocols = []lb.Protocol{p}
+		one.Name = u.name
+		if one.Name == "" {
+			one.Name = fmt.Sprintf("%s-%d", p, binds[p][0].Ports.First)
+		}
+		servers := r.balance(&one, u, last("health_check", own), next == nil || on(next))
+		relay.Add(r.draft, one, binds[p], servers, at, note)
+	}
+}
+
+// binds are where it listens, by protocol.
+func (r *reader) binds(own []*words.Directive) map[lb.Protocol][]relay.Bind {
+	out := map[lb.Protocol][]relay.Bind{}
+	for _, d := range own {
+		if d.Name() != "listen" {
+			continue
+		}
+		text := d.Arg(1)
+		if text != "" && strings.Trim(text, "0123456789-") == "" {
+			text = "*:" + text
+		}
+		e, ok := relay.Parse(text, false)
+		if !ok || e.Host != "" || e.Ports.First == 0 {
+			r.draft.Lost("listen "+text+" is not translated: it is no address with a port", "", d.Place())
+			continue
+		}
+		b := relay.Bind{Endpoint: e, V4: !e.Addr.IsValid() || e.Addr.Is4(), V6: e.Addr.IsValid() && e.Addr.Is6(), Place: d.Place()}
+		p := lb.TCP
+		for _, w := range d.Words[2:] {
+			name, value, _ := strings.Cut(w.Text, "=")
+			switch name {
+			case "udp":
+				p = lb.UDP
+			case "ssl":
+				r.draft.Lost("TLS that ends here is not translated, so this listen is left out", "nlb passes TLS on to servers that end it", w.Place)
+				ok = false
+			case "proxy_protocol":
+				r.draft.Lost("proxy_protocol reads the client's address from the connection, which nlb does not, so this listen is left out", "", w.Place)
+				ok = false
+			case "ipv6only":
+				b.V4 = b.V4 || value == "off"
+			case "reuseport", "bind", "backlog", "so_keepalive", "rcvbuf", "sndbuf", "fastopen", "deferred", "default_server", "multipath":
+			default:
+				r.draft.Lost(name+" of listen is not translated", "", w.Place)
+			}
+		}
+		if ok {
+			out[p] = append(out[p], b)
+		}
+	}
+	return out
+}
+
+// target is the upstream that connections go to. Where an address stands in its
+// place, that is its only server.
+func (r *reader) target(pass *words.Directive) *upstream {
+	to := pass.Arg(1)
+	if u := r.upstreams[to]; u != nil {
+		return u
+	}
+	at := pass.Place()
+	if len(pass.Words) > 1 {
+		at = pass.Words[1].Place
+	}
+	e, ok := relay.Parse(to, false)
+	if !ok || e.Any || e.Ports.First == 0 || e.Ports.First != e.Ports.Last {
+		msg := "proxy_pass " + to + " is not translated, so this server is left out"
+		if strings.Contains(to, "$") {
+			msg = "a target that is chosen by what a connection says is not translated, so this server is left out"
+		} else if e.Host != "" {
+			msg = "there is no upstream " + to + " in this text, so this server is left out"
+		}
+		r.draft.Lost(msg, "", at)
+		return nil
+	}
+	m := member{Server: relay.Server{Place: at}, weight: 1}
+	m.Address = lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}
+	if m.Priority, m.Weight = 1, 1; e.Host != "" {
+		m.Host = lb.Host{Name: e.Host}
+	}
+	return &upstream{members: []member{m}}
+}
+
+// source reads proxy_bind: what servers see.
+func (r *reader) source(s *lb.Service, d *words.Directive) {
+	if d == nil || d.Arg(1) == "off" {
+		return
+	}
+	if a, err := netip.ParseAddr(d.Arg(1)); err == nil && a.Zone() == "" {
+		s.SNAT = lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{a}}
+		return
+	}
+	if host, _, _ := strings.Cut(d.Arg(1), ":"); host == "$remote_addr" && d.Arg(2) == "transparent" {
+		s.SNAT = lb.SNAT{Mode: lb.SNATNone}
+		return
+	}
+	r.draft.Lost("proxy_bind "+d.Arg(1)+" is not translated; servers see this host", "", d.Place())
+}
+
+// guards reads allow and deny, of which the first counts that a client matches, and
+// limit_conn.
+func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
+	rule := func(d *words.Directive) bool { return d.Name() == "allow" || d.Name() == "deny" }
+	level := own
+	if !slices.ContainsFunc(own, rule) {
+		level = stream
+	}
+	closed := false
+	for _, d := range level {
+		if !rule(d) || closed {
+			continue
+		}
+		allow := d.Name() == "allow"
+		list, ok := clients(d.Arg(1))
+		switch {
+		case d.Arg(1) == "all":
+			closed, ok = true, true
+			if allow {
+				s.Allow = nil
+			} else if s.Allow == nil {
+				s.Deny = slices.Clone(everybody)
+			}
+		case ok && allow:
+			s.Allow = append(s.Allow, list)
+		case ok && s.Allow == nil:
+			s.Deny = append(s.Deny, list)
+		default:
+			ok = false
+		}
+		if !ok {
+			r.draft.Lost("this "+d.Name()+" is not translated: deny wins in a profile, whatever the order", "", d.Place())
+		}
+	}
+	if !closed {
+		s.Allow = nil // all others are let in, too
+	}
+	for _, list := range []*[]netip.Prefix{&s.Allow, &s.Deny} {
+		slices.SortFunc(*list, netip.Prefix.Compare)
+		*list = slices.Compact(*list)
+	}
+	if d := last("limit_conn", own, stream); d != nil {
+		n, err := strconv.ParseUint(d.Arg(2), 10, 32)
+		if key := r.zones[d.Arg(1)]; err == nil && n > 0 && (key == "$binary_remote_addr" || key == "$remote_addr") {
+			s.Limit.ConnectionsPerSource = uint32(n)
+		} else {
+			r.draft.Lost("this limit_conn is not translated", "connections-per-source is by the client's address", d.Place())
+		}
+	}
+}
+
+var everybody = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+
+// clients reads an address or a prefix.
+func clients(text string) (netip.Prefix, bool) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), err == nil
+}
