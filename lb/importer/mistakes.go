@@ -16,6 +16,20 @@ type Mistakes struct {
 	File  string
 	Lines []string
 	errs  lb.Errors
+	spent int
+}
+
+// maxWork bounds what is read again and again: settings that hold for many services,
+// servers that many services have.
+const maxWork = 1_000_000
+
+// Spend notes that n directives are read at a place. It is false once that is too much,
+// which is a mistake of the text.
+func (m *Mistakes) Spend(n int, at Place) bool {
+	if m.spent += n; m.spent > maxWork {
+		m.Fail(at, "the text has too much that holds for many services", "a part of it")
+	}
+	return m.spent <= maxWork
 }
 
 // Fail adds a mistake; the same at the same place counts once.

@@ -10,10 +10,13 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/importer"
+	"nlb/lb/importer/haproxy"
 	"nlb/lb/importer/iptables"
 	"nlb/lb/importer/iptlb"
 	"nlb/lb/importer/ipvs"
+	"nlb/lb/importer/keepalived"
 	"nlb/lb/importer/nftlb"
+	"nlb/lb/importer/nginx"
 )
 
 // all are the formats, and what reads them.
@@ -25,6 +28,9 @@ var all = []struct {
 	{"ipvs", ipvs.Import},
 	{"iptlb", iptlb.Import},
 	{"nftlb", nftlb.Import},
+	{"keepalived", keepalived.Import},
+	{"haproxy", haproxy.Import},
+	{"nginx", nginx.Import},
 }
 
 // Names are the names of the formats.

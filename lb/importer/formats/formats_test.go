@@ -14,6 +14,11 @@ var texts = []struct{ format, text string }{
 	{"ipvs", "ipvsadm -A -t 203.0.113.1:80 -s rr\nipvsadm -a -t 203.0.113.1:80 -r 10.0.0.1:80 -m\n"},
 	{"ipvs", "Prot LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn\nTCP  203.0.113.1:80 rr\n  -> 10.0.0.1:80 Masq 1 0 0\n"},
 	{"nftlb", `{"farms": [{"name": "a", "virtual-addr": "203.0.113.1", "virtual-ports": "80", "mode": "snat", "backends": [{"name": "b", "ip-addr": "10.0.0.1"}]}]}`},
+	{"keepalived", "virtual_server 203.0.113.1 80 {\n  real_server 10.0.0.1 80 {\n    MISC_CHECK {\n misc_path \"iptables -A x\"\n }\n  }\n}\n"},
+	{"haproxy", "global\n  daemon\n\nlisten web\n  bind 203.0.113.1:80\n  server a 10.0.0.1:80\n"},
+	{"haproxy", "defaults tcp\n  mode tcp\nfrontend web from tcp # the web\n  bind 203.0.113.1:80\n  default_backend b\nbackend b\n  server a 10.0.0.1:80\n"},
+	{"nginx", "events {}\nstream {\n  server { listen 203.0.113.1:80; proxy_pass 10.0.0.1:80; }\n}\n"},
+	{"nginx", "server {\n  listen 203.0.113.1:80;\n  proxy_pass 10.0.0.1:80;\n}\n"},
 	{"iptlb", "a:\n  source: 203.0.113.1:80\n  destination:\n    - 10.0.0.1:80\n"},
 }
 

@@ -19,6 +19,9 @@ const saves = "iptables-save prints what can be imported"
 
 // kinds are sorted: a text is the first that it can be.
 var kinds = []kind{
+	{"a configuration of keepalived", "keepalived", "", regexp.MustCompile(`^\s*(virtual_server(_group)?|vrrp_instance|real_server)\s[^:=]*$`)},
+	{"a configuration of nginx", "nginx", "", regexp.MustCompile(`^\s*(upstream\s+\S+|stream|http|server)\s*\{|^\s*proxy_pass\s+\S+;`)},
+	{"a configuration of HAProxy", "haproxy", "", regexp.MustCompile(`^(frontend|backend|listen)\s+[^\s{;]+(\s+\S+:\d+|\s+from\s+\S+)?\s*(#.*)?$`)},
 	{"a profile of nlb", "", "nlb check reads it", regexp.MustCompile(`^profile:\s`)},
 	{"`ipvsadm -Ln`", "ipvs", "", regexp.MustCompile(`^IP Virtual Server version|RemoteAddress:Port`)},
 	{"commands of ipvsadm", "ipvs", "", regexp.MustCompile(`^\s*-A\s+-[tuf]\s|(^|[^\w.-])ipvsadm\s+(-[AaEe]|--add)`)},
@@ -28,9 +31,6 @@ var kinds = []kind{
 	{"`nft list ruleset`", "", saves + ", where the rules were made by iptables-nft", regexp.MustCompile(`^\s*table (ip|ip6|inet|arp|bridge|netdev) \S+ \{`)},
 	{"the JSON of nftlb", "nftlb", "", regexp.MustCompile(`"?farms"?\s*:`)},
 	{"the state of IPTLB", "iptlb", "", regexp.MustCompile(`"?rulesBackend"?\s*:|^\s*"?destination"?\s*:\s*(\[|$)`)},
-	{"a configuration of keepalived", "", "ipvsadm -S -n prints what keepalived has made of its virtual_servers", regexp.MustCompile(`^\s*(virtual_server(_group)?|vrrp_instance|real_server)\s`)},
-	{"a configuration of HAProxy", "", "", regexp.MustCompile(`^\s*(frontend|backend|listen)\s+\S+\s*$`)},
-	{"a configuration of nginx", "", "", regexp.MustCompile(`^\s*(upstream\s+\S+|stream|http)\s*\{`)},
 	{"a zone of firewalld", "", saves, regexp.MustCompile(`<(forward-port|zone)\b`)},
 	{"a firewall of OpenWrt", "", saves, regexp.MustCompile(`^\s*config (redirect|zone|forwarding)\b|^firewall\.@?\w+`)},
 }

@@ -99,10 +99,13 @@ func (r *reader) sections(all []*words.Directive) {
 			if name == "" {
 				r.Fail(at, kind+" has no name", kind+" NAME")
 			}
+			if !r.Spend(len(from), at) {
+				return
+			}
 			p := &proxy{reader: r, kind: kind, name: name, at: at, lines: slices.Clone(from)}
 			r.proxies = append(r.proxies, p)
 			into = func(d *words.Directive) { p.lines = append(p.lines, d) }
-			if kind != "backend" && len(d.Words) > 2 && d.Arg(2) != "from" { // listen NAME ADDRESS:PORT, before HAProxy 1.5
+			if kind != "backend" && behind > 2 { // listen NAME ADDRESS:PORT, before HAProxy 1.5
 				bind := *d
 				bind.Words = append([]words.Word{{Text: "bind", Place: d.Words[2].Place}}, d.Words[2:behind]...)
 				p.lines = append(p.lines, &bind)

@@ -144,6 +144,9 @@ func (r *reader) front(p *proxy) {
 		r.draft.Lost("backend "+back.name+" has mode "+back.mode()+", so "+p.kind+" "+p.name+" is left out", "", p.at)
 		return
 	}
+	if !r.Spend(len(p.lines)+len(back.lines), p.at) {
+		return
+	}
 	r.used[back] = true
 	s := lb.Service{Name: p.name, Protocols: []lb.Protocol{lb.TCP}}
 	binds := p.binds(&s)

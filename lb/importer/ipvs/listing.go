@@ -36,10 +36,13 @@ func (t *table) row(line int) {
 		t.listed = args[1:3:3]
 		args = append(args, flags(rest[1:])...)
 	case len(f) >= 4 && f[0] == "->" && f[1] != "RemoteAddress:Port" && t.listed != nil:
-		forward := map[string]string{"Masq": "-m", "Route": "-g", "Tunnel": "-i", "Local": "-g"}[f[2]]
+		forward := map[string]string{"Masq": "-m", "Route": "-g", "Tunnel": "-i", "Local": "-m"}[f[2]]
 		if forward == "" {
 			t.draft.Lost("it is not known what "+f[2]+" means, so this server is left out", "", place)
 			return
+		}
+		if f[2] == "Local" {
+			t.draft.Lost("this server is this host itself, which takes what is for the service's address; the profile sends to the server's own address", "its program has to listen there, too", place)
 		}
 		args = append(append([]string{"-a"}, t.listed...), "-r", f[1], forward, "-w", f[3])
 		if _, err := strconv.Atoi(f[3]); err != nil {

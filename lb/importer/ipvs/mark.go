@@ -143,11 +143,11 @@ func (r *markRule) port(s string) {
 }
 
 // of returns the rules that set a mark for a family.
-func (m *marks) of(v *virtual) []*markRule {
+func (m *marks) of(v *Virtual) []*markRule {
 	var out []*markRule
 	for i := range m.rules {
 		r := &m.rules[i]
-		if r.mark == v.mark && (!r.prefix.IsValid() || r.prefix.Addr().Is6() == v.ipv6) {
+		if r.mark == v.mark && (!r.prefix.IsValid() || r.prefix.Addr().Is6() == v.IPv6) {
 			out = append(out, r)
 		}
 	}
@@ -168,11 +168,11 @@ func (m *marks) rest(t *table) {
 }
 
 // resolve makes one service of each rule that sets the mark.
-func (m *marks) resolve(t *table, v *virtual) []*markRule {
+func (m *marks) resolve(t *table, v *Virtual) []*markRule {
 	rules := m.of(v)
 	if len(rules) == 0 {
 		t.draft.Lost(fmt.Sprintf("what mark %d stands for is not in this text, so this service is left out", v.mark),
-			"import it together with what iptables-save -t mangle prints", v.place)
+			"import it together with what iptables-save -t mangle prints", v.Place)
 		return nil
 	}
 	var out []*markRule

@@ -13,33 +13,36 @@ import (
 	"nlb/lb/importer"
 )
 
-// virtual is a virtual service.
-type virtual struct {
-	key         string
-	place       importer.Place
-	protocol    lb.Protocol // of a mark, 0
-	addr        netip.Addr
-	port        uint16
-	mark        uint32
-	ipv6        bool
-	scheduler   string
-	flags       []string
-	persistent  uint32 // seconds; 0: not
-	netmask     string
-	onePacket   bool
-	engine      string // persistence engine
-	servers     []*server
-	schedulerAt importer.Place
+// Virtual is a virtual service.
+type Virtual struct {
+	key  string
+	mark uint32
+
+	Place importer.Place
+	// Protocol, Addr and Port are where it listens; of a mark they are zero.
+	Protocol   lb.Protocol
+	Addr       netip.Addr
+	Port       uint16 // 0: all ports
+	IPv6       bool
+	Scheduler  string // as ipvsadm has it
+	Flags      []string
+	Persistent uint32 // seconds; 0: not
+	Netmask    string
+	OnePacket  bool
+	Engine     string // of persistence
+	Servers    []*Server
+	// SchedulerAt is where the scheduler stands, if anywhere.
+	SchedulerAt importer.Place
 }
 
-// server is a real server of a virtual service.
-type server struct {
-	place      importer.Place
-	addr       netip.Addr
-	port       uint16
-	forwarding byte // g, i, m
-	weight     uint32
-	most       uint32 // upper threshold; 0: none
+// Server is a real server of a virtual service.
+type Server struct {
+	Place      importer.Place
+	Addr       netip.Addr
+	Port       uint16
+	Forwarding byte // g, i, m
+	Weight     uint32
+	Most       uint32 // upper threshold; 0: none
 }
 
 // table is all virtual services.
@@ -47,7 +50,7 @@ type table struct {
 	file     string
 	lines    []string
 	draft    *importer.Draft
-	services []*virtual
+	services []*Virtual
 	errs     lb.Errors
 	marks    marks
 	ran      bool     // there was something of ipvsadm
@@ -64,7 +67,7 @@ func (t *table) fail(at importer.Place, msg, want string) {
 	t.errs = append(t.errs, importer.Mistake(t.file, t.lines, at, msg, want))
 }
 
-func (t *table) find(key string) *virtual {
+func (t *table) find(key string) *Virtual {
 	for _, v := range t.services {
 		if v.key == key {
 			return v
@@ -95,51 +98,51 @@ func (t *table) do(c *command) {
 	case old == nil:
 		t.fail(c.given["service"].Place, "no -A before has this service", "a service that was added")
 	case c.verb == 'E':
-		v.servers = old.servers
+		v.Servers = old.Servers
 		*old = *v
 	case c.verb == 'D':
-		t.services = slices.DeleteFunc(t.services, func(o *virtual) bool { return o == old })
+		t.services = slices.DeleteFunc(t.services, func(o *Virtual) bool { return o == old })
 	default:
 		t.server(c, old)
 	}
 }
 
 // service reads the virtual service of a command.
-func (t *table) service(c *command) (*virtual, bool) {
+func (t *table) service(c *command) (*Virtual, bool) {
 	w := c.given["service"]
-	v := &virtual{place: c.place, scheduler: "wlc", onePacket: has(c, "o"), engine: c.given["pe"].Text}
-	v.place.Width = 0
+	v := &Virtual{Place: c.place, Scheduler: "wlc", OnePacket: has(c, "o"), Engine: c.given["pe"].Text}
+	v.Place.Width = 0
 	if c.transport == "f" {
 		n, err := strconv.ParseUint(w.Text, 0, 32)
 		if err != nil || n == 0 {
 			t.fail(w.Place, fmt.Sprintf("%q is not a mark", w.Text), "1 to 4294967295")
 			return nil, false
 		}
-		v.mark, v.ipv6 = uint32(n), has(c, "6")
-		v.key = fmt.Sprint("f ", n, v.ipv6)
+		v.mark, v.IPv6 = uint32(n), has(c, "6")
+		v.key = fmt.Sprint("f ", n, v.IPv6)
 	} else {
-		v.protocol = map[string]lb.Protocol{"t": lb.TCP, "u": lb.UDP, "sctp": lb.SCTP}[c.transport]
+		v.Protocol = map[string]lb.Protocol{"t": lb.TCP, "u": lb.UDP, "sctp": lb.SCTP}[c.transport]
 		var ok bool
-		if v.addr, v.port, ok = t.endpoint(w, "an address that is listened on"); !ok {
+		if v.Addr, v.Port, ok = t.endpoint(w, "an address that is listened on"); !ok {
 			return nil, false
 		}
-		v.ipv6 = v.addr.Is6()
-		v.key = fmt.Sprint(v.protocol, v.addr, v.port)
+		v.IPv6 = v.Addr.Is6()
+		v.key = fmt.Sprint(v.Protocol, v.Addr, v.Port)
 	}
 	if s, ok := c.given["s"]; ok {
-		v.scheduler, v.schedulerAt = s.Text, s.Place
+		v.Scheduler, v.SchedulerAt = s.Text, s.Place
 	}
 	if b, ok := c.given["b"]; ok {
-		v.flags = strings.Split(b.Text, ",")
+		v.Flags = strings.Split(b.Text, ",")
 	}
 	if p, ok := c.given["p"]; ok {
 		n, err := strconv.ParseUint(p.Text, 10, 31)
 		if err != nil || n == 0 {
 			t.fail(p.Place, fmt.Sprintf("%q is not a number of seconds", p.Text), "1 or more")
 		}
-		v.persistent = uint32(n)
+		v.Persistent = uint32(n)
 	}
-	v.netmask = c.given["M"].Text
+	v.Netmask = c.given["M"].Text
 	return v, true
 }
 
@@ -188,22 +191,22 @@ func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
 }
 
 // server adds, changes or removes a real server.
-func (t *table) server(c *command, v *virtual) {
-	s := &server{place: c.place, forwarding: 'g', weight: 1}
-	s.place.Width = 0
+func (t *table) server(c *command, v *Virtual) {
+	s := &Server{Place: c.place, Forwarding: 'g', Weight: 1}
+	s.Place.Width = 0
 	var ok bool
-	if s.addr, s.port, ok = t.endpoint(c.given["r"], "the address of a server"); !ok {
+	if s.Addr, s.Port, ok = t.endpoint(c.given["r"], "the address of a server"); !ok {
 		return
 	}
-	if s.port == 0 {
-		s.port = v.port
+	if s.Port == 0 {
+		s.Port = v.Port
 	}
 	for _, f := range []string{"g", "i", "m"} {
 		if has(c, f) {
-			s.forwarding = f[0]
+			s.Forwarding = f[0]
 		}
 	}
-	for option, into := range map[string]*uint32{"w": &s.weight, "x": &s.most} {
+	for option, into := range map[string]*uint32{"w": &s.Weight, "x": &s.Most} {
 		if w, given := c.given[option]; given {
 			n, err := strconv.ParseUint(w.Text, 10, 31)
 			if err != nil {
@@ -212,17 +215,17 @@ func (t *table) server(c *command, v *virtual) {
 			*into = uint32(n)
 		}
 	}
-	i := slices.IndexFunc(v.servers, func(o *server) bool { return o.addr == s.addr && o.port == s.port })
+	i := slices.IndexFunc(v.Servers, func(o *Server) bool { return o.Addr == s.Addr && o.Port == s.Port })
 	switch {
 	case c.verb == 'a' && i >= 0:
 		t.fail(c.given["r"].Place, "this server is here twice", "each server once")
 	case c.verb == 'a':
-		v.servers = append(v.servers, s)
+		v.Servers = append(v.Servers, s)
 	case i < 0:
 		t.fail(c.given["r"].Place, "no -a before has this server", "a server that was added")
 	case c.verb == 'e':
-		v.servers[i] = s
+		v.Servers[i] = s
 	default:
-		v.servers = slices.Delete(v.servers, i, i+1)
+		v.Servers = slices.Delete(v.Servers, i, i+1)
 	}
 }

@@ -4,7 +4,6 @@ package ipvs
 
 import (
 	"fmt"
-	"math/big"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -13,36 +12,41 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/importer"
-	"nlb/lb/importer/share"
 )
 
-func (t *table) translate(v *virtual, m *marks) {
+// Service is the service without name, listen and protocols.
+func (v *Virtual) Service(d *importer.Draft) lb.Service {
 	s := lb.Service{SNAT: lb.SNAT{Mode: lb.SNATNone}}
-	t.scheduler(v, &s)
-	t.affinity(v, &s)
-	t.backends(v, &s)
-	if v.onePacket {
-		t.draft.Lost("--ops chooses a server for each packet; the profile does for each flow", "", v.place)
+	v.schedule(d, &s)
+	v.affinity(d, &s)
+	v.backends(d, &s)
+	if v.OnePacket {
+		d.Lost("--ops chooses a server for each packet; the profile does for each flow", "", v.Place)
 	}
-	if len(s.Backends) == 0 && len(v.servers) > 0 {
-		t.draft.Lost("no server of this service is left, so it is left out", "", v.place)
+	return s
+}
+
+func (t *table) translate(v *Virtual, m *marks) {
+	s := v.Service(t.draft)
+	if len(s.Backends) == 0 && len(v.Servers) > 0 {
+		t.draft.Lost("no server of this service is left, so it is left out", "", v.Place)
 		return
 	}
-	lines := []int{v.place.Line}
-	for _, server := range v.servers {
-		lines = append(lines, server.place.Line)
+	lines := []int{v.Place.Line}
+	for _, server := range v.Servers {
+		lines = append(lines, server.Place.Line)
 	}
 	slices.Sort(lines)
-	note := importer.LineList(slices.Compact(lines)) + ": scheduler " + v.scheduler
+	note := importer.LineList(slices.Compact(lines)) + ": scheduler " + v.Scheduler
 	if v.mark == 0 {
-		ports := []lb.PortRange{{First: v.port, Last: v.port}}
-		if v.port == 0 {
+		ports := []lb.PortRange{{First: v.Port, Last: v.Port}}
+		if v.Port == 0 {
 			ports = []lb.PortRange{lb.AllPorts}
 		}
-		s.Protocols = []lb.Protocol{v.protocol}
-		s.Listen = []lb.Listen{{Prefix: netip.PrefixFrom(v.addr, v.addr.BitLen()), Ports: ports}}
-		s.Name = nameOf(s)
-		t.draft.Add(s, v.place, note)
+		s.Protocols = []lb.Protocol{v.Protocol}
+		s.Listen = []lb.Listen{{Prefix: netip.PrefixFrom(v.Addr, v.Addr.BitLen()), Ports: ports}}
+		s.Name = NameOf(s)
+		t.draft.Add(s, v.Place, note)
 		return
 	}
 	for _, r := range m.resolve(t, v) {
@@ -55,13 +59,13 @@ func (t *table) translate(v *virtual, m *marks) {
 		}
 		slices.SortFunc(ports, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
 		one.Listen = []lb.Listen{{Prefix: r.prefix, Ports: ports}}
-		one.Name = nameOf(one)
-		t.draft.Add(one, v.place, note, fmt.Sprintf("mark %d is set in line %d", v.mark, r.place.Line))
+		one.Name = NameOf(one)
+		t.draft.Add(one, v.Place, note, fmt.Sprintf("mark %d is set in line %d", v.mark, r.place.Line))
 	}
 }
 
-// nameOf names a service by protocol and port.
-func nameOf(s lb.Service) string {
+// NameOf names a service by protocol and port.
+func NameOf(s lb.Service) string {
 	parts := []string{s.Protocols[0].String()}
 	if p := s.Listen[0].Ports[0]; p != lb.AllPorts {
 		parts = append(parts, p.String())
@@ -97,49 +101,49 @@ var schedulers = map[string]struct {
 	"ovf":   {level: importer.Lost, remark: "ovf fills the server with the highest weight before the next; the profile has no such order"},
 }
 
-func (t *table) scheduler(v *virtual, s *lb.Service) {
-	at := v.place
-	if v.schedulerAt.Line != 0 {
-		at = v.schedulerAt
+func (v *Virtual) schedule(d *importer.Draft, s *lb.Service) {
+	at := v.Place
+	if v.SchedulerAt.Line != 0 {
+		at = v.SchedulerAt
 	}
-	k, ok := schedulers[v.scheduler]
+	k, ok := schedulers[v.Scheduler]
 	if !ok {
-		t.draft.Lost("the scheduler "+v.scheduler+" is not known; the profile is round-robin by weight", "", at)
+		d.Lost("the scheduler "+v.Scheduler+" is not known; the profile is round-robin by weight", "", at)
 		return
 	}
 	s.Scheduler, s.HashBy = k.ours, slices.Clone(k.by)
-	for _, f := range v.flags {
+	for _, f := range v.Flags {
 		switch {
 		case (f == "sh-port" || f == "mh-port" || f == "flag-2") && s.Scheduler.Hashes():
 			s.HashBy = []lb.HashField{lb.SourceAddress, lb.SourcePort}
 		case f == "sh-fallback" || f == "mh-fallback" || f == "flag-1":
-			t.draft.Note(f+" sends to another server where one has weight 0: the profile does so, too", "", at)
+			d.Note(f+" sends to another server where one has weight 0: the profile does so, too", "", at)
 		default:
-			t.draft.Lost("the flag "+f+" is not translated", "", at)
+			d.Lost("the flag "+f+" is not translated", "", at)
 		}
 	}
-	if k.remark != "" && len(v.servers) > 1 {
+	if k.remark != "" && len(v.Servers) > 1 {
 		if k.level == importer.Lost {
-			t.draft.Lost(k.remark, "", at)
+			d.Lost(k.remark, "", at)
 		} else {
-			t.draft.Note(k.remark, "", at)
+			d.Note(k.remark, "", at)
 		}
 	}
 }
 
-func (t *table) affinity(v *virtual, s *lb.Service) {
-	if v.engine != "" {
-		t.draft.Lost("persistence by --pe "+v.engine+" is not translated", "", v.place)
+func (v *Virtual) affinity(d *importer.Draft, s *lb.Service) {
+	if v.Engine != "" {
+		d.Lost("persistence by --pe "+v.Engine+" is not translated", "", v.Place)
 	}
-	if v.persistent == 0 {
+	if v.Persistent == 0 {
 		return
 	}
-	a := &lb.Affinity{Timeout: time.Duration(v.persistent) * time.Second, Bits: 32, Bits6: 128}
-	if v.netmask != "" {
-		bits, ok := maskBits(v.netmask, v.ipv6)
+	a := &lb.Affinity{Timeout: time.Duration(v.Persistent) * time.Second, Bits: 32, Bits6: 128}
+	if v.Netmask != "" {
+		bits, ok := maskBits(v.Netmask, v.IPv6)
 		if !ok {
-			t.draft.Lost("the netmask "+v.netmask+" is not one that a prefix has; the profile keeps each client for itself", "", v.place)
-		} else if v.ipv6 {
+			d.Lost("the netmask "+v.Netmask+" is not one that a prefix has; the profile keeps each client for itself", "", v.Place)
+		} else if v.IPv6 {
 			a.Bits6 = bits
 		} else {
 			a.Bits = bits
@@ -166,65 +170,95 @@ func maskBits(s string, ipv6 bool) (int, bool) {
 	return 0, false
 }
 
-// backends fills in the servers that IPVS masquerades.
-func (t *table) backends(v *virtual, s *lb.Service) {
-	var kept []*server
-	for _, server := range v.servers {
-		switch {
-		case server.addr.Is6() != v.ipv6:
-			t.draft.Lost("this server is of another family than the service, so it is left out", "", server.place)
-		default:
-			kept = append(kept, server)
+// backends fills in the servers.
+func (v *Virtual) backends(d *importer.Draft, s *lb.Service) {
+	var kept []*Server
+	for _, server := range v.Servers {
+		if server.Addr.Is6() != v.IPv6 {
+			d.Lost("this server is of another family than the service, so it is left out", "", server.Place)
+			continue
 		}
-		if how := map[byte]string{'g': "direct routing (-g)", 'i': "a tunnel (-i)"}[server.forwarding]; how != "" {
-			t.draft.Lost(how+" is not translated: the profile reaches this server by NAT, and it sees this host in place of the client",
-				"its replies come back through this host, which they did not before; the service's address on its loopback is not needed any more", server.place)
-		}
+		kept = append(kept, server)
 	}
-	equal := schedulers[v.scheduler].equal
+	if v.direct(kept) {
+		v.asDirect(d, s)
+	} else if len(kept) > 0 && !slices.ContainsFunc(kept, func(o *Server) bool { return o.Forwarding == 'm' }) {
+		s.SNAT = lb.SNAT{Mode: lb.Masquerade}
+	}
+	weights := v.weights(d, kept)
+	for i, server := range kept {
+		e := lb.Endpoint{Addr: server.Addr, Port: server.Port}
+		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i], Priority: 1, SNAT: s.SNAT}
+		if how := map[byte]string{'g': "direct routing (-g)", 'i': "a tunnel (-i)"}[server.Forwarding]; how != "" && s.Mode == lb.NAT {
+			b.SNAT = lb.SNAT{Mode: lb.Masquerade}
+			d.Lost(how+" is not translated: the profile reaches this server by NAT, and it sees this host in place of the client",
+				"its replies come back through this host, which they did not before; the service's address on its loopback is not needed any more", server.Place)
+		}
+		switch {
+		case server.Most > 0 && s.Mode == lb.DSR:
+			d.Lost("a threshold (-x) is not in the profile: with mode: dsr, connections are not known", "", server.Place)
+		case server.Most > 0:
+			b.MaxConnections = server.Most
+			d.Note("a server over its threshold (-x) is passed over by IPVS; the profile draws up to four times, and refuses then", "", server.Place)
+		}
+		s.Backends = append(s.Backends, b)
+	}
+}
+
+// direct reports whether mode: dsr can do what the servers have: all are reached by
+// direct routing, on the port of the service.
+func (v *Virtual) direct(servers []*Server) bool {
+	return v.mark == 0 && len(servers) > 0 && !slices.ContainsFunc(servers, func(o *Server) bool { return o.Forwarding != 'g' || o.Port != v.Port })
+}
+
+// remembered is how long IPVS keeps a connection that is silent, by default
+// (net/netfilter/ipvs/ip_vs_proto_tcp.c, ip_vs_proto_udp.c).
+var remembered = map[lb.Protocol]time.Duration{lb.TCP: 15 * time.Minute, lb.UDP: 5 * time.Minute, lb.SCTP: 15 * time.Minute}
+
+// asDirect makes the service one of mode: dsr, which draws by a hash alone.
+func (v *Virtual) asDirect(d *importer.Draft, s *lb.Service) {
+	s.Mode, s.OnEmpty, s.Remember = lb.DSR, lb.Drop, remembered[v.Protocol]
+	hint := "the servers are on a network of this host, without a router between, and keep the service's address on their loopback interface"
+	switch {
+	case s.Affinity != nil:
+		s.Scheduler, s.HashBy = lb.Consistent, []lb.HashField{lb.SourceAddress}
+		d.Lost("direct routing is mode: dsr, where the scheduler is a hash: persistence is a hash of the client's address", hint, v.Place)
+		s.Affinity = nil
+	case s.Scheduler.Hashes():
+		d.Note("direct routing is mode: dsr", hint, v.Place)
+	case len(v.Servers) > 1:
+		s.Scheduler, s.HashBy = lb.Consistent, []lb.HashField{lb.SourceAddress, lb.SourcePort}
+		d.Lost("direct routing is mode: dsr, where the scheduler is a hash: "+v.Scheduler+" becomes a hash of the client's address and port, so shares are right on the average", hint, v.Place)
+	default:
+		s.Scheduler, s.HashBy = lb.Consistent, []lb.HashField{lb.SourceAddress, lb.SourcePort}
+		d.Note("direct routing is mode: dsr", hint, v.Place)
+	}
+}
+
+// weights are those of the servers that get connections.
+func (v *Virtual) weights(d *importer.Draft, servers []*Server) []int {
+	equal := schedulers[v.Scheduler].equal
 	highest, lowest := uint32(0), ^uint32(0)
-	var shares []*big.Rat
-	for _, server := range kept {
-		highest = max(highest, server.weight)
-		if server.weight > 0 {
-			lowest = min(lowest, server.weight)
+	shares := make([]int64, len(servers))
+	for i, server := range servers {
+		highest = max(highest, server.Weight)
+		if server.Weight > 0 {
+			lowest = min(lowest, server.Weight)
 		}
-		w := server.weight
-		if equal {
-			w = min(w, 1)
+		if shares[i] = int64(server.Weight); equal {
+			shares[i] = min(shares[i], 1)
 		}
-		shares = append(shares, new(big.Rat).SetInt64(int64(w)))
 	}
 	if equal && highest > lowest {
-		t.draft.Note(v.scheduler+" does not look at weights, so the profile has none", "", v.place)
+		d.Note(v.Scheduler+" does not look at weights, so the profile has none", "", v.Place)
 	}
-	if v.scheduler == "fo" || v.scheduler == "ovf" {
-		for i, server := range kept {
-			if shares[i].SetInt64(0); server.weight == highest && highest > 0 {
-				shares[i].SetInt64(1)
+	if v.Scheduler == "fo" || v.Scheduler == "ovf" {
+		for i, server := range servers {
+			if shares[i] = 0; server.Weight == highest && highest > 0 {
+				shares[i] = 1
 				highest = 0 // only the first
 			}
 		}
 	}
-	weights, off := share.Weights(shares)
-	if rounded := fmt.Sprintf("the weights are rounded to at most %d: within %.2g %%", lb.MaxWeight, off*100); off > 0.01 {
-		t.draft.Lost(rounded, "", v.place)
-	} else if off > 0 {
-		t.draft.Note(rounded, "", v.place)
-	}
-	if len(kept) > 0 && !slices.ContainsFunc(kept, func(o *server) bool { return o.forwarding == 'm' }) {
-		s.SNAT = lb.SNAT{Mode: lb.Masquerade}
-	}
-	for i, server := range kept {
-		e := lb.Endpoint{Addr: server.addr, Port: server.port}
-		b := lb.Backend{Name: e.String(), Address: e, Weight: weights[i], Priority: 1, SNAT: s.SNAT}
-		if server.forwarding != 'm' {
-			b.SNAT = lb.SNAT{Mode: lb.Masquerade}
-		}
-		if server.most > 0 {
-			b.MaxConnections = server.most
-			t.draft.Note("a server over its threshold (-x) is passed over by IPVS; the profile draws up to four times, and refuses then", "", server.place)
-		}
-		s.Backends = append(s.Backends, b)
-	}
+	return d.Weights(shares, v.Place)
 }

@@ -4,7 +4,6 @@ package nftlb
 
 import (
 	"fmt"
-	"math/big"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"nlb/lb"
 	"nlb/lb/importer"
 	"nlb/lb/importer/document"
-	"nlb/lb/importer/share"
 )
 
 // member is a backend while it is read.
@@ -46,18 +44,15 @@ func (r *reader) backends(o *document.Node, s *lb.Service) []lb.Backend {
 		members = append(members, m)
 	}
 	level := r.level(o, members)
-	var shares []*big.Rat
+	var shares []int64
 	for _, m := range members {
 		w := int64(0)
 		if m.up && m.priority <= level {
 			w = int64(m.weight)
 		}
-		shares = append(shares, big.NewRat(w, 1))
+		shares = append(shares, w)
 	}
-	weights, off := share.Weights(shares)
-	if off > 0 {
-		r.draft.Note(fmt.Sprintf("the weights are rounded to at most %d: within %.2g %%", lb.MaxWeight, off*100), "", lineOf(o))
-	}
+	weights := r.draft.Weights(shares, lineOf(o))
 	var out []lb.Backend
 	for i, m := range members {
 		m.Weight, m.Priority = weights[i], 1

@@ -72,8 +72,10 @@ func (r *reader) parse(file string, lines []string) ([]*words.Directive, error) 
 			return nil, err
 		}
 		name := ""
-		if m := heading.FindStringSubmatch(lines[from]); m != nil {
-			name = m[1]
+		if len(lines) > 0 {
+			if m := heading.FindStringSubmatch(lines[from]); m != nil {
+				name = m[1]
+			}
 		}
 		r.files = append(r.files, document{name, all})
 	}
@@ -188,9 +190,10 @@ func (r *reader) stream(all []*words.Directive) {
 		}
 	}
 	used := map[*upstream]bool{}
+	settings := slices.DeleteFunc(slices.Clone(all), func(d *words.Directive) bool { return d.Block != nil })
 	for _, d := range all {
 		if d.Name() == "server" {
-			r.server(d, all, used)
+			r.server(d, settings, used)
 		} else {
 			r.known(d)
 		}

@@ -18,6 +18,9 @@ import (
 func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[*upstream]bool) {
 	own := r.block(d.Block)
 	at := d.Place()
+	if !r.Spend(len(stream)+len(own), at) {
+		return
+	}
 	binds := r.binds(own)
 	pass := last("proxy_pass", own)
 	switch {
@@ -38,7 +41,9 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 	if u == nil {
 		return
 	}
-	used[u] = true
+	if used[u] = true; !r.Spend(len(u.members), at) {
+		return
+	}
 	s := lb.Service{}
 	r.guards(&s, own, stream)
 	r.source(&s, last("proxy_bind", own, stream))

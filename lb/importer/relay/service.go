@@ -124,9 +124,11 @@ func backends(d *importer.Draft, servers []Server, families [2]bool, local bool)
 // join makes one listen of those of an address, and puts ports in order.
 func join(listens []lb.Listen) []lb.Listen {
 	var out []lb.Listen
+	at := map[netip.Prefix]int{}
 	for _, l := range listens {
-		i := slices.IndexFunc(out, func(o lb.Listen) bool { return o.Prefix == l.Prefix })
-		if i < 0 {
+		i, ok := at[l.Prefix]
+		if !ok {
+			at[l.Prefix] = len(out)
 			out = append(out, l)
 			continue
 		}

@@ -1,0 +1,316 @@
+package keepalived
+
+// Checks of real servers.
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"nlb/lb"
+	"nlb/lb/importer/ipvs"
+	"nlb/lb/importer/relay"
+	"nlb/lb/importer/words"
+)
+
+// check is a check of one real server, and where it goes.
+type check struct {
+	lb.Check
+	at lb.Endpoint // what is zero is the server's own
+}
+
+// checkers are the kinds of checks, as what they make of a check with its times. One
+// that makes none has said why.
+var checkers map[string]func(r *reader, d *words.Directive, levels [][]*words.Directive) []lb.Check
+
+func init() { // they refer to what refers to them
+	checkers = map[string]func(*reader, *words.Directive, [][]*words.Directive) []lb.Check{
+		"TCP_CHECK":  simple(lb.CheckTCP),
+		"PING_CHECK": simple(lb.CheckICMP),
+		"HTTP_GET":   pages(lb.CheckHTTP),
+		"SSL_GET":    pages(lb.CheckHTTPS),
+		"DNS_CHECK":  names,
+		"UDP_CHECK":  datagrams,
+		"SMTP_CHECK": func(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
+			c := lb.DefaultCheck(lb.CheckTCP)
+			c.Expect = "220"
+			r.draft.Lost("SMTP_CHECK greets the server; the check of the profile reads its banner only", "", d.Place())
+			return []lb.Check{c}
+		},
+		"MISC_CHECK": lost("check: exec runs a command of yours, which finds NLB_ADDRESS and NLB_PORT in its environment"),
+		"FILE_CHECK": lost(""),
+		"BFD_CHECK":  lost(""),
+	}
+}
+
+func lost(hint string) func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
+	return func(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
+		r.draft.Lost(d.Name()+" is not translated", hint, d.Place())
+		return nil
+	}
+}
+
+func simple(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
+	return func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
+		return []lb.Check{lb.DefaultCheck(k)}
+	}
+}
+
+// literal are regular expressions that stand for themselves.
+var literal = regexp.MustCompile(`^[^\\^$.|?*+()\[\]{}]+$`)
+
+// pages are checks of HTTP_GET and SSL_GET: one for each url.
+func pages(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
+	return func(r *reader, d *words.Directive, levels [][]*words.Directive) []lb.Check {
+		var out []lb.Check
+		for _, u := range d.Block {
+			if u.Name() != "url" {
+				continue
+			}
+			c := lb.DefaultCheck(k)
+			c.Status = []lb.StatusRange{{First: 200, Last: 299}}
+			for _, level := range append([][]*words.Directive{u.Block}, levels...) {
+				if host := text(level, "virtualhost"); host != "" {
+					c.Host = host
+					break
+				}
+			}
+			for _, o := range u.Block {
+				switch o.Name() {
+				case "path":
+					c.Path = o.Arg(1)
+				case "status_code":
+					if list, ok := statuses(o); ok {
+						c.Status = list
+					} else {
+						r.Fail(o.Place(), "these are no status codes", "200, or 200-299")
+					}
+				case "virtualhost":
+				case "regex":
+					if c.Body = o.Arg(1); !literal.MatchString(c.Body) || last(u.Block, "regex_no_match") != nil {
+						c.Body = ""
+						r.draft.Lost("a regular expression is not translated", "body of a check is a text", o.Place())
+					}
+				case "digest":
+					r.draft.Lost("the digest of a page is not checked", "body of a check is a text that the page must have", o.Place())
+				default:
+					if !strings.HasPrefix(o.Name(), "regex_") {
+						r.draft.Lost(o.Name()+" is not translated", "", o.Place())
+					}
+				}
+			}
+			out = append(out, c)
+		}
+		if len(out) == 0 {
+			r.Fail(d.Place(), d.Name()+" has no url", "url { path / }")
+		}
+		return out
+	}
+}
+
+// statuses reads 200 301-399.
+func statuses(d *words.Directive) ([]lb.StatusRange, bool) {
+	var out []lb.StatusRange
+	for _, w := range d.Args() {
+		e, ok := relay.Parse("*:"+w.Text, false)
+		if !ok || e.Ports.First < 100 || e.Ports.Last > 599 {
+			return nil, false
+		}
+		out = append(out, lb.StatusRange(e.Ports))
+	}
+	slices.SortFunc(out, func(a, b lb.StatusRange) int { return int(a.First) - int(b.First) })
+	return out, len(out) > 0
+}
+
+// names are checks of DNS_CHECK.
+func names(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
+	c := lb.DefaultCheck(lb.CheckDNS)
+	if name := text(d.Block, "name"); name != "" {
+		c.Query = name
+	}
+	if kind := text(d.Block, "type"); kind != "" {
+		if c.QueryType = strings.ToUpper(kind); !slices.Contains([]string{"A", "AAAA", "NS", "SOA", "TXT"}, c.QueryType) {
+			c.QueryType = "SOA"
+			r.draft.Lost("checks ask for SOA in place of "+kind, "", d.Place())
+		}
+	}
+	return []lb.Check{c}
+}
+
+// datagrams are checks of UDP_CHECK.
+func datagrams(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
+	c := lb.DefaultCheck(lb.CheckUDP)
+	bytes := func(o *words.Directive) (string, bool) {
+		var all string
+		for _, w := range o.Args() {
+			if len(w.Text)%2 == 1 {
+				return "", false
+			}
+			all += w.Text
+		}
+		b, err := hex.DecodeString(all)
+		return string(b), err == nil
+	}
+	payload, reply := last(d.Block, "payload"), last(d.Block, "require_reply")
+	if payload == nil || reply == nil {
+		r.draft.Lost("UDP_CHECK without a payload and an answer to it is not translated", "check: udp sends, and waits for an answer", d.Place())
+		return nil
+	}
+	var ok, ok2 bool
+	c.Send, ok = bytes(payload)
+	c.Expect, ok2 = bytes(reply)
+	if !ok || !ok2 {
+		r.draft.Lost("the bytes of this UDP_CHECK are not translated", "pairs of digits, without X", d.Place())
+		return nil
+	}
+	return []lb.Check{c}
+}
+
+// span is a time in seconds, of the first level that says it.
+func (r *reader) span(name string, otherwise time.Duration, levels [][]*words.Directive) time.Duration {
+	for _, level := range levels {
+		d := last(level, name)
+		if d == nil {
+			continue
+		}
+		f, err := strconv.ParseFloat(d.Arg(1), 64)
+		if err != nil || f < 0 || f > 1e6 {
+			r.Fail(d.Place(), fmt.Sprintf("%s %q is not a time", name, d.Arg(1)), "seconds")
+			return otherwise
+		}
+		return time.Duration(f * float64(time.Second)).Round(time.Millisecond)
+	}
+	return otherwise
+}
+
+// checksOf are the checks of a real server. Of times, those of the check count
+// before those of the server, and these before those of the virtual server.
+func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own uint16) []check {
+	var out []check
+	for _, d := range real.Block {
+		read := checkers[d.Name()]
+		if read == nil {
+			continue
+		}
+		levels := [][]*words.Directive{d.Block, real.Block, virtual}
+		for _, c := range read(r, d, levels[1:]) {
+			one := check{Check: c}
+			r.timed(&one.Check, d, levels)
+			for _, o := range d.Block {
+				switch o.Name() {
+				case "connect_ip", "bindto":
+					a, err := netip.ParseAddr(o.Arg(1))
+					if err != nil {
+						r.Fail(o.Place(), fmt.Sprintf("%s %q is not an address", o.Name(), o.Arg(1)), "an address")
+					} else if o.Name() == "bindto" {
+						one.Source = a
+					} else {
+						one.at.Addr = a
+					}
+				case "connect_port":
+					if one.at.Port, _ = r.port(o, 1); one.at.Port == own {
+						one.at.Port = 0
+					}
+				case "bind_if", "bind_port", "fwmark":
+					r.draft.Lost(o.Name()+" is not translated", "", o.Place())
+				}
+			}
+			out = append(out, one)
+		}
+	}
+	return out
+}
+
+// timed gives a check its times. A failure is tried again after
+// delay_before_retry there, and at the next interval here.
+func (r *reader) timed(c *lb.Check, d *words.Directive, levels [][]*words.Directive) {
+	want := [2]time.Duration{r.span("delay_loop", time.Minute, levels), r.span("connect_timeout", 5*time.Second, levels)}
+	c.Interval, _ = relay.Within(want[0], 100*time.Millisecond, time.Hour)
+	c.Timeout, _ = relay.Within(want[1], 10*time.Millisecond, c.Interval)
+	retry := map[string]uint32{"DNS_CHECK": 3, "MISC_CHECK": 0}
+	n, ok := retry[d.Name()]
+	if !ok {
+		n = 1
+	}
+	for _, level := range slices.Backward(levels) {
+		n = r.number(level, "retry", n)
+	}
+	c.Rise, c.Fall = 1, int(min(n+1, 100))
+	if c.Interval != want[0] || c.Timeout != want[1] {
+		r.draft.Note("the times of these checks are not what a profile can have; it has the nearest", "", d.Place())
+	}
+	if n > 0 {
+		r.draft.Note("keepalived tries a server that failed again after delay_before_retry; the profile at the next interval, so it takes longer to find a failure",
+			"a shorter interval finds it sooner", d.Place())
+	}
+}
+
+// health reads how the real servers of a service are checked. A profile has the same
+// checks for all.
+func (r *reader) health(s *lb.Service, virtual []*words.Directive, v *ipvs.Virtual, reals []*words.Directive) {
+	var base []check
+	checked := make([]bool, len(s.Backends))
+	samePort := true
+	places := map[lb.Endpoint]int{}
+	for i, b := range s.Backends {
+		places[b.Address] = i
+	}
+	for k, real := range reals {
+		i, ok := places[lb.Endpoint{Addr: v.Servers[k].Addr, Port: v.Servers[k].Port}]
+		checks := r.checksOf(real, virtual, v.Servers[k].Port)
+		if !ok || len(checks) == 0 {
+			continue
+		}
+		checked[i] = true
+		if base == nil {
+			base = checks
+		}
+		if !alike(base, checks) {
+			r.draft.Lost("real servers are checked in different ways; the profile has those of the first that is checked", "", real.Place())
+			continue
+		}
+		for j, c := range checks {
+			samePort = samePort && c.at == (lb.Endpoint{Port: base[j].at.Port})
+			if c.at != checks[0].at {
+				r.draft.Lost("checks of a server go to different places; the profile has that of the first", "check-at is one for each backend", real.Place())
+			}
+		}
+		s.Backends[i].CheckAt = lb.CheckAt{Addr: checks[0].at.Addr, Port: checks[0].at.Port}
+	}
+	if base == nil {
+		return
+	}
+	s.FailOpen = lb.NeverOpen
+	for _, c := range base {
+		if samePort && c.Kind != lb.CheckICMP {
+			c.Port = c.at.Port
+		}
+		if !slices.Contains(s.Protocols, lb.TCP) && !slices.Contains([]lb.CheckKind{lb.CheckICMP, lb.CheckDNS, lb.CheckUDP}, c.Kind) && c.Port == 0 {
+			c.Port = v.Servers[0].Port // a profile wants it said that TCP is there, too
+		}
+		s.Health = append(s.Health, c.Check)
+	}
+	if len(s.Health) > lb.MaxChecks {
+		r.draft.Lost(fmt.Sprintf("a service has at most %d checks; the others are not in the profile", lb.MaxChecks), "", reals[0].Place())
+		s.Health = s.Health[:lb.MaxChecks]
+	}
+	for i := range s.Backends {
+		switch {
+		case !checked[i]:
+			s.Backends[i].CheckAt = lb.CheckAt{None: true}
+		case samePort:
+			s.Backends[i].CheckAt = lb.CheckAt{}
+		}
+	}
+}
+
+// alike reports whether checks differ at most in where they go.
+func alike(a, b []check) bool {
+	return slices.EqualFunc(a, b, func(x, y check) bool { return reflect.DeepEqual(x.Check, y.Check) })
+}

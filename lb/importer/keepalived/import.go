@@ -1,0 +1,140 @@
+// Package keepalived turns the virtual servers of keepalived into a profile.
+package keepalived
+
+// Import: blocks, and which of them become services.
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"nlb/lb/importer"
+	"nlb/lb/importer/words"
+)
+
+// Import reads keepalived.conf. The error is lb.Errors.
+func Import(file string, data []byte) (*importer.Import, error) {
+	lines, err := importer.Lines(file, data)
+	if err != nil {
+		return nil, err
+	}
+	all, err := words.Parse(file, lines, words.Syntax{Comments: "#!", Anywhere: true, Braces: true, To: len(lines)})
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{Mistakes: importer.Mistakes{File: file, Lines: lines}, draft: importer.New(file, "keepalived", lines), values: map[string]string{}, groups: map[string]*words.Directive{}}
+	r.main(r.plain(all))
+	if err := r.Err(); err != nil {
+		return nil, err
+	}
+	return r.draft.Finish(), nil
+}
+
+// reader reads a configuration.
+type reader struct {
+	importer.Mistakes
+	draft  *importer.Draft
+	values map[string]string // of $NAME=value
+	groups map[string]*words.Directive
+}
+
+// plain are directives with the values of parameters in them, and without those
+// that are for some hosts only.
+func (r *reader) plain(all []*words.Directive) []*words.Directive {
+	var out []*words.Directive
+	for _, d := range all {
+		name := d.Name()
+		if key, value, ok := strings.Cut(name, "="); ok && len(key) > 1 && key[0] == '$' {
+			if r.values[key[1:]] = value; len(d.Words) > 1 {
+				r.draft.Lost("the parameter "+key+" has several words, of which the first is read", "", d.Place())
+			}
+			continue
+		}
+		if name[0] == '@' {
+			r.draft.Lost("a line for the hosts "+name+" is left out: it is not known which host this is", "take the @ away from lines that hold", d.Place())
+			continue
+		}
+		if name == "include" || name == "includer" || name == "includem" || name == "includew" || name == "includeb" {
+			r.draft.Lost("what "+d.Arg(1)+" has is not in this text", "put it in the place of this line", d.Place())
+			continue
+		}
+		one := &words.Directive{Words: slices.Clone(d.Words)}
+		for i := range one.Words {
+			one.Words[i].Text = r.filled(one.Words[i])
+		}
+		if d.Block != nil {
+			one.Block = r.plain(d.Block)
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
+// filled is a word with the values of its parameters.
+func (r *reader) filled(w words.Word) string {
+	text := w.Text
+	if !strings.Contains(text, "$") {
+		return text
+	}
+	if !r.Spend(len(r.values), w.Place) {
+		return text
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.values)) {
+		if text == "$"+name {
+			return r.values[name]
+		}
+		if text = strings.ReplaceAll(text, "${"+name+"}", r.values[name]); len(text) > 1<<12 {
+			break
+		}
+	}
+	return text
+}
+
+// vrrp are blocks that are about addresses that move between hosts.
+var vrrp = []string{
+	"vrrp_sync_group", "vrrp_script", "vrrp_track_file", "vrrp_track_process", "vrrp_rule", "garp_group", "static_ipaddress", "static_routes", "static_rules",
+	"track_file", "track_process", "track_bfd", "bfd_instance", "interface_up_down_delays", "linkbeat_use_polling", "linkbeat_interfaces",
+}
+
+// other are blocks and words that say nothing of where connections go.
+var other = []string{"global_defs", "SSL", "random_seed", "net_namespace", "net_namespace_ipvs", "instance", "use_pid_dir", "child_wait_time", "namespace_with_ipsets", "process_names"}
+
+func (r *reader) main(all []*words.Directive) {
+	for _, d := range all {
+		if d.Name() == "virtual_server_group" {
+			r.groups[d.Arg(1)] = d
+		}
+	}
+	for _, d := range all {
+		switch name := d.Name(); {
+		case name == "virtual_server":
+			r.virtual(d)
+		case name == "virtual_server_group", slices.Contains(vrrp, name), slices.Contains(other, name):
+		case name == "vrrp_instance":
+			r.draft.Lost(fmt.Sprintf("VRRP (%s) is not translated: it moves %s between hosts", d.Arg(1), addresses(d)),
+				"keepalived can go on to do this, without its virtual_servers", d.Place())
+		default:
+			r.draft.Lost(name+" is not translated", "", d.Place())
+		}
+	}
+}
+
+// addresses are those that an instance of VRRP moves.
+func addresses(d *words.Directive) string {
+	var list []string
+	for _, b := range d.Block {
+		if b.Name() == "virtual_ipaddress" || b.Name() == "virtual_ipaddress_excluded" {
+			for _, a := range b.Block {
+				list = append(list, a.Name())
+			}
+		}
+	}
+	switch {
+	case len(list) == 0:
+		return "addresses"
+	case len(list) > 4:
+		return strings.Join(list[:4], ", ") + fmt.Sprintf(" and %d more", len(list)-4)
+	}
+	return strings.Join(list, ", ")
+}

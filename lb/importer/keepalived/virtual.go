@@ -1,0 +1,339 @@
+package keepalived
+
+// Virtual servers: each becomes a service.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/importer/ipvs"
+	"nlb/lb/importer/words"
+)
+
+// last is the last directive of one of the names; nil where there is none.
+func last(all []*words.Directive, names ...string) *words.Directive {
+	for _, d := range slices.Backward(all) {
+		if slices.Contains(names, d.Name()) {
+			return d
+		}
+	}
+	return nil
+}
+
+// text is the first argument of a directive; empty where there is none.
+func text(all []*words.Directive, names ...string) string {
+	if d := last(all, names...); d != nil {
+		return d.Arg(1)
+	}
+	return ""
+}
+
+// silent are directives of virtual and real servers that are read elsewhere, or say
+// nothing of where connections go.
+var silent = map[string]bool{
+	"lvs_sched": true, "lb_algo": true, "lvs_method": true, "lb_kind": true, "flag-1": true, "flag-2": true, "flag-3": true, "sh-port": true, "sh-fallback": true,
+	"mh-port": true, "mh-fallback": true, "ops": true, "persistence_engine": true, "persistence_timeout": true, "persistence_granularity": true, "protocol": true,
+	"ha_suspend": true, "smtp_alert": true, "virtualhost": true, "snmp_name": true, "alpha": true, "omega": true, "quorum": true, "ip_family": true, "sorry_server": true,
+	"sorry_server_inhibit": true, "sorry_server_lvs_method": true, "connect_timeout": true, "retry": true, "delay_before_retry": true, "warmup": true, "delay_loop": true,
+	"inhibit_on_failure": true, "real_server": true, "weight": true, "uthreshold": true, "lthreshold": true, "log_all_failures": true,
+}
+
+// unknown says what of a block is not translated.
+func (r *reader) unknown(all []*words.Directive) {
+	for _, d := range all {
+		switch name := d.Name(); {
+		case silent[name] || checkers[name] != nil:
+		case strings.HasPrefix(name, "notify_") || name == "quorum_up" || name == "quorum_down":
+			r.draft.Lost("scripts that run when a state changes are not in the profile", "nlb run shows changes as a stream of events", d.Place())
+		default:
+			r.draft.Lost(name+" is not translated", "", d.Place())
+		}
+	}
+}
+
+func (r *reader) virtual(d *words.Directive) {
+	v := &ipvs.Virtual{Place: d.Place(), Scheduler: "wlc", Protocol: lb.TCP}
+	listens, ok := r.listens(d, v)
+	if !ok {
+		return
+	}
+	var reals, settings []*words.Directive
+	for _, one := range d.Block {
+		if one.Name() != "real_server" {
+			settings = append(settings, one)
+		}
+	}
+	if !r.Spend(len(settings)*(1+len(d.Block)-len(settings)), v.Place) {
+		return
+	}
+	r.scheduling(settings, v)
+	r.unknown(settings)
+	for _, one := range d.Block {
+		if one.Name() != "real_server" {
+			continue
+		}
+		if s, ok := r.real(one, settings, v); ok {
+			v.Servers = append(v.Servers, s)
+			reals = append(reals, one)
+		}
+	}
+	if len(v.Servers) == 0 {
+		r.draft.Lost("this virtual_server has no real_server, so it is left out", "", v.Place)
+		return
+	}
+	s := v.Service(r.draft)
+	s.Protocols, s.Listen = []lb.Protocol{v.Protocol}, listens
+	if len(s.Backends) == 0 {
+		return // every server was said to be left out
+	}
+	r.health(&s, settings, v, reals)
+	r.sorry(&s, settings, v)
+	if s.Name = text(settings, "snmp_name"); s.Name == "" {
+		s.Name = ipvs.NameOf(s)
+	}
+	if d.Arg(1) == "group" {
+		s.Name = d.Arg(2)
+	}
+	r.draft.Add(s, v.Place, fmt.Sprintf("virtual_server, line %d: scheduler %s", v.Place.Line, v.Scheduler))
+}
+
+// listens are where a virtual server listens.
+func (r *reader) listens(d *words.Directive, v *ipvs.Virtual) ([]lb.Listen, bool) {
+	var lines []*words.Directive
+	switch d.Arg(1) {
+	case "fwmark":
+		r.draft.Lost("a service of a firewall mark is not translated, so this virtual_server is left out", "what ipvsadm -S -n and iptables-save -t mangle print, in one text, is: nlb import ipvs", v.Place)
+		return nil, false
+	case "group":
+		g := r.groups[d.Arg(2)]
+		if g == nil {
+			r.Fail(d.Words[1].Place, fmt.Sprintf("there is no virtual_server_group %q", d.Arg(2)), "a group of this name")
+			return nil, false
+		}
+		lines = g.Block
+	default:
+		lines = []*words.Directive{{Words: d.Args()}}
+		if len(d.Words) < 2 {
+			r.Fail(v.Place, "virtual_server has no address", "virtual_server ADDRESS PORT")
+			return nil, false
+		}
+	}
+	var out []lb.Listen
+	if !r.Spend(len(lines), v.Place) {
+		return nil, false
+	}
+	for _, l := range lines {
+		if l.Name() == "fwmark" {
+			r.draft.Lost("a firewall mark in a group is not translated", "", l.Place())
+			continue
+		}
+		first, end, ok := addressRange(l.Name())
+		port, ok2 := r.port(l, 1)
+		if !ok {
+			r.Fail(l.Words[0].Place, fmt.Sprintf("%q is not an address", l.Name()), "ADDRESS, or ADDRESS-LAST")
+		}
+		if !ok || !ok2 {
+			return nil, false
+		}
+		ports := []lb.PortRange{{First: port, Last: port}}
+		if port == 0 {
+			ports = []lb.PortRange{lb.AllPorts}
+		}
+		if len(out) == 0 {
+			v.Addr, v.Port, v.IPv6 = first, port, first.Is6()
+		} else if v.IPv6 != first.Is6() {
+			r.draft.Lost("an address of another family than the first of its group is not in the profile", "a service with backends of both families has both", l.Place())
+			continue
+		}
+		for a := first; ; a = a.Next() {
+			if out = append(out, lb.Listen{Prefix: netip.PrefixFrom(a, a.BitLen()), Ports: ports}); a == end {
+				break
+			}
+		}
+	}
+	return out, len(out) > 0
+}
+
+// maxRange is how many addresses a range of a group may have.
+const maxRange = 256
+
+// addressRange reads 192.0.2.1, 192.0.2.1-10, 192.0.2.1-192.0.2.10 and 192.0.2.0/29.
+func addressRange(text string) (first, last netip.Addr, ok bool) {
+	if p, err := netip.ParsePrefix(text); err == nil {
+		first = p.Masked().Addr()
+		if p.Addr().BitLen()-p.Bits() > 8 {
+			return first, last, false
+		}
+		for last = first; p.Contains(last.Next()); last = last.Next() {
+		}
+		return first, last, true
+	}
+	low, high, isRange := strings.Cut(text, "-")
+	first, err := netip.ParseAddr(low)
+	if err != nil || first.Zone() != "" {
+		return first, last, false
+	}
+	if last = first; !isRange {
+		return first, last, true
+	}
+	if last, err = netip.ParseAddr(high); err != nil {
+		separator := "."
+		if first.Is6() {
+			separator = ":"
+		}
+		last, err = netip.ParseAddr(low[:strings.LastIndex(low, separator)+1] + high)
+	}
+	if err != nil || last.Less(first) || first.BitLen() != last.BitLen() {
+		return first, last, false
+	}
+	n := 1
+	for a := first; a != last && n <= maxRange; a = a.Next() {
+		n++
+	}
+	return first, last, n <= maxRange
+}
+
+// port is an argument that is a port; 0 where there is none.
+func (r *reader) port(d *words.Directive, i int) (uint16, bool) {
+	if d.Arg(i) == "" {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(d.Arg(i), 10, 16)
+	if err != nil {
+		r.Fail(d.Words[i].Place, fmt.Sprintf("%q is not a port", d.Arg(i)), "0 to 65535")
+	}
+	return uint16(n), err == nil
+}
+
+// number is the argument of a directive; otherwise where there is none.
+func (r *reader) number(all []*words.Directive, name string, otherwise uint32) uint32 {
+	d := last(all, name)
+	if d == nil {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(d.Arg(1), 10, 31)
+	if err != nil {
+		r.Fail(d.Place(), fmt.Sprintf("%s %q is not a number", name, d.Arg(1)), "0 or more")
+		return otherwise
+	}
+	return uint32(n)
+}
+
+// scheduling reads what IPVS has to know of a virtual server.
+func (r *reader) scheduling(all []*words.Directive, v *ipvs.Virtual) {
+	if s := last(all, "lvs_sched", "lb_algo"); s != nil {
+		v.Scheduler, v.SchedulerAt = s.Arg(1), s.Place()
+	}
+	for _, flag := range []string{"flag-1", "flag-2", "flag-3", "sh-port", "sh-fallback", "mh-port", "mh-fallback"} {
+		if last(all, flag) != nil {
+			v.Flags = append(v.Flags, flag)
+		}
+	}
+	v.OnePacket = last(all, "ops") != nil
+	v.Engine = text(all, "persistence_engine")
+	if p := last(all, "persistence_timeout"); p != nil {
+		v.Persistent = 360 // keepalived.conf(5)
+		if len(p.Words) > 1 {
+			v.Persistent = r.number(all, "persistence_timeout", 360)
+		}
+	}
+	v.Netmask = text(all, "persistence_granularity")
+	if p := last(all, "protocol"); p != nil && v.Protocol.UnmarshalText([]byte(strings.ToLower(p.Arg(1)))) != nil {
+		r.Fail(p.Place(), fmt.Sprintf("protocol %q is not known", p.Arg(1)), "TCP, UDP or SCTP")
+	}
+}
+
+// forwarding is how packets get to a server; of blocks, the first that says it.
+func (r *reader) forwarding(blocks ...[]*words.Directive) byte {
+	for _, b := range blocks {
+		if d := last(b, "lvs_method", "lb_kind"); d != nil {
+			switch d.Arg(1) {
+			case "NAT":
+			case "DR":
+				return 'g'
+			case "TUN":
+				return 'i'
+			default:
+				r.Fail(d.Place(), fmt.Sprintf("%q is no way to forward", d.Arg(1)), "NAT, DR or TUN")
+			}
+			return 'm'
+		}
+	}
+	return 'm'
+}
+
+// real reads a real server.
+func (r *reader) real(d *words.Directive, around []*words.Directive, v *ipvs.Virtual) (*ipvs.Server, bool) {
+	a, err := netip.ParseAddr(d.Arg(1))
+	if err != nil || a.Zone() != "" {
+		r.Fail(d.Place(), fmt.Sprintf("real_server %q is not an address", d.Arg(1)), "real_server ADDRESS PORT")
+		return nil, false
+	}
+	port, ok := r.port(d, 2)
+	if !ok {
+		return nil, false
+	}
+	if port == 0 {
+		port = v.Port
+	}
+	r.unknown(d.Block)
+	return &ipvs.Server{
+		Place: d.Place(), Addr: a, Port: port, Forwarding: r.forwarding(d.Block, around),
+		Weight: r.number(d.Block, "weight", 1), Most: r.number(d.Block, "uthreshold", 0),
+	}, true
+}
+
+// sorry reads the server that takes over where too few others are up.
+func (r *reader) sorry(s *lb.Service, all []*words.Directive, v *ipvs.Virtual) {
+	d := last(all, "sorry_server")
+	quorum := last(all, "quorum")
+	if d == nil {
+		if quorum != nil && quorum.Arg(1) != "1" {
+			r.draft.Note("a quorum without a sorry_server changes nothing of where connections go", "", quorum.Place())
+		}
+		return
+	}
+	a, err := netip.ParseAddr(d.Arg(1))
+	port, ok := r.port(d, 2)
+	if err != nil || !ok || a.Zone() != "" {
+		r.Fail(d.Place(), fmt.Sprintf("sorry_server %q is not an address", d.Arg(1)), "sorry_server ADDRESS PORT")
+		return
+	}
+	if port == 0 {
+		port = v.Port
+	}
+	e := lb.Endpoint{Addr: a, Port: port}
+	b := lb.Backend{Name: "sorry", Address: e, Weight: 1, Priority: 2, SNAT: s.SNAT, CheckAt: lb.CheckAt{None: true}}
+	switch {
+	case a.Is6() != v.IPv6:
+		r.draft.Lost("this sorry_server is of another family than the service, so it is left out", "", d.Place())
+		return
+	case slices.ContainsFunc(s.Backends, func(o lb.Backend) bool { return o.Address == e }):
+		r.draft.Lost("this sorry_server is a real_server, too, so it is left out", "", d.Place())
+		return
+	case s.Mode == lb.DSR && port != v.Port:
+		r.draft.Lost("this sorry_server has another port than the service, which mode: dsr cannot have, so it is left out", "", d.Place())
+		return
+	case s.Health == nil:
+		r.draft.Note("no real_server is checked, so the sorry_server is never used, here as there", "", d.Place())
+		b.CheckAt = lb.CheckAt{}
+	}
+	s.Backends = append(s.Backends, b)
+	n := r.number(all, "quorum", 1)
+	if n < 2 {
+		return
+	}
+	if slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.Weight != 1 }) {
+		r.draft.Lost("a quorum of weights is not translated: the sorry_server takes over where no real_server is up", "min-up is a number of backends, or a part of them", quorum.Place())
+		return
+	}
+	s.MinUp = lb.MinUp{Count: int(min(n, lb.MaxMinUp))}
+	r.draft.Note("below its quorum, keepalived puts the sorry_server in the place of all; in the profile it joins those that are up", "", quorum.Place())
+	if h := last(all, "hysteresis"); h != nil && h.Arg(1) != "0" {
+		r.draft.Lost("hysteresis is not translated", "", h.Place())
+	}
+}
