@@ -15,6 +15,7 @@ import (
 	"nlb/lb/importer/iptlb"
 	"nlb/lb/importer/ipvs"
 	"nlb/lb/importer/keepalived"
+	"nlb/lb/importer/nftables"
 	"nlb/lb/importer/nftlb"
 	"nlb/lb/importer/nginx"
 )
@@ -27,6 +28,7 @@ var all = []struct {
 	{"iptables", iptables.Import},
 	{"ipvs", ipvs.Import},
 	{"iptlb", iptlb.Import},
+	{"nft", nftables.Import},
 	{"nftlb", nftlb.Import},
 	{"keepalived", keepalived.Import},
 	{"haproxy", haproxy.Import},

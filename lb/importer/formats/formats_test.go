@@ -19,6 +19,9 @@ var texts = []struct{ format, text string }{
 	{"haproxy", "defaults tcp\n  mode tcp\nfrontend web from tcp # the web\n  bind 203.0.113.1:80\n  default_backend b\nbackend b\n  server a 10.0.0.1:80\n"},
 	{"nginx", "events {}\nstream {\n  server { listen 203.0.113.1:80; proxy_pass 10.0.0.1:80; }\n}\n"},
 	{"nginx", "server {\n  listen 203.0.113.1:80;\n  proxy_pass 10.0.0.1:80;\n}\n"},
+	{"nft", `{"nftables": [{"table": {"family": "ip", "name": "nat"}}, {"chain": {"family": "ip", "table": "nat", "name": "p", "type": "nat", "hook": "prerouting", "prio": -100}},
+ {"rule": {"family": "ip", "table": "nat", "chain": "p", "expr": [{"match": {"op": "==", "left": {"payload": {"protocol": "ip", "field": "daddr"}}, "right": "203.0.113.1"}},
+ {"match": {"op": "==", "left": {"payload": {"protocol": "tcp", "field": "dport"}}, "right": 80}}, {"dnat": {"addr": "10.0.0.1"}}]}}]}`},
 	{"iptlb", "a:\n  source: 203.0.113.1:80\n  destination:\n    - 10.0.0.1:80\n"},
 }
 

@@ -114,7 +114,11 @@ func (w *walker) test(r *syntax.Rule, m syntax.Match, f flow) (yes, no []flow) {
 	case *syntax.Nth:
 		return w.everyNth(r, m, f)
 	case syntax.Chance:
-		return w.byChance(m, f)
+		w.chance = w.chance || m.Kernel.Sign() > 0 && !m.Kernel.IsInt()
+		return byPart(m.Kernel, m.Meant, m.Not, f)
+	case syntax.Hashed:
+		w.hash, w.hashBy = true, m.By
+		return byPart(m.Part, m.Part, false, f)
 	case syntax.Recent:
 		if m.Set {
 			w.trace.set[m.List] = true
@@ -191,23 +195,21 @@ func (w *walker) everyNth(r *syntax.Rule, m *syntax.Nth, f flow) (yes, no []flow
 	return []flow{part}, []flow{rest}
 }
 
-// byChance parts a flow by a random match.
-func (w *walker) byChance(m syntax.Chance, f flow) (yes, no []flow) {
-	p := m.Kernel
+// byPart parts a flow by a match that holds for a part of it. Of 0 and all, nothing is
+// left to chance.
+func byPart(kernel, meant *big.Rat, not bool, f flow) (yes, no []flow) {
 	one := big.NewRat(1, 1)
-	sure := p.Sign() == 0 || p.Cmp(one) == 0
-	if sure {
-		if (p.Sign() != 0) != m.Not {
+	if kernel.Sign() == 0 || kernel.Cmp(one) == 0 {
+		if (kernel.Sign() != 0) != not {
 			return []flow{f}, nil
 		}
 		return nil, []flow{f}
 	}
-	w.chance = true
-	real, _ := p.Float64()
+	real, _ := kernel.Float64()
 	part, rest := f, f
-	part.share = f.share.times(real, m.Meant)
-	rest.share = f.share.times(1-real, new(big.Rat).Sub(one, m.Meant))
-	if m.Not {
+	part.share = f.share.times(real, meant)
+	rest.share = f.share.times(1-real, new(big.Rat).Sub(one, meant))
+	if not {
 		part, rest = rest, part
 	}
 	return []flow{part}, []flow{rest}

@@ -156,5 +156,8 @@ func (t *trace) add(o *trace) {
 		t.checked[r] = m
 	}
 	t.shifted = append(t.shifted, o.shifted...)
+	if o.hashBy != nil {
+		t.hashBy = o.hashBy
+	}
 	t.nth, t.chance, t.hash = t.nth || o.nth, t.chance || o.chance, t.hash || o.hash
 }

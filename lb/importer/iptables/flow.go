@@ -6,6 +6,7 @@ import (
 	"math/big"
 	"net/netip"
 
+	"nlb/lb"
 	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/iptables/syntax"
 )
@@ -126,6 +127,7 @@ type trace struct {
 	matched, skipped map[*syntax.Rule]bool
 	// nth, chance and hash say how shares came about.
 	nth, chance, hash bool
+	hashBy            []lb.HashField // of rules that say it; nil: of a range of DNAT
 	// everyPacket are nth rules that also count packets of old connections.
 	everyPacket map[*syntax.Rule]bool
 	// open are rules of which the text does not say whether backends are behind

@@ -27,12 +27,29 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	if err != nil {
 		return nil, err
 	}
+	Translate(draft, sets)
+	return draft.Finish(), nil
+}
+
+// Translate adds the services that rulesets make to a draft. Rules of several rulesets
+// that have the same place are one.
+func Translate(draft *importer.Draft, sets []*syntax.Ruleset) {
 	budget := maxSteps
+	var all []*translator
 	for _, set := range sets {
 		t := &translator{set: set, elsewhere: backendsOf(set), draft: draft, interfaces: interfacesOf(set), used: map[*syntax.Rule]bool{}, told: map[*syntax.Rule]bool{}}
 		t.translate(&budget)
+		all = append(all, t)
 	}
-	return draft.Finish(), nil
+	for i, t := range all {
+		used := map[importer.Place]bool{}
+		for _, other := range slices.Delete(slices.Clone(all), i, i+1) {
+			for r := range other.used {
+				used[r.Place] = true
+			}
+		}
+		t.account(used)
+	}
 }
 
 // interfacesOf divides the names of interfaces as the rules do.
@@ -113,7 +130,6 @@ func (t *translator) translate(budget *int) {
 	for _, c := range services {
 		t.service(c)
 	}
-	t.account()
 }
 
 // first is the first rule that decides.

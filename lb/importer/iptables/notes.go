@@ -28,7 +28,7 @@ func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
 var kubernetes = regexp.MustCompile(`(?:^|[" ])([a-z0-9-]+)/([a-z0-9.-]+)(?::([a-z0-9-]+))?(?:$|[" ])`)
 
 // ownChains are chains whose names say nothing of a service.
-var ownChains = regexp.MustCompile(`^(PREROUTING|OUTPUT|POSTROUTING|DOCKER|KUBE-.*|CNI-.*|NAT|LB|LOADBALANCE.*)$`)
+var ownChains = regexp.MustCompile(`^(PREROUTING|OUTPUT|POSTROUTING|DOCKER|KUBE-.*|CNI-.*|NAT|LB|LOADBALANCE.*|(?i:prerouting|output|dstnat))$`)
 
 // name is what a service is called: as the comments of its rules say, or their
 // chain, or by protocol and port.
@@ -49,8 +49,11 @@ func (t *translator) name(c *candidate) string {
 		return name
 	}
 	for _, r := range rules {
-		if r.Balances() && !ownChains.MatchString(r.Chain) {
-			name := r.Chain
+		name := r.Chain
+		if words := strings.Fields(name); len(words) > 2 { // of nft: family, table, chain
+			name = words[2]
+		}
+		if r.Balances() && !ownChains.MatchString(name) {
 			for _, before := range []string{"IPTLB_NAT_", "IPTLB_"} {
 				name = strings.TrimPrefix(name, before)
 			}

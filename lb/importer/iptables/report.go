@@ -53,7 +53,9 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	if len(c.shifted) > 0 {
 		t.draft.Lost("ports that are shifted are not translated; the profile leaves them as they are", "", places(c.shifted)...)
 	}
-	if s.Scheduler == lb.Hash {
+	if s.Scheduler == lb.Hash && c.hashBy != nil {
+		t.draft.Note("the hash of the profile is another than that of the rules, so a client may meet another backend than before", "", at...)
+	} else if s.Scheduler == lb.Hash {
 		t.draft.Note("of a range of addresses, DNAT chooses by a hash of the client's address; the profile's hash is another, so a client may meet another backend than before", "", at...)
 	}
 	if c.hash && s.Scheduler == lb.Random {
@@ -170,8 +172,9 @@ func countdown(n int, condition func(k int) string) string {
 }
 
 // account says what becomes of the rules that are in no service, so that none
-// is passed over in silence.
-func (t *translator) account() {
+// is passed over in silence. elsewhere are the places of those that other rulesets have
+// in services.
+func (t *translator) account(elsewhere map[importer.Place]bool) {
 	type heap struct {
 		level     importer.Level
 		msg, hint string
@@ -186,7 +189,7 @@ func (t *translator) account() {
 		heaps[msg].rules = append(heaps[msg].rules, r)
 	}
 	t.set.Rules(func(r *syntax.Rule) {
-		if t.used[r] || t.told[r] {
+		if t.used[r] || t.told[r] || elsewhere[r.Place] {
 			return
 		}
 		switch {

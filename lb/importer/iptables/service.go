@@ -290,6 +290,9 @@ func (t *translator) scheduler(c *candidate, s *lb.Service) {
 				s.HashBy = []lb.HashField{lb.SourceAddress}
 			}
 		}
+		if c.hashBy != nil {
+			s.HashBy = slices.Clone(c.hashBy)
+		}
 	case c.chance || c.hash || len(c.everyPacket) > 0:
 		s.Scheduler = lb.Random
 	}

@@ -4,6 +4,8 @@ package syntax
 // packet of a connection.
 
 import (
+	"math/big"
+
 	"nlb/lb"
 	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/share"
@@ -85,6 +87,12 @@ type Chance struct {
 	Not bool
 }
 
+// Hashed holds for a part of all connections, by a hash of these fields.
+type Hashed struct {
+	Part *big.Rat
+	By   []lb.HashField
+}
+
 // Recent is about a list of addresses. Set adds the source and holds; Check
 // holds for sources that are listed and were seen within Seconds (0: ever).
 type Recent struct {
@@ -112,5 +120,6 @@ func (Fixed) isMatch()       {}
 func (Mark) isMatch()        {}
 func (*Nth) isMatch()        {}
 func (Chance) isMatch()      {}
+func (Hashed) isMatch()      {}
 func (Recent) isMatch()      {}
 func (Limit) isMatch()       {}

@@ -68,6 +68,12 @@ var builtin = map[string][]string{
 	"security": {"INPUT", "FORWARD", "OUTPUT"},
 }
 
+// NewRuleset is a ruleset that rules of another program are put into.
+func NewRuleset(f lb.Family) *Ruleset { return &Ruleset{Family: f} }
+
+// Make is the chain of a table, which is made where it is not there yet.
+func (r *Ruleset) Make(table, chain string) *Chain { return r.table(table).chain(chain) }
+
 // Table is the table of this name; nil where the text has none.
 func (r *Ruleset) Table(name string) *Table {
 	for _, t := range r.tables {

@@ -1,0 +1,307 @@
+package nftables
+
+// Statements: what a rule does.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/space"
+	"nlb/lb/importer/iptables/syntax"
+)
+
+// single is a mapping with one key, as most of nft's JSON is.
+func single(v any) (string, any, bool) {
+	m, ok := v.(map[string]any)
+	if !ok || len(m) != 1 {
+		if s, word := v.(string); word { // "accept" in place of {"accept": null}
+			return s, nil, true
+		}
+		return "", nil, false
+	}
+	for k, v := range m {
+		return k, v, true
+	}
+	return "", nil, false
+}
+
+// get is a value of a mapping; nil where there is none.
+func get(v any, key string) any {
+	m, _ := v.(map[string]any)
+	return m[key]
+}
+
+func text(v any) string {
+	s, _ := v.(string)
+	return s
+}
+
+// number is a whole number.
+func number(v any) (uint64, bool) {
+	f, ok := v.(float64)
+	return uint64(f), ok && f >= 0 && f < 1<<53 && f == float64(uint64(f))
+}
+
+// conditional reads statements that are conditions, which are not translated as
+// such: limits.
+func (p *program) conditional(name string, value any, matches *[]syntax.Match) bool {
+	switch name {
+	case "limit":
+		rate, _ := number(get(value, "rate"))
+		l := syntax.Limit{}
+		for _, u := range lb.Units {
+			if text(get(value, "per")) == u.Long {
+				l.Rate = lb.Rate{Events: rate, Per: u.Duration}
+			}
+		}
+		if get(value, "inv") == true {
+			l.Rate = lb.Rate{}
+		}
+		if !p.onlyLogs() {
+			p.issue(importer.Lost, "the limit of this rule is not in the profile", "a service can have limit: with new-per-source or new")
+		}
+		*matches = append(*matches, l)
+	case "ct count", "meter", "quota":
+		p.issue(importer.Lost, "the "+name+" of this rule is not in the profile", "a service can have limit: with connections-per-source")
+	default:
+		return false
+	}
+	return true
+}
+
+// onlyLogs reports whether the rule does nothing but log.
+func (p *program) onlyLogs() bool {
+	return !slices.ContainsFunc(p.Expr, func(e any) bool {
+		name, _, _ := single(e)
+		return !slices.Contains([]string{"match", "limit", "log", "counter"}, name)
+	})
+}
+
+// statement is what one does, in branches; false where it does nothing that matters.
+func (p *program) statement(name string, value any) ([]branch, bool) {
+	one := func(t syntax.Target) ([]branch, bool) { return []branch{{target: t}}, true }
+	switch name {
+	case "accept", "drop", "reject", "return", "continue", "jump", "goto":
+		t := p.verdict(name, value)
+		if t == nil {
+			return nil, false
+		}
+		return one(t)
+	case "vmap":
+		return p.cases(get(value, "key"), get(value, "data"), func(v any) syntax.Target {
+			name, value, ok := single(v)
+			if !ok {
+				return nil
+			}
+			return p.verdict(name, value)
+		}), true
+	case "dnat", "snat":
+		return p.nat(name, value), true
+	case "masquerade":
+		return one(syntax.Masquerade{})
+	case "redirect":
+		ports, ok := portRange(get(value, "port"))
+		if !ok {
+			p.lost("the port of this redirect is not translated", "")
+		}
+		to := syntax.NATRange{Ports: ports}
+		if random := strings.Contains(fmt.Sprint(get(value, "flags")), "random"); !narrow(to, random) {
+			p.lost("a range of more than 256 addresses or ports is not translated", "")
+		} else {
+			return one(syntax.DNAT{Host: true, Random: random, To: []syntax.NATRange{to}})
+		}
+	case "mangle":
+		return p.mangle(value), true
+	case "log":
+		l := syntax.Log{Prefix: text(get(value, "prefix")), Level: 4}
+		if level := text(get(value, "level")); level != "" {
+			_ = l.Level.UnmarshalText([]byte(level))
+		}
+		return one(l)
+	case "notrack":
+		return one(syntax.Untrack{})
+	case "counter", "comment", "last", "ct helper", "ct timeout", "ct expectation", "flow", "synproxy", "secmark":
+		return nil, false
+	case "set", "map":
+		p.issue(importer.Lost, "what this rule writes into a set is not in the profile", "affinity: keeps clients with their backend, limit: bounds their connections")
+		return nil, false
+	case "xt":
+		p.lost("a part of this rule is of iptables, which nft does not show", "iptables-save prints it: nlb import iptables")
+	default:
+		p.lost(name+" is not translated", "")
+	}
+	return nil, true
+}
+
+// verdict is the target of a verdict; nil where it goes on.
+func (p *program) verdict(name string, value any) syntax.Target {
+	switch name {
+	case "accept":
+		p.accepts = true
+		return syntax.Accept{}
+	case "drop", "reject":
+		return syntax.Drop{}
+	case "return":
+		return syntax.Return{}
+	case "jump", "goto":
+		to := p.chains[p.chain(text(get(value, "target")))]
+		if to == nil {
+			p.lost("the chain "+text(get(value, "target"))+" is not in this text", "")
+			return syntax.Pass{}
+		}
+		return syntax.Jump{Chain: p.writer.chain(to), Goto: name == "goto"}
+	case "continue":
+		return nil
+	}
+	p.lost("the verdict "+name+" is not translated", "")
+	return syntax.Pass{}
+}
+
+// nat is dnat and snat.
+func (p *program) nat(name string, value any) []branch {
+	if f := text(get(value, "family")); f != "" && !has(f, p.family) {
+		p.never = true
+		return nil
+	}
+	flags := fmt.Sprint(get(value, "flags"))
+	target := func(to syntax.NATRange) syntax.Target {
+		if !narrow(to, strings.Contains(flags, "random")) {
+			p.lost("a range of more than 256 addresses or ports is not translated", "")
+			return syntax.Pass{}
+		}
+		if name == "snat" {
+			return syntax.SNAT{To: to}
+		}
+		return syntax.DNAT{To: []syntax.NATRange{to}, Persistent: strings.Contains(flags, "persistent"), Random: strings.Contains(flags, "random")}
+	}
+	addr, port := get(value, "addr"), get(value, "port")
+	if m := get(addr, "map"); m != nil {
+		return p.cases(get(m, "key"), get(m, "data"), func(v any) syntax.Target {
+			if to, ok := p.natRange(v, port); ok {
+				return target(to)
+			}
+			return nil
+		})
+	}
+	if m := get(port, "map"); m != nil {
+		return p.cases(get(m, "key"), get(m, "data"), func(v any) syntax.Target {
+			if to, ok := p.natRange(addr, v); ok {
+				return target(to)
+			}
+			return nil
+		})
+	}
+	to, ok := p.natRange(addr, port)
+	if !ok {
+		if !p.never {
+			p.lost("the target of this "+name+" is not translated", "")
+		}
+		return nil
+	}
+	return []branch{{target: target(to)}}
+}
+
+// narrow reports whether a target has few enough addresses, and ports at random, to list
+// them.
+func narrow(to syntax.NATRange, random bool) bool {
+	const most = 256
+	return !(to.First.IsValid() && space.Between(to.First, to.Last).Size() > most) && !(random && int(to.Ports.Last)-int(to.Ports.First) >= most)
+}
+
+// natRange is an address, or a range of them, with a port or a range of ports.
+func (p *program) natRange(addr, port any) (to syntax.NATRange, ok bool) {
+	if pair, isPair := get(addr, "concat").([]any); isPair {
+		if len(pair) != 2 || port != nil {
+			return to, false
+		}
+		addr, port = pair[0], pair[1]
+	}
+	if to.Ports, ok = portRange(port); !ok {
+		return to, false
+	}
+	if addr == nil {
+		return to, true
+	}
+	first, last := addr, addr
+	if r, isRange := get(addr, "range").([]any); isRange && len(r) == 2 {
+		first, last = r[0], r[1]
+	}
+	a, err := netip.ParseAddr(text(first))
+	b, err2 := netip.ParseAddr(text(last))
+	if err != nil || err2 != nil || a.BitLen() != b.BitLen() || b.Less(a) || a.Zone()+b.Zone() != "" {
+		return to, false
+	}
+	if lb.FamilyOf(a) != p.family {
+		p.never = true
+		return to, false
+	}
+	to.First, to.Last = a, b
+	return to, true
+}
+
+// portRange is a port or a range of them; 0 where there is none.
+func portRange(v any) (lb.PortRange, bool) {
+	if v == nil {
+		return lb.PortRange{}, true
+	}
+	first, last := v, v
+	if r, ok := get(v, "range").([]any); ok && len(r) == 2 {
+		first, last = r[0], r[1]
+	}
+	a, ok := number(first)
+	b, ok2 := number(last)
+	return lb.PortRange{First: uint16(a), Last: uint16(b)}, ok && ok2 && a > 0 && a <= b && b <= 65535
+}
+
+// mangle sets marks of packets and connections; what else it sets does not matter.
+func (p *program) mangle(value any) []branch {
+	kind, key := markOf(get(value, "key"))
+	if kind == "" {
+		return nil
+	}
+	if key != "mark" {
+		return nil
+	}
+	connection := kind == "ct"
+	v := get(value, "value")
+	set := func(v any) syntax.Target {
+		if n, ok := number(v); ok && n < 1<<32 {
+			return syntax.SetMark{Connection: connection, Value: uint32(n), Mask: 1<<32 - 1}
+		}
+		return nil
+	}
+	if t := set(v); t != nil {
+		return []branch{{target: t}}
+	}
+	if other, key := markOf(v); key == "mark" && other != kind {
+		return []branch{{target: syntax.CopyMark{Save: connection, Clear: 1<<32 - 1, Take: 1<<32 - 1}}}
+	}
+	if m := get(v, "map"); m != nil {
+		return p.cases(get(m, "key"), get(m, "data"), set)
+	}
+	if round, ok := p.round(v); ok {
+		var elements []any
+		if round.mod <= maxRound {
+			for i := range round.mod {
+				elements = append(elements, []any{float64(round.offset + i), float64(round.offset + i)})
+			}
+		}
+		return p.cases(v, map[string]any{"set": elements}, set)
+	}
+	p.lost("how this rule sets a mark is not translated", "")
+	return nil
+}
+
+// markOf is meta or ct, and the key of it.
+func markOf(v any) (kind, key string) {
+	for _, kind := range []string{"meta", "ct"} {
+		if k := text(get(get(v, kind), "key")); k != "" && get(get(v, kind), "dir") == nil {
+			return kind, k
+		}
+	}
+	return "", ""
+}
