@@ -109,7 +109,8 @@ func commands(a *app) []*cli.Command {
 		{
 			Name: "import", ArgsUsage: "[FORMAT] [FILE]", Usage: "what runs today becomes a profile; exit 4: a part was not translated",
 			Description: "FORMAT: iptables (iptables-save, ip6tables-save, or commands), ipvs (ipvsadm -S -n),\n" +
-				"iptlb (its state), nftlb (its JSON); without it, nlb finds out. Without FILE, or with -, from stdin.\n" +
+				"nft (nft -j list ruleset), haproxy, nginx, keepalived (their configurations), iptlb (its state),\n" +
+				"nftlb (its JSON); without it, nlb finds out. Without FILE, or with -, from stdin.\n" +
 				"The profile goes to stdout, findings to stderr: what the old rules really did, and what of it is not\n" +
 				"in the profile. It needs no root and no Linux. Exit 3: the text is not of this format.",
 			Flags: with(), Action: a.action(importProfile, 0, 2),

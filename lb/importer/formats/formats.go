@@ -27,12 +27,12 @@ var all = []struct {
 }{
 	{"iptables", iptables.Import},
 	{"ipvs", ipvs.Import},
-	{"iptlb", iptlb.Import},
 	{"nft", nftables.Import},
-	{"nftlb", nftlb.Import},
-	{"keepalived", keepalived.Import},
 	{"haproxy", haproxy.Import},
 	{"nginx", nginx.Import},
+	{"keepalived", keepalived.Import},
+	{"iptlb", iptlb.Import},
+	{"nftlb", nftlb.Import},
 }
 
 // Names are the names of the formats.

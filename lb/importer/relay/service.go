@@ -66,8 +66,11 @@ func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at imp
 	for _, l := range single {
 		own[index(l.Prefix.Addr())] = true
 	}
-	if local {
-		s.Role = lb.RoleClient // nobody else reaches the loopback address
+	if local { // nobody else reaches the loopback address
+		s.Role, s.SNAT = lb.RoleClient, lb.SNAT{Mode: lb.SNATNone}
+		for i := range s.Backends {
+			s.Backends[i].SNAT = s.SNAT
+		}
 	}
 	for _, listen := range [][]lb.Listen{join(wide), join(single)} {
 		if len(listen) == 0 {
@@ -102,6 +105,10 @@ func backends(d *importer.Draft, servers []Server, families [2]bool, local bool)
 		case !b.Named() && b.Address.Addr.IsLoopback() && !local:
 			d.Lost("a server on the loopback address is left out: the kernel drops packets of the network that are sent there",
 				"let it listen on an address of this host, too, and name that", b.Place)
+			continue
+		case local && (b.Named() || !b.Address.Addr.IsLoopback()):
+			d.Lost("this listens on the loopback address, and the kernel drops answers that come for that from elsewhere, so this server is left out",
+				"a service can listen on another address of this host, and programs connect to that", b.Place)
 			continue
 		case !b.Named() && !families[index(b.Address.Addr)]:
 			d.Lost("this server is of another family than the clients, so it is left out", "", b.Place)
