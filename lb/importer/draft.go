@@ -17,7 +17,7 @@ type Draft struct {
 	lines        []string
 	found        []Finding
 	same         map[string]int // findings by what they say
-	services     []entry
+	services     []*entry
 }
 
 // entry is a service that waits for its name.
@@ -56,7 +56,7 @@ func (d *Draft) add(level Level, msg, hint string, at []Place) {
 // made valid and unique. So are logs without a prefix given that name, and
 // hashes the seed that goes with it. notes are lines of comment.
 func (d *Draft) Add(s lb.Service, at Place, notes ...string) {
-	d.services = append(d.services, entry{s, at, notes})
+	d.services = append(d.services, &entry{s, at, notes})
 }
 
 // Finish is the import. What nlb refuses is left out, and said. An import of
@@ -65,7 +65,7 @@ func (d *Draft) Finish() *Import {
 	m := &Import{Profile: &lb.Profile{Name: fileName(d.file, d.format)}, file: d.title()}
 	taken := names{}
 	d.joinFamilies()
-	var kept []entry
+	kept := d.services[:0]
 	for _, e := range d.services {
 		s := &e.service
 		s.Name = taken.unique(cmp.Or(Name(s.Name), "service"))
@@ -76,7 +76,9 @@ func (d *Draft) Finish() *Import {
 		}
 		kept = append(kept, e)
 	}
-	for _, e := range d.withoutConflicts(kept) {
+	kept = d.withoutConflicts(kept)
+	m.Profile.Services = make([]lb.Service, 0, len(kept))
+	for _, e := range kept {
 		e.service.Pos = lb.Pos{}
 		for j := range e.service.Listen {
 			e.service.Listen[j].Pos = lb.Pos{}
@@ -95,9 +97,9 @@ func (d *Draft) Finish() *Import {
 // differ in the family of their backends.
 func (d *Draft) joinFamilies() {
 	at := map[string]int{}
-	var out []entry
+	var out []*entry
 	for _, e := range d.services {
-		s := e.service
+		s := &e.service
 		own := len(s.Backends) > 0
 		for _, l := range s.Listen {
 			own = own && !l.Prefix.IsValid()
@@ -150,9 +152,9 @@ func complete(s *lb.Service) {
 }
 
 // withoutConflicts leaves out listens that an earlier service has.
-func (d *Draft) withoutConflicts(entries []entry) []entry {
+func (d *Draft) withoutConflicts(entries []*entry) []*entry {
 	for {
-		p := &lb.Profile{Name: "p"}
+		p := &lb.Profile{Name: "p", Services: make([]lb.Service, 0, len(entries))}
 		for i := range entries {
 			s := &entries[i].service
 			s.Pos = lb.Pos{File: d.file, Line: entries[i].place.Line, Column: 1}
@@ -169,7 +171,7 @@ func (d *Draft) withoutConflicts(entries []entry) []entry {
 		for _, e := range errs {
 			gone[[2]int{e.Pos.Line - 1, e.Pos.Column - 1}] = true
 		}
-		var kept []entry
+		var kept []*entry
 		for i, e := range entries {
 			var listen []lb.Listen
 			for j, l := range e.service.Listen {

@@ -6,6 +6,7 @@ package importer
 // What an import comes to.
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -67,35 +68,33 @@ func (m *Import) Complete() bool {
 	return !slices.ContainsFunc(m.Findings, func(f Finding) bool { return f.Level == Lost })
 }
 
+// beginning is how config.Write begins a service, and nothing else.
+const beginning = "  - name: "
+
 // YAML is the profile with comments that say where each service comes from.
 func (m *Import) YAML() []byte {
 	text := config.Write(m.Profile)
-	written, err := config.Parse("-", text)
-	if err != nil || len(written.Services) != len(m.Profile.Services) {
-		return text // Draft.Finish does not let this happen
-	}
 	head := []string{"nlb import: made of " + m.file}
 	if lost := m.lost(); lost == 1 {
 		head = append(head, "a part of it is not here: see the warning")
 	} else if lost > 1 {
 		head = append(head, "parts of it are not here: see the warnings")
 	}
-	comments := map[int][]string{1: head}
-	indent := map[int]string{}
-	for i, s := range written.Services {
-		comments[s.Pos.Line] = append(comments[s.Pos.Line], m.notes[i]...)
-		indent[s.Pos.Line] = "  "
+	var b bytes.Buffer
+	for _, c := range head {
+		b.WriteString("# " + comment(c) + "\n")
 	}
-	var b strings.Builder
-	number := 0
-	for line := range strings.Lines(string(text)) {
-		number++
-		for _, c := range comments[number] {
-			b.WriteString(indent[number] + "# " + comment(c) + "\n")
+	notes := m.notes
+	for line := range bytes.Lines(text) {
+		if bytes.HasPrefix(line, []byte(beginning)) && len(notes) > 0 {
+			for _, c := range notes[0] {
+				b.WriteString("  # " + comment(c) + "\n")
+			}
+			notes = notes[1:]
 		}
-		b.WriteString(line)
+		b.Write(line)
 	}
-	return []byte(b.String())
+	return b.Bytes()
 }
 
 func (m *Import) lost() int {

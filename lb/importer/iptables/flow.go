@@ -147,4 +147,18 @@ func newTrace() *trace {
 	return &trace{matched: m(), skipped: m(), everyPacket: m(), open: m(), refused: m(), routed: m(), firstPort: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
 }
 
+// cleared is the trace, empty.
+func (t *trace) cleared() *trace {
+	for _, m := range []map[*syntax.Rule]bool{t.matched, t.skipped, t.everyPacket, t.open, t.refused, t.routed, t.firstPort} {
+		clear(m)
+	}
+	clear(t.set)
+	clear(t.checked)
+	*t = trace{
+		matched: t.matched, skipped: t.skipped, everyPacket: t.everyPacket, open: t.open, refused: t.refused, routed: t.routed, firstPort: t.firstPort,
+		set: t.set, checked: t.checked,
+	}
+	return t
+}
+
 func zero() *big.Rat { return new(big.Rat) }

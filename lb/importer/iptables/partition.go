@@ -88,9 +88,11 @@ func partition(set *syntax.Ruleset, interfaces *space.Interfaces, h hook, budget
 		ends := w.run(r, everyone, "")
 		if s := w.split; s != nil {
 			todo = append(todo, s.parts(r)...)
+			w.spare = w.trace.cleared()
 			continue
 		}
 		if !slices.ContainsFunc(ends, func(e end) bool { return e.fate == balanced }) {
+			w.spare = w.trace.cleared()
 			continue
 		}
 		f := &finding{hook: h, regions: []space.Region{r}, trace: w.trace}

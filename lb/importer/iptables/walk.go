@@ -32,6 +32,7 @@ type walker struct {
 	// leaving: the packet is on its way out.
 	leaving bool
 	*trace
+	spare    *trace // one that nobody has, empty
 	ends     []end
 	accepted []flow
 	natted   []flow // flows whose NAT in this table is decided
@@ -71,7 +72,10 @@ const maxFlows = 4096
 // errBudget.
 func (w *walker) run(r space.Region, src space.Set, counters string) []end {
 	w.region, w.leaving, w.split = r, false, nil
-	w.trace = newTrace()
+	if w.trace = w.spare; w.trace == nil {
+		w.trace = newTrace()
+	}
+	w.spare = nil
 	w.ends, w.accepted, w.natted, w.sources = nil, nil, nil, nil
 	w.visits, w.entangled = map[*syntax.Nth][]space.Set{}, false
 	chain := map[hook]string{prerouting: "PREROUTING", output: "OUTPUT"}[w.hook]

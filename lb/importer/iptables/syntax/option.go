@@ -4,12 +4,11 @@ package syntax
 // takes (iptables-extensions(8), 1.8).
 
 import (
-	"slices"
 	"strings"
 )
 
-// module is a match, a target, or what every rule has.
-type module struct {
+// spec is a match, a target, or what every rule has.
+type spec struct {
 	name string
 	// options are names with the number of values that follow, "name" for one,
 	// "name/0" and "name/2" for others. Names that mean the same are joined by
@@ -19,9 +18,15 @@ type module struct {
 	open bool
 }
 
+// module is a spec with its options by their names.
+type module struct {
+	spec
+	exact map[string]named
+}
+
 // base are the options of every rule.
-var base = module{name: "", options: "source=src destination=dst protocol=proto in-interface out-interface " +
-	"jump goto match fragment/0 set-counters/2 ipv4/0 ipv6/0 table wait/? wait-interval numeric/0 verbose/0 modprobe line-numbers/0"}
+var base = *(&spec{name: "", options: "source=src destination=dst protocol=proto in-interface out-interface " +
+	"jump goto match fragment/0 set-counters/2 ipv4/0 ipv6/0 table wait/? wait-interval numeric/0 verbose/0 modprobe line-numbers/0"}).module()
 
 var short = map[byte]string{
 	's': "source", 'd': "destination", 'p': "protocol", 'i': "in-interface", 'o': "out-interface", 'j': "jump",
@@ -32,39 +37,39 @@ var short = map[byte]string{
 const portOptions = "source-port=sport destination-port=dport "
 
 var matches = byName(
-	module{"tcp", portOptions + "tcp-flags/2 syn/0 tcp-option", false},
-	module{"udp", portOptions, false},
-	module{"udplite", portOptions, false},
-	module{"sctp", portOptions + "chunk-types/2", false},
-	module{"dccp", portOptions + "dccp-types dccp-option", false},
-	module{"icmp", "icmp-type", false},
-	module{"icmp6", "icmpv6-type", false},
-	module{"multiport", "source-ports=sports destination-ports=dports ports", false},
-	module{"comment", "comment", false},
-	module{"state", "state", false},
-	module{"conntrack", "ctstate ctproto ctorigsrc ctorigdst ctreplsrc ctrepldst ctorigsrcport ctorigdstport " +
+	spec{"tcp", portOptions + "tcp-flags/2 syn/0 tcp-option", false},
+	spec{"udp", portOptions, false},
+	spec{"udplite", portOptions, false},
+	spec{"sctp", portOptions + "chunk-types/2", false},
+	spec{"dccp", portOptions + "dccp-types dccp-option", false},
+	spec{"icmp", "icmp-type", false},
+	spec{"icmp6", "icmpv6-type", false},
+	spec{"multiport", "source-ports=sports destination-ports=dports ports", false},
+	spec{"comment", "comment", false},
+	spec{"state", "state", false},
+	spec{"conntrack", "ctstate ctproto ctorigsrc ctorigdst ctreplsrc ctrepldst ctorigsrcport ctorigdstport " +
 		"ctreplsrcport ctrepldstport ctstatus ctexpire ctdir", false},
-	module{"statistic", "mode every packet probability", false},
-	module{"nth", "every counter start packet", false},
-	module{"random", "average", false},
-	module{"mark", "mark", false},
-	module{"connmark", "mark", false},
-	module{"addrtype", "src-type dst-type limit-iface-in/0 limit-iface-out/0", false},
-	module{"iprange", "src-range dst-range", false},
-	module{"limit", "limit limit-burst", false},
-	module{"hashlimit", "hashlimit-upto=hashlimit hashlimit-above hashlimit-burst hashlimit-mode hashlimit-srcmask hashlimit-dstmask " +
+	spec{"statistic", "mode every packet probability", false},
+	spec{"nth", "every counter start packet", false},
+	spec{"random", "average", false},
+	spec{"mark", "mark", false},
+	spec{"connmark", "mark", false},
+	spec{"addrtype", "src-type dst-type limit-iface-in/0 limit-iface-out/0", false},
+	spec{"iprange", "src-range dst-range", false},
+	spec{"limit", "limit limit-burst", false},
+	spec{"hashlimit", "hashlimit-upto=hashlimit hashlimit-above hashlimit-burst hashlimit-mode hashlimit-srcmask hashlimit-dstmask " +
 		"hashlimit-name hashlimit-htable-size hashlimit-htable-max hashlimit-htable-expire hashlimit-htable-gcinterval " +
 		"hashlimit-rate-match/0 hashlimit-rate-interval", false},
-	module{"connlimit", "connlimit-upto connlimit-above connlimit-mask connlimit-saddr/0 connlimit-daddr/0", false},
-	module{"recent", "set/0 rcheck/0 update/0 remove/0 seconds reap/0 hitcount rttl/0 name mask rsource/0 rdest/0", false},
-	module{"pkttype", "pkt-type", false},
-	module{"physdev", "physdev-in physdev-out physdev-is-in/0 physdev-is-out/0 physdev-is-bridged/0", false},
-	module{"set", "match-set/2 return-nomatch/0 update-counters/0 update-subcounters/0 packets-eq packets-lt packets-gt bytes-eq bytes-lt bytes-gt", false},
-	module{"rpfilter", "loose/0 validmark/0 accept-local/0 invert/0", false},
-	module{"owner", "uid-owner gid-owner socket-exists/0 suppl-groups/0", false},
-	module{"socket", "transparent/0 nowildcard/0 restore-skmark/0", false},
-	module{"quota", "quota", false},
-	module{"nfacct", "nfacct-name", false},
+	spec{"connlimit", "connlimit-upto connlimit-above connlimit-mask connlimit-saddr/0 connlimit-daddr/0", false},
+	spec{"recent", "set/0 rcheck/0 update/0 remove/0 seconds reap/0 hitcount rttl/0 name mask rsource/0 rdest/0", false},
+	spec{"pkttype", "pkt-type", false},
+	spec{"physdev", "physdev-in physdev-out physdev-is-in/0 physdev-is-out/0 physdev-is-bridged/0", false},
+	spec{"set", "match-set/2 return-nomatch/0 update-counters/0 update-subcounters/0 packets-eq packets-lt packets-gt bytes-eq bytes-lt bytes-gt", false},
+	spec{"rpfilter", "loose/0 validmark/0 accept-local/0 invert/0", false},
+	spec{"owner", "uid-owner gid-owner socket-exists/0 suppl-groups/0", false},
+	spec{"socket", "transparent/0 nowildcard/0 restore-skmark/0", false},
+	spec{"quota", "quota", false},
+	spec{"nfacct", "nfacct-name", false},
 )
 
 var natFlags = "random/0 persistent/0 random-fully/0"
@@ -72,57 +77,77 @@ var natFlags = "random/0 persistent/0 random-fully/0"
 var markOptions = "set-mark set-xmark and-mark or-mark xor-mark "
 
 var targets = byName(
-	module{"ACCEPT", "", false}, module{"DROP", "", false}, module{"RETURN", "", false}, module{"QUEUE", "", false},
-	module{"REJECT", "reject-with", false},
-	module{"DNAT", "to-destination " + natFlags, false},
-	module{"REDIRECT", "to-ports " + natFlags, false},
-	module{"SNAT", "to-source " + natFlags, false},
-	module{"MASQUERADE", "to-ports " + natFlags, false},
-	module{"NETMAP", "to", false},
-	module{"MARK", markOptions, false},
-	module{"CONNMARK", markOptions + "save-mark/0 restore-mark/0 mask nfmask ctmask", false},
-	module{"LOG", "log-prefix log-level log-tcp-sequence/0 log-tcp-options/0 log-ip-options/0 log-uid/0 log-macdecode/0", false},
-	module{"NFLOG", "nflog-group nflog-prefix nflog-range nflog-size nflog-threshold", false},
-	module{"TCPMSS", "set-mss clamp-mss-to-pmtu/0", false},
-	module{"CT", "notrack/0 helper ctevents expevents zone zone-orig zone-reply timeout", false},
-	module{"NOTRACK", "", false},
-	module{"CHECKSUM", "checksum-fill/0", false},
-	module{"TRACE", "", false},
-	module{"TPROXY", "on-port on-ip tproxy-mark", false},
+	spec{"ACCEPT", "", false}, spec{"DROP", "", false}, spec{"RETURN", "", false}, spec{"QUEUE", "", false},
+	spec{"REJECT", "reject-with", false},
+	spec{"DNAT", "to-destination " + natFlags, false},
+	spec{"REDIRECT", "to-ports " + natFlags, false},
+	spec{"SNAT", "to-source " + natFlags, false},
+	spec{"MASQUERADE", "to-ports " + natFlags, false},
+	spec{"NETMAP", "to", false},
+	spec{"MARK", markOptions, false},
+	spec{"CONNMARK", markOptions + "save-mark/0 restore-mark/0 mask nfmask ctmask", false},
+	spec{"LOG", "log-prefix log-level log-tcp-sequence/0 log-tcp-options/0 log-ip-options/0 log-uid/0 log-macdecode/0", false},
+	spec{"NFLOG", "nflog-group nflog-prefix nflog-range nflog-size nflog-threshold", false},
+	spec{"TCPMSS", "set-mss clamp-mss-to-pmtu/0", false},
+	spec{"CT", "notrack/0 helper ctevents expevents zone zone-orig zone-reply timeout", false},
+	spec{"NOTRACK", "", false},
+	spec{"CHECKSUM", "checksum-fill/0", false},
+	spec{"TRACE", "", false},
+	spec{"TPROXY", "on-port on-ip tproxy-mark", false},
 )
 
-func byName(modules ...module) map[string]*module {
+func byName(specs ...spec) map[string]*module {
 	out := map[string]*module{}
-	for i := range modules {
-		out[modules[i].name] = &modules[i]
+	for i := range specs {
+		out[specs[i].name] = specs[i].module()
 	}
 	out["icmpv6"] = out["icmp6"]
 	return out
+}
+
+// named is an option by one of its names.
+type named struct {
+	option string
+	values int
 }
 
 // find returns the option of this name, or the only one that begins so, as
 // getopt_long does, and how many values it takes; -1 is one that may be
 // missing.
 func (m *module) find(name string) (option string, values int, ok bool) {
-	var near []string
-	count := map[string]int{}
-	for o := range strings.FieldsSeq(m.options) {
+	if o, ok := m.exact[name]; ok {
+		return o.option, o.values, true
+	}
+	near := map[named]bool{}
+	for spelling, o := range m.exact {
+		if strings.HasPrefix(spelling, name) {
+			near[o] = true
+		}
+	}
+	if len(near) != 1 {
+		return "", 0, false
+	}
+	for o := range near {
+		option, values = o.option, o.values
+	}
+	return option, values, true
+}
+
+// module reads the options of a spec.
+func (s *spec) module() *module {
+	m := &module{*s, map[string]named{}}
+	for o := range strings.FieldsSeq(s.options) {
 		names, number, has := strings.Cut(o, "/")
 		spellings := strings.Split(names, "=")
-		option := spellings[0]
-		count[option] = 1
+		one := named{spellings[0], 1}
 		if has {
-			count[option] = map[string]int{"0": 0, "2": 2, "?": -1}[number]
+			one.values = map[string]int{"0": 0, "2": 2, "?": -1}[number]
 		}
-		if slices.Contains(spellings, name) {
-			return option, count[option], true
-		}
-		if slices.ContainsFunc(spellings, func(s string) bool { return strings.HasPrefix(s, name) }) {
-			near = append(near, option)
+		for _, s := range spellings {
+			if _, ok := m.exact[s]; !ok {
+				m.exact[s] = one
+			}
 		}
 	}
-	if len(near) == 1 {
-		return near[0], count[near[0]], true
-	}
-	return "", 0, false
+	return m
 }
