@@ -42,7 +42,7 @@ func (p *program) round(v any) (round, bool) {
 	}
 	r.mod, ok = number(get(value, "mod"))
 	r.offset, _ = number(get(value, "offset"))
-	return r, ok && r.mod > 0 && r.mod < 1<<31
+	return r, ok && r.mod > 0 && r.mod <= xtScale
 }
 
 // fieldsOf are what a hash can look at.
@@ -151,13 +151,14 @@ func (p *program) drawn(r round, elements []any, target func(any) syntax.Target)
 		}
 	}
 	slices.SortStableFunc(slots, func(a, b slot) int { return int(int64(a.first) - int64(b.first)) })
-	rest := r.mod
+	rest, next := r.mod, r.offset
 	var out []branch
 	for _, s := range slots {
-		if r.inTurn && r.mod > maxRound {
-			p.lost("a round of numgen inc is too long", "")
+		if r.inTurn && r.mod > maxRound || s.first < next {
+			p.lost("a round of this rule is too long, or has a number twice", "")
 			return nil
 		}
+		next = s.first + s.n
 		if !r.inTurn {
 			out = append(out, branch{[]syntax.Match{r.part(s.n, rest)}, s.target})
 			rest -= s.n
@@ -171,6 +172,10 @@ func (p *program) drawn(r round, elements []any, target func(any) syntax.Target)
 	return out
 }
 
+// xtScale is the 1 of -m statistic --mode random, whose probabilities were decimals
+// (linux/netfilter/xt_statistic.h).
+const xtScale = 1 << 31
+
 // part holds for n of the rest of a round.
 func (r round) part(n, rest uint64) syntax.Match {
 	p := big.NewRat(int64(n), int64(rest))
@@ -181,6 +186,11 @@ func (r round) part(n, rest uint64) syntax.Match {
 		return syntax.Hashed{Part: p, By: r.by}
 	case r.inTurn && n == 1:
 		return &syntax.Nth{Every: uint32(rest)}
+	}
+	if rest == xtScale {
+		if meant, err := share.Parse(p.FloatString(11)); err == nil {
+			return syntax.Chance{Probability: meant}
+		}
 	}
 	return syntax.Chance{Probability: share.Probability{Kernel: p, Meant: p}}
 }
