@@ -4,6 +4,7 @@ package integration
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,7 +22,7 @@ func (b *bed) fromHost() *importer.Import {
 	b.T.Helper()
 	var objects []json.RawMessage
 	b.Kernel(b.Balancer, func(c *wire.Conn) (err error) { objects, err = listing.Read(c); return err })
-	m, err := nftables.Ruleset("old", "nft", objects)
+	m, err := nftables.Ruleset("old", "nft", objects, "nlb")
 	b.Check(err)
 	return m
 }
@@ -133,3 +134,34 @@ const listingBalancer = `table inet lb {
   chain postrouting { type nat hook postrouting priority srcnat; ct status dnat masquerade; }
 }
 `
+
+// TestImportFromHost: the command reads what the balancer has but its own table, and
+// says what the profile would meet there.
+func TestImportFromHost(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Apply(web + backends(8080, -1, -1))
+	b.NFT(b.Balancer, `table ip old {
+  chain pre {
+    type nat hook prerouting priority -110; policy accept;
+    ip daddr 203.0.113.77 tcp dport 80 dnat to numgen inc mod 2 map { 0 : 10.2.0.11, 1 : 10.2.0.12 }
+  }
+}
+`)
+	c := b.Command(b.Balancer, b.command(), "import", "--from-host")
+	var said strings.Builder
+	c.Stderr = &said
+	yaml, err := c.Output()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said.String())
+	}
+	p := b.Parse(string(yaml))
+	if len(p.Services) != 1 || p.Services[0].Listen[0].String() != "203.0.113.77:80" || len(p.Services[0].Backends) != 2 {
+		t.Errorf("the profile is\n%s", yaml)
+	}
+	for _, want := range []string{"the table nlb is left out", "applied beside what runs now", "table ip old, chain pre may take what is for 203.0.113.77:80", "before nlb at -100"} {
+		if !strings.Contains(said.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, said.String())
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"errors"
 
 	"nlb/cmd/nlb/internal/view"
+	"nlb/lb/importer"
 )
 
 var errLinux = errors.New("this needs Linux; check, import, version, completion and help do not")
@@ -22,6 +23,8 @@ func rehearse(context.Context, *job) error { return errLinux }
 func examine(context.Context, *job) error  { return errLinux }
 
 func run(context.Context, *job) error { return errLinux }
+
+func fromHost(*job) (*importer.Import, error) { return nil, errLinux }
 
 func order(string) func(context.Context, *job) error { return run }
 

@@ -12,7 +12,9 @@ import (
 	"nlb/cmd/nlb/internal/doctor"
 	"nlb/cmd/nlb/internal/doctor/survey"
 	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/incumbent"
 	"nlb/cmd/nlb/internal/source"
+	"nlb/lb/importer"
 )
 
 // examinedValue is what doctor prints as JSON.
@@ -62,3 +64,6 @@ func examine(ctx context.Context, j *job) error {
 	}
 	return err
 }
+
+// fromHost imports what this machine runs now.
+func fromHost(j *job) (*importer.Import, error) { return incumbent.Import(engine.Dial, j.table) }

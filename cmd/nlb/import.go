@@ -17,37 +17,8 @@ import (
 	"nlb/lb/importer/formats"
 )
 
-// importedValue is what import prints as JSON.
-type importedValue struct {
-	Profile  string         `json:"profile"` // its name
-	Services int            `json:"services"`
-	Backends int            `json:"backends"`
-	Complete bool           `json:"complete"` // all of the original is in the profile
-	YAML     string         `json:"yaml"`     // the profile, with comments
-	Findings []findingValue `json:"findings"`
-}
-
-// findingValue is an importer.Finding.
-type findingValue struct {
-	File    string `json:"file"`
-	Line    int    `json:"line"`
-	Column  int    `json:"column"`
-	Lines   []int  `json:"lines"`   // all that it is about; none: the whole text
-	Level   string `json:"level"`   // note, or warning: a part is not translated
-	Finding string `json:"finding"` // what it is
-	Hint    string `json:"hint"`    // may be empty
-}
-
 func importProfile(ctx context.Context, j *job) error {
-	format, file, err := importArgs(j.args)
-	if err != nil {
-		return err
-	}
-	data, err := source.ReadFile(ctx, j.In, file)
-	if err != nil {
-		return err
-	}
-	m, err := formats.Read(format, source.Title(file), data)
+	m, err := imported(ctx, j)
 	if errs, ok := errors.AsType[lb.Errors](err); ok {
 		return &source.InvalidError{Errors: errs}
 	}
@@ -55,7 +26,7 @@ func importProfile(ctx context.Context, j *job) error {
 		return err
 	}
 	if j.JSON {
-		err = j.Value(importedOf(m))
+		err = j.Value(view.ImportedOf(m))
 	} else {
 		_, err = bytes.NewReader(m.YAML()).WriteTo(j.Out)
 	}
@@ -71,6 +42,25 @@ func importProfile(ctx context.Context, j *job) error {
 		return errDiffer
 	}
 	return nil
+}
+
+// imported is the import of a text, or of what this machine runs.
+func imported(ctx context.Context, j *job) (*importer.Import, error) {
+	if j.flag("from-host") {
+		if len(j.args) > 0 {
+			return nil, usagef("--from-host reads no %s", j.args[0])
+		}
+		return fromHost(j)
+	}
+	format, file, err := importArgs(j.args)
+	if err != nil {
+		return nil, err
+	}
+	data, err := source.ReadFile(ctx, j.In, file)
+	if err != nil {
+		return nil, err
+	}
+	return formats.Read(format, source.Title(file), data)
 }
 
 // importArgs are FORMAT and FILE, each of which may be missing. An empty format
@@ -95,19 +85,4 @@ func importArgs(args []string) (format, file string, err error) {
 		file = args[0]
 	}
 	return "", file, nil
-}
-
-func importedOf(m *importer.Import) importedValue {
-	p := view.ProfileOf(m.Profile)
-	out := importedValue{p.Name, p.Services, p.Backends, m.Complete(), string(m.YAML()), []findingValue{}}
-	for i := range m.Findings {
-		f := &m.Findings[i]
-		at := f.Pos()
-		lines := f.Lines()
-		if lines == nil {
-			lines = []int{}
-		}
-		out.Findings = append(out.Findings, findingValue{at.File, at.Line, at.Column, lines, f.Level.String(), f.Msg, f.Hint})
-	}
-	return out
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/cmd/nlb/internal/agent"
+	"nlb/cmd/nlb/internal/view"
 )
 
 func TestJSONReference(t *testing.T) {
@@ -39,7 +40,7 @@ func TestJSONReference(t *testing.T) {
 	for command, value := range map[string]any{
 		// show's are tested where they are made.
 		"apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{},
-		"check": checkedValue{}, "render": renderedValue{}, "doctor": examinedValue{}, "import": importedValue{}, "version": buildValue{}, "drain": agent.Done{},
+		"check": checkedValue{}, "render": renderedValue{}, "doctor": examinedValue{}, "import": view.Imported{}, "version": buildValue{}, "drain": agent.Done{},
 	} {
 		want := jsonFields("", reflect.TypeOf(value))
 		slices.Sort(want)

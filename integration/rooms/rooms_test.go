@@ -88,10 +88,11 @@ var rooms = []room{
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/agent/probe", "cmd/nlb/internal/agent/roster", "cmd/nlb/internal/agent/board", "cmd/nlb/internal/web",
 	}},
+	{"cmd/nlb/internal/incumbent", []string{"lb", "lb/importer", "nft/wire", "nft/listing", "cmd/nlb/internal/doctor"}},
 	{"cmd/nlb/internal/stage", []string{"lb", "lb/config", "integration/netlab", "cmd/nlb/internal/engine"}},
 	{"cmd/nlb", []string{
 		"lb", "lb/config", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab", "integration/lab/plan",
-		"cmd/nlb/internal/stage", "cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
+		"cmd/nlb/internal/stage", "cmd/nlb/internal/incumbent", "cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent", "cmd/nlb/internal/metrics", "cmd/nlb/internal/web",
 	}},
 }

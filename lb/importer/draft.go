@@ -62,7 +62,7 @@ func (d *Draft) Add(s lb.Service, at Place, notes ...string) {
 // Finish is the import. What nlb refuses is left out, and said. An import of
 // nothing is not complete.
 func (d *Draft) Finish() *Import {
-	m := &Import{Profile: &lb.Profile{Name: fileName(d.file, d.format)}, file: d.title()}
+	m := &Import{Profile: &lb.Profile{Name: fileName(d.file, d.format)}, file: d.title(), source: d.file}
 	taken := names{}
 	d.joinFamilies()
 	kept := d.services[:0]

@@ -61,6 +61,8 @@ type Import struct {
 	// file is what was imported, notes are the comments of the services.
 	file  string
 	notes [][]string
+	// source is what findings call it.
+	source string
 }
 
 // Complete reports whether all of the original is in the profile.
@@ -95,6 +97,11 @@ func (m *Import) YAML() []byte {
 		b.Write(line)
 	}
 	return b.Bytes()
+}
+
+// Tell adds a finding about all of what was imported.
+func (m *Import) Tell(level Level, msg, hint string) {
+	m.Findings = append(m.Findings, Finding{Level: level, Msg: msg, Hint: hint, file: m.source})
 }
 
 func (m *Import) lost() int {

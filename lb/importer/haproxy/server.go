@@ -163,7 +163,7 @@ func (p *proxy) server(d *words.Directive, usual params) (m member, ok bool) {
 		p.draft.Note("a name stands for all its addresses; HAProxy takes one for a server", "", where.Place)
 	}
 	m.weight = int64(p.number(m.params, "weight", 1, 0, 256))
-	m.MaxConnections = uint32(p.number(m.params, "maxconn", 0, 0, 1<<31))
+	m.MaxConnections = uint32(p.number(m.params, "maxconn", 0, 0, 1<<31-1))
 	if m.MaxConnections > 0 {
 		p.draft.Lost("what is over maxconn waits in HAProxy's queue; the profile gives it to other servers, and refuses it where they are full, too", "", m.params["maxconn"].Place)
 	}

@@ -60,12 +60,13 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	if root.Nftables == nil {
 		return nil, lb.Errors{importer.Mistake(file, lines, importer.Place{Line: 1, Column: 1}, "nothing in this text is of nft", "what nft -j list ruleset prints")}
 	}
-	return Ruleset(file, "nft", root.Nftables)
+	return Ruleset(file, "nft", root.Nftables, "nlb")
 }
 
-// Ruleset is Import of the objects of a ruleset, read from somewhere.
-func Ruleset(file, format string, objects []json.RawMessage) (*importer.Import, error) {
-	r := &ruleset{chains: map[string]*object{}, rules: map[string][]*object{}, sets: map[string]*object{}}
+// Ruleset is Import of the objects of a ruleset. own is the table that nlb keeps, which
+// is left out.
+func Ruleset(file, format string, objects []json.RawMessage, own string) (*importer.Import, error) {
+	r := &ruleset{own: own, chains: map[string]*object{}, rules: map[string][]*object{}, sets: map[string]*object{}}
 	var lines []string
 	var errs importer.Mistakes
 	for i, raw := range objects {
@@ -118,6 +119,7 @@ func (o *object) chain(name string) string { return o.Family + " " + o.Table + "
 
 // ruleset is all objects by their names.
 type ruleset struct {
+	own    string
 	draft  *importer.Draft
 	tables []*object
 	bases  []*object
@@ -151,16 +153,13 @@ func (r *ruleset) add(o *object) {
 	}
 }
 
-// own is the table that nlb keeps.
-const own = "nlb"
-
 // build makes the rulesets of both families.
 func (r *ruleset) build() []*syntax.Ruleset {
 	skip := map[string]bool{}
 	for _, t := range r.tables {
-		if t.Name == own {
+		if t.Name == r.own {
 			skip[t.Family+" "+t.Name] = true
-			r.draft.Note("the table "+own+" is left out: nlb made it", "", t.place)
+			r.draft.Note("the table "+r.own+" is left out: nlb made it", "", t.place)
 		}
 		if flags := fmt.Sprint(t.Flags); strings.Contains(flags, "dormant") {
 			skip[t.Family+" "+t.Name] = true

@@ -40,3 +40,40 @@ func (c *Console) paintPart(level text.Style) func(config.Part, string) string {
 	styles := map[config.Part]text.Style{config.PartPlace: text.Bold, config.PartLevel: level, config.PartMark: text.Red, config.PartHint: text.Cyan}
 	return func(p config.Part, s string) string { return c.Err.Paint(styles[p], s) }
 }
+
+// Imported is what import prints as JSON.
+type Imported struct {
+	Profile  string          `json:"profile"` // its name
+	Services int             `json:"services"`
+	Backends int             `json:"backends"`
+	Complete bool            `json:"complete"` // all of the original is in the profile
+	YAML     string          `json:"yaml"`     // the profile, with comments
+	Findings []ImportFinding `json:"findings"`
+}
+
+// ImportFinding is an importer.Finding.
+type ImportFinding struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"`
+	Column  int    `json:"column"`
+	Lines   []int  `json:"lines"`   // all that it is about; none: the whole text
+	Level   string `json:"level"`   // note, or warning: a part is not translated
+	Finding string `json:"finding"` // what it is
+	Hint    string `json:"hint"`    // may be empty
+}
+
+// ImportedOf is an import as JSON.
+func ImportedOf(m *importer.Import) Imported {
+	p := ProfileOf(m.Profile)
+	out := Imported{p.Name, p.Services, p.Backends, m.Complete(), string(m.YAML()), []ImportFinding{}}
+	for i := range m.Findings {
+		f := &m.Findings[i]
+		at := f.Pos()
+		lines := f.Lines()
+		if lines == nil {
+			lines = []int{}
+		}
+		out.Findings = append(out.Findings, ImportFinding{at.File, at.Line, at.Column, lines, f.Level.String(), f.Msg, f.Hint})
+	}
+	return out
+}
