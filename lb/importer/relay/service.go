@@ -104,7 +104,7 @@ func backends(d *importer.Draft, servers []Server, families [2]bool, local bool)
 		switch {
 		case !b.Named() && b.Address.Addr.IsLoopback() && !local:
 			d.Lost("a server on the loopback address is left out: the kernel drops packets of the network that are sent there",
-				"let it listen on an address of this host, too, and name that", b.Place)
+				fmt.Sprintf("where it listens on all addresses of this host, the backend %q reaches it", fmt.Sprintf(":%d", b.Address.Port)), b.Place)
 			continue
 		case local && (b.Named() || !b.Address.Addr.IsLoopback()):
 			d.Lost("this listens on the loopback address, and the kernel drops answers that come for that from elsewhere, so this server is left out",
