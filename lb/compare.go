@@ -1,10 +1,12 @@
 package lb
 
 // Compare: what differs between what is there and what is wanted, in the words
-// of the domain.
+// of the domain; and fingerprints, which stand for all values of a service.
 
 import (
+	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"hash/fnv"
 	"maps"
@@ -12,6 +14,9 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
+
+	"nlb/lb/internal/walk"
 )
 
 // Op says what becomes of a service or a backend.
@@ -142,7 +147,7 @@ func compareService(name string, have, want *Service) []Change {
 			a.Log, b.Log = nil, nil
 		}
 		if !equal(appendService, &a, &b) {
-			out = append(out, Change{Changed, name, "", firstDifference("", reflect.ValueOf(a), reflect.ValueOf(b))})
+			out = append(out, Change{Changed, name, "", walker.Difference("", reflect.ValueOf(a), reflect.ValueOf(b))})
 		}
 	}
 	old := make(map[place]*Backend, len(have.Backends))
@@ -159,7 +164,7 @@ func compareService(name string, have, want *Service) []Change {
 		} else if details := differences(backendKeys, &member{h, have}, &member{b, want}); details != "" {
 			out = append(out, Change{Changed, name, b.Name, details})
 		} else if x, y := h.visible(), b.visible(); !equal(appendBackend, &x, &y) {
-			out = append(out, Change{Changed, name, b.Name, firstDifference("", reflect.ValueOf(x), reflect.ValueOf(y))})
+			out = append(out, Change{Changed, name, b.Name, walker.Difference("", reflect.ValueOf(x), reflect.ValueOf(y))})
 		}
 	}
 	for _, b := range have.Backends {
@@ -329,38 +334,65 @@ func Outer(prefixes []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// String is what is limited, or none.
-func (l Limit) String() string {
-	var parts []string
-	if l.ConnectionsPerSource > 0 {
-		parts = append(parts, fmt.Sprintf("connections-per-source %d", l.ConnectionsPerSource))
-	}
-	if l.NewPerSource.Events > 0 {
-		parts = append(parts, fmt.Sprintf("new-per-source %s burst %d", l.NewPerSource, l.Burst))
-	}
-	if l.New.Events > 0 {
-		parts = append(parts, "new "+l.New.String())
-	}
-	if l.Bits > 0 {
-		parts = append(parts, fmt.Sprintf("prefix %d", l.Bits))
-	}
-	if l.Bits6 > 0 {
-		parts = append(parts, fmt.Sprintf("prefix6 %d", l.Bits6))
-	}
-	return cmp.Or(strings.Join(parts, ", "), "none")
+// FingerprintSize is the length of a fingerprint, in bytes.
+const FingerprintSize = 8
+
+// Fingerprint stands for the values of a service: frame for all of them but the
+// backends, with salt before them, and backends for those. Two services that
+// differ in any field that the kernel keeps have other fingerprints; where they
+// stand in a file does not matter. It is the same on every machine.
+func Fingerprint(salt string, s *Service) (frame, backends [FingerprintSize]byte) {
+	buffer := fingerprintBuffers.Get().(*[]byte)
+	b := append((*buffer)[:0], salt...)
+	v := reflect.ValueOf(s).Elem()
+	b = appendFrame(b, v)
+	at := len(b)
+	b = appendBackends(b, v)
+	first, second := sha256.Sum256(b[:at]), sha256.Sum256(b[at:])
+	*buffer = b
+	fingerprintBuffers.Put(buffer)
+	return [FingerprintSize]byte(first[:]), [FingerprintSize]byte(second[:])
 }
 
-// String is how connections are logged, or none.
-func (l *Log) String() string {
-	if l == nil {
-		return "none"
-	}
-	parts := []string{"level " + l.Level.String()}
-	if l.Rate.Events > 0 {
-		parts = append(parts, "rate "+l.Rate.String())
-	}
-	if l.Prefix != "" {
-		parts = append(parts, fmt.Sprintf("prefix %q", l.Prefix))
-	}
-	return strings.Join(parts, ", ")
+var fingerprintBuffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// unkept are fields that the kernel does not keep: how servers are checked, and
+// what follows from that, is with those who check them. Another value of such a
+// field is no reason to send anything; what it leads to, states and shares, is.
+var unkept = map[reflect.Type][]string{
+	reflect.TypeFor[Service](): {"Health", "FailOpen", "MinUp", "OnDown", "SlowStart"},
+	reflect.TypeFor[Backend](): {"CheckAt"},
+}
+
+// walked reports whether a field of a struct is one of the values that are
+// compared.
+func walked(t reflect.Type, f reflect.StructField) bool {
+	return f.Type != reflect.TypeFor[Pos]() && !slices.Contains(unkept[t], f.Name)
+}
+
+var walker = walk.New(walked)
+
+// The walks of the two parts of a service.
+var (
+	appendFrame    = walker.Fields(reflect.TypeFor[Service](), func(field string) bool { return field != "Backends" })
+	appendBackends = walker.Fields(reflect.TypeFor[Service](), func(field string) bool { return field == "Backends" })
+)
+
+// The walks of what is compared.
+var (
+	appendService = walker.Of(reflect.TypeFor[Service]())
+	appendBackend = walker.Of(reflect.TypeFor[Backend]())
+	appendListen  = walker.Of(reflect.TypeFor[Listen]())
+)
+
+// equal reports whether two values are equal in all that is walked.
+func equal[T any](walk walk.Appender, a, b *T) bool {
+	buffer := fingerprintBuffers.Get().(*[]byte)
+	text := walk((*buffer)[:0], reflect.ValueOf(a).Elem())
+	at := len(text)
+	text = walk(text, reflect.ValueOf(b).Elem())
+	same := bytes.Equal(text[:at], text[at:])
+	*buffer = text
+	fingerprintBuffers.Put(buffer)
+	return same
 }

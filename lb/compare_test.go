@@ -84,11 +84,11 @@ func TestFirstDifference(t *testing.T) {
 		{outer{SNAT: SNAT{Mode: SNATVIP}}, outer{}, "snat.mode vip -> masquerade"},
 		{outer{}, outer{Words: []string{"a"}}, "words [] -> [a]"},
 	} {
-		if got := firstDifference("", reflect.ValueOf(tt.have), reflect.ValueOf(tt.want)); got != tt.difference {
+		if got := walker.Difference("", reflect.ValueOf(tt.have), reflect.ValueOf(tt.want)); got != tt.difference {
 			t.Errorf("%q, want %q", got, tt.difference)
 		}
 	}
-	if d := firstDifference("", reflect.ValueOf(outer{}), reflect.ValueOf(outer{Inner: &inner{}})); d == "" {
+	if d := walker.Difference("", reflect.ValueOf(outer{}), reflect.ValueOf(outer{Inner: &inner{}})); d == "" {
 		t.Error("nil is what a pointer is to")
 	}
 }

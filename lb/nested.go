@@ -3,8 +3,10 @@ package lb
 // The keys of backends, affinity, limit, log and timeouts, which are mappings of their own.
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -344,3 +346,39 @@ func logValue(l *Log, s *Service) any {
 
 // defaultPrefix begins the lines of a log that does not say.
 func (s *Service) defaultPrefix() string { return s.Name + " " }
+
+// String is what is limited, or none.
+func (l Limit) String() string {
+	var parts []string
+	if l.ConnectionsPerSource > 0 {
+		parts = append(parts, fmt.Sprintf("connections-per-source %d", l.ConnectionsPerSource))
+	}
+	if l.NewPerSource.Events > 0 {
+		parts = append(parts, fmt.Sprintf("new-per-source %s burst %d", l.NewPerSource, l.Burst))
+	}
+	if l.New.Events > 0 {
+		parts = append(parts, "new "+l.New.String())
+	}
+	if l.Bits > 0 {
+		parts = append(parts, fmt.Sprintf("prefix %d", l.Bits))
+	}
+	if l.Bits6 > 0 {
+		parts = append(parts, fmt.Sprintf("prefix6 %d", l.Bits6))
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
+}
+
+// String is how connections are logged, or none.
+func (l *Log) String() string {
+	if l == nil {
+		return "none"
+	}
+	parts := []string{"level " + l.Level.String()}
+	if l.Rate.Events > 0 {
+		parts = append(parts, "rate "+l.Rate.String())
+	}
+	if l.Prefix != "" {
+		parts = append(parts, fmt.Sprintf("prefix %q", l.Prefix))
+	}
+	return strings.Join(parts, ", ")
+}
