@@ -21,6 +21,9 @@ type Profile struct {
 	Pos Pos
 	// Sysctl says what to do about kernel parameters that the profile needs.
 	Sysctl SysctlPolicy
+	// Announce has an agent give this host the addresses that services listen on,
+	// for routing daemons to tell others of; nil: it does not.
+	Announce *Announce
 	// Services have distinct names.
 	Services []Service
 }

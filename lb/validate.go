@@ -43,6 +43,9 @@ func (p *Profile) Validate() error {
 	if _, bad := p.CheckRateProblem(); bad != nil {
 		return bad
 	}
+	if _, bad := p.AnnounceProblem(); bad != nil {
+		return bad
+	}
 	return nil
 }
 

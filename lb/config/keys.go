@@ -26,6 +26,10 @@ var topKeys = table[top]{what: "the profile", keys: []key[top]{
 		Values: "auto or keep", Default: "auto",
 		Meaning: "kernel parameters that the profile needs: nlb turns them on, or refuses where one is missing",
 	}, read: func(d *decoder, k *lb.Key, v *node, t *top) { readWord(d, k, v, &t.Sysctl) }},
+	{word: "announce", Key: lb.Key{
+		Values: "the name of a dummy device, {interface: nlb0, delay: 10s, drain: 5s}, or none", Default: "none",
+		Meaning: "nlb run gives this host the addresses of listen while somebody is there to serve, for routing daemons to announce",
+	}, read: readAnnounce},
 }}
 
 var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[draft]{
@@ -169,13 +173,36 @@ var timeoutKeys = table[lb.Timeouts]{of: "timeouts", what: "timeouts", keys: []k
 	{word: "udp-idle", read: readTimeoutOf},
 }}
 
+var announceKeys = table[lb.Announce]{what: "announce", keys: []key[lb.Announce]{
+	{word: "interface", Key: lb.Key{
+		Path: "announce.interface", Values: "the name of a dummy device, or lo", Default: lb.AnnounceDefault.Interface,
+		Meaning: "what has the addresses; nlb run makes the device, and takes lo where the kernel has none of this kind",
+	}, read: readDevice},
+	{word: "delay", Key: lb.Key{
+		Path: "announce.delay", Values: "a time, 100ms to 1h, or none", Default: "10s",
+		Meaning: "so long somebody must have been there to serve before an address is announced",
+	}, read: func(d *decoder, k *lb.Key, v *node, a *lb.Announce) {
+		readOptionalSpan(d, k, v, &a.Delay, lb.CheckDelay)
+	}},
+	{word: "drain", Key: lb.Key{
+		Path: "announce.drain", Values: "a time, 100ms to 1m, or none", Default: "5s",
+		Meaning: "so long nlb run stays when it is told to end, after it has taken the addresses away",
+	}, read: func(d *decoder, k *lb.Key, v *node, a *lb.Announce) {
+		readOptionalSpan(d, k, v, &a.Drain, lb.CheckDrain)
+	}},
+}}
+
 // Reference returns all keys that a profile may have, the outermost first.
 func Reference() []lb.Key {
 	var out []lb.Key
 	for _, k := range topKeys.keys {
 		out = append(out, k.Key)
 	}
-	return append(out, lb.Keys()...)
+	out = append(out, lb.Keys()...)
+	for _, k := range announceKeys.keys {
+		out = append(out, k.Key)
+	}
+	return out
 }
 
 // keyOwner is the mapping that has a key, by the key's word, to tell who looks

@@ -1,6 +1,7 @@
 package config
 
-// Affinity, limits, logs and timeouts in a file: keys that are mappings of their own.
+// Affinity, limits, logs, timeouts and announcing in a file: keys that are mappings of
+// their own.
 
 import (
 	"strings"
@@ -126,4 +127,44 @@ func readLogPrefix(d *decoder, k *lb.Key, v *node, l *lb.Log) {
 		return
 	}
 	l.Prefix = text
+}
+
+func readAnnounce(d *decoder, k *lb.Key, v *node, t *top) {
+	if none(v) {
+		return
+	}
+	a := lb.AnnounceDefault
+	switch v.kind {
+	case scalar:
+		readDevice(d, k, v, &a)
+	case mapping:
+		announceKeys.read(d, v, &a)
+	default:
+		d.fail(v, "announce is "+v.kind.String(), k.Values, "")
+	}
+	t.Announce = &a
+}
+
+func readDevice(d *decoder, k *lb.Key, v *node, a *lb.Announce) {
+	text, ok := readText(d, k, v)
+	if !ok {
+		return
+	}
+	a.Interface = text
+	if p := lb.CheckDummy(text); p != nil {
+		d.breaks(k, v, p)
+	}
+}
+
+// announcing is what a file says of it, in its short form where that says all.
+func announcing(a *lb.Announce) lb.Mapping {
+	delay, drain := a.Times()
+	usualDelay, usualDrain := lb.AnnounceDefault.Times()
+	m := lb.Mapping{Values: lb.Values{
+		{Word: "interface", Value: a.Interface}, {Word: "delay", Value: delay, Default: delay == usualDelay}, {Word: "drain", Value: drain, Default: drain == usualDrain},
+	}}
+	if m.Values[1].Default && m.Values[2].Default {
+		m.Short = a.Interface
+	}
+	return m
 }

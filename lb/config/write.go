@@ -19,6 +19,9 @@ func Write(p *lb.Profile) []byte {
 	if p.Sysctl != lb.SysctlAuto {
 		w.key(0, "sysctl", p.Sysctl.String())
 	}
+	if p.Announce != nil {
+		w.value(0, "announce", announcing(p.Announce))
+	}
 	if len(p.Services) == 0 {
 		w.b = append(w.b, "services: []\n"...)
 		return w.b

@@ -77,7 +77,7 @@ func Full() []*lb.Profile {
 		{Name: "p", Services: []lb.Service{whole}},
 		{Name: "p", Services: []lb.Service{plain}},
 		{Name: "p", Services: []lb.Service{empty}},
-		{Name: "p", Services: []lb.Service{direct}},
+		{Name: "p", Services: []lb.Service{direct}, Announce: &lb.Announce{Interface: "vips", Delay: 20 * time.Second, Drain: 3 * time.Second}},
 		{Name: "p", Services: []lb.Service{forgets}},
 	}
 }

@@ -23,6 +23,13 @@ func Profile(r *rand.Rand) *lb.Profile {
 		return string(b)
 	}
 	p := &lb.Profile{Name: name(), Sysctl: lb.SysctlPolicy(r.IntN(2))}
+	if r.IntN(3) == 0 {
+		a := lb.AnnounceDefault
+		a.Interface = "lo"
+		if p.Announce = &a; r.IntN(2) == 0 {
+			a.Delay, a.Drain = 0, time.Second
+		}
+	}
 	used := map[string]bool{}
 	for range r.IntN(5) {
 		s := Service(r)
@@ -36,11 +43,17 @@ func Profile(r *rand.Rand) *lb.Profile {
 		if s.Log != nil && r.IntN(2) == 0 {
 			s.Log.Prefix = s.Name + " "
 		}
-		if p.Services = append(p.Services, s); lb.Conflicts([]*lb.Profile{p}) != nil {
+		if p.Services = append(p.Services, s); lb.Conflicts([]*lb.Profile{p}) != nil || announced(p) {
 			p.Services = p.Services[:len(p.Services)-1]
 		}
 	}
 	return p
+}
+
+// announced reports whether a profile announces what it cannot.
+func announced(p *lb.Profile) bool {
+	_, bad := p.AnnounceProblem()
+	return bad != nil
 }
 
 // Service is a valid service without a name, with a bit of everything.
