@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -29,6 +30,7 @@ type agent struct {
 	file   string // its profile
 	socket string
 	flags  []string
+	as     []string // what runs it; nil: it runs as it is
 	log    journal
 	cmd    *netlab.Cmd
 	ended  chan error
@@ -70,7 +72,8 @@ func (b *bed) agent(profile string, flags ...string) *agent {
 // begin starts it, and waits until it answers.
 func (a *agent) begin() {
 	a.T.Helper()
-	a.cmd = a.Command(a.Balancer, a.command(), append([]string{"run", "--socket", a.socket, a.file}, a.flags...)...)
+	args := slices.Concat(a.as, []string{a.command(), "run", "--socket", a.socket, a.file}, a.flags)
+	a.cmd = a.Command(a.Balancer, args[0], args[1:]...)
 	a.cmd.Stderr = &a.log
 	a.Check(a.cmd.Start())
 	ended, c := make(chan error, 1), a.cmd

@@ -22,6 +22,7 @@ type flushedValue struct {
 	Parameters []view.Parameter `json:"parameters"` // that were put back
 	Ended      int              `json:"ended"`      // flows of removed backends
 	Open       int              `json:"open"`       // connections that go on
+	Withdrawn  []string         `json:"withdrawn"`  // addresses that were announced
 }
 
 func flush(ctx context.Context, j *job) error {
@@ -51,7 +52,11 @@ func flush(ctx context.Context, j *job) error {
 	}
 	value := flushedValue{
 		Table: j.table, Generation: result.Generation, Flushed: append([]string{}, result.Removed...),
-		Missing: append([]string{}, result.Missing...), Parameters: view.Parameters(result.Restored), Ended: result.Ended, Open: result.Open,
+		Missing: append([]string{}, result.Missing...), Parameters: view.Parameters(result.Restored), Ended: result.Ended, Open: result.Open, Withdrawn: []string{},
+	}
+	for _, a := range result.Withdrawn {
+		value.Withdrawn = append(value.Withdrawn, a.Addr.String())
+		j.Notef("%s is not announced any more", a)
 	}
 	return j.Result(value, "%s", flushedLine(result, j.table))
 }

@@ -37,7 +37,7 @@ func run(ctx context.Context, j *job) error {
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	err := agent.Run(ctx, agent.Config{
-		Table: j.table, Args: j.args, Socket: j.socket(), AllowExec: j.flag("allow-exec"), Reload: hangup, Log: agent.NewLog(j.Err.W),
+		Table: j.table, Args: j.args, Socket: j.socket(), Fault: j.text("track-file"), AllowExec: j.flag("allow-exec"), Reload: hangup, Log: agent.NewLog(j.Err.W),
 		Web: web.Config{Listen: j.text("listen"), Hosts: j.texts("host"), Cert: j.text("tls-cert"), Key: j.text("tls-key"), Token: j.text("token-file"), ClientCA: j.text("client-ca")},
 	})
 	if errors.Is(err, agent.ErrRunning) {

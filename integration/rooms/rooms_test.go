@@ -39,6 +39,7 @@ var rooms = []room{
 	{"lb/internal", nil},
 	{"lb", []string{"lb/internal"}},
 	{"lb/health", []string{"lb"}},
+	{"lb/announce", []string{"lb"}},
 	{"lb/names", []string{"lb"}},
 	{"lb/config", []string{"lb", "lb/internal"}},
 	{"lb/importer", []string{"lb", "lb/config"}},
@@ -66,9 +67,10 @@ var rooms = []room{
 	{"cmd/nlb/internal/agent/resolve", []string{"lb", "lb/names"}},
 	{"cmd/nlb/internal/source", []string{"lb", "lb/config", "lb/names", "cmd/nlb/internal/text", "cmd/nlb/internal/agent/resolve"}},
 	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire"}},
+	{"cmd/nlb/internal/engine/vip", nil},
 	{"cmd/nlb/internal/engine", []string{
 		"lb", "lb/config", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile", "nft/direct", "nft/links", "nft", "nft/probe",
-		"cmd/nlb/internal/doctor/firewall",
+		"cmd/nlb/internal/doctor/firewall", "cmd/nlb/internal/engine/vip",
 	}},
 	{"cmd/nlb/internal/doctor", []string{
 		"lb", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/links", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
@@ -84,7 +86,7 @@ var rooms = []room{
 		"lb", "cmd/nlb/internal/text", "cmd/nlb/internal/metrics", "cmd/nlb/internal/view", "cmd/nlb/internal/agent/board",
 	}},
 	{"cmd/nlb/internal/agent", []string{
-		"lb", "lb/health", "lb/names", "nft", "nft/conntrack", "cmd/nlb/internal/agent/resolve",
+		"lb", "lb/health", "lb/names", "lb/announce", "nft", "nft/conntrack", "cmd/nlb/internal/agent/resolve", "cmd/nlb/internal/engine/vip",
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/agent/probe", "cmd/nlb/internal/agent/roster", "cmd/nlb/internal/agent/board", "cmd/nlb/internal/web",
 	}},

@@ -35,6 +35,8 @@ type Config struct {
 	Socket string
 	// Web says where it shows itself by HTTP besides, to read only.
 	Web web.Config
+	// Fault is a file that says whether this host can serve, for keepalived to track.
+	Fault string
 	// AllowExec lets profiles have checks that run commands.
 	AllowExec bool
 	// Reload has a value when the files are to be read again.
@@ -74,6 +76,7 @@ type agent struct {
 	updating    bool      // update is running
 	updated     time.Time // when the last one ended
 	counter     counter
+	announcer   announcer
 }
 
 // Run keeps the kernel as the files say until ctx ends; then the kernel stays as it
@@ -88,7 +91,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	a := &agent{
 		Config: c, open: map[string]bool{}, refusals: make(chan []uint32),
-		update: time.NewTimer(0), due: time.NewTimer(0), counter: newCounter(),
+		update: time.NewTimer(0), due: time.NewTimer(0), counter: newCounter(), announcer: newAnnouncer(),
 	}
 	var err error
 	if a.systemd, err = NewSystemd(); err != nil {
@@ -131,7 +134,6 @@ func Run(ctx context.Context, c Config) error {
 	}
 	a.tell(a.systemd.Ready(a.sentence()))
 	a.loop(ctx)
-	a.tell(a.systemd.Stopping())
 	c.Log.Info("stopped; the kernel balances on as it is")
 	return nil
 }
@@ -149,13 +151,21 @@ func (a *agent) serve() (stop func(), err error) {
 	return func() { _ = errors.Join(show.Close(), a.socket.Close()) }, nil
 }
 
-// loop goes on until ctx ends.
+// loop goes on until ctx ends, and then for as long as addresses that were announced
+// drain.
 func (a *agent) loop(ctx context.Context) {
 	tick := time.NewTicker(min(a.systemd.Every(), guardEvery))
 	defer tick.Stop()
+	ended := ctx.Done()
+	ctx = context.WithoutCancel(ctx)
+	var drained <-chan time.Time
 	for {
 		select {
-		case <-ctx.Done():
+		case <-ended:
+			ended = nil
+			a.tell(a.systemd.Stopping())
+			drained = time.After(a.leave())
+		case <-drained:
 			return
 		case results := <-a.pool.Results():
 			a.hear(results)
@@ -171,6 +181,8 @@ func (a *agent) loop(ctx context.Context) {
 			a.balance(f)
 		case <-a.due.C:
 			a.noted()
+		case <-a.announcer.due.C:
+			a.announce()
 		case <-a.files.Changed:
 			_ = a.reread(ctx, "files changed")
 		case <-a.Reload:

@@ -228,6 +228,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 	}
 	a.follow(ctx, result)
 	a.noteAllOpen(seen)
+	a.announce()
 	a.say()
 	a.noted()
 	return nil

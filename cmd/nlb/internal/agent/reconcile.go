@@ -77,6 +77,7 @@ func (a *agent) noted() {
 	if a.applied && a.roster.HasChanged() && !a.updating {
 		a.updating = true
 		a.update.Reset(max(0, gather-now.Sub(a.updated)))
+		a.announce() // what nobody serves any more goes first
 	}
 }
 
@@ -101,12 +102,14 @@ func (a *agent) reconcile(ctx context.Context) {
 	a.Log.Debug("updated", "services", len(part), "generation", result.Generation, "took", time.Since(began))
 	a.follow(ctx, result)
 	a.noteOpen(part)
+	a.announce()
 	a.unsaid = true // with many backends, to count them takes as long as to commit
 }
 
 // guard brings the status up to date, and puts back what somebody else has changed,
 // and what could not be applied before.
 func (a *agent) guard(ctx context.Context) {
+	a.announce()
 	if a.unsaid {
 		a.say()
 	}
@@ -264,6 +267,9 @@ func (a *agent) say() {
 	if parts != nil {
 		status += "; " + strings.Join(parts, ", ")
 	}
+	if n := len(a.announcer.held); n > 0 {
+		status += "; " + text.Count(n, "address") + " announced"
+	}
 	a.status, a.unsaid = status+".", false
 	a.tellStatus()
 }
@@ -281,8 +287,11 @@ func (a *agent) tellStatus() {
 
 // sentence is the status, with what does not work.
 func (a *agent) sentence() string {
-	if a.trouble == "" {
-		return a.kept + a.status
+	out := a.kept
+	for _, trouble := range []string{a.trouble, a.announcer.trouble} {
+		if trouble != "" {
+			out += trouble + ". "
+		}
 	}
-	return a.kept + a.trouble + ". " + a.status
+	return out + a.status
 }

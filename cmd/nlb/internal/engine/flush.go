@@ -9,6 +9,7 @@ import (
 	"errors"
 	"slices"
 
+	"nlb/cmd/nlb/internal/engine/vip"
 	"nlb/nft"
 	"nlb/sysctl"
 )
@@ -46,6 +47,8 @@ type Flushed struct {
 	// Restorable are the kernel parameters that stay as an apply has set them: To
 	// is the value that it found, which nothing remembers any more.
 	Restorable []sysctl.Change
+	// Withdrawn are the addresses that were announced, and are not any more.
+	Withdrawn []vip.Address
 	// Kept says that kernel parameters were to be put back, but stay because Stay
 	// needs them.
 	Kept bool
@@ -68,12 +71,17 @@ func (e *Engine) Flush(ctx context.Context, names []string, o FlushOptions) (_ *
 	if e.open != nil {
 		e.open.Forget()
 	}
+	withdrawn, err := e.withdraw(names)
+	if err != nil {
+		return nil, err
+	}
 	had, result, failed := nft.Flush(ctx, e.conn, names, nft.Options{Table: e.table, Cut: o.Cut, Links: e.links.Read})
 	if failed != nil && !committed(failed) {
 		return nil, failed
 	}
 	e.lower()
 	out := flushed(had, names)
+	out.Withdrawn = withdrawn
 	out.Generation, out.Ended, out.Open = result.Generation, result.Ended, result.Open
 	params := recorded(had.Params())
 	switch {

@@ -33,12 +33,12 @@ type Stage struct {
 }
 
 // auto are profiles that keep no kernel parameters: the lab's hosts are new, so that
-// there are none that could be kept.
+// there are none that could be kept. They announce nothing: its clients have routes.
 func auto(profiles []*lb.Profile) []*lb.Profile {
 	out := make([]*lb.Profile, len(profiles))
 	for i, p := range profiles {
 		q := *p
-		q.Sysctl = lb.SysctlAuto
+		q.Sysctl, q.Announce = lb.SysctlAuto, nil
 		out[i] = &q
 	}
 	return out

@@ -52,6 +52,13 @@ func (c *Console) NoteUnfollowed(profiles []*lb.Profile) {
 	}
 }
 
+// NoteUnannounced says that profiles want addresses announced, and nobody does it.
+func (c *Console) NoteUnannounced(profiles []*lb.Profile) {
+	if slices.ContainsFunc(profiles, func(p *lb.Profile) bool { return p.Announce != nil }) {
+		c.Notef("nothing is announced: that needs nlb run")
+	}
+}
+
 // NoteParameters says which kernel parameters were set, or would be.
 func (c *Console) NoteParameters(parameters []Parameter, dryRun bool) {
 	switch {

@@ -159,6 +159,18 @@ func (r *Roster) learn(profiles []*lb.Profile, known map[lb.BackendID]lb.Standin
 	}
 }
 
+// Judged is a service with what is known of its backends, without their states.
+func (r *Roster) Judged(p *lb.Profile, s *lb.Service) *lb.Service {
+	out := *s
+	out.Backends = slices.Clone(s.Backends)
+	for i := range out.Backends {
+		if b := r.backends[lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address}]; b != nil {
+			out.Backends[i].Standing = b.standing()
+		}
+	}
+	return &out
+}
+
 // Due notes what time alone has changed: steps of slow starts, and the ends of
 // orders. It returns when it has to be called next; zero: not before something
 // else happens.
