@@ -112,12 +112,12 @@ func TestNear(t *testing.T) {
 // terminal.
 func TestHelp(t *testing.T) {
 	all := commands(&app{})
-	text := overview(all)
+	text := about(all).Overview()
 	for _, c := range all {
 		if !strings.Contains(text, "  "+c.Name) {
 			t.Errorf("the overview lacks %s", c.Name)
 		}
-		help := helpOf(c)
+		help := about(all).Help(c)
 		for _, name := range flagNames(c.Flags) {
 			if !strings.Contains(help, "--"+name) {
 				t.Errorf("the help of %s lacks --%s", c.Name, name)

@@ -1,8 +1,7 @@
 package main
 
-// The commands and their flags: what there is to type; and the help, which is
-// made from them, as are completion, the man page and the order of the command
-// line.
+// The commands and their flags: what there is to type. Help, the man page, completion
+// and the order of the command line are made from them.
 
 import (
 	"fmt"
@@ -11,7 +10,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"nlb/cmd/nlb/internal/text"
+	"nlb/cmd/nlb/internal/manual"
 )
 
 // commands are all, in the order of the help.
@@ -207,92 +206,31 @@ func (a *app) help(commands []*cli.Command, l line) error {
 			name = l.operands[0]
 		}
 	}
-	out := overview(commands)
+	out := about(commands).Overview()
 	if name != "" {
 		command := find(commands, name)
 		if command == nil {
 			return unknownCommand(commands, name)
 		}
-		out = helpOf(command)
+		out = about(commands).Help(command)
 	}
 	fmt.Fprint(a.Out, out)
 	return nil
 }
 
-const purpose = "balances connections over backends, in the kernel: profiles become nftables"
+// manCommand prints the man page. Only the build of nlb uses it, so no help lists it.
+const manCommand = "man"
 
-// overview is the help of nlb itself.
-func overview(commands []*cli.Command) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "nlb %s.\n\n", purpose)
-	b.WriteString("usage: nlb COMMAND [ARGUMENTS] [FLAGS]\n\n")
-	var rows [][]string
-	for _, c := range commands {
-		rows = append(rows, []string{strings.TrimSpace(c.Name + " " + c.ArgsUsage), c.Usage})
-	}
-	writeRows(&b, rows)
-	b.WriteString("\neverywhere, before or after the arguments:\n")
-	writeRows(&b, flagRows(everywhere()))
-	b.WriteString("\nexit: ")
-	for i, e := range exitCodes {
-		fmt.Fprintf(&b, "%s%d %s", []string{"", ", "}[min(i, 1)], e.code, e.meaning)
-	}
-	b.WriteString("\n")
-	return b.String()
-}
-
-// exitCodes are what they mean, in words.
-var exitCodes = []struct {
-	code    int
-	meaning string
-}{
-	{exitDone, "done"},
-	{exitFailed, "failed or interrupted"},
-	{exitUsage, "usage"},
-	{exitInvalid, "invalid profile"},
-	{exitDiffer, "differences, findings"},
-}
-
-// helpOf is the help of a command.
-func helpOf(c *cli.Command) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "usage: %s [FLAGS]\n\n%s\n", strings.TrimSpace("nlb "+c.Name+" "+c.ArgsUsage), sentence(c.Usage))
-	if c.Description != "" {
-		fmt.Fprintf(&b, "\n%s\n", c.Description)
-	}
-	common := len(everywhere())
-	if own := c.Flags[:len(c.Flags)-common]; len(own) > 0 {
-		b.WriteString("\n")
-		writeRows(&b, flagRows(own))
-	}
-	b.WriteString("\neverywhere:\n")
-	writeRows(&b, flagRows(c.Flags[len(c.Flags)-common:]))
-	return b.String()
-}
-
-func sentence(s string) string { return strings.ToUpper(s[:1]) + s[1:] + "." }
-
-func flagRows(flags []cli.Flag) [][]string {
-	var rows [][]string
-	for _, f := range flags {
-		d := f.(cli.DocGenerationFlag)
-		// `NAME` in the usage is the placeholder of the value.
-		usage, value := d.GetUsage(), ""
-		if parts := strings.SplitN(usage, "`", 3); len(parts) == 3 {
-			value, usage = " "+parts[1], parts[0]+parts[1]+parts[2]
-		}
-		letter := "    "
-		if names := f.Names(); len(names) > 1 {
-			letter = "-" + names[1] + ", "
-		}
-		rows = append(rows, []string{letter + "--" + f.Names()[0] + value, usage})
-	}
-	return rows
-}
-
-// writeRows writes rows of a name and what it is.
-func writeRows(b *strings.Builder, rows [][]string) {
-	for _, line := range text.Align(make([]text.Column, 2), rows) {
-		b.WriteString(text.Gap + line + "\n")
+// about is what nlb says of itself.
+func about(commands []*cli.Command) *manual.Program {
+	return &manual.Program{
+		Name: program, Purpose: "balances connections over backends, in the kernel: profiles become nftables", Version: build().Version,
+		Commands: commands, Everywhere: everywhere(), Exits: []manual.Exit{
+			{Code: exitDone, Meaning: "done"},
+			{Code: exitFailed, Meaning: "failed or interrupted"},
+			{Code: exitUsage, Meaning: "usage"},
+			{Code: exitInvalid, Meaning: "invalid profile"},
+			{Code: exitDiffer, Meaning: "differences, findings"},
+		},
 	}
 }

@@ -103,7 +103,8 @@ func (a *app) do(ctx context.Context, typed []string) error {
 		a.complete(commands, typed[1:])
 		return nil
 	case len(typed) == 1 && typed[0] == manCommand:
-		return a.man(commands)
+		_, err := io.WriteString(a.Out, about(commands).Page())
+		return err
 	}
 	// --no-color is for the errors of the command line itself, too.
 	if slices.Contains(typed, "--no-color") {
@@ -119,7 +120,7 @@ func (a *app) do(ctx context.Context, typed []string) error {
 	case slices.Contains(l.flags, "--version"):
 		l = line{command: "version"}
 	case l.command == "":
-		fmt.Fprint(a.Err, overview(commands))
+		fmt.Fprint(a.Err, about(commands).Overview())
 		return usagef("missing COMMAND")
 	}
 	urfave := &cli.App{

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"nlb/cmd/nlb/internal/manual"
 	"nlb/lb/config"
 )
 
@@ -32,13 +33,13 @@ func TestManual(t *testing.T) {
 	page := strings.Join(strings.Fields(string(text)), " ")
 	var want []string
 	for _, c := range commands(&app{}) {
-		want = append(want, strings.TrimSpace("nlb "+c.Name+" "+c.ArgsUsage), sentence(c.Usage))
+		want = append(want, strings.TrimSpace("nlb "+c.Name+" "+c.ArgsUsage), manual.Sentence(c.Usage))
 		for _, name := range flagNames(c.Flags) {
 			want = append(want, "--"+name)
 		}
 	}
 	for _, k := range config.Reference() {
-		want = append(want, k.Path[strings.LastIndexByte(k.Path, '.')+1:], k.Values, sentence(k.Meaning))
+		want = append(want, k.Path[strings.LastIndexByte(k.Path, '.')+1:], k.Values, manual.Sentence(k.Meaning))
 	}
 	for _, w := range want {
 		if !strings.Contains(page, w) {

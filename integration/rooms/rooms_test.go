@@ -64,6 +64,7 @@ var rooms = []room{
 	{"integration", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft", "integration/netlab"}},
 
 	{"cmd/nlb/internal/text", nil},
+	{"cmd/nlb/internal/manual", []string{"lb/config", "cmd/nlb/internal/text"}},
 	{"cmd/nlb/internal/agent/resolve", []string{"lb", "lb/names"}},
 	{"cmd/nlb/internal/source", []string{"lb", "lb/config", "lb/names", "cmd/nlb/internal/text", "cmd/nlb/internal/agent/resolve"}},
 	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire"}},
@@ -94,7 +95,7 @@ var rooms = []room{
 	{"cmd/nlb/internal/stage", []string{"lb", "lb/config", "integration/netlab", "cmd/nlb/internal/engine"}},
 	{"cmd/nlb", []string{
 		"lb", "lb/config", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab", "integration/lab/plan",
-		"cmd/nlb/internal/stage", "cmd/nlb/internal/incumbent", "cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
+		"cmd/nlb/internal/stage", "cmd/nlb/internal/incumbent", "cmd/nlb/internal/text", "cmd/nlb/internal/manual", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent", "cmd/nlb/internal/metrics", "cmd/nlb/internal/web",
 	}},
 }
