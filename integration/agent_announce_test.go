@@ -63,7 +63,7 @@ func (a *agent) fault() string {
 	return strings.TrimSpace(string(text))
 }
 
-const announced = "announce: {interface: nlb0, delay: 200ms, drain: 1s}\n"
+const announced = "announce: {interface: nlb0, delay: 200ms, drain: 2s}\n"
 
 // announcedShop is a profile of both families, with servers that are checked.
 func announcedShop() string {
@@ -83,6 +83,9 @@ func TestAgentAnnounces(t *testing.T) {
 	b.announces("2001:db8::10", "203.0.113.10")
 	if a.fault() != "0" {
 		t.Errorf("keepalived is told %q", a.fault())
+	}
+	if code, out := a.process("healthy", "shop/web"); code != 0 {
+		t.Errorf("healthy: exit %d\n%s", code, out)
 	}
 	one.Close()
 	b.announces("2001:db8::10")
@@ -104,10 +107,13 @@ func TestAgentAnnounces(t *testing.T) {
 	began := time.Now()
 	_ = a.cmd.Process.Signal(syscall.SIGTERM)
 	b.announces()
+	if code, out := a.process("healthy"); code != 4 {
+		t.Errorf("healthy of one that leaves: exit %d\n%s", code, out)
+	}
 	if a.fault() != "1" {
 		t.Errorf("keepalived is told %q", a.fault())
 	}
-	if err := <-a.ended; err != nil || time.Since(began) < time.Second {
+	if err := <-a.ended; err != nil || time.Since(began) < 2*time.Second {
 		t.Errorf("it ended after %s: %v", time.Since(began), err)
 	}
 	a.ended = nil

@@ -71,6 +71,12 @@ func commands(a *app) []*cli.Command {
 		orderCommand(a, "disable", "a backend is as if it were down", forFlag()),
 		orderCommand(a, "enable", "take back what drain or disable said"),
 		{
+			Name: "healthy", ArgsUsage: "[NAME]", Usage: "whether somebody is there to serve; exit 4 where nobody is",
+			Description: "A NAME is PROFILE or PROFILE/SERVICE. One service with a backend that is up is enough. nlb run\n" +
+				"answers by its checks; where none is running, the kernel has what was found last.",
+			Flags: with(socketFlag()), Action: a.action(healthy, 0, 1),
+		},
+		{
 			Name: "flush", ArgsUsage: "[PROFILE...]", Usage: "remove these profiles, or everything that nlb made",
 			Flags: with(
 				&cli.BoolFlag{Name: "cut", Usage: "also end the live connections of what is removed"},

@@ -21,6 +21,7 @@ func flush(context.Context, *job) error    { return errLinux }
 func render(context.Context, *job) error   { return errLinux }
 func rehearse(context.Context, *job) error { return errLinux }
 func examine(context.Context, *job) error  { return errLinux }
+func healthy(context.Context, *job) error  { return errLinux }
 
 func run(context.Context, *job) error { return errLinux }
 

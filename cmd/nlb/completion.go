@@ -75,7 +75,7 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 		return []string{filesPlease}
 	case "flush":
 		return running(tableOf(before), view.OfProfiles)
-	case "show":
+	case "show", "healthy":
 		return running(tableOf(before), view.OfAll)
 	case "drain", "disable", "enable":
 		return running(tableOf(before), view.OfBackends)

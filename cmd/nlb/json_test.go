@@ -18,6 +18,7 @@ import (
 
 	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/view"
+	"nlb/lb/announce"
 )
 
 func TestJSONReference(t *testing.T) {
@@ -39,7 +40,7 @@ func TestJSONReference(t *testing.T) {
 	}
 	for command, value := range map[string]any{
 		// show's are tested where they are made.
-		"apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{},
+		"apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{}, "healthy": announce.Health{},
 		"check": checkedValue{}, "render": renderedValue{}, "doctor": examinedValue{}, "import": view.Imported{}, "version": buildValue{}, "drain": agent.Done{},
 	} {
 		want := jsonFields("", reflect.TypeOf(value))

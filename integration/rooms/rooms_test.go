@@ -94,7 +94,7 @@ var rooms = []room{
 	{"cmd/nlb/internal/incumbent", []string{"lb", "lb/importer", "nft/wire", "nft/listing", "cmd/nlb/internal/doctor"}},
 	{"cmd/nlb/internal/stage", []string{"lb", "lb/config", "integration/netlab", "cmd/nlb/internal/engine"}},
 	{"cmd/nlb", []string{
-		"lb", "lb/config", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab", "integration/lab/plan",
+		"lb", "lb/config", "lb/announce", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab", "integration/lab/plan",
 		"cmd/nlb/internal/stage", "cmd/nlb/internal/incumbent", "cmd/nlb/internal/text", "cmd/nlb/internal/manual", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent", "cmd/nlb/internal/metrics", "cmd/nlb/internal/web",
 	}},

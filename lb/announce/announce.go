@@ -96,3 +96,42 @@ func (j *Judge) Due(vips []VIP, has func(netip.Addr) bool, now time.Time) (due [
 	j.since = since
 	return due, next
 }
+
+// Health says which of some services have somebody to serve.
+type Health struct {
+	// Healthy says that one of them has.
+	Healthy bool `json:"healthy"`
+	// Serving are how many have, of so many Services.
+	Serving  int `json:"serving"`
+	Services int `json:"services"`
+	// Nobody are the others, profile/service; the first 100.
+	Nobody []string `json:"nobody"`
+}
+
+const mostNamed = 100
+
+// HealthOf is that of a profile, or of a profile/service; of all where the name is
+// empty. false: there is none of this name. serves says who has somebody, as Serves
+// does.
+func HealthOf(profiles []*lb.Profile, name string, serves func(*lb.Profile, *lb.Service, lb.Family) bool) (Health, bool) {
+	out, found := Health{Nobody: []string{}}, name == ""
+	for _, p := range profiles {
+		found = found || p.Name == name
+	}
+	for p, s := range lb.Services(profiles) {
+		full := p.Name + "/" + s.Name
+		if name != "" && name != p.Name && name != full {
+			continue
+		}
+		found = true
+		out.Services++
+		switch {
+		case serves(p, s, lb.IPv4) || serves(p, s, lb.IPv6):
+			out.Serving++
+		case len(out.Nobody) < mostNamed:
+			out.Nobody = append(out.Nobody, full)
+		}
+	}
+	out.Healthy = out.Serving > 0
+	return out, found
+}

@@ -132,3 +132,29 @@ func TestTakenOver(t *testing.T) {
 		t.Errorf("%+v", due)
 	}
 }
+
+// TestHealthOf: one service that has somebody is enough, whatever is asked about.
+func TestHealthOf(t *testing.T) {
+	profiles := []*lb.Profile{parse(t, shop)}
+	for _, tt := range []struct {
+		name string
+		want string
+	}{
+		{"", "{true 4 5 [shop/tls]} true"},
+		{"shop", "{true 4 5 [shop/tls]} true"},
+		{"shop/dns", "{true 1 1 []} true"},
+		{"shop/tls", "{false 0 1 [shop/tls]} true"},
+		{"sho", "{false 0 0 []} false"},
+		{"shop/", "{false 0 0 []} false"},
+	} {
+		state := func(_ *lb.Profile, s *lb.Service, f lb.Family) bool {
+			c := *s
+			c.Health = nil // as the kernel has it
+			return Serves(&c, f)
+		}
+		got, found := HealthOf(profiles, tt.name, state)
+		if text := fmt.Sprint(got, found); text != tt.want {
+			t.Errorf("%q: %s, want %s", tt.name, text, tt.want)
+		}
+	}
+}

@@ -39,9 +39,9 @@ func newAnnouncer() announcer {
 }
 
 // serves reports whether a service has somebody to serve, by what the checks have
-// found.
+// found. An agent that is told to end has nobody.
 func (a *agent) serves(p *lb.Profile, s *lb.Service, f lb.Family) bool {
-	return announce.Serves(a.roster.Judged(p, s), f)
+	return !a.announcer.leaving && announce.Serves(a.roster.Judged(p, s), f)
 }
 
 // announce gives the host the addresses that are due, and takes the others away. One
@@ -55,10 +55,7 @@ func (a *agent) announce() {
 		return
 	}
 	r := &a.announcer
-	var vips []announce.VIP
-	if !r.leaving {
-		vips = announce.VIPs(a.wanted, a.serves)
-	}
+	vips := announce.VIPs(a.wanted, a.serves)
 	if r.held != nil && len(r.held) == 0 && len(vips) == 0 {
 		return
 	}
@@ -173,7 +170,7 @@ func FaultOf(socket string) string {
 func (a *agent) noteFault() {
 	fault := "1\n"
 	for p, s := range lb.Services(a.wanted) {
-		if !a.announcer.leaving && (a.serves(p, s, lb.IPv4) || a.serves(p, s, lb.IPv6)) {
+		if a.serves(p, s, lb.IPv4) || a.serves(p, s, lb.IPv6) {
 			fault = "0\n"
 			break
 		}

@@ -21,6 +21,7 @@ import (
 
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
+	"nlb/lb/announce"
 )
 
 // ErrNoAgent says that nobody is behind a socket.
@@ -74,6 +75,14 @@ func (c *Client) Backend(ctx context.Context, name string) (*view.Known, error) 
 	var out view.Known
 	err := c.do(ctx, http.MethodGet, "/v1/backend?name="+url.QueryEscape(name), nil, &out)
 	return &out, err
+}
+
+// Serving asks which services have somebody to serve: of shop, of shop/web, or of all
+// where the name is empty. Errors are those of Order.
+func (c *Client) Serving(ctx context.Context, name string) (announce.Health, error) {
+	var out announce.Health
+	err := c.do(ctx, http.MethodGet, "/v1/serving?name="+url.QueryEscape(name), nil, &out)
+	return out, err
 }
 
 // Healthy asks whether the agent goes on. Errors are those of Order.

@@ -140,6 +140,7 @@ const (
 	AskOrder              // to obey an order
 	AskBackend            // what is known of a backend: the value is a *view.Known
 	AskService            // the same of all backends of a service: a map of them by names
+	AskServing            // which services have somebody to serve; Order.Profile names them: shop or shop/web, empty: all
 )
 
 // Request is what somebody asks through the socket.

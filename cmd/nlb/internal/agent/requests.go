@@ -13,6 +13,7 @@ import (
 
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
+	"nlb/lb/announce"
 )
 
 // answer does what is asked.
@@ -34,6 +35,12 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 		return a.obey(ctx, q)
 	case AskBackend:
 		return a.tellOf(q.Order)
+	case AskServing:
+		health, found := announce.HealthOf(a.wanted, q.Order.Profile, a.serves)
+		if !found {
+			return nil, &RefusedError{Message: q.Order.Profile + " is not balanced here", Hint: "nlb show lists what is"}
+		}
+		return health, nil
 	case AskService:
 		return a.tellOfService(q.Order)
 	}

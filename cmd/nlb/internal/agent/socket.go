@@ -78,6 +78,7 @@ func Listen(path string, show func(web.Ask) http.Handler, log *slog.Logger) (*So
 	mux.HandleFunc("GET /healthz", s.handle(AskHealth))
 	mux.HandleFunc("GET /v1/status", s.handle(AskStatus))
 	mux.HandleFunc("GET /v1/backend", s.handle(AskBackend)) // ?name=shop/web/b1
+	mux.HandleFunc("GET /v1/serving", s.handle(AskServing)) // ?name=shop/web
 	mux.HandleFunc("POST /v1/reload", s.handle(AskReload))
 	mux.HandleFunc("POST /v1/orders", s.handle(AskOrder))
 	mux.Handle("GET /", show(s.known))
@@ -226,6 +227,8 @@ func (s *Socket) handle(ask Ask) http.HandlerFunc {
 			q.Order, err = ParseOrder(body)
 		case ask == AskBackend && len(body) == 0:
 			q.Order, err = NewOrder("enable", r.URL.Query().Get("name"), "")
+		case ask == AskServing && len(body) == 0:
+			q.Order.Profile = r.URL.Query().Get("name")
 		case len(body) > 0:
 			err = &RefusedError{Message: r.Method + " " + r.URL.Path + " takes no body"}
 		}
