@@ -10,9 +10,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"nlb/cmd/nlb/internal/agent"
+	"nlb/cmd/nlb/internal/daemons"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/view"
@@ -175,11 +177,17 @@ func diff(ctx context.Context, j *job) error {
 // renderedValue is what render prints as JSON.
 type renderedValue struct {
 	Table string `json:"table"`
-	// Script is for nft -f. It replaces the table.
+	// Script is for nft -f, and replaces the table; or it is a daemon's configuration.
 	Script string `json:"script"`
 }
 
 func render(ctx context.Context, j *job) error {
+	if j.text("for") != "" {
+		return j.renderFor(ctx)
+	}
+	if j.given("with") {
+		return usagef("--with is for --for")
+	}
 	_, profiles, err := j.resolved(ctx, source.Names{})
 	if err != nil {
 		return err
@@ -195,4 +203,24 @@ func render(ctx context.Context, j *job) error {
 	err = engine.WriteScript(w, j.table, profiles)
 	_ = w.Flush() // j.Out remembers its error
 	return err
+}
+
+// renderFor is the configuration of a daemon.
+func (j *job) renderFor(ctx context.Context) error {
+	sources, err := j.sources(ctx)
+	if err != nil {
+		return err
+	}
+	config, notes, err := daemons.Write(j.text("for"), source.Profiles(sources), j.texts("with"))
+	if err != nil {
+		return usagef("%v", err)
+	}
+	for _, note := range notes {
+		j.Notef("%s", note)
+	}
+	if j.JSON {
+		return j.Value(renderedValue{j.table, config})
+	}
+	_, _ = io.WriteString(j.Out, config) // j.Out remembers its error
+	return nil
 }

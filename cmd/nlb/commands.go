@@ -90,7 +90,13 @@ func commands(a *app) []*cli.Command {
 		},
 		{
 			Name: "render", ArgsUsage: "PROFILE...", Usage: "the same ruleset as an nft script on stdout, for nft -f",
-			Flags: with(), Action: a.action(render, 1, -1),
+			Description: "With --for, the configuration of a daemon that makes several balancers one, for the addresses of the\n" +
+				"profiles. --with says where in the network: self, peer, as, front, back, interface and others.",
+			Flags: with(
+				&cli.StringFlag{Name: "for", Usage: "instead, for a `DAEMON`: bird, frr, keepalived or conntrackd"},
+				&cli.StringSliceFlag{Name: "with", Usage: "`NAME=VALUE` for that, such as self=10.0.0.2 or front=10.0.0.1/65001"},
+			),
+			Action: a.action(render, 1, -1),
 		},
 		{
 			Name: "lab", ArgsUsage: "[PROFILE...]", Usage: "rehearse a profile, or an example, in throw-away network namespaces",

@@ -65,6 +65,7 @@ var rooms = []room{
 
 	{"cmd/nlb/internal/text", nil},
 	{"cmd/nlb/internal/manual", []string{"lb/config", "cmd/nlb/internal/text"}},
+	{"cmd/nlb/internal/daemons", []string{"lb", "lb/announce", "cmd/nlb/internal/text"}},
 	{"cmd/nlb/internal/agent/resolve", []string{"lb", "lb/names"}},
 	{"cmd/nlb/internal/source", []string{"lb", "lb/config", "lb/names", "cmd/nlb/internal/text", "cmd/nlb/internal/agent/resolve"}},
 	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire"}},
@@ -95,7 +96,7 @@ var rooms = []room{
 	{"cmd/nlb/internal/stage", []string{"lb", "lb/config", "integration/netlab", "cmd/nlb/internal/engine"}},
 	{"cmd/nlb", []string{
 		"lb", "lb/config", "lb/announce", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab", "integration/lab/plan",
-		"cmd/nlb/internal/stage", "cmd/nlb/internal/incumbent", "cmd/nlb/internal/text", "cmd/nlb/internal/manual", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
+		"cmd/nlb/internal/stage", "cmd/nlb/internal/incumbent", "cmd/nlb/internal/text", "cmd/nlb/internal/manual", "cmd/nlb/internal/daemons", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent", "cmd/nlb/internal/metrics", "cmd/nlb/internal/web",
 	}},
 }

@@ -68,6 +68,9 @@ func Serves(s *lb.Service, f lb.Family) bool {
 	return false
 }
 
+// Anybody takes every service for one that has somebody.
+func Anybody(*lb.Profile, *lb.Service, lb.Family) bool { return true }
+
 // Judge knows since when each address has had somebody to serve. The zero Judge knows
 // nothing. It is driven by values and moments.
 type Judge struct{ since map[netip.Addr]time.Time }
