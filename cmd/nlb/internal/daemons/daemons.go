@@ -122,7 +122,7 @@ func (p *page) notes(daemon string, profiles []*lb.Profile) (out []string) {
 			out = append(out, "no profile has announce, so nlb run gives this host no addresses to announce")
 		}
 		for _, f := range p.Families() {
-			if len(f.Front) == 0 && f.has {
+			if len(f.Front) == 0 && len(f.VIPs) > 0 {
 				out = append(out, "no router of the clients has an "+f.Name+" address, so those of "+f.Name+" are not announced")
 			}
 		}
@@ -153,15 +153,15 @@ type family struct {
 	Name        string
 	Version     int
 	Front, Back []router
-	has         bool // there is something to announce
+	VIPs        []netip.Addr
 }
 
 // Families are those that there is anything of.
 func (p *page) Families() (out []family) {
-	for _, f := range []family{{Name: "ipv4", Version: 4, has: len(p.VIPs4) > 0}, {Name: "ipv6", Version: 6, has: len(p.VIPs6) > 0}} {
+	for _, f := range []family{{Name: "ipv4", Version: 4, VIPs: p.VIPs4}, {Name: "ipv6", Version: 6, VIPs: p.VIPs6}} {
 		of := func(r router) bool { return r.Version() == f.Version }
 		f.Front, f.Back = filter(p.Front, of), filter(p.Back, of)
-		if f.has || len(f.Front)+len(f.Back) > 0 {
+		if len(f.VIPs)+len(f.Front)+len(f.Back) > 0 {
 			out = append(out, f)
 		}
 	}
