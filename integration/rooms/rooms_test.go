@@ -87,8 +87,9 @@ var rooms = []room{
 	{"cmd/nlb/internal/web", []string{
 		"lb", "cmd/nlb/internal/text", "cmd/nlb/internal/metrics", "cmd/nlb/internal/view", "cmd/nlb/internal/agent/board",
 	}},
+	{"cmd/nlb/internal/agent/announcer", []string{"lb", "lb/announce", "cmd/nlb/internal/engine", "cmd/nlb/internal/engine/vip"}},
 	{"cmd/nlb/internal/agent", []string{
-		"lb", "lb/health", "lb/names", "lb/announce", "nft", "nft/conntrack", "cmd/nlb/internal/agent/resolve", "cmd/nlb/internal/engine/vip",
+		"lb", "lb/health", "lb/names", "lb/announce", "nft", "nft/conntrack", "cmd/nlb/internal/agent/resolve", "cmd/nlb/internal/agent/announcer",
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/agent/probe", "cmd/nlb/internal/agent/roster", "cmd/nlb/internal/agent/board", "cmd/nlb/internal/web",
 	}},

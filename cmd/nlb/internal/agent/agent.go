@@ -17,6 +17,7 @@ import (
 	"slices"
 	"time"
 
+	"nlb/cmd/nlb/internal/agent/announcer"
 	"nlb/cmd/nlb/internal/agent/board"
 	"nlb/cmd/nlb/internal/agent/probe"
 	"nlb/cmd/nlb/internal/agent/roster"
@@ -76,7 +77,7 @@ type agent struct {
 	updating    bool      // update is running
 	updated     time.Time // when the last one ended
 	counter     counter
-	announcer   announcer
+	announcer   *announcer.Announcer
 }
 
 // Run keeps the kernel as the files say until ctx ends; then the kernel stays as it
@@ -91,7 +92,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	a := &agent{
 		Config: c, open: map[string]bool{}, refusals: make(chan []uint32),
-		update: time.NewTimer(0), due: time.NewTimer(0), counter: newCounter(), announcer: newAnnouncer(),
+		update: time.NewTimer(0), due: time.NewTimer(0), counter: newCounter(),
 	}
 	var err error
 	if a.systemd, err = NewSystemd(); err != nil {
@@ -110,6 +111,7 @@ func Run(ctx context.Context, c Config) error {
 	defer figures.Close()
 	a.board = board.New(c.Table, figures)
 	a.Log = a.board.Log(c.Log)
+	a.announcer = announcer.New(c.Table, c.Socket, c.Fault, a.Log)
 	stop, err := a.serve()
 	if err != nil {
 		return err
@@ -164,7 +166,7 @@ func (a *agent) loop(ctx context.Context) {
 		case <-ended:
 			ended = nil
 			a.tell(a.systemd.Stopping())
-			drained = time.After(a.leave())
+			drained = time.After(a.announcer.Leave(a.wanted))
 		case <-drained:
 			return
 		case results := <-a.pool.Results():
@@ -181,7 +183,7 @@ func (a *agent) loop(ctx context.Context) {
 			a.balance(f)
 		case <-a.due.C:
 			a.noted()
-		case <-a.announcer.due.C:
+		case <-a.announcer.Due.C:
 			a.announce()
 		case <-a.files.Changed:
 			_ = a.reread(ctx, "files changed")

@@ -17,6 +17,7 @@ import (
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
+	"nlb/lb/announce"
 	"nlb/nft/conntrack"
 )
 
@@ -104,6 +105,21 @@ func (a *agent) reconcile(ctx context.Context) {
 	a.noteOpen(part)
 	a.announce()
 	a.unsaid = true // with many backends, to count them takes as long as to commit
+}
+
+// announce brings the addresses of the host up to date. Those that come wait until the
+// table has what is known of their servers.
+func (a *agent) announce() {
+	current := !a.updating && !a.roster.HasChanged() && a.retry.IsZero()
+	if a.applied && a.announcer.Update(a.wanted, a.serves, current) {
+		a.unsaid = true
+	}
+}
+
+// serves reports whether a service has somebody to serve, by what the checks have
+// found. An agent that is told to end has nobody.
+func (a *agent) serves(p *lb.Profile, s *lb.Service, f lb.Family) bool {
+	return !a.announcer.Leaving && announce.Serves(a.roster.Judged(p, s), f)
 }
 
 // guard brings the status up to date, and puts back what somebody else has changed,
@@ -267,7 +283,7 @@ func (a *agent) say() {
 	if parts != nil {
 		status += "; " + strings.Join(parts, ", ")
 	}
-	if n := len(a.announcer.held); n > 0 {
+	if n := a.announcer.Held(); n > 0 {
 		status += "; " + text.Count(n, "address") + " announced"
 	}
 	a.status, a.unsaid = status+".", false
@@ -288,7 +304,7 @@ func (a *agent) tellStatus() {
 // sentence is the status, with what does not work.
 func (a *agent) sentence() string {
 	out := a.kept
-	for _, trouble := range []string{a.trouble, a.announcer.trouble} {
+	for _, trouble := range []string{a.trouble, a.announcer.Trouble} {
 		if trouble != "" {
 			out += trouble + ". "
 		}

@@ -1,0 +1,184 @@
+//go:build linux
+
+// Package announcer gives the host the addresses that are to be announced, and keeps
+// the file that keepalived tracks. It belongs to one goroutine.
+package announcer
+
+// What is announced, and what is said of it.
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"nlb/cmd/nlb/internal/engine"
+	"nlb/cmd/nlb/internal/engine/vip"
+	"nlb/lb"
+	"nlb/lb/announce"
+)
+
+// Announcer knows what is announced.
+type Announcer struct {
+	// Due has a value when the next address is to be announced.
+	Due *time.Timer
+	// Trouble is what of the addresses is not as it should be; empty: all is.
+	Trouble string
+	// Leaving: nothing is to be announced any more.
+	Leaving bool
+
+	table  string
+	path   string // of the file
+	log    *slog.Logger
+	judge  announce.Judge
+	held   map[netip.Addr]bool // nil: nobody has looked yet
+	others string              // addresses that somebody else has made
+	fault  string              // what the file says; empty: nothing yet
+}
+
+// New is one for the agent of a table. file is the one for keepalived; empty: it is
+// beside the socket.
+func New(table, socket, file string, log *slog.Logger) *Announcer {
+	due := time.NewTimer(0)
+	due.Stop()
+	return &Announcer{Due: due, table: table, path: cmp.Or(file, faultOf(socket)), log: log}
+}
+
+// Held is how many addresses are announced.
+func (r *Announcer) Held() int { return len(r.held) }
+
+// Serves says whether a service of a profile has somebody of a family.
+type Serves = func(*lb.Profile, *lb.Service, lb.Family) bool
+
+// Update gives the host the addresses of profiles that are due, and takes the others
+// away. Those that come wait until the table is current: until it has what is known of
+// their servers. It reports whether something has changed.
+func (r *Announcer) Update(profiles []*lb.Profile, serves Serves, current bool) (changed bool) {
+	r.noteFault(profiles, serves)
+	if r.table != engine.Announcing {
+		return false
+	}
+	vips := announce.VIPs(profiles, serves)
+	if r.held != nil && len(r.held) == 0 && len(vips) == 0 {
+		return false
+	}
+	if r.held == nil {
+		if err := r.look(); err != nil {
+			return r.note(vip.Result{}, err)
+		}
+	}
+	due, next := r.judge.Due(vips, func(addr netip.Addr) bool { return r.held[addr] }, time.Now())
+	if r.Due.Stop(); !next.IsZero() {
+		r.Due.Reset(max(0, time.Until(next)))
+	}
+	var want []vip.VIP
+	for _, v := range due {
+		if r.held[v.Addr] || current {
+			want = append(want, vip.VIP{Addr: v.Addr, Device: v.Interface})
+		}
+	}
+	return r.note(vip.Set(want))
+}
+
+// look finds out what an agent of before has left.
+func (r *Announcer) look() error {
+	all, err := vip.List()
+	if err != nil {
+		return err
+	}
+	r.held = map[netip.Addr]bool{}
+	for _, one := range all {
+		if one.Ours {
+			r.held[one.Addr] = true
+		}
+	}
+	return nil
+}
+
+// note keeps and says what has become of the addresses. What is not as it should be is
+// tried again with the next update.
+func (r *Announcer) note(result vip.Result, err error) (changed bool) {
+	for _, one := range result.Removed {
+		delete(r.held, one.Addr)
+		r.log.Warn("not announced any more", "address", one.Addr, "device", one.Device)
+	}
+	for _, one := range result.Added {
+		r.held[one.Addr] = true
+		r.log.Info("announced", "address", one.Addr, "device", one.Device)
+	}
+	if result.Instead && len(result.Added) > 0 {
+		r.log.Warn("the kernel has no dummy devices, so lo has the addresses")
+	}
+	if others := fmt.Sprint(result.Others); len(result.Others) > 0 && others != r.others {
+		r.others = others
+		r.log.Warn("addresses to announce that somebody else has made stay, whoever is up", "addresses", others)
+	}
+	trouble := ""
+	if err != nil {
+		trouble = "The addresses to announce are not as they should be: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+	}
+	changed = len(result.Added)+len(result.Removed) > 0 || trouble != r.Trouble
+	if trouble != r.Trouble && err != nil {
+		r.log.Error("the addresses to announce are not as they should be", "error", err)
+	}
+	r.Trouble = trouble
+	return changed
+}
+
+// Leave has nothing announced any more, since the agent is told to end. It returns how
+// long that is to stay, for what is under way.
+func (r *Announcer) Leave(profiles []*lb.Profile) (stay time.Duration) {
+	announced := len(r.held) > 0
+	r.Leaving = true
+	r.Update(profiles, func(*lb.Profile, *lb.Service, lb.Family) bool { return false }, true)
+	if !announced {
+		return 0
+	}
+	for _, p := range profiles {
+		if p.Announce != nil {
+			stay = max(stay, p.Announce.Drain)
+		}
+	}
+	r.log.Info("told to end; nothing is announced any more", "stays-for", stay)
+	if _, err := vip.Clear(); err != nil {
+		r.log.Error("what was made to announce was not removed", "error", err)
+	}
+	return stay
+}
+
+// faultOf is the file for keepalived beside a socket: /run/nlb/fault of the table nlb.
+func faultOf(socket string) string {
+	name := strings.TrimSuffix(filepath.Base(socket), ".sock")
+	if name == engine.Announcing {
+		return filepath.Join(filepath.Dir(socket), "fault")
+	}
+	return filepath.Join(filepath.Dir(socket), name+".fault")
+}
+
+// noteFault brings the file up to date: 0 while a service has somebody to serve.
+// keepalived is told of a new file in the place of the old one.
+func (r *Announcer) noteFault(profiles []*lb.Profile, serves Serves) {
+	fault := "1\n"
+	for p, s := range lb.Services(profiles) {
+		if serves(p, s, lb.IPv4) || serves(p, s, lb.IPv6) {
+			fault = "0\n"
+			break
+		}
+	}
+	if fault == r.fault {
+		return
+	}
+	err := os.WriteFile(r.path+".new", []byte(fault), 0o644)
+	if err == nil { // whatever the umask is: keepalived may be another user
+		err = errors.Join(os.Chmod(r.path+".new", 0o644), os.Rename(r.path+".new", r.path))
+	}
+	if err != nil {
+		r.log.Error("keepalived is not told whether this host can serve", "error", err)
+	}
+	r.fault = fault
+}
