@@ -63,6 +63,28 @@ func (a *agent) fault() string {
 	return strings.TrimSpace(string(text))
 }
 
+// wantFindings runs nlb doctor with arguments, and compares what these checks have to say
+// with those of the arguments that are no flags and no files.
+func (b *bed) wantFindings(what string, checks []string, args ...string) {
+	b.T.Helper()
+	var ask, want, got []string
+	for _, a := range args {
+		if strings.Contains(a, ": ") {
+			want = append(want, a)
+		} else {
+			ask = append(ask, a)
+		}
+	}
+	for _, f := range b.doctor(ask...) {
+		if slices.Contains(checks, f.Check) {
+			got = append(got, strings.TrimPrefix(f.Subject+": "+f.Problem, ": "))
+		}
+	}
+	if !slices.Equal(got, want) {
+		b.T.Errorf("%s: doctor finds %q, want %q", what, got, want)
+	}
+}
+
 const announced = "announce: {interface: nlb0, delay: 200ms, drain: 2s}\n"
 
 // announcedShop is a profile of both families, with servers that are checked.
@@ -87,8 +109,10 @@ func TestAgentAnnounces(t *testing.T) {
 	if code, out := a.process("healthy", "shop/web"); code != 0 {
 		t.Errorf("healthy: exit %d\n%s", code, out)
 	}
+	b.wantFindings("announced", []string{"announce"}, a.file, "--socket", a.socket)
 	one.Close()
 	b.announces("2001:db8::10")
+	b.wantFindings("nobody is up", []string{"announce"}, a.file, "--socket", a.socket, "203.0.113.10: it is not announced")
 	one = b.serve("10.2.0.11")
 	b.announces("2001:db8::10", "203.0.113.10")
 

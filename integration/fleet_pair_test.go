@@ -5,6 +5,7 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -117,6 +118,8 @@ func (p *pair) run(n, other *node) {
 	n.start(n.Balancer, n.dir, "keepalived", "-n", "-l", "-P", "-f", file, "-p", filepath.Join(n.dir, "keepalived.pid"), "-r", filepath.Join(n.dir, "vrrp.pid"))
 }
 
+func (n *node) keepalivedConf() string { return filepath.Join(n.dir, "keepalived.conf") }
+
 // master waits until one of the two has the addresses of both sides, and the other
 // none, and returns both.
 func (p *pair) master(due *node) (has, other *node) {
@@ -214,6 +217,12 @@ func TestFleetPair(t *testing.T) {
 	p.run(p.nodes[1], p.nodes[0])
 	has, other := p.master(nil)
 	conns := p.opened(openOnes())
+	daemons := []string{"keepalived", "conntrackd"}
+	has.wantFindings("as nlb render has it", daemons, "--socket", has.agent.socket)
+	kept := has.keepalivedConf()
+	p.Check(os.WriteFile(kept, []byte("vrrp_instance a {\n\tadvert_int 0.1\n\tvirtual_ipaddress { 203.0.113.10/32 }\n}\n"), 0o644))
+	has.wantFindings("by hand", daemons, "--socket", has.agent.socket,
+		kept+": a host that dies is noticed after 3 seconds", kept+": this host keeps the addresses when nobody is up to serve")
 
 	report := func(what string, stream *traffic.Loading) {
 		t.Helper()

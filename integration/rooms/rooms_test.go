@@ -75,7 +75,7 @@ var rooms = []room{
 		"cmd/nlb/internal/doctor/firewall", "cmd/nlb/internal/engine/vip",
 	}},
 	{"cmd/nlb/internal/doctor", []string{
-		"lb", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/links", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
+		"lb", "lb/announce", "cmd/nlb/internal/engine/vip", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/links", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
 	}},
 	{"cmd/nlb/internal/view", []string{
 		"lb", "lb/health", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "integration/lab/plan", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",

@@ -108,6 +108,9 @@ var checks = []struct {
 	{"gone", (*exam).gone},
 	{"offload", (*exam).offload},
 	{"health", (*exam).health},
+	{"announce", (*exam).announced},
+	{"keepalived", (*exam).keepalived},
+	{"conntrackd", (*exam).conntrackd},
 }
 
 // exam is one examination.

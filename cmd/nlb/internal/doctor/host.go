@@ -55,6 +55,10 @@ type Host struct {
 	Offload Offload
 	// Agent is nlb run.
 	Agent Agent
+	// Announced are the addresses that nlb run has made.
+	Announced []netip.Addr
+	// Daemons are those of a fleet that run in this network namespace, by their names.
+	Daemons map[string]Daemon
 
 	holders map[netip.Addr]*Link // see holder
 }

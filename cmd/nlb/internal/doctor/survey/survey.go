@@ -42,6 +42,7 @@ func Take(ask *doctor.Ask, dial func() (*wire.Conn, error)) (*doctor.Host, error
 	}
 	s.neighbours()
 	s.room()
+	s.fleet()
 	return s.host, nil
 }
 

@@ -1,0 +1,113 @@
+package doctor
+
+// A fleet: addresses that are to be announced, and the daemons that make several
+// balancers one.
+
+import (
+	"net/netip"
+	"regexp"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+	"nlb/lb/announce"
+)
+
+// Daemon is a program that runs, and its configuration; empty: it could not be read.
+type Daemon struct{ File, Config string }
+
+// announced looks at the addresses that profiles want announced.
+func (e *exam) announced() {
+	wanted := announce.VIPs(e.Profiles, announce.Anybody)
+	for _, v := range wanted {
+		holder, ours := e.holder(v.Addr), slices.Contains(e.Announced, v.Addr)
+		switch {
+		case holder != nil && !ours:
+			e.add(Warn, v.Addr.String(), "it stays here, whoever is up", "somebody else than nlb run has made it, on "+holder.Name+", and nlb leaves it alone",
+				"ip address del "+netip.PrefixFrom(v.Addr, v.Addr.BitLen()).String()+" dev "+holder.Name)
+		case !e.kept(v.Addr) && ours:
+			e.add(Warn, v.Addr.String(), "it is announced, and nobody looks whether its servers are up", "no nlb run keeps its profile", "systemctl start nlb-agent")
+		case !e.kept(v.Addr):
+			e.add(Warn, v.Addr.String(), "it is not announced", "that needs nlb run, and none keeps its profile", "systemctl start nlb-agent")
+		case !ours:
+			e.add(Warn, v.Addr.String(), "it is not announced", "nobody is up to serve, or not for as long as delay says; nlb show and journalctl -u nlb-agent say more", "")
+		}
+	}
+	if len(wanted) > 0 {
+		e.fine("this host has the addresses that are to be announced")
+	}
+}
+
+// kept reports whether nlb run keeps a profile that announces an address.
+func (e *exam) kept(a netip.Addr) bool {
+	return e.Agent.Running && slices.ContainsFunc(e.Profiles, func(p *lb.Profile) bool {
+		return slices.Contains(e.Agent.Profiles, p.Name) && slices.ContainsFunc(announce.VIPs([]*lb.Profile{p}, announce.Anybody), func(v announce.VIP) bool { return v.Addr == a })
+	})
+}
+
+// moves reports whether keepalived moves an address that services listen on.
+func (e *exam) moves() bool {
+	d, running := e.Daemons["keepalived"]
+	if !running {
+		return false
+	}
+	for _, s := range lb.Services(e.Profiles) {
+		for _, l := range s.Listen {
+			if l.Prefix.IsSingleIP() && regexp.MustCompile(`(^|\s)`+regexp.QuoteMeta(l.Prefix.Addr().String())+`(/|\s|$)`).MatchString(settings(d.Config, "!", "#")) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+var (
+	parts    = regexp.MustCompile(`(?m)^\s*advert_int\s+\d*\.\d*[1-9]`)
+	version3 = regexp.MustCompile(`(?m)^\s*(vrrp_)?version\s+3\b`)
+	tracks   = regexp.MustCompile(`(?m)^\s*track_(file|script)\b`)
+	external = regexp.MustCompile(`(?mi)^\s*DisableExternalCache\s+(on|yes)\b`)
+)
+
+// settings are a configuration without its comments.
+func settings(config string, marks ...string) string {
+	var out strings.Builder
+	for line := range strings.Lines(config) {
+		for _, mark := range marks {
+			line, _, _ = strings.Cut(line, mark)
+		}
+		out.WriteString(strings.TrimRight(line, "\n") + "\n")
+	}
+	return out.String()
+}
+
+// keepalived looks at the one that moves addresses of services.
+func (e *exam) keepalived() {
+	if !e.moves() {
+		return
+	}
+	d := e.Daemons["keepalived"]
+	config := settings(d.Config, "!", "#")
+	const render = "nlb render --for keepalived writes a configuration without this"
+	if parts.MatchString(config) && !version3.MatchString(config) {
+		e.add(Warn, d.File, "a host that dies is noticed after 3 seconds", "VRRP of version 2, the default, takes a part of a second in advert_int for a whole one: say vrrp_version 3; "+render, "")
+	}
+	if !tracks.MatchString(config) {
+		e.add(Warn, d.File, "this host keeps the addresses when nobody is up to serve", "it has no track_file, which nlb run writes for it; "+render, "")
+	}
+	if _, running := e.Daemons["conntrackd"]; !running {
+		e.add(Warn, "", "open connections end when the addresses move", "keepalived runs here, and conntrackd does not; nlb render --for conntrackd writes a configuration", "systemctl enable --now conntrackd")
+	}
+	e.fine("keepalived moves addresses of services, and connections are known to the other host")
+}
+
+// conntrackd looks at it where it runs.
+func (e *exam) conntrackd() {
+	d, running := e.Daemons["conntrackd"]
+	if !running || d.Config == "" {
+		return
+	}
+	if !external.MatchString(settings(d.Config, "#")) {
+		e.add(Warn, d.File, "entries of other hosts wait until a script commits them", "that comes after the addresses have moved, and what arrives before is reset: say DisableExternalCache On; nlb render --for conntrackd does", "")
+	}
+	e.fine("conntrackd puts connections of other hosts into the kernel at once")
+}
