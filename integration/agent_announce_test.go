@@ -18,6 +18,7 @@ import (
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
+	"nlb/integration/netlab/traffic"
 )
 
 // vips are the addresses of a host that are whole, with their devices.
@@ -108,6 +109,14 @@ func TestAgentAnnounces(t *testing.T) {
 	}
 	if code, out := a.process("healthy", "shop/web"); code != 0 {
 		t.Errorf("healthy: exit %d\n%s", code, out)
+	}
+	// A daemon of the balancer that listens on any address is not there for all the world.
+	_, err := traffic.Serve(b.Balancer, "own", traffic.Port{Network: "tcp", At: netip.MustParseAddrPort("[::]:22")})
+	b.Check(err)
+	for to, due := range map[string]bool{"10.1.0.1:22": true, "[fd01::1]:22": true, "203.0.113.10:22": false, "[2001:db8::10]:22": false} {
+		if got := b.Reaches(b.Client, "tcp", to, due); (got != "") != due {
+			t.Errorf("a client that asks %s reaches %q", to, got)
+		}
 	}
 	b.wantFindings("announced", []string{"announce"}, a.file, "--socket", a.socket)
 	one.Close()

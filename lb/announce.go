@@ -78,9 +78,14 @@ func (p *Profile) AnnounceProblem() (*Listen, *Problem) {
 		return nil, bad
 	}
 	for i := range p.Services {
-		for j := range p.Services[i].Listen {
-			l := &p.Services[i].Listen[j]
-			if p.Services[i].Role == RoleProxy && l.Prefix.IsValid() && !l.Prefix.IsSingleIP() {
+		s := &p.Services[i]
+		for j := range s.Listen {
+			l := &s.Listen[j]
+			switch {
+			case s.Role != RoleProxy:
+			case s.Unserved == UnservedPass:
+				return l, &Problem{Msg: fmt.Sprintf("service %s has unserved: pass, and is announced", s.Name)}
+			case l.Prefix.IsValid() && !l.Prefix.IsSingleIP():
 				return l, &Problem{
 					Msg: fmt.Sprintf("listen %s is not a single address, so it cannot be announced", l), Want: "an address",
 					Hint: "a profile of its own, without announce, can listen on it",
@@ -89,4 +94,15 @@ func (p *Profile) AnnounceProblem() (*Listen, *Problem) {
 		}
 	}
 	return nil, nil
+}
+
+// GuardAnnounced has services that are announced refuse what none of them takes, where
+// they would let it pass: it would reach the daemons of this host by an address that
+// all the world knows.
+func (p *Profile) GuardAnnounced() {
+	for i := range p.Services {
+		if s := &p.Services[i]; p.Announce != nil && s.Role == RoleProxy && s.Unserved == UnservedPass {
+			s.Unserved = UnservedReject
+		}
+	}
 }

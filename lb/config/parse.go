@@ -136,6 +136,7 @@ func (d *decoder) services(v *node, base *draft, p *lb.Profile) {
 	if s, bad := p.CheckRateProblem(); bad != nil {
 		d.refuse(&node{kind: list, line: int32(s.Pos.Line), column: int32(s.Pos.Column)}, bad)
 	}
+	p.GuardAnnounced()
 	if l, bad := p.AnnounceProblem(); l != nil {
 		d.refuse(&node{kind: list, line: int32(l.Pos.Line), column: int32(l.Pos.Column)}, bad)
 	}

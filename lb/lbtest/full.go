@@ -73,11 +73,13 @@ func Full() []*lb.Profile {
 		makeDirect(s)
 	}
 	direct.Remember = time.Minute
+	announced := direct
+	announced.Unserved = lb.UnservedDrop
 	return []*lb.Profile{
 		{Name: "p", Services: []lb.Service{whole}},
 		{Name: "p", Services: []lb.Service{plain}},
 		{Name: "p", Services: []lb.Service{empty}},
-		{Name: "p", Services: []lb.Service{direct}, Announce: &lb.Announce{Interface: "vips", Delay: 20 * time.Second, Drain: 3 * time.Second}},
+		{Name: "p", Services: []lb.Service{announced}, Announce: &lb.Announce{Interface: "vips", Delay: 20 * time.Second, Drain: 3 * time.Second}},
 		{Name: "p", Services: []lb.Service{forgets}},
 	}
 }

@@ -43,7 +43,9 @@ func Profile(r *rand.Rand) *lb.Profile {
 		if s.Log != nil && r.IntN(2) == 0 {
 			s.Log.Prefix = s.Name + " "
 		}
-		if p.Services = append(p.Services, s); lb.Conflicts([]*lb.Profile{p}) != nil || announced(p) {
+		p.Services = append(p.Services, s)
+		p.GuardAnnounced()
+		if lb.Conflicts([]*lb.Profile{p}) != nil || announced(p) {
 			p.Services = p.Services[:len(p.Services)-1]
 		}
 	}
