@@ -31,6 +31,12 @@ func TestModules(t *testing.T) {
 	inMachines(t, kernels(t), "integration/modules", "modules", "-nlb=/usr/sbin/nlb")
 }
 
+// TestAnnounced runs the tests of addresses to announce where there are dummy devices.
+func TestAnnounced(t *testing.T) {
+	t.Parallel()
+	inMachines(t, kernels(t)[:1], "cmd/nlb/internal/engine/vip", "addresses to announce", "-test.run=^Test")
+}
+
 // oldest is the oldest kernel that nlb is for.
 const oldest = "5.10"
 

@@ -115,6 +115,7 @@ func TestDummy(t *testing.T) {
 	if lacks(t, h) {
 		device = "lo"
 	}
+	t.Logf("the addresses are on %s", device)
 	if r.Instead != (device == "lo") {
 		t.Errorf("instead: %v, on %s", r.Instead, device)
 	}
