@@ -124,6 +124,9 @@ func TestAgentShowDirect(t *testing.T) {
 		t.Errorf("no packets were counted:\n%s", got)
 	}
 	a.shows()
+	if got := a.shows("--prometheus"); !regexp.MustCompile(`\nnlb_backend_packets_total{.*} [1-9]`).MatchString(got) || strings.Contains(got, "\nnlb_backend_connections_total{") {
+		t.Errorf("its metrics:\n%s", got)
+	}
 }
 
 // TestAgentWatch: nlb show --watch says at once what changes, once each, as the agent

@@ -229,7 +229,13 @@ func (w *writer) backends(s *view.Snapshot, a *Agent, f Filter) {
 		}
 		return float64(*b.Live), true
 	})
-	each("nlb_backend_connections", counter, "New connections since the backend came.", func(b *backend) (float64, bool) { return float64(b.Connections), true })
+	each("nlb_backend_connections", counter, "New connections since the backend came.", func(b *backend) (float64, bool) { return float64(b.Connections), b.Packets == nil })
+	each("nlb_backend_packets", counter, "Packets sent on as they are, where the service has a mode that tracks no connections.", func(b *backend) (float64, bool) {
+		if b.Packets == nil {
+			return 0, false
+		}
+		return float64(*b.Packets), true
+	})
 	each("nlb_backend_last_change_timestamp_seconds", gauge, "When its checks last found it up or down.", func(b *backend) (float64, bool) {
 		return float64(b.Standing.Since.Unix()), !b.Standing.Since.IsZero()
 	})

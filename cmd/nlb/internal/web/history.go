@@ -96,7 +96,7 @@ func (h *history) add(s sample) {
 	h.each = make(map[lb.BackendID]float32, len(h.each))
 	sums := map[serviceName]float32{}
 	for id, b := range backendsIn(s.of) {
-		if n, there := before[id]; there && b.Connections >= n {
+		if n, there := before[id]; there && b.Packets == nil && b.Connections >= n {
 			h.each[id] = float32(float64(b.Connections-n) / seconds)
 			sums[serviceName{id.Profile, id.Service}] += h.each[id]
 		}

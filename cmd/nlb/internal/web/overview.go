@@ -106,6 +106,9 @@ func (s *Server) row(service *view.ShownService, is state, what string) row {
 		}
 	}
 	out.Up, out.Live, out.Rate = fmt.Sprintf("%d of %d", up, len(service.Backends)), strconv.Itoa(live), "–"
+	if service.Service.Mode.Direct() {
+		out.Live = "–"
+	}
 	if rates := s.history.service(service.Profile, service.Service.Name); len(rates) > 0 {
 		out.Rate = rate(rates[len(rates)-1])
 	}

@@ -86,8 +86,21 @@ func (s *Server) service(ctx context.Context, shown *view.ShownService) *service
 		out.Checked = out.Checked || len(row.Strips) > 0
 		out.Backends = append(out.Backends, row)
 	}
-	out.Line = lineOf(s.history.service(shown.Profile, shown.Service.Name))
+	if out.Line = lineOf(s.history.service(shown.Profile, shown.Service.Name)); shown.Service.Mode.Direct() {
+		out.Line = line{Words: "With mode: " + shown.Service.Mode.String() + " the kernel tracks no connections. It counts packets: " + packetsOf(shown) + "."}
+	}
 	return out
+}
+
+// packetsOf are those of the backends of a service: b1 12, b2 0.
+func packetsOf(s *view.ShownService) string {
+	var out []string
+	for i := range s.Backends {
+		if b := &s.Backends[i]; b.Packets != nil {
+			out = append(out, fmt.Sprintf("%s %d", b.Name, *b.Packets))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 func backendOf(service string, b *view.ShownBackend, known *view.Known) backend {
