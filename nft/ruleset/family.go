@@ -207,7 +207,7 @@ func (f *Family) UpdateSource(name string, bits int, timeout time.Duration) Stat
 // for as long as this connection, or one that did the same, is open. Its elements
 // count connections and match whatever the number is: also a lookup asks them.
 func (f *Family) UpdateOpenSource(name string, bits int) Statement {
-	const most = 1<<32 - 1
+	const most uint32 = 1<<32 - 1
 	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, fmt.Sprintf(" ct count %d", most), 0, &expr.Connlimit{Count: most})
 }
 
