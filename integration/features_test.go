@@ -60,6 +60,7 @@ services:
 `,
 	"snat": `profile: snat
 services:
+  - {name: chosen, listen: "203.0.113.14:80", snat: auto, backends: ["10.2.0.11:80", {address: "10.2.0.12:80", snat: none, weight: 0}]}
   - {name: none, listen: "203.0.113.10:80", snat: none, backends: ["10.2.0.11:80"]}
   - {name: vip, listen: ["203.0.113.11:80", "[2001:db8::1]:80"], snat: vip, backends: ["10.2.0.11:80", "[fd02::11]:80"]}
   - {name: one, listen: "203.0.113.12:80", snat: 192.0.2.1, backends: ["10.2.0.11:80"]}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab/traffic"
+	"nlb/lb"
 )
 
 // TestGhostsEnd: connections whose ends have vanished do not count for longer than the
@@ -311,6 +312,46 @@ func TestAnswersAreBounded(t *testing.T) {
 	figures(t, "%d resets for %d connections that are refused", resets, syns)
 	if resets < atOnce || resets > most || resets >= syns {
 		t.Errorf("%d resets for %d refused connections, want %d to %d", resets, syns, atOnce, most)
+	}
+}
+
+// TestChosenSourceSurvives: with snat: auto connections outlive a link that goes down and
+// up; the source is what the route says, and masquerade's where it is not fixed.
+func TestChosenSourceSurvives(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+	b.shell(b.Balancer, "ip address add 10.2.0.7/24 dev eth1; ip route add 10.2.0.12 dev eth1 src 10.2.0.7")
+	file := b.write("auto.yaml", "profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", snat: auto, backends: [10.2.0.11:8080, 10.2.0.12:8080]}]\n")
+	apply := func() { b.Witness(b.Balancer, "", b.command(), "apply", file) }
+	apply()
+	var open []*traffic.Conn
+	for range 4 {
+		c, err := b.dial("tcp", "203.0.113.10:80")
+		b.Check(err)
+		defer c.Close()
+		if want := map[string]string{"10.2.0.11": "10.2.0.1", "10.2.0.12": "10.2.0.7"}[c.Reply.Backend]; c.Reply.Seen.Addr().String() != want {
+			t.Errorf("%s sees %s, want %s", c.Reply.Backend, c.Reply.Seen.Addr(), want)
+		}
+		open = append(open, c)
+	}
+	b.shell(b.Balancer, "ip link set eth1 down; ip link set eth1 up; ip address del 10.2.0.1/24 dev eth1; ip address add 10.2.0.1/24 dev eth1; ip address add 10.2.0.7/24 dev eth1 2>/dev/null; true")
+	for _, c := range open {
+		if _, err := c.Again(); err != nil {
+			t.Errorf("a connection to %s broke: %v", c.Reply.Backend, err)
+		}
+	}
+	shown := b.Witness(b.Balancer, "", b.command(), "show", "--json")
+	if !strings.Contains(shown, `"snat":"auto"`) && !strings.Contains(shown, `"snat": "auto"`) {
+		t.Errorf("show says another snat:\n%s", shown)
+	}
+	// An address that a lease gave is not named.
+	b.shell(b.Balancer, "ip address change 10.2.0.1/24 dev eth1 valid_lft 1000 preferred_lft 1000")
+	apply()
+	for _, backend := range b.Load().Profiles[0].Services[0].Backends {
+		if backend.Address.Addr.String() == "10.2.0.11" && backend.SNAT.Mode != lb.Masquerade {
+			t.Errorf("an address that may go is named: %+v", backend.SNAT)
+		}
 	}
 }
 

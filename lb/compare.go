@@ -116,7 +116,7 @@ func backendWords(b Backend) string {
 	if where := b.Where(); b.Name != where {
 		parts = append(parts, where)
 	}
-	parts = append(parts, fmt.Sprintf("weight %d", b.Weight), "snat "+b.EffectiveSNAT().String())
+	parts = append(parts, fmt.Sprintf("weight %d", b.Weight), "snat "+b.sourceText())
 	return strings.Join(parts, "  ")
 }
 

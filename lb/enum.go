@@ -157,6 +157,41 @@ func (p Protocol) String() string {
 
 func (f Family) String() string { return "IPv" + strconv.Itoa(int(f)) }
 
+// texts are the words of a profile: the mode, or the addresses of a pool.
+func (s SNAT) texts() []string {
+	switch {
+	case s.Auto:
+		return []string{SNATAuto}
+	case s.Mode != SNATPool:
+		return []string{s.Mode.String()}
+	}
+	return texts(s.Pool)
+}
+
+// SNATAuto is the word for a source that the host chooses.
+const SNATAuto = "auto"
+
+// String is as it stands in a profile; a pool is its addresses, separated by
+// commas.
+func (s SNAT) String() string { return strings.Join(s.texts(), ",") }
+
+// Equal reports whether both make the same of a source address.
+func (s SNAT) Equal(t SNAT) bool {
+	return s.Mode == t.Mode && slices.Equal(s.Pool, t.Pool) && s.Auto == t.Auto
+}
+
+// same reports whether a profile says the same of both, whatever the host has chosen.
+func (s SNAT) same(t SNAT) bool { return s.Auto && t.Auto || s.Equal(t) }
+
+// sourceText is the source that the backend sees, with the one that the host has chosen.
+func (b *Backend) sourceText() string {
+	is := b.EffectiveSNAT()
+	if is.Auto && is.Mode == SNATPool {
+		return SNATAuto + " " + Joined(texts(is.Pool)).String()
+	}
+	return is.String()
+}
+
 // UnmarshalText reads what String writes, and nothing else.
 func (p *SysctlPolicy) UnmarshalText(b []byte) error { return word(p, sysctlWords, b) }
 

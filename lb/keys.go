@@ -35,7 +35,7 @@ const (
 	prefixesForm = "addresses or prefixes of clients such as 10.0.0.0/8, or none"
 	rateForm     = "a rate such as 100/second, or per minute, hour or day"
 	logForm      = `true, false, or {prefix: "web ", level: info, rate: 10/second}`
-	snatForm     = "masquerade, none, vip, an address or a list of addresses"
+	snatForm     = "masquerade, auto, none, vip, an address or a list of addresses"
 	countForm    = "1 to 4294967295"
 )
 
@@ -190,10 +190,12 @@ var serviceKeys = []key[Service]{
 	{
 		word: "snat", Key: Key{
 			Values: snatForm, Default: "masquerade, with mode: dsr or tunnel none",
-			Meaning: "the source that the backends see: this host's address, the client, the listen address, " +
+			Meaning: "the source that the backends see: this host's address, the same by name where it is fixed, the client, the listen address, " +
 				"or one of these addresses",
 		},
-		value:  func(s *Service) (any, bool) { return Joined(s.SNAT.texts()), s.SNAT.Mode == s.Mode.source() },
+		value: func(s *Service) (any, bool) {
+			return Joined(s.SNAT.texts()), s.SNAT.Mode == s.Mode.source() && !s.SNAT.Auto
+		},
 		change: unseen[Service], // each backend names its own
 		check:  func(s *Service) *Problem { return checkSNAT(s.SNAT) },
 	},

@@ -81,17 +81,17 @@ var backendKeys = []key[member]{
 	{
 		word: "snat", Key: Key{Values: snatForm, Default: "the service's", Meaning: "the source that this backend sees"},
 		value: func(b *member) (any, bool) {
-			if b.SNAT.Equal(b.service.SNAT) || b.Address.OfHost() {
+			if b.SNAT.same(b.service.SNAT) || b.Address.OfHost() {
 				return nil, true
 			}
 			return Joined(b.SNAT.texts()), false
 		},
-		change: func(b *member) (string, bool) { return b.EffectiveSNAT().String(), true },
+		change: func(b *member) (string, bool) { return b.sourceText(), true },
 		check: func(b *member) *Problem {
 			if b.Address.OfHost() {
 				return CheckHostSNAT(b.SNAT)
 			}
-			if b.SNAT.Equal(b.service.SNAT) {
+			if b.SNAT.same(b.service.SNAT) {
 				return nil
 			}
 			if p := checkSNAT(b.SNAT); p != nil || b.Named() {

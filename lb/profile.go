@@ -230,6 +230,9 @@ type SNAT struct {
 	// Pool has the addresses of SNATPool, distinct, in the order of the file;
 	// nil for the other modes.
 	Pool []netip.Addr
+	// Auto has the host choose: a pool of one address where the way to the backend has
+	// one that is fixed, else Masquerade, which also stands for what is not chosen yet.
+	Auto bool
 }
 
 // Affinity keeps a client, or its network, with one backend.
@@ -385,5 +388,5 @@ func (b Backend) EffectiveSNAT() SNAT {
 	if b.Named() {
 		return b.SNAT
 	}
-	return SNAT{Mode: b.SNAT.Mode, Pool: b.SNAT.Of(FamilyOf(b.Address.Addr))}
+	return SNAT{Mode: b.SNAT.Mode, Pool: b.SNAT.Of(FamilyOf(b.Address.Addr)), Auto: b.SNAT.Auto}
 }

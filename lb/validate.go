@@ -370,6 +370,8 @@ func checkPorts(ports []PortRange) *Problem {
 
 func checkSNAT(s SNAT) *Problem {
 	switch {
+	case s.Auto && s.Mode != Masquerade && (s.Mode != SNATPool || len(s.Pool) != 1):
+		return &Problem{Msg: "snat auto is " + s.Mode.String()}
 	case s.Mode > SNATPool:
 		return checkEnum("snat", s.Mode, SNATPool)
 	case s.Mode == SNATPool && len(s.Pool) == 0:

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -252,21 +251,6 @@ func (e Endpoint) String() string {
 	}
 	return netip.AddrPortFrom(e.Addr, e.Port).String()
 }
-
-// texts are the words of a profile: the mode, or the addresses of a pool.
-func (s SNAT) texts() []string {
-	if s.Mode != SNATPool {
-		return []string{s.Mode.String()}
-	}
-	return texts(s.Pool)
-}
-
-// String is as it stands in a profile; a pool is its addresses, separated by
-// commas.
-func (s SNAT) String() string { return strings.Join(s.texts(), ",") }
-
-// Equal reports whether both make the same of a source address.
-func (s SNAT) Equal(t SNAT) bool { return s.Mode == t.Mode && slices.Equal(s.Pool, t.Pool) }
 
 // String is 100/second, or empty for no limit.
 func (r Rate) String() string { return rateText(r) }

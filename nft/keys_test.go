@@ -40,6 +40,7 @@ var exempt = map[string]map[string]string{
 		shown: "the kernel does not keep it",
 	},
 	"Service.SNAT.Mode":        {change: "each backend has its own", ruleset: "each backend has its own"},
+	"Service.SNAT.Auto":        {change: "each backend has its own", ruleset: "each backend has its own"},
 	"Service.SNAT.Pool":        {change: "each backend has its own", ruleset: "each backend has its own"},
 	"Service.OnRefuse":         {shown: "the kernel keeps it only where something is turned away"},
 	"Service.OnEmpty":          {shown: "the kernel keeps it only where no backend takes connections"},

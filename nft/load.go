@@ -280,7 +280,9 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 			b.Log = out.Log
 		}
 	}
-	out.SNAT = out.MembersSNAT()
+	if out.SNAT = out.MembersSNAT(); out.SNAT.Auto {
+		out.SNAT = lb.SNAT{Auto: true} // what was chosen is each backend's
+	}
 	return out
 }
 

@@ -133,12 +133,15 @@ func readDevices(d *decoder, k *lb.Key, v *node, s *draft) {
 }
 
 // snatModes are the words of snat; a pool has none.
-var snatModes = lb.SNATMode(0).Words()[:lb.SNATPool]
+var snatModes = append(lb.SNATMode(0).Words()[:lb.SNATPool], lb.SNATAuto)
 
 func readSNAT(d *decoder, k *lb.Key, v *node, into *lb.SNAT) bool {
 	if v.kind == scalar {
 		if i := slices.Index(snatModes, v.text); i >= 0 {
 			*into = lb.SNAT{Mode: lb.SNATMode(i)}
+			if v.text == lb.SNATAuto {
+				*into = lb.SNAT{Auto: true}
+			}
 			return true
 		}
 	}

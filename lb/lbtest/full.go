@@ -68,6 +68,11 @@ func Full() []*lb.Profile {
 	}
 	empty := full()
 	empty.Backends, empty.Timeouts = nil, lb.Timeouts{UDPIdle: 10 * time.Second}
+	chosen := full()
+	chosen.SNAT = lb.SNAT{Auto: true}
+	for i := range chosen.Backends {
+		chosen.Backends[i].SNAT = chosen.SNAT
+	}
 	direct, forgets := full(), full()
 	for _, s := range []*lb.Service{&direct, &forgets} {
 		makeDirect(s)
@@ -80,6 +85,7 @@ func Full() []*lb.Profile {
 		{Name: "p", Services: []lb.Service{plain}},
 		{Name: "p", Services: []lb.Service{empty}},
 		{Name: "p", Services: []lb.Service{announced}, Announce: &lb.Announce{Interface: "vips", Delay: 20 * time.Second, Drain: 3 * time.Second}},
+		{Name: "p", Services: []lb.Service{chosen}},
 		{Name: "p", Services: []lb.Service{forgets}},
 	}
 }

@@ -124,6 +124,7 @@ func balanced(r *rand.Rand) lb.Service {
 	}
 	snat := func(families []lb.Family) lb.SNAT {
 		out := lb.SNAT{Mode: lb.SNATMode(r.IntN(4))}
+		out.Auto = out.Mode == lb.Masquerade && r.IntN(2) == 0
 		if out.Mode == lb.SNATPool {
 			for _, f := range families {
 				a := addr(f)

@@ -210,7 +210,8 @@ func ReadSources(comment string) (b Block, ok bool) {
 
 // backendComment holds what the other elements do not say: a name that is not
 // the address, a weight that is not the number of slots, or that hardly ever is, a
-// priority that is not 1, a share that is not the whole, a state that is not up:
+// priority that is not 1, a share that is not the whole, a source that
+// the host has chosen, a state that is not up:
 // "name b1 weight 5 priority 2 share 3 down".
 func backendComment(b lb.Backend, slots int, weighs bool) string {
 	var parts []string
@@ -225,6 +226,9 @@ func backendComment(b lb.Backend, slots int, weighs bool) string {
 	}
 	if b.Share != 0 {
 		parts = append(parts, fmt.Sprintf("share %d", b.Share))
+	}
+	if b.SNAT.Auto {
+		parts = append(parts, lb.SNATAuto)
 	}
 	if b.State != lb.Up {
 		parts = append(parts, b.State.String())
@@ -245,6 +249,9 @@ func ReadBackend(comment string, b *lb.Backend) {
 		n, err := strconv.Atoi(value)
 		within := func(most int) bool { return err == nil && 0 < n && n <= most }
 		switch {
+		case word == lb.SNATAuto:
+			b.SNAT.Auto = true
+			continue
 		case word == "name" && value != "":
 			b.Name = value
 		case word == "weight" && within(lb.MaxWeight):

@@ -145,3 +145,26 @@ func route(h *netlink.Handle, a netip.Addr) (*netlink.Route, error) {
 	}
 	return &routes[0], nil
 }
+
+// Source is the address that this host sends to another host from, as the route says.
+// It is not valid where that is this host itself, where there are several ways, or where
+// the address may go: one that a lease or a router advertisement gave. there: there is
+// a way.
+func (r *Reader) Source(to netip.Addr) (source netip.Addr, there bool, err error) {
+	all, err := r.handle.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
+	several := err == nil && len(all) == 1 && len(all[0].MultiPath) > 1
+	way, err := route(r.handle, to)
+	if err != nil || way == nil || way.Type != unix.RTN_UNICAST || several {
+		return source, way != nil, err
+	}
+	own, err := r.handle.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return source, true, fmt.Errorf("read the addresses: %w", err)
+	}
+	for _, one := range own {
+		if one.IP.Equal(way.Src) && one.Flags&unix.IFA_F_PERMANENT != 0 && one.Flags&unix.IFA_F_DEPRECATED == 0 {
+			source, _ = netip.AddrFromSlice(way.Src)
+		}
+	}
+	return source.Unmap(), true, nil
+}

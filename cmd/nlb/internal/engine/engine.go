@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -34,7 +35,8 @@ type Engine struct {
 	params  sysctl.Tree
 	open    *nft.Table // nil: each apply is on its own
 	offload offloader
-	hides   *bool // whether the kernel has what Options.Probes needs; nil: it was not asked
+	sources map[netip.Addr]netip.Addr // of backends with snat: auto, by their addresses
+	hides   *bool                     // whether the kernel has what Options.Probes needs; nil: it was not asked
 }
 
 // Open opens the way to a table, of family inet, of the calling thread's network
@@ -161,6 +163,9 @@ func (e *Engine) Plan(ctx context.Context, profiles []*lb.Profile) (*Result, err
 		return nil, err
 	}
 	profiles, held, err := e.overlay(profiles, false)
+	if err == nil {
+		profiles, err = e.choose(profiles)
+	}
 	if err != nil {
 		return nil, withHint(err)
 	}
@@ -201,6 +206,9 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		if profiles, held, err = e.overlay(profiles, o.ForgetHealth); err != nil {
 			return nil, err
 		}
+	}
+	if profiles, err = e.choose(profiles); err != nil {
+		return nil, err
 	}
 	if !o.DryRun {
 		defer e.gate.guard(ctx, o.Begin)()
@@ -267,6 +275,9 @@ func (e *Engine) Update(ctx context.Context, part []*lb.Profile) (_ *Result, err
 	defer addOutcome(&err)
 	if e.open == nil {
 		return nil, errNotOpen
+	}
+	if part, err = e.choose(part); err != nil {
+		return nil, err
 	}
 	defer e.gate.guard(ctx, nil)()
 	result, err := e.open.Update(ctx, part)
