@@ -152,6 +152,14 @@ services:
   - {name: web, offload: auto, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:80", {address: "10.2.0.12:80", weight: 0}, "[fd02::11]:80"]}
   - {name: named, offload: auto, devices: [eth1, eth0], snat: none, listen: "203.0.113.11:80", protocol: udp, backends: 10.2.0.11}
 `,
+	"datagrams": `profile: datagrams
+defaults: {protocol: udp, balance: datagrams}
+services:
+  - {name: syslog, listen: ["203.0.113.10:514", "[2001:db8::1]:514-520"], allow: [10.0.0.0/8, "fd00::/8"], deny: 10.66.0.0/16, backends: [10.2.0.11, {address: 10.2.0.12, weight: 3}, "fd02::11"]}
+  - {name: port, listen: ["203.0.113.11:514", "[2001:db8::2]:514"], scheduler: random, backends: ["10.2.0.11:5140", "10.2.0.12:5140", "[fd02::11]:5140"]}
+  - {name: none, listen: "203.0.113.12:514", backends: [{address: 10.2.0.11, weight: 0}]}
+  - {name: empty, listen: "203.0.113.13:*", on-empty: drop, backends: []}
+`,
 	"border": `profile: border
 defaults: {forward: balanced}
 services:

@@ -116,6 +116,15 @@ const (
 	ForwardBalanced                // connections that are balanced
 )
 
+// Balance says what a service balances.
+type Balance uint8
+
+// What it balances.
+const (
+	Connections Balance = iota // connections; for UDP, flows
+	Datagrams                  // each datagram for itself, and no answers
+)
+
 // LogLevel is a syslog severity (RFC 5424, 6.2.1).
 type LogLevel uint8
 
@@ -130,6 +139,7 @@ var (
 	snatWords     = []string{"masquerade", "none", "vip", "addresses"}
 	onEmptyWords  = []string{"reject", "drop"}
 	offloadWords  = []string{"none", "auto", "software", "hardware"}
+	balanceWords  = []string{"connections", "datagrams"}
 	unservedWords = []string{"pass", "reject", "drop", "reject-all", "drop-all"}
 	forwardWords  = []string{"open", "balanced"}
 	levelWords    = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
@@ -144,6 +154,7 @@ func (f HashField) String() string    { return inWords(f, hashWords) }
 func (m SNATMode) String() string     { return inWords(m, snatWords) }
 func (o OnEmpty) String() string      { return inWords(o, onEmptyWords) }
 func (o Offload) String() string      { return inWords(o, offloadWords) }
+func (b Balance) String() string      { return inWords(b, balanceWords) }
 func (u Unserved) String() string     { return inWords(u, unservedWords) }
 func (f Forward) String() string      { return inWords(f, forwardWords) }
 func (l LogLevel) String() string     { return inWords(l, levelWords) }
@@ -211,6 +222,9 @@ func (o *OnEmpty) UnmarshalText(b []byte) error { return word(o, onEmptyWords, b
 func (o *Offload) UnmarshalText(b []byte) error { return word(o, offloadWords, b) }
 
 // UnmarshalText reads what String writes, and nothing else.
+func (b *Balance) UnmarshalText(text []byte) error { return word(b, balanceWords, text) }
+
+// UnmarshalText reads what String writes, and nothing else.
 func (u *Unserved) UnmarshalText(b []byte) error { return word(u, unservedWords, b) }
 
 // UnmarshalText reads what String writes, and nothing else.
@@ -271,6 +285,9 @@ func (OnEmpty) Words() []string { return slices.Clone(onEmptyWords) }
 func (Offload) Words() []string { return slices.Clone(offloadWords) }
 
 // Words are all words of the type, in the order of its constants.
+func (Balance) Words() []string { return slices.Clone(balanceWords) }
+
+// Words are all words of the type, in the order of its constants.
 func (Unserved) Words() []string { return slices.Clone(unservedWords) }
 
 // Words are all words of the type, in the order of its constants.
@@ -278,6 +295,37 @@ func (Forward) Words() []string { return slices.Clone(forwardWords) }
 
 // Words are all words of the type, in the order of its constants.
 func (LogLevel) Words() []string { return slices.Clone(levelWords) }
+
+// The keys that are such a word and nothing else, about what is beside the connections
+// that a service takes.
+
+var balanceKey = key[Service]{
+	word: "balance", Key: Key{
+		Values: "connections or datagrams", Default: "connections",
+		Meaning: "what is balanced: connections, for UDP flows, or each datagram for itself, without answers",
+	},
+	value: func(s *Service) (any, bool) { return s.Balance.String(), s.Balance == Connections },
+	check: func(s *Service) *Problem { return checkEnum("balance", s.Balance, Datagrams) },
+}
+
+var unservedKey = key[Service]{
+	word: "unserved", Key: Key{
+		Values: "pass, reject, drop, reject-all or drop-all", Default: "pass",
+		Meaning: "what becomes of other traffic for the addresses that are listened on, which no service takes; " +
+			"all: also where it came by the link that has the address",
+	},
+	value: func(s *Service) (any, bool) { return s.Unserved.String(), s.Unserved == UnservedPass },
+	check: func(s *Service) *Problem { return checkEnum("unserved", s.Unserved, UnservedDropAll) },
+}
+
+var forwardKey = key[Service]{
+	word: "forward", Key: Key{
+		Values: "open or balanced", Default: "open",
+		Meaning: "what this host forwards for others: whatever it is asked to, or, where one service says so, balanced connections alone",
+	},
+	value: func(s *Service) (any, bool) { return s.Forward.String(), s.Forward == ForwardOpen },
+	check: func(s *Service) *Problem { return checkEnum("forward", s.Forward, ForwardBalanced) },
+}
 
 // Nearest is the word that was probably meant by s: one that differs in few
 // letters, or the one that s begins or that begins s. Empty where none is near.

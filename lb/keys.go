@@ -189,12 +189,12 @@ var serviceKeys = []key[Service]{
 	},
 	{
 		word: "snat", Key: Key{
-			Values: snatForm, Default: "masquerade, with mode: dsr or tunnel none",
+			Values: snatForm, Default: "masquerade, with mode: dsr or tunnel and balance: datagrams none",
 			Meaning: "the source that the backends see: this host's address, the same by name where it is fixed, the client, the listen address, " +
 				"or one of these addresses",
 		},
 		value: func(s *Service) (any, bool) {
-			return Joined(s.SNAT.texts()), s.SNAT.Mode == s.Mode.source() && !s.SNAT.Auto
+			return Joined(s.SNAT.texts()), s.SNAT.Mode == s.source() && !s.SNAT.Auto
 		},
 		change: unseen[Service], // each backend names its own
 		check:  func(s *Service) *Problem { return checkSNAT(s.SNAT) },
@@ -344,6 +344,7 @@ var serviceKeys = []key[Service]{
 		change: func(s *Service) (string, bool) { return strings.Join(s.Devices, ", "), true },
 		check:  func(s *Service) *Problem { return checkDevices(s.Devices) },
 	},
+	balanceKey,
 	unservedKey,
 	forwardKey,
 }

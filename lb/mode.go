@@ -21,8 +21,8 @@ func (m Mode) Direct() bool { return m == DSR || m == Tunnel }
 
 // What a mode has where a profile does not say.
 
-func (m Mode) source() SNATMode {
-	if m.Direct() {
+func (s *Service) source() SNATMode {
+	if s.Mode.Direct() || s.Balance == Datagrams {
 		return SNATNone
 	}
 	return Masquerade
@@ -44,7 +44,7 @@ func (m Mode) HashBy() []HashField {
 }
 
 // Preset gives a service what its mode has where a profile does not say.
-func (s *Service) Preset() { s.SNAT, s.OnEmpty = SNAT{Mode: s.Mode.source()}, s.Mode.onEmpty() }
+func (s *Service) Preset() { s.SNAT, s.OnEmpty = SNAT{Mode: s.source()}, s.Mode.onEmpty() }
 
 // checkDirect finds what cannot be where packets go to the backends as they are, and
 // no connection is known.
@@ -150,7 +150,7 @@ func (s *Service) checkOffload(yield func(Contradiction) bool) bool {
 // Offloadable reports whether the service has connections that a flow table takes:
 // TCP or UDP, that this host translates and forwards for others.
 func (s *Service) Offloadable() bool {
-	return s.Mode == NAT && s.Role != RoleClient && slices.ContainsFunc(s.Protocols, func(p Protocol) bool { return p == TCP || p == UDP })
+	return s.Mode == NAT && s.Balance == Connections && s.Role != RoleClient && slices.ContainsFunc(s.Protocols, func(p Protocol) bool { return p == TCP || p == UDP })
 }
 
 // CheckDevice is what is wrong with the name of a device.
@@ -182,25 +182,62 @@ func CheckDevices(n int) *Problem {
 	return nil
 }
 
-// What is beside the traffic that a service takes.
-
-var unservedKey = key[Service]{
-	word: "unserved", Key: Key{
-		Values: "pass, reject, drop, reject-all or drop-all", Default: "pass",
-		Meaning: "what becomes of other traffic for the addresses that are listened on, which no service takes; " +
-			"all: also where it came by the link that has the address",
-	},
-	value: func(s *Service) (any, bool) { return s.Unserved.String(), s.Unserved == UnservedPass },
-	check: func(s *Service) *Problem { return checkEnum("unserved", s.Unserved, UnservedDropAll) },
-}
-
-var forwardKey = key[Service]{
-	word: "forward", Key: Key{
-		Values: "open or balanced", Default: "open",
-		Meaning: "what this host forwards for others: whatever it is asked to, or, where one service says so, balanced connections alone",
-	},
-	value: func(s *Service) (any, bool) { return s.Forward.String(), s.Forward == ForwardOpen },
-	check: func(s *Service) *Problem { return checkEnum("forward", s.Forward, ForwardBalanced) },
+// checkDatagrams finds what cannot be where each datagram is balanced for itself: it is
+// seen before anything is known of connections, and only written over.
+func (s *Service) checkDatagrams(yield func(Contradiction) bool) bool {
+	if s.Balance != Datagrams {
+		return true
+	}
+	const unknown = "each datagram is for itself: it is not known which ones belong together"
+	for _, one := range []struct {
+		is               bool
+		key, what, hints string
+	}{
+		{!slices.Equal(s.Protocols, []Protocol{UDP}), "protocol", "protocol: " + strings.Join(texts(s.Protocols), ", "), "protocol: udp"},
+		{s.Mode.Direct(), "mode", "mode: " + s.Mode.String(), "there, packets go by their hash"},
+		{s.Role != RoleProxy, "role", "role: " + s.Role.String(), "what comes from the network is balanced so"},
+		{s.Interface != "", "interface", "interface", "what comes from the network is balanced so, by whatever interface"},
+		{s.Scheduler != RoundRobin && s.Scheduler != Random, "scheduler", "scheduler: " + s.Scheduler.String(), "round-robin or random"},
+		{s.Affinity != nil, "affinity", "affinity", unknown},
+		{s.Limit != Limit{}, "limit", "limit", unknown},
+		{s.Log != nil, "log", "log", unknown},
+		{s.Retry, "retry", "retry", "it is for TCP"},
+		{s.SNAT.Mode != SNATNone, "snat", "snat: " + s.SNAT.String(), "backends see the client"},
+	} {
+		if one.is && !yield(Contradiction{Keys: []string{"balance", one.key}, Problem: Problem{
+			Msg: one.what + " cannot be with balance: datagrams", Want: "one of them", Hint: one.hints,
+		}}) {
+			return false
+		}
+	}
+	for i, l := range s.Listen {
+		if !l.Prefix.IsSingleIP() && !yield(Contradiction{Keys: []string{"listen", "balance"}, Item: i, Problem: Problem{
+			Msg: fmt.Sprintf("listen %s is not a single address, and the balance is of datagrams", l), Want: "an address",
+		}}) {
+			return false
+		}
+	}
+	for i := range s.Backends {
+		b, p := &s.Backends[i], Problem{Want: "one of them"}
+		switch {
+		case b.Host.SRV, b.Address.Port != s.Backends[0].Address.Port:
+			p.Msg, p.Want = "backend "+b.Where()+" may have another port than the others, and the balance is of datagrams", "one port for all backends, or none"
+		case !b.Named() && (b.Address.OfHost() || b.Address.Addr.IsLoopback()):
+			p.Msg, p.Want = "backend "+b.Where()+" is this host, and the balance is of datagrams", "a server on another host"
+		case b.MaxConnections > 0:
+			p.Msg, p.Hint = "max-connections cannot be with balance: datagrams", unknown
+		case b.Log != nil && s.Log == nil:
+			p.Msg, p.Hint = "log cannot be with balance: datagrams", unknown
+		case b.SNAT.Mode != SNATNone && s.SNAT.Mode == SNATNone:
+			p.Msg, p.Hint = "snat: "+b.SNAT.String()+" cannot be with balance: datagrams", "backends see the client"
+		default:
+			continue
+		}
+		if !yield(Contradiction{Keys: []string{"backends", "balance"}, Item: i, Problem: p}) {
+			return false
+		}
+	}
+	return true
 }
 
 // checkUnserved finds services whose addresses are others'.

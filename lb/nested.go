@@ -91,7 +91,7 @@ var backendKeys = []key[member]{
 			if b.Address.OfHost() {
 				return CheckHostSNAT(b.SNAT)
 			}
-			if b.SNAT.same(b.service.SNAT) {
+			if b.SNAT.Equal(b.service.SNAT) {
 				return nil
 			}
 			if p := checkSNAT(b.SNAT); p != nil || b.Named() {

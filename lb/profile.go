@@ -107,6 +107,8 @@ type Service struct {
 	// Devices are the interfaces that this is done on, sorted, at most MaxDevices; nil:
 	// those of the routes to the backends and clients.
 	Devices []string
+	// Balance says what is balanced.
+	Balance Balance
 	// Unserved is what becomes of other traffic for the addresses that it listens on.
 	Unserved Unserved
 	// Forward says what this host forwards for others.

@@ -110,6 +110,16 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 			p.add(o)
 		}
 	}
+	wanted := map[string]bool{}
+	for _, m := range want.Maps {
+		wanted[m.Name] = true
+	}
+	for _, name := range slices.Sorted(maps.Keys(have.objects.maps)) { // they lead to chains that go
+		m := have.objects.maps[name]
+		if compile.Lapses(name) && m.spec.Verdicts() && !wanted[name] && have.last == nil && len(m.elements) > 0 {
+			p.add(op{verb: remove, mapping: m.spec, elements: sorted(slices.Collect(maps.Values(m.elements)))})
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(have.objects.chains)) {
 		drop := op{verb: remove, chain: &ruleset.Chain{Name: name}}
 		switch {
@@ -121,10 +131,6 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 		case compile.Lapses(name) && have.last == nil:
 			p.add(drop)
 		}
-	}
-	wanted := map[string]bool{}
-	for _, m := range want.Maps {
-		wanted[m.Name] = true
 	}
 	for _, name := range slices.Sorted(maps.Keys(have.objects.maps)) {
 		drop := op{verb: remove, mapping: &ruleset.Map{Name: name}}

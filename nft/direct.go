@@ -63,6 +63,21 @@ func LinksInUse(c *wire.Conn, table string) (map[uint32]bool, error) {
 	return out, nil
 }
 
+// datagrams counts those that went to a server of a service, each for itself. endpoint
+// is its address, and perhaps a port.
+func (o *objects) datagrams(chain string, f *compile.Family, endpoint string) (n uint64) {
+	m := o.maps[compile.ServersOf(chain, f)]
+	if m == nil {
+		return 0
+	}
+	for _, e := range m.elements {
+		if strings.HasPrefix(endpoint, e.Data) {
+			n += e.More().Packets
+		}
+	}
+	return n
+}
+
 // linkWith makes options have the links of profiles and of others that stay. Errors:
 // ErrForeign, and a backend that cannot be reached.
 func (s *State) linkWith(o *Options, profiles, others []*lb.Profile) error {

@@ -342,7 +342,7 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 			counted = compile.ReadBackendRule(r.comment, &b) || counted
 		}
 	}
-	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets, packets: s.objects.packets(f, m), counted: counted}
+	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets, packets: s.objects.packets(f, m) + s.objects.datagrams(chain, f, e.Data), counted: counted}
 	return b, true
 }
 

@@ -276,7 +276,10 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 		}
 		for _, f := range compile.Families {
 			o.chain(compile.DrawChainOf(chain, f))
-			o.readWhole(table, compile.OwnSlotsOf(chain, f), compile.MembersOf(chain, f))
+			o.readWhole(table, compile.OwnSlotsOf(chain, f), compile.MembersOf(chain, f), compile.ServersOf(chain, f))
+			if servers := compile.ServersOf(chain, f); o.maps[servers] != nil {
+				o.chain(servers)
+			}
 		}
 		// Its destinations are those that it is to have.
 		for name, e := range compile.Destinations(chain, wanted[chain]) {

@@ -116,6 +116,10 @@ func (s *site) enroll(p *lb.Profile, v *lb.Service, connections int, sctp bool) 
 		s.note("%s/%s: it is not rehearsed, since with mode: %s each of its %d backends needs a host", p.Name, v.Name, v.Mode, n)
 		return
 	}
+	if v.Balance == lb.Datagrams {
+		s.note("%s/%s: it is not rehearsed, since nobody answers with balance: datagrams", p.Name, v.Name)
+		return
+	}
 	at := max(0, slices.IndexFunc(s.links, func(l link) bool { return v.Interface == "" || matches(v.Interface, l.name) }))
 	for _, f := range v.Families() {
 		targets := s.targets(v, f, at)

@@ -24,7 +24,7 @@ type draft struct {
 		name, role, iface, hashBy, hashSeed, snat, allow, deny *node
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
-		offload, devices, timeouts, unserved                   *node
+		offload, devices, timeouts, balance, unserved          *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -134,6 +134,8 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return unlessDefault(s.at.devices, base.at.devices)
 	case "timeouts":
 		return s.at.timeouts
+	case "balance":
+		return s.at.balance
 	case "unserved":
 		return unlessDefault(s.at.unserved, base.at.unserved)
 	}
@@ -176,7 +178,7 @@ func (s *draft) giveWay(word string) {
 func (s *draft) finishMode(base *draft) {
 	said, onEmpty := s.SNAT, s.OnEmpty
 	s.Preset()
-	if s.Mode == lb.NAT || s.at.snat != base.at.snat {
+	if s.SNAT.Mode != lb.SNATNone || s.at.snat != base.at.snat {
 		s.SNAT = said
 	}
 	if s.Mode == lb.NAT || s.at.onEmpty != base.at.onEmpty {

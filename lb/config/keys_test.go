@@ -44,6 +44,7 @@ var example = map[string]string{
 	"service.retry":                "retry: true",
 	"service.offload":              "offload: auto",
 	"service.devices":              "offload: software, devices: eth0",
+	"service.balance":              "balance: datagrams, protocol: udp",
 	"service.unserved":             "unserved: reject",
 	"service.forward":              "forward: balanced",
 	"backend.priority":             "backends: [10.0.0.1, {address: 10.0.0.2, priority: 2}]",

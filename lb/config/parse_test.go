@@ -233,6 +233,10 @@ func TestParse(t *testing.T) {
 		})},
 		{"default offload of a client", "defaults: {offload: hardware, devices: eth0}\n" + start + "    role: client", web(func(s *lb.Service) { s.Role = lb.RoleClient })},
 		{"default devices of none", "defaults: {offload: auto, devices: eth0}\n" + start + "    offload: none", web(nil)},
+		{"datagrams", start + "    protocol: udp\n    balance: datagrams", web(func(s *lb.Service) {
+			s.Protocols, s.Balance, s.SNAT = []lb.Protocol{lb.UDP}, lb.Datagrams, lb.SNAT{Mode: lb.SNATNone}
+			s.Backends[0].SNAT = s.SNAT
+		})},
 		{"default unserved of a client", "defaults: {unserved: drop, forward: balanced}\n" + start + "    role: client", web(func(s *lb.Service) { s.Role, s.Forward = lb.RoleClient, lb.ForwardBalanced })},
 		{"no default devices", "defaults: {offload: auto, devices: eth0}\n" + start + "    devices: none", web(func(s *lb.Service) { s.Offload = lb.OffloadAuto })},
 		{"default interface of a client", "defaults: {interface: eth0}\n" + start + "    role: client", web(func(s *lb.Service) { s.Role = lb.RoleClient })},

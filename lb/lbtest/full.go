@@ -5,6 +5,7 @@ package lbtest
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"nlb/lb"
@@ -80,6 +81,8 @@ func Full() []*lb.Profile {
 	direct.Remember = time.Minute
 	announced := direct
 	announced.Unserved = lb.UnservedDrop
+	spread := full()
+	makeDatagrams(&spread)
 	return []*lb.Profile{
 		{Name: "p", Services: []lb.Service{whole}},
 		{Name: "p", Services: []lb.Service{plain}},
@@ -87,6 +90,7 @@ func Full() []*lb.Profile {
 		{Name: "p", Services: []lb.Service{announced}, Announce: &lb.Announce{Interface: "vips", Delay: 20 * time.Second, Drain: 3 * time.Second}},
 		{Name: "p", Services: []lb.Service{chosen}},
 		{Name: "p", Services: []lb.Service{forgets}},
+		{Name: "p", Services: []lb.Service{spread}},
 	}
 }
 
@@ -99,6 +103,20 @@ func makeDirect(s *lb.Service) {
 	for i := range s.Backends {
 		b := &s.Backends[i]
 		b.SNAT, b.Address.Port, b.MaxConnections, b.Log = s.SNAT, 0, 0, nil
+	}
+}
+
+// makeDatagrams makes a service one with balance: datagrams, without what cannot be
+// there.
+func makeDatagrams(s *lb.Service) {
+	s.Balance, s.Role, s.Interface, s.Protocols = lb.Datagrams, lb.RoleProxy, "", []lb.Protocol{lb.UDP}
+	s.Scheduler, s.HashBy, s.HashSeed = lb.Random, nil, 0
+	s.Affinity, s.Limit, s.Log, s.Retry, s.SNAT = nil, lb.Limit{}, nil, false, lb.SNAT{Mode: lb.SNATNone}
+	s.Offload, s.Devices = lb.OffloadNone, nil
+	s.Listen = slices.DeleteFunc(slices.Clone(s.Listen), func(l lb.Listen) bool { return !l.Prefix.IsSingleIP() })
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		b.SNAT, b.MaxConnections, b.Log = s.SNAT, 0, nil
 	}
 }
 

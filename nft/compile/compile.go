@@ -12,6 +12,7 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile/border"
+	"nlb/nft/compile/datagrams"
 	"nlb/nft/ruleset"
 )
 
@@ -69,6 +70,9 @@ func (c *compiler) border(all []*lb.Profile, there func(object string) bool) {
 			c.needed[e.Data], c.needed[refuseChain] = true, true
 		}
 	}
+	for name, elements := range datagrams.Elements(all, ChainOf) {
+		c.byName[name].Elements = elements
+	}
 	if lb.BalancedOnly(all) || there(border.ForwardChain) {
 		c.Chains = append(c.Chains, border.Forward())
 	}
@@ -104,8 +108,14 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		own.Rules = append(own.Rules, logRule(shared))
 	}
 	own.Rules = append(own.Rules, timeoutRules(s.Timeouts)...)
+	if s.Balance == lb.Datagrams {
+		own.Rules = append(own.Rules, datagrams.Note())
+	}
 	for _, f := range s.Families() {
 		f := FamilyOf(f)
+		if s.Balance == lb.Datagrams {
+			c.datagrams(own.Name, s, f)
+		}
 		draw := c.pool(own.Name, s, f, shared)
 		switch {
 		case s.Mode.Direct(): // the rule is there for what its comment says
@@ -128,6 +138,23 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	}
 	for name, e := range Destinations(own.Name, s) {
 		c.add(name, e)
+	}
+}
+
+// datagrams writes what balances the datagrams that come from the network. What this
+// host sends goes by the service's own chain.
+func (c *compiler) datagrams(chain string, s *lb.Service, f *Family) {
+	var guard []ruleset.Statement
+	if len(s.Deny) > 0 {
+		guard = append(guard, f.IP.SourceIn(c.clientList(f, s.Deny), false))
+	}
+	if len(s.Allow) > 0 {
+		guard = append(guard, f.IP.SourceIn(c.clientList(f, s.Allow), true))
+	}
+	servers, own := datagrams.Service(chain, s, f.Family, guard, refuseChain)
+	c.Maps, c.Chains = append(c.Maps, servers), append(c.Chains, own)
+	for _, r := range own.Rules {
+		c.refers(r)
 	}
 }
 

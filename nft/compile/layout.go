@@ -21,6 +21,7 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile/border"
+	"nlb/nft/compile/datagrams"
 	"nlb/nft/ruleset"
 )
 
@@ -183,7 +184,7 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	for _, t := range tiersOf(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}
-	r.Maps = append(append(r.Maps, border.Maps()...), slotMap(0))
+	r.Maps = append(slices.Concat(r.Maps, border.Maps(), datagrams.Maps()), slotMap(0))
 	for _, n := range x.shards {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
@@ -205,7 +206,7 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 	}
 	r.Maps = append(append(r.Maps, guardMaps()...), retryMaps()...)
 	r.Maps = append(r.Maps, NewVerdictsSet(), NewParamsSet(), NewRecordSet())
-	r.Chains = append(r.Chains, baseChains(x)...)
+	r.Chains = append(append(r.Chains, baseChains(x)...), datagrams.Entry())
 	if x.probes {
 		r.Chains = append(r.Chains, probesChain())
 	}

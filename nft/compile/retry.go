@@ -21,6 +21,7 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile/border"
+	"nlb/nft/compile/datagrams"
 	"nlb/nft/ruleset"
 )
 
@@ -98,7 +99,7 @@ var retryObjects = []string{answersChain, ejectChain, RetrySet, ejectedSet, retr
 // Lapses reports whether a chain or map of the layout goes as soon as nobody needs
 // it.
 func Lapses(object string) bool {
-	return slices.Contains(retryObjects, object) || object == ForwardChain || object == border.ForwardChain || slices.Contains(OffloadSets, object)
+	return slices.Contains(retryObjects, object) || object == ForwardChain || object == border.ForwardChain || datagrams.IsShared(object) || slices.Contains(OffloadSets, object)
 }
 
 // retries makes the refusals of a backend count.

@@ -22,6 +22,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/nft/compile/datagrams"
 	"nlb/nft/ruleset"
 )
 
@@ -37,9 +38,12 @@ func OwnSlotsOf(chain string, f *Family) string { return chain + ownSlots + f.IP
 
 const ownSlots = "/" + SlotsMap
 
-// OwnSlots is the map of a service's own slots that has this name, empty; nil: it is
-// none.
+// OwnSlots is the map of a service's own slots, or servers, that has this name, empty;
+// nil: it is none.
 func OwnSlots(name string) *ruleset.Map {
+	if m := datagrams.Servers(name); m != nil {
+		return m
+	}
 	for _, f := range Families {
 		if chain, ok := strings.CutSuffix(name, ownSlots+f.IP.Digit); ok {
 			return &ruleset.Map{Name: name, Kind: ruleset.OwnSlots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}, OfChain: chain}
@@ -166,6 +170,10 @@ func (c *compiler) needShard(base uint32) {
 	c.insertSlots(m)
 	c.Chains = append(c.Chains, shardChains(shard)...)
 }
+
+// ServersOf names the map of a service's servers by datagram, and the chain that looks
+// into it.
+func ServersOf(chain string, f *Family) string { return datagrams.Of(chain, f.IP) }
 
 // insertSlots puts maps of slots where a packet meets them: what they lead to is behind
 // them.

@@ -132,6 +132,7 @@ func probes() []probe {
 		{Part: Part{"objref", "timeouts", "4.19", "nft_ct"}, chain: &ruleset.Chain{Name: "probe-objref", Rules: []ruleset.Rule{{
 			Statements: []ruleset.Statement{ruleset.SetTimeouts(&ruleset.Timeouts{Name: "probe", Protocol: unix.IPPROTO_UDP, Seconds: []uint32{1, 1}})},
 		}}}},
+		simple("notrack", "balance: datagrams", "4.9", "nft_ct", &expr.Notrack{}),
 		simple("exthdr", "mode: dsr", "3.13", "", &expr.Exthdr{DestRegister: reg, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}),
 		{
 			Part: Part{"fwd", "mode: dsr", "5.5", "nft_fwd_netdev"}, family: ruleset.Netdev,

@@ -179,7 +179,7 @@ func (v *Snapshot) fill(profiles []Services, f Figures) *Snapshot {
 				b := &service.Backends[k]
 				stats := f.Of(p.Profile, s, b.Backend)
 				b.Connections = stats.Connections
-				if s.Mode.Direct() {
+				if s.Mode.Direct() || s.Balance == lb.Datagrams {
 					b.Packets = &stats.Packets
 				} else if f.Live {
 					b.Live = &stats.Live

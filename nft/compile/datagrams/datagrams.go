@@ -1,0 +1,157 @@
+// Package datagrams balances each datagram for itself, for services with balance:
+// datagrams. It knows no kernel.
+//
+// A datagram is taken before conntrack, which then does not track it, and its
+// destination is written over:
+//
+//	datagrams                    destination -> the service's chain
+//	PROFILE/SERVICE/datagrams4   in turn or at random: slot -> address
+//
+// Fragments have been put together before (NF_IP_PRI_CONNTRACK_DEFRAG).
+package datagrams
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"nlb/lb"
+	"nlb/nft/ruleset"
+)
+
+const (
+	// EntryChain takes the datagrams.
+	EntryChain = "datagrams"
+
+	rawPriority = -300 // NF_IP_PRI_RAW, ahead of conntrack
+	suffix      = "/datagrams"
+	note        = "balance datagrams"
+)
+
+var families = map[lb.Family]*ruleset.Family{lb.IPv4: ruleset.IPv4, lb.IPv6: ruleset.IPv6}
+
+// destinations names the map that leads to the chains of services.
+func destinations(f *ruleset.Family) string { return EntryChain + f.Digit }
+
+// Of names what a service, with this chain, has for a family: a chain, and a map of
+// its servers.
+func Of(chain string, f *ruleset.Family) string { return chain + suffix + f.Digit }
+
+// Maps are the maps that all services share, empty.
+func Maps() []*ruleset.Map {
+	var out []*ruleset.Map
+	for _, f := range []*ruleset.Family{ruleset.IPv4, ruleset.IPv6} {
+		out = append(out, &ruleset.Map{
+			Name: destinations(f), Kind: ruleset.Addresses, Key: ruleset.Type{f.Addr, ruleset.InetProto, ruleset.InetService},
+			Data: ruleset.Type{ruleset.Verdict}, Interval: true,
+		})
+	}
+	return out
+}
+
+// IsShared reports whether a chain or map is one that all services share.
+func IsShared(object string) bool {
+	return object == EntryChain || object == destinations(ruleset.IPv4) || object == destinations(ruleset.IPv6)
+}
+
+// Entry is the chain that all that comes from the network meets.
+func Entry() *ruleset.Chain {
+	c := &ruleset.Chain{Name: EntryChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}
+	for _, f := range []*ruleset.Family{ruleset.IPv4, ruleset.IPv6} {
+		c.Rules = append(c.Rules, ruleset.Rule{
+			Statements: []ruleset.Statement{f.Vmap(destinations(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort)},
+			Needs:      destinations(f),
+		})
+	}
+	return c
+}
+
+// Elements are those of the shared maps, by their names, for all profiles of a table.
+// chain names the chain of a service.
+func Elements(profiles []*lb.Profile, chain func(profile, service string) string) map[string][]ruleset.Element {
+	out := map[string][]ruleset.Element{}
+	for p, s := range lb.Services(profiles) {
+		if s.Balance != lb.Datagrams {
+			continue
+		}
+		for _, l := range s.Listen {
+			f := families[lb.FamilyOf(l.Prefix.Addr())]
+			for _, r := range l.Ports {
+				key := func(port uint16) string {
+					return ruleset.AddrBytes(l.Prefix.Addr()) + ruleset.ProtoBytes(unix.IPPROTO_UDP) + ruleset.PortBytes(port)
+				}
+				out[destinations(f)] = append(out[destinations(f)], ruleset.Element{Key: key(r.First), End: key(r.Last), Data: Of(chain(p.Name, s.Name), f)})
+			}
+		}
+	}
+	for _, elements := range out {
+		slices.SortFunc(elements, func(a, b ruleset.Element) int { return cmp.Compare(a.Key, b.Key) })
+	}
+	return out
+}
+
+// Servers is the map of the servers of a service and family that has this name, empty;
+// nil: it is none.
+func Servers(name string) *ruleset.Map {
+	for _, f := range families {
+		if chain, ok := strings.CutSuffix(name, suffix+f.Digit); ok {
+			return &ruleset.Map{
+				Name: name, Kind: ruleset.OwnSlots, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.Addr}, Counter: true, OfChain: chain,
+				TypeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.Word), Udata: f.SourcesUdata(),
+			}
+		}
+	}
+	return nil
+}
+
+// Service is what a service has for a family: the map of its servers, and the chain that
+// sends a datagram to one. guard is what turns clients away, and refuse the chain that
+// answers where there is no server.
+func Service(chain string, s *lb.Service, family lb.Family, guard []ruleset.Statement, refuse string) (*ruleset.Map, *ruleset.Chain) {
+	f := families[family]
+	m := Servers(Of(chain, f))
+	c := &ruleset.Chain{Name: m.Name}
+	rule := func(statements ...ruleset.Statement) {
+		c.Rules = append(c.Rules, ruleset.Rule{Statements: statements})
+	}
+	backends := s.Of(family)
+	for slot, i := range s.SlotsWith(backends, 0) {
+		m.Elements = append(m.Elements, ruleset.Element{Key: ruleset.MarkBytes(uint32(slot)), Data: ruleset.AddrBytes(backends[i].Address.Addr)})
+	}
+	for _, away := range guard {
+		rule(away, ruleset.Drop())
+	}
+	switch slots := uint32(len(m.Elements)); {
+	case slots == 0 && s.OnEmpty == lb.Drop:
+		rule(ruleset.Drop())
+	case slots == 0:
+		rule(ruleset.Goto(refuse))
+	default:
+		rule(ruleset.NoTrack())
+		if port := backends[0].Address.Port; port != 0 {
+			for _, set := range ruleset.SetUDPPort(port) {
+				rule(set)
+			}
+		}
+		rule(f.SetDestination(s.Scheduler == lb.Random, slots, m.Name), ruleset.Accept())
+		rule(ruleset.Drop()) // the map has become shorter meanwhile
+	}
+	return m, c
+}
+
+// Note is the rule of a service's own chain that says it; it does nothing.
+func Note() ruleset.Rule {
+	return ruleset.Rule{Statements: []ruleset.Statement{ruleset.Continue()}, Comment: note}
+}
+
+// ReadNote reads the comment of such a rule into a service, and reports whether it was
+// one.
+func ReadNote(comment string, s *lb.Service) bool {
+	if comment == note {
+		s.Balance = lb.Datagrams
+	}
+	return comment == note
+}
