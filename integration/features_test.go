@@ -152,6 +152,13 @@ services:
   - {name: web, offload: auto, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:80", {address: "10.2.0.12:80", weight: 0}, "[fd02::11]:80"]}
   - {name: named, offload: auto, devices: [eth1, eth0], snat: none, listen: "203.0.113.11:80", protocol: udp, backends: 10.2.0.11}
 `,
+	"helpers": `profile: helpers
+services:
+  - {name: ftp, helper: ftp, listen: ["203.0.113.10:21", "[2001:db8::1]:21"], limit: {new: 5/second}, backends: ["10.2.0.11", "fd02::11"]}
+  - {name: sip, helper: sip, protocol: [tcp, udp], snat: none, listen: "203.0.113.11:5060", backends: ["10.2.0.11"]}
+  - {name: tftp, helper: tftp, protocol: udp, listen: "203.0.113.12:69", backends: ["10.2.0.11"]}
+  - {name: tftp-too, helper: tftp, protocol: udp, listen: "[2001:db8::3]:69", backends: ["fd02::11"]}
+`,
 	"datagrams": `profile: datagrams
 defaults: {protocol: udp, balance: datagrams}
 services:

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"nlb/lb/internal/safe"
 )
 
 // SysctlPolicy says what to do about kernel parameters that a profile needs.
@@ -116,6 +118,18 @@ const (
 	ForwardBalanced                // connections that are balanced
 )
 
+// Helper is a protocol in which connections announce further ones, and which the kernel
+// reads to translate these, too (nf_conntrack_ftp and its like).
+type Helper uint8
+
+// The helpers.
+const (
+	HelperNone Helper = iota
+	FTP               // RFC 959, RFC 2428
+	SIP               // RFC 3261
+	TFTP              // RFC 1350
+)
+
 // Balance says what a service balances.
 type Balance uint8
 
@@ -139,6 +153,7 @@ var (
 	snatWords     = []string{"masquerade", "none", "vip", "addresses"}
 	onEmptyWords  = []string{"reject", "drop"}
 	offloadWords  = []string{"none", "auto", "software", "hardware"}
+	helperWords   = []string{"none", "ftp", "sip", "tftp"}
 	balanceWords  = []string{"connections", "datagrams"}
 	unservedWords = []string{"pass", "reject", "drop", "reject-all", "drop-all"}
 	forwardWords  = []string{"open", "balanced"}
@@ -154,6 +169,7 @@ func (f HashField) String() string    { return inWords(f, hashWords) }
 func (m SNATMode) String() string     { return inWords(m, snatWords) }
 func (o OnEmpty) String() string      { return inWords(o, onEmptyWords) }
 func (o Offload) String() string      { return inWords(o, offloadWords) }
+func (h Helper) String() string       { return inWords(h, helperWords) }
 func (b Balance) String() string      { return inWords(b, balanceWords) }
 func (u Unserved) String() string     { return inWords(u, unservedWords) }
 func (f Forward) String() string      { return inWords(f, forwardWords) }
@@ -222,6 +238,9 @@ func (o *OnEmpty) UnmarshalText(b []byte) error { return word(o, onEmptyWords, b
 func (o *Offload) UnmarshalText(b []byte) error { return word(o, offloadWords, b) }
 
 // UnmarshalText reads what String writes, and nothing else.
+func (h *Helper) UnmarshalText(b []byte) error { return word(h, helperWords, b) }
+
+// UnmarshalText reads what String writes, and nothing else.
 func (b *Balance) UnmarshalText(text []byte) error { return word(b, balanceWords, text) }
 
 // UnmarshalText reads what String writes, and nothing else.
@@ -285,6 +304,9 @@ func (OnEmpty) Words() []string { return slices.Clone(onEmptyWords) }
 func (Offload) Words() []string { return slices.Clone(offloadWords) }
 
 // Words are all words of the type, in the order of its constants.
+func (Helper) Words() []string { return slices.Clone(helperWords) }
+
+// Words are all words of the type, in the order of its constants.
 func (Balance) Words() []string { return slices.Clone(balanceWords) }
 
 // Words are all words of the type, in the order of its constants.
@@ -298,6 +320,35 @@ func (LogLevel) Words() []string { return slices.Clone(levelWords) }
 
 // The keys that are such a word and nothing else, about what is beside the connections
 // that a service takes.
+
+var helperKey = key[Service]{
+	word: "helper", Key: Key{
+		Values: "none, ftp, sip or tftp", Default: "none",
+		Meaning: "the protocol that the kernel reads, so that the connections which it announces are translated, too",
+	},
+	value: func(s *Service) (any, bool) { return s.Helper.String(), s.Helper == HelperNone },
+	check: func(s *Service) *Problem { return checkEnum("helper", s.Helper, TFTP) },
+}
+
+// checkHelper finds services whose connections no helper reads.
+func (s *Service) checkHelper(yield func(Contradiction) bool) bool {
+	over := map[Helper][]Protocol{FTP: {TCP}, SIP: {TCP, UDP}, TFTP: {UDP}}[s.Helper]
+	other := func(p Protocol) bool { return !slices.Contains(over, p) }
+	switch {
+	case s.Helper == HelperNone:
+		return true
+	case slices.ContainsFunc(s.Protocols, other):
+		return yield(Contradiction{Keys: []string{"helper", "protocol"}, Problem: Problem{
+			Msg:  fmt.Sprintf("helper: %s is over %s, and service %s is over %s", s.Helper, strings.Join(texts(over), " and "), safe.Show(s.Name), strings.Join(texts(s.Protocols), ", ")),
+			Want: "protocol: " + strings.Join(texts(over), " or "),
+		}})
+	case s.Mode.Direct() || s.Balance == Datagrams:
+		return yield(Contradiction{Keys: []string{"helper", "mode", "balance"}, Problem: Problem{
+			Msg: "helper has no meaning where no connection is translated", Want: "mode: nat and balance: connections",
+		}})
+	}
+	return true
+}
 
 var balanceKey = key[Service]{
 	word: "balance", Key: Key{

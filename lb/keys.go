@@ -344,6 +344,7 @@ var serviceKeys = []key[Service]{
 		change: func(s *Service) (string, bool) { return strings.Join(s.Devices, ", "), true },
 		check:  func(s *Service) *Problem { return checkDevices(s.Devices) },
 	},
+	helperKey,
 	balanceKey,
 	unservedKey,
 	forwardKey,

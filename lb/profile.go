@@ -107,6 +107,9 @@ type Service struct {
 	// Devices are the interfaces that this is done on, sorted, at most MaxDevices; nil:
 	// those of the routes to the backends and clients.
 	Devices []string
+	// Helper is the kernel's reader of the service's own protocol, for the connections
+	// that this announces.
+	Helper Helper
 	// Balance says what is balanced.
 	Balance Balance
 	// Unserved is what becomes of other traffic for the addresses that it listens on.

@@ -24,7 +24,7 @@ type draft struct {
 		name, role, iface, hashBy, hashSeed, snat, allow, deny *node
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
-		offload, devices, timeouts, balance, unserved          *node
+		offload, devices, timeouts, helper, balance, unserved  *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -134,6 +134,8 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return unlessDefault(s.at.devices, base.at.devices)
 	case "timeouts":
 		return s.at.timeouts
+	case "helper":
+		return unlessDefault(s.at.helper, base.at.helper)
 	case "balance":
 		return s.at.balance
 	case "unserved":
@@ -167,6 +169,8 @@ func (s *draft) giveWay(word string) {
 		s.Offload = lb.OffloadNone
 	case "devices":
 		s.Devices = nil
+	case "helper":
+		s.Helper = lb.HelperNone
 	case "unserved":
 		s.Unserved = lb.UnservedPass
 	case "remember":

@@ -93,6 +93,10 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		s.at.offload = v
 	}},
 	{word: "devices", read: readDevices},
+	{word: "helper", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readWord(d, k, v, &s.Helper)
+		s.at.helper = v
+	}},
 	{word: "balance", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		readWord(d, k, v, &s.Balance)
 		s.at.balance = v

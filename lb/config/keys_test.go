@@ -44,6 +44,7 @@ var example = map[string]string{
 	"service.retry":                "retry: true",
 	"service.offload":              "offload: auto",
 	"service.devices":              "offload: software, devices: eth0",
+	"service.helper":               "helper: ftp",
 	"service.balance":              "balance: datagrams, protocol: udp",
 	"service.unserved":             "unserved: reject",
 	"service.forward":              "forward: balanced",

@@ -62,6 +62,7 @@ func Full() []*lb.Profile {
 		Established: time.Hour, CloseWait: 2 * time.Hour, HalfOpen: 20 * time.Second, TimeWait: 30 * time.Second, UDP: 5 * time.Minute, UDPIdle: 15 * time.Second,
 	}
 	whole.Offload, whole.Devices = lb.OffloadAuto, []string{"eth0", "eth1"} // any kernel takes it
+	plain.Helper, plain.Protocols = lb.SIP, []lb.Protocol{lb.TCP, lb.UDP}
 	whole.Unserved, whole.Forward = lb.UnservedReject, lb.ForwardBalanced
 	plain.SNAT = lb.SNAT{Mode: lb.SNATNone}
 	for i := range plain.Backends {

@@ -34,6 +34,9 @@ func health(r *rand.Rand, s *lb.Service) {
 		s.Unserved = lb.Unserved(r.IntN(5))
 	}
 	s.Forward = lb.Forward(r.IntN(2))
+	if len(s.Protocols) == 1 && s.Protocols[0] == lb.TCP {
+		s.Helper = lb.Helper(r.IntN(3))
+	}
 	first := map[lb.Family]int{}
 	several := false
 	for i := range s.Backends {

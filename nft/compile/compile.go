@@ -103,6 +103,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptForeign()}, Comment: "role server"})
 	}
 	own.Rules = append(append(own.Rules, border.Notes(s)...), c.guard(own.Name, s)...)
+	own.Rules = append(own.Rules, border.Helpers(s)...)
 	shared := sharedLog(s)
 	if shared != nil {
 		own.Rules = append(own.Rules, logRule(shared))

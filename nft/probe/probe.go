@@ -129,7 +129,7 @@ func probes() []probe {
 			Part: Part{"dynset", "affinity, limit, max-connections and retry", "4.1", ""}, sets: []*ruleset.Map{clients},
 			exprs: []expr.Any{number, &expr.Dynset{SrcRegKey: reg, SetName: clients.Name, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: 1e9}},
 		},
-		{Part: Part{"objref", "timeouts", "4.19", "nft_ct"}, chain: &ruleset.Chain{Name: "probe-objref", Rules: []ruleset.Rule{{
+		{Part: Part{"objref", "timeouts and helper", "4.19", "nft_ct"}, chain: &ruleset.Chain{Name: "probe-objref", Rules: []ruleset.Rule{{
 			Statements: []ruleset.Statement{ruleset.SetTimeouts(&ruleset.Timeouts{Name: "probe", Protocol: unix.IPPROTO_UDP, Seconds: []uint32{1, 1}})},
 		}}}},
 		simple("notrack", "balance: datagrams", "4.9", "nft_ct", &expr.Notrack{}),

@@ -317,10 +317,8 @@ func (m *Messages) DeleteChain(name string) {
 //
 //	NFTA_RULE_TABLE, CHAIN, [HANDLE], EXPRESSIONS [LIST_ELEM ...], USERDATA
 func (m *Messages) Rule(chain string, r Rule, replace uint64) {
-	for _, s := range r.Statements {
-		if s.Timeouts != nil {
-			m.newTimeouts(s.Timeouts)
-		}
+	for i := range r.Statements {
+		m.newObjects(&r.Statements[i])
 	}
 	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_APPEND)
 	if replace != 0 {

@@ -201,6 +201,7 @@ func (r *Ruleset) WriteTo(w io.Writer) (int64, error) {
 		p.mapping(m)
 	}
 	p.timeouts(r.Chains)
+	p.helpers(r.Chains)
 	for _, c := range r.Chains {
 		p.chain(c)
 	}

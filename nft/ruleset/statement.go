@@ -27,6 +27,8 @@ type Statement struct {
 	Exprs []byte // encoded NFTA_LIST_ELEM attributes
 	// Timeouts is the object that it refers to; nil for nearly all.
 	Timeouts *Timeouts
+	// Helper likewise.
+	Helper *Helper
 }
 
 // NewStatement is a statement of this text and these expressions.

@@ -1,9 +1,11 @@
-// Package border is about traffic that no service takes: what becomes of it where it is
-// for an address of one, and what this host forwards for others. It knows no kernel.
+// Package border is about what is beside the connections that services take: other traffic
+// for their addresses, what this host forwards for others, and what connections announce.
+// It knows no kernel.
 package border
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -122,6 +124,19 @@ func Forward() *ruleset.Chain {
 	}}
 }
 
+// Helpers are rules that give the connections of a service their helper.
+func Helpers(s *lb.Service) []ruleset.Rule {
+	if s.Helper == lb.HelperNone {
+		return nil
+	}
+	var out []ruleset.Rule
+	for _, p := range s.Protocols {
+		h := &ruleset.Helper{Name: fmt.Sprintf("%s-%s", s.Helper, p), Type: s.Helper.String(), Protocol: byte(p)}
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ruleset.SetHelper(h)}, Comment: helperWord + s.Helper.String()})
+	}
+	return out
+}
+
 // Notes are rules of a service that do nothing, and say what it wants.
 func Notes(s *lb.Service) []ruleset.Rule {
 	var out []ruleset.Rule
@@ -137,13 +152,16 @@ func Notes(s *lb.Service) []ruleset.Rule {
 	return out
 }
 
-const unservedWord, forwardWord = "unserved ", "forward "
+const unservedWord, forwardWord, helperWord = "unserved ", "forward ", "helper "
 
-// ReadNote reads the comment of such a rule into a service, and reports whether it was
-// one.
+// ReadNote reads the comment of such a rule, or of one of Helpers, into a service, and
+// reports whether it was one.
 func ReadNote(comment string, s *lb.Service) bool {
 	if word, ok := strings.CutPrefix(comment, unservedWord); ok {
 		return s.Unserved.UnmarshalText([]byte(word)) == nil
+	}
+	if word, ok := strings.CutPrefix(comment, helperWord); ok {
+		return s.Helper.UnmarshalText([]byte(word)) == nil
 	}
 	word, ok := strings.CutPrefix(comment, forwardWord)
 	return ok && s.Forward.UnmarshalText([]byte(word)) == nil

@@ -180,6 +180,19 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
+// TestHelperModule: a helper whose other half is a module that nobody has loaded.
+func TestHelperModule(t *testing.T) {
+	p := shop(t, "")
+	h := router(p)
+	h.Reads = []string{"ftp", "tftp"}
+	for helper, want := range map[lb.Helper]int{lb.HelperNone: 0, lb.FTP: 1, lb.SIP: 0} {
+		p.Services[0].Helper = helper
+		if got := sick(h, p); len(got) != want {
+			t.Errorf("helper: %v: %q, want %d", helper, got, want)
+		}
+	}
+}
+
 // TestPace: where ports get few, doctor says how many connections a second the
 // kernel's TIME_WAIT leaves room for.
 func TestPace(t *testing.T) {

@@ -15,6 +15,9 @@ import (
 type Host struct {
 	// Kernel is its version: 6.18.1.
 	Kernel string
+	// Reads are helpers (lb.Helper) that read what connections announce, and do not
+	// translate it: a module is not loaded, which the kernel loads for nobody.
+	Reads []string
 	// Admin says that this process has CAP_NET_ADMIN in its network namespace.
 	Admin bool
 	// Unseen says what could not be looked at, and why; Blind has the checks

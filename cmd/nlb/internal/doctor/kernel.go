@@ -4,9 +4,11 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"nlb/cmd/nlb/internal/text"
+	"nlb/lb"
 )
 
 func (e *exam) rights() {
@@ -38,6 +40,12 @@ func (e *exam) nftables() {
 		}
 		e.add(level, "", fmt.Sprintf("Linux %s lacks %s, for %s: %s", e.Kernel, kind, m.For, uses),
 			fmt.Sprintf("it answers %q; needs Linux >= %s", m.Answer, m.Since), mend)
+	}
+	for p, s := range lb.Services(e.Profiles) {
+		if module := "nf_nat_" + s.Helper.String(); slices.Contains(e.Reads, s.Helper.String()) {
+			e.add(Fail, p.Name+"/"+s.Name, "what its connections announce is not translated",
+				"helper: "+s.Helper.String()+" needs the kernel module "+module+", which is not loaded; to have it after a boot, too, write its name into /etc/modules-load.d/nlb.conf", "modprobe "+module)
+		}
 	}
 	if len(e.Profiles) > 0 {
 		e.fine(fmt.Sprintf("Linux %s has all of nftables that these profiles need", e.Kernel))

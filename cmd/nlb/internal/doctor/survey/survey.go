@@ -11,11 +11,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"nlb/cmd/nlb/internal/doctor"
+	"nlb/lb"
 	"nlb/nft"
 	"nlb/nft/wire"
 	"nlb/sysctl"
@@ -27,7 +29,7 @@ import (
 // could be seen.
 func Take(ask *doctor.Ask, dial func() (*wire.Conn, error)) (*doctor.Host, error) {
 	s := &survey{host: &doctor.Host{
-		Kernel: release(), Params: map[string]string{}, Blind: map[string]bool{},
+		Kernel: release(), Reads: reads("/sys/module"), Params: map[string]string{}, Blind: map[string]bool{},
 		Routes: map[doctor.Question]doctor.Route{},
 	}, ask: ask}
 	if err := s.links(); err != nil {
@@ -80,6 +82,23 @@ func release() string {
 		return "(unknown)"
 	}
 	return unix.ByteSliceToString(u.Release[:])
+}
+
+// reads are the helpers that do not translate. A part of the kernel itself has no state
+// of a module, and its other half is a part, too.
+func reads(modules string) []string {
+	there := func(name string) bool {
+		_, err := os.Stat(filepath.Join(modules, name))
+		return err == nil
+	}
+	var out []string
+	for _, h := range lb.HelperNone.Words()[1:] {
+		reader := "nf_conntrack_" + h
+		if built := there(reader) && !there(reader+"/initstate"); there("") && !built && !there("nf_nat_"+h) {
+			out = append(out, h)
+		}
+	}
+	return out
 }
 
 // params reads the kernel parameters that checks look at.
