@@ -102,7 +102,7 @@ func (s *Service) checkDirectBackends(yield func(Contradiction) bool) bool {
 		switch {
 		case b.Address.OfHost():
 			p = Problem{
-				Msg: fmt.Sprintf("backend %s is this host itself, and the mode is dsr", b.Where()), Want: "other hosts",
+				Msg: fmt.Sprintf("backend %s is this host itself, and the mode is %s", b.Where(), s.Mode), Want: "other hosts",
 				Hint: "packets go to other hosts as they are; what is to stay here needs no balancing",
 			}
 		case b.Host.SRV, b.Address.Port != 0 && slices.ContainsFunc(s.Listen, another):
