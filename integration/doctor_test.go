@@ -107,6 +107,10 @@ var hostFaults = []fault{
 	{name: "forwarding", breaks: "sysctl -w net.ipv4.ip_forward=0", level: "fail", check: "forwarding", says: "net.ipv4.ip_forward is 0", probe: "203.0.113.10:80"},
 	{name: "IPv6 forwarding", breaks: "sysctl -w net.ipv6.conf.all.forwarding=0", level: "fail", check: "forwarding", says: "net.ipv6.conf.all.forwarding is 0", probe: "[2001:db8::10]:80"},
 	{
+		name: "a fleet that picks nothing up", profile: "fleet: anycast\n" + one(`{name: web, scheduler: hash, snat: none, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`),
+		breaks: "sysctl -w net.netfilter.nf_conntrack_tcp_loose=0", level: "fail", check: "conntrack", says: "net.netfilter.nf_conntrack_tcp_loose is 0",
+	},
+	{
 		name: "forwarding of a link", profile: one(`{name: web, listen: "203.0.113.10:80", interface: eth0, backends: ["10.2.0.11:8080"]}`),
 		breaks: "sysctl -w net.ipv4.conf.eth0.forwarding=0", level: "fail", check: "forwarding", says: "what comes by eth0 is not forwarded", probe: "203.0.113.10:80",
 	},

@@ -176,6 +176,25 @@ services:
   - {name: reject-all, unserved: reject-all, listen: ["203.0.113.12:80", "203.0.113.32/28:80"], role: server, backends: ["10.2.0.1:81"]}
   - {name: drop-all, unserved: drop-all, forward: open, listen: "[2001:db8::2]:80", backends: ["fd02::11"]}
 `,
+	"fleet": `profile: any
+fleet: anycast
+defaults: {scheduler: consistent, snat: none}
+services:
+  - {name: web, limit: {new-per-source: 5/second, new: 100/second}, deny: [10.9.0.0/16], listen: ["203.0.113.10:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:80", {address: "10.2.0.12:80", weight: 0}, "[fd02::11]:80"]}
+  - {name: dns, protocol: [tcp, udp], listen: ["203.0.113.0/28:50-60", "203.0.113.10:53"], backends: ["10.2.0.11", "10.2.0.12:80"]}
+  - {name: direct, mode: dsr, on-empty: drop, listen: "203.0.113.11:80", backends: 10.2.0.11}
+`,
+	"mesh": `profile: mesh
+fleet: mesh
+services:
+  - {name: web, snat: none, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: empty, on-empty: drop, listen: "203.0.113.12:80", backends: []}
+`,
+	"pair": `profile: pair
+fleet: pair
+services:
+  - {name: web, snat: [203.0.113.200], retry: true, listen: "203.0.113.10:80", backends: ["10.2.0.11:80", "10.2.0.12:80"]}
+`,
 	"backends of their own": `profile: own
 services:
   - name: web

@@ -1,11 +1,13 @@
 package lb
 
-// Announce: that an agent gives this host the addresses of services, for routing
-// daemons to tell others of.
+// Announce and fleet: that an agent gives this host the addresses of services, for routing
+// daemons to tell others of; and what services cannot have whose addresses other balancers
+// serve, too.
 
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,4 +107,166 @@ func (p *Profile) GuardAnnounced() {
 			s.Unserved = UnservedReject
 		}
 	}
+}
+
+// Fleet says what several balancers share that serve the same addresses.
+type Fleet uint8
+
+// The fleets.
+const (
+	FleetNone    Fleet = iota // this balancer is alone
+	FleetPair                 // one serves, the other has its connections (conntrackd) and stands by
+	FleetAnycast              // all serve, and share nothing but the profile
+	FleetMesh                 // all serve, and all have the connections of all (conntrackd)
+)
+
+var fleetWords = []string{"none", "pair", "anycast", "mesh"}
+
+func (f Fleet) String() string { return inWords(f, fleetWords) }
+
+// UnmarshalText reads what String writes, and nothing else.
+func (f *Fleet) UnmarshalText(b []byte) error { return word(f, fleetWords, b) }
+
+// Words are all words of the type, in the order of its constants.
+func (Fleet) Words() []string { return slices.Clone(fleetWords) }
+
+// Fleet is that of the profile's services; FleetNone where it has none.
+func (p *Profile) Fleet() Fleet {
+	if len(p.Services) == 0 {
+		return FleetNone
+	}
+	return p.Services[0].Fleet
+}
+
+// checkFleets finds services of different fleets: it is the profile that is of one.
+func (p *Profile) checkFleets() *Problem {
+	if slices.ContainsFunc(p.Services, func(s Service) bool { return s.Fleet != p.Fleet() }) {
+		return &Problem{Msg: "services of one profile are of different fleets"}
+	}
+	return nil
+}
+
+// PicksUp reports whether a balancer takes a TCP connection in its middle that another
+// one of the fleet has had so far.
+func (s *Service) PicksUp() bool {
+	return (s.Fleet == FleetAnycast || s.Fleet == FleetMesh) && s.Mode == NAT && s.Role == RoleProxy && slices.Contains(s.Protocols, TCP)
+}
+
+// checkFleet finds what would lose connections when they come to another balancer of
+// the fleet. What this host itself sends never does, and datagrams that are balanced one by
+// one do not mind.
+func (s *Service) checkFleet(yield func(Contradiction) bool) bool {
+	switch {
+	case s.Fleet == FleetNone, s.Role == RoleClient, s.Balance == Datagrams:
+		return true
+	case s.Fleet == FleetAnycast:
+		return s.checkAnycast(yield) && s.checkSources(yield)
+	}
+	return s.checkSources(yield)
+}
+
+const onHost = "connections end on this host, and another balancer has not got them"
+
+// checkAnycast finds what a balancer that has only the profile and a packet cannot know.
+func (s *Service) checkAnycast(yield func(Contradiction) bool) bool {
+	for _, one := range []struct {
+		is               bool
+		key              string
+		what, want, hint string
+	}{
+		{!s.Scheduler.Hashes(), "scheduler", "scheduler: " + s.Scheduler.String(), "scheduler: consistent", "every balancer has to draw the same backend, from the packet alone"},
+		{s.Affinity != nil, "affinity", "affinity", "none of it", "one balancer remembers it; hash-by: source-address keeps a client with its backend on all of them"},
+		{s.Retry, "retry", "retry", "none of it", "the other balancers do not know that a connection was drawn again"},
+		{s.Helper != HelperNone, "helper", "helper: " + s.Helper.String(), "none of it", "one balancer has read which connections are to follow"},
+		{s.Role == RoleServer, "role", "role: server", "role: proxy, and backends that all balancers reach", onHost},
+	} {
+		if one.is && !yield(Contradiction{Keys: []string{"fleet", one.key}, Problem: Problem{
+			Msg: one.what + " cannot be with fleet: anycast", Want: one.want, Hint: one.hint,
+		}}) {
+			return false
+		}
+	}
+	for i, l := range s.Listen {
+		if !l.Prefix.IsValid() && !yield(Contradiction{Keys: []string{"listen"}, Item: i, Problem: Problem{
+			Msg: fmt.Sprintf("listen %s cannot be with fleet: anycast", l), Want: "the address that all balancers serve",
+			Hint: "the own addresses of each balancer are others",
+		}}) {
+			return false
+		}
+	}
+	host := false
+	for i := range s.Backends {
+		b, p := &s.Backends[i], Problem{}
+		switch {
+		case b.Address.OfHost() && !host: // said once for both families
+			host = true
+			p = Problem{Msg: "a backend that is this host itself cannot be with fleet: anycast", Want: "an address that all balancers reach", Hint: onHost}
+		case b.MaxConnections > 0:
+			p = Problem{
+				Msg: "max-connections cannot be with fleet: anycast", Want: "none of it",
+				Hint: "each balancer counts its own, and where one is full, it draws another backend than the others",
+			}
+		default:
+			continue
+		}
+		if !yield(Contradiction{Keys: []string{"backends"}, Item: i, Problem: p}) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkSources finds sources that one balancer of a fleet alone has, or keeps.
+func (s *Service) checkSources(yield func(Contradiction) bool) bool {
+	if s.Mode.Direct() || s.Role == RoleServer {
+		return true
+	}
+	refused := func(m SNATMode) bool { return m == Masquerade || s.Fleet == FleetAnycast && m != SNATNone }
+	p := Problem{
+		Want: "snat: none, or an address that moves with the service",
+		Hint: "backends answer to the address of the balancer that is gone",
+	}
+	if s.Fleet == FleetAnycast {
+		p.Want, p.Hint = "snat: none", "one balancer knows who is behind a source, and the answers come back to another one"
+	}
+	said := false
+	for i := range s.Backends {
+		b := &s.Backends[i]
+		if !refused(b.SNAT.Mode) {
+			continue
+		}
+		c := Contradiction{Keys: []string{"backends"}, Item: i, Problem: p}
+		if c.Msg = "snat: " + b.SNAT.String() + " cannot be with fleet: " + s.Fleet.String(); b.SNAT.Equal(s.SNAT) {
+			if c.Keys = []string{"fleet", "snat"}; said {
+				continue
+			}
+			said = true
+		}
+		if !yield(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// fleetNeeds are the needs of profiles with what their fleets depend on.
+func fleetNeeds(needs []Need, profiles []*Profile) []Need {
+	moves, picks := false, false
+	for _, s := range Services(profiles) {
+		if s.Fleet != FleetNone && !s.Mode.Direct() && s.Role != RoleClient && len(s.Backends) > 0 {
+			moves, picks = moves || slices.Contains(s.Protocols, TCP), picks || s.PicksUp()
+		}
+	}
+	i := slices.IndexFunc(needs, func(n Need) bool { return n.Wanted }) // tcp_be_liberal, the first that is
+	if !moves || i < 0 {
+		return needs
+	}
+	needs[i].Wanted, needs[i].Why = false, "a connection that comes back from another balancer of the fleet is outside of the window, is not translated and ends"
+	if picks {
+		needs = slices.Insert(needs, i+1, Need{
+			Param: "net.netfilter.nf_conntrack_tcp_loose", Value: "1",
+			Why: "a connection that comes from another balancer of the fleet is not picked up, and ends",
+		})
+	}
+	return needs
 }

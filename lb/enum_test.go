@@ -38,6 +38,7 @@ func TestWords(t *testing.T) {
 	roundTrip(t, SysctlAuto, SysctlKeep)
 	roundTrip(t, TCP, UDP, SCTP)
 	roundTrip(t, RoleProxy, RoleClient, RoleServer)
+	roundTrip(t, FleetNone, FleetPair, FleetAnycast, FleetMesh)
 	roundTrip(t, RoundRobin, Random, Hash)
 	roundTrip(t, SourceAddress, SourcePort, DestinationAddress, DestinationPort, ByProtocol)
 	roundTrip(t, Reject, Drop)

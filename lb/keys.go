@@ -53,6 +53,8 @@ type key[T any] struct {
 	check func(*T) *Problem
 	// hidden says that the kernel knows the value at times only, or never.
 	hidden bool
+	// ofFile says that it is a key of the file, which says it for all of its services.
+	ofFile bool
 }
 
 // member is a backend with its service.
@@ -132,6 +134,11 @@ var serviceKeys = []key[Service]{
 			}
 			return CheckRemember(s.Remember)
 		},
+	},
+	{
+		word: "fleet", ofFile: true,
+		value: func(s *Service) (any, bool) { return s.Fleet.String(), s.Fleet == FleetNone },
+		check: func(s *Service) *Problem { return checkEnum("fleet", s.Fleet, FleetMesh) },
 	},
 	{
 		word: "scheduler", Key: Key{
@@ -358,9 +365,11 @@ func Keys() []Key {
 }
 
 func described[T any](keys []key[T]) []Key {
-	out := make([]Key, len(keys))
+	out := make([]Key, 0, len(keys))
 	for i := range keys {
-		out[i] = keys[i].Key
+		if !keys[i].ofFile {
+			out = append(out, keys[i].Key)
+		}
 	}
 	return out
 }

@@ -395,5 +395,5 @@ func Needs(profiles []*Profile) []Need {
 			Why: "a client that has sent its FIN and waits longer than this for the answer loses the connection",
 		})
 	}
-	return out
+	return fleetNeeds(out, profiles)
 }

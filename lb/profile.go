@@ -62,6 +62,8 @@ type Service struct {
 	// Remember is how long a flow of DSR that is silent keeps its backend when the
 	// backends change; whole seconds, 1 s to 1 day. 0: it does not.
 	Remember time.Duration
+	// Fleet is that of the profile: all of its services have the same.
+	Fleet Fleet
 	// Scheduler says how a new connection picks its backend.
 	Scheduler Scheduler
 	// HashBy is what Hash looks at, distinct, in the order of the HashField

@@ -22,7 +22,7 @@ func (p *Profile) Validate() error {
 	if bad := checkName("profile", p.Name); bad != nil {
 		return bad
 	}
-	if bad := checkEnum("sysctl", p.Sysctl, SysctlKeep); bad != nil {
+	if bad := cmp.Or(checkEnum("sysctl", p.Sysctl, SysctlKeep), p.checkFleets()); bad != nil {
 		return bad
 	}
 	for i := range p.Services {

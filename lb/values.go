@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +26,8 @@ type Value struct {
 	// Hidden says that the kernel knows it at times only, so that what is
 	// shown of the kernel leaves it out.
 	Hidden bool
+	// OfFile says that it is a key of the file.
+	OfFile bool
 }
 
 // Values are what the keys of a mapping say, in the order of the reference. As
@@ -139,7 +142,7 @@ func valuesOf[T any](keys []key[T], v *T) Values {
 	for i := range keys {
 		k := &keys[i]
 		value, usual := k.value(v)
-		out[i] = Value{Word: k.word, Value: value, Default: usual, Hidden: k.hidden}
+		out[i] = Value{Word: k.word, Value: value, Default: usual, Hidden: k.hidden, OfFile: k.ofFile}
 	}
 	return out
 }
@@ -347,4 +350,30 @@ func rateText(r Rate) string {
 		}
 	}
 	return ""
+}
+
+// PortsOf are the ports of a backend that the service sends to.
+func (s *Service) PortsOf(b Backend) []PortRange {
+	if b.Address.Port != 0 {
+		return []PortRange{{First: b.Address.Port, Last: b.Address.Port}}
+	}
+	var out []PortRange
+	for _, l := range s.Listen {
+		out = append(out, l.Ports...)
+	}
+	return out
+}
+
+// JoinPorts makes ranges disjoint, and sorts them in place.
+func JoinPorts(ranges []PortRange) []PortRange {
+	slices.SortFunc(ranges, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
+	var out []PortRange
+	for _, r := range ranges {
+		if n := len(out); n > 0 && r.First <= out[n-1].Last {
+			out[n-1].Last = max(out[n-1].Last, r.Last)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
 }

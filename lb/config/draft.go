@@ -4,6 +4,7 @@ package config
 // defaults and from its name, what is missing, and what does not agree.
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,6 +26,7 @@ type draft struct {
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
 		offload, devices, timeouts, helper, balance, unserved  *node
+		scheduler, affinity, retry                             *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -140,8 +142,18 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return s.at.balance
 	case "unserved":
 		return unlessDefault(s.at.unserved, base.at.unserved)
+	case "fleet":
+		return s.fleetOffender(c.Keys[1])
 	}
 	return s.at.snat
+}
+
+// fleetOffender is where a key stands that the fleet does not allow, or the name of the
+// service where the key is not there.
+func (s *draft) fleetOffender(word string) *node {
+	return cmp.Or(map[string]*node{
+		"scheduler": s.at.scheduler, "affinity": s.at.affinity, "retry": s.at.retry, "helper": s.at.helper, "role": s.at.role, "snat": s.at.snat,
+	}[word], s.at.name)
 }
 
 // unlessDefault is where a key stands; nil where that is in defaults.

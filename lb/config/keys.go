@@ -30,6 +30,10 @@ var topKeys = table[top]{what: "the profile", keys: []key[top]{
 		Values: "the name of a dummy device, {interface: nlb0, delay: 10s, drain: 5s}, or none", Default: "none",
 		Meaning: "nlb run gives this host the addresses of listen while somebody is there to serve, for routing daemons to announce",
 	}, read: readAnnounce},
+	{word: "fleet", Key: lb.Key{
+		Values: "none, pair, anycast or mesh", Default: "none",
+		Meaning: "what several balancers share that serve the same addresses: nothing, for there is one; connections, and one of two serves; the profile alone; connections, and all serve",
+	}, read: func(d *decoder, k *lb.Key, v *node, t *top) { readWord(d, k, v, &t.fleet) }},
 }}
 
 var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[draft]{
@@ -51,7 +55,7 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		readOptionalSpan(d, k, v, &s.Remember, lb.CheckRemember)
 	}},
 	{word: "scheduler", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		s.badScheduler = !readWord(d, k, v, &s.Scheduler)
+		s.at.scheduler, s.badScheduler = v, !readWord(d, k, v, &s.Scheduler)
 	}},
 	{word: "hash-by", read: readHashBy},
 	{word: "hash-seed", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
@@ -59,7 +63,10 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 			s.HashSeed, s.at.hashSeed = uint32(n), v
 		}
 	}},
-	{word: "affinity", read: readAffinity},
+	{word: "affinity", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readAffinity(d, k, v, s)
+		s.at.affinity = v
+	}},
 	{word: "snat", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		s.at.snat, s.badSNAT = v, !readSNAT(d, k, v, &s.SNAT)
 	}},
@@ -86,7 +93,10 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		s.at.slowStart = v
 		readOptionalSpan(d, k, v, &s.SlowStart, lb.CheckSlowStart)
 	}},
-	{word: "retry", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readBool(d, k, v, &s.Retry) }},
+	{word: "retry", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readBool(d, k, v, &s.Retry)
+		s.at.retry = v
+	}},
 	{word: "timeouts", read: readTimeouts},
 	{word: "offload", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		readWord(d, k, v, &s.Offload)

@@ -31,6 +31,7 @@ var example = map[string]string{
 	"service.allow":                "allow: 10.0.0.0/8",
 	"service.deny":                 "deny: 10.0.0.0/8",
 	"service.limit":                "limit: {new: 1/second}",
+	"fleet":                        "services: []\nfleet: pair",
 	"service.log":                  "log: true",
 	"service.on-empty":             "on-empty: drop",
 	"backend.address":              "backends: {address: 10.0.0.1}",

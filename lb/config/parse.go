@@ -44,6 +44,7 @@ func Parse(file string, data []byte) (*lb.Profile, error) {
 type top struct {
 	lb.Profile
 	name, services, defaults *node
+	fleet                    lb.Fleet // of all services
 }
 
 func readProfileName(d *decoder, k *lb.Key, v *node, t *top) {
@@ -73,7 +74,7 @@ func (d *decoder) profile(root *node) *lb.Profile {
 		}
 	}
 	t.Pos = d.pos(t.name)
-	base := draft{Service: lb.Service{Protocols: []lb.Protocol{lb.TCP}}}
+	base := draft{Service: lb.Service{Protocols: []lb.Protocol{lb.TCP}, Fleet: t.fleet}}
 	if v := t.defaults; v != nil && v.kind != mapping {
 		d.fail(v, "defaults is "+v.kind.String(), "a mapping with keys of a service", "")
 	} else if v != nil {

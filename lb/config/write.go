@@ -22,6 +22,9 @@ func Write(p *lb.Profile) []byte {
 	if p.Announce != nil {
 		w.value(0, "announce", announcing(p.Announce))
 	}
+	if f := p.Fleet(); f != lb.FleetNone {
+		w.key(0, "fleet", f.String())
+	}
 	if len(p.Services) == 0 {
 		w.b = append(w.b, "services: []\n"...)
 		return w.b
@@ -122,7 +125,7 @@ func (w *writer) value(indent int, word string, value any) {
 // without them.
 func (w *writer) values(indent int, values lb.Values) {
 	for _, v := range values {
-		if v.Value != nil && !v.Default {
+		if v.Value != nil && !v.Default && !v.OfFile {
 			w.value(indent, v.Word, v.Value)
 		}
 	}

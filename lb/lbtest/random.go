@@ -30,10 +30,13 @@ func Profile(r *rand.Rand) *lb.Profile {
 			a.Delay, a.Drain = 0, time.Second
 		}
 	}
-	used := map[string]bool{}
+	used, fleet := map[string]bool{}, []lb.Fleet{0, 0, 0, lb.FleetPair, lb.FleetAnycast, lb.FleetMesh}[r.IntN(6)]
 	for range r.IntN(5) {
 		s := Service(r)
 		if s.Name = name(); used[s.Name] {
+			continue
+		}
+		if s.Fleet = fleet; fleet != lb.FleetNone && s.Validate() != nil {
 			continue
 		}
 		used[s.Name] = true

@@ -13,6 +13,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile/border"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/fleet"
 	"nlb/nft/ruleset"
 )
 
@@ -33,6 +34,7 @@ func Profiles(table string, profiles []*lb.Profile) *ruleset.Ruleset {
 // are there already. Where ProbesChain is there, it has what checks of servers need.
 func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func(object string) bool) *ruleset.Ruleset {
 	x := extent{lengths: sortedLengths(append(lengthsOf(profiles), n.extent.lengths...)), shards: n.extent.shards, kept: n.Owners.Kept, probes: there(ProbesChain)}
+	x.picksUp = fleet.PicksUp(profiles) || fleet.PicksUp(others) || there(fleet.PickUpChain)
 	c := &compiler{
 		Ruleset: layoutTo(table, x), Numbers: n,
 		byName: map[string]*ruleset.Map{}, pools: map[string]bool{}, needed: map[string]bool{},
@@ -50,10 +52,15 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 		}
 	}
 	c.insertSlots(c.ownSlots...)
-	for name, elements := range exemptions(slices.Concat(others, profiles)) {
+	all := slices.Concat(others, profiles)
+	for name, elements := range exemptions(all) {
 		c.byName[name].Elements = elements
 	}
-	c.border(slices.Concat(others, profiles), there)
+	for name, elements := range fleet.Elements(all) {
+		c.byName[name].Elements = elements
+	}
+	c.border(all, there)
+	c.needed[fleet.PickUpChain] = x.picksUp
 	c.othersRetry(others)
 	if ChangesSources(profiles) || ChangesSources(others) {
 		c.needed[PostroutingChain] = true

@@ -50,7 +50,7 @@ func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
 							continue // it is no address
 						}
 						e := exemption{netip.PrefixFrom(b.Address.Addr, b.Address.Addr.BitLen()), proto}
-						backends[e] = append(backends[e], targets(s, b)...)
+						backends[e] = append(backends[e], s.PortsOf(b)...)
 					}
 				}
 				for _, l := range s.Listen {
@@ -68,10 +68,10 @@ func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
 	}
 	// Ranges must not overlap in one map.
 	for e, ports := range loopback {
-		loopback[e] = without(union(ports), named[e])
+		loopback[e] = without(lb.JoinPorts(ports), named[e])
 	}
 	for e, ports := range backends {
-		ports = union(ports)
+		ports = lb.JoinPorts(ports)
 		for _, l := range []netip.Prefix{loopback4, loopback6} {
 			if l.Contains(e.prefix.Addr()) {
 				ports = without(ports, loopback[exemption{l, e.proto}])
@@ -85,7 +85,7 @@ func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
 		return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.proto, b.proto))
 	}) {
 		name := t.MapName(FamilyOf(lb.FamilyOf(e.prefix.Addr())))
-		for _, r := range union(loopback[e]) {
+		for _, r := range lb.JoinPorts(loopback[e]) {
 			out[name] = append(out[name], t.destination("", e.prefix, e.proto, r))
 		}
 	}
@@ -107,32 +107,6 @@ func loopbackIn(s *lb.Service, p netip.Prefix) []netip.Prefix {
 		if own || p.IsValid() && p.Bits() < l.Bits() && p.Contains(l.Addr()) {
 			out = append(out, l)
 		}
-	}
-	return out
-}
-
-// targets are the ports of a backend that a service sends to.
-func targets(s *lb.Service, b lb.Backend) []lb.PortRange {
-	if b.Address.Port != 0 {
-		return []lb.PortRange{{First: b.Address.Port, Last: b.Address.Port}}
-	}
-	var out []lb.PortRange
-	for _, l := range s.Listen {
-		out = append(out, l.Ports...)
-	}
-	return out
-}
-
-// union makes ranges disjoint and sorts them.
-func union(ranges []lb.PortRange) []lb.PortRange {
-	slices.SortFunc(ranges, func(a, b lb.PortRange) int { return cmp.Compare(a.First, b.First) })
-	var out []lb.PortRange
-	for _, r := range ranges {
-		if n := len(out); n > 0 && r.First <= out[n-1].Last {
-			out[n-1].Last = max(out[n-1].Last, r.Last)
-			continue
-		}
-		out = append(out, r)
 	}
 	return out
 }

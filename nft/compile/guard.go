@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,23 +72,28 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 			add(list.name+" "+set, f.IP.SourceIn(set, list.not))
 		}
 	}
+	id := serviceMark | c.serviceNumber(chain)
+	pickUps, counts := pickUps(s, id)
+	out = append(out, pickUps...)
+	limit := func(comment string, statement ruleset.Statement) {
+		add("limit "+comment, append(slices.Clip(counts), statement)...)
+	}
 	if l := s.Limit.NewPerSource; l.Events > 0 {
 		for _, f := range s.Families() {
-			add(fmt.Sprintf("limit new-per-source %s burst %d", l, s.Limit.Burst)+limitPrefixes(s.Limit), newPerSource(FamilyOf(f), s.Limit))
+			limit(fmt.Sprintf("new-per-source %s burst %d", l, s.Limit.Burst)+limitPrefixes(s.Limit), newPerSource(FamilyOf(f), s.Limit))
 		}
 		c.use(s, (*Family).newcomers)
 	}
 	if n := s.Limit.ConnectionsPerSource; n > 0 {
 		for _, f := range s.Families() {
-			add(fmt.Sprintf("limit connections-per-source %d", n)+limitPrefixes(s.Limit), perSource(FamilyOf(f), s.Limit))
+			limit(fmt.Sprintf("connections-per-source %d", n)+limitPrefixes(s.Limit), perSource(FamilyOf(f), s.Limit))
 		}
 		c.use(s, (*Family).visitors)
 	}
 	if l := s.Limit.New; l.Events > 0 {
-		add(fmt.Sprintf("limit new %s", l), ruleset.LimitRate(rateOf(l, burstOf(l)), true))
+		limit(fmt.Sprintf("new %s", l), ruleset.LimitRate(rateOf(l, burstOf(l)), true))
 	}
-	if len(out) > 0 {
-		id := serviceMark | c.serviceNumber(chain)
+	if guarded(s) {
 		begin := ruleset.Rule{Statements: []ruleset.Statement{ruleset.SetMark(id)}, Comment: fmt.Sprintf("guard 0x%08x", id)}
 		if s.OnRefuse == lb.Drop {
 			begin.Comment += " " + dropsComment
@@ -96,6 +102,24 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 		c.add(RefusedSet, ruleset.Element{Key: ruleset.MarkBytes(id)})
 	}
 	return out
+}
+
+// pickUps are the rules for connections that another balancer of the fleet has had so
+// far, and the match of those that are limited. No rate meets them: all connections of a
+// balancer that is gone come at once. Where a mesh does not draw by a hash, another
+// backend would refuse them: they wait for the entry that tells which it is.
+func pickUps(s *lb.Service, guard uint32) (rules []ruleset.Rule, limited []ruleset.Statement) {
+	rule := func(do ruleset.Statement) []ruleset.Rule {
+		return []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.UnlessSYN(), do}, Comment: "picked up"}}
+	}
+	switch {
+	case !s.PicksUp():
+	case !s.Scheduler.Hashes():
+		return rule(ruleset.Drop()), nil
+	case s.Limit != (lb.Limit{}):
+		return rule(ruleset.SetMark(0)), []ruleset.Statement{ruleset.MarkIs(1<<32-1, guard)}
+	}
+	return nil, nil
 }
 
 // use marks the maps of a service's families as needed.

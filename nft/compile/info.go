@@ -18,7 +18,7 @@ import (
 // poolInfo describes the rule that draws a backend of one family.
 type poolInfo struct {
 	family  lb.Family
-	service *lb.Service // scheduler, hash, retry and on-empty only
+	service *lb.Service // scheduler, hash, retry, fleet and on-empty only
 	block   Block
 }
 
@@ -34,6 +34,7 @@ var (
 //	IPv6 hash source-address,protocol seed 77 slots 3+2+1 (one is parked)
 //	IPv6 consistent saddr,sport,daddr,dport seed 77 slots 0+1021+10 (of its own)
 //	IPv4 random slots 6+2 retry
+//	IPv4 hash source-address seed 77 slots 6+2 fleet anycast
 //	IPv4 random slots 6+0+2 on-empty drop
 func (p poolInfo) String() string {
 	number := func(n uint32) string { return strconv.FormatUint(uint64(n), 10) }
@@ -55,6 +56,9 @@ func (p poolInfo) String() string {
 	}
 	if p.service.Retry {
 		s += " retry"
+	}
+	if p.service.Fleet != lb.FleetNone {
+		s += fleetWord + p.service.Fleet.String()
 	}
 	if p.block.Slots == 0 && p.service.OnEmpty == lb.Drop {
 		s += " on-empty drop"
@@ -108,6 +112,9 @@ func parsePoolInfo(s string) (poolInfo, bool) {
 	if len(words) > 0 && words[0] == "retry" {
 		p.service.Retry, words = true, words[1:]
 	}
+	if len(words) > 1 && words[0] == strings.TrimSpace(fleetWord) && p.service.Fleet.UnmarshalText([]byte(words[1])) == nil {
+		words = words[2:]
+	}
 	if strings.Join(words, " ") == "on-empty drop" {
 		p.service.OnEmpty, words = lb.Drop, nil
 	}
@@ -134,20 +141,24 @@ func parseBlock(s string) (Block, bool) {
 }
 
 // ReadDraw reads the comment of the rule that draws a backend of one family: where
-// its slots are, and into the service the scheduler, its hash, retry and on-empty.
+// its slots are, and into the service the scheduler, its hash, retry, fleet and
+// on-empty.
 func ReadDraw(comment string, s *lb.Service) (family lb.Family, b Block, ok bool) {
 	p, ok := parsePoolInfo(comment)
 	if !ok {
 		return family, b, false
 	}
-	s.Scheduler, s.HashBy, s.HashSeed, s.Retry = p.service.Scheduler, p.service.HashBy, p.service.HashSeed, p.service.Retry
+	s.Scheduler, s.HashBy, s.HashSeed, s.Retry, s.Fleet = p.service.Scheduler, p.service.HashBy, p.service.HashSeed, p.service.Retry, p.service.Fleet
 	if p.service.OnEmpty != lb.Reject {
 		s.OnEmpty = p.service.OnEmpty // told by the families that are empty
 	}
 	return p.family, p.block, true
 }
 
-const modeWord = "mode "
+const (
+	modeWord  = "mode "
+	fleetWord = " fleet "
+)
 
 // modeComment says that another table has the packets of a service, which this one lets
 // pass: "mode dsr remember 1m0s".

@@ -22,6 +22,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile/border"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/fleet"
 	"nlb/nft/ruleset"
 )
 
@@ -168,7 +169,7 @@ func poolOf(addrs []netip.Addr) string {
 // and all chains that are not a service's or a pool's.
 func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
 	x := extentIn(maps)
-	x.probes = true
+	x.probes, x.picksUp = true, true
 	r := layoutTo(table, x)
 	for _, way := range offloads {
 		r.Maps = append(r.Maps, newOffloadSet(way))
@@ -204,11 +205,14 @@ func layoutTo(table string, x extent) *ruleset.Ruleset {
 			TypeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.IP.Word), Udata: f.IP.SourcesUdata(),
 		})
 	}
-	r.Maps = append(append(r.Maps, guardMaps()...), retryMaps()...)
+	r.Maps = append(append(append(r.Maps, guardMaps()...), retryMaps()...), fleet.Maps()...)
 	r.Maps = append(r.Maps, NewVerdictsSet(), NewParamsSet(), NewRecordSet())
 	r.Chains = append(append(r.Chains, baseChains(x)...), datagrams.Entry())
 	if x.probes {
 		r.Chains = append(r.Chains, probesChain())
+	}
+	if x.picksUp {
+		r.Chains = append(r.Chains, fleet.Chains(border.Segments()...)...)
 	}
 	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
@@ -231,6 +235,9 @@ func midStream() ruleset.Rule {
 
 func baseChains(x extent) []*ruleset.Chain {
 	in, out := append(border.Segments(), midStream()), []ruleset.Rule{midStream()}
+	if x.picksUp {
+		in = []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.UnlessSYN(), ruleset.Jump(fleet.PickUpChain)}}}
+	}
 	if x.probes {
 		out = append(out, leaveProbes())
 	}

@@ -108,6 +108,7 @@ type extent struct {
 	shards  []uint32
 	kept    uint32
 	probes  bool
+	picksUp bool // connections in their middle, see package fleet
 }
 
 // extentIn is the extent of a table with these maps.

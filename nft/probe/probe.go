@@ -133,6 +133,7 @@ func probes() []probe {
 			Statements: []ruleset.Statement{ruleset.SetTimeouts(&ruleset.Timeouts{Name: "probe", Protocol: unix.IPPROTO_UDP, Seconds: []uint32{1, 1}})},
 		}}}},
 		simple("notrack", "balance: datagrams", "4.9", "nft_ct", &expr.Notrack{}),
+		{Part: Part{"socket", "fleet: anycast and mesh", "5.10", "nft_socket"}, base: pre(-100), exprs: []expr.Any{&expr.Socket{Key: expr.SocketKeyWildcard, Register: reg}}},
 		simple("exthdr", "mode: dsr", "3.13", "", &expr.Exthdr{DestRegister: reg, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}),
 		{
 			Part: Part{"fwd", "mode: dsr", "5.5", "nft_fwd_netdev"}, family: ruleset.Netdev,

@@ -106,6 +106,13 @@ func (f *Family) Vmap(name string, fields ...Field) Statement {
 	return NewStatement(text+" vmap @"+name, append(exprs, verdictOf(name))...)
 }
 
+// In matches where some fields of the packet, one of which is an address, are in a set.
+func (f *Family) In(set string, fields ...Field) Statement {
+	text, exprs := concat(fields...)
+	exprs = append(f.isFamily(), exprs...)
+	return NewStatement(text+" @"+set, append(exprs, &expr.Lookup{SourceRegister: reg32, SetName: set})...)
+}
+
 // OwnVmap is vmap for packets to this host's own addresses, of any family.
 func OwnVmap(name string, fields ...Field) Statement {
 	text, exprs := concat(fields...)

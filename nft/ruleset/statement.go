@@ -257,6 +257,32 @@ func (f *Family) VmapUnlessSYN(name string, fields ...Field) Statement {
 	return s
 }
 
+// UnlessSYN matches these, IsSYN those that begin a connection.
+func UnlessSYN() Statement {
+	return NewStatement("tcp flags != syn / fin,syn,rst,ack", flagsAre(expr.CmpOpNeq, syn)...)
+}
+
+// IsSYN matches TCP segments that begin a connection.
+func IsSYN() Statement {
+	return NewStatement("tcp flags syn / fin,syn,rst,ack", flagsAre(expr.CmpOpEq, syn)...)
+}
+
+// HasSocket matches packets that a socket of this host is for, by its address: one that
+// is connected, or listens on that address alone.
+func HasSocket() Statement {
+	return NewStatement("socket wildcard 0", &expr.Socket{Key: expr.SocketKeyWildcard, Register: reg}, compare(expr.CmpOpEq, []byte{0}))
+}
+
+// IsTracked matches packets of connections that conntrack has an entry of, and what is
+// not to be tracked.
+func IsTracked() Statement {
+	return NewStatement("ct state ! invalid,new", &expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(reg, ctInvalid|ctNew), compare(expr.CmpOpEq, make([]byte, 4)))
+}
+
+// ctInvalid and ctNew are bits of the state (linux/netfilter/nf_tables.h,
+// NF_CT_STATE_BIT).
+const ctInvalid, ctNew = 1 << 0, 1 << 3
+
 // SourcePortIs matches where some bits of the source port have a value.
 func SourcePortIs(mask, value uint16) Statement {
 	bytes := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }

@@ -101,6 +101,9 @@ func name(h *netlab.Host) string {
 	return h.Name()
 }
 
+// pushed is what Server.Push says.
+const pushed = "pushed\n"
+
 // Again asks once more: with UDP, for a new reply; elsewhere a line has to
 // come back.
 func (c *Conn) Again() (Reply, error) {
@@ -123,6 +126,9 @@ func (c *Conn) again() error {
 		return c.read()
 	}
 	got, err := c.r.ReadString('\n')
+	for err == nil && got == pushed {
+		got, err = c.r.ReadString('\n')
+	}
 	if err == nil && got != line {
 		err = fmt.Errorf("sent %q, got %q", line, got)
 	}

@@ -91,6 +91,15 @@ func (s *Server) Stop() {
 	s.open = nil
 }
 
+// Push speaks on the live TCP connections, unasked.
+func (s *Server) Push() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.live {
+		_, _ = io.WriteString(c, pushed) // one that has ended meanwhile is none
+	}
+}
+
 // Abort resets the live connections.
 func (s *Server) Abort() {
 	s.mu.Lock()

@@ -73,6 +73,9 @@ func (e *exam) conntrack() {
 	}
 }
 
+// isTracking tells needs of connection tracking from those of forwarding.
+func isTracking(n lb.Need) bool { return strings.HasPrefix(n.Param, "net.netfilter.") }
+
 // wanted looks at the parameters of conntrack that should have another value.
 // One that is not there cannot be mended: its module is not loaded yet, or the
 // kernel keeps it from this network namespace.
@@ -80,10 +83,14 @@ func (e *exam) wanted() {
 	for _, n := range lb.Needs(e.Profiles) {
 		name := strings.ReplaceAll(n.Param, ".", "/")
 		value, there := e.Params[name]
+		level := Warn
+		if !n.Wanted {
+			level = Fail // a fleet loses connections
+		}
 		switch {
-		case !n.Wanted || !there || n.Met(value):
+		case !isTracking(n) || !there || n.Met(value):
 		case e.applied() || e.keeps() || e.Fixed:
-			e.add(Warn, "", fmt.Sprintf("%s is %s", n.Param, value), n.Why, setParam(name, n.Value))
+			e.add(level, "", fmt.Sprintf("%s is %s", n.Param, value), n.Why, setParam(name, n.Value))
 		default:
 			e.add(Warn, "", fmt.Sprintf("%s is %s", n.Param, value), n.Why+"; an apply sets it", e.apply())
 		}

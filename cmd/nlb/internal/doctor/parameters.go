@@ -21,7 +21,7 @@ const (
 )
 
 func (e *exam) forwarding() {
-	needs := slices.DeleteFunc(lb.Needs(e.Profiles), func(n lb.Need) bool { return n.Wanted })
+	needs := slices.DeleteFunc(lb.Needs(e.Profiles), isTracking)
 	for _, n := range needs {
 		name := strings.ReplaceAll(n.Param, ".", "/")
 		value, there := e.Params[name]

@@ -92,7 +92,7 @@ func (e *Engine) wanted(need lb.Need) (met bool, err error) {
 func (e *Engine) track(profiles []*lb.Profile) {
 	missing := func(n lb.Need) bool {
 		_, err := e.params.Get(n.Param)
-		return n.Wanted && errors.Is(err, os.ErrNotExist)
+		return strings.HasPrefix(n.Param, "net.netfilter.") && errors.Is(err, os.ErrNotExist)
 	}
 	if slices.ContainsFunc(lb.Needs(profiles), missing) {
 		_, _ = probe.Kernel(e.conn, profiles) // the apply finds what is wrong
