@@ -4,6 +4,7 @@ package integration
 // here knows nothing of.
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"nlb/integration/lab/fleet"
 	"nlb/integration/netlab/traffic"
 )
 
@@ -213,4 +215,69 @@ func TestFleetParameters(t *testing.T) {
 	holds("applied", "1")
 	b.shell(b.Balancer, "nlb flush --sysctl")
 	holds("flushed", "0")
+}
+
+// rehearsedFleet is a profile for nlb lab --fleet.
+func rehearsedFleet(kind, scheduler string) string {
+	return "fleet: " + kind + `
+defaults: {scheduler: ` + scheduler + `, hash-by: [source-address, source-port], snat: none}
+services:
+  - name: web
+    listen: ["203.0.113.10:80", "[2001:db8::10]:80"]
+    limit: {new-per-source: 40/second, burst: 40}
+    backends: ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080", "10.0.0.14:8080", "[fd00::11]:8080", "[fd00::12]:8080", "[fd00::13]:8080", "[fd00::14]:8080"]
+`
+}
+
+// TestRehearsedFleet: with fleet: anycast no connection is lost where a balancer comes or
+// goes, and few where backends change at the same moment. Without a fleet some are, so
+// the rehearsal finds them.
+func TestRehearsedFleet(t *testing.T) {
+	t.Parallel()
+	const steps, backendSteps = 12, 4
+	run := func(t *testing.T, nobody bool, profile string) (code int, r fleet.Report) {
+		t.Parallel()
+		c := rehearsal(t, nobody, []byte(profile), "150")
+		c.Args = append(c.Args, "--fleet", "3", "--json")
+		code, out, errs := rehearse(t, c)
+		if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Steps) != steps {
+			t.Fatalf("exit %d, %v, %d steps\n%s%s", code, err, len(r.Steps), out, errs)
+		}
+		for _, s := range r.Steps {
+			figures(t, "fleet: %s: %s: %d of %d lost, %d of %d new failed", r.Fleet, s.What, s.Lost, s.Of, s.Failed, s.New)
+		}
+		return code, r
+	}
+	keeps := func(scheduler string) func(t *testing.T, nobody bool) {
+		return func(t *testing.T, nobody bool) {
+			code, r := run(t, nobody, rehearsedFleet("anycast", scheduler))
+			if code != 0 {
+				t.Errorf("exit %d", code)
+			}
+			for i, s := range r.Steps {
+				if i < steps-backendSteps && s.Lost > 0 || s.Most >= 0 && s.Lost > s.Most {
+					t.Errorf("%s: %d connections were lost, at most %d may be", s.What, s.Lost, s.Most)
+				}
+			}
+		}
+	}
+	t.Run("consistent", func(t *testing.T) {
+		if *full {
+			users(t, keeps("consistent"))
+			return
+		}
+		keeps("consistent")(t, false)
+	})
+	if !*full {
+		return
+	}
+	t.Run("hash", func(t *testing.T) { keeps("hash")(t, false) })
+	t.Run("alone", func(t *testing.T) {
+		_, r := run(t, false, rehearsedFleet("none", "consistent"))
+		for _, s := range r.Steps[:steps-backendSteps] {
+			if s.Lost == 0 || s.Most != -1 {
+				t.Errorf("%s: %d connections were lost, and %d may be", s.What, s.Lost, s.Most)
+			}
+		}
+	})
 }

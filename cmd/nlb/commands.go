@@ -103,10 +103,12 @@ func commands(a *app) []*cli.Command {
 			Description: "Real connections go from clients over this balancer to stand-in backends. It needs no root where\n" +
 				"user namespaces are allowed, and leaves nothing behind. Of services with health, backends fail\n" +
 				"while nlb run watches, and come back: in several ways, or by steps SERVICE/BACKEND=WAY@TIME. WAY is\n" +
-				"refuse, silent, slow, flap or back. Exit 0 only where all was as due.",
+				"refuse, silent, slow, flap or back. With --fleet, routers spread connections over several balancers;\n" +
+				"it says how many of those that are open were lost. Exit 0 only where all was as due.",
 			Flags: with(
 				&cli.IntFlag{Name: "connections", Usage: "about `N` of them for each service, family and protocol (default 600)"},
 				&cli.StringSliceFlag{Name: "fail", Usage: "`STEP` of your own plan, such as web/b2=silent@2s"},
+				&cli.IntFlag{Name: "fleet", Usage: "rehearse `N` balancers, of which some die, leave and return"},
 				&cli.BoolFlag{Name: "keep", Usage: "leave the hosts standing, and say how to step into them, until interrupted"},
 			),
 			Action: a.action(rehearse, 0, -1),

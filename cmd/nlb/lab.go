@@ -13,7 +13,6 @@ import (
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/stage"
 	"nlb/cmd/nlb/internal/text"
-	"nlb/integration/lab"
 	"nlb/integration/lab/plan"
 	"nlb/integration/netlab"
 	"nlb/lb"
@@ -22,9 +21,6 @@ import (
 
 //go:embed example.yaml
 var example []byte
-
-// maxConnections bounds the time that a rehearsal takes.
-const maxConnections = 1_000_000
 
 func rehearse(ctx context.Context, j *job) error {
 	// Where this process may not make namespaces, another one goes on from here. It
@@ -39,18 +35,14 @@ func rehearse(ctx context.Context, j *job) error {
 	if err != nil {
 		return err
 	}
-	stage := stage.Stage{Table: j.table, Busy: j.setBegun}
-	options := lab.Options{Progress: j.Progress, Connections: j.number("connections"), Agent: stage}
-	options.Plan, err = plan.Read(j.texts("fail"), profiles)
-	if bad, ok := errors.AsType[*plan.Error](err); ok {
-		return &usageError{msg: bad.Message, hint: bad.Hint}
-	}
-	if options.Connections < 0 || options.Connections > maxConnections {
-		return usagef("--connections %d is out of range, want 1 to %d", options.Connections, maxConnections)
-	}
-	l, err := lab.New(ctx, profiles, stage, options)
+	l, err := stage.Stage{Table: j.table, Busy: j.setBegun}.New(ctx, profiles, stage.Request{
+		Connections: j.number("connections"), Balancers: j.number("fleet"), Fail: j.texts("fail"), Progress: j.Progress,
+	})
 	if err != nil {
 		j.Progress("")
+		if bad, ok := errors.AsType[*plan.Error](err); ok {
+			return &usageError{msg: bad.Message, hint: bad.Hint}
+		}
 		return err
 	}
 	defer l.Close()
@@ -63,7 +55,7 @@ func rehearse(ctx context.Context, j *job) error {
 	case j.JSON:
 		err = j.Value(report)
 	case !j.Quiet:
-		j.PrintReport(report)
+		j.PrintRehearsed(report)
 	}
 	if err == nil && !report.OK() {
 		err = fmt.Errorf("%s in the rehearsal", text.Count(len(report.AllProblems()), "problem"))

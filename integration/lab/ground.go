@@ -49,6 +49,22 @@ func survey(profiles []*lb.Profile) *ground {
 	return g
 }
 
+// Ground is for rehearsals that build another world.
+type Ground = ground
+
+// Survey finds ground that the profiles leave free.
+func Survey(profiles []*lb.Profile) *Ground { return survey(profiles) }
+
+// Clients are up to n addresses of a family that nothing else has, inside allow (nil:
+// anywhere) and outside deny.
+func (g *ground) Clients(f lb.Family, n int, allow, deny []netip.Prefix) []netip.Addr {
+	bits := 32
+	if f == lb.IPv6 {
+		bits = 128
+	}
+	return g.pick(f, n, bits, allow, deny, g.free)
+}
+
 func (g *ground) claim(p netip.Prefix) {
 	switch {
 	case !p.IsValid():
@@ -91,9 +107,9 @@ func blocks6() []netip.Prefix {
 	return out
 }
 
-// transit is the two ends of the n-th network between the balancer (near) and
+// Transit is the two ends of the n-th network between the balancer (near) and
 // another host (far).
-func (g *ground) transit(f lb.Family, n int) (near, far netip.Prefix) {
+func (g *ground) Transit(f lb.Family, n int) (near, far netip.Prefix) {
 	bits := 24
 	if f == lb.IPv6 {
 		bits = 64

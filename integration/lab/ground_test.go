@@ -45,8 +45,8 @@ func TestGroundIsFree(t *testing.T) {
 	if got, want := g.block[lb.IPv6].String(), "fd6e:6c62:1::/48"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	near, far := g.transit(lb.IPv4, 3)
-	near6, far6 := g.transit(lb.IPv6, 3)
+	near, far := g.Transit(lb.IPv4, 3)
+	near6, far6 := g.Transit(lb.IPv6, 3)
 	got := []string{near.String(), far.String(), near6.String(), far6.String()}
 	want := []string{"10.0.3.1/24", "10.0.3.2/24", "fd6e:6c62:1:3::1/64", "fd6e:6c62:1:3::2/64"}
 	if !slices.Equal(got, want) {

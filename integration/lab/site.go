@@ -94,7 +94,7 @@ func (s *site) lay(all []*lb.Service) {
 func (s *site) link(name string, n int) link {
 	l := link{name: name, near: map[lb.Family]netip.Prefix{}, far: map[lb.Family]netip.Prefix{}}
 	for _, f := range s.families {
-		l.near[f], l.far[f] = s.ground.transit(f, n)
+		l.near[f], l.far[f] = s.ground.Transit(f, n)
 	}
 	return l
 }

@@ -160,6 +160,24 @@ func (h *Host) AddRoute(dst netip.Prefix, via netip.Addr) error {
 	return nil
 }
 
+// Spread sends what goes to dst by way of several neighbours, by a hash of each packet
+// (fib_multipath_hash_policy), in place of where it went before; without neighbours,
+// nowhere.
+func (h *Host) Spread(dst netip.Prefix, vias ...netip.Addr) error {
+	r := &netlink.Route{Dst: ipNet(dst)}
+	for _, via := range vias {
+		r.MultiPath = append(r.MultiPath, &netlink.NexthopInfo{Gw: via.AsSlice()})
+	}
+	change := h.handle.RouteReplace
+	if len(vias) == 0 {
+		change = h.handle.RouteDel
+	}
+	if err := change(r); err != nil && !(len(vias) == 0 && errors.Is(err, unix.ESRCH)) {
+		return h.errorf("route to %s via %v: %w", dst, vias, err)
+	}
+	return nil
+}
+
 // AddLinkRoute sends what goes to dst out of a link, to neighbours there.
 func (h *Host) AddLinkRoute(dst netip.Prefix, link string) error {
 	l, err := h.handle.LinkByName(link)

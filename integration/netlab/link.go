@@ -113,6 +113,31 @@ func (h *Host) up(link string) error {
 	return nil
 }
 
+// Cut turns a link off, and its other end has no carrier any more. Routes over it are
+// gone for good; its IPv6 addresses, too, unless net.ipv6.conf.all.keep_addr_on_down is 1.
+func (h *Host) Cut(link string) error {
+	l, err := h.handle.LinkByName(link)
+	if err == nil {
+		err = h.handle.LinkSetDown(l)
+	}
+	if err != nil {
+		return h.errorf("cut %s: %w", link, err)
+	}
+	return nil
+}
+
+// Mend turns a link on that was cut. It carries packets when Mend returns.
+func (h *Host) Mend(link string) error {
+	err := h.up(link)
+	if err == nil {
+		err = h.awaitCarrier(link)
+	}
+	if err != nil {
+		return h.errorf("%w", err)
+	}
+	return nil
+}
+
 // awaitCarrier returns when a link carries packets. The kernel notices the
 // carrier in a worker of its own; until then it drops what is sent.
 func (h *Host) awaitCarrier(link string) error {

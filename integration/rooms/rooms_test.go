@@ -63,6 +63,7 @@ var rooms = []room{
 	{"integration/netlab/netlabtest", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/direct", "nft/links", "nft", "nft/probe", "integration/netlab"}},
 	{"integration/lab/plan", []string{"lb", "lb/health"}}, // pure
 	{"integration/lab", []string{"integration/lab/plan", "lb", "integration/netlab"}},
+	{"integration/lab/fleet", []string{"integration/lab", "lb", "integration/netlab"}},
 	{"integration", []string{"lb", "lb/config", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft", "integration/netlab"}},
 
 	{"cmd/nlb/internal/text", nil},
@@ -80,7 +81,7 @@ var rooms = []room{
 		"lb", "lb/announce", "cmd/nlb/internal/engine/vip", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/links", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
 	}},
 	{"cmd/nlb/internal/view", []string{
-		"lb", "lb/health", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "integration/lab/plan", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",
+		"lb", "lb/health", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "integration/lab/plan", "integration/lab/fleet", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",
 	}},
 	{"cmd/nlb/internal/agent/probe", []string{"lb"}},
 	{"cmd/nlb/internal/agent/roster", []string{"lb", "lb/health", "nft", "cmd/nlb/internal/agent/probe"}}, // asks nobody
@@ -96,9 +97,11 @@ var rooms = []room{
 		"cmd/nlb/internal/agent/probe", "cmd/nlb/internal/agent/roster", "cmd/nlb/internal/agent/board", "cmd/nlb/internal/web",
 	}},
 	{"cmd/nlb/internal/incumbent", []string{"lb", "lb/importer", "nft/wire", "nft/listing", "cmd/nlb/internal/doctor"}},
-	{"cmd/nlb/internal/stage", []string{"lb", "lb/config", "integration/netlab", "cmd/nlb/internal/engine"}},
+	{"cmd/nlb/internal/stage", []string{
+		"lb", "lb/config", "integration/netlab", "integration/lab", "integration/lab/plan", "integration/lab/fleet", "cmd/nlb/internal/engine",
+	}},
 	{"cmd/nlb", []string{
-		"lb", "lb/config", "lb/announce", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab", "integration/lab/plan",
+		"lb", "lb/config", "lb/announce", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab/plan",
 		"cmd/nlb/internal/stage", "cmd/nlb/internal/incumbent", "cmd/nlb/internal/text", "cmd/nlb/internal/manual", "cmd/nlb/internal/daemons", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent", "cmd/nlb/internal/metrics", "cmd/nlb/internal/web",
 	}},

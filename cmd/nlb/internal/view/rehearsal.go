@@ -2,7 +2,7 @@
 
 package view
 
-// The report of a rehearsal for people: at most 100 columns, where names are not
+// The reports of rehearsals for people: at most 100 columns, where names are not
 // longer than addresses.
 
 import (
@@ -16,6 +16,7 @@ import (
 
 	"nlb/cmd/nlb/internal/text"
 	"nlb/integration/lab"
+	"nlb/integration/lab/fleet"
 	"nlb/integration/lab/plan"
 )
 
@@ -29,7 +30,17 @@ const (
 // reportIndent is of what stands below a line with a mark.
 const reportIndent = "      "
 
-// PrintReport prints the report of a rehearsal.
+// PrintRehearsed prints the report of a rehearsal, on one balancer or on several.
+func (c *Console) PrintRehearsed(found any) {
+	switch r := found.(type) {
+	case *lab.Report:
+		c.PrintReport(r)
+	case *fleet.Report:
+		c.printFleet(r)
+	}
+}
+
+// PrintReport prints the report of a rehearsal on one balancer.
 func (c *Console) PrintReport(r *lab.Report) {
 	for _, p := range r.Profiles {
 		for i := range p.Services {
@@ -238,4 +249,34 @@ func (c *Console) printVerdict(r *lab.Report) {
 		return
 	}
 	fmt.Fprintf(c.Out, "%s: %s\n", c.Out.Paint(text.Green, "all as due"), what)
+}
+
+func (c *Console) printFleet(r *fleet.Report) {
+	fmt.Fprintf(c.Out, "%s  %s, %s open\n", c.Out.Paint(text.Bold, "fleet: "+r.Fleet), text.Count(r.Balancers, "balancer"), text.Count(r.Connections, "connection"))
+	rows := [][]string{{"", "", "lost", "at most", "new", "failed", "longest gap"}}
+	for _, s := range r.Steps {
+		mark, most := c.mark(nil), strconv.Itoa(s.Most)
+		switch {
+		case s.Most < 0:
+			mark, most = "--", "-"
+		case s.Lost > s.Most:
+			mark = c.mark(r.Problems)
+		}
+		rows = append(rows, []string{mark, s.What, strconv.Itoa(s.Lost), most, strconv.Itoa(s.New), strconv.Itoa(s.Failed), fmt.Sprintf("%d ms", s.Gap)})
+	}
+	right := text.Column{Right: true}
+	for i, line := range text.Align([]text.Column{{}, {}, right, right, right, right, right}, rows) {
+		if i == 0 {
+			line = c.Out.Paint(text.Dim, line)
+		}
+		fmt.Fprintln(c.Out, "  "+line)
+	}
+	fmt.Fprintln(c.Out)
+	c.printNotes("note", text.Cyan, r.Notes)
+	c.printNotes("problem", text.Red, r.Problems)
+	verdict := c.Out.Paint(text.Green, "all as due")
+	if !r.OK() {
+		verdict = c.Out.Paint(text.Red, text.Count(len(r.Problems), "problem"))
+	}
+	fmt.Fprintf(c.Out, "%s: in %.1f s\n", verdict, r.Seconds)
 }
