@@ -32,6 +32,8 @@ type Config struct {
 	Table string
 	// Args are the files and folders that profiles are read from.
 	Args []string
+	// Fleet says in place of them what is wanted; nil: they do.
+	Fleet *Fleet
 	// Socket is where it takes requests.
 	Socket string
 	// Web says where it shows itself by HTTP besides, to read only.
@@ -50,7 +52,11 @@ type agent struct {
 	Config
 	engine  *engine.Engine
 	board   *board.Board
-	files   *Files
+	files   *Files          // nil: a fleet says what is wanted
+	changed <-chan struct{} // of files
+	offered []source.Source // by the fleet, last
+	says    string          // the fleet, of how it is
+	out     bool            // by order of the fleet
 	socket  *Socket
 	systemd *Systemd
 	pool    *probe.Pool
@@ -117,10 +123,15 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer stop()
-	if a.files, err = Watch(c.Args, c.Log); err != nil {
-		return err
+	if c.Fleet != nil {
+		a.offered, a.out = c.Fleet.First, c.Fleet.Out
+	} else {
+		if a.files, err = Watch(c.Args, c.Log); err != nil {
+			return err
+		}
+		defer a.files.Close()
+		a.changed = a.files.Changed
 	}
-	defer a.files.Close()
 	if a.pool, err = probe.Open(); err != nil {
 		return err
 	}
@@ -185,8 +196,16 @@ func (a *agent) loop(ctx context.Context) {
 			a.noted()
 		case <-a.announcer.Due.C:
 			a.announce()
-		case <-a.files.Changed:
+		case <-a.changed:
 			_ = a.reread(ctx, "files changed")
+		case o := <-a.Fleet.offers():
+			o.Reply <- a.take(ctx, o)
+		case t := <-a.Fleet.turns():
+			a.out = t.Out
+			a.announce()
+			close(t.Done)
+		case a.says = <-a.Fleet.sentences():
+			a.tellStatus()
 		case <-a.Reload:
 			a.tell(a.systemd.Reloading())
 			_ = a.reread(ctx, "told to reload")

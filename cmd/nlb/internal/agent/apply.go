@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"nlb/cmd/nlb/internal/agent/board"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/view"
@@ -49,7 +50,7 @@ func (a *agent) readWhole(ctx context.Context) ([]*lb.Profile, error) {
 			return wanted, err
 		}
 		select {
-		case <-a.files.Changed:
+		case <-a.changed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -121,17 +122,91 @@ func (a *agent) reread(ctx context.Context, reason string) error {
 // accept applies what was read anew. Where that fails, the names of before are
 // followed again.
 func (a *agent) accept(ctx context.Context, written []*lb.Profile, reason string) error {
-	state, err := a.engine.State()
-	if err != nil {
-		return err
+	var known map[lb.BackendID]lb.Standing // of profiles that are kept, the roster knows all
+	if slices.ContainsFunc(written, func(p *lb.Profile) bool { return !a.keeps(p.Name) }) {
+		state, err := a.engine.State()
+		if err != nil {
+			return err
+		}
+		known = knownIn(state.Profiles)
 	}
 	before := a.names.written
 	a.names.follow(written)
-	if err := a.apply(ctx, written, knownIn(state.Profiles), reason); err != nil {
+	if err := a.apply(ctx, written, known, reason); err != nil {
 		a.names.follow(before)
 		return err
 	}
 	return nil
+}
+
+// Fleet says what is wanted in place of files.
+type Fleet struct {
+	// First are the profiles to begin with, and Out says that this host begins out.
+	First []source.Source
+	Out   bool
+	// Offers are what comes in their place, and Sentences how the fleet is.
+	Offers    <-chan Offer
+	Sentences <-chan string
+	Turns     <-chan Turn
+	// Changed is told after each change of what the board shows, and must not wait.
+	Changed func(*board.Board)
+}
+
+// Offer are all profiles that are wanted from now on, and the names of those that are
+// to go, whoever applied them. Reply takes one value, and never blocks.
+type Offer struct {
+	Profiles []source.Source
+	Absent   []string
+	Reply    chan<- error
+}
+
+// Turn has this host out, so that it has nobody to serve and announces nothing, or in
+// again. Done is closed once that is so.
+type Turn struct {
+	Out  bool
+	Done chan<- struct{}
+}
+
+func (f *Fleet) turns() <-chan Turn {
+	if f == nil {
+		return nil
+	}
+	return f.Turns
+}
+
+func (f *Fleet) offers() <-chan Offer {
+	if f == nil {
+		return nil
+	}
+	return f.Offers
+}
+
+func (f *Fleet) sentences() <-chan string {
+	if f == nil {
+		return nil
+	}
+	return f.Sentences
+}
+
+// keeps reports whether a profile is one that was applied last.
+func (a *agent) keeps(name string) bool {
+	return slices.ContainsFunc(a.wanted, func(p *lb.Profile) bool { return p.Name == name })
+}
+
+// take applies an offer, or leaves all as it was.
+func (a *agent) take(ctx context.Context, o Offer) error {
+	before := a.offered
+	a.offered = o.Profiles
+	for _, name := range o.Absent {
+		if !a.keeps(name) {
+			a.wanted = append(slices.Clip(a.wanted), &lb.Profile{Name: name})
+		}
+	}
+	err := a.reread(ctx, "the fleet wants it")
+	if err != nil {
+		a.offered = before
+	}
+	return err
 }
 
 // misread says why the files were not applied, the same only once: some systemd
@@ -157,7 +232,10 @@ func (a *agent) misread(reason string, err error) {
 
 // read reads the files, and refuses what this agent does not do.
 func (a *agent) read(ctx context.Context) ([]*lb.Profile, error) {
-	sources, err := a.files.Read(ctx)
+	sources, err := a.offered, error(nil)
+	if a.Fleet == nil {
+		sources, err = a.files.Read(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -215,7 +293,10 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 	a.roster.Set(wanted, known, now)
 	a.roster.Serve()
 	a.wanted, a.applied, a.trouble, a.retry = wanted, true, "", time.Time{}
-	a.size = fmt.Sprintf("Balances %s: %s", view.Names(wanted), view.Size(wanted...))
+	a.size = "Balances nothing" // a fleet may want nothing yet
+	if len(wanted) > 0 {
+		a.size = fmt.Sprintf("Balances %s: %s", view.Names(wanted), view.Size(wanted...))
+	}
 	a.startCounting()
 	a.roster.Leave(a.names.isLeaving(), byNames)
 	for _, n := range notes {

@@ -167,9 +167,16 @@ func Find(ctx context.Context, socket, table string) (*Client, Status, error) {
 // table and network namespace; else the error is a *RefusedError. Where no agent can
 // be asked, none is.
 func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile) error {
-	free := Unkept(ctx, socket, table, profiles)
+	_, s, err := Find(ctx, socket, table)
+	if err != nil {
+		return nil
+	}
 	for _, p := range profiles {
-		if !slices.Contains(free, p) {
+		switch {
+		case !slices.Contains(s.Profiles, p.Name):
+		case s.Fleet:
+			return &RefusedError{"nlb run has " + p.Name + " from its fleet; push it", "nlb push, for all nodes of the fleet"}
+		default:
 			return &RefusedError{"nlb run keeps " + p.Name + "; reload it", "systemctl reload nlb-agent, or change its files: they are read then"}
 		}
 	}

@@ -178,6 +178,7 @@ type Status struct {
 	Profiles  []string `json:"profiles"`  // that it keeps, sorted
 	Status    string   `json:"status"`    // in a sentence, as systemctl status has it
 	AllowExec bool     `json:"allow-exec"`
+	Fleet     bool     `json:"fleet"`  // it has its profiles from one
 	Groups    []int    `json:"groups"` // of its process
 	// Alone says that the table has these profiles, as they were applied, and nothing
 	// else; Program stands for the file of the agent's program.

@@ -117,9 +117,9 @@ func (a *agent) announce() {
 }
 
 // serves reports whether a service has somebody to serve, by what the checks have
-// found. An agent that is told to end has nobody.
+// found. An agent that is told to end, or is out, has nobody.
 func (a *agent) serves(p *lb.Profile, s *lb.Service, f lb.Family) bool {
-	return !a.announcer.Leaving && announce.Serves(a.roster.Judged(p, s), f)
+	return !a.announcer.Leaving && !a.out && announce.Serves(a.roster.Judged(p, s), f)
 }
 
 // guard brings the status up to date, and puts back what somebody else has changed,
@@ -288,6 +288,9 @@ func (a *agent) say() {
 	}
 	a.status, a.unsaid = status+".", false
 	a.tellStatus()
+	if a.Fleet != nil {
+		a.Fleet.Changed(a.board)
+	}
 }
 
 // tellStatus tells systemd the status, where that has changed.
@@ -303,7 +306,7 @@ func (a *agent) tellStatus() {
 
 // sentence is the status, with what does not work.
 func (a *agent) sentence() string {
-	out := a.kept
+	out := a.kept + a.says
 	for _, trouble := range []string{a.trouble, a.announcer.Trouble} {
 		if trouble != "" {
 			out += trouble + ". "

@@ -240,6 +240,7 @@ func TestMayApply(t *testing.T) {
 		want   string
 	}{
 		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail", "shop"}}, "nlb run keeps shop; reload it"},
+		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"shop"}, Fleet: true}, "nlb run has shop from its fleet; push it"},
 		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail"}}, ""},
 		{Status{Table: "other", Namespace: namespace(), Profiles: []string{"shop"}}, ""},
 		{Status{Table: "nlb", Namespace: "net:[1]", Profiles: []string{"shop"}}, ""},

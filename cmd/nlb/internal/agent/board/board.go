@@ -214,3 +214,72 @@ func (b *Board) Still() time.Duration { return time.Since(time.Unix(0, b.beat.Lo
 
 // Ready reports whether something was applied, and the kernel is as it should be.
 func (b *Board) Ready() bool { return b.shown.Load() != nil && !b.Counts.Astray.Load() }
+
+// Health is how many backends of a profile are up, down, and not yet known; and how
+// many services have too few up.
+type Health struct{ Up, Down, New, Open int }
+
+// Health counts by profiles.
+func (b *Board) Health() map[string]Health {
+	out := map[string]Health{}
+	e := b.shown.Load()
+	if e == nil {
+		return out
+	}
+	for _, p := range e.services() {
+		var h Health
+		for _, s := range p.Services {
+			for i := range s.Backends {
+				switch v := s.Backends[i].Standing.Verdict; {
+				case v == lb.VerdictDown:
+					h.Down++
+				case v == lb.VerdictNew && len(s.Health) > 0:
+					h.New++
+				default:
+					h.Up++
+				}
+			}
+			if s.IsOpen() {
+				h.Open++
+			}
+		}
+		out[p.Profile] = h
+	}
+	return out
+}
+
+// Draining is how many backends get no new connections, by their weight or an order,
+// and have live ones. It asks the kernel only where there are such backends.
+func (b *Board) Draining() (n int, err error) {
+	e := b.shown.Load()
+	if e == nil {
+		return 0, nil
+	}
+	drains := func(b *lb.Backend) bool { return b.Weight == 0 || b.Standing.Order == lb.OrderDrain }
+	if !slices.ContainsFunc(e.services(), func(p view.Services) bool {
+		return slices.ContainsFunc(p.Services, func(s *lb.Service) bool {
+			for i := range s.Backends {
+				if drains(&s.Backends[i]) {
+					return true
+				}
+			}
+			return false
+		})
+	}) {
+		return 0, nil
+	}
+	s, err := b.Snapshot()
+	if err != nil {
+		return 0, err
+	}
+	for _, p := range s.Profiles {
+		for _, s := range p.Services {
+			for i := range s.Backends {
+				if one := &s.Backends[i]; drains(one.Backend) && one.Live != nil && *one.Live > 0 {
+					n++
+				}
+			}
+		}
+	}
+	return n, nil
+}
