@@ -91,6 +91,9 @@ var rooms = []room{
 		"lb", "cmd/nlb/internal/text", "cmd/nlb/internal/metrics", "cmd/nlb/internal/view", "cmd/nlb/internal/agent/board",
 	}},
 	{"cmd/nlb/internal/agent/announcer", []string{"lb", "lb/announce", "cmd/nlb/internal/engine", "cmd/nlb/internal/engine/vip"}},
+	{"cmd/nlb/internal/fleet", []string{ // knows no kernel
+		"lb", "lb/config", "cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/view",
+	}},
 	{"cmd/nlb/internal/agent", []string{
 		"lb", "lb/health", "lb/names", "lb/announce", "nft", "nft/conntrack", "cmd/nlb/internal/agent/resolve", "cmd/nlb/internal/agent/announcer",
 		"cmd/nlb/internal/text", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
@@ -100,10 +103,14 @@ var rooms = []room{
 	{"cmd/nlb/internal/stage", []string{
 		"lb", "lb/config", "integration/netlab", "integration/lab", "integration/lab/plan", "integration/lab/fleet", "cmd/nlb/internal/engine",
 	}},
+	{"cmd/nlb/internal/fleet/member", []string{
+		"lb", "lb/config", "nft", "cmd/nlb/internal/source", "cmd/nlb/internal/agent/board", "cmd/nlb/internal/agent", "cmd/nlb/internal/fleet",
+	}},
 	{"cmd/nlb", []string{
 		"lb", "lb/config", "lb/announce", "lb/importer", "nft/compile", "nft", "integration/netlab", "integration/lab/plan",
 		"cmd/nlb/internal/stage", "cmd/nlb/internal/incumbent", "cmd/nlb/internal/text", "cmd/nlb/internal/manual", "cmd/nlb/internal/daemons", "cmd/nlb/internal/source", "cmd/nlb/internal/engine", "cmd/nlb/internal/view",
 		"cmd/nlb/internal/doctor", "cmd/nlb/internal/agent", "cmd/nlb/internal/metrics", "cmd/nlb/internal/web",
+		"cmd/nlb/internal/fleet", "cmd/nlb/internal/fleet/member",
 	}},
 }
 

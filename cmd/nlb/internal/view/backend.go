@@ -90,7 +90,7 @@ func (b *ShownBackend) facts() [][]string {
 	say("state", "%s", b.State)
 	if verdict != "" {
 		if !since.IsZero() {
-			verdict += fmt.Sprintf(" since %s (%s)", clock(since, b.at, time.TimeOnly), age(b.at.Sub(since)))
+			verdict += fmt.Sprintf(" since %s (%s)", clock(since, b.at, time.TimeOnly), Age(b.at.Sub(since)))
 		}
 		if reason != "" {
 			verdict += ": " + reason

@@ -69,8 +69,8 @@ func bound(seconds float64) string {
 	return (d + digit - 1).Truncate(digit).String()
 }
 
-// age is a time in its largest unit, rounded down: 40s, 2m, 3h, 5d.
-func age(d time.Duration) string {
+// Age is a time in its largest unit, rounded down: 40s, 2m, 3h, 5d.
+func Age(d time.Duration) string {
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", max(0, d)/time.Second)

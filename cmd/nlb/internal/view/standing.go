@@ -91,7 +91,7 @@ func (b *ShownBackend) StateText() string {
 	out := b.stateWord()
 	switch {
 	case b.Failing() && !b.Standing.Since.IsZero():
-		out += " " + age(b.at.Sub(b.Standing.Since))
+		out += " " + Age(b.at.Sub(b.Standing.Since))
 	case b.State == lb.Up && b.Backend.Share != 0:
 		out += fmt.Sprintf(" %d/%d", b.Backend.Share, lb.Shares)
 	}
