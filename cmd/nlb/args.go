@@ -71,7 +71,7 @@ func commandAt(commands []*cli.Command, typed []string) int {
 func takesNext(commands []*cli.Command, word string) bool {
 	for _, c := range commands {
 		for _, f := range c.Flags {
-			if takesValue(f) && word == "--"+f.Names()[0] {
+			if takesValue(f) && (word == "--"+f.Names()[0] || len(word) == 2 && f.Names()[len(f.Names())-1] == word[1:]) {
 				return true
 			}
 		}
@@ -119,6 +119,12 @@ func sortFlags(known []cli.Flag, typed []string) (flags, operands []string, err 
 			for i, letter := range word[1:] {
 				f := byName[string(letter)]
 				switch {
+				case f != nil && takesValue(f):
+					if i+2 < len(word) || len(typed) == 0 {
+						return nil, nil, usagef("-%c needs a value, as the next word", letter)
+					}
+					flags = append(flags, canonical(f, typed[0]))
+					typed = typed[1:]
 				case f != nil:
 					flags = append(flags, canonical(f, ""))
 				case i == 0: // perhaps a long name with one hyphen
@@ -137,7 +143,7 @@ func sortFlags(known []cli.Flag, typed []string) (flags, operands []string, err 
 // isFlag reports whether a word is meant as a flag; "-" is stdin.
 func isFlag(word string) bool { return len(word) > 1 && word[0] == '-' }
 
-// takesValue reports whether a flag has a value. Such flags have no letter.
+// takesValue reports whether a flag has a value.
 func takesValue(f cli.Flag) bool {
 	d, ok := f.(cli.DocGenerationFlag)
 	return ok && d.TakesValue()

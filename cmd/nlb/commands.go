@@ -50,12 +50,14 @@ func commands(a *app) []*cli.Command {
 			Action: a.action(show, 0, 1),
 		},
 		{
-			Name: "run", ArgsUsage: "PROFILE...", Usage: "stay, check servers, and keep the kernel true to them and to the files",
+			Name: "run", ArgsUsage: "[PROFILE...]", Usage: "stay, check servers, and keep the kernel true to them and to the files",
 			Description: "A PROFILE is a file or a folder of *.yaml. They are read again when they change, and on SIGHUP;\n" +
 				"all of them are applied, or none. A profile whose file goes, goes; other profiles in the kernel\n" +
-				"stay. When it ends, the kernel balances on as it is.",
+				"stay. When it ends, the kernel balances on as it is. With --fleet it takes profiles from a fleet in\n" +
+				"place of files, and begins with those that it had last.",
 			Flags: with(
 				socketFlag(),
+				&cli.StringFlag{Name: "fleet", Usage: "be a node of the fleet that this `FILE` tells of"},
 				&cli.StringFlag{Name: "track-file", Usage: "a `FILE` for keepalived: 0 while it can serve (default /run/nlb/fault)"},
 				&cli.BoolFlag{Name: "allow-exec", Usage: "let profiles have checks that run commands"},
 				&cli.StringFlag{Name: "listen", Usage: "show it by HTTP at `ADDRESS` and port, to read only: a page, an API, metrics"},
@@ -65,7 +67,35 @@ func commands(a *app) []*cli.Command {
 				&cli.StringFlag{Name: "token-file", Usage: "a `FILE` with the word that those who look have to know"},
 				&cli.StringFlag{Name: "client-ca", Usage: "CAs of the certificates of those who look, a PEM `FILE`"},
 			),
-			Action: a.action(run, 1, -1),
+			Action: a.action(run, 0, -1),
+		},
+		{
+			Name: "push", ArgsUsage: "[PROFILE...]", Usage: "have the nodes of a fleet apply profiles; exit 4: not all did",
+			Description: "It checks the profiles as apply does, shows what changes, and waits until all nodes have them. With\n" +
+				"--canary some nodes have them first: where one refuses, is lost, or has more backends down than\n" +
+				"before, the push stops there.",
+			Flags: with(
+				fleetFlag(),
+				&cli.StringFlag{Name: "canary", Usage: "first `NODES`, such as n1,n2, or how many of them"},
+				&cli.DurationFlag{Name: "wait", Value: time.Minute, Usage: "how long nodes may take, and canaries are watched, a `TIME` (default 1m)"},
+				&cli.StringFlag{Name: "message", Aliases: []string{"m"}, Usage: "a `TEXT` that nlb fleet shows with it"},
+				&cli.StringSliceFlag{Name: "undo", Usage: "a `NAME` of a profile that is to be what it was before"},
+				&cli.StringSliceFlag{Name: "remove", Usage: "a `NAME` of a profile that the nodes are to remove"},
+			),
+			Action: a.action(push, 0, -1),
+		},
+		{
+			Name: "fleet", ArgsUsage: "[WORD [NODE...]]", Usage: "which node of a fleet has what; exit 4 where one is not well",
+			Description: "WORD: out NODE has a node announce nothing, as for an upgrade, and in NODE announce again. One node\n" +
+				"is out at a time, and none while backends drain. forget NODE is for one that is gone for good.\n" +
+				"roles NODE... prints the commands that let these nodes, and an admin, do in etcd what they have\n" +
+				"to, and no more.",
+			Flags: with(
+				fleetFlag(),
+				&cli.BoolFlag{Name: "watch", Usage: "again and again, in place at a terminal"},
+				&cli.DurationFlag{Name: "wait", Usage: "how long to wait until the node is out or in, a `TIME` (default: not)"},
+			),
+			Action: a.action(showFleet, 0, -1),
 		},
 		orderCommand(a, "drain", "no new connections for a backend; those that it has stay", forFlag()),
 		orderCommand(a, "disable", "a backend is as if it were down", forFlag()),
@@ -167,6 +197,10 @@ func forFlag() cli.Flag {
 
 func socketFlag() cli.Flag {
 	return &cli.StringFlag{Name: "socket", Usage: "the socket `PATH` of nlb run (default /run/nlb/TABLE.sock)"}
+}
+
+func fleetFlag() cli.Flag {
+	return &cli.StringFlag{Name: "fleet", Usage: "the `FILE` that says where etcd is (default /etc/nlb/fleet/fleet.yaml)"}
 }
 
 // asUsage makes what the library says of a flag's value an error of ours; it

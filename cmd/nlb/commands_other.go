@@ -27,6 +27,9 @@ func run(context.Context, *job) error { return errLinux }
 
 func fromHost(*job) (*importer.Import, error) { return nil, errLinux }
 
+func push(context.Context, *job) error      { return errLinux }
+func showFleet(context.Context, *job) error { return errLinux }
+
 func order(string) func(context.Context, *job) error { return run }
 
 func running(string, view.Depth) []string { return nil }

@@ -71,7 +71,7 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 		return commandCandidates(commands)
 	}
 	switch before[at] {
-	case "apply", "diff", "check", "render", "lab", "doctor", "run":
+	case "apply", "diff", "check", "render", "lab", "doctor", "run", "push":
 		return []string{filesPlease}
 	case "flush":
 		return running(tableOf(before), view.OfProfiles)
@@ -79,6 +79,8 @@ func candidates(commands []*cli.Command, before []string, word string) []string 
 		return running(tableOf(before), view.OfAll)
 	case "drain", "disable", "enable":
 		return running(tableOf(before), view.OfBackends)
+	case "fleet":
+		return []string{"out", "in", "forget", "roles"}
 	case "completion":
 		return shells
 	case "import":

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nlb/cmd/nlb/internal/agent"
+	"nlb/cmd/nlb/internal/fleet"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb/announce"
 )
@@ -42,6 +43,7 @@ func TestJSONReference(t *testing.T) {
 		// show's are tested where they are made.
 		"apply": appliedValue{}, "diff": diffValue{}, "flush": flushedValue{}, "healthy": announce.Health{},
 		"check": checkedValue{}, "render": renderedValue{}, "doctor": examinedValue{}, "import": view.Imported{}, "version": buildValue{}, "drain": agent.Done{},
+		"push": fleet.Pushed{}, "fleet": fleet.Report{},
 	} {
 		want := jsonFields("", reflect.TypeOf(value))
 		slices.Sort(want)
