@@ -25,7 +25,7 @@ const (
 
 // missing says where a field has to be taught, by the demand that it does not meet.
 var missing = map[string]string{
-	fingerprint: "has the same fingerprint with another value: lb/fingerprint.go does not walk it",
+	fingerprint: "has the same fingerprint with another value: lb/compare.go does not walk it",
 	change:      "is named by no change: the entry of its key in lb/keys.go is missing, or its text leaves the value out",
 	ruleset:     "makes no other ruleset: the compiler does not know it",
 	file:        "is not written and read back: its entries in lb/keys.go and lb/config/keys.go are missing, or leave the value out",
@@ -53,8 +53,8 @@ var exempt = map[string]map[string]string{
 	"Service.MinUp.Count": unkept, "Service.MinUp.Percent": unkept,
 }
 
-// unkept is for what only those who check the servers look at: the kernel does not
-// keep it. What it leads to are states and shares, which the kernel has.
+// unkept is for what only those look at who check the servers, or announce addresses:
+// the kernel does not keep it. What it leads to are states and shares, which the kernel has.
 var unkept = map[string]string{
 	fingerprint: "the kernel does not keep it: another value is no reason to send anything",
 	change:      "the kernel does not keep it, so nobody could say what it was",
@@ -75,6 +75,9 @@ func known(unwritten ...string) map[string]string {
 func init() {
 	for _, p := range lbtest.Full() { // the keys of a check are those of health
 		for _, f := range lbtest.Fields(p) {
+			if strings.HasPrefix(f.Path, "Profile.Announce") {
+				exempt[f.Path] = unkept
+			}
 			if strings.HasPrefix(f.Path, "Service.Health.") {
 				exempt[f.Path] = unkept
 			}
