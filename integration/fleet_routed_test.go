@@ -207,7 +207,7 @@ func TestFleetMesh(t *testing.T) {
 		netlabtest.Needs(t, program)
 	}
 	f := newRouted(t, 3)
-	profile := fmt.Sprintf(routedShop, "", "round-robin")
+	profile := fmt.Sprintf(routedShop, "fleet: mesh\n", "round-robin")
 	for i, n := range f.nodes {
 		with := []string{fmt.Sprintf("self=10.13.0.%d", i+1), "interface=eth2"}
 		for j := range f.nodes {
@@ -220,4 +220,20 @@ func TestFleetMesh(t *testing.T) {
 	f.run(profile)
 	f.spread(3)
 	f.events("mesh", 2)
+}
+
+// TestFleetAnycast: three balancers know nothing of each other.
+func TestFleetAnycast(t *testing.T) {
+	if !*full {
+		t.Skip("SKIPPED, NOT PROVED: it runs BIRD and FRR for 30 seconds; -full does")
+	}
+	t.Parallel()
+	for _, program := range []string{"bird", "/usr/lib/frr/bgpd"} {
+		netlabtest.Needs(t, program)
+	}
+	f := newRouted(t, 3)
+	profile := fmt.Sprintf(routedShop, "fleet: anycast\n", "consistent\n    hash-by: [source-address, source-port]")
+	f.run(profile)
+	f.spread(3)
+	f.events("anycast", 0)
 }
