@@ -97,6 +97,7 @@ func newPair(t *testing.T) *pair {
 }
 
 const pairShop = `profile: shop
+fleet: pair
 services:
   - name: web
     listen: 203.0.113.10:80
