@@ -19,8 +19,13 @@ import (
 	"nlb/lb/config"
 )
 
-//go:embed example.yaml
-var example []byte
+// The examples, of one balancer and of several.
+var (
+	//go:embed example.yaml
+	example []byte
+	//go:embed fleet.yaml
+	fleetExample []byte
+)
 
 func rehearse(ctx context.Context, j *job) error {
 	// Where this process may not make namespaces, another one goes on from here. It
@@ -70,10 +75,14 @@ func rehearse(ctx context.Context, j *job) error {
 	return err
 }
 
-// rehearsed are the profiles that the arguments name, or the example.
+// rehearsed are the profiles that the arguments name, or an example.
 func (j *job) rehearsed(ctx context.Context) ([]*lb.Profile, error) {
 	if len(j.args) == 0 {
-		p, err := config.Parse("example.yaml", example)
+		text := example
+		if j.number("fleet") > 0 {
+			text = fleetExample
+		}
+		p, err := config.Parse("example.yaml", text)
 		return []*lb.Profile{p}, err
 	}
 	_, profiles, err := j.resolved(ctx, source.Names{StandIns: true})
