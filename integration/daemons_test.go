@@ -93,12 +93,6 @@ func (b *bed) bird(h *netlab.Host, dir, file string) *daemon {
 	return b.start(h, dir, "bird", "-f", "-c", file, "-s", filepath.Join(dir, "bird.ctl"), "-P", filepath.Join(dir, "bird.pid"))
 }
 
-// birdc asks it.
-func (d *daemon) birdc(args ...string) string {
-	d.T.Helper()
-	return d.output(d.host, "birdc", append([]string{"-s", filepath.Join(d.dir, "bird.ctl")}, args...)...)
-}
-
 // conntrackd starts conntrackd on a host.
 func (b *bed) conntrackd(h *netlab.Host, dir, file string) *daemon {
 	b.T.Helper()
