@@ -72,7 +72,7 @@ func TestNothingLostLacking(t *testing.T) {
 var forAll = map[string]bool{"chain eject": true, "chain fragments": true, "chain send": true}
 
 // shared are expressions that stand in chains for several services.
-var shared = map[string]bool{"numgen": true, "masq": true, "fib": true, "reject": true, "limit": true, "redir": true}
+var shared = map[string]bool{"numgen": true, "masq": true, "fib": true, "reject": true, "limit": true, "redir": true, "socket": true}
 
 // TestNothingLostOpenFiles: sockets with numbers beyond 1,024, and none at all.
 func TestNothingLostOpenFiles(t *testing.T) {
