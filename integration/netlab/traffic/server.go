@@ -37,8 +37,9 @@ type Port struct {
 // Server is a stand-in backend. Its methods may be called from several
 // goroutines.
 type Server struct {
-	name string
-	wait sync.WaitGroup
+	name      string
+	listening sync.WaitGroup // what is open
+	wait      sync.WaitGroup // live connections
 
 	mu      sync.Mutex
 	stopped bool
@@ -79,16 +80,17 @@ func (s *Server) start(h *netlab.Host, ports []Port) (*Server, error) {
 	return s, nil
 }
 
-// Stop takes no more connections and datagrams: new ones are refused. Live
-// connections go on.
+// Stop takes no more connections and datagrams: new ones are refused, and its ports are
+// free. Live connections go on.
 func (s *Server) Stop() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.stopped = true
 	for _, c := range s.open {
 		c.Close()
 	}
 	s.open = nil
+	s.mu.Unlock()
+	s.listening.Wait() // a socket is there as long as somebody waits at it
 }
 
 // Push speaks on the live TCP connections, unasked.
@@ -132,7 +134,7 @@ func (s *Server) listen(p Port) error {
 			return err
 		}
 		s.open = append(s.open, c)
-		s.wait.Go(func() { s.answer(c, p.At) })
+		s.listening.Go(func() { s.answer(c, p.At) })
 		return nil
 	}
 	l, err := listenStream(p)
@@ -140,7 +142,7 @@ func (s *Server) listen(p Port) error {
 		return err
 	}
 	s.open = append(s.open, l)
-	s.wait.Go(func() { s.accept(l) })
+	s.listening.Go(func() { s.accept(l) })
 	return nil
 }
 
