@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/internal/safe"
 )
 
 // Draft collects what an importer finds.
@@ -42,6 +43,7 @@ func (d *Draft) Lost(msg, hint string, at ...Place) { d.add(Lost, msg, hint, at)
 
 // add keeps a finding; what says the same of several places is one.
 func (d *Draft) add(level Level, msg, hint string, at []Place) {
+	msg, hint = safe.Visible(msg), safe.Visible(hint) // they quote the text
 	key := fmt.Sprint(level, "\x00", msg, "\x00", hint)
 	i, ok := d.same[key]
 	if !ok {

@@ -11,6 +11,7 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/config"
+	"nlb/lb/internal/safe"
 )
 
 // Pos is the first place; where there is none, the beginning of the text.
@@ -85,7 +86,7 @@ func LineList(lines []int) string {
 
 // Mistake is an error in a text, with its line.
 func Mistake(file string, lines []string, at Place, msg, want string) *lb.Error {
-	e := &lb.Error{Pos: lb.Pos{File: file, Line: at.Line, Column: at.Column}, Width: at.Width, Msg: msg, Want: want}
+	e := &lb.Error{Pos: lb.Pos{File: file, Line: at.Line, Column: at.Column}, Width: at.Width, Msg: safe.Visible(msg), Want: safe.Visible(want)}
 	if 0 < at.Line && at.Line <= len(lines) {
 		e.Line = lines[at.Line-1]
 	}

@@ -12,6 +12,7 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/config"
+	"nlb/lb/internal/safe"
 )
 
 // Level says what a finding means for the profile.
@@ -101,7 +102,7 @@ func (m *Import) YAML() []byte {
 
 // Tell adds a finding about all of what was imported.
 func (m *Import) Tell(level Level, msg, hint string) {
-	m.Findings = append(m.Findings, Finding{Level: level, Msg: msg, Hint: hint, file: m.source})
+	m.Findings = append(m.Findings, Finding{Level: level, Msg: safe.Visible(msg), Hint: safe.Visible(hint), file: m.source})
 }
 
 func (m *Import) lost() int {

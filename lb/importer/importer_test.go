@@ -39,7 +39,7 @@ func TestDraft(t *testing.T) {
 	d.Add(loop, Place{2, 1, 0})
 	d.Note("good to know", "", Place{3, 1, 2}, Place{1, 1, 0})
 	d.Note("good to know", "", Place{2, 1, 0}, Place{1, 1, 0})
-	d.Lost("all of it", "no way")
+	d.Lost("all of it", "no \x1b way")
 	m := d.Finish()
 	want := `# nlb import: made of my rules.v4 (iptables)
 # parts of it are not here: see the warnings
@@ -75,7 +75,7 @@ services:
 		"etc/my rules.v4:1:1: note: good to know (also in lines 2-3)\n   1 | one",
 		"etc/my rules.v4:2:1: warning: service loop is left out, since a profile cannot have it: backend 203.0.113.4:80 is what the service listens on, want another address or port\n   2 | two",
 		"etc/my rules.v4:3:1: warning: service service does not get 203.0.113.1:80, which another service has\n   3 | three",
-		"etc/my rules.v4:1:1: warning: all of it\n   hint: no way",
+		"etc/my rules.v4:1:1: warning: all of it\n   hint: no \\x1b way",
 	}
 	if diff := cmp.Diff(wantFindings, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
