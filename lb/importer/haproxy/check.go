@@ -23,13 +23,13 @@ type timing struct {
 	rise, fall        int
 }
 
-// timing is that of a server. Without timeout check, the interval is for all of a
-// check.
-func (p *proxy) timing(m params) timing {
+// timing is that of a server. check and connect are timeouts of the backend; without
+// the first, the interval is for all of a check.
+func (p *proxy) timing(m params, check, connect time.Duration) timing {
 	t := timing{interval: p.span(m, "inter", 2*time.Second), rise: p.number(m, "rise", 2, 1, 1<<20), fall: p.number(m, "fall", 3, 1, 1<<20)}
 	t.timeout = t.interval
-	if check := p.timeout("check"); check > 0 {
-		t.timeout = min(t.interval, check+min(t.interval, p.timeout("connect")))
+	if check > 0 {
+		t.timeout = min(t.interval, check+min(t.interval, connect))
 	}
 	return t
 }
@@ -59,7 +59,7 @@ func (p *proxy) checks(m params, t timing) []lb.Check {
 			option = d
 		}
 	}
-	tls := m.has("check-ssl") && !m.has("no-check-ssl")
+	tls := m.has("check-ssl")
 	kind := lb.CheckTCP
 	if tls {
 		kind = lb.CheckTLS
@@ -141,8 +141,6 @@ func (p *proxy) http(option *words.Directive, tls bool) lb.Check {
 			}
 		case "expect":
 			p.expect(&c, d)
-		case "disable-on-404", "send-state", "comment":
-			p.draft.Lost("http-check "+d.Arg(1)+" is not translated", "", d.Place())
 		default:
 			p.draft.Lost("http-check "+d.Arg(1)+" is not translated", "", d.Place())
 		}
@@ -174,7 +172,7 @@ func (p *proxy) expect(c *lb.Check, d *words.Directive) {
 	if len(args) == 2 {
 		switch args[0].Text {
 		case "status":
-			if list, ok := statuses(args[1].Text); ok {
+			if list, ok := relay.Statuses(strings.Split(args[1].Text, ",")); ok {
 				c.Status = list
 				return
 			}
@@ -190,25 +188,6 @@ func (p *proxy) expect(c *lb.Check, d *words.Directive) {
 		}
 	}
 	p.draft.Lost("what this http-check expects is not translated", "status and body of a check are a list of numbers and a text", d.Place())
-}
-
-// statuses reads 200,301-399.
-func statuses(text string) ([]lb.StatusRange, bool) {
-	var out []lb.StatusRange
-	for part := range strings.SplitSeq(text, ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		a, err := strconv.ParseUint(first, 10, 16)
-		b, err2 := strconv.ParseUint(last, 10, 16)
-		if err != nil || err2 != nil || a < 100 || b < a || b > 599 {
-			return nil, false
-		}
-		out = append(out, lb.StatusRange{First: uint16(a), Last: uint16(b)})
-	}
-	slices.SortFunc(out, func(a, b lb.StatusRange) int { return int(a.First) - int(b.First) })
-	return out, true
 }
 
 // talk reads tcp-check: for each answer that is expected a check that sends all

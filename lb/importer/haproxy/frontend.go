@@ -3,7 +3,7 @@ package haproxy
 // Frontends: where they listen, and whom they let in.
 
 import (
-	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -94,14 +94,16 @@ func (p *proxy) bindParams(d *words.Directive) (map[string]string, bool) {
 
 // guards reads rules that let clients in by their address.
 func (p *proxy) guards(s *lb.Service) {
-	named := map[string][]netip.Prefix{}
+	named, other := map[string][]netip.Prefix{}, map[string]bool{} // ACLs: by addresses alone, or not
 	for _, d := range p.lines {
-		if d.Name() == "acl" && d.Arg(2) == "src" && len(d.Words) > 3 {
-			if list, ok := prefixes(d.Words[3:]); ok {
-				named[d.Arg(1)] = append(named[d.Arg(1)], list...)
-			}
+		if d.Name() != "acl" || len(d.Words) < 3 {
+			continue
 		}
+		list, ok := prefixes(d.Words[3:])
+		named[d.Arg(1)] = append(named[d.Arg(1)], list...)
+		other[d.Arg(1)] = other[d.Arg(1)] || !ok || d.Arg(2) != "src"
 	}
+	maps.DeleteFunc(named, func(name string, _ []netip.Prefix) bool { return other[name] })
 	closed := false // all others are refused
 	for _, d := range p.lines {
 		if d.Name() != "tcp-request" {
@@ -111,12 +113,17 @@ func (p *proxy) guards(s *lb.Service) {
 			continue
 		}
 		list, not, ok := condition(d, named)
+		if !p.Spend(len(list), d.Place()) {
+			return
+		}
 		reject := d.Arg(2) == "reject"
 		switch {
 		case !slices.Contains([]string{"connection", "content", "session"}, d.Arg(1)) || !ok || d.Arg(2) != "accept" && !reject || closed:
 			ok = false
-		case list == nil && !reject, list == nil && s.Allow == nil: // for everybody
-			ok = !reject
+		case list == nil && !reject: // everybody else
+			s.Allow, closed = nil, true
+		case list == nil && s.Allow == nil:
+			ok = false
 		case list == nil: // accept if ..., and then reject
 			closed = true
 		case reject && !not && s.Allow == nil:
@@ -135,12 +142,7 @@ func (p *proxy) guards(s *lb.Service) {
 	if !closed && s.Allow != nil { // accepted, as everybody else was
 		s.Allow = nil
 	}
-	s.Deny, s.Allow = sorted(s.Deny), sorted(s.Allow)
-}
-
-func sorted(list []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(list, netip.Prefix.Compare)
-	return slices.Compact(list)
+	s.Deny, s.Allow = relay.Sorted(s.Deny), relay.Sorted(s.Allow)
 }
 
 // condition is that of a rule: for which clients it holds, or not. Without a
@@ -173,17 +175,11 @@ func condition(d *words.Directive, named map[string][]netip.Prefix) (list []neti
 func prefixes(ws []words.Word) ([]netip.Prefix, bool) {
 	var out []netip.Prefix
 	for _, w := range ws {
-		text := w.Text
-		if !strings.Contains(text, "/") {
-			if a, err := netip.ParseAddr(text); err == nil {
-				text = fmt.Sprintf("%s/%d", a, a.BitLen())
-			}
-		}
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
+		prefix, ok := relay.Clients(w.Text)
+		if !ok {
 			return nil, false
 		}
-		out = append(out, prefix.Masked())
+		out = append(out, prefix)
 	}
 	return out, len(out) > 0
 }

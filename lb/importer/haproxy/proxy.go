@@ -69,7 +69,7 @@ func (p *proxy) mode() string {
 	return "tcp"
 }
 
-// silent are keywords that do not say where connections go, and need no word.
+// silent are keywords that are read elsewhere, or say nothing of where connections go.
 var silent = map[string]bool{
 	"mode": true, "log": true, "log-format": true, "log-format-sd": true, "log-tag": true, "description": true, "id": true, "backlog": true,
 	"errorfile": true, "errorfiles": true, "errorloc": true, "errorloc302": true, "errorloc303": true, "unique-id-format": true, "unique-id-header": true, "timeout": true,
@@ -82,7 +82,7 @@ var silent = map[string]bool{
 	"disabled": true, "enabled": true, "dispatch": true, "use-server": true,
 }
 
-// options are those that change nothing of where connections go, or are read.
+// quiet reports whether an option changes nothing of where connections go, or is read.
 func quiet(option string) bool {
 	switch option {
 	case "tcp-check", "httpchk", "ssl-hello-chk", "mysql-check", "pgsql-check", "redis-check", "smtpchk", "ldap-check", "spop-check", "external-check", "lb-agent-chk",
@@ -245,28 +245,34 @@ func (p *proxy) balance(s *lb.Service, servers int) {
 	p.draft.Note("the hash is another than HAProxy's: a client may meet another server than before", "", d.Place())
 }
 
-// sticks reads tables that keep clients with their server.
-func (p *proxy) sticks(s *lb.Service) {
+// table is the type of keys of the stick-table, and how long it keeps them.
+func (p *proxy) table() (kind string, timeout time.Duration) {
+	timeout = lb.MaxTimeout
 	table := p.last("stick-table")
+	if table == nil {
+		return kind, timeout
+	}
+	for i, w := range table.Words {
+		switch w.Text {
+		case "type":
+			kind = table.Arg(i + 1)
+		case "expire":
+			t, ok := relay.Span(table.Arg(i+1), time.Millisecond)
+			if !ok {
+				p.Fail(table.Words[min(i+1, len(table.Words)-1)].Place, "expire has no time", "a time such as 30m")
+			}
+			timeout, _ = relay.Within(t.Round(time.Second), time.Second, lb.MaxTimeout)
+		}
+	}
+	return kind, timeout
+}
+
+// sticks reads rules that keep clients with their server.
+func (p *proxy) sticks(s *lb.Service) {
+	kind, timeout := p.table()
 	for _, d := range p.lines {
 		if d.Name() != "stick" {
 			continue
-		}
-		kind := ""
-		timeout := lb.MaxTimeout
-		if table != nil {
-			for i, w := range table.Words {
-				switch w.Text {
-				case "type":
-					kind = table.Arg(i + 1)
-				case "expire":
-					t, ok := relay.Span(table.Arg(i+1), time.Millisecond)
-					if !ok {
-						p.Fail(table.Words[min(i+1, len(table.Words)-1)].Place, "expire has no time", "a time such as 30m")
-					}
-					timeout, _ = relay.Within(t.Round(time.Second), time.Second, lb.MaxTimeout)
-				}
-			}
 		}
 		if (d.Arg(1) == "on" || d.Arg(1) == "match") && d.Arg(2) == "src" && len(d.Words) == 3 && (kind == "ip" || kind == "ipv6") {
 			s.Affinity = &lb.Affinity{Timeout: timeout, Bits: 32, Bits6: 128}

@@ -51,17 +51,11 @@ func (p *proxy) parameters(m params, ws []words.Word) {
 		name := w.Text
 		if off, no := strings.CutPrefix(name, "no-"); no {
 			delete(m, off)
-			if off == "check" || off == "check-ssl" {
-				m[name] = w
-			}
 			continue
 		}
 		takes, known := serverParams[name]
 		if !known {
-			var named bool
-			if takes, named = unknownParams[name]; !named {
-				takes = false
-			}
+			takes = unknownParams[name]
 			p.draft.Lost(name+" of a server is not translated", "", w.Place)
 		}
 		value := w
@@ -101,12 +95,12 @@ func (p *proxy) servers(s *lb.Service) []relay.Server {
 			}
 		}
 	}
-	backups := 1
+	backups, together := 1, p.option("allbackups") != nil
 	var weights []int64
 	for i := range members {
 		m := &members[i]
 		if m.Priority > 1 { // HAProxy uses the first backup that is up, unless allbackups
-			if backups++; p.option("allbackups") != nil {
+			if backups++; together {
 				backups = 2
 			}
 			m.Priority = min(backups, lb.MaxPriority)
@@ -288,9 +282,10 @@ func (p *proxy) health(s *lb.Service, members []member) {
 	s.FailOpen = lb.NeverOpen
 	if i >= 0 {
 		first := members[i].params
-		base := p.timing(first)
+		check, connect := p.timeout("check"), p.timeout("connect")
+		base := p.timing(first, check, connect)
 		for _, m := range members {
-			if m.has("check") && p.timing(m.params) != base {
+			if m.has("check") && p.timing(m.params, check, connect) != base {
 				p.draft.Lost("servers are checked at different times; the profile has those of the first that is checked", "", m.Place)
 			}
 			for _, name := range []string{"fastinter", "downinter"} {

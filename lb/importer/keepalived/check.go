@@ -75,7 +75,11 @@ func pages(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive)
 			}
 			c := lb.DefaultCheck(k)
 			c.Status = []lb.StatusRange{{First: 200, Last: 299}}
+			unwanted := last(u.Block, "regex_no_match") != nil
 			for _, level := range append([][]*words.Directive{u.Block}, levels...) {
+				if !r.Spend(len(level), u.Place()) {
+					return out
+				}
 				if host := text(level, "virtualhost"); host != "" {
 					c.Host = host
 					break
@@ -86,14 +90,14 @@ func pages(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive)
 				case "path":
 					c.Path = o.Arg(1)
 				case "status_code":
-					if list, ok := statuses(o); ok {
+					if list, ok := relay.Statuses(words.Texts(o.Args())); ok {
 						c.Status = list
 					} else {
 						r.Fail(o.Place(), "these are no status codes", "200, or 200-299")
 					}
 				case "virtualhost":
 				case "regex":
-					if c.Body = o.Arg(1); !literal.MatchString(c.Body) || last(u.Block, "regex_no_match") != nil {
+					if c.Body = o.Arg(1); !literal.MatchString(c.Body) || unwanted {
 						c.Body = ""
 						r.draft.Lost("a regular expression is not translated", "body of a check is a text", o.Place())
 					}
@@ -112,20 +116,6 @@ func pages(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive)
 		}
 		return out
 	}
-}
-
-// statuses reads 200 301-399.
-func statuses(d *words.Directive) ([]lb.StatusRange, bool) {
-	var out []lb.StatusRange
-	for _, w := range d.Args() {
-		e, ok := relay.Parse("*:"+w.Text, false)
-		if !ok || e.Ports.First < 100 || e.Ports.Last > 599 {
-			return nil, false
-		}
-		out = append(out, lb.StatusRange(e.Ports))
-	}
-	slices.SortFunc(out, func(a, b lb.StatusRange) int { return int(a.First) - int(b.First) })
-	return out, len(out) > 0
 }
 
 // names are checks of DNS_CHECK.
@@ -197,6 +187,9 @@ func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own
 		read := checkers[d.Name()]
 		if read == nil {
 			continue
+		}
+		if !r.Spend(len(d.Block)+len(real.Block), d.Place()) {
+			break
 		}
 		levels := [][]*words.Directive{d.Block, real.Block, virtual}
 		for _, c := range read(r, d, levels[1:]) {

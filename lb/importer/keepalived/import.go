@@ -51,7 +51,7 @@ func (r *reader) plain(all []*words.Directive) []*words.Directive {
 			}
 			continue
 		}
-		if name[0] == '@' {
+		if strings.HasPrefix(name, "@") {
 			r.draft.Lost("a line for the hosts "+name+" is left out: it is not known which host this is", "take the @ away from lines that hold", d.Place())
 			continue
 		}

@@ -123,9 +123,6 @@ func (r *reader) listens(d *words.Directive, v *ipvs.Virtual) ([]lb.Listen, bool
 		}
 	}
 	var out []lb.Listen
-	if !r.Spend(len(lines), v.Place) {
-		return nil, false
-	}
 	for _, l := range lines {
 		if l.Name() == "fwmark" {
 			r.draft.Lost("a firewall mark in a group is not translated", "", l.Place())
@@ -150,6 +147,9 @@ func (r *reader) listens(d *words.Directive, v *ipvs.Virtual) ([]lb.Listen, bool
 			continue
 		}
 		for a := first; ; a = a.Next() {
+			if !r.Spend(1, v.Place) {
+				return nil, false
+			}
 			if out = append(out, lb.Listen{Prefix: netip.PrefixFrom(a, a.BitLen()), Ports: ports}); a == end {
 				break
 			}

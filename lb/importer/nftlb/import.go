@@ -6,7 +6,6 @@ package nftlb
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -209,14 +208,5 @@ func (r *reader) ports(o *document.Node, key string) []lb.PortRange {
 		}
 		out = append(out, lb.PortRange{First: uint16(a), Last: uint16(b)})
 	}
-	slices.SortFunc(out, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
-	joined := out[:1]
-	for _, p := range out[1:] {
-		if last := &joined[len(joined)-1]; p.First <= last.Last {
-			last.Last = max(last.Last, p.Last)
-		} else {
-			joined = append(joined, p)
-		}
-	}
-	return joined
+	return lb.JoinPorts(out)
 }

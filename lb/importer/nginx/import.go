@@ -4,6 +4,7 @@ package nginx
 // Import: files, blocks, and which of them become services.
 
 import (
+	"fmt"
 	"path"
 	"regexp"
 	"slices"
@@ -39,7 +40,6 @@ type reader struct {
 	files     []document // of nginx -T
 	upstreams map[string]*upstream
 	zones     map[string]string // of limit_conn_zone: the key
-	read      int               // directives that were included
 }
 
 // document is one of several files in a text.
@@ -82,10 +82,8 @@ func (r *reader) parse(file string, lines []string) ([]*words.Directive, error) 
 	return r.files[0].all, nil
 }
 
-const (
-	maxIncludes = 10     // how deep files include others
-	maxRead     = 100000 // directives, with all that is included
-)
+// maxIncludes is how deep files include others.
+const maxIncludes = 10
 
 // included are directives with those of the files that they include, where the text
 // has them.
@@ -104,7 +102,9 @@ func (r *reader) included(all []*words.Directive, depth int) []*words.Directive 
 			}
 			if ok, _ := path.Match(pattern, f.name); ok && f.name != "" {
 				found = true
-				if r.read += len(f.all); depth < maxIncludes && r.read < maxRead {
+				if depth == maxIncludes {
+					r.Fail(d.Place(), fmt.Sprintf("files include others more than %d deep", maxIncludes), "")
+				} else if r.Spend(1+len(f.all), d.Place()) {
 					out = append(out, r.included(f.all, depth+1)...)
 				}
 			}
@@ -147,7 +147,10 @@ func (r *reader) main(all []*words.Directive) {
 			stream = true
 			r.stream(d.Block)
 		case "http", "mail", "server", "upstream":
-			what := map[string]string{"http": "HTTP", "server": "HTTP", "upstream": "HTTP", "mail": "mail"}[d.Name()]
+			what := "HTTP"
+			if d.Name() == "mail" {
+				what = "mail"
+			}
 			r.draft.Lost(d.Name()+" { } is about "+what+"; nlb balances connections and reads nothing of them, so it is left out", "what nginx does in stream is translated", d.Place())
 		case "include":
 			if !strings.Contains(d.Arg(1), "modules") {

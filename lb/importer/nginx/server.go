@@ -176,7 +176,7 @@ func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
 			continue
 		}
 		allow := d.Name() == "allow"
-		list, ok := clients(d.Arg(1))
+		list, ok := relay.Clients(d.Arg(1))
 		switch {
 		case d.Arg(1) == "all":
 			closed, ok = true, true
@@ -199,10 +199,7 @@ func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
 	if !closed {
 		s.Allow = nil // all others are let in, too
 	}
-	for _, list := range []*[]netip.Prefix{&s.Allow, &s.Deny} {
-		slices.SortFunc(*list, netip.Prefix.Compare)
-		*list = slices.Compact(*list)
-	}
+	s.Deny, s.Allow = relay.Sorted(s.Deny), relay.Sorted(s.Allow)
 	if d := last("limit_conn", own, stream); d != nil {
 		n, err := strconv.ParseUint(d.Arg(2), 10, 32)
 		if key := r.zones[d.Arg(1)]; err == nil && n > 0 && (key == "$binary_remote_addr" || key == "$remote_addr") {
@@ -214,12 +211,3 @@ func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
 }
 
 var everybody = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
-
-// clients reads an address or a prefix.
-func clients(text string) (netip.Prefix, bool) {
-	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
-		return netip.PrefixFrom(a, a.BitLen()), true
-	}
-	p, err := netip.ParsePrefix(text)
-	return p.Masked(), err == nil
-}

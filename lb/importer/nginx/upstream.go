@@ -222,9 +222,10 @@ func (r *reader) check(s *lb.Service, d *words.Directive) {
 	for _, w := range d.Args() {
 		name, value, _ := strings.Cut(w.Text, "=")
 		n, err := strconv.ParseUint(value, 10, 16)
+		t, isTime := relay.Span(value, time.Second)
 		switch {
-		case name == "interval":
-			c.Interval, _ = relay.Span(value, time.Second)
+		case name == "interval" && isTime:
+			c.Interval = t
 		case name == "passes" && err == nil:
 			c.Rise = int(min(n, 100))
 		case name == "fails" && err == nil:

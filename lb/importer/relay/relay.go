@@ -7,6 +7,7 @@ package relay
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,16 +41,9 @@ func Parse(text string, loose bool) (e Endpoint, ok bool) {
 		}
 	}
 	if ports != "" {
-		first, last, isRange := strings.Cut(ports, "-")
-		if !isRange {
-			last = first
-		}
-		a, err := strconv.ParseUint(first, 10, 16)
-		b, err2 := strconv.ParseUint(last, 10, 16)
-		if err != nil || err2 != nil || a == 0 || b < a {
+		if e.Ports, ok = numbers(ports); !ok || e.Ports.First == 0 {
 			return e, false
 		}
-		e.Ports = lb.PortRange{First: uint16(a), Last: uint16(b)}
 	}
 	if host == "" || host == "*" {
 		e.Any = true
@@ -68,8 +62,51 @@ func Parse(text string, loose bool) (e Endpoint, ok bool) {
 	return e, lb.CheckHost(lb.Host{Name: e.Host}) == nil
 }
 
-// Span reads a time such as 500ms, 2s, 1m or 1h30m; a number alone counts units of
-// bare.
+// numbers reads FIRST or FIRST-LAST.
+func numbers(text string) (lb.PortRange, bool) {
+	first, last, isRange := strings.Cut(text, "-")
+	if !isRange {
+		last = first
+	}
+	a, err := strconv.ParseUint(first, 10, 16)
+	b, err2 := strconv.ParseUint(last, 10, 16)
+	return lb.PortRange{First: uint16(a), Last: uint16(b)}, err == nil && err2 == nil && a <= b
+}
+
+// Statuses reads status codes of HTTP and ranges of them, such as 200 and 301-399.
+func Statuses(texts []string) ([]lb.StatusRange, bool) {
+	var out []lb.StatusRange
+	for _, text := range texts {
+		r, ok := numbers(text)
+		if !ok || r.First < 100 || r.Last > 599 {
+			return nil, false
+		}
+		out = append(out, lb.StatusRange(r))
+	}
+	slices.SortFunc(out, func(a, b lb.StatusRange) int { return int(a.First) - int(b.First) })
+	return out, len(out) > 0
+}
+
+// Clients reads an address or a prefix of clients.
+func Clients(text string) (netip.Prefix, bool) {
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), err == nil
+}
+
+// Sorted puts clients in order in place, each once.
+func Sorted(list []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(list, netip.Prefix.Compare)
+	return slices.Compact(list)
+}
+
+// maxSpan is longer than any time of a profile.
+const maxSpan = 1 << 20 * time.Hour
+
+// Span reads a time such as 500ms, 2s, 1m or 1h30m, of less than a century; a number
+// alone counts units of bare.
 func Span(text string, bare time.Duration) (time.Duration, bool) {
 	if n, err := strconv.ParseUint(text, 10, 31); err == nil {
 		return time.Duration(n) * bare, true
@@ -80,17 +117,17 @@ func Span(text string, bare time.Duration) (time.Duration, bool) {
 		if n <= 0 || n > 9 {
 			return 0, false
 		}
-		count, _ := strconv.ParseUint(text[:n], 10, 31)
+		count, _ := strconv.ParseInt(text[:n], 10, 64)
 		text = text[n:]
 		unit := text[:len(text)-len(strings.TrimLeft(text, "usmhd"))]
 		size := map[string]time.Duration{"us": time.Microsecond, "ms": time.Millisecond, "s": time.Second, "m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}[unit]
-		if size == 0 {
+		if size == 0 || count >= int64(maxSpan/size) {
 			return 0, false
 		}
 		total += time.Duration(count) * size
 		text = text[len(unit):]
 	}
-	return total, total < 1<<20*time.Hour
+	return total, total < maxSpan
 }
 
 // Within is a time that is at least low and at most high, and whether it was before.

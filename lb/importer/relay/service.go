@@ -122,13 +122,12 @@ func backends(d *importer.Draft, servers []Server, families [2]bool, local bool)
 			b.Name = b.Where()
 		}
 		names[b.Name] = true
-		b.Log = nil
 		out = append(out, b.Backend)
 	}
 	return out
 }
 
-// join makes one listen of those of an address, and puts ports in order.
+// join makes one listen of those of an address.
 func join(listens []lb.Listen) []lb.Listen {
 	var out []lb.Listen
 	at := map[netip.Prefix]int{}
@@ -142,17 +141,7 @@ func join(listens []lb.Listen) []lb.Listen {
 		out[i].Ports = append(out[i].Ports, l.Ports...)
 	}
 	for i := range out {
-		p := out[i].Ports
-		slices.SortFunc(p, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
-		joined := p[:1]
-		for _, r := range p[1:] {
-			if last := &joined[len(joined)-1]; r.First <= last.Last {
-				last.Last = max(last.Last, r.Last)
-			} else {
-				joined = append(joined, r)
-			}
-		}
-		out[i].Ports = joined
+		out[i].Ports = lb.JoinPorts(out[i].Ports)
 	}
 	return out
 }

@@ -6,6 +6,7 @@ package words
 // Directives.
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -42,11 +43,16 @@ func (d *Directive) Arg(i int) string {
 
 // Text is the directive in one line.
 func (d *Directive) Text() string {
-	var parts []string
-	for _, w := range d.Words {
-		parts = append(parts, w.Text)
+	return importer.Shorten(strings.Join(Texts(d.Words), " "))
+}
+
+// Texts are words without their places.
+func Texts(ws []Word) []string {
+	out := make([]string, len(ws))
+	for i, w := range ws {
+		out[i] = w.Text
 	}
-	return importer.Shorten(strings.Join(parts, " "))
+	return out
 }
 
 // Place is that of the name, without a width: the directive goes on behind it.
@@ -215,9 +221,8 @@ func (p *parser) word() {
 }
 
 func (p *parser) add(w Word, text string) {
-	w.Text = text
-	w.Place.Width = max(1, p.column-w.Place.Column)
-	if p.column < w.Place.Column || w.Place.Line != p.line+1 { // it went over lines
+	w.Text, w.Place.Width = text, p.column-w.Place.Column
+	if w.Place.Line != p.line+1 { // it went over lines
 		w.Place.Width = 1
 	}
 	p.open = append(p.open, w)
@@ -262,12 +267,12 @@ func (p *parser) escape(b *strings.Builder) {
 	case "t":
 		c = "\t"
 	case "x":
-		var n byte
-		if _, err := fmt.Sscanf(p.rest[2:min(len(p.rest), 4)], "%02x", &n); err == nil && len(p.rest) >= 4 {
-			b.WriteByte(n)
+		if one, err := hex.DecodeString(p.rest[2:min(len(p.rest), 4)]); err == nil && len(one) == 1 {
+			b.Write(one)
 			p.skip(4)
 			return
 		}
+		c = `\x`
 	case "\"", "'", "\\", " ", "#":
 	default:
 		c = p.rest[:1+size] // of a regular expression: both stay
