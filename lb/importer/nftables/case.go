@@ -3,6 +3,7 @@ package nftables
 // Cases: of a map, what each element does; of numgen and hashes, with its share.
 
 import (
+	"cmp"
 	"math/big"
 	"slices"
 
@@ -45,7 +46,7 @@ func (p *program) round(v any) (round, bool) {
 	return r, ok && r.mod > 0 && r.mod <= xtScale
 }
 
-// fieldsOf are what a hash can look at.
+// hashed are the fields that a hash looks at; false where one cannot be in a profile.
 func hashed(v any) ([]lb.HashField, bool) {
 	parts, ok := get(v, "concat").([]any)
 	if !ok {
@@ -87,7 +88,7 @@ func (p *program) cases(key, data any, target func(any) syntax.Target) []branch 
 			p.lost("an element of a map is not known", "")
 			return nil
 		}
-		if p.size += 1; p.size > maxRules {
+		if p.size++; p.size > maxRules {
 			p.lost("this map has too many elements", "")
 			return nil
 		}
@@ -150,7 +151,7 @@ func (p *program) drawn(r round, elements []any, target func(any) syntax.Target)
 			slots = append(slots, slot{a, b - a + 1, t})
 		}
 	}
-	slices.SortStableFunc(slots, func(a, b slot) int { return int(int64(a.first) - int64(b.first)) })
+	slices.SortStableFunc(slots, func(a, b slot) int { return cmp.Compare(a.first, b.first) })
 	rest, next := r.mod, r.offset
 	var out []branch
 	for _, s := range slots {

@@ -122,12 +122,8 @@ func (p *program) concatenated(op string, parts []any, right any) [][]syntax.Mat
 // numbered is a condition on what is drawn.
 func (p *program) numbered(op string, r round, right any) [][]syntax.Match {
 	values, ok := p.values(right)
-	set := space.Set{}
-	for _, v := range values {
-		one, fine := numbers(v)
-		set, ok = set.Union(one), ok && fine
-	}
-	if set, ok = compared(op, set, space.One(0, 1<<32-1), ok); !ok {
+	set, known := union(values, numbers)
+	if set, ok = compared(op, set, space.One(0, 1<<32-1), ok && known); !ok {
 		p.lost("a condition on a number that is drawn is not translated", "")
 		return always
 	}

@@ -100,8 +100,8 @@ type branch struct {
 	target  syntax.Target
 }
 
-// sequence makes rules of statements that follow conditions. last: nothing of the
-// rule comes behind them.
+// sequence makes rules of statements that follow conditions. outer: only conditions of
+// the rule stand before them.
 func (p *program) sequence(expr []any, matches []syntax.Match, outer bool) []*syntax.Rule {
 	for i, e := range expr {
 		name, value, ok := single(e)

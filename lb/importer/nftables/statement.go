@@ -260,9 +260,6 @@ func portRange(v any) (lb.PortRange, bool) {
 // mangle sets marks of packets and connections; what else it sets does not matter.
 func (p *program) mangle(value any) []branch {
 	kind, key := markOf(get(value, "key"))
-	if kind == "" {
-		return nil
-	}
 	if key != "mark" {
 		return nil
 	}
@@ -283,12 +280,10 @@ func (p *program) mangle(value any) []branch {
 	if m := get(v, "map"); m != nil {
 		return p.cases(get(m, "key"), get(m, "data"), set)
 	}
-	if round, ok := p.round(v); ok {
+	if round, ok := p.round(v); ok && round.mod <= maxRound {
 		var elements []any
-		if round.mod <= maxRound {
-			for i := range round.mod {
-				elements = append(elements, []any{float64(round.offset + i), float64(round.offset + i)})
-			}
+		for i := range round.mod {
+			elements = append(elements, []any{float64(round.offset + i), float64(round.offset + i)})
 		}
 		return p.cases(v, map[string]any{"set": elements}, set)
 	}
