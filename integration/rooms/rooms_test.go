@@ -71,7 +71,7 @@ var rooms = []room{
 	{"cmd/nlb/internal/daemons", []string{"lb", "lb/announce", "cmd/nlb/internal/text"}},
 	{"cmd/nlb/internal/agent/resolve", []string{"lb", "lb/names"}},
 	{"cmd/nlb/internal/source", []string{"lb", "lb/config", "lb/names", "cmd/nlb/internal/text", "cmd/nlb/internal/agent/resolve"}},
-	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire"}},
+	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire", "nft/listing"}},
 	{"cmd/nlb/internal/engine/vip", nil},
 	{"cmd/nlb/internal/engine", []string{
 		"lb", "lb/config", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile", "nft/direct", "nft/links", "nft", "nft/probe",

@@ -204,28 +204,36 @@ func (l *lister) readElements(table, name string, open bool) error {
 		}
 		return nil
 	})
-	for _, e := range s.elements { // a range that follows at once ends the one before
-		ends = append(ends, e.low)
+	if open {
+		for _, e := range s.elements {
+			ends = append(ends, e.low)
+		}
+		slices.SortFunc(ends, bytes.Compare)
 	}
-	slices.SortFunc(ends, bytes.Compare)
 	slices.SortFunc(s.elements, func(a, b element) int { return bytes.Compare(a.low, b.low) })
 	for i := range s.elements {
 		e := &s.elements[i]
-		if e.high != nil || e.others {
-			continue
-		}
-		e.high = bytes.Repeat([]byte{0xff}, len(e.low))
-		j, _ := slices.BinarySearchFunc(ends, e.low, func(end, low []byte) int {
-			if bytes.Compare(end, low) <= 0 {
-				return -1
-			}
-			return 1
-		})
-		if j < len(ends) {
-			e.high = before(ends[j])
+		if e.high == nil && !e.others {
+			e.high = Last(e.low, ends)
 		}
 	}
 	return err
+}
+
+// Last is the last key of a range that begins at low, in an interval set whose elements
+// begin a range, or end one: the key before the next element. ends are all of them, those
+// that begin a range, too, sorted: a range that follows at once also ends the one before.
+func Last(low []byte, ends [][]byte) []byte {
+	i, _ := slices.BinarySearchFunc(ends, low, func(end, low []byte) int {
+		if bytes.Compare(end, low) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	if i == len(ends) {
+		return bytes.Repeat([]byte{0xff}, len(low))
+	}
+	return before(ends[i])
 }
 
 // before is the number before this one.

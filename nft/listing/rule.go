@@ -104,17 +104,16 @@ func header(base, offset, n uint32) operand {
 		return field("th", "dport", big)
 	}
 	// A prefix that ends at a byte is compared by its bytes.
-	if base == unix.NFT_PAYLOAD_NETWORK_HEADER && (offset == 12 || offset == 16) && n < 4 {
-		o := header(base, offset, 4)
-		o.n = int(n)
-		return o
+	o := operand{}
+	switch {
+	case base != unix.NFT_PAYLOAD_NETWORK_HEADER:
+	case (offset == 12 || offset == 16) && n < 4:
+		o = header(base, offset, 4)
+	case (offset == 8 || offset == 24) && n > 1 && n < 16:
+		o = header(base, offset, 16)
 	}
-	if base == unix.NFT_PAYLOAD_NETWORK_HEADER && (offset == 8 || offset == 24) && n < 16 && n > 1 {
-		o := header(base, offset, 16)
-		o.n = int(n)
-		return o
-	}
-	return operand{n: int(n)}
+	o.n = int(n)
+	return o
 }
 
 func (p *program) expression(name string, b []byte) {

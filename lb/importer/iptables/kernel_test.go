@@ -334,7 +334,7 @@ func (a *arena) try(r *rand.Rand, what string) {
 		all[i] = p
 	}
 	known := map[uint16]string{}
-	for range 5 {
+	for range 200 {
 		if a.seen(known); len(known) >= passing {
 			break
 		}

@@ -6,6 +6,7 @@ package firewall
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,6 +20,17 @@ import (
 func dport(low, high uint16, not bool) Condition {
 	be := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
 	return Condition{Fields: []Field{{Transport, 2, 2}}, Not: not, Ranges: []Range{{be(low), be(high)}}}
+}
+
+// TestClose: a range ends before the next element, whether that ends one or begins one.
+func TestClose(t *testing.T) {
+	s := set{elements: []setElement{{Range: Range{Low: []byte{0, 21}}}, {Range: Range{Low: []byte{0, 10}}}, {Range: Range{Low: []byte{1, 0}}}}}
+	s.close([][]byte{{0, 0}, {0, 31}})
+	for i, want := range [][]byte{{0, 30}, {0, 20}, {0xff, 0xff}} {
+		if got := s.elements[i].High; !slices.Equal(got, want) {
+			t.Errorf("the range from %v ends at %v, want %v", s.elements[i].Low, got, want)
+		}
+	}
 }
 
 // TestMeets: a packet may be a span of packets, of which some meet a condition.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nlb/nft/listing"
 	"nlb/nft/wire"
 )
 
@@ -105,35 +106,15 @@ func (s *set) read(c *wire.Conn, family uint8, table, name string, open bool) er
 // close gives the ranges of an interval set their last keys: the one before
 // the next end. Those that say it themselves keep it.
 func (s *set) close(ends [][]byte) {
+	for _, e := range s.elements {
+		ends = append(ends, e.Low)
+	}
 	slices.SortFunc(ends, bytes.Compare)
 	for i := range s.elements {
-		e := &s.elements[i]
-		if e.High != nil {
-			continue
-		}
-		e.High = bytes.Repeat([]byte{0xff}, len(e.Low))
-		j, _ := slices.BinarySearchFunc(ends, e.Low, func(end, low []byte) int {
-			if bytes.Compare(end, low) <= 0 {
-				return -1
-			}
-			return 1
-		})
-		if j < len(ends) {
-			e.High = before(ends[j])
+		if e := &s.elements[i]; e.High == nil {
+			e.High = listing.Last(e.Low, ends)
 		}
 	}
-}
-
-// before is the number before this one.
-func before(v []byte) []byte {
-	out := bytes.Clone(v)
-	for i := len(out) - 1; i >= 0; i-- {
-		out[i]--
-		if out[i] != 0xff {
-			break
-		}
-	}
-	return out
 }
 
 func decodeElement(b []byte) (e setElement, flags uint32) {
