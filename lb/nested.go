@@ -260,7 +260,7 @@ const MaxConnectionTimeout = 20 * 24 * time.Hour
 const connectionTimeForm = "1s to 20d"
 
 var timeoutKeys = []key[Timeouts]{
-	timeoutKey("established", "432000s in Linux", "an open TCP connection that is silent"),
+	timeoutKey("established", "5d in Linux", "an open TCP connection that is silent"),
 	timeoutKey("close-wait", "1h", "a TCP connection of which one side has ended its part"),
 	timeoutKey("half-open", "120s and 60s in Linux", "a TCP connection whose handshake is not complete"),
 	timeoutKey("time-wait", "120s in Linux", "a TCP connection that has ended, and its port"),

@@ -18,7 +18,7 @@ func readAffinity(d *decoder, k *lb.Key, v *node, s *draft) {
 	a := lb.Affinity{Bits: 32, Bits6: 128}
 	switch v.kind {
 	case scalar:
-		a.Timeout = readTime(d, k, v)
+		readTimeout(d, k, v, &a)
 	case mapping:
 		affinityKeys.need(d, v, affinityKeys.read(d, v, &a), "timeout", lb.TimeForm)
 	default:
@@ -27,7 +27,9 @@ func readAffinity(d *decoder, k *lb.Key, v *node, s *draft) {
 	s.Affinity = &a
 }
 
-func readTimeout(d *decoder, k *lb.Key, v *node, a *lb.Affinity) { a.Timeout = readTime(d, k, v) }
+func readTimeout(d *decoder, k *lb.Key, v *node, a *lb.Affinity) {
+	a.Timeout = readTime(d, k, v, "1s to 365d")
+}
 
 // limitDraft is a limit while it is read.
 type limitDraft struct {
@@ -83,7 +85,7 @@ func readTimeouts(d *decoder, k *lb.Key, v *node, s *draft) {
 
 // readTimeoutOf reads one of the timeouts.
 func readTimeoutOf(d *decoder, k *lb.Key, v *node, t *lb.Timeouts) {
-	span := readTime(d, k, v)
+	span := readTime(d, k, v, k.Values)
 	if p := lb.CheckConnectionTimeout(k.Word(), span); span != 0 && p != nil {
 		d.refuse(v, p)
 		return

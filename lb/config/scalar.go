@@ -135,7 +135,9 @@ func readInt[T int | uint32](d *decoder, k *lb.Key, v *node, least, most uint64,
 	return ok
 }
 
-func readTime(d *decoder, k *lb.Key, v *node) time.Duration {
+// readTime reads a time of at most a year. It is 0 where something was refused; want says
+// how much is right.
+func readTime(d *decoder, k *lb.Key, v *node, want string) time.Duration {
 	text, ok := readText(d, k, v)
 	if !ok {
 		return 0
@@ -146,7 +148,7 @@ func readTime(d *decoder, k *lb.Key, v *node) time.Duration {
 			continue
 		}
 		if n == 0 || n > uint64(lb.MaxTimeout/u.Duration) {
-			d.fail(v, fmt.Sprintf("%s %s is out of range", k.Word(), safe.Show(text)), "1s to 365d", "")
+			d.fail(v, fmt.Sprintf("%s %s is out of range", k.Word(), safe.Show(text)), want, "")
 			return 0
 		}
 		return time.Duration(n) * u.Duration
@@ -170,7 +172,7 @@ func readSpan(d *decoder, k *lb.Key, v *node) time.Duration {
 			return time.Duration(min(n, uint64(lb.MaxTimeout/time.Millisecond))) * time.Millisecond
 		}
 	}
-	return readTime(d, k, v)
+	return readTime(d, k, v, k.Values)
 }
 
 func readRate(d *decoder, k *lb.Key, v *node) lb.Rate {
