@@ -107,7 +107,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Accept()}, Comment: modeComment(s)})
 	}
 	if s.Role == lb.RoleServer {
-		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptForeign()}, Comment: "role server"})
+		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.IsForeign(), ruleset.Accept()}, Comment: "role server"})
 	}
 	own.Rules = append(append(own.Rules, border.Notes(s)...), c.guard(own.Name, s)...)
 	own.Rules = append(own.Rules, border.Helpers(s)...)
@@ -159,7 +159,7 @@ func (c *compiler) datagrams(chain string, s *lb.Service, f *Family) {
 	if len(s.Allow) > 0 {
 		guard = append(guard, f.IP.SourceIn(c.clientList(f, s.Allow), true))
 	}
-	servers, own := datagrams.Service(chain, s, f.Family, guard, refuseChain)
+	servers, own := datagrams.Service(chain, s, f.IP, s.Of(f.Family), guard, refuseChain)
 	c.Maps, c.Chains = append(c.Maps, servers), append(c.Chains, own)
 	for _, r := range own.Rules {
 		c.refers(r)

@@ -230,7 +230,7 @@ func hasMode(m lb.SNATMode) ruleset.Statement { return ruleset.MarkIs(modeMask, 
 // midStream leaves TCP connections alone that were open before conntrack saw
 // them: it takes any segment for the first of a connection.
 func midStream() ruleset.Rule {
-	return ruleset.Rule{Statements: []ruleset.Statement{ruleset.AcceptUnlessSYN()}}
+	return ruleset.Rule{Statements: []ruleset.Statement{ruleset.UnlessSYN(), ruleset.Accept()}}
 }
 
 func baseChains(x extent) []*ruleset.Chain {

@@ -33,8 +33,6 @@ const (
 	manglePriority = -150 // NF_IP_PRI_MANGLE: behind conntrack
 )
 
-var families = []*ruleset.Family{ruleset.IPv4, ruleset.IPv6}
-
 // addresses has what a fleet listens on, servers where its answers come from.
 func addresses(f *ruleset.Family) string { return "fleet" + f.Digit }
 func servers(f *ruleset.Family) string   { return "servers" + f.Digit }
@@ -61,7 +59,7 @@ func Objects() []string {
 // Maps are the maps of the layout that fleets need, empty.
 func Maps() []*ruleset.Map {
 	var out []*ruleset.Map
-	for _, f := range families {
+	for _, f := range ruleset.Families {
 		out = append(out,
 			&ruleset.Map{Name: addresses(f), Kind: ruleset.Exemptions, Key: ruleset.Type{f.Addr, ruleset.InetProto}, Interval: true},
 			&ruleset.Map{Name: servers(f), Kind: ruleset.Exemptions, Key: ruleset.Type{f.Addr, ruleset.InetProto, ruleset.InetService}, Interval: true})
@@ -78,7 +76,7 @@ func Chains(others ...ruleset.Rule) []*ruleset.Chain {
 		one(ruleset.IsTracked(), ruleset.Accept()),
 		one(ruleset.IsSYN(), ruleset.Accept()),
 	}}
-	for _, f := range families {
+	for _, f := range ruleset.Families {
 		pickUp.Rules = append(pickUp.Rules, ruleset.Rule{
 			Statements: []ruleset.Statement{f.In(addresses(f), f.Destination(), ruleset.L4Protocol), ruleset.Return()}, Needs: addresses(f),
 		})
@@ -122,7 +120,7 @@ func Elements(profiles []*lb.Profile) map[string][]ruleset.Element {
 	}
 	out := map[string][]ruleset.Element{}
 	for _, p := range lb.Outer(listens) {
-		out[addresses(familyOf(p.Addr()))] = append(out[addresses(familyOf(p.Addr()))], ruleset.Element{
+		out[addresses(ruleset.FamilyOf(p.Addr()))] = append(out[addresses(ruleset.FamilyOf(p.Addr()))], ruleset.Element{
 			Key: ruleset.AddrBytes(p.Addr()) + ruleset.ProtoBytes(byte(lb.TCP)), End: ruleset.LastOf(p) + ruleset.ProtoBytes(byte(lb.TCP)),
 		})
 	}
@@ -130,17 +128,10 @@ func Elements(profiles []*lb.Profile) map[string][]ruleset.Element {
 		return cmp.Or(a.addr.Compare(b.addr), cmp.Compare(a.protocol, b.protocol))
 	}) {
 		at := ruleset.AddrBytes(k.addr) + ruleset.ProtoBytes(byte(k.protocol))
-		name := servers(familyOf(k.addr))
+		name := servers(ruleset.FamilyOf(k.addr))
 		for _, r := range lb.JoinPorts(ports[k]) {
 			out[name] = append(out[name], ruleset.Element{Key: at + ruleset.PortBytes(r.First), End: at + ruleset.PortBytes(r.Last)})
 		}
 	}
 	return out
-}
-
-func familyOf(a netip.Addr) *ruleset.Family {
-	if a.Is4() {
-		return families[0]
-	}
-	return families[1]
 }

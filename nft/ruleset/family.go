@@ -6,6 +6,7 @@ package ruleset
 import (
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +41,17 @@ var (
 		saddr: 8, daddr: 24, ctDst: expr.CtKeyDSTIP6, protoDesc: 13, saddrField: 8,
 	}
 )
+
+// Families are both.
+var Families = []*Family{IPv4, IPv6}
+
+// FamilyOf is the family of an address.
+func FamilyOf(a netip.Addr) *Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
 
 // Match matches packets of the family.
 func (f *Family) Match() Statement { return NewStatement("meta nfproto ipv"+f.Digit, f.isFamily()...) }

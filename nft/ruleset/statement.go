@@ -242,22 +242,8 @@ func IsL4(protocol byte) Statement {
 	return NewStatement("meta l4proto "+protocolName(protocol), loadL4, compare(expr.CmpOpEq, []byte{protocol}))
 }
 
-// AcceptUnlessSYN lets TCP segments go that do not begin a connection. ECE and
-// CWR do not matter: a SYN that offers ECN has both (RFC 3168, 6.1.1).
-func AcceptUnlessSYN() Statement {
-	return NewStatement("tcp flags != syn / fin,syn,rst,ack accept",
-		append(flagsAre(expr.CmpOpNeq, syn), &expr.Verdict{Kind: expr.VerdictAccept})...)
-}
-
-// VmapUnlessSYN is Vmap for TCP segments that do not begin a connection.
-func (f *Family) VmapUnlessSYN(name string, fields ...Field) Statement {
-	ask := f.Vmap(name, fields...)
-	s := NewStatement("tcp flags != syn / fin,syn,rst,ack "+ask.Text, flagsAre(expr.CmpOpNeq, syn)...)
-	s.Exprs = append(s.Exprs, ask.Exprs...)
-	return s
-}
-
-// UnlessSYN matches these, IsSYN those that begin a connection.
+// UnlessSYN matches TCP segments that do not begin a connection. ECE and CWR do not
+// matter: a SYN that offers ECN has both (RFC 3168, 6.1.1).
 func UnlessSYN() Statement {
 	return NewStatement("tcp flags != syn / fin,syn,rst,ack", flagsAre(expr.CmpOpNeq, syn)...)
 }
@@ -314,11 +300,6 @@ func fibLocal(op expr.CmpOp) []expr.Any {
 // IsForeign matches what is not for this host itself.
 func IsForeign() Statement {
 	return NewStatement("fib daddr type != local", fibLocal(expr.CmpOpNeq)...)
-}
-
-// AcceptForeign lets go of what is not for this host itself.
-func AcceptForeign() Statement {
-	return NewStatement("fib daddr type != local accept", append(fibLocal(expr.CmpOpNeq), &expr.Verdict{Kind: expr.VerdictAccept})...)
 }
 
 // LimitRate matches while events stay below a rate, or with over once they are

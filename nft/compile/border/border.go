@@ -24,12 +24,10 @@ func AddressesOf(f *ruleset.Family) string { return "unserved" + f.Digit }
 
 const prefix = "unserved-" // of the chains that such a map leads to
 
-var families = []*ruleset.Family{ruleset.IPv4, ruleset.IPv6}
-
 // Maps are the maps of addresses, empty.
 func Maps() []*ruleset.Map {
 	var out []*ruleset.Map
-	for _, f := range families {
+	for _, f := range ruleset.Families {
 		out = append(out, &ruleset.Map{Name: AddressesOf(f), Kind: ruleset.Addresses, Key: ruleset.Type{f.Addr}, Data: ruleset.Type{ruleset.Verdict}})
 	}
 	return out
@@ -38,18 +36,19 @@ func Maps() []*ruleset.Map {
 // Segments are the rules that a TCP segment meets which begins no connection: to an
 // address that this host only balances for, it is nobody's.
 func Segments() []ruleset.Rule {
-	return lookups(func(f *ruleset.Family) ruleset.Statement { return f.VmapUnlessSYN(AddressesOf(f), f.Destination()) })
+	return lookups(ruleset.UnlessSYN())
 }
 
 // Rest are the rules that a connection meets which no service takes.
 func Rest() []ruleset.Rule {
-	return lookups(func(f *ruleset.Family) ruleset.Statement { return f.Vmap(AddressesOf(f), f.Destination()) })
+	return lookups()
 }
 
-func lookups(ask func(*ruleset.Family) ruleset.Statement) []ruleset.Rule {
+func lookups(match ...ruleset.Statement) []ruleset.Rule {
 	var out []ruleset.Rule
-	for _, f := range families {
-		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ask(f)}, Needs: AddressesOf(f)})
+	for _, f := range ruleset.Families {
+		ask := f.Vmap(AddressesOf(f), f.Destination())
+		out = append(out, ruleset.Rule{Statements: append(slices.Clip(match), ask), Needs: AddressesOf(f)})
 	}
 	return out
 }
@@ -63,11 +62,8 @@ func Elements(profiles []*lb.Profile) map[string][]ruleset.Element {
 			if s.Unserved == lb.UnservedPass || !l.Prefix.IsValid() || !l.Prefix.IsSingleIP() {
 				continue
 			}
-			f := ruleset.IPv4
-			if l.Prefix.Addr().Is6() {
-				f = ruleset.IPv6
-			}
-			name, key := AddressesOf(f), ruleset.AddrBytes(l.Prefix.Addr())
+			a := l.Prefix.Addr()
+			name, key := AddressesOf(ruleset.FamilyOf(a)), ruleset.AddrBytes(a)
 			if strictest[name] == nil {
 				strictest[name] = map[string]lb.Unserved{}
 			}
@@ -106,7 +102,7 @@ func ends(what lb.Unserved, end ruleset.Statement) []ruleset.Rule {
 		rule(ruleset.IsForeign(), end),
 		rule(ruleset.IsL4(unix.IPPROTO_ICMP), ruleset.Accept()),
 		rule(ruleset.IsL4(unix.IPPROTO_ICMPV6), ruleset.Accept()),
-		rule(ruleset.AcceptUnlessSYN()),
+		rule(ruleset.UnlessSYN(), ruleset.Accept()),
 	}
 	if what == lb.UnservedReject || what == lb.UnservedDrop {
 		out = append(out, rule(ruleset.IsOfInputLink(), ruleset.Accept()))

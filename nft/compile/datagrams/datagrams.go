@@ -31,8 +31,6 @@ const (
 	note        = "balance datagrams"
 )
 
-var families = map[lb.Family]*ruleset.Family{lb.IPv4: ruleset.IPv4, lb.IPv6: ruleset.IPv6}
-
 // destinations names the map that leads to the chains of services.
 func destinations(f *ruleset.Family) string { return EntryChain + f.Digit }
 
@@ -43,7 +41,7 @@ func Of(chain string, f *ruleset.Family) string { return chain + suffix + f.Digi
 // Maps are the maps that all services share, empty.
 func Maps() []*ruleset.Map {
 	var out []*ruleset.Map
-	for _, f := range []*ruleset.Family{ruleset.IPv4, ruleset.IPv6} {
+	for _, f := range ruleset.Families {
 		out = append(out, &ruleset.Map{
 			Name: destinations(f), Kind: ruleset.Addresses, Key: ruleset.Type{f.Addr, ruleset.InetProto, ruleset.InetService},
 			Data: ruleset.Type{ruleset.Verdict}, Interval: true,
@@ -60,7 +58,7 @@ func IsShared(object string) bool {
 // Entry is the chain that all that comes from the network meets.
 func Entry() *ruleset.Chain {
 	c := &ruleset.Chain{Name: EntryChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}
-	for _, f := range []*ruleset.Family{ruleset.IPv4, ruleset.IPv6} {
+	for _, f := range ruleset.Families {
 		c.Rules = append(c.Rules, ruleset.Rule{
 			Statements: []ruleset.Statement{f.Vmap(destinations(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort)},
 			Needs:      destinations(f),
@@ -78,7 +76,7 @@ func Elements(profiles []*lb.Profile, chain func(profile, service string) string
 			continue
 		}
 		for _, l := range s.Listen {
-			f := families[lb.FamilyOf(l.Prefix.Addr())]
+			f := ruleset.FamilyOf(l.Prefix.Addr())
 			for _, r := range l.Ports {
 				key := func(port uint16) string {
 					return ruleset.AddrBytes(l.Prefix.Addr()) + ruleset.ProtoBytes(unix.IPPROTO_UDP) + ruleset.PortBytes(port)
@@ -96,7 +94,7 @@ func Elements(profiles []*lb.Profile, chain func(profile, service string) string
 // Servers is the map of the servers of a service and family that has this name, empty;
 // nil: it is none.
 func Servers(name string) *ruleset.Map {
-	for _, f := range families {
+	for _, f := range ruleset.Families {
 		if chain, ok := strings.CutSuffix(name, suffix+f.Digit); ok {
 			return &ruleset.Map{
 				Name: name, Kind: ruleset.OwnSlots, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.Addr}, Counter: true, OfChain: chain,
@@ -107,17 +105,15 @@ func Servers(name string) *ruleset.Map {
 	return nil
 }
 
-// Service is what a service has for a family: the map of its servers, and the chain that
-// sends a datagram to one. guard is what turns clients away, and refuse the chain that
-// answers where there is no server.
-func Service(chain string, s *lb.Service, family lb.Family, guard []ruleset.Statement, refuse string) (*ruleset.Map, *ruleset.Chain) {
-	f := families[family]
+// Service is what a service has for a family with these backends: the map of its servers,
+// and the chain that sends a datagram to one. guard is what turns clients away, and refuse
+// the chain that answers where there is no server.
+func Service(chain string, s *lb.Service, f *ruleset.Family, backends []lb.Backend, guard []ruleset.Statement, refuse string) (*ruleset.Map, *ruleset.Chain) {
 	m := Servers(Of(chain, f))
 	c := &ruleset.Chain{Name: m.Name}
 	rule := func(statements ...ruleset.Statement) {
 		c.Rules = append(c.Rules, ruleset.Rule{Statements: statements})
 	}
-	backends := s.Of(family)
 	for slot, i := range s.SlotsWith(backends, 0) {
 		m.Elements = append(m.Elements, ruleset.Element{Key: ruleset.MarkBytes(uint32(slot)), Data: ruleset.AddrBytes(backends[i].Address.Addr)})
 	}
