@@ -248,25 +248,3 @@ func (s *Service) checkSources(yield func(Contradiction) bool) bool {
 	}
 	return true
 }
-
-// fleetNeeds are the needs of profiles with what their fleets depend on.
-func fleetNeeds(needs []Need, profiles []*Profile) []Need {
-	moves, picks := false, false
-	for _, s := range Services(profiles) {
-		if s.Fleet != FleetNone && !s.Mode.Direct() && s.Role != RoleClient && len(s.Backends) > 0 {
-			moves, picks = moves || slices.Contains(s.Protocols, TCP), picks || s.PicksUp()
-		}
-	}
-	i := slices.IndexFunc(needs, func(n Need) bool { return n.Wanted }) // tcp_be_liberal, the first that is
-	if !moves || i < 0 {
-		return needs
-	}
-	needs[i].Wanted, needs[i].Why = false, "a connection that comes back from another balancer of the fleet is outside of the window, is not translated and ends"
-	if picks {
-		needs = slices.Insert(needs, i+1, Need{
-			Param: "net.netfilter.nf_conntrack_tcp_loose", Value: "1",
-			Why: "a connection that comes from another balancer of the fleet is not picked up, and ends",
-		})
-	}
-	return needs
-}

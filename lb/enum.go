@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"nlb/lb/internal/near"
-	"nlb/lb/internal/safe"
 )
 
 // SysctlPolicy says what to do about kernel parameters that a profile needs.
@@ -329,26 +328,6 @@ var helperKey = key[Service]{
 	},
 	value: func(s *Service) (any, bool) { return s.Helper.String(), s.Helper == HelperNone },
 	check: func(s *Service) *Problem { return checkEnum("helper", s.Helper, TFTP) },
-}
-
-// checkHelper finds services whose connections no helper reads.
-func (s *Service) checkHelper(yield func(Contradiction) bool) bool {
-	over := map[Helper][]Protocol{FTP: {TCP}, SIP: {TCP, UDP}, TFTP: {UDP}}[s.Helper]
-	other := func(p Protocol) bool { return !slices.Contains(over, p) }
-	switch {
-	case s.Helper == HelperNone:
-		return true
-	case slices.ContainsFunc(s.Protocols, other):
-		return yield(Contradiction{Keys: []string{"helper", "protocol"}, Problem: Problem{
-			Msg:  fmt.Sprintf("helper: %s is over %s, and service %s is over %s", s.Helper, strings.Join(texts(over), " and "), safe.Show(s.Name), strings.Join(texts(s.Protocols), ", ")),
-			Want: "protocol: " + strings.Join(texts(over), " or "),
-		}})
-	case s.Mode.Direct() || s.Balance == Datagrams:
-		return yield(Contradiction{Keys: []string{"helper", "mode", "balance"}, Problem: Problem{
-			Msg: "helper has no meaning where no connection is translated", Want: "mode: nat and balance: connections",
-		}})
-	}
-	return true
 }
 
 var balanceKey = key[Service]{

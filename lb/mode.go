@@ -1,15 +1,13 @@
 package lb
 
 // Mode: what follows from how packets get to the backends: what a service has where
-// it does not say, what it cannot have, what a backend is that is this host itself, and
-// what kernel parameters a service depends on.
+// it does not say, what it cannot have, and what a backend is that is this host itself.
 
 import (
 	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"nlb/lb/internal/safe"
@@ -240,6 +238,26 @@ func (s *Service) checkDatagrams(yield func(Contradiction) bool) bool {
 	return true
 }
 
+// checkHelper finds services whose connections no helper reads.
+func (s *Service) checkHelper(yield func(Contradiction) bool) bool {
+	over := map[Helper][]Protocol{FTP: {TCP}, SIP: {TCP, UDP}, TFTP: {UDP}}[s.Helper]
+	other := func(p Protocol) bool { return !slices.Contains(over, p) }
+	switch {
+	case s.Helper == HelperNone:
+		return true
+	case slices.ContainsFunc(s.Protocols, other):
+		return yield(Contradiction{Keys: []string{"helper", "protocol"}, Problem: Problem{
+			Msg:  fmt.Sprintf("helper: %s is over %s, and service %s is over %s", s.Helper, strings.Join(texts(over), " and "), safe.Show(s.Name), strings.Join(texts(s.Protocols), ", ")),
+			Want: "protocol: " + strings.Join(texts(over), " or "),
+		}})
+	case s.Mode.Direct() || s.Balance == Datagrams:
+		return yield(Contradiction{Keys: []string{"helper", "mode", "balance"}, Problem: Problem{
+			Msg: "helper has no meaning where no connection is translated", Want: "mode: nat and balance: connections",
+		}})
+	}
+	return true
+}
+
 // checkUnserved finds services whose addresses are others'.
 func (s *Service) checkUnserved(yield func(Contradiction) bool) bool {
 	return s.Unserved == UnservedPass || s.Role != RoleClient || yield(Contradiction{Keys: []string{"unserved", "role"}, Problem: Problem{
@@ -326,74 +344,4 @@ func (s *Service) checkLoopback(yield func(Contradiction) bool) bool {
 		}
 	}
 	return true
-}
-
-// Need is a kernel parameter that must, or should, have a value.
-type Need struct {
-	// Param is the name as sysctl(8) writes it: net.ipv4.ip_forward.
-	Param string
-	// Value is what it has to be.
-	Value string
-	// Why says what does not work without it.
-	Why string
-	// Wanted: the services work without it, but some of their connections
-	// break. Where it is missing or cannot be written, that is no reason to
-	// refuse a profile.
-	Wanted bool
-	// AtLeast: Value is a number, and a larger one is as good.
-	AtLeast bool
-}
-
-// Met reports whether the value that was found will do.
-func (n Need) Met(found string) bool {
-	if n.AtLeast {
-		have, err := strconv.Atoi(found)
-		least, err2 := strconv.Atoi(n.Value)
-		return err == nil && err2 == nil && have >= least
-	}
-	return found == n.Value
-}
-
-// Needs lists what the services of the profiles depend on, each parameter
-// once, those that are only wanted last. A backend on another host is reached
-// by forwarding, unless only this host's own connections are balanced, or packets go
-// to it as they are. Every
-// translated TCP connection relies on connection tracking.
-func Needs(profiles []*Profile) []Need {
-	var forward [2]bool
-	tcp := false
-	for _, p := range profiles {
-		for i := range p.Services {
-			s := &p.Services[i]
-			if s.Mode.Direct() {
-				continue // neither forwarded nor tracked
-			}
-			tcp = tcp || slices.Contains(s.Protocols, TCP) && len(s.Backends) > 0
-			if s.Role == RoleClient {
-				continue
-			}
-			for _, b := range s.Backends {
-				if !b.Named() && !b.Address.Addr.IsLoopback() && !b.Address.OfHost() {
-					forward[index(FamilyOf(b.Address.Addr))] = true
-				}
-			}
-		}
-	}
-	var out []Need
-	if forward[0] {
-		out = append(out, Need{Param: "net.ipv4.ip_forward", Value: "1", Why: "IPv4 connections are not forwarded to backends without it"})
-	}
-	if forward[1] {
-		out = append(out, Need{Param: "net.ipv6.conf.all.forwarding", Value: "1", Why: "IPv6 connections are not forwarded to backends without it"})
-	}
-	if tcp {
-		out = append(out, Need{
-			Param: "net.netfilter.nf_conntrack_tcp_be_liberal", Value: "1", Wanted: true,
-			Why: "a TCP segment outside of the window is not translated, and the reset that answers it ends the connection",
-		}, Need{
-			Param: "net.netfilter.nf_conntrack_tcp_timeout_close_wait", Value: "3600", Wanted: true, AtLeast: true,
-			Why: "a client that has sent its FIN and waits longer than this for the answer loses the connection",
-		})
-	}
-	return fleetNeeds(out, profiles)
 }

@@ -16,6 +16,7 @@ import (
 
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
+	"nlb/lb/needs"
 )
 
 func TestMain(m *testing.M) { netlabtest.Main(m) }
@@ -31,7 +32,7 @@ type witness struct {
 
 func (w *witness) Apply(ctx context.Context, profiles []*lb.Profile) error {
 	w.applied++
-	for _, n := range lb.Needs(profiles) {
+	for _, n := range needs.Of(profiles) {
 		if n.Wanted {
 			continue
 		}

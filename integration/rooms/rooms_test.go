@@ -41,6 +41,7 @@ var rooms = []room{
 	{"lb/health", []string{"lb"}},
 	{"lb/announce", []string{"lb"}},
 	{"lb/names", []string{"lb"}},
+	{"lb/needs", []string{"lb"}},
 	{"lb/config", []string{"lb", "lb/internal"}},
 	{"lb/importer", []string{"lb", "lb/config"}},
 
@@ -74,11 +75,11 @@ var rooms = []room{
 	{"cmd/nlb/internal/doctor/firewall", []string{"nft/wire", "nft/listing"}},
 	{"cmd/nlb/internal/engine/vip", nil},
 	{"cmd/nlb/internal/engine", []string{
-		"lb", "lb/config", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile", "nft/direct", "nft/links", "nft", "nft/probe",
+		"lb", "lb/config", "lb/needs", "sysctl", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile", "nft/direct", "nft/links", "nft", "nft/probe",
 		"cmd/nlb/internal/doctor/firewall", "cmd/nlb/internal/engine/vip",
 	}},
 	{"cmd/nlb/internal/doctor", []string{
-		"lb", "lb/announce", "cmd/nlb/internal/engine/vip", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/links", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
+		"lb", "lb/announce", "lb/needs", "cmd/nlb/internal/engine/vip", "sysctl", "nft/wire", "nft/conntrack", "nft/compile", "nft/links", "nft", "nft/probe", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor/firewall",
 	}},
 	{"cmd/nlb/internal/view", []string{
 		"lb", "lb/health", "lb/config", "lb/importer", "sysctl", "nft", "integration/lab", "integration/lab/plan", "integration/lab/fleet", "cmd/nlb/internal/text", "cmd/nlb/internal/doctor",

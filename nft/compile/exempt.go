@@ -185,7 +185,7 @@ func probesChain() *ruleset.Chain {
 // has.
 
 // closeWait is what a service with other timeouts of TCP has where it does not say:
-// what nlb wants of the kernel (lb.Needs), which is set only after the object is made.
+// what nlb wants of the kernel (package needs), which is set only after the object is made.
 const closeWait = 3600
 
 // timeoutRules give the connections of a service their timeouts.

@@ -13,6 +13,7 @@ import (
 
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
+	"nlb/lb/needs"
 )
 
 const (
@@ -74,13 +75,13 @@ func (e *exam) conntrack() {
 }
 
 // isTracking tells needs of connection tracking from those of forwarding.
-func isTracking(n lb.Need) bool { return strings.HasPrefix(n.Param, "net.netfilter.") }
+func isTracking(n needs.Need) bool { return strings.HasPrefix(n.Param, "net.netfilter.") }
 
 // wanted looks at the parameters of conntrack that should have another value.
 // One that is not there cannot be mended: its module is not loaded yet, or the
 // kernel keeps it from this network namespace.
 func (e *exam) wanted() {
-	for _, n := range lb.Needs(e.Profiles) {
+	for _, n := range needs.Of(e.Profiles) {
 		name := strings.ReplaceAll(n.Param, ".", "/")
 		value, there := e.Params[name]
 		level := Warn

@@ -13,6 +13,7 @@ import (
 	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
+	"nlb/lb/needs"
 )
 
 const (
@@ -21,8 +22,8 @@ const (
 )
 
 func (e *exam) forwarding() {
-	needs := slices.DeleteFunc(lb.Needs(e.Profiles), isTracking)
-	for _, n := range needs {
+	needed := slices.DeleteFunc(needs.Of(e.Profiles), isTracking)
+	for _, n := range needed {
 		name := strings.ReplaceAll(n.Param, ".", "/")
 		value, there := e.Params[name]
 		switch {
@@ -40,7 +41,7 @@ func (e *exam) forwarding() {
 	}
 	e.router(forward4, lb.IPv4)
 	e.router(forward6, lb.IPv6)
-	if len(needs) == 0 {
+	if len(needed) == 0 {
 		e.fine("not needed: no backend on another host")
 	}
 	e.fine("on")
@@ -96,7 +97,7 @@ func (e *exam) forwardingLinks() {
 // advertisements finds links that learn their default route from a router, and
 // no longer do once the host forwards.
 func (e *exam) advertisements() {
-	six := slices.ContainsFunc(lb.Needs(e.Profiles), func(n lb.Need) bool { return strings.Contains(n.Param, "ipv6") })
+	six := slices.ContainsFunc(needs.Of(e.Profiles), func(n needs.Need) bool { return strings.Contains(n.Param, "ipv6") })
 	if !six {
 		return
 	}

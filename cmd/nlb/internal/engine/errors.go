@@ -72,7 +72,7 @@ func withHint(err error) *Error {
 	case errors.Is(err, wire.ErrStale), errors.Is(err, wire.ErrInterrupted):
 		e.Hint = "something changes the ruleset all the time; nft monitor shows it"
 	case isRefused && slices.Contains(unsupported, refused.Errno):
-		e.Hint = "this kernel, Linux " + release() + ", may lack " + needs(refused.Expr)
+		e.Hint = "this kernel, Linux " + release() + ", may lack " + lacking(refused.Expr)
 	case errors.Is(err, unix.EPROTONOSUPPORT):
 		e.Hint = "this kernel, Linux " + release() + ", has no nfnetlink; modprobe nf_tables"
 	}
@@ -131,9 +131,9 @@ var unsupported = []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EINVAL, unix.E
 
 const modules = "nf_tables, nft_chain_nat, nft_ct, nft_numgen, nft_hash, nft_nat, nft_masq, nft_reject_inet"
 
-// needs says what an expression that the kernel stumbled over needs; empty: it
+// lacking says what an expression that the kernel stumbled over needs; empty: it
 // did not say which.
-func needs(expression string) string {
+func lacking(expression string) string {
 	for _, p := range probe.Parts() {
 		if p.Name != expression {
 			continue

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/lb/needs"
 	"nlb/nft"
 	"nlb/nft/probe"
 	"nlb/sysctl"
@@ -32,7 +33,7 @@ func (e *Engine) parameters(profiles []*lb.Profile) (changes []sysctl.Change, le
 			auto = append(auto, p)
 			continue
 		}
-		for _, need := range lb.Needs([]*lb.Profile{p}) {
+		for _, need := range needs.Of([]*lb.Profile{p}) {
 			if need.Wanted {
 				continue
 			}
@@ -51,7 +52,7 @@ func (e *Engine) parameters(profiles []*lb.Profile) (changes []sysctl.Change, le
 	var settings []sysctl.Setting
 	var kept []string
 	var reason error
-	for _, need := range lb.Needs(auto) {
+	for _, need := range needs.Of(auto) {
 		if need.Wanted {
 			met, err := e.wanted(need)
 			if err != nil {
@@ -75,7 +76,7 @@ func (e *Engine) parameters(profiles []*lb.Profile) (changes []sysctl.Change, le
 
 // wanted reports whether a parameter is as it should be. An error says why it
 // is not and cannot be, without the parameter's name.
-func (e *Engine) wanted(need lb.Need) (met bool, err error) {
+func (e *Engine) wanted(need needs.Need) (met bool, err error) {
 	found, err := e.params.Get(need.Param)
 	if err == nil && !need.Met(found) {
 		err = e.params.Writable([]sysctl.Change{{Name: need.Param, From: found, To: need.Value}})
@@ -90,11 +91,11 @@ func (e *Engine) wanted(need lb.Need) (met bool, err error) {
 // there yet: the module comes with the first rules that need it, and those of
 // a batch that is checked and dropped are enough.
 func (e *Engine) track(profiles []*lb.Profile) {
-	missing := func(n lb.Need) bool {
+	missing := func(n needs.Need) bool {
 		_, err := e.params.Get(n.Param)
 		return strings.HasPrefix(n.Param, "net.netfilter.") && errors.Is(err, os.ErrNotExist)
 	}
-	if slices.ContainsFunc(lb.Needs(profiles), missing) {
+	if slices.ContainsFunc(needs.Of(profiles), missing) {
 		_, _ = probe.Kernel(e.conn, profiles) // the apply finds what is wrong
 	}
 }
