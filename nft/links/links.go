@@ -146,25 +146,42 @@ func route(h *netlink.Handle, a netip.Addr) (*netlink.Route, error) {
 	return &routes[0], nil
 }
 
-// Source is the address that this host sends to another host from, as the route says.
-// It is not valid where that is this host itself, where there are several ways, or where
-// the address may go: one that a lease or a router advertisement gave. there: there is
-// a way.
-func (r *Reader) Source(to netip.Addr) (source netip.Addr, there bool, err error) {
-	all, err := r.handle.RouteGetWithOptions(to.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
-	several := err == nil && len(all) == 1 && len(all[0].MultiPath) > 1
-	way, err := route(r.handle, to)
-	if err != nil || way == nil || way.Type != unix.RTN_UNICAST || several {
-		return source, way != nil, err
-	}
+// Sources are the addresses that this host sends to others from, as the routes say. One
+// is missing where there is no way. It is not valid where the other one is this host
+// itself, where there are several ways, or where the address may go: one that a lease or
+// a router advertisement gave.
+func (r *Reader) Sources(to []netip.Addr) (map[netip.Addr]netip.Addr, error) {
 	own, err := r.handle.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
-		return source, true, fmt.Errorf("read the addresses: %w", err)
+		return nil, fmt.Errorf("read the addresses: %w", err)
 	}
+	fixed := map[netip.Addr]bool{}
 	for _, one := range own {
-		if one.IP.Equal(way.Src) && one.Flags&unix.IFA_F_PERMANENT != 0 && one.Flags&unix.IFA_F_DEPRECATED == 0 {
-			source, _ = netip.AddrFromSlice(way.Src)
+		if a, ok := netip.AddrFromSlice(one.IP); ok && one.Flags&unix.IFA_F_PERMANENT != 0 && one.Flags&unix.IFA_F_DEPRECATED == 0 {
+			fixed[a.Unmap()] = true
 		}
 	}
-	return source.Unmap(), true, nil
+	out := map[netip.Addr]netip.Addr{}
+	for _, a := range to {
+		if _, known := out[a]; known {
+			continue
+		}
+		way, err := route(r.handle, a)
+		if err != nil {
+			return nil, err
+		}
+		if way == nil {
+			continue
+		}
+		out[a] = netip.Addr{}
+		source, ok := netip.AddrFromSlice(way.Src)
+		if source = source.Unmap(); !ok || !fixed[source] || way.Type != unix.RTN_UNICAST {
+			continue
+		}
+		all, err := r.handle.RouteGetWithOptions(a.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
+		if several := err == nil && len(all) == 1 && len(all[0].MultiPath) > 1; !several {
+			out[a] = source
+		}
+	}
+	return out, nil
 }

@@ -7,6 +7,7 @@ package engine
 // name does not. So where the way to a backend has one fixed address, that is named.
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -14,15 +15,30 @@ import (
 )
 
 // choose fills in the sources of backends with snat: auto. A way that is not there at the
-// moment has the source that was found before. Profiles without such backends are
-// returned as they are.
+// moment has the source that was found before. Where there is no such backend, the
+// profiles are returned as they are.
 func (e *Engine) choose(profiles []*lb.Profile) ([]*lb.Profile, error) {
-	auto := func(b lb.Backend) bool { return b.SNAT.Auto && !b.Named() }
-	out := slices.Clone(profiles)
-	for i, p := range profiles {
-		if !slices.ContainsFunc(p.Services, func(s lb.Service) bool { return slices.ContainsFunc(s.Backends, auto) }) {
-			continue
+	var to []netip.Addr
+	for _, s := range lb.Services(profiles) {
+		for i := range s.Backends {
+			if b := &s.Backends[i]; isAuto(b) {
+				to = append(to, b.Address.Addr)
+			}
 		}
+	}
+	if len(to) == 0 {
+		return profiles, nil
+	}
+	found, err := e.links.Sources(to)
+	if err != nil {
+		return nil, err
+	}
+	if e.sources == nil {
+		e.sources = found
+	}
+	maps.Copy(e.sources, found)
+	out := make([]*lb.Profile, len(profiles))
+	for i, p := range profiles {
 		chosen := *p
 		chosen.Services = slices.Clone(p.Services)
 		for j := range chosen.Services {
@@ -30,15 +46,11 @@ func (e *Engine) choose(profiles []*lb.Profile) ([]*lb.Profile, error) {
 			s.Backends = slices.Clone(s.Backends)
 			for k := range s.Backends {
 				b := &s.Backends[k]
-				if !auto(*b) {
+				if !isAuto(b) {
 					continue
 				}
-				source, err := e.source(b.Address.Addr)
-				if err != nil {
-					return nil, err
-				}
 				b.SNAT = lb.SNAT{Auto: true}
-				if source.IsValid() {
+				if source := e.sources[b.Address.Addr]; source.IsValid() {
 					b.SNAT.Mode, b.SNAT.Pool = lb.SNATPool, []netip.Addr{source}
 				}
 			}
@@ -48,16 +60,4 @@ func (e *Engine) choose(profiles []*lb.Profile) ([]*lb.Profile, error) {
 	return out, nil
 }
 
-// source is the fixed address that this host sends to a backend from; not valid: there
-// is none.
-func (e *Engine) source(to netip.Addr) (netip.Addr, error) {
-	source, there, err := e.links.Source(to)
-	if err != nil || !there {
-		return e.sources[to], err
-	}
-	if e.sources == nil {
-		e.sources = map[netip.Addr]netip.Addr{}
-	}
-	e.sources[to] = source
-	return source, nil
-}
+func isAuto(b *lb.Backend) bool { return b.SNAT.Auto && !b.Named() }
