@@ -219,7 +219,7 @@ func (c *conflicts) add(p *Profile, s *Service) {
 	for i := range s.Listen {
 		l := &s.Listen[i]
 		one := claim{
-			destination: destination{bits: -1}, iface: name, any: any,
+			destination: destination{bits: -1}, iface: name, any: any || s.Balance == Datagrams,
 			client: s.Role != RoleServer, server: s.Role != RoleClient, order: int32(len(c.holders)),
 		}
 		if l.Prefix.IsValid() {
@@ -333,6 +333,9 @@ func (c *conflicts) describe(f conflict) *Error {
 		e.Msg = fmt.Sprintf("%s is here twice, first %s", what, a.listen.Pos.where())
 	default:
 		e.Msg = fmt.Sprintf("service %s claims %s, which service %s claims %s", second, what, first, a.listen.Pos.where())
+	}
+	if (a.service.Balance == Datagrams || b.service.Balance == Datagrams) && a.service.Interface != b.service.Interface {
+		e.Hint = "balance: datagrams takes what comes by any interface"
 	}
 	return e
 }
