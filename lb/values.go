@@ -244,12 +244,12 @@ func (e Endpoint) Compare(o Endpoint) int {
 }
 
 // String is as it stands in a profile: 10.0.0.11:8080, [2001:db8::1]:80, an address
-// alone, or :8080.
+// alone, or :8080. A port of this host itself is :8080 for IPv4 and [::]:8080 for IPv6.
 func (e Endpoint) String() string {
 	switch {
 	case e.Port == 0:
 		return e.Addr.String()
-	case !e.Addr.IsValid():
+	case !e.Addr.IsValid(), e.Addr == netip.IPv4Unspecified():
 		return fmt.Sprintf(":%d", e.Port)
 	}
 	return netip.AddrPortFrom(e.Addr, e.Port).String()

@@ -37,7 +37,7 @@ func endpoint(s string) lb.Endpoint {
 
 // plainBackend is what a backend is without any keys.
 func plainBackend(s string) lb.Backend {
-	return lb.Backend{Name: s, Address: endpoint(s), Weight: 1, Priority: 1}
+	return lb.Backend{Name: strings.TrimPrefix(s, "0.0.0.0"), Address: endpoint(s), Weight: 1, Priority: 1}
 }
 
 // TestParse has what the contract says about every key.

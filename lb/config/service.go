@@ -206,7 +206,7 @@ func (s *draft) once(d *decoder) {
 	})
 	dup.Find(s.members, func(b backendDraft) string { return b.Name }, func(first, second int) {
 		a, b := &s.members[first], &s.members[second]
-		if a.Address == b.Address && a.Host == b.Host {
+		if a.Where() == b.Where() {
 			return
 		}
 		at := b.name
@@ -271,7 +271,7 @@ func (b *backendDraft) setAddress(d *decoder, v *node, text string) {
 		return
 	}
 	b.at = v
-	if !b.Named() && canonical(b.Address, text) {
+	if !b.Named() && !b.Address.OfHost() && canonical(b.Address, text) {
 		b.Name = text
 	}
 }

@@ -5,6 +5,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	"nlb/lb"
@@ -147,9 +148,12 @@ func (w *writer) service(s *lb.Service) {
 	for i := 0; i < len(s.Backends); i++ {
 		start := len(w.b)
 		values := s.Backends[i].Values(s)
+		at := s.Backends[i].Address
 		if families := s.HostFamilies(); ofHost(s, s.Backends[i:], families) {
-			values[0].Value = lb.Endpoint{Port: s.Backends[i].Address.Port}
+			values[0].Value = lb.Endpoint{Port: at.Port}
 			i += len(families) - 1
+		} else if at.OfHost() { // of one family
+			values[0].Value = netip.AddrPortFrom(at.Addr, at.Port)
 		}
 		w.mapping(6, values)
 		if bytes.Count(w.b[start:], []byte("\n")) == 1 {
