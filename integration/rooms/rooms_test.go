@@ -165,6 +165,29 @@ func TestRoomsOrder(t *testing.T) {
 	}
 }
 
+// TestRoomsListed: docs/contributing.md lists the rooms, each above those that it may
+// import.
+func TestRoomsListed(t *testing.T) {
+	text, err := os.ReadFile("../../docs/contributing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := func(r string) int { return bytes.Index(text, []byte("\n| `"+r+"` |")) }
+	for _, r := range rooms {
+		switch at := row(r.path); {
+		case isKit(r.path):
+		case at < 0:
+			t.Errorf("%s is not listed", r.path)
+		default:
+			for _, may := range r.may {
+				if row(may) < at {
+					t.Errorf("%s is listed below %s, which it may import", r.path, may)
+				}
+			}
+		}
+	}
+}
+
 // TestFaults: each kind of fault is found.
 func TestFaults(t *testing.T) {
 	for _, tt := range []struct {
