@@ -20,10 +20,10 @@ func (m Mode) Direct() bool { return m == DSR || m == Tunnel }
 // What a mode has where a profile does not say.
 
 func (s *Service) source() SNATMode {
-	if s.Mode.Direct() || s.Balance == Datagrams {
-		return SNATNone
+	if s.Tracked() {
+		return Masquerade
 	}
-	return Masquerade
+	return SNATNone
 }
 
 func (m Mode) onEmpty() OnEmpty {
@@ -250,7 +250,7 @@ func (s *Service) checkHelper(yield func(Contradiction) bool) bool {
 			Msg:  fmt.Sprintf("helper: %s is over %s, and service %s is over %s", s.Helper, strings.Join(texts(over), " and "), safe.Show(s.Name), strings.Join(texts(s.Protocols), ", ")),
 			Want: "protocol: " + strings.Join(texts(over), " or "),
 		}})
-	case s.Mode.Direct() || s.Balance == Datagrams:
+	case !s.Tracked():
 		return yield(Contradiction{Keys: []string{"helper", "mode", "balance"}, Problem: Problem{
 			Msg: "helper has no meaning where no connection is translated", Want: "mode: nat and balance: connections",
 		}})

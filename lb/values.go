@@ -352,6 +352,10 @@ func rateText(r Rate) string {
 	return ""
 }
 
+// Tracked reports whether the kernel tracks the connections of the service. If not, it
+// counts packets.
+func (s *Service) Tracked() bool { return !s.Mode.Direct() && s.Balance != Datagrams }
+
 // PortsOf are the ports of a backend that the service sends to.
 func (s *Service) PortsOf(b Backend) []PortRange {
 	if b.Address.Port != 0 {

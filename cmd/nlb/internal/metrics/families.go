@@ -230,7 +230,7 @@ func (w *writer) backends(s *view.Snapshot, a *Agent, f Filter) {
 		return float64(*b.Live), true
 	})
 	each("nlb_backend_connections", counter, "New connections since the backend came.", func(b *backend) (float64, bool) { return float64(b.Connections), b.Packets == nil })
-	each("nlb_backend_packets", counter, "Packets sent on as they are, where the service has a mode that tracks no connections.", func(b *backend) (float64, bool) {
+	each("nlb_backend_packets", counter, "Packets sent on, of services whose connections are not tracked.", func(b *backend) (float64, bool) {
 		if b.Packets == nil {
 			return 0, false
 		}

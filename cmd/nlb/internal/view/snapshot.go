@@ -78,7 +78,7 @@ type ShownBackend struct {
 	Share       float64 // of the new connections of its family, 0 to 1
 	Connections uint64  // new ones since the backend came
 	Live        *int    // nil: conntrack could not be read
-	Packets     *uint64 // of mode: dsr, in place of these two
+	Packets     *uint64 // in place of these two, where no connections are tracked
 
 	Wanted  float64 // the share that its weight alone would give it
 	of      *lb.Service
@@ -179,7 +179,7 @@ func (v *Snapshot) fill(profiles []Services, f Figures) *Snapshot {
 				b := &service.Backends[k]
 				stats := f.Of(p.Profile, s, b.Backend)
 				b.Connections = stats.Connections
-				if s.Mode.Direct() || s.Balance == lb.Datagrams {
+				if !s.Tracked() {
 					b.Packets = &stats.Packets
 				} else if f.Live {
 					b.Live = &stats.Live

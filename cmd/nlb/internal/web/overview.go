@@ -106,7 +106,7 @@ func (s *Server) row(service *view.ShownService, is state, what string) row {
 		}
 	}
 	out.Up, out.Live, out.Rate = fmt.Sprintf("%d of %d", up, len(service.Backends)), strconv.Itoa(live), "–"
-	if service.Service.Mode.Direct() {
+	if !service.Service.Tracked() {
 		out.Live = "–"
 	}
 	if rates := s.history.service(service.Profile, service.Service.Name); len(rates) > 0 {

@@ -290,23 +290,29 @@ func TestScript(t *testing.T) {
 	}
 }
 
-// TestDirectPage: of a service whose connections nobody tracks, the page says what its
+// TestUntrackedPage: of a service whose connections nobody tracks, the page says what its
 // packets are, and no connections.
-func TestDirectPage(t *testing.T) {
-	direct := some("web", 2, 0)
-	direct.Mode = lb.DSR
-	shown := snapshotOf(5, direct)
-	server := New(board.New("nlb", nil), nobody)
-	server.history.add(sample{time.Unix(0, 0), shown})
-	server.history.add(sample{time.Unix(1, 0), snapshotOf(9, direct)})
-	one := server.service(t.Context(), &shown.Profiles[0].Services[0])
-	if want := "With mode: dsr the kernel tracks no connections. It counts packets: b1 0, b2 0."; one.Line.Words != want || one.Line.Points != "" {
-		t.Errorf("got %+v", one.Line)
-	}
-	if b := one.Backends[0]; b.Live != "–" || b.Rate != "–" {
-		t.Errorf("live %s, new %s", b.Live, b.Rate)
-	}
-	if row := server.overview(shown, nil).Rows[0]; row.Live != "–" || row.Rate != "–" {
-		t.Errorf("of all: live %s, new %s", row.Live, row.Rate)
+func TestUntrackedPage(t *testing.T) {
+	for with, untracked := range map[string]func(*lb.Service){
+		"mode: dsr":          func(s *lb.Service) { s.Mode = lb.DSR },
+		"mode: tunnel":       func(s *lb.Service) { s.Mode = lb.Tunnel },
+		"balance: datagrams": func(s *lb.Service) { s.Balance = lb.Datagrams },
+	} {
+		direct := some("web", 2, 0)
+		untracked(&direct)
+		shown := snapshotOf(5, direct)
+		server := New(board.New("nlb", nil), nobody)
+		server.history.add(sample{time.Unix(0, 0), shown})
+		server.history.add(sample{time.Unix(1, 0), snapshotOf(9, direct)})
+		one := server.service(t.Context(), &shown.Profiles[0].Services[0])
+		if want := "With " + with + " the kernel tracks no connections. It counts packets: b1 0, b2 0."; one.Line.Words != want || one.Line.Points != "" {
+			t.Errorf("got %+v", one.Line)
+		}
+		if b := one.Backends[0]; b.Live != "–" || b.Rate != "–" {
+			t.Errorf("live %s, new %s", b.Live, b.Rate)
+		}
+		if row := server.overview(shown, nil).Rows[0]; row.Live != "–" || row.Rate != "–" {
+			t.Errorf("of all: live %s, new %s", row.Live, row.Rate)
+		}
 	}
 }

@@ -86,8 +86,12 @@ func (s *Server) service(ctx context.Context, shown *view.ShownService) *service
 		out.Checked = out.Checked || len(row.Strips) > 0
 		out.Backends = append(out.Backends, row)
 	}
-	if out.Line = lineOf(s.history.service(shown.Profile, shown.Service.Name)); shown.Service.Mode.Direct() {
-		out.Line = line{Words: "With mode: " + shown.Service.Mode.String() + " the kernel tracks no connections. It counts packets: " + packetsOf(shown) + "."}
+	if out.Line = lineOf(s.history.service(shown.Profile, shown.Service.Name)); !shown.Service.Tracked() {
+		with := "mode: " + shown.Service.Mode.String()
+		if !shown.Service.Mode.Direct() {
+			with = "balance: " + shown.Service.Balance.String()
+		}
+		out.Line = line{Words: "With " + with + " the kernel tracks no connections. It counts packets: " + packetsOf(shown) + "."}
 	}
 	return out
 }
