@@ -265,7 +265,8 @@ func (t *Table) follow(generation uint32) (touched bool) {
 
 // Touched reports whether anybody else has changed the table, or removed it,
 // since the last commit of ours, or may have, or whether routes or interfaces of services
-// with mode: dsr have changed. It stays so until an Apply, which repairs. It costs little where others change other tables.
+// with mode: dsr or tunnel have changed. It stays so until an Apply, which repairs. It
+// costs little where others change other tables.
 func (t *Table) Touched() (bool, error) {
 	if t.memory == nil {
 		return true, nil

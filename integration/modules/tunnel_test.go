@@ -194,9 +194,18 @@ func TestTunnel(t *testing.T) {
 	}
 }
 
-// TestTunnelOfOthers: a tunnel that is there is used, and stays.
+// TestTunnelOfOthers: a tunnel that is there is used, and stays. One that is down is in the
+// way.
 func TestTunnelOfOthers(t *testing.T) {
 	d := newDistant(t)
+	d.Witness(d.Balancer, "", "ip", "link", "add", "down", "type", "ipip", "remote", "10.4.0.2")
+	if said, err := d.run("apply", d.write("", everybody...)); err == nil || !strings.Contains(said, "to 10.4.0.2: a tunnel of another name leads there, and is down") {
+		t.Errorf("beside a tunnel that is down: %v, %s", err, said)
+	}
+	if out := d.tunnels(); strings.Contains(out, "nlb-") {
+		t.Errorf("an apply that was refused leaves\n%s", out)
+	}
+	d.Witness(d.Balancer, "", "ip", "link", "del", "down")
 	d.Witness(d.Balancer, "", "ip", "link", "add", "mine", "type", "ipip", "local", "10.2.0.2", "remote", "10.3.0.2")
 	d.Witness(d.Balancer, "", "ip", "link", "set", "mine", "up")
 	d.must("apply", d.write("", everybody...))
@@ -236,7 +245,9 @@ func TestTunnelRemembers(t *testing.T) {
 func TestTunnelUnderAgent(t *testing.T) {
 	d := newDistant(t)
 	file := d.write("  health: {check: tcp, port: 80, interval: 500ms}\n", everybody[:2]...)
-	d.Check(os.WriteFile(file, []byte(strings.ReplaceAll(string(d.read(file)), fmt.Sprintf(", \"[%s]:80-81\"", vip6), "")), 0o644))
+	text, err := os.ReadFile(file)
+	d.Check(err)
+	d.Check(os.WriteFile(file, []byte(strings.ReplaceAll(string(text), fmt.Sprintf(", \"[%s]:80-81\"", vip6), "")), 0o644))
 	for i, h := range d.backends { // checks go to its own address
 		_, err := traffic.Serve(h, h.Name(), traffic.Port{Network: "tcp", At: netip.MustParseAddrPort(fmt.Sprintf("10.%d.0.2:80", i+3))})
 		d.Check(err)
@@ -269,11 +280,4 @@ func TestTunnelUnderAgent(t *testing.T) {
 	eventually(t, "both are reached by new tunnels", reached(2))
 	d.Witness(d.backends[0], "", "ip", "link", "set", "eth0", "down")
 	eventually(t, "the other is alone", reached(1))
-}
-
-func (d *distant) read(file string) []byte {
-	d.t.Helper()
-	b, err := os.ReadFile(file)
-	d.Check(err)
-	return b
 }

@@ -65,15 +65,18 @@ func (r *Reader) raise(table string, server netip.Addr) (uint32, error) {
 		}
 		link = &netlink.Ip6tnl{LinkAttrs: attrs, Local: way.Src, Remote: server.AsSlice(), Proto: unix.IPPROTO_IPV6, Flags: ignoreEncapLimit}
 	}
-	switch err := r.handle.LinkAdd(link); {
-	case errors.Is(err, unix.EEXIST): // it is down
-	case errors.Is(err, unix.EOPNOTSUPP):
+	added := r.handle.LinkAdd(link)
+	switch {
+	case errors.Is(added, unix.EOPNOTSUPP):
 		return 0, fmt.Errorf("this kernel has no links of type %s", link.Type())
-	case err != nil:
-		return 0, err
+	case added != nil && !errors.Is(added, unix.EEXIST):
+		return 0, added
 	}
 	made, err := r.handle.LinkByName(attrs.Name)
-	if err != nil {
+	switch {
+	case err != nil && added != nil: // the kernel has one for each pair of addresses
+		return 0, errors.New("a tunnel of another name leads there, and is down")
+	case err != nil:
 		return 0, err
 	}
 	// For people: ip link show.

@@ -23,10 +23,10 @@ import (
 type Looker struct {
 	socket, table string
 	engine        *engine.Engine // nil: the kernel was not asked yet
-	known         uint64         // how often what the agent shows had changed
+	known         uint64         // how often what the agent shows had changed at the last look
 }
 
-// NewLooker is one that nobody was asked by yet. Socket is that of the table's agent.
+// NewLooker is one that has asked nobody yet. socket is that of the table's agent.
 func NewLooker(socket, table string) *Looker { return &Looker{socket: socket, table: table} }
 
 // Close ends its conversation with the kernel.
@@ -62,11 +62,11 @@ func (l *Looker) Wait(ctx context.Context, d time.Duration) {
 	defer cancel()
 	for ctx.Err() == nil {
 		text, err := Dial(l.socket).ask(ctx, http.MethodGet, fmt.Sprintf("/v1/changes?known=%d&within=%s", l.known, d), nil)
-		if err != nil {
+		n, bad := strconv.ParseUint(string(text), 10, 64)
+		switch {
+		case err != nil, bad != nil:
 			<-ctx.Done() // no agent says more
-			return
-		}
-		if n, err := strconv.ParseUint(string(text), 10, 64); err == nil && n != l.known {
+		case n != l.known:
 			l.known = n
 			return
 		}
