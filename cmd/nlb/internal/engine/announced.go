@@ -18,8 +18,11 @@ const Announcing = "nlb"
 
 // withdraw takes away what was announced, before these profiles go; none: all do.
 func (e *Engine) withdraw(names []string) ([]vip.Address, error) {
+	if e.table != Announcing {
+		return nil, nil
+	}
 	have, err := vip.List()
-	if err != nil || e.table != Announcing {
+	if err != nil {
 		return nil, err
 	}
 	goes := func(netip.Addr) bool { return true }

@@ -39,6 +39,7 @@ type Announcer struct {
 	held   map[netip.Addr]bool // nil: nobody has looked yet
 	others string              // addresses that somebody else has made
 	fault  string              // what the file says; empty: nothing yet
+	untold string              // why the file could not be written; empty: it could
 }
 
 // New is one for the agent of a table. file is the one for keepalived; empty: it is
@@ -63,18 +64,18 @@ func (r *Announcer) Update(profiles []*lb.Profile, serves Serves, current bool) 
 	if r.table != engine.Announcing {
 		return false
 	}
-	vips := announce.VIPs(profiles, serves)
-	if r.held != nil && len(r.held) == 0 && len(vips) == 0 {
-		return false
-	}
 	if r.held == nil {
 		if err := r.look(); err != nil {
 			return r.note(vip.Result{}, err)
 		}
 	}
+	vips := announce.VIPs(profiles, serves)
 	due, next := r.judge.Due(vips, func(addr netip.Addr) bool { return r.held[addr] }, time.Now())
 	if r.Due.Stop(); !next.IsZero() {
 		r.Due.Reset(max(0, time.Until(next)))
+	}
+	if len(r.held) == 0 && len(vips) == 0 && r.Trouble == "" {
+		return false
 	}
 	var want []vip.VIP
 	for _, v := range due {
@@ -136,6 +137,11 @@ func (r *Announcer) Leave(profiles []*lb.Profile) (stay time.Duration) {
 	announced := len(r.held) > 0
 	r.Leaving = true
 	r.Update(profiles, func(*lb.Profile, *lb.Service, lb.Family) bool { return false }, true)
+	if r.table == engine.Announcing { // a device is there also where nobody was up at the end
+		if _, err := vip.Clear(); err != nil {
+			r.log.Error("what was made to announce was not removed", "error", err)
+		}
+	}
 	if !announced {
 		return 0
 	}
@@ -145,9 +151,6 @@ func (r *Announcer) Leave(profiles []*lb.Profile) (stay time.Duration) {
 		}
 	}
 	r.log.Info("told to end; nothing is announced any more", "stays-for", stay)
-	if _, err := vip.Clear(); err != nil {
-		r.log.Error("what was made to announce was not removed", "error", err)
-	}
 	return stay
 }
 
@@ -161,7 +164,8 @@ func faultOf(socket string) string {
 }
 
 // noteFault brings the file up to date: 0 while a service has somebody to serve.
-// keepalived is told of a new file in the place of the old one.
+// keepalived is told of a new file in the place of the old one. One that cannot be
+// written is tried again with the next update.
 func (r *Announcer) noteFault(profiles []*lb.Profile, serves Serves) {
 	fault := "1\n"
 	for p, s := range lb.Services(profiles) {
@@ -177,8 +181,10 @@ func (r *Announcer) noteFault(profiles []*lb.Profile, serves Serves) {
 	if err == nil { // whatever the umask is: keepalived may be another user
 		err = errors.Join(os.Chmod(r.path+".new", 0o644), os.Rename(r.path+".new", r.path))
 	}
-	if err != nil {
+	if err == nil {
+		r.fault, r.untold = fault, ""
+	} else if err.Error() != r.untold {
+		r.untold = err.Error()
 		r.log.Error("keepalived is not told whether this host can serve", "error", err)
 	}
-	r.fault = fault
 }

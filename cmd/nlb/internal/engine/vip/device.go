@@ -58,7 +58,7 @@ func newDummy(name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("make it: %w", err)
 	}
 	if err := netlink.LinkSetAlias(l, alias); err != nil {
-		return nil, fmt.Errorf("name its maker: %w", err)
+		return nil, errors.Join(fmt.Errorf("name its maker: %w", err), netlink.LinkDel(l))
 	}
 	return netlink.LinkByName(name)
 }

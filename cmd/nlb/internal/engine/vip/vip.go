@@ -187,10 +187,14 @@ func (r *Result) add(addr netip.Addr, link netlink.Link) error {
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, addr.AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, addr.AsSlice()))
 	req.AddData(nl.NewRtAttr(ifaProto, []byte{Protocol}))
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, unix.EEXIST) {
+	switch _, err := req.Execute(unix.NETLINK_ROUTE, 0); {
+	case errors.Is(err, unix.EEXIST): // somebody else was faster
+		r.Others = append(r.Others, addr)
+	case err != nil:
 		return fmt.Errorf("add address %s: %w", a, err)
+	default:
+		r.Added = append(r.Added, a)
 	}
-	r.Added = append(r.Added, a)
 	return nil
 }
 
