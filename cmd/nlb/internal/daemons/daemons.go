@@ -49,6 +49,9 @@ func Write(daemon string, profiles []*lb.Profile, with []string) (config string,
 	if len(p.VIPs4)+len(p.VIPs6) == 0 {
 		return "", nil, fmt.Errorf("%s: no service listens on an address that others could be told of", p.Profiles)
 	}
+	if err := p.check(daemon); err != nil {
+		return "", nil, err
+	}
 	notes = p.notes(daemon, profiles)
 	t, err := template.New("").Funcs(template.FuncMap{"inc": func(i int) int { return i + 1 }, "seq": func(i int) int { return 5 * (i + 1) }, "list": list}).ParseFS(files, daemon+".tmpl")
 	if err != nil {
@@ -59,6 +62,21 @@ func Write(daemon string, profiles []*lb.Profile, with []string) (config string,
 		return "", nil, err
 	}
 	return b.String(), notes, nil
+}
+
+// check finds balancers that cannot speak to each other as a daemon does.
+func (p *page) check(daemon string) error {
+	family := version(p.Self)
+	switch {
+	case daemon != "keepalived" && daemon != "conntrackd":
+	case slices.ContainsFunc(p.Peers, func(peer netip.Addr) bool { return version(peer) != family }):
+		return fmt.Errorf("self and peer: want addresses of one family")
+	case daemon == "keepalived" && len(p.Advertised()) == 0:
+		return fmt.Errorf("self=%s: no service listens on an %s address, and VRRP needs one: want self and peer of the other family", p.Self, family)
+	case daemon == "conntrackd" && p.Mesh() && !p.Self.Is4():
+		return fmt.Errorf("self=%s: want an IPv4 address, as group is", p.Self)
+	}
+	return nil
 }
 
 // look finds what the profiles say of the host's addresses.

@@ -110,6 +110,10 @@ func TestMistakes(t *testing.T) {
 		{"keepalived", "vrid=255", "out of range"},
 		{"keepalived", "track-file=/run/a\nb", "plain characters"},
 		{"keepalived", "back-interface=eth1", "go together"},
+		{"keepalived", "peer=fd00::1", "of one family"},
+		{"conntrackd", "self=fd00::1", "of one family"},
+		{"conntrackd", "self=fd00::1\x00peer=fd00::2\x00peer=fd00::3", "want an IPv4 address"},
+		{"conntrackd", "group=10.0.0.1", "want an IPv4 multicast address"},
 	} {
 		_, _, err := Write(tt.daemon, parse(t, shop), strings.Split(tt.with, "\x00"))
 		if tt.with == "" {
@@ -121,5 +125,12 @@ func TestMistakes(t *testing.T) {
 	}
 	if _, _, err := Write("bird", parse(t, "services: []"), nil); err == nil {
 		t.Error("there is nothing to announce")
+	}
+	six := "services: [{name: web, listen: \"[2001:db8::10]:80\", snat: none, backends: \"fd02::11\"}]"
+	if _, _, err := Write("keepalived", parse(t, six), nil); err == nil || !strings.Contains(err.Error(), "no service listens on an IPv4 address") {
+		t.Errorf("VRRP by IPv4 for IPv6 alone: %v", err)
+	}
+	if _, _, err := Write("keepalived", parse(t, six), []string{"self=fd00::1", "peer=fd00::2"}); err != nil {
+		t.Error(err)
 	}
 }

@@ -84,7 +84,7 @@ var all = []setting{
 	{"vrid", "1 to 254, another one for each pair of a network", func(s *settings, v string) error { return ranged(v, 1, 254, &s.VRID) }},
 	{"priority", "1 to 254", func(s *settings, v string) error { return ranged(v, 1, 254, &s.Priority) }},
 	{"track-file", "that of nlb run", func(s *settings, v string) error { return path(v, &s.TrackFile) }},
-	{"group", "a multicast address, for a mesh", func(s *settings, v string) error { return address(v, &s.Group) }},
+	{"group", "an IPv4 multicast address, for a mesh", func(s *settings, v string) error { return multicast(v, &s.Group) }},
 }
 
 // read takes settings, name=value.
@@ -131,6 +131,14 @@ func address(v string, into *netip.Addr) (err error) {
 	return err
 }
 
+func multicast(v string, into *netip.Addr) error {
+	err := address(v, into)
+	if err == nil && !(into.Is4() && into.IsMulticast()) {
+		err = fmt.Errorf("it is none")
+	}
+	return err
+}
+
 func neighbour(v string, into *router) error {
 	addr, as, ok := strings.Cut(v, "/")
 	if !ok {
@@ -162,8 +170,11 @@ func ranged(v string, least, most int, into *int) error {
 
 func device(v string, into *string) error {
 	*into = v
-	if p := lb.CheckDummy(v); p != nil {
+	if p := lb.CheckInterface(v); p != nil {
 		return p
+	}
+	if strings.HasSuffix(v, "*") {
+		return fmt.Errorf("it is more than one")
 	}
 	return nil
 }
