@@ -5,8 +5,8 @@ package fleet
 // The crowd: connections that stay open, and new ones meanwhile.
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -44,10 +44,10 @@ func (s *site) call(i int) traffic.Call {
 
 // fill opens connections until there are n.
 func (c *crowd) fill(ctx context.Context, n int) error {
-	missing := n - len(c.conns)
+	missing := max(0, n-len(c.conns))
 	first := c.next
-	c.next += max(0, missing)
-	opened, errs := make([]*traffic.Conn, max(0, missing)), make([]error, max(0, missing))
+	c.next += missing
+	opened, errs := make([]*traffic.Conn, missing), make([]error, missing)
 	each(len(opened), workers, func(i int) {
 		call := c.site.call(first + i)
 		for try := range tries {
@@ -62,8 +62,8 @@ func (c *crowd) fill(ctx context.Context, n int) error {
 			c.conns = append(c.conns, conn)
 		}
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("open connections: %w", slices.DeleteFunc(errs, func(err error) bool { return err == nil })[0])
+	if err := cmp.Or(errs...); err != nil {
+		return fmt.Errorf("open connections: %w", err)
 	}
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"nlb/integration/lab"
@@ -137,11 +138,12 @@ type step struct {
 func (l *Lab) steps() []step {
 	first, second, last := l.nodes[0], l.nodes[1], l.nodes[len(l.nodes)-1]
 	less, changed := l.without()
-	profiles := func(p []*lb.Profile) func() error {
-		return func() error {
-			l.profiles = p
-			return l.applyAll(context.Background())
-		}
+	have := func(ctx context.Context, p []*lb.Profile) error {
+		l.profiles = p
+		return l.applyAll(ctx)
+	}
+	cut := func(n *node, p []*lb.Profile) func(context.Context) error {
+		return func(ctx context.Context) error { return l.cut(n, func() error { return have(ctx, p) }) }
 	}
 	back := func(n *node) func(context.Context) error {
 		return func(ctx context.Context) error { return l.mend(ctx, n) }
@@ -170,10 +172,10 @@ func (l *Lab) steps() []step {
 		return steps
 	}
 	return append(steps,
-		step{what: "a backend is removed", do: func(context.Context) error { return profiles(less)() }, changed: changed},
-		step{what: "it is added", do: func(context.Context) error { return profiles(l.all)() }, changed: changed, added: true},
-		step{what: "one is removed, and a balancer killed", do: func(context.Context) error { return l.cut(first, profiles(less)) }, changed: changed, then: back(first)},
-		step{what: "it is added, and a balancer killed", do: func(context.Context) error { return l.cut(second, profiles(l.all)) }, changed: changed, added: true, then: back(second)},
+		step{what: "a backend is removed", do: func(ctx context.Context) error { return have(ctx, less) }, changed: changed},
+		step{what: "it is added", do: func(ctx context.Context) error { return have(ctx, l.all) }, changed: changed, added: true},
+		step{what: "one is removed, and a balancer killed", do: cut(first, less), changed: changed, then: back(first)},
+		step{what: "it is added, and a balancer killed", do: cut(second, l.all), changed: changed, added: true, then: back(second)},
 	)
 }
 
@@ -266,12 +268,5 @@ func (l *Lab) fleet() string {
 	for _, p := range l.all {
 		words[p.Fleet().String()] = true
 	}
-	out := ""
-	for _, w := range slices.Sorted(maps.Keys(words)) {
-		if out != "" {
-			out += ", "
-		}
-		out += w
-	}
-	return out
+	return strings.Join(slices.Sorted(maps.Keys(words)), ", ")
 }

@@ -72,8 +72,8 @@ func draft(profiles []*lb.Profile) *site {
 			why = "it has no TCP"
 		case v.Role != lb.RoleProxy:
 			why = "role: " + v.Role.String() + " is about one host"
-		case v.Mode == lb.DSR:
-			why = "with mode: dsr answers go past the balancers"
+		case v.Mode.Direct():
+			why = "with mode: " + v.Mode.String() + " answers go past the balancers"
 		case link != "" && s.link != "" && link != s.link:
 			why = "it has another interface than the first service"
 		default:

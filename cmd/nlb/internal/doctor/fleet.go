@@ -51,11 +51,16 @@ func (e *exam) moves() bool {
 	if !running {
 		return false
 	}
+	moved := map[netip.Addr]bool{}
+	for word := range strings.FieldsSeq(settings(d.Config, "!", "#")) {
+		text, _, _ := strings.Cut(word, "/")
+		if a, err := netip.ParseAddr(text); err == nil {
+			moved[a] = true
+		}
+	}
 	for _, s := range lb.Services(e.Profiles) {
-		for _, l := range s.Listen {
-			if l.Prefix.IsSingleIP() && regexp.MustCompile(`(^|\s)`+regexp.QuoteMeta(l.Prefix.Addr().String())+`(/|\s|$)`).MatchString(settings(d.Config, "!", "#")) {
-				return true
-			}
+		if slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsSingleIP() && moved[l.Prefix.Addr()] }) {
+			return true
 		}
 	}
 	return false
