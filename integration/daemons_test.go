@@ -26,7 +26,7 @@ type daemon struct {
 	cmd  *netlab.Cmd
 }
 
-// ended are where these daemons have what only one of a machine can have.
+// machineWide are the folders where these daemons have what only one of a machine can have.
 var machineWide = regexp.MustCompile(`/var/(lock|run)/`)
 
 // render is a configuration for a daemon, with its files in a folder.
@@ -124,19 +124,13 @@ func TestRenderFor(t *testing.T) {
 		"self=10.1.0.1", "peer=10.1.0.3", "as=65001", "front=10.1.0.2/65000", "front=fd01::2/65000", "back=10.2.0.11/65002",
 		"interface=eth0", "back-interface=eth1", "back-address=10.2.0.99/24",
 	}
-	for _, tt := range []struct {
-		daemon string
-		more   []string
-		check  []string
-	}{
-		{"bird", nil, []string{"bird", "-p", "-c"}},
-		{"keepalived", nil, []string{"keepalived", "-t", "-f"}},
-		{"frr", nil, []string{"vtysh", "-C", "-f"}},
+	for daemon, check := range map[string][]string{
+		"bird": {"bird", "-p", "-c"}, "keepalived": {"keepalived", "-t", "-f"}, "frr": {"vtysh", "-C", "-f"},
 	} {
-		file := b.render(t.TempDir(), tt.daemon, daemonsShop, append(with, tt.more...)...)
-		out, err := b.Command(b.Balancer, tt.check[0], append(tt.check[1:], file)...).CombinedOutput()
+		file := b.render(t.TempDir(), daemon, daemonsShop, with...)
+		out, err := b.Command(b.Balancer, check[0], append(check[1:], file)...).CombinedOutput()
 		if err != nil {
-			t.Errorf("%s: %v\n%s", tt.daemon, err, out)
+			t.Errorf("%s: %v\n%s", daemon, err, out)
 		}
 	}
 	for _, more := range []string{"vrid=1", "peer=10.1.0.4"} { // a pair, a mesh

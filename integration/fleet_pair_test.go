@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -160,23 +159,6 @@ func (b *bed) opened(n int) []*traffic.Conn {
 	return out
 }
 
-// lost is how many of them do not go on.
-func lost(conns []*traffic.Conn) (n int) {
-	var wait sync.WaitGroup
-	var mu sync.Mutex
-	for _, c := range conns {
-		wait.Go(func() {
-			if _, err := c.Again(); err != nil {
-				mu.Lock()
-				n++
-				mu.Unlock()
-			}
-		})
-	}
-	wait.Wait()
-	return n
-}
-
 // gap is the longest time without a new connection that was served, and how many
 // failed.
 func gap(all []traffic.Attempt) (longest time.Duration, failed int) {
@@ -195,7 +177,7 @@ func gap(all []traffic.Attempt) (longest time.Duration, failed int) {
 	return longest, failed
 }
 
-// open is how many connections tests of fleets hold open.
+// openOnes is how many connections tests of fleets hold open.
 func openOnes() int {
 	if *full {
 		return 300
@@ -227,7 +209,7 @@ func TestFleetPair(t *testing.T) {
 
 	report := func(what string, stream *traffic.Loading) {
 		t.Helper()
-		lost := lost(conns)
+		lost := len(conns) - again(conns)
 		longest, failed := gap(p.stopped(stream))
 		figures(t, "pair, %s: %d of %d open connections lost; longest gap of new ones %s, %d failed", what, lost, len(conns), longest.Round(time.Millisecond), failed)
 		if lost > 0 {

@@ -1,5 +1,7 @@
 #!/bin/sh
-# After the files of a package are gone.
+# After the files of a package are gone. Debian says: purge, after remove.
 set -e
-case $1 in remove | 0) ;; *) exit 0 ;; esac
-[ ! -d /run/systemd/system ] || systemctl daemon-reload
+case $1 in
+purge) rm -rf /var/lib/nlb /var/lib/private/nlb ;; # the state of the agent's unit
+remove | 0) [ ! -d /run/systemd/system ] || systemctl daemon-reload ;;
+esac

@@ -165,7 +165,7 @@ func purge(ctx context.Context, s *stage) (string, error) {
 	if err := quiet(ctx, s); err != nil {
 		return "", err
 	}
-	for _, gone := range []string{program, "/usr/lib/systemd/system/" + unit, "/etc/systemd/system/multi-user.target.wants/" + unit, "/usr/share/doc/nlb", "/run/nlb"} {
+	for _, gone := range []string{program, "/usr/lib/systemd/system/" + unit, "/etc/systemd/system/multi-user.target.wants/" + unit, "/usr/share/doc/nlb", "/run/nlb", "/var/lib/nlb", "/var/lib/private/nlb"} {
 		if _, err := os.Lstat(gone); !errors.Is(err, os.ErrNotExist) {
 			return "", fmt.Errorf("%s was left (%v)", gone, err)
 		}

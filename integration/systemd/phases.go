@@ -307,6 +307,9 @@ func stop(ctx context.Context, s *stage) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if text, err := os.ReadFile("/var/lib/nlb/fault"); string(text) != "1\n" {
+		return "", fmt.Errorf("keepalived is told %q, want 1 (%v)", text, err)
+	}
 	if _, err := os.Stat("/run/nlb"); !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("the folder of the socket was left (%v)", err)
 	}

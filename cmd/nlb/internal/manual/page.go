@@ -54,6 +54,7 @@ func (of *Program) Page() string {
 	p.Item("/etc/nlb/*.yaml", "The profiles that nlb.service applies when the machine starts, or that nlb-agent.service keeps.")
 	p.Item("/run/nlb/nlb.sock", "Where nlb run takes orders.")
 	p.Item("/etc/nlb/fleet/fleet.yaml", "Where the fleet is that nlb push and nlb fleet are about.")
+	p.Item("/var/lib/nlb/fault", "What keepalived tracks: 0 while somebody is there to serve, else 1.")
 	p.Item("/var/lib/nlb/fleet", "What a node of a fleet had last.")
 	p.Macro("SH", "NOTES")
 	p.Paragraphs(manNotes)

@@ -100,7 +100,7 @@ func (s Stage) Run(ctx context.Context, h *netlab.Host, profiles []*lb.Profile) 
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// It is nobody's service, whatever this program is.
 	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_")
+		return strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "WATCHDOG_") || strings.HasPrefix(v, "STATE_DIRECTORY=")
 	})
 	err = c.Run()
 	if ctx.Err() != nil {

@@ -42,8 +42,8 @@ type Announcer struct {
 	untold string              // why the file could not be written; empty: it could
 }
 
-// New is one for the agent of a table. file is the one for keepalived; empty: it is
-// beside the socket.
+// New is one for the agent of a table. file is the one for keepalived; empty: faultOf
+// the socket.
 func New(table, socket, file string, log *slog.Logger) *Announcer {
 	due := time.NewTimer(0)
 	due.Stop()
@@ -154,13 +154,17 @@ func (r *Announcer) Leave(profiles []*lb.Profile) (stay time.Duration) {
 	return stay
 }
 
-// faultOf is the file for keepalived beside a socket: /run/nlb/fault of the table nlb.
+// faultOf is the file for keepalived, by the name of the agent's socket: fault for
+// nlb.sock. It is in the unit's StateDirectory=, else beside the socket: systemd removes
+// the folder of the socket when the unit ends, and keepalived does not notice that there is
+// a new one (inotify(7), IN_DELETE_SELF).
 func faultOf(socket string) string {
+	dir := cmp.Or(os.Getenv("STATE_DIRECTORY"), filepath.Dir(socket))
 	name := strings.TrimSuffix(filepath.Base(socket), ".sock")
 	if name == engine.Announcing {
-		return filepath.Join(filepath.Dir(socket), "fault")
+		return filepath.Join(dir, "fault")
 	}
-	return filepath.Join(filepath.Dir(socket), name+".fault")
+	return filepath.Join(dir, name+".fault")
 }
 
 // noteFault brings the file up to date: 0 while a service has somebody to serve.
