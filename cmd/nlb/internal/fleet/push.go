@@ -21,19 +21,27 @@ const lookEvery = 200 * time.Millisecond
 // *RefusedError that names who was faster.
 func (s *Store) Commit(ctx context.Context, p *Plan) error {
 	var conditions []etcd.Cmp
+	for i := range p.Steps {
+		st := &p.Steps[i]
+		if st.source == nil {
+			continue
+		}
+		v, err := s.putBlob(ctx, st.source.Text)
+		if err != nil {
+			return err
+		}
+		st.Next.Chunks = v.Chunks
+		// A prune may be under way. It removes the first chunk first.
+		conditions = append(conditions, etcd.Compare(etcd.CreateRevision(chunkKey(v.Hash, 0)), ">", 0))
+	}
+	return s.point(ctx, p, conditions)
+}
+
+// point writes the pointers of a plan, if nobody has changed them meanwhile.
+func (s *Store) point(ctx context.Context, p *Plan, conditions []etcd.Cmp) error {
 	var ops []etcd.Op
 	for i := range p.Steps {
 		st := &p.Steps[i]
-		if st.source != nil {
-			v, err := s.putBlob(ctx, st.source.Text)
-			if err != nil {
-				return err
-			}
-			st.Next.Chunks = v.Chunks
-			for c := range v.Chunks { // a prune may be under way
-				conditions = append(conditions, etcd.Compare(etcd.CreateRevision(chunkKey(v.Hash, c)), ">", 0))
-			}
-		}
 		conditions = append(conditions, etcd.Compare(etcd.ModRevision(keyDesired+st.Profile), "=", st.had.Revision))
 		ops = append(ops, put(keyDesired+st.Profile, &st.Next), put(historyKey(st.Profile, st.Next.Seq), &st.Next))
 	}
@@ -72,22 +80,12 @@ func (s *Store) raced(ctx context.Context, p *Plan) error {
 	return &RefusedError{"etcd has changed meanwhile", "push again"}
 }
 
-// Widen lets all nodes have what the canaries have.
+// Widen lets all nodes have what the canaries have. Errors are those of Commit.
 func (s *Store) Widen(ctx context.Context, p *Plan) error {
-	var conditions []etcd.Cmp
-	var ops []etcd.Op
 	for i := range p.Steps {
-		st := &p.Steps[i]
-		st.Next.Stage, st.Next.At = nil, time.Now().UTC().Truncate(time.Second)
-		conditions = append(conditions, etcd.Compare(etcd.ModRevision(keyDesired+st.Profile), "=", st.had.Revision))
-		ops = append(ops, put(keyDesired+st.Profile, &st.Next), put(historyKey(st.Profile, st.Next.Seq), &st.Next))
+		p.Steps[i].Next.Stage, p.Steps[i].Next.At = nil, time.Now().UTC().Truncate(time.Second)
 	}
-	if _, err := s.commit(ctx, conditions, ops...); errors.Is(err, ErrRaced) {
-		return s.raced(ctx, p)
-	} else if err != nil {
-		return err
-	}
-	return nil
+	return s.point(ctx, p, nil)
 }
 
 // Fault is why a node does not have what was pushed, or is not well with it.
@@ -100,13 +98,17 @@ type Fault struct {
 // watches their health for soak. What it returns is wrong; nothing: all is well. An
 // error is of etcd or ctx.
 func (s *Store) Await(ctx context.Context, p *Plan, nodes []string, wait, soak time.Duration) ([]Fault, error) {
+	return p.await(ctx, s.Known, nodes, wait, soak)
+}
+
+func (p *Plan) await(ctx context.Context, known func(context.Context) (*Known, error), nodes []string, wait, soak time.Duration) ([]Fault, error) {
 	over := time.NewTimer(wait)
 	defer over.Stop()
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
 	have, late := false, false
 	for {
-		k, err := s.Known(ctx)
+		k, err := known(ctx)
 		if ctx.Err() != nil || err != nil && late {
 			return nil, errors.Join(ctx.Err(), err)
 		}
@@ -118,16 +120,16 @@ func (s *Store) Await(ctx context.Context, p *Plan, nodes []string, wait, soak t
 		switch {
 		case len(faults) > 0:
 			return faults, nil
-		case len(missing) == 0 && soak == 0, late && have:
+		case len(missing) == 0 && (soak == 0 || have && late):
 			return nil, nil
+		case len(missing) == 0 && !have:
+			have, late = true, false
+			over.Reset(soak)
 		case late:
 			for _, n := range missing {
 				faults = append(faults, Fault{n, fmt.Sprintf("does not have it after %s", wait)})
 			}
 			return faults, nil
-		case len(missing) == 0 && !have:
-			have = true
-			over.Reset(soak)
 		}
 		select {
 		case <-ctx.Done():
