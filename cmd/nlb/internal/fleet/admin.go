@@ -66,7 +66,10 @@ func Push(ctx context.Context, c *view.Console, s *Store, a Ask, wait, soak time
 		return err
 	}
 	if err := s.Commit(ctx, p); err != nil {
-		return err
+		if _, refused := errors.AsType[*RefusedError](err); refused {
+			return err
+		}
+		return &failure{err, "it may have been pushed", "nlb fleet shows it"}
 	}
 	began := time.Now()
 	if len(p.Canary) > 0 {
@@ -75,7 +78,7 @@ func Push(ctx context.Context, c *view.Console, s *Store, a Ask, wait, soak time
 			return err
 		}
 		if err := s.Widen(ctx, p); err != nil {
-			return err
+			return &failure{err, "only " + strings.Join(p.Canary, ", ") + " were to have it so far", "nlb fleet shows what is wanted now"}
 		}
 	}
 	c.Progress("waits for " + text.Count(len(alive), "node"))
@@ -117,9 +120,28 @@ func (s *Store) stage(ctx context.Context, c *view.Console, p *Plan, nodes []str
 			return err
 		}
 	}
-	undo := "nlb push --undo " + strings.Join(p.profiles(), " ")
-	c.Errorf("stopped; %s; %s takes it back", stays, undo)
+	c.Errorf("stopped; %s; %s", stays, p.back())
 	return ErrStopped
+}
+
+// back says which commands take a push back: a profile that was not there before can
+// only be removed.
+func (p *Plan) back() string {
+	var undo, remove string
+	for i := range p.Steps {
+		if st := &p.Steps[i]; st.Next.Previous != nil {
+			undo += " --undo " + st.Profile
+		} else {
+			remove += " --remove " + st.Profile
+		}
+	}
+	switch {
+	case remove == "":
+		return "nlb push" + undo + " takes it back"
+	case undo == "":
+		return "nlb push" + remove + " takes it back"
+	}
+	return "nlb push" + undo + " and nlb push" + remove + " take it back"
 }
 
 // failure is an error of a push, what that has changed, and what helps further.
@@ -131,19 +153,12 @@ type failure struct {
 func (e *failure) Unwrap() error                   { return e.error }
 func (e *failure) Explain() (outcome, hint string) { return e.outcome, e.hint }
 
+// note adds the steps of a plan.
 func (out *Pushed) note(p *Plan) {
 	for i := range p.Steps {
 		n := &p.Steps[i].Next
 		out.Profiles = append(out.Profiles, PushedProfile{p.Steps[i].Profile, n.Seq, n.Hash, n.Absent, append([]string{}, n.Stage...)})
 	}
-}
-
-func (p *Plan) profiles() []string {
-	var out []string
-	for i := range p.Steps {
-		out = append(out, p.Steps[i].Profile)
-	}
-	return out
 }
 
 // names are the profiles with their sequences.

@@ -32,7 +32,7 @@ func (s *Store) TakeOut(ctx context.Context, node, by string) error {
 		return &RefusedError{fmt.Sprintf("%s is out, by %s since %s; one node at a time", k.Out.Node, Said(errors.New(k.Out.By)), k.Out.At.Format(time.RFC3339)), "nlb fleet in " + k.Out.Node}
 	case len(others) > 0:
 		return &RefusedError{strings.Join(others, ", ") + " is lost; one node at a time", "bring it back, or nlb fleet forget it if it will not come again"}
-	case len(alive) < 2:
+	case !slices.ContainsFunc(alive, func(n string) bool { return n != node }):
 		return &RefusedError{node + " is the last node", "another one has to be there first"}
 	}
 	for _, n := range alive {

@@ -82,13 +82,13 @@ func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 		}
 		p.step(one.Profile.Name, Version{Hash: HashOf(one.Text)}, one, a)
 	}
-	for _, name := range a.Remove {
+	for _, name := range distinct(a.Remove) {
 		if had, ok := known.Pointers[name]; !ok || had.Err == nil && had.Absent {
 			return nil, known.missing(name)
 		}
 		p.step(name, Version{Absent: true}, nil, a)
 	}
-	for _, name := range a.Undo {
+	for _, name := range distinct(a.Undo) {
 		if err := s.undo(ctx, p, name, a); err != nil {
 			return nil, err
 		}
@@ -100,15 +100,17 @@ func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 	return p, s.compare(ctx, p)
 }
 
+func distinct(names []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(names)))
+}
+
 // step adds what becomes of a profile, unless it is so already.
 func (p *Plan) step(name string, to Version, one *source.Source, a Ask) {
 	had := p.Known.Pointers[name]
 	top := p.Known.top(name)
-	if had.Err == nil && had.Pointer != nil {
-		if had.Same(&to) && len(had.Stage) == 0 && top <= had.Seq {
-			p.Notes = append(p.Notes, fmt.Sprintf("%s is so since sequence %d", name, had.Seq))
-			return
-		}
+	if had.Pointer != nil && had.Same(&to) && len(had.Stage) == 0 && top <= had.Seq {
+		p.Notes = append(p.Notes, fmt.Sprintf("%s is so since sequence %d", name, had.Seq))
+		return
 	}
 	to.Seq = top + 1
 	next := Pointer{Version: to, Stage: p.Canary, By: a.By, At: time.Now().UTC().Truncate(time.Second), Message: a.Message}
@@ -157,24 +159,26 @@ func (s *Store) compare(ctx context.Context, p *Plan) error {
 	for i := range p.Steps {
 		st := &p.Steps[i]
 		steps[st.Profile] = true
-		if st.had.Pointer != nil {
-			if one, err := s.source(ctx, st.Profile, &st.had.Version); err == nil && one != nil {
-				have = append(have, one.Profile)
-			}
-		}
 		if st.source != nil {
 			want, all = append(want, st.source.Profile), append(all, *st.source)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Known.Pointers)) {
 		e := p.Known.Pointers[name]
-		if steps[name] || e.Pointer == nil {
+		if e.Pointer == nil {
 			continue
 		}
 		one, err := s.source(ctx, name, &e.Version)
-		if err != nil {
-			p.Notes = append(p.Notes, fmt.Sprintf("%s cannot be compared: %v", name, err))
-		} else if one != nil {
+		if _, unread := errors.AsType[*ReadError](err); unread {
+			return err
+		}
+		switch {
+		case err != nil:
+			p.Notes = append(p.Notes, fmt.Sprintf("%s of now cannot be compared: %v", name, err))
+		case one == nil:
+		case steps[name]:
+			have = append(have, one.Profile)
+		default:
 			all = append(all, *one)
 		}
 	}

@@ -226,9 +226,10 @@ func (s *Store) Prune(ctx context.Context) error {
 		}
 	}
 	for _, e := range wantedOf(r).Pointers {
-		if e.Pointer != nil {
-			use(e.Pointer)
+		if e.Err != nil {
+			return e.Err // perhaps a newer nlb can read it, and where it leads to
 		}
+		use(e.Pointer)
 	}
 	var ops []etcd.Op
 	seen := map[string]int{}

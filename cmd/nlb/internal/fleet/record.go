@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,13 +65,8 @@ type Pointer struct {
 
 // For is the version that a node is to have; nil: that is not said.
 func (p *Pointer) For(node string) *Version {
-	if len(p.Stage) == 0 {
+	if len(p.Stage) == 0 || slices.Contains(p.Stage, node) {
 		return &p.Version
-	}
-	for _, n := range p.Stage {
-		if n == node {
-			return &p.Version
-		}
 	}
 	return p.Previous
 }

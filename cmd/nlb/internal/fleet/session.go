@@ -5,6 +5,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"time"
 
 	etcd "go.etcd.io/etcd/client/v3"
 )
@@ -57,14 +58,16 @@ var (
 )
 
 // Next waits until what is wanted has changed, and notes that in w; or until there is
-// a value in wake. A key that is gone changes nothing. After an error, all is to be
+// a value in wake or tick. A key that is gone changes nothing. After an error, all is to be
 // read again.
-func (s *Session) Next(ctx context.Context, w *Wanted, wake <-chan struct{}) (changed bool, err error) {
+func (s *Session) Next(ctx context.Context, w *Wanted, wake <-chan struct{}, tick <-chan time.Time) (changed bool, err error) {
 	for {
 		select {
 		case <-ctx.Done():
 			return false, ctx.Err()
 		case <-wake:
+			return false, nil
+		case <-tick:
 			return false, nil
 		case beat, ok := <-s.beats:
 			if !ok {

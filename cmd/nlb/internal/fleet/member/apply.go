@@ -125,7 +125,7 @@ func (m *Member) refuse(name string, seq uint64, err error) {
 		is.Refused = why
 		m.log.Error("refused what was pushed; what was applied last stays", "profile", name, "seq", seq, "error", why.Error)
 	}
-	if _, invalid := errors.AsType[*source.InvalidError](err); !invalid && m.retry.IsZero() {
+	if m.retry.IsZero() {
 		m.retry = time.Now().Add(retryEvery)
 	}
 }

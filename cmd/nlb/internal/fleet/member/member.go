@@ -32,7 +32,8 @@ const (
 	tickEvery = 5 * time.Second
 	// gather is how long changes of health come together in one status.
 	gather = 500 * time.Millisecond
-	// retryEvery is when what failed for another reason than its content is tried again.
+	// retryEvery is when what was refused is tried again, if nothing is pushed before: it
+	// may fit by then.
 	retryEvery = 30 * time.Second
 	// clockOff is how many seconds a clock may be off before that is said.
 	clockOff = 30
@@ -59,7 +60,7 @@ type Member struct {
 	alone   time.Time // since when etcd was not to be spoken with; zero: it is
 	reason  string    // why, as it was logged
 	stored  bool      // the folder has all that was applied
-	retry   time.Time // of what was refused for a moment; zero: nothing was
+	retry   time.Time // of what was refused; zero: nothing was
 	drained error     // why nobody knows what drains, as it was logged
 }
 
@@ -222,8 +223,7 @@ func (m *Member) session(ctx context.Context) error {
 
 // follow applies what is wanted, until the session ends.
 func (m *Member) follow(ctx context.Context, store *fleet.Store, s *fleet.Session, w *fleet.Wanted) error {
-	var tick *time.Timer
-	tick = time.AfterFunc(tickEvery, func() { m.nudge(); tick.Reset(tickEvery) })
+	tick := time.NewTicker(tickEvery)
 	defer tick.Stop()
 	fresh, again := false, true
 	for {
@@ -234,11 +234,11 @@ func (m *Member) follow(ctx context.Context, store *fleet.Store, s *fleet.Sessio
 		if err := m.tell(ctx, s, true); err != nil {
 			return err
 		}
-		changed, err := s.Next(ctx, w, m.wake)
+		changed, err := s.Next(ctx, w, m.wake, tick.C)
 		if err != nil {
 			return err
 		}
-		fresh, again = changed, !m.retry.IsZero() && time.Now().After(m.retry)
+		fresh, again = changed, changed || !m.retry.IsZero() && time.Now().After(m.retry)
 	}
 }
 
