@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -96,7 +97,7 @@ func (o *objects) do(op op) error {
 	return nil
 }
 
-var lastHandle uint64
+var lastHandle atomic.Uint64 // of all tests: some run side by side
 
 func (o *objects) doRule(op op) error {
 	c := o.chains[op.chain.Name]
@@ -111,8 +112,7 @@ func (o *objects) doRule(op op) error {
 		c.rules = slices.Delete(c.rules, at, at+1)
 		return nil
 	}
-	lastHandle++
-	r := haveRule{handle: lastHandle, fingerprint: op.rule.Fingerprint(), comment: op.rule.Comment}
+	r := haveRule{handle: lastHandle.Add(1), fingerprint: op.rule.Fingerprint(), comment: op.rule.Comment}
 	if op.verb == replace {
 		c.rules[at] = r
 	} else {

@@ -58,7 +58,7 @@ func commands(a *app) []*cli.Command {
 			Flags: with(
 				socketFlag(),
 				&cli.StringFlag{Name: "fleet", Usage: "be a node of the fleet that this `FILE` tells of"},
-				&cli.StringFlag{Name: "track-file", Usage: "a `FILE` for keepalived: 0 while it can serve (default: fault, in $STATE_DIRECTORY or beside the socket)"},
+				&cli.StringFlag{Name: "track-file", Usage: "a `FILE` for keepalived: 0 while it serves (default $STATE_DIRECTORY/fault)"},
 				&cli.BoolFlag{Name: "allow-exec", Usage: "let profiles have checks that run commands"},
 				&cli.StringFlag{Name: "listen", Usage: "show it by HTTP at `ADDRESS` and port, to read only: a page, an API, metrics"},
 				&cli.StringSliceFlag{Name: "host", Usage: "a `NAME` to ask it by there, beside localhost and addresses"},

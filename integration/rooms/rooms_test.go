@@ -43,7 +43,7 @@ var rooms = []room{
 	{"lb/names", []string{"lb"}},
 	{"lb/needs", []string{"lb"}},
 	{"lb/config", []string{"lb", "lb/internal"}},
-	{"lb/importer", []string{"lb", "lb/config"}},
+	{"lb/importer", []string{"lb", "lb/config", "lb/internal"}},
 
 	{"sysctl", nil},
 	{"nft/wire", nil},
