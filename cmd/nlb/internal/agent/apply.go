@@ -109,11 +109,11 @@ func (a *agent) reread(ctx context.Context, reason string) error {
 		err = a.accept(ctx, wanted, reason)
 	}
 	if err != nil {
-		a.board.Counts.NotReloaded.Add(1)
+		a.board.Counts.NotReloaded.Inc()
 		a.misread(reason, err)
 		return err
 	}
-	a.board.Counts.Reloaded.Add(1)
+	a.board.Counts.Reloaded.Inc()
 	a.mistakes, a.kept = "", ""
 	a.tellStatus()
 	return nil
@@ -284,7 +284,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 		}
 	}
 	result, err := a.engine.Apply(ctx, profiles, engine.Options{Placed: true, Probes: lb.CheckRate(wanted) > 0, Counted: len(limitsOf(wanted)) > 0})
-	a.board.Counts.Applies.Observe(time.Since(now))
+	a.board.Counts.Applies.Observe(time.Since(now).Seconds())
 	if err != nil && result == nil {
 		return err
 	}

@@ -181,7 +181,7 @@ func (a *agent) rename(ctx context.Context, reason string) {
 // logAnswer is one line for what the DNS says.
 func (a *agent) logAnswer(answer resolve.Answer) {
 	if answer.Err != nil {
-		a.board.Counts.Unresolved.Add(1)
+		a.board.Counts.Unresolved.Inc()
 	}
 	records := make([]string, len(answer.Records))
 	for i, r := range answer.Records {

@@ -39,7 +39,7 @@ const (
 func (a *agent) hear(results []probe.Result) {
 	now := time.Now()
 	for _, r := range results {
-		a.board.Counts.Checks[r.Kind].Count(r.Took, r.OK, r.Late, r.Ours)
+		a.board.Counts.Check(r.Kind, r.Took, r.OK, r.Late, r.Ours)
 		for _, id := range a.roster.Result(r, now) {
 			if t := a.board.Tally(id); t != nil {
 				t.Failures.Add(1)
@@ -53,7 +53,7 @@ func (a *agent) hear(results []probe.Result) {
 // not heard of.
 func (a *agent) refused(marks []uint32) {
 	if marks == nil {
-		a.board.Counts.Lost.Add(1)
+		a.board.Counts.Lost.Inc()
 		a.roster.Recheck(recheck)
 	}
 	for _, mark := range marks {
@@ -94,7 +94,7 @@ func (a *agent) reconcile(ctx context.Context) {
 	}
 	result, err := a.engine.Update(ctx, part)
 	a.counter.cost += time.Since(began)
-	a.board.Counts.Updates.Observe(time.Since(began))
+	a.board.Counts.Updates.Observe(time.Since(began).Seconds())
 	if err != nil && result == nil {
 		a.fail(err)
 		return
@@ -163,7 +163,7 @@ func (a *agent) fail(err error) {
 // concerns, while the agent goes on.
 func (a *agent) follow(ctx context.Context, result *engine.Result) {
 	if result.Repaired {
-		a.board.Counts.Repairs.Add(1)
+		a.board.Counts.Repairs.Inc()
 		a.Log.Warn("repaired what something else had changed", "table", a.Table)
 	}
 	if result.Cleanup == nil {

@@ -5,14 +5,17 @@ package metrics
 // Families: which metrics there are. docs/agent.md lists them.
 
 import (
+	"cmp"
 	"io"
 	"iter"
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
 	"nlb/cmd/nlb/internal/view"
-	"nlb/lb"
 	"nlb/sysctl"
 )
 
@@ -32,22 +35,32 @@ type Agent struct {
 }
 
 // Write writes metrics of a snapshot, and of the agent, where there is one. It holds
-// little of it at a time. Errors are those of w.
-func Write(w io.Writer, format Format, s *view.Snapshot, a *Agent, f Filter) error {
-	out := &writer{w: w, format: format, buffer: make([]byte, 0, mostBuffered+4096)}
-	out.host()
+// little of it at a time. format is one of text. Errors are those of w.
+func Write(w io.Writer, format expfmt.Format, s *view.Snapshot, a *Agent, f Filter) error {
+	few := prometheus.Gatherers{host()}
 	if a != nil {
-		out.process(a.Process)
+		few = append(few, a.registry)
+	}
+	families, err := few.Gather()
+	out := newWriter(w, format)
+	to := expfmt.NewEncoder(out, format)
+	for _, family := range families {
+		if err == nil {
+			err = to.Encode(family)
+		}
 	}
 	out.services(s, f)
 	if !f.Services {
 		out.backends(s, a, f)
 	}
-	return out.end()
+	if end, ok := to.(expfmt.Closer); ok && err == nil {
+		err = end.Close()
+	}
+	return cmp.Or(err, out.Flush())
 }
 
 // host is what the program and this host are.
-func (w *writer) host() {
+func host() *prometheus.Registry {
 	version, golang, revision := "devel", "", ""
 	if b, ok := debug.ReadBuildInfo(); ok {
 		golang = b.GoVersion
@@ -60,72 +73,23 @@ func (w *writer) host() {
 			}
 		}
 	}
-	w.family("nlb_build", info, "Which nlb this is.")
-	w.sample("")
-	w.label("version", version)
-	w.label("revision", revision)
-	w.label("goversion", golang)
-	w.value(1)
+	r := prometheus.NewRegistry()
+	add := func(name, help string, v float64, labels prometheus.Labels) {
+		g := prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels})
+		g.Set(v)
+		r.MustRegister(g)
+	}
+	add("nlb_build_info", "Which nlb this is.", 1, prometheus.Labels{"version": version, "revision": revision, "goversion": golang})
 	for _, one := range []struct{ param, name, help string }{
 		{"net.netfilter.nf_conntrack_count", "nlb_conntrack_entries", "Entries of conntrack in this network namespace, of all connections."},
 		{"net.netfilter.nf_conntrack_max", "nlb_conntrack_entries_limit", "How many entries conntrack may have."},
 	} {
-		if text, err := sysctl.Local.Get(one.param); err == nil {
-			if n, err := strconv.ParseFloat(text, 64); err == nil {
-				w.single(one.name, gauge, one.help, n)
-			}
+		text, err := sysctl.Local.Get(one.param)
+		if n, bad := strconv.ParseFloat(text, 64); err == nil && bad == nil {
+			add(one.name, one.help, n, nil)
 		}
 	}
-}
-
-// process is what an agent counts of itself.
-func (w *writer) process(p *Process) {
-	w.family("nlb_reloads", counter, "Readings of the files, since the agent began.")
-	w.results([]result{{"applied", p.Reloaded.Load()}, {"refused", p.NotReloaded.Load()}})
-	w.single("nlb_reload_last_successful", gauge, "1: the files were applied as they were read last. 0: what was read before is kept.", one(!p.Keeps.Load()))
-	w.single("nlb_kernel_in_sync", gauge, "1: the kernel is as it should be. 0: it could not be changed.", one(!p.Astray.Load()))
-	w.family("nlb_apply_duration_seconds", histogram, "How long it took to bring services into the kernel: all of them, or those that changed.")
-	w.histogram(&p.Applies, "services", "all")
-	w.histogram(&p.Updates, "services", "changed")
-	w.single("nlb_repairs", counter, "Repairs of what others had changed in the table.", float64(p.Repairs.Load()))
-	w.single("nlb_lost_events", counter, "Times that the kernel had more to tell of refused connections than could be heard.", float64(p.Lost.Load()))
-	w.single("nlb_resolver_failures", counter, "Names that the DNS could not be asked for, or only in part.", float64(p.Unresolved.Load()))
-	w.family("nlb_checks", counter, "Checks of servers. late: they failed, with this host being late; unable: it could not make them.")
-	for kind := range p.Checks {
-		c := &p.Checks[kind]
-		for _, r := range []result{{"passed", c.Passed.Load()}, {"failed", c.Failed.Load()}, {"late", c.Late.Load()}, {"unable", c.Unable.Load()}} {
-			if c.any() {
-				w.sample("")
-				w.label("check", lb.CheckKind(kind).String())
-				w.label("result", r.word)
-				w.value(float64(r.n))
-			}
-		}
-	}
-	w.family("nlb_check_duration_seconds", histogram, "How long checks took.")
-	for kind := range p.Checks {
-		if c := &p.Checks[kind]; c.any() {
-			w.histogram(&c.Took, "check", lb.CheckKind(kind).String())
-		}
-	}
-}
-
-// any reports whether there was any check of this kind.
-func (c *Checks) any() bool {
-	return c.Passed.Load()+c.Failed.Load()+c.Late.Load()+c.Unable.Load() > 0
-}
-
-type result struct {
-	word string
-	n    uint64
-}
-
-func (w *writer) results(all []result) {
-	for _, r := range all {
-		w.sample("")
-		w.label("result", r.word)
-		w.value(float64(r.n))
-	}
+	return r
 }
 
 func one(yes bool) float64 {
@@ -139,10 +103,7 @@ func (w *writer) services(s *view.Snapshot, f Filter) {
 	each := func(name, kind, help string, value func(*view.ShownService) float64) {
 		w.family(name, kind, help)
 		for service := range f.services(s) {
-			w.sample("")
-			w.label("profile", service.Profile)
-			w.label("service", service.Service.Name)
-			w.value(value(service))
+			w.value(appendLabels(nil, "profile", service.Profile, "service", service.Service.Name), value(service))
 		}
 	}
 	each("nlb_service_backends", gauge, "Backends of a service.", func(s *view.ShownService) float64 { return float64(len(s.Backends)) })
@@ -154,7 +115,7 @@ func (w *writer) services(s *view.Snapshot, f Filter) {
 		return up
 	})
 	each("nlb_service_open", gauge, "1: too few backends are up, so that health is ignored.", func(s *view.ShownService) float64 { return one(s.Open != "") })
-	each("nlb_service_refused_connections", counter, "Connections that allow, deny, limits and max-connections turned away.", func(s *view.ShownService) float64 { return float64(s.Refused) })
+	each("nlb_service_refused_connections_total", counter, "Connections that allow, deny, limits and max-connections turned away.", func(s *view.ShownService) float64 { return float64(s.Refused) })
 }
 
 // services are those that are not left out.
@@ -194,9 +155,7 @@ func backendsOf(services iter.Seq[*view.ShownService], a *Agent) []backend {
 		for i := range s.Backends {
 			b := backend{ShownBackend: &s.Backends[i], tally: tallies[s.Backends[i].Address]}
 			begin := len(labels)
-			labels = append(appendLabel(labels, "profile", s.Profile), ',')
-			labels = append(appendLabel(labels, "service", s.Service.Name), ',')
-			labels = appendLabel(labels, "backend", b.Name)
+			labels = appendLabels(labels, "profile", s.Profile, "service", s.Service.Name, "backend", b.Name)
 			b.labels = labels[begin:len(labels):len(labels)]
 			out = append(out, b)
 		}
@@ -210,16 +169,13 @@ func (w *writer) backends(s *view.Snapshot, a *Agent, f Filter) {
 		w.family(name, kind, help)
 		for i := range all {
 			if v, known := value(&all[i]); known {
-				w.labelled(all[i].labels, v)
+				w.value(all[i].labels, v)
 			}
 		}
 	}
-	w.family("nlb_backend", info, "Where a backend is.")
+	w.family("nlb_backend_info", gauge, "Where a backend is.")
 	for i := range all {
-		w.sample("")
-		w.prelabel(all[i].labels)
-		w.label("address", all[i].Address.String())
-		w.value(1)
+		w.value(appendLabels(append(all[i].labels, ','), "address", all[i].Address.String()), 1)
 	}
 	each("nlb_backend_up", gauge, "0: its checks fail.", func(b *backend) (float64, bool) { return one(b.Works()), true })
 	each("nlb_backend_weight", gauge, "The weight that new connections meet; 0 while it is down, drained or stands by.", func(b *backend) (float64, bool) { return float64(b.Effective()), true })
@@ -229,8 +185,8 @@ func (w *writer) backends(s *view.Snapshot, a *Agent, f Filter) {
 		}
 		return float64(*b.Live), true
 	})
-	each("nlb_backend_connections", counter, "New connections since the backend came.", func(b *backend) (float64, bool) { return float64(b.Connections), b.Packets == nil })
-	each("nlb_backend_packets", counter, "Packets sent on, of services whose connections are not tracked.", func(b *backend) (float64, bool) {
+	each("nlb_backend_connections_total", counter, "New connections since the backend came.", func(b *backend) (float64, bool) { return float64(b.Connections), b.Packets == nil })
+	each("nlb_backend_packets_total", counter, "Packets sent on, of services whose connections are not tracked.", func(b *backend) (float64, bool) {
 		if b.Packets == nil {
 			return 0, false
 		}
@@ -239,9 +195,6 @@ func (w *writer) backends(s *view.Snapshot, a *Agent, f Filter) {
 	each("nlb_backend_last_change_timestamp_seconds", gauge, "When its checks last found it up or down.", func(b *backend) (float64, bool) {
 		return float64(b.Standing.Since.Unix()), !b.Standing.Since.IsZero()
 	})
-	if a == nil {
-		return
-	}
 	count := func(name, help string, of func(*Tally) *atomic.Uint64) {
 		each(name, counter, help, func(b *backend) (float64, bool) {
 			if b.tally == nil {
@@ -250,7 +203,7 @@ func (w *writer) backends(s *view.Snapshot, a *Agent, f Filter) {
 			return float64(of(b.tally).Load()), true
 		})
 	}
-	count("nlb_backend_refused_connections", "Connections that its server refused, as the kernel told since the agent began.", func(t *Tally) *atomic.Uint64 { return &t.Refusals })
-	count("nlb_backend_check_failures", "Checks of it that failed since the agent began.", func(t *Tally) *atomic.Uint64 { return &t.Failures })
-	count("nlb_backend_state_changes", "How often it went down or came up since the agent began.", func(t *Tally) *atomic.Uint64 { return &t.Changes })
+	count("nlb_backend_refused_connections_total", "Connections that its server refused, as the kernel told since the agent began.", func(t *Tally) *atomic.Uint64 { return &t.Refusals })
+	count("nlb_backend_check_failures_total", "Checks of it that failed since the agent began.", func(t *Tally) *atomic.Uint64 { return &t.Failures })
+	count("nlb_backend_state_changes_total", "How often it went down or came up since the agent began.", func(t *Tally) *atomic.Uint64 { return &t.Changes })
 }

@@ -4,57 +4,61 @@ package metrics
 
 import (
 	"errors"
+	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/prometheus/common/expfmt"
+
+	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
 )
 
+// TestFormatOf: there is OpenMetrics for whoever wants it most, and else text: never
+// what is no text.
 func TestFormatOf(t *testing.T) {
-	for accept, want := range map[string]Format{
-		"": Prometheus, "*/*": Prometheus, "text/plain": Prometheus, "text/html, */*;q=0.8": Prometheus,
-		"application/openmetrics-text": OpenMetrics,
-		"application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2": OpenMetrics,
-		"text/plain, application/openmetrics-text; q=0.9": Prometheus,
-		"application/openmetrics-text;q=0":                Prometheus,
-		"application/openmetrics-text;q=x":                Prometheus,
+	for accept, want := range map[string]expfmt.FormatType{
+		"": expfmt.TypeTextPlain, "*/*": expfmt.TypeTextPlain, "text/html, */*;q=0.8": expfmt.TypeTextPlain,
+		"application/openmetrics-text": expfmt.TypeOpenMetrics,
+		"application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2":        expfmt.TypeOpenMetrics,
+		"text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.9":                                                                        expfmt.TypeTextPlain,
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;q=0.5": expfmt.TypeTextPlain,
 	} {
-		if got := FormatOf(accept); got != want {
-			t.Errorf("%q: got %v", accept, got)
+		if got := FormatOf(http.Header{"Accept": {accept}}); got.FormatType() != want {
+			t.Errorf("%q: got %s", accept, got)
 		}
 	}
 }
 
 // TestText: the same families in both formats.
 func TestText(t *testing.T) {
-	var h Histogram
-	h.Observe(2e9)
-	write := func(f Format) string {
+	a := &Agent{Process: NewProcess(), Tallies: func(string, string) Tallies { return nil }}
+	a.Check(lb.CheckTCP, 2*time.Second, true, false, false)
+	s := &view.Snapshot{}
+	service := view.ShownService{Profile: "a\"\\\nb", Service: &lb.Service{Name: "web"}, Refused: 3}
+	service.Backends = []view.ShownBackend{{Backend: &lb.Backend{Name: "b1", Address: lb.Endpoint{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80}}}}
+	s.Profiles = append(s.Profiles, view.ShownProfile{Services: []view.ShownService{service}})
+	write := func(f expfmt.Format) string {
 		var out strings.Builder
-		w := &writer{w: &out, format: f}
-		w.family("a_b", counter, "How many.")
-		w.sample("")
-		w.label("x", "\"\\\n")
-		w.label("y", "z")
-		w.value(3)
-		w.family("c", info, "What.")
-		w.labelled([]byte(`v="1"`), 1)
-		w.single("d_seconds", gauge, "How long.", 0.25)
-		w.family("e", histogram, "All.")
-		w.histogram(&h, "k", "v")
-		if err := w.end(); err != nil {
+		if err := Write(&out, f, s, a, Filter{}); err != nil {
 			t.Fatal(err)
 		}
 		return out.String()
 	}
-	text, open := write(Prometheus), write(OpenMetrics)
-	for _, want := range []string{
-		"# HELP a_b_total How many.\n# TYPE a_b_total counter\na_b_total{x=\"\\\"\\\\\\n\",y=\"z\"} 3\n# HELP c_info What.\n# TYPE c_info gauge\nc_info{v=\"1\"} 1\n",
-		"\nd_seconds 0.25\n", "e_bucket{k=\"v\",le=\"1\"} 0\n", "e_bucket{k=\"v\",le=\"2.5\"} 1\n", "e_bucket{k=\"v\",le=\"+Inf\"} 1\ne_sum{k=\"v\"} 2\ne_count{k=\"v\"} 1\n",
-	} {
+	text, open := write(Prometheus), write(FormatOf(http.Header{"Accept": {"application/openmetrics-text;version=1.0.0"}}))
+	both := []string{
+		"\nnlb_service_refused_connections_total{profile=\"a\\\"\\\\\\nb\",service=\"web\"} 3\n",
+		"\nnlb_backend_info{profile=\"a\\\"\\\\\\nb\",service=\"web\",backend=\"b1\",address=\"10.0.0.1:80\"} 1\n",
+		"\nnlb_check_duration_seconds_bucket{check=\"tcp\",le=\"2.5\"} 1\n",
+	}
+	for _, want := range append(both, "\n# TYPE nlb_service_refused_connections_total counter\n", "le=\"1\"} 0\n") {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %q in\n%s", want, text)
 		}
 	}
-	for _, want := range []string{"# TYPE a_b counter\na_b_total{", "# TYPE c info\nc_info{", `le="1.0"} 0`} {
+	for _, want := range append(both, "\n# TYPE nlb_service_refused_connections counter\n", "\n# TYPE nlb_checks counter\nnlb_checks_total{", "le=\"1.0\"} 0\n") {
 		if !strings.Contains(open, want) {
 			t.Errorf("there is no %q in\n%s", want, open)
 		}
@@ -71,11 +75,11 @@ func (f *full) Write([]byte) (int, error) { f.n++; return 0, errors.New("full") 
 // TestWriteFails: once nobody reads any more, nothing more is written.
 func TestWriteFails(t *testing.T) {
 	f := &full{}
-	w := &writer{w: f}
-	for range 10_000 {
-		w.single("a", gauge, "Something that is long enough.", 1)
+	s := &view.Snapshot{Profiles: []view.ShownProfile{{Services: make([]view.ShownService, 10_000)}}}
+	for i := range s.Profiles[0].Services {
+		s.Profiles[0].Services[i].Service = &lb.Service{Name: "web"}
 	}
-	if err := w.end(); err == nil || f.n != 1 {
+	if err := Write(f, Prometheus, s, nil, Filter{}); err == nil || f.n != 1 {
 		t.Errorf("written %d times: %v", f.n, err)
 	}
 }

@@ -130,7 +130,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	if all == nil {
 		all = &view.Snapshot{}
 	}
-	format := metrics.FormatOf(r.Header.Get("Accept"))
-	w.Header().Set("Content-Type", format.ContentType())
-	_ = metrics.Write(w, format, all, &metrics.Agent{Process: &s.board.Counts, Tallies: s.board.Tallies}, filter) // whoever asked may have gone
+	format := metrics.FormatOf(r.Header)
+	w.Header().Set("Content-Type", string(format))
+	_ = metrics.Write(w, format, all, &metrics.Agent{Process: s.board.Counts, Tallies: s.board.Tallies}, filter) // whoever asked may have gone
 }

@@ -39,13 +39,13 @@ func promtool(t *testing.T, stdin string, args ...string) {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	b := applied(t, shop)
-	c := &b.Counts
-	c.Applies.Observe(30 * time.Millisecond)
-	c.Applies.Observe(time.Hour)
-	c.Checks[lb.CheckHTTP].Count(2*time.Millisecond, true, false, false)
-	c.Checks[lb.CheckHTTP].Count(time.Second, false, true, false)
-	c.Checks[lb.CheckHTTP].Count(0, false, true, true)
-	c.Checks[lb.CheckHTTP].Count(time.Second, false, false, false)
+	c := b.Counts
+	c.Applies.Observe(0.03)
+	c.Applies.Observe(3600)
+	c.Check(lb.CheckHTTP, 2*time.Millisecond, true, false, false)
+	c.Check(lb.CheckHTTP, time.Second, false, true, false)
+	c.Check(lb.CheckHTTP, 0, false, true, true)
+	c.Check(lb.CheckHTTP, time.Second, false, false, false)
 	c.Reloaded.Add(2)
 	c.Keeps.Store(true)
 	known, err := b.Snapshot()
@@ -120,7 +120,7 @@ func TestAlerts(t *testing.T) {
 	promtool(t, "", "check", "rules", rules)
 	promtool(t, "", "test", "rules", "testdata/alerts.yml")
 	b := applied(t, shop)
-	b.Counts.Checks[lb.CheckTCP].Count(time.Second, true, false, false)
+	b.Counts.Check(lb.CheckTCP, time.Second, true, false, false)
 	_, _, text := get(t, New(b, nobody).Handler(), "/metrics")
 	for _, file := range []string{rules, dashboard} {
 		asks, err := os.ReadFile(file)

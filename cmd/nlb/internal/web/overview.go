@@ -172,7 +172,7 @@ func (s *Server) overview(all *view.Snapshot, query url.Values) *overview {
 
 // alarm is what is wrong with the agent itself.
 func (s *Server) alarm() string {
-	if c := &s.board.Counts; c.Astray.Load() || c.Keeps.Load() {
+	if c := s.board.Counts; c.Astray.Load() || c.Keeps.Load() {
 		return s.board.Status()
 	}
 	if s.board.Still() > stillTime {

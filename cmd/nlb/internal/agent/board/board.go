@@ -23,7 +23,7 @@ import (
 // Board has what is known of an agent.
 type Board struct {
 	// Counts are what the agent counts of itself.
-	Counts metrics.Process
+	Counts *metrics.Process
 
 	table   string
 	events  events
@@ -57,7 +57,7 @@ type name struct{ profile, service string }
 // New is an empty board about a table. counter reads the figures that are shown with
 // it, which Snapshot uses; nil: there are none.
 func New(table string, counter *engine.Counter) *Board {
-	b := &Board{table: table, look: look{counter: counter}, events: newEvents(time.Now())}
+	b := &Board{Counts: metrics.NewProcess(), table: table, look: look{counter: counter}, events: newEvents(time.Now())}
 	first := make(chan struct{})
 	b.turned.Store(&first)
 	return b
