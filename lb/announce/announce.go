@@ -26,8 +26,9 @@ type VIP struct {
 // announces it. serves says who has somebody, as Serves does.
 func VIPs(profiles []*lb.Profile, serves func(*lb.Profile, *lb.Service, lb.Family) bool) []VIP {
 	found := map[netip.Addr]*VIP{}
-	for p, s := range lb.Services(profiles) {
-		if p.Announce == nil || s.Role != lb.RoleProxy {
+	announcing := slices.DeleteFunc(slices.Clone(profiles), func(p *lb.Profile) bool { return p.Announce == nil })
+	for p, s := range lb.Services(announcing) {
+		if s.Role != lb.RoleProxy {
 			continue
 		}
 		for _, l := range s.Listen {
