@@ -167,7 +167,7 @@ func (s *State) marked() iter.Seq[uint32] {
 
 // request is what an apply is asked for, as a record has it.
 type request struct {
-	digest   string        // of all of it, options included
+	digest   string        // of the options and the names of the profiles
 	services []fingerprint // in the order of the profiles
 }
 
@@ -193,7 +193,7 @@ func requestOf(profiles []*lb.Profile, o Options) request {
 		})
 	}
 	half.Wait()
-	r.digest = digestOf(profiles, o, r.services)
+	r.digest = digestOf(profiles, o)
 	return r
 }
 
@@ -211,15 +211,14 @@ func saltOf(o Options, profile string) string {
 	return buildOf(o) + counted + "\x00" + profile + "\n"
 }
 
-// digestOf is the digest of profiles whose services have these fingerprints.
-func digestOf(profiles []*lb.Profile, o Options, services []fingerprint) string {
+// digestOf is the digest of what is applied beside the services' fingerprints.
+func digestOf(profiles []*lb.Profile, o Options) string {
 	h := sha256.New()
 	fmt.Fprintln(h, o.Prune, o.Probes, buildOf(o))
 	h.Write([]byte(o.links.Digest(profiles)))
 	for _, p := range profiles {
 		fmt.Fprintln(h, p.Name, len(p.Services))
 	}
-	h.Write(bytesOf(services))
 	return string(h.Sum(nil))
 }
 
@@ -357,6 +356,9 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		record.digest, record.services = request.digest, request.services
 	}
 	p.remember(s, record)
+	if s.last != nil {
+		p.fixed = p.leaves(s)
+	}
 	return p
 }
 

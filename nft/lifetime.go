@@ -1,7 +1,8 @@
 package nft
 
-// Lifetime: which tables there are, whose they are and with which layout; the kernel
-// parameters that a table remembers; and how profiles, or the whole table, are removed.
+// Lifetime: which tables there are, whose they are and with which layout, and what of
+// that need not be read again; the kernel parameters that a table remembers; and how
+// profiles, or the whole table, are removed.
 
 import (
 	"cmp"
@@ -9,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"slices"
 	"strings"
 
@@ -72,6 +74,55 @@ func (p *plan) markLayout(have *State) {
 	} else {
 		p.change(set, change{fresh: []ruleset.Element{e}})
 	}
+}
+
+// fixed is what changes of backends leave as it is: which maps there are, and the
+// chains of all services.
+type fixed struct {
+	specs  map[string]*ruleset.Map
+	shared []*ruleset.Chain
+	chains map[string]*haveChain
+}
+
+// readFixed reads what is fixed, where it is not known.
+func (m *memory) readFixed(o *objects, table string) error {
+	if m.fixed == nil {
+		if err := o.readSpecs(o.source.conn, table); err != nil {
+			return err
+		}
+		for _, c := range o.shared {
+			o.chain(c.Name)
+		}
+		if len(o.flowtables) > 0 || o.source.err != nil {
+			return nil // devices come and go without a commit
+		}
+		m.fixed = &fixed{map[string]*ruleset.Map{}, o.shared, maps.Clone(o.chains)}
+		for name, there := range o.maps {
+			m.fixed.specs[name] = there.spec
+		}
+		return nil
+	}
+	for name, spec := range m.fixed.specs {
+		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
+	}
+	o.shared, o.chains = m.fixed.shared, maps.Clone(m.fixed.chains)
+	return nil
+}
+
+// fixed is what is fixed of a table of which a plan was made, where that leaves it so.
+func (p *plan) leaves(have *State) *fixed {
+	for _, ops := range p.phases() {
+		for _, o := range ops {
+			ofService := false
+			if o.chain != nil {
+				_, _, ofService = compile.OwnerOf(o.chain.Name)
+			}
+			if o.elements == nil && !ofService {
+				return nil
+			}
+		}
+	}
+	return have.last.fixed
 }
 
 // Tables are the names of the tables of family inet that nlb made.

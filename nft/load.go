@@ -294,7 +294,7 @@ func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) [
 		slot = func(key string) (ruleset.Element, bool) { return s.objects.element(slots, key) }
 	}
 	counts := map[uint32]int{}
-	for i := b.Base; i < b.End(); i++ {
+	for i := range b.All() {
 		e, ok := slot(ruleset.MarkBytes(i))
 		if !ok {
 			s.objects.fail(errNotPartial)
@@ -306,6 +306,7 @@ func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) [
 		}
 		counts[ruleset.MarkOf(e.Data)] += drawn // a parked one is there with 0
 	}
+	s.objects.fetch(f.Endpoints, maps.Keys(counts)) // where nearly all are
 	var out []lb.Backend
 	for m, slots := range counts {
 		if backend, ok := s.readBackend(chain, f, m, slots); ok {

@@ -8,6 +8,7 @@ package nft
 
 import (
 	"errors"
+	"iter"
 	"maps"
 	"slices"
 
@@ -26,6 +27,8 @@ const (
 	partialElements = 16384
 	// So many elements are read in a dump while one is read by itself.
 	elementCost = 8
+	// The same while one is asked for that is not there.
+	missCost = 16
 	// Slots are taken above those that were ever used, until there are so many.
 	mostSlots = 1 << 24
 )
@@ -55,36 +58,64 @@ func (o *objects) element(name, key string) (e ruleset.Element, ok bool) {
 	if m == nil {
 		return e, false
 	}
-	if e, ok = m.elements[key]; ok || o.source == nil || o.source.err != nil {
+	if e, ok = m.elements[key]; ok || m.whole || o.source == nil || o.source.err != nil {
 		return e, ok
 	}
-	if o.source.asked++; o.source.asked > o.source.most {
-		o.fail(errNotPartial)
-		return e, false
-	}
-	var w wire.Encoder
-	w.Raw(named(o.source.table, name))
-	list := w.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	item := w.Begin(unix.NFTA_LIST_ELEM)
-	data := w.Begin(unix.NFTA_SET_ELEM_KEY)
-	w.Data(unix.NFTA_DATA_VALUE, key)
-	w.End(data)
-	w.End(item)
-	w.End(list)
-	b, err := o.source.conn.Request(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, w.Bytes())
-	if errors.Is(err, unix.ENOENT) {
-		return e, false
-	}
-	if err != nil {
+	if err := o.ask(m, key); err != nil && !errors.Is(err, unix.ENOENT) {
 		o.fail(err)
-		return e, false
 	}
-	for e = range m.decoded(b) {
-		if ok = m.spec.Holds(e) && e.Key == key; ok {
-			m.elements[e.ID()] = e
+	e, ok = m.elements[key]
+	return e, ok
+}
+
+// mostAsked elements at once have answers that fit any socket.
+const mostAsked = 32
+
+// fetch has a partial reading read elements of a map in few requests, by their slots or
+// marks. What is not there ends it; those behind that are read when they are asked for.
+func (o *objects) fetch(name string, numbers iter.Seq[uint32]) {
+	m := o.maps[name]
+	if m == nil || m.whole || o.source == nil || o.source.err != nil {
+		return
+	}
+	var keys []string
+	for n := range numbers {
+		key := ruleset.MarkBytes(n)
+		if _, ok := m.elements[key]; !ok {
+			keys = append(keys, key)
 		}
 	}
-	return e, ok
+	for some := range slices.Chunk(keys, mostAsked) {
+		if err := o.ask(m, some...); err != nil {
+			return
+		}
+	}
+}
+
+// ask reads elements up to one that is not there.
+func (o *objects) ask(m *haveMap, keys ...string) error {
+	if o.source.asked += uint32(len(keys)); o.source.asked > o.source.most {
+		return errNotPartial
+	}
+	var w wire.Encoder
+	w.Raw(named(o.source.table, m.spec.Name))
+	list := w.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	for _, key := range keys {
+		item := w.Begin(unix.NFTA_LIST_ELEM)
+		data := w.Begin(unix.NFTA_SET_ELEM_KEY)
+		w.Data(unix.NFTA_DATA_VALUE, key)
+		w.End(data)
+		w.End(item)
+	}
+	w.End(list)
+	return o.source.conn.Requests(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, w.Bytes(), len(keys), func(b []byte) error {
+		for e := range m.decoded(b) {
+			if m.spec.Holds(e) {
+				m.elements[e.ID()] = e
+			}
+		}
+		return nil
+	})
 }
 
 // chain is a chain by its name. In a partial reading one without rules counts as
@@ -118,6 +149,7 @@ type memory struct {
 	// sweeps: what is retired is swept by the next plan, not kept once more.
 	sweeps bool
 	free   []compile.Block // slots that were used and are not any more
+	fixed  *fixed          // nil: it was not read, or may have changed
 }
 
 // current is the ruleset's generation, where nobody else has changed the table
@@ -140,7 +172,7 @@ func (m *memory) upToDate(c *wire.Conn, o Options, asked func() request) (genera
 		return 0, false
 	}
 	generation, ok = m.current(c)
-	return generation, ok && m.digest == asked().digest
+	return generation, ok && m.digest == asked().digest && slices.Equal(m.services, asked().services)
 }
 
 // loadChanged returns a state that has the services whose backends differ from
@@ -227,7 +259,7 @@ func (m *memory) loadPart(c *wire.Conn, o Options, part []*lb.Profile) (*State, 
 		family: ruleset.Inet, exists: true, layout: compile.LayoutVersion, maps: map[string]*haveMap{}, chains: map[string]*haveChain{},
 		source: &source{conn: c, table: o.Table, most: max(partialElements, m.slots/elementCost)},
 	}
-	if err := objects.readSpecs(c, o.Table); err != nil {
+	if err := m.readFixed(objects, o.Table); err != nil {
 		return nil, err
 	}
 	wanted := byChain(part)
@@ -267,15 +299,17 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 		return errNotPartial
 	}
 	o.maps[compile.RecordSet].elements = m.elements
-	for _, c := range o.shared {
-		o.chain(c.Name)
-	}
+	draws := compile.DrawsAgain(func(object string) bool { return o.maps[object] != nil })
+	backends := 0
 	for _, chain := range slices.Sorted(maps.Keys(wanted)) {
+		backends += len(wanted[chain].Backends)
 		if o.chain(chain) == nil {
 			return errNotPartial
 		}
 		for _, f := range compile.Families {
-			o.chain(compile.DrawChainOf(chain, f))
+			if draws {
+				o.chain(compile.DrawChainOf(chain, f))
+			}
 			o.readWhole(table, compile.OwnSlotsOf(chain, f), compile.MembersOf(chain, f), compile.ServersOf(chain, f))
 			if servers := compile.ServersOf(chain, f); o.maps[servers] != nil {
 				o.chain(servers)
@@ -289,6 +323,9 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 			o.maps[name].elements[e.ID()] = e
 		}
 	}
+	if uint32(backends)*missCost > m.slots {
+		o.readWhole(table, compile.VerdictsSet) // most have none
+	}
 	if m.sweeps {
 		m.readRetired(o)
 	}
@@ -301,6 +338,7 @@ func (o *objects) readWhole(table string, names ...string) {
 	for _, name := range names {
 		if m := o.maps[name]; m != nil {
 			o.fail(m.read(o.source.conn, ruleset.Inet, table))
+			m.whole = true
 		}
 	}
 }

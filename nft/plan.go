@@ -75,6 +75,7 @@ type plan struct {
 	left     *record
 	recorded map[string]ruleset.Element
 	free     []compile.Block
+	fixed    *fixed
 	// owners are the backends that it leads to by their numbers, and profiles
 	// all that they are of; none where the table goes.
 	owners   compile.Owners

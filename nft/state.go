@@ -53,6 +53,7 @@ type objects struct {
 type haveMap struct {
 	spec     *ruleset.Map // nil: not one of this layout
 	elements map[string]ruleset.Element
+	whole    bool // a partial reading has read all of it
 }
 
 type haveChain struct {
@@ -285,6 +286,7 @@ func (o *objects) slotsOf(key compile.PoolKey, b compile.Block) (name string, mo
 		return compile.OwnSlotsOf(key.Chain, compile.FamilyOf(key.Family)), false
 	}
 	name = compile.SlotMapOf(b.Base)
+	o.fetch(name, b.All())
 	if _, ok := o.element(name, ruleset.MarkBytes(b.Base)); ok || name == compile.SlotsMap {
 		return name, false
 	}

@@ -205,7 +205,7 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 	go func(over chan struct{}) { quiesce(); close(over) }(t.quiesced)
 	if t.memory = nil; p.left != nil {
 		touched := t.follow(result.Generation)
-		t.memory = &memory{record: *p.left, elements: p.recorded, watch: t.watch, touched: touched, free: p.free}
+		t.memory = &memory{record: *p.left, elements: p.recorded, watch: t.watch, touched: touched, free: p.free, fixed: p.fixed}
 	}
 	t.spare(p)
 	if c == nil || c.Idle() {
@@ -348,7 +348,7 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 		return nil, err
 	}
 	p, result, err := planFor(have, changed, o, func() request {
-		return request{digestOf(t.profiles, o, services), services}
+		return request{digestOf(t.profiles, o), services}
 	})
 	if err != nil {
 		return nil, err

@@ -291,6 +291,39 @@ func TestUpdateComesToTheSame(t *testing.T) {
 	})
 }
 
+// TestUpdateKeepsWhatIsFixed: which maps there are is asked once, and again after an
+// update that has made some.
+func TestUpdateKeepsWhatIsFixed(t *testing.T) {
+	open(t, func(table *nft.Table, asked *wiretest.Asking, c, _ *wire.Conn) {
+		p := parse(t, "profile: shop\nservices:\n  - {name: web, listen: 203.0.113.10:80, backends: [10.2.0.11:80, 10.2.0.12:80]}\n  - {name: api, listen: 203.0.113.11:80, backends: [10.2.0.11:80, 10.2.0.12:80]}\n")
+		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
+		must(t, err)
+		for i, step := range []struct {
+			service int
+			change  func(b *lb.Backend)
+			asks    bool
+		}{
+			{0, func(b *lb.Backend) { b.State, b.Standing = lb.Down, down }, true}, // makes the set of verdicts
+			{0, func(b *lb.Backend) { b.State, b.Standing = lb.Up, lb.Standing{} }, true},
+			{1, func(b *lb.Backend) { b.State, b.Standing = lb.Down, down }, false},
+			{1, func(b *lb.Backend) { b.MaxConnections = 7 }, false}, // makes several
+			{1, func(b *lb.Backend) { b.State, b.Standing = lb.Up, lb.Standing{} }, true},
+			{0, func(b *lb.Backend) { b.MaxConnections = 9 }, false},
+			{0, func(b *lb.Backend) { b.State, b.Standing = lb.Down, down }, false},
+		} {
+			s := &p.Services[step.service]
+			s.Backends = slices.Clone(s.Backends)
+			step.change(&s.Backends[0])
+			asked.All, asked.Maps = false, false
+			update(t, table, &lb.Profile{Name: p.Name, Services: []lb.Service{*s}})
+			if asked.All || asked.Maps != step.asks {
+				t.Errorf("step %d read everything: %v; the maps: %v, want %v", i, asked.All, asked.Maps, step.asks)
+			}
+			holds(t, c, p)
+		}
+	})
+}
+
 // TestCounted: the limit of a backend is the same where somebody else counts its
 // connections, and the kernel counts again after an apply of somebody who does not.
 func TestCounted(t *testing.T) {

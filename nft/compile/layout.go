@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"nlb/lb"
@@ -178,9 +179,39 @@ func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
 	return r
 }
 
+// latest is the layout that was made last: a change of a few backends would spend half
+// of its time on making it once more.
+var latest struct {
+	sync.Mutex
+	extent
+	table string
+	*ruleset.Ruleset
+}
+
 // layoutTo returns all maps, empty, and all chains that are not a service's or a
 // pool's, to this extent. Of these a ruleset has what it needs.
 func layoutTo(table string, x extent) *ruleset.Ruleset {
+	latest.Lock()
+	defer latest.Unlock()
+	if latest.Ruleset == nil || latest.table != table || !latest.equal(x) {
+		latest.table, latest.extent, latest.Ruleset = table, x, newLayout(table, x)
+		latest.lengths, latest.shards = slices.Clone(x.lengths), slices.Clone(x.shards)
+	}
+	out := *latest.Ruleset
+	out.Maps, out.Chains = slices.Clone(out.Maps), slices.Clone(out.Chains)
+	for i, m := range out.Maps {
+		copied := *m
+		out.Maps[i] = &copied
+	}
+	for i, c := range out.Chains {
+		copied := *c
+		copied.Rules = slices.Clone(c.Rules)
+		out.Chains[i] = &copied
+	}
+	return &out
+}
+
+func newLayout(table string, x extent) *ruleset.Ruleset {
 	r := &ruleset.Ruleset{Table: table, Family: ruleset.Inet, Comment: TableComment}
 	for _, t := range tiersOf(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)

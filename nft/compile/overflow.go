@@ -51,6 +51,9 @@ const (
 // FullMark is the mark of a connection that found the backend with this mark full.
 func FullMark(mark uint32) uint32 { return fullMark | mark&NumberMask }
 
+// DrawsAgain reports whether a table may have chains of DrawChainOf, by its maps.
+func DrawsAgain(has func(object string) bool) bool { return has(fullSet) || has(ejectedSet) }
+
 // limits reports whether a backend has max-connections.
 func limits(b lb.Backend) bool { return b.MaxConnections > 0 }
 

@@ -111,6 +111,10 @@ type extent struct {
 	picksUp bool // connections in their middle, see package fleet
 }
 
+func (x extent) equal(y extent) bool {
+	return slices.Equal(x.lengths, y.lengths) && slices.Equal(x.shards, y.shards) && x.kept == y.kept && x.probes == y.probes && x.picksUp == y.picksUp
+}
+
 // extentIn is the extent of a table with these maps.
 func extentIn(names iter.Seq[string]) extent {
 	x := extent{lengths: lengthsIn(names)}
@@ -131,6 +135,14 @@ func ofShard(name string, shard uint32) string {
 		return name
 	}
 	return name + "-" + strconv.FormatUint(uint64(shard), 10)
+}
+
+// All are the slots of a block.
+func (b Block) All() iter.Seq[uint32] {
+	return func(yield func(slot uint32) bool) {
+		for i := b.Base; i < b.End() && yield(i); i++ {
+		}
+	}
 }
 
 // SlotMapOf names the map that has a slot, and the block of slots that begins there.

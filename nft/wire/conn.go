@@ -136,23 +136,30 @@ func (c *Conn) Watched(on bool) { c.watched = on }
 // returns the attributes of the answer.
 func (c *Conn) Request(typ uint16, family uint8, attrs []byte) ([]byte, error) {
 	var answer []byte
-	err := c.ask(typ, family, 0, attrs, func(b []byte) error {
+	err := c.Requests(typ, family, attrs, 1, func(b []byte) error {
 		answer = append([]byte{}, b...)
 		return nil
 	})
 	return answer, err
 }
 
+// Requests sends a message that the kernel answers with so many messages, or with an
+// error in place of one, and calls each with the attributes of every answer; the bytes
+// are valid during the call only.
+func (c *Conn) Requests(typ uint16, family uint8, attrs []byte, answers int, each func(attrs []byte) error) error {
+	return c.ask(typ, family, 0, attrs, answers, each)
+}
+
 // Do sends a message that the kernel only acknowledges.
 func (c *Conn) Do(typ uint16, family uint8, flags uint16, attrs []byte) error {
-	return c.ask(typ, family, flags|unix.NLM_F_ACK, attrs, func([]byte) error { return nil })
+	return c.ask(typ, family, flags|unix.NLM_F_ACK, attrs, 0, func([]byte) error { return nil })
 }
 
 // Dump asks for all objects of a kind and calls each with the attributes of
 // every one; the bytes are valid during the call only. After ErrInterrupted
 // each was called for all there was to read, some of it perhaps not or twice.
 func (c *Conn) Dump(typ uint16, family uint8, attrs []byte, each func(attrs []byte) error) error {
-	return c.ask(typ, family, unix.NLM_F_DUMP, attrs, each)
+	return c.ask(typ, family, unix.NLM_F_DUMP, attrs, 0, each)
 }
 
 func (c *Conn) send(typ uint16, family uint8, flags uint16, attrs []byte) error {
@@ -167,9 +174,9 @@ func (c *Conn) send(typ uint16, family uint8, flags uint16, attrs []byte) error 
 // sent.
 func (c *Conn) ours(m message) bool { return m.port == c.transport.Port() }
 
-// ask sends one message and reads until its answer is complete: one message, an
-// acknowledgement, or the end of a dump.
-func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, each func([]byte) error) error {
+// ask sends one message and reads until its answer is complete: so many messages, or
+// where that is 0, an acknowledgement or the end of a dump.
+func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, answers int, each func([]byte) error) error {
 	if c.midway {
 		_ = c.Renew() // another dump would be refused
 	}
@@ -213,7 +220,7 @@ func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, each fu
 			case fail == nil:
 				fail = each(m.body[nfHeader:])
 			}
-			if flags&(unix.NLM_F_DUMP|unix.NLM_F_ACK) == 0 {
+			if answers--; answers == 0 {
 				done = true
 			}
 		}
