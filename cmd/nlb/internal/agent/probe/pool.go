@@ -25,8 +25,8 @@ const (
 	mostBegun    = 256 // in one turn, so that answers are read in between
 	mostBatch    = 256 // results that do not wait for more
 
-	// gather is how long a result waits for others, and idle the longest wait
-	// between two turns.
+	// gather is how long a result waits for others, unless the check was wanted at
+	// once, and idle the longest wait between two turns.
 	gather = 5 * time.Millisecond
 	idle   = time.Second
 )
@@ -84,6 +84,8 @@ type probe struct {
 	fd    int                // of a connect under way; -1: none
 	end   context.CancelFunc // of a call under way
 	gone  bool               // nobody waits for it any more
+	// urgent: it was wanted at once, since the kernel saw the server refuse.
+	urgent bool
 }
 
 // lane is a way to carry checks out, with room for so many at a time.
@@ -140,7 +142,7 @@ func (p *Pool) Results() <-chan []Result { return p.results }
 // become of its key before is forgotten, unless its result is already under way.
 func (p *Pool) Start(key Key, t Target, after time.Duration) {
 	due := time.Now().Add(after)
-	pr := &probe{key: key, target: t, lane: &p.calls, at: due, due: due, fd: -1}
+	pr := &probe{key: key, target: t, lane: &p.calls, at: due, due: due, fd: -1, urgent: after <= 0}
 	if isPlain(t.Check) {
 		pr.lane = &p.connects
 	}
@@ -206,8 +208,11 @@ func (p *Pool) finish(pr *probe, o Outcome) {
 	o.Reason = tidy(o.Reason)
 	if len(p.done) == 0 {
 		p.first = now
-		p.wakeBy(now.Add(gather))
 	}
+	if pr.urgent {
+		p.first = p.turned.Add(-gather)
+	}
+	p.wakeBy(p.first.Add(gather))
 	p.done = append(p.done, Result{
 		Key: pr.key, Kind: pr.target.Check.Kind, Began: pr.began, Took: now.Sub(pr.began), Outcome: o,
 		Late: o.Ours || pr.began.Sub(due) > grace || now.Sub(pr.began) > pr.target.Check.Timeout+grace,

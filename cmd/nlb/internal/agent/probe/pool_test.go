@@ -539,3 +539,31 @@ func TestTidy(t *testing.T) {
 		}
 	}
 }
+
+// TestUrgent: the result of a check that was wanted at once does not wait for others,
+// and takes along those that do.
+func TestUrgent(t *testing.T) {
+	p, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Close() // from here on, it turns as this test does
+	p.results = make(chan []Result, 1)
+	ended := func(key Key, after time.Duration) {
+		p.Start(key, Target{Check: &lb.Check{Kind: lb.CheckTCP, Timeout: time.Second}}, after)
+		p.turned = time.Now()
+		p.finish(p.probes[key], failed("tcp", unix.ECONNREFUSED))
+		p.handOver()
+	}
+	ended(1, time.Minute)
+	if len(p.results) > 0 {
+		t.Error("the result of a check in its turn does not wait")
+	}
+	ended(2, 0)
+	if len(p.results) == 0 {
+		t.Fatal("the result of a check that was wanted at once waits")
+	}
+	if got := <-p.results; len(got) != 2 {
+		t.Errorf("got %d results, want both", len(got))
+	}
+}
