@@ -4,6 +4,7 @@ package integration
 // packets first, and those that use the connection mark.
 
 import (
+	"strings"
 	"testing"
 )
 
@@ -59,15 +60,13 @@ var untrackedFaults = []fault{
 	},
 }
 
-// podman publishes a port as netavark does.
-const podman = `iptables-nft -t nat -N NETAVARK-HOSTPORT-DNAT; iptables-nft -t nat -N NETAVARK-HOSTPORT-SETMARK; iptables-nft -t nat -N NETAVARK-DN-1
-iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT
-iptables-nft -t nat -A OUTPUT -m addrtype --dst-type LOCAL -j NETAVARK-HOSTPORT-DNAT
-iptables-nft -t nat -A NETAVARK-HOSTPORT-SETMARK -j MARK --set-xmark 0x2000/0x2000
-iptables-nft -t nat -A NETAVARK-HOSTPORT-DNAT -p tcp --dport 8081 -j NETAVARK-DN-1
-iptables-nft -t nat -A NETAVARK-DN-1 -s 10.88.0.0/16 -p tcp --dport 8081 -j NETAVARK-HOSTPORT-SETMARK
-iptables-nft -t nat -A NETAVARK-DN-1 -p tcp --dport 8081 -j DNAT --to-destination 10.2.0.11:8080
-iptables-nft -t nat -A POSTROUTING -m mark --mark 0x2000/0x2000 -j MASQUERADE`
+// What firewalls and container engines made of a host: testdata/firewalls.
+const (
+	docker    = "iptables-nft-restore < testdata/firewalls/docker-20.10.24.v4"
+	podman    = "iptables-nft-restore < testdata/firewalls/netavark-1.4.0.v4"
+	ufw       = "iptables-nft-restore < testdata/firewalls/ufw-0.36.2.v4\nip6tables-nft-restore < testdata/firewalls/ufw-0.36.2.v6"
+	firewalld = "nft -f testdata/firewalls/firewalld-1.3.3.nft"
+)
 
 // published is a port that Docker publishes.
 const published = `iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8081 -j DNAT --to-destination 10.2.0.11:8080`
@@ -117,10 +116,10 @@ var filterFaults = []fault{
 		level: "fail", check: "filter", says: "legacy ip6tables table filter, chain FORWARD drops what is forwarded", probe: "[2001:db8::10]:80",
 	},
 	{
-		name: "Docker", breaks: dockerRules, level: "fail", check: "filter", says: "chain FORWARD drops what is forwarded", probe: "203.0.113.10:80",
+		name: "Docker", breaks: docker, level: "fail", check: "filter", says: "chain FORWARD drops what is forwarded", probe: "203.0.113.10:80",
 	},
 	{
-		name: "ufw", breaks: "iptables-nft -N ufw-before-forward; iptables-nft -A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables-nft -A FORWARD -j ufw-before-forward; iptables-nft -P FORWARD DROP",
+		name: "ufw", breaks: "sed /10.2.0.11/d testdata/firewalls/ufw-0.36.2.v4 | iptables-nft-restore",
 		level: "fail", check: "filter", says: "chain FORWARD drops what is forwarded", probe: "203.0.113.10:80", lasts: true, // by ufw
 	},
 	{
@@ -165,12 +164,6 @@ var filterFaults = []fault{
 	},
 }
 
-// dockerRules are what Docker makes of the forward chain.
-const dockerRules = `iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; iptables-nft -N DOCKER-FORWARD; iptables-nft -N DOCKER-CT
-iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-FORWARD; iptables-nft -A DOCKER-FORWARD -j DOCKER-CT
-iptables-nft -A DOCKER-CT -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-iptables-nft -A DOCKER-FORWARD -i docker0 -j ACCEPT; iptables-nft -A DOCKER-USER -j RETURN`
-
 var rivalFaults = []fault{
 	{
 		name: "a backend that is a published port", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.1.0.1:8081"]}`),
@@ -178,7 +171,7 @@ var rivalFaults = []fault{
 	},
 	{
 		name: "a backend that Podman publishes", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.1.0.1:8081"]}`),
-		breaks: podman, level: "fail", check: "nat", says: "table ip nat, chain NETAVARK-DN-1 would translate what is for it, and is not asked", probe: "203.0.113.10:80", lasts: true,
+		breaks: podman, level: "fail", check: "nat", says: "table ip nat, chain NETAVARK-DN-1D8721804F16F would translate what is for it, and is not asked", probe: "203.0.113.10:80", lasts: true,
 	},
 	{
 		name: "a backend that somebody translates", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.99:8080"]}`),
@@ -271,38 +264,30 @@ var markFaults = []fault{
 // forgetNeighbours has a test begin with the neighbours' questions.
 const forgetNeighbours = "\nip -6 neigh flush dev eth0; ip -6 neigh flush dev eth1"
 
-// ufwInput is how ufw lets neighbours ask: their packets have not passed a
-// router.
-func ufwInput(program string) string {
-	rules := "P=" + program + "; $P -P INPUT DROP; $P -P FORWARD DROP; $P -A FORWARD -m conntrack --ctstate DNAT -j ACCEPT; for t in 133 134 135 136; do $P -A INPUT -p icmpv6 --icmpv6-type $t -m hl --hl-eq 255 -j ACCEPT; done"
-	return rules + "; $P -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT" + forgetNeighbours
-}
-
 // healthy are rules of others that do no harm.
 var healthy = map[string]string{
-	"firewalld": chain("inet firewalld", "filter hook forward priority filter + 10; policy accept",
-		`ct state { established, related } accept; ct status dnat accept; iifname "lo" accept; ct state invalid drop; reject with icmpx admin-prohibited;`) + "\n" +
-		"nft add chain inet firewalld rp '{ type filter hook prerouting priority mangle + 10; policy accept; }'\n" +
-		"nft add rule inet firewalld rp meta nfproto ipv6 fib saddr . mark . iif oif missing drop",
+	"firewalld":               firewalld,
+	"ufw":                     ufw + forgetNeighbours,
+	"ufw, by legacy iptables": strings.ReplaceAll(ufw, "-nft-", "-legacy-") + forgetNeighbours,
+	"Docker, mended":          docker + "\niptables-nft -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
+	"Podman":                  podman,
+	"all of them": firewalld + "\n" + ufw + "\n" + strings.ReplaceAll(docker, "restore", "restore -n") + "\n" + strings.ReplaceAll(podman, "restore", "restore -n") +
+		"\niptables-nft -I FORWARD -m conntrack --ctstate DNAT -j ACCEPT" + forgetNeighbours,
 	"other traffic is not tracked": chain("inet r", "filter hook prerouting priority raw; policy accept", `udp dport 53 notrack; tcp dport 22 notrack; iifname "eth9" notrack; ip daddr 10.9.0.0/16 notrack;`) +
 		"\nnft add chain inet r late '{ type filter hook prerouting priority filter; policy accept; }'; nft add rule inet r late notrack" +
 		"\niptables-nft -t raw -A PREROUTING -p tcp --dport 80 -j CT --zone 0",
 	"a list of enemies": chain("inet f", "filter hook forward priority filter; policy accept", "ip saddr { 192.0.2.1, 198.51.100.0/24 } drop; ct state invalid drop;"),
 	"a router": chain("inet f", "filter hook forward priority filter; policy drop",
 		`ct state vmap { established : accept, related : accept, invalid : drop }; oifname "eth1" accept;`),
-	"a server's input":                chain("inet f", "filter hook input priority filter; policy drop", `iif "lo" accept; ct state established,related accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; tcp dport 22 accept;`),
-	"ufw's input, by iptables":        ufwInput("ip6tables-nft"),
-	"ufw's input, by legacy iptables": ufwInput("ip6tables-legacy"),
+	"a server's input": chain("inet f", "filter hook input priority filter; policy drop", `iif "lo" accept; ct state established,related accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; tcp dport 22 accept;`),
 	"hop limits": chain("inet f", "filter hook input priority filter; policy drop",
 		`iif "lo" accept; ct state established,related accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept;`) + forgetNeighbours,
 	"marks of other connections": chain("inet m", "filter hook prerouting priority mangle", `ct mark 7 accept; tcp dport 22 ct mark set 7; iifname "eth9" meta mark set ct mark; meta mark set 7; ct mark set ct mark;`) +
 		"\niptables-nft -t mangle -A FORWARD -p udp --dport 53 -j CONNMARK --set-mark 1",
-	"Docker, mended": dockerRules + "\niptables-nft -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT",
 	"other ports": "iptables-nft -t nat -N DOCKER; iptables-nft -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER; iptables-nft -t nat -A DOCKER ! -i docker0 -p tcp -m tcp --dport 8088 -j DNAT --to-destination 10.2.0.12:80\n" +
 		"iptables-nft -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
 	"legacy tables without rules":  "iptables-legacy -L; iptables-legacy -t nat -L; ip6tables-legacy -L",
 	"a port that Docker publishes": published,
-	"a port that Podman publishes": podman,
 	"a proxy for all":              chain("ip n", "nat hook prerouting priority -90; policy accept", "tcp dport 8080 redirect to :3128;"),
 	"behind nlb":                   chain("ip r", "nat hook prerouting priority -90; policy accept", "tcp dport 80 dnat to 10.2.0.12:80;"),
 	"another table of nlb":         "sed 's/shop/other/; s/:80\"/:81\"/' NAME | nlb --table other apply -",
