@@ -186,6 +186,18 @@ var hostFaults = []fault{
 		breaks: "ip rule add iif eth0 lookup 100; ip route add blackhole default table 100", level: "fail", check: "route", says: "what comes by eth0 does not get to it", probe: "203.0.113.10:80", lasts: true,
 	},
 	{
+		name: "masquerade and a route with src", breaks: "ip address add 10.9.0.1/32 dev lo; ip route change 10.2.0.0/24 dev eth1 src 10.9.0.1", lasts: true,
+		level: "warn", check: "source", says: "it sees 10.2.0.1, and the route to it says 10.9.0.1",
+	},
+	{
+		name: "masquerade and an IPv6 route with src", breaks: "ip address add fd09::1/128 dev lo nodad; ip -6 route add fd02::11 dev eth1 src fd09::1", lasts: true,
+		level: "warn", check: "source", says: "it sees fd02::1, and the route to it says fd09::1",
+	},
+	{
+		name: "masquerade and another network's address first", ready: "ip address flush dev eth1 scope global; ip address add 10.77.0.1/16 dev eth1; ip address add 10.2.0.1/24 dev eth1; ip address add 10.2.0.5/24 dev eth1; ip address add fd02::1/64 dev eth1 nodad",
+		breaks: "ip route change 10.2.0.0/24 dev eth1 src 10.2.0.5", lasts: true, level: "warn", check: "source", says: "it sees 10.2.0.1, and the route to it says 10.2.0.5",
+	},
+	{
 		name: "snat none and clients beside the backend", profile: one(`{name: web, listen: "203.0.113.10:80", snat: none, allow: [10.2.0.0/24], backends: ["10.2.0.11:8080"]}`),
 		level: "fail", check: "return", says: "This is certain", lasts: true,
 	},

@@ -142,6 +142,78 @@ func TestDoctorAnswers(t *testing.T) {
 	b.sees("warn", "answers", "it has not answered 6 of its 6 connections")
 }
 
+// TestDoctorSilent: a server that answers no datagrams, while another one does. Where
+// none answers, there may be nothing to answer.
+func TestDoctorSilent(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+	b.shell(b.Balancer, "nlb apply "+b.write("shop.yaml", one(`{name: dns, protocol: udp, listen: "203.0.113.10:53", backends: ["10.2.0.11:8080", "10.2.0.12:8080"]}`)))
+	b.NFT(b.Server, "table ip x {\nchain c { type filter hook input priority 0;\nip daddr 10.2.0.12 udp dport 8080 drop\n}\n}\n")
+	for range 12 {
+		b.Reaches(b.Client, "udp", "203.0.113.10:53", false)
+	}
+	b.sees("warn", "answers", "it has answered none of its 6 UDP flows, and others of its service answer")
+	b.shell(b.Balancer, "conntrack -D -p udp --reply-src 10.2.0.11")
+	if sick := b.doctor(); len(sick) > 0 {
+		t.Errorf("nobody answers: %+v", sick)
+	}
+}
+
+// TestDoctorHairpin: a server that is a client of its own service.
+func TestDoctorHairpin(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		service string
+		works   bool
+		says    string // empty: it does not know
+	}{
+		"masquerade": {`{name: web, listen: "10.1.0.1:80", backends: ["10.2.0.11:8080"]}`, true, ""},
+		"snat none": {
+			`{name: web, listen: "10.1.0.1:80", snat: none, backends: ["10.2.0.11:8080"]}`, false,
+			"1 connection of it to its own service, which lead to itself, got no answer",
+		},
+		"a bridge": {
+			`{name: web, listen: "10.1.0.1:80", allow: [10.0.0.0/8], backends: ["10.2.0.11:8080"]}`, false,
+			"is 1, so br0 passes such a frame on",
+		},
+		"a bridge, and clients that it may not have": {`{name: web, listen: "10.1.0.1:80", backends: ["10.2.0.11:8080"]}`, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
+			if strings.Contains(name, "bridge") {
+				b.shell(b.Balancer, "sysctl -qw net.bridge.bridge-nf-call-iptables=1; ip link add br0 type bridge; ip address flush dev eth1; ip link set eth1 master br0; ip link set br0 up; ip address add 10.2.0.1/24 dev br0")
+			}
+			b.shell(b.Balancer, "nlb apply "+b.write("shop.yaml", one(test.service)))
+			if b.Reaches(b.Client, "tcp", "10.1.0.1:80", true) == "" {
+				t.Error("clients get no answer")
+			}
+			if works := b.Reaches(b.Server, "tcp", "10.1.0.1:80", test.works) != ""; works != test.works {
+				t.Errorf("it works: %v", works)
+			}
+			if test.says == "" {
+				if sick := b.doctor(); len(sick) > 0 {
+					t.Errorf("%+v", sick)
+				}
+				return
+			}
+			found := b.sees("warn", "hairpin", test.says)
+			if found == nil || found.Mend == "" {
+				return
+			}
+			b.shell(b.Balancer, found.Mend)
+			if b.Reaches(b.Server, "tcp", "10.1.0.1:80", true) == "" {
+				t.Errorf("after %q: it does not work", found.Mend)
+			}
+			if sick := b.doctor(); len(sick) > 0 {
+				t.Errorf("after %q: %+v", found.Mend, sick)
+			}
+		})
+	}
+}
+
 // TestDoctorCapacity: connections of vanished ends count until conntrack forgets them.
 func TestDoctorCapacity(t *testing.T) {
 	t.Parallel()

@@ -28,8 +28,9 @@ type Use struct {
 	// Live counts connections that have not ended.
 	Live map[lb.Protocol]int
 	// Unanswered counts live TCP and SCTP connections that the backend has not
-	// answered.
-	Unanswered int
+	// answered, Silent such UDP flows. Own are the TCP and SCTP connections that it has
+	// begun itself, those that have ended included; it has answered Met of them.
+	Unanswered, Silent, Own, Met int
 	// Left is of the established TCP connection that has been without a packet for
 	// longest: in how many seconds it is forgotten. 0: there is none.
 	Left int
@@ -41,22 +42,23 @@ type Usage map[uint32]*counts
 
 // counts are the connections of one number.
 type counts struct {
-	entries, live [3]int // by protocolIndex
-	unanswered    int
+	entries, live [3]int // in the order of protocols
 	left          uint32
+
+	unanswered, silent, own, met int
 }
 
 var protocols = [3]lb.Protocol{lb.TCP, lb.UDP, lb.SCTP}
 
 func (t *counts) add(f *conntrack.Flow) {
-	i := 0
-	switch lb.Protocol(f.Protocol) {
-	case lb.UDP:
-		i = 1
-	case lb.SCTP:
-		i = 2
-	}
+	i := max(0, slices.Index(protocols[:], lb.Protocol(f.Protocol)))
 	t.entries[i]++
+	if protocols[i] != lb.UDP && f.OfItself() {
+		t.own++
+		if f.Answered {
+			t.met++
+		}
+	}
 	if f.Ended {
 		return
 	}
@@ -64,7 +66,11 @@ func (t *counts) add(f *conntrack.Flow) {
 	if f.Left > 0 && (t.left == 0 || f.Left < t.left) {
 		t.left = f.Left
 	}
-	if !f.Answered && protocols[i] != lb.UDP {
+	switch {
+	case f.Answered:
+	case protocols[i] == lb.UDP:
+		t.silent++
+	default:
 		t.unanswered++
 	}
 }
@@ -120,7 +126,7 @@ func (t *counts) use() Use {
 	if t == nil {
 		return Use{}
 	}
-	out := Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}, Unanswered: t.unanswered, Left: int(t.left)}
+	out := Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}, Unanswered: t.unanswered, Silent: t.silent, Own: t.own, Met: t.met, Left: int(t.left)}
 	for i, p := range protocols {
 		if t.entries[i] > 0 {
 			out.Entries[p] = t.entries[i]

@@ -7,6 +7,7 @@ package conntrack
 // Connections: listing, changing, deleting.
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -202,6 +203,17 @@ func (f *Flow) Original() (source, destination netip.AddrPort) { return f.ends(f
 // destination whom they are sent to. They differ from Original's where the
 // kernel translates.
 func (f *Flow) Reply() (source, destination netip.AddrPort) { return f.ends(f.reply) }
+
+// OfItself reports whether who began it is who answers it: a server that got its own
+// connection.
+func (f *Flow) OfItself() bool {
+	address := uint16(attrIPv6Source)
+	if f.IPv4() {
+		address = attrIPv4Source
+	}
+	client := wire.Attr(wire.Attr(f.original, attrTupleIP), address)
+	return client != nil && bytes.Equal(client, wire.Attr(wire.Attr(f.reply, attrTupleIP), address))
+}
 
 func (f *Flow) ends(tuple []byte) (source, destination netip.AddrPort) {
 	ip, proto := wire.Attr(tuple, attrTupleIP), wire.Attr(tuple, attrTupleProto)

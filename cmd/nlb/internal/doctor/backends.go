@@ -1,7 +1,7 @@
 package doctor
 
 // Backends that are no servers: a connection's destination is translated once, so
-// nothing else that translates it is asked behind nlb.
+// nothing else that translates it is asked behind nlb. And backends that are clients of their service.
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"nlb/cmd/nlb/internal/doctor/firewall"
+	"nlb/cmd/nlb/internal/text"
 	"nlb/lb"
 )
 
@@ -109,6 +110,41 @@ func (e *exam) listensAt(s *lb.Service, p *path, way Route) bool {
 			at := l.Prefix.IsValid() && l.Prefix.Contains(p.at) || !l.Prefix.IsValid() && way.Way == Local && !p.at.IsLoopback()
 			return at && slices.ContainsFunc(l.Ports, func(r lb.PortRange) bool { return r.First <= ports.Last && ports.First <= r.Last })
 		})
+}
+
+// hairpins finds backends that are clients of their own service, and get no answer from
+// themselves, and those that would not get one.
+func (e *exam) hairpins() {
+	for i := range e.paths {
+		p := &e.paths[i]
+		use := e.Track.Uses[Key{p.profile, p.service.Name, p.backend.Address}]
+		switch {
+		case p.backend.SNAT.Mode != lb.SNATNone:
+			e.bridged(p)
+		case use.Own > 0 && use.Met == 0:
+			e.add(Warn, p.subject(), fmt.Sprintf("%s of it to its own service, which lead to itself, got no answer", text.Count(use.Own, "connection")),
+				"with snat none they come to it from its own address, and its kernel drops that; snat: masquerade or vip works", "")
+		}
+	}
+}
+
+// bridged finds a backend behind a bridge of this host that translates frames: what it
+// sends to itself would have to go back by the port that it came by. No connection
+// becomes of that, so nothing says whether there are such clients.
+func (e *exam) bridged(p *path) {
+	bridge := e.link(e.way(p).Link)
+	param := map[lb.Family]string{lb.IPv4: bridge4, lb.IPv6: bridge6}[p.family]
+	if bridge == nil || !bridge.Bridge || e.Params[param] != "1" ||
+		!slices.ContainsFunc(e.Links, func(l Link) bool { return l.Master == bridge.Name && !l.Hairpin }) {
+		return
+	}
+	level := OK
+	if slices.ContainsFunc(p.service.Allow, func(a netip.Prefix) bool { return a.Contains(p.at) }) {
+		level = Warn
+	}
+	e.add(level, p.subject(), "it gets no answer from itself, where it is a client of its own service",
+		fmt.Sprintf("%s is 1, so %s passes such a frame on, and back by the port that it came by only with hairpin, which is off", dotted(param), bridge.Name),
+		fmt.Sprintf("ip -br link show master %s | while read -r p _; do bridge link set dev ${p%%@*} hairpin on; done", bridge.Name))
 }
 
 func (e *exam) chain(p *path, way Route, service string) {

@@ -197,8 +197,11 @@ func (e *exam) capacity() {
 		}
 		why := "new ones go to other backends, or are refused"
 		keeps, err := strconv.Atoi(e.Params["net/netfilter/nf_conntrack_tcp_timeout_established"])
+		if own := p.service.Timeouts.Established; own > 0 {
+			keeps, err = int(own.Seconds()), nil
+		}
 		if silent := keeps - use.Left; err == nil && use.Left > 0 && silent > 0 {
-			why += fmt.Sprintf("; one of them has had no packet for %s. Connections whose ends have vanished count, too, until the kernel forgets them, after %s", span(silent), span(keeps))
+			why += fmt.Sprintf("; one of them has had no packet for %s. Connections whose ends have vanished count, too, until the kernel forgets them, after %s (timeouts: {established: 1h} in the profile)", span(silent), span(keeps))
 		}
 		e.add(Warn, p.subject(), fmt.Sprintf("it has %s, of max-connections %d", text.Count(n, "connection"), most), why,
 			fmt.Sprintf("conntrack -L --reply-src %s", p.at))
@@ -216,6 +219,10 @@ func (e *exam) answers() {
 	for i := range e.paths {
 		p := &e.paths[i]
 		use := e.Track.Uses[Key{p.profile, p.service.Name, p.backend.Address}]
+		if n := use.Live[lb.UDP]; n >= few && use.Silent == n && e.othersAnswer(p) {
+			e.add(Warn, p.subject(), fmt.Sprintf("it has answered none of its %d UDP flows, and others of its service answer", n),
+				"conntrack has seen no datagram back: nothing listens there, or the answers do not come back through here", "conntrack -L -p udp --reply-src "+p.at.String())
+		}
 		n := use.Live[lb.TCP] + use.Live[lb.SCTP]
 		if use.Unanswered < few || 2*use.Unanswered < n {
 			continue
@@ -226,6 +233,15 @@ func (e *exam) answers() {
 	if len(e.paths) > 0 && e.Track.Listed {
 		e.fine("no backend leaves its connections unanswered")
 	}
+}
+
+// othersAnswer reports whether another backend of a path's service answers UDP: not
+// every protocol has answers.
+func (e *exam) othersAnswer(p *path) bool {
+	return slices.ContainsFunc(p.service.Backends, func(b lb.Backend) bool {
+		use := e.Track.Uses[Key{p.profile, p.service.Name, b.Address}]
+		return use.Live[lb.UDP] > use.Silent
+	})
 }
 
 // gone finds connections of backends that are no more.

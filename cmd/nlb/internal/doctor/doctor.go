@@ -95,6 +95,8 @@ var checks = []struct {
 	{"route", (*exam).routes},
 	{"direct", (*exam).direct},
 	{"return", (*exam).returns},
+	{"source", (*exam).sources},
+	{"hairpin", (*exam).hairpins},
 	{"loopback", (*exam).loopback},
 	{"bridge", (*exam).bridges},
 	{"filter", (*exam).filters},

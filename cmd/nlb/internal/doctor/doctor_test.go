@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/lb"
@@ -64,13 +65,17 @@ func (h *Host) answer(q Question) Route {
 		return Route{Way: Local, Link: "lo"}
 	}
 	if l, _ := h.neighbour(q.To); l != nil {
-		return Route{Way: Out, Link: l.Name}
+		source := l.Addrs[0].Addr()
+		if q.To.Is6() {
+			source = l.Addrs[1].Addr()
+		}
+		return Route{Way: Out, Link: l.Name, Source: source}
 	}
-	gateway := "10.1.0.254"
+	gateway, source := "10.1.0.254", "10.1.0.1"
 	if q.To.Is6() {
-		gateway = "fd01::254"
+		gateway, source = "fd01::254", "fd01::1"
 	}
-	return Route{Way: Out, Link: "eth0", Gateway: netip.MustParseAddr(gateway)}
+	return Route{Way: Out, Link: "eth0", Gateway: netip.MustParseAddr(gateway), Source: netip.MustParseAddr(source)}
 }
 
 // sick are the findings that are to be mended, as text.
@@ -97,7 +102,7 @@ func TestHealthy(t *testing.T) {
 	// Each check says that it found nothing, those that have nothing to look at
 	// do not.
 	want := []string{
-		"rights", "nftables", "rules", "forwarding", "router-advertisements", "listen", "socket", "chained", "rp-filter", "route", "return",
+		"rights", "nftables", "rules", "forwarding", "router-advertisements", "listen", "socket", "chained", "rp-filter", "route", "return", "source",
 		"filter", "nat", "mark", "notrack", "conntrack", "ports", "answers", "gone",
 	}
 	if !slices.Equal(have, want) {
@@ -177,6 +182,12 @@ func TestCapacity(t *testing.T) {
 	found := Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}})
 	if i := slices.IndexFunc(found, func(f Finding) bool { return f.Check == "capacity" }); !strings.Contains(found[i].Why, "one of them has had no packet for 2h. Connections whose ends have vanished count, too, until the kernel forgets them, after 120h") {
 		t.Errorf("%+v", found[i])
+	}
+	p.Services[0].Timeouts.Established, use.Left = time.Hour, 600
+	h.Track.Uses[key] = use
+	found = Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}})
+	if i := slices.IndexFunc(found, func(f Finding) bool { return f.Check == "capacity" }); !strings.Contains(found[i].Why, "no packet for 50m. Connections whose ends have vanished count, too, until the kernel forgets them, after 1h") {
+		t.Errorf("with timeouts: %+v", found[i])
 	}
 }
 

@@ -83,7 +83,9 @@ type Link struct {
 	// other link, that it is a port of.
 	Bridge bool
 	Master string
-	Addrs  []Addr
+	// Hairpin says that it passes frames back by the port of a bridge that it is.
+	Hairpin bool
+	Addrs   []Addr
 }
 
 // Addr is an address of a link, with the network that is reached over it.
@@ -91,6 +93,9 @@ type Addr struct {
 	netip.Prefix
 	// Advertised says that it was made from a router's advertisement.
 	Advertised bool
+	// Second says that masquerading passes it by: it comes behind another address of its
+	// network, or is of this link alone.
+	Second bool
 }
 
 // Question asks for the way of a packet. Without In it is one that the host
@@ -120,6 +125,7 @@ type Route struct {
 	Way     Way
 	Link    string     // of Out and Local
 	Gateway netip.Addr // zero: the destination is on the link
+	Source  netip.Addr // of what this host sends itself; zero: it has none
 	// Advertised says that a router's advertisement made the route.
 	Advertised bool
 }
@@ -207,8 +213,10 @@ type Use struct {
 	Entries map[lb.Protocol]int
 	// Live counts those that are not over.
 	Live map[lb.Protocol]int
-	// Unanswered counts the live TCP and SCTP connections without an answer.
-	Unanswered int
+	// Unanswered counts live TCP and SCTP connections that the backend has not
+	// answered, Silent such UDP flows. Own are the TCP and SCTP connections that it has
+	// begun itself, those that have ended included; it has answered Met of them.
+	Unanswered, Silent, Own, Met int
 	// Left is in how many seconds the established TCP connection is forgotten that
 	// has been without a packet for longest; 0: there is none.
 	Left int

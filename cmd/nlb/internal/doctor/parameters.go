@@ -19,6 +19,8 @@ import (
 const (
 	forward4 = "net/ipv4/ip_forward"
 	forward6 = "net/ipv6/conf/all/forwarding"
+	bridge4  = "net/bridge/bridge-nf-call-iptables"
+	bridge6  = "net/bridge/bridge-nf-call-ip6tables"
 )
 
 func (e *exam) forwarding() {
@@ -181,7 +183,7 @@ func (e *exam) bridges() {
 	for _, v := range []struct {
 		family lb.Family
 		name   string
-	}{{lb.IPv4, "net/bridge/bridge-nf-call-iptables"}, {lb.IPv6, "net/bridge/bridge-nf-call-ip6tables"}} {
+	}{{lb.IPv4, bridge4}, {lb.IPv6, bridge6}} {
 		if e.Params[v.name] != "1" {
 			continue
 		}

@@ -179,6 +179,53 @@ func (e *exam) returnsOfNone(p *path, r Route) {
 	}
 }
 
+// sources finds backends to which masquerading gives another source than the route says.
+func (e *exam) sources() {
+	some := false
+	for i := range e.paths {
+		p := &e.paths[i]
+		r := e.way(p)
+		if p.backend.SNAT.Mode != lb.Masquerade || p.backend.SNAT.Auto || r.Way != Out || !r.Source.IsValid() {
+			continue
+		}
+		some = true
+		if given := e.masqueraded(p, r); given.IsValid() && given != r.Source {
+			e.add(Warn, p.subject(), fmt.Sprintf("it sees %s, and the route to it says %s", given, r.Source),
+				fmt.Sprintf("masquerade takes an address of %s, whatever src a route has: answers go to that one, where it may not be known. snat: auto takes the route's", r.Link), "ip route get "+p.at.String())
+		}
+	}
+	if some {
+		e.fine("masquerade gives the sources that the routes say")
+	}
+}
+
+// masqueraded is the source that masquerading gives what goes by a route (inet_select_addr
+// in net/ipv4/devinet.c): of the link's addresses the first in the network of the next
+// host, else the first. IPv6 prefers an address of the link, too; which one is certain only
+// where there is one, and the route has none of them. Not valid: it cannot be told.
+func (e *exam) masqueraded(p *path, r Route) netip.Addr {
+	next := p.at
+	if r.Gateway.IsValid() {
+		next = r.Gateway
+	}
+	var of []netip.Addr
+	if l := e.link(r.Link); l != nil {
+		for _, a := range l.Addrs {
+			switch {
+			case a.Second || lb.FamilyOf(a.Addr()) != p.family:
+			case p.family == lb.IPv4 && a.Contains(next):
+				return a.Addr()
+			default:
+				of = append(of, a.Addr())
+			}
+		}
+	}
+	if len(of) == 0 || p.family == lb.IPv6 && len(of) > 1 {
+		return netip.Addr{}
+	}
+	return of[0]
+}
+
 // split parts clients by whether they are in a network.
 func split(clients []netip.Addr, network netip.Prefix) (inside, outside []netip.Addr) {
 	for _, c := range clients {
@@ -194,7 +241,7 @@ func split(clients []netip.Addr, network netip.Prefix) (inside, outside []netip.
 // switched reports whether a link is a bridge of this host whose frames pass
 // through netfilter: then answers that are only switched are seen, too.
 func (e *exam) switched(l *Link) bool {
-	return l.Bridge && e.Params["net/bridge/bridge-nf-call-iptables"] == "1"
+	return l.Bridge && e.Params[bridge4] == "1"
 }
 
 // own is an address of this host in the network of a neighbour.

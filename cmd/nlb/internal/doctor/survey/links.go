@@ -41,6 +41,7 @@ func (s *survey) links() error {
 			if p, ok := prefix(addr.IPNet); ok {
 				link.Addrs = append(link.Addrs, doctor.Addr{
 					Prefix:     p,
+					Second:     addr.Flags&unix.IFA_F_SECONDARY != 0 && p.Addr().Is4() || addr.Scope != int(netlink.SCOPE_UNIVERSE),
 					Advertised: p.Addr().Is6() && !p.Addr().IsLinkLocalUnicast() && addr.Flags&unix.IFA_F_PERMANENT == 0,
 				})
 			}
@@ -89,6 +90,21 @@ func (s *survey) routes() error {
 	return nil
 }
 
+// hairpins asks the ports of bridges that backends are behind.
+func (s *survey) hairpins() {
+	behind := map[string]bool{}
+	for _, r := range s.host.Routes {
+		behind[r.Link] = true
+	}
+	for i := range s.host.Links {
+		if l := &s.host.Links[i]; l.Master != "" && behind[l.Master] {
+			// Where it cannot be asked it is no port of a bridge.
+			port, _ := netlink.LinkGetProtinfo(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index}})
+			l.Hairpin = port.Hairpin
+		}
+	}
+}
+
 // ruleMasks finds the masks of rules for marked packets (ip-rule(8), fwmark).
 // A kernel without such rules says that it has none.
 func (s *survey) ruleMasks() {
@@ -124,6 +140,9 @@ func route(r netlink.Route, names map[int]string) doctor.Route {
 	out := doctor.Route{Way: doctor.Out, Link: names[r.LinkIndex], Advertised: r.Protocol == unix.RTPROT_RA}
 	if a, ok := netip.AddrFromSlice(r.Gw); ok {
 		out.Gateway = a.Unmap()
+	}
+	if a, ok := netip.AddrFromSlice(r.Src); ok {
+		out.Source = a.Unmap()
 	}
 	if via, ok := r.Via.(*netlink.Via); ok && via != nil {
 		if a, ok := netip.AddrFromSlice(via.Addr); ok {

@@ -42,6 +42,7 @@ func Take(ask *doctor.Ask, dial func() (*wire.Conn, error)) (*doctor.Host, error
 	if err := s.routes(); err != nil {
 		return nil, fmt.Errorf("look at the routes: %w", err)
 	}
+	s.hairpins()
 	s.neighbours()
 	s.room()
 	s.fleet()
