@@ -355,6 +355,30 @@ func TestChosenSourceSurvives(t *testing.T) {
 	}
 }
 
+// TestChosenSourceFollows: the agent names another source once the route says so, and an
+// address that goes for a moment stays named.
+func TestChosenSourceFollows(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11")
+	b.shell(b.Balancer, "ip address add 10.2.0.7/24 dev eth1")
+	a := b.agent("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", snat: auto, backends: [10.2.0.11:8080]}]\n")
+	seen := func(source string) func() bool {
+		return func() bool { return b.Ask("tcp", "203.0.113.10:80").Seen.Addr().String() == source }
+	}
+	a.eventually("the route's source", seen("10.2.0.1"))
+	open, err := b.dial("tcp", "203.0.113.10:80")
+	b.Check(err)
+	defer open.Close()
+	b.shell(b.Balancer, "ip route add 10.2.0.11 dev eth1 src 10.2.0.7")
+	a.eventually("the other source", seen("10.2.0.7"))
+	b.shell(b.Balancer, "ip route del 10.2.0.11; ip link set eth1 down; ip link set eth1 up")
+	a.eventually("the source of the network", seen("10.2.0.1"))
+	if _, err := open.Again(); err != nil {
+		t.Errorf("the connection of before broke: %v", err)
+	}
+}
+
 // States of TCP connections in conntrack (nf_conntrack_tcp.h).
 const (
 	notTCP         = 0

@@ -16,7 +16,10 @@ import (
 )
 
 // Reader reads them in one network namespace. It is not safe for concurrent use.
-type Reader struct{ handle *netlink.Handle }
+type Reader struct {
+	handle *netlink.Handle
+	told   int // a socket, see Changed; -1: there is none
+}
 
 // Open opens a reader in the calling thread's network namespace.
 func Open() (*Reader, error) {
@@ -24,11 +27,16 @@ func Open() (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ask for interfaces and routes: %w", err)
 	}
-	return &Reader{h}, nil
+	return &Reader{h, -1}, nil
 }
 
 // Close ends the conversation with the kernel.
-func (r *Reader) Close() { r.handle.Close() }
+func (r *Reader) Close() {
+	r.handle.Close()
+	if r.told >= 0 {
+		_ = unix.Close(r.told)
+	}
+}
 
 // Read reads the links of profiles; nil: no service needs them.
 func (r *Reader) Read(profiles []*lb.Profile) (*direct.Links, error) {

@@ -141,6 +141,8 @@ func (a *agent) guard(ctx context.Context) {
 		a.Log.Warn("something else has changed the table", "table", a.Table)
 	case !a.engine.Offloaded():
 		a.Log.Info("what can be offloaded has changed: devices, routes or the filters of others")
+	case !a.engine.Sourced():
+		a.Log.Info("the routes to backends with snat: auto say other sources")
 	case a.retry.IsZero() || time.Now().Before(a.retry):
 		return
 	}

@@ -36,6 +36,7 @@ type Engine struct {
 	open    *nft.Table // nil: each apply is on its own
 	offload offloader
 	sources map[netip.Addr]netip.Addr // of backends with snat: auto, by their addresses
+	sourced time.Time                 // when these are looked at again, at the earliest
 	hides   *bool                     // whether the kernel has what Options.Probes needs; nil: it was not asked
 }
 
@@ -79,9 +80,12 @@ func (e *Engine) Close() error {
 	return e.conn.Close()
 }
 
-// Stay keeps the table open from now on, for Update and Touched. What follows a
+// Stay keeps the table open from now on, for Update, Touched and Sourced. What follows a
 // commit is then for the caller to run: Result.Cleanup.
-func (e *Engine) Stay() { e.open = nft.Open(e.conn, e.table, wire.Dial) }
+func (e *Engine) Stay() {
+	e.open = nft.Open(e.conn, e.table, wire.Dial)
+	_ = e.links.Follow() // without it Sourced looks at all, now and then
+}
 
 // State reads what the table holds. Errors are *Error.
 func (e *Engine) State() (*nft.State, error) {

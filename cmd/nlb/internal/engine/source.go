@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"nlb/lb"
 )
@@ -58,6 +59,28 @@ func (e *Engine) choose(profiles []*lb.Profile) ([]*lb.Profile, error) {
 		out[i] = &chosen
 	}
 	return out, nil
+}
+
+// sourcedEvery is how often Sourced looks, at most.
+const sourcedEvery = time.Second
+
+// Sourced reports whether backends with snat: auto have the sources that the routes say
+// now. An Apply brings it about. It looks only where addresses, routes or rules have
+// changed.
+func (e *Engine) Sourced() bool {
+	began := time.Now()
+	if len(e.sources) == 0 || began.Before(e.sourced) || !e.links.Changed() {
+		return true
+	}
+	now, err := e.links.Sources(slices.Collect(maps.Keys(e.sources)))
+	// At most a twentieth of a processor, on a host with many backends.
+	e.sourced = began.Add(max(sourcedEvery, 20*time.Since(began)))
+	same := true
+	for to, source := range now { // there is none where there is no way at the moment
+		same = same && e.sources[to] == source
+		e.sources[to] = source
+	}
+	return same || err != nil
 }
 
 func isAuto(b *lb.Backend) bool { return b.SNAT.Auto && !b.Named() }
