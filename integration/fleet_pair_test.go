@@ -159,15 +159,21 @@ func (b *bed) opened(n int) []*traffic.Conn {
 	return out
 }
 
-// gap is the longest time without a new connection that was served, and how many
-// failed.
+// gap is the longest time without a new connection that was served while some were
+// tried, and how many failed.
 func gap(all []traffic.Attempt) (longest time.Duration, failed int) {
-	var served []time.Time
+	var end time.Time
+	for _, a := range all {
+		if a.Began.After(end) {
+			end = a.Began
+		}
+	}
+	served := []time.Time{end}
 	for _, a := range all {
 		if a.Err != nil {
 			failed++
-		} else {
-			served = append(served, a.Began.Add(a.Took))
+		} else if at := a.Began.Add(a.Took); at.Before(end) {
+			served = append(served, at)
 		}
 	}
 	slices.SortFunc(served, time.Time.Compare)
@@ -176,6 +182,9 @@ func gap(all []traffic.Attempt) (longest time.Duration, failed int) {
 	}
 	return longest, failed
 }
+
+// beyond is how long new connections are made when an event is over.
+const beyond = 200 * time.Millisecond
 
 // openOnes is how many connections tests of fleets hold open.
 func openOnes() int {
@@ -210,6 +219,7 @@ func TestFleetPair(t *testing.T) {
 	report := func(what string, stream *traffic.Loading) {
 		t.Helper()
 		lost := len(conns) - again(conns)
+		time.Sleep(beyond)
 		longest, failed := gap(p.stopped(stream))
 		figures(t, "pair, %s: %d of %d open connections lost; longest gap of new ones %s, %d failed", what, lost, len(conns), longest.Round(time.Millisecond), failed)
 		if lost > 0 {

@@ -155,6 +155,7 @@ func (f *routed) events(kind string, most int) {
 		stream := f.stream(vipWeb, false)
 		do()
 		lost := len(conns) - again(conns)
+		time.Sleep(beyond)
 		longest, failed := gap(f.stopped(stream))
 		figures(t, "%s, %s: %d of %d open connections lost; longest gap of new ones %s, %d failed", kind, what, lost, len(conns), longest.Round(time.Millisecond), failed)
 		if lost > most {

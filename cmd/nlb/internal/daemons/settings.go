@@ -52,7 +52,7 @@ func (r router) Family() string { return fmt.Sprintf("ipv%d", r.Version()) }
 var defaults = settings{
 	Self: netip.MustParseAddr("192.0.2.1"), Peers: []netip.Addr{netip.MustParseAddr("192.0.2.2")}, AS: 64512,
 	Front: []router{{netip.MustParseAddr("192.0.2.254"), 64513}}, Interface: "eth0",
-	VRID: 51, Priority: 100, TrackFile: "/var/lib/nlb/fault", Group: netip.MustParseAddr("225.0.0.50"),
+	VRID: 51, Priority: 254, TrackFile: "/var/lib/nlb/fault", Group: netip.MustParseAddr("225.0.0.50"),
 }
 
 // needed are the settings of each daemon that an example stands for.
