@@ -190,6 +190,42 @@ services: [{name: web, scheduler: hash, snat: none, listen: ["203.0.113.10:80", 
 	}
 }
 
+// TestAnsweredElsewhere: a handshake that a server answers by way of another balancer is
+// late, and not reset by this one, which has the address.
+func TestAnsweredElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, to := range []string{"203.0.113.10:80", "[2001:db8::10]:80"} {
+		t.Run(to, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+			b.Address(b.Balancer, "lo", "203.0.113.10/32", "2001:db8::10/128")
+			b.Check(b.Balancer.SetSysctl("net.ipv4.conf.all.accept_local", "1")) // of the answer
+			b.Apply(`profile: shop
+fleet: mesh
+services: [{name: web, snat: none, listen: ["203.0.113.10:80", "[2001:db8::10]:80"], backends: ["10.2.0.11:8080", "[fd02::11]:8080"]}]
+`)
+			b.NFT(b.Balancer, `table inet elsewhere {
+	chain translate {
+		tcp sport set 80
+		ip saddr set 203.0.113.10
+		ip6 saddr set 2001:db8::10
+	}
+	chain answers {
+		type filter hook prerouting priority -310
+		tcp sport 8080 tcp flags & (syn|ack) == syn|ack limit rate 1/hour burst 1 packets notrack jump translate
+	}
+}
+`)
+			client := b.From()
+			client.Timeout = 10 * time.Second
+			if _, err := client.Exchange(t.Context(), "tcp", netip.MustParseAddrPort(to)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestFleetParameters: what a fleet needs of the kernel is set, remembered and put
 // back, and a profile that may not set it is refused.
 func TestFleetParameters(t *testing.T) {

@@ -14,6 +14,11 @@ package fleet
 // it passed, conntrack would take it for a connection of its own, untranslated, and the
 // client's next segment could not be translated any more. So it is dropped, and the
 // server sends it again, until the client has spoken or the entry has come.
+//
+// While routers change, a handshake may be answered by way of another balancer. Then the
+// client's next segment does not fit what conntrack has seen here, is not translated, and
+// this host, which has the address, would reset the connection. It is dropped, too: by the
+// time that it comes again, the entry does, or the routers have agreed.
 
 import (
 	"cmp"
@@ -75,6 +80,7 @@ func Chains(others ...ruleset.Rule) []*ruleset.Chain {
 	strays := &ruleset.Chain{Name: straysChain, Hook: ruleset.Prerouting(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{
 		one(ruleset.IsTracked(), ruleset.Accept()),
 		one(ruleset.IsSYN(), ruleset.Accept()),
+		one(ruleset.IsInvalid(), ruleset.HasSocket(), ruleset.Accept()),
 	}}
 	for _, f := range ruleset.Families {
 		pickUp.Rules = append(pickUp.Rules, ruleset.Rule{
@@ -82,6 +88,8 @@ func Chains(others ...ruleset.Rule) []*ruleset.Chain {
 		})
 		strays.Rules = append(strays.Rules, ruleset.Rule{
 			Statements: []ruleset.Statement{f.In(servers(f), f.Source(), ruleset.L4Protocol, ruleset.SourcePort), ruleset.Drop()}, Needs: servers(f),
+		}, ruleset.Rule{
+			Statements: []ruleset.Statement{ruleset.IsInvalid(), f.In(addresses(f), f.Destination(), ruleset.L4Protocol), ruleset.Drop()}, Needs: addresses(f),
 		})
 	}
 	pickUp.Rules = append(append(pickUp.Rules, others...), one(ruleset.Accept()))

@@ -265,6 +265,11 @@ func IsTracked() Statement {
 	return NewStatement("ct state ! invalid,new", &expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(reg, ctInvalid|ctNew), compare(expr.CmpOpEq, make([]byte, 4)))
 }
 
+// IsInvalid matches packets that do not fit what conntrack knows of their connection.
+func IsInvalid() Statement {
+	return NewStatement("ct state invalid", &expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(reg, ctInvalid), compare(expr.CmpOpNeq, make([]byte, 4)))
+}
+
 // ctInvalid and ctNew are bits of the state (linux/netfilter/nf_tables.h,
 // NF_CT_STATE_BIT).
 const ctInvalid, ctNew = 1 << 0, 1 << 3
