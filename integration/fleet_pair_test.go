@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,24 +14,7 @@ import (
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
-	"nlb/integration/netlab/traffic"
 )
-
-// vipWeb is what clients of fleets connect to.
-const vipWeb = "203.0.113.10:80"
-
-// node is a balancer of a fleet, as a bed's.
-type node struct {
-	*bed
-	self  string // its address towards the others
-	dir   string
-	agent *agent
-}
-
-// on is the bed with another balancer.
-func (b *bed) on(h *netlab.Host) *bed {
-	return &bed{&netlabtest.Bed{Bed: &netlab.Bed{World: b.World, Client: b.Client, Balancer: h, Server: b.Server}, T: b.T}}
-}
 
 // network is a switch: a bridge in a host of its own.
 type network struct {
@@ -68,57 +50,52 @@ func (n *network) join(h *netlab.Host, pass bool) {
 
 // pair is two balancers between a network of clients and one of servers.
 type pair struct {
-	*bed
+	fleetOf
 	front, back *network
-	nodes       []*node
 }
 
 func newPair(t *testing.T) *pair {
-	netlabtest.Packets(t)
-	w := netlabtest.NewWorld(t)
-	p := &pair{bed: &bed{&netlabtest.Bed{Bed: &netlab.Bed{World: w}, T: t}}}
-	p.Client, p.Server = p.Host("client"), p.Host("server")
+	p := &pair{fleetOf: newFleet(t, "pair", 0)}
 	p.front, p.back = p.network("front"), p.network("back")
-	p.front.plug(p.Client, "eth0", "10.1.0.2/24")
-	p.Check(p.Client.AddLinkRoute(netip.MustParsePrefix("203.0.113.0/24"), "eth0"))
-	p.back.plug(p.Server, "eth0", "10.2.0.11/24", "10.2.0.12/24", "10.2.0.13/24")
-	p.Via(p.Server, "10.2.0.1")
+	p.front.plug(p.Client, "eth0", "10.1.0.2/24", "fd01::2/64")
+	for _, net := range []string{"203.0.113.0/24", "2001:db8::/64"} {
+		p.Check(p.Client.AddLinkRoute(netip.MustParsePrefix(net), "eth0"))
+	}
+	p.back.plug(p.Server, "eth0", "10.2.0.11/24", "10.2.0.12/24", "10.2.0.13/24", "fd02::11/64", "fd02::12/64", "fd02::13/64")
+	p.Via(p.Server, "10.2.0.1", "fd02::1")
 	for i := range 2 {
 		h := p.Host(fmt.Sprintf("n%d", i+1))
 		n := &node{bed: p.on(h), self: fmt.Sprintf("10.1.0.%d", 21+i), dir: p.folder()}
-		p.front.plug(h, "eth0", n.self+"/24")
-		p.back.plug(h, "eth1", fmt.Sprintf("10.2.0.%d/24", 21+i))
+		p.front.plug(h, "eth0", n.self+"/24", fmt.Sprintf("fd01::%d/64", 21+i))
+		p.back.plug(h, "eth1", fmt.Sprintf("10.2.0.%d/24", 21+i), fmt.Sprintf("fd02::%d/64", 21+i))
 		p.Check(h.Forward())
 		p.nodes = append(p.nodes, n)
 	}
-	p.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	p.serve()
 	return p
 }
-
-const pairShop = `profile: shop
-fleet: pair
-services:
-  - name: web
-    listen: 203.0.113.10:80
-    snat: none
-    health: {check: tcp, interval: 200ms}
-    backends: ["10.2.0.11:8080", "10.2.0.12:8080", "10.2.0.13:8080"]
-`
 
 // run starts all daemons of a node, in the order of their units.
 func (p *pair) run(n, other *node) {
 	p.T.Helper()
-	n.agent = n.bed.agent(pairShop)
+	profile := p.shop("", "", false)
+	n.agent = n.bed.agent(profile)
 	with := []string{
-		"self=" + n.self, "peer=" + other.self, "interface=eth0", "back-interface=eth1", "back-address=10.2.0.1/24",
-		"track-file=" + filepath.Join(filepath.Dir(n.agent.socket), "fault"),
+		"self=" + n.self, "peer=" + other.self, "interface=eth0",
+		"back-interface=eth1", "back-address=10.2.0.1/24", "back-address=fd02::1/64", "track-file=" + n.faultFile(),
 	}
-	n.conntrackd(n.Balancer, n.dir, n.render(n.dir, "conntrackd", pairShop, with...))
-	file := n.render(n.dir, "keepalived", pairShop, with...)
+	n.conntrackd(n.Balancer, n.dir, n.render(n.dir, "conntrackd", profile, with...))
+	file := n.render(n.dir, "keepalived", profile, with...)
 	n.start(n.Balancer, n.dir, "keepalived", "-n", "-l", "-P", "-f", file, "-p", filepath.Join(n.dir, "keepalived.pid"), "-r", filepath.Join(n.dir, "vrrp.pid"))
 }
 
+// faultFile is what keepalived tracks.
+func (n *node) faultFile() string { return filepath.Join(filepath.Dir(n.agent.socket), "fault") }
+
 func (n *node) keepalivedConf() string { return filepath.Join(n.dir, "keepalived.conf") }
+
+// moving are the addresses that one of the two has.
+var moving = []string{"203.0.113.10", "2001:db8::10", "10.2.0.1", "fd02::1"}
 
 // master waits until one of the two has the addresses of both sides, and the other
 // none, and returns both.
@@ -127,10 +104,7 @@ func (p *pair) master(due *node) (has, other *node) {
 	p.eventually("one has the addresses", func() bool {
 		for i, n := range p.nodes {
 			other = p.nodes[1-i]
-			if due != nil && n != due {
-				continue
-			}
-			if p.has(n, "203.0.113.10") && p.has(n, "10.2.0.1") && !p.has(other, "203.0.113.10") && !p.has(other, "10.2.0.1") {
+			if (due == nil || n == due) && p.has(n) == len(moving) && p.has(other) == 0 {
 				has = n
 				return true
 			}
@@ -140,58 +114,41 @@ func (p *pair) master(due *node) (has, other *node) {
 	return has, other
 }
 
-// has reports whether a node has an address.
-func (p *pair) has(n *node, address string) bool {
+// has is how many of the addresses that move a node has.
+func (p *pair) has(n *node) (count int) {
 	p.T.Helper()
-	return strings.Contains(p.Witness(n.Balancer, "", "ip", "-o", "address", "show", "to", address), address+"/")
-}
-
-// opened are connections of a client, all through one address.
-func (b *bed) opened(n int) []*traffic.Conn {
-	b.T.Helper()
-	var out []*traffic.Conn
-	for range n {
-		c, err := traffic.Client{Host: b.Client, Timeout: 20 * time.Second}.Dial(b.T.Context(), "tcp", netip.MustParseAddrPort(vipWeb))
-		b.Check(err)
-		b.T.Cleanup(func() { c.Close() })
-		out = append(out, c)
-	}
-	return out
-}
-
-// gap is the longest time without a new connection that was served while some were
-// tried, and how many failed.
-func gap(all []traffic.Attempt) (longest time.Duration, failed int) {
-	var end time.Time
-	for _, a := range all {
-		if a.Began.After(end) {
-			end = a.Began
+	all := p.Witness(n.Balancer, "", "ip", "-o", "address", "show")
+	for _, a := range moving {
+		if strings.Contains(all, " "+a+"/") {
+			count++
 		}
 	}
-	served := []time.Time{end}
-	for _, a := range all {
-		if a.Err != nil {
-			failed++
-		} else if at := a.Began.Add(a.Took); at.Before(end) {
-			served = append(served, at)
-		}
-	}
-	slices.SortFunc(served, time.Time.Compare)
-	for i := 1; i < len(served); i++ {
-		longest = max(longest, served[i].Sub(served[i-1]))
-	}
-	return longest, failed
+	return count
 }
 
-// beyond is how long new connections are made when an event is over.
-const beyond = 200 * time.Millisecond
+// cut takes a node off both networks, and waits until the other one has the addresses.
+func (p *pair) cut(n, other *node) {
+	p.T.Helper()
+	p.front.join(n.Balancer, false)
+	p.back.join(n.Balancer, false)
+	p.eventually("the other one has the addresses", func() bool { return p.has(other) == len(moving) })
+}
 
-// openOnes is how many connections tests of fleets hold open.
-func openOnes() int {
-	if *full {
-		return 300
+// mend ends that, once the node has noticed that it is off. It waits until the node is
+// ready to take over.
+func (p *pair) mend(n, other *node) {
+	p.T.Helper()
+	says := func(what string) func() bool {
+		return func() bool {
+			b, _ := os.ReadFile(n.faultFile())
+			return string(b) == what
+		}
 	}
-	return 60
+	p.eventually("it knows that it reaches nobody", says("1\n"))
+	p.front.join(n.Balancer, true)
+	p.back.join(n.Balancer, true)
+	p.eventually("it reaches its servers", says("0\n"))
+	p.master(other)
 }
 
 // TestFleetPair: a balancer that is told to end, one that comes back, and one whose
@@ -208,7 +165,6 @@ func TestFleetPair(t *testing.T) {
 	p.run(p.nodes[0], p.nodes[1])
 	p.run(p.nodes[1], p.nodes[0])
 	has, other := p.master(nil)
-	conns := p.opened(openOnes())
 	daemons := []string{"keepalived", "conntrackd"}
 	has.wantFindings("as nlb render has it", daemons, "--socket", has.agent.socket)
 	kept := has.keepalivedConf()
@@ -216,32 +172,26 @@ func TestFleetPair(t *testing.T) {
 	has.wantFindings("by hand", daemons, "--socket", has.agent.socket,
 		kept+": a host that dies is noticed after 3 seconds", kept+": this host keeps the addresses when nobody is up to serve")
 
-	report := func(what string, stream *traffic.Loading) {
-		t.Helper()
-		lost := len(conns) - again(conns)
-		time.Sleep(beyond)
-		longest, failed := gap(p.stopped(stream))
-		figures(t, "pair, %s: %d of %d open connections lost; longest gap of new ones %s, %d failed", what, lost, len(conns), longest.Round(time.Millisecond), failed)
-		if lost > 0 {
-			t.Errorf("%s: %d of %d lost", what, lost, len(conns))
+	p.happens(event{what: "nlb run of the one that serves is told to end", do: func() {
+		if err := has.agent.end(syscall.SIGTERM); err != nil {
+			t.Error(err)
 		}
-	}
-	stream := p.stream(vipWeb, false)
-	if err := has.agent.end(syscall.SIGTERM); err != nil {
-		t.Error(err)
-	}
-	p.master(other)
-	report("its nlb run is told to end", stream)
-
-	has.agent.begin()
-	stream = p.stream(vipWeb, false)
-	time.Sleep(time.Second) // nobody takes the addresses back
-	p.master(other)
-	report("it is back", stream)
-
-	stream = p.stream(vipWeb, false)
-	p.front.join(other.Balancer, false)
-	p.back.join(other.Balancer, false)
-	p.eventually("the first one has the address again", func() bool { return p.has(has, "203.0.113.10") })
-	report("the links of the other one are cut", stream)
+		p.master(other)
+	}})
+	p.happens(event{what: "it is back", do: func() {
+		has.agent.begin()
+		time.Sleep(time.Second) // nobody takes the addresses back
+		p.master(other)
+	}})
+	p.happens(event{what: "the links of the one that serves are cut", serversSpeak: true, do: func() { p.cut(other, has) }})
+	p.mend(other, has)
+	p.happens(event{what: "a backend is removed, and the links of the one that serves are cut", removes: true, do: func() {
+		rewrite(p.shop("", "", true), p.nodes...)
+		p.cut(has, other)
+	}})
+	p.mend(has, other)
+	p.happens(event{what: "it is added, and the links of the one that serves are cut", adds: true, do: func() {
+		rewrite(p.shop("", "", false), p.nodes...)
+		p.cut(other, has)
+	}})
 }

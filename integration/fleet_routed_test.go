@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
@@ -24,25 +23,26 @@ import (
 // Both routers spread by the client's address and port, so that answers meet the
 // balancer that has seen the question.
 type routed struct {
-	*bed
+	fleetOf
 	front, back *netlab.Host
 	sync        *network
-	nodes       []*node
-	routers     []*daemon // BIRD on front and back
+	file        string // of the profile: what is said for the file, and for the service
+	service     string
 }
 
-func newRouted(t *testing.T, balancers int) *routed {
-	netlabtest.Packets(t)
-	w := netlabtest.NewWorld(t)
-	f := &routed{bed: &bed{&netlabtest.Bed{Bed: &netlab.Bed{World: w}, T: t}}}
-	f.Client, f.Server, f.front, f.back = f.Host("client"), f.Host("server"), f.Host("front"), f.Host("back")
+func newRouted(t *testing.T, kind string, most, balancers int) *routed {
+	f := &routed{fleetOf: newFleet(t, kind, most), file: "announce: {interface: lo, delay: 200ms, drain: 2s}\n"}
+	w := f.World
+	f.front, f.back = f.Host("front"), f.Host("back")
 	f.sync = f.network("sync")
-	f.Check(w.Join(netlab.NewEnd(f.Client, "eth0", "10.1.0.2/24"), netlab.NewEnd(f.front, "clients", "10.1.0.1/24")))
-	f.Check(w.Join(netlab.NewEnd(f.Server, "eth0", "10.2.0.11/24", "10.2.0.12/24", "10.2.0.13/24"), netlab.NewEnd(f.back, "servers", "10.2.0.1/24")))
+	f.Check(w.Join(netlab.NewEnd(f.Client, "eth0", "10.1.0.2/24", "fd01::2/64"), netlab.NewEnd(f.front, "clients", "10.1.0.1/24", "fd01::1/64")))
+	f.Check(w.Join(netlab.NewEnd(f.Server, "eth0", "10.2.0.11/24", "10.2.0.12/24", "10.2.0.13/24", "fd02::11/64", "fd02::12/64", "fd02::13/64"),
+		netlab.NewEnd(f.back, "servers", "10.2.0.1/24", "fd02::1/64")))
 	for r, fields := range map[*netlab.Host]string{f.front: "0x11", f.back: "0x22"} { // source or destination, address and port
 		f.Check(r.Forward())
-		for key, value := range map[string]string{"hash_policy": "3", "hash_fields": fields, "hash_seed": "7"} {
-			if err := r.SetSysctl("net.ipv4.fib_multipath_"+key, value); os.IsNotExist(err) {
+		for _, p := range [][2]string{{"ipv4", "policy=3"}, {"ipv4", "fields=" + fields}, {"ipv4", "seed=7"}, {"ipv6", "policy=3"}, {"ipv6", "fields=" + fields}} {
+			key, value, _ := strings.Cut(p[1], "=")
+			if err := r.SetSysctl("net."+p[0]+".fib_multipath_hash_"+key, value); os.IsNotExist(err) {
 				t.Skipf("SKIPPED, NOT PROVED: two routers cannot be made to agree (needs Linux >= 6.11): %v", err)
 			} else {
 				f.Check(err)
@@ -52,47 +52,58 @@ func newRouted(t *testing.T, balancers int) *routed {
 	for i := 1; i <= balancers; i++ {
 		h := f.Host(fmt.Sprintf("n%d", i))
 		n := &node{bed: f.on(h), self: fmt.Sprintf("10.11.%d.2", i), dir: f.folder()}
-		f.Check(w.Join(netlab.NewEnd(h, "eth0", n.self+"/24"), netlab.NewEnd(f.front, h.Name(), fmt.Sprintf("10.11.%d.1/24", i))))
+		f.Check(w.Join(netlab.NewEnd(h, "eth0", n.self+"/24", fmt.Sprintf("fd11:%d::2/64", i), "fe80::2/64"),
+			netlab.NewEnd(f.front, h.Name(), fmt.Sprintf("10.11.%d.1/24", i), fmt.Sprintf("fd11:%d::1/64", i))))
 		f.Check(w.Link(h, "eth1", f.back, h.Name()))
-		f.Address(h, "eth1", fmt.Sprintf("10.12.%d.2/24", i))
-		f.Address(f.back, h.Name(), fmt.Sprintf("10.12.%d.1/24", i))
+		f.Address(h, "eth1", fmt.Sprintf("10.12.%d.2/24", i), fmt.Sprintf("fd12:%d::2/64", i), "fe80::2/64") // FRR waits for a link-local one
+		f.Address(f.back, h.Name(), fmt.Sprintf("10.12.%d.1/24", i), fmt.Sprintf("fd12:%d::1/64", i))
 		f.Check(h.AddRoute(netip.MustParsePrefix("10.2.0.0/24"), netip.MustParseAddr(fmt.Sprintf("10.12.%d.1", i))))
+		f.Check(h.AddRoute(netip.MustParsePrefix("fd02::/64"), netip.MustParseAddr(fmt.Sprintf("fd12:%d::1", i))))
 		f.sync.plug(h, "eth2", fmt.Sprintf("10.13.0.%d/24", i))
 		f.Check(h.Forward())
 		f.nodes = append(f.nodes, n)
 	}
-	f.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13")
+	f.serve()
 	for i, r := range []*netlab.Host{f.front, f.back} {
-		f.routers = append(f.routers, f.router(r, 11+i, balancers))
+		f.router(r, 11+i, balancers)
 	}
 	return f
 }
 
 // router starts BIRD on a router. Its BFD is slower than the balancers', who take what
 // it says: the machine of the test has more to do than theirs.
-func (f *routed) router(h *netlab.Host, network, balancers int) *daemon {
+func (f *routed) router(h *netlab.Host, network, balancers int) {
 	f.T.Helper()
 	var text strings.Builder
-	fmt.Fprintf(&text, "router id 10.0.0.%d;\nprotocol device {}\nprotocol kernel { merge paths on; ipv4 { export where source = RTS_BGP; }; }\n", network)
+	fmt.Fprintf(&text, "router id 10.0.0.%d;\nprotocol device {}\n", network)
+	for _, family := range []string{"ipv4", "ipv6"} {
+		fmt.Fprintf(&text, "protocol kernel { merge paths on; %s { export where source = RTS_BGP; }; }\n", family)
+	}
 	text.WriteString("protocol bfd { interface \"*\" { interval 300 ms; multiplier 3; }; }\n")
+	const session = "protocol bgp { local as 65000; neighbor %s as 65001; bfd on; connect delay time 1; error wait time 1, 2; %s { import all; export none; }; }\n"
 	for i := 1; i <= balancers; i++ {
-		fmt.Fprintf(&text, "protocol bgp n%d { local as 65000; neighbor 10.%d.%d.2 as 65001; bfd on; connect delay time 1; error wait time 1, 2; ipv4 { import all; export none; }; }\n", i, network, i)
+		fmt.Fprintf(&text, session, fmt.Sprintf("10.%d.%d.2", network, i), "ipv4")
+		fmt.Fprintf(&text, session, fmt.Sprintf("fd%d:%d::2", network, i), "ipv6")
 	}
 	dir := f.folder()
 	file := filepath.Join(dir, "bird.conf")
 	f.Check(os.WriteFile(file, []byte(text.String()), 0o644))
-	return f.bird(h, dir, file)
+	f.bird(h, dir, file)
 }
 
 // settings are those of a node's place.
 func (n *node) settings() []string {
 	i := strings.TrimSuffix(strings.TrimPrefix(n.self, "10.11."), ".2")
-	return []string{"self=" + n.self, "as=65001", "front=10.11." + i + ".1/65000", "back=10.12." + i + ".1/65000"}
+	return []string{
+		"self=" + n.self, "as=65001", "front=10.11." + i + ".1/65000", "back=10.12." + i + ".1/65000",
+		"front=fd11:" + i + "::1/65000", "back=fd12:" + i + "::1/65000",
+	}
 }
 
 // run starts nlb run on the nodes, and BIRD, on the last one FRR.
-func (f *routed) run(profile string) {
+func (f *routed) run() {
 	f.T.Helper()
+	profile := f.profile(false)
 	for i, n := range f.nodes {
 		n.agent = n.bed.agent(profile)
 		if i == len(f.nodes)-1 {
@@ -102,6 +113,8 @@ func (f *routed) run(profile string) {
 		}
 	}
 }
+
+func (f *routed) profile(less bool) string { return f.shop(f.file, f.service, less) }
 
 // frr starts FRR's daemons on a node, which become another user.
 func (n *node) frr(file string) {
@@ -125,9 +138,12 @@ func (n *node) frr(file string) {
 // spread waits until both routers send to so many balancers.
 func (f *routed) spread(balancers int) {
 	f.T.Helper()
-	for r, to := range map[*netlab.Host]string{f.front: "203.0.113.10", f.back: "default"} {
-		f.eventually(fmt.Sprintf("%s sends to %d balancers", r.Name(), balancers), func() bool {
-			return strings.Count(f.output(r, "ip", "route", "show", to), "via ") == balancers
+	for _, want := range []struct {
+		on         *netlab.Host
+		family, to string
+	}{{f.front, "-4", "203.0.113.10"}, {f.front, "-6", "2001:db8::10"}, {f.back, "-4", "default"}, {f.back, "-6", "default"}} {
+		f.eventually(fmt.Sprintf("%s sends to %d balancers (%s)", want.on.Name(), balancers, want.family), func() bool {
+			return strings.Count(f.output(want.on, "ip", want.family, "route", "show", want.to), "via ") == balancers
 		})
 	}
 }
@@ -143,60 +159,45 @@ func (n *node) kill() (undo func()) {
 	return func() { n.NFT(n.Balancer, "delete table inet cut\n") }
 }
 
-// events have nodes leave, return, and be killed and return, and report what that
-// costs. most is how many open connections may be lost each time.
-func (f *routed) events(kind string, most int) {
+// events have nodes leave, return, and be killed and return, and backends go and come.
+func (f *routed) events() {
 	t := f.T
 	t.Helper()
+	f.run()
 	all := len(f.nodes)
-	conns := f.opened(openOnes())
-	event := func(what string, do func()) {
-		t.Helper()
-		stream := f.stream(vipWeb, false)
-		do()
-		lost := len(conns) - again(conns)
-		time.Sleep(beyond)
-		longest, failed := gap(f.stopped(stream))
-		figures(t, "%s, %s: %d of %d open connections lost; longest gap of new ones %s, %d failed", kind, what, lost, len(conns), longest.Round(time.Millisecond), failed)
-		if lost > most {
-			t.Errorf("%s: %d of %d lost, at most %d may be", what, lost, len(conns), most)
-		}
-		if lost > 0 {
-			conns = f.opened(openOnes())
-		}
+	f.spread(all)
+	first, second, last := f.nodes[0], f.nodes[1], f.nodes[all-1]
+	var undo func()
+	kill := func(n *node) {
+		undo = n.kill()
+		f.spread(all - 1)
 	}
-	first, second := f.nodes[0], f.nodes[1]
-	event("a node leaves", func() {
+	back := func() {
+		undo()
+		f.spread(all)
+	}
+	f.happens(event{what: "a balancer leaves", do: func() {
 		if err := first.agent.end(syscall.SIGTERM); err != nil {
 			t.Error(err)
 		}
 		f.spread(all - 1)
-	})
-	event("it returns", func() {
+	}})
+	f.happens(event{what: "it returns", do: func() {
 		first.agent.begin()
 		f.spread(all)
-	})
-	var back func()
-	event("another one is killed", func() {
-		back = second.kill()
-		f.spread(all - 1)
-	})
-	event("it returns", func() {
-		back()
-		f.spread(all)
-	})
+	}})
+	f.happens(event{what: "another one's links are cut", serversSpeak: true, do: func() { kill(second) }})
+	f.happens(event{what: "it returns", do: back})
+	f.happens(event{what: "a backend is removed, and a balancer's links are cut", removes: true, do: func() {
+		rewrite(f.profile(true), f.nodes...)
+		kill(last)
+	}})
+	back()
+	f.happens(event{what: "it is added, and a balancer's links are cut", adds: true, do: func() {
+		rewrite(f.profile(false), f.nodes...)
+		kill(second)
+	}})
 }
-
-const routedShop = `profile: shop
-announce: {interface: lo, delay: 200ms, drain: 2s}
-%sservices:
-  - name: web
-    listen: 203.0.113.10:80
-    snat: none
-    scheduler: %s
-    health: {check: tcp, interval: 200ms}
-    backends: ["10.2.0.11:8080", "10.2.0.12:8080", "10.2.0.13:8080"]
-`
 
 // TestFleetMesh: three balancers draw on their own, and know each other's connections.
 func TestFleetMesh(t *testing.T) {
@@ -207,8 +208,7 @@ func TestFleetMesh(t *testing.T) {
 	for _, program := range []string{"bird", "conntrackd", "/usr/lib/frr/bgpd"} {
 		netlabtest.Needs(t, program)
 	}
-	f := newRouted(t, 3)
-	profile := fmt.Sprintf(routedShop, "fleet: mesh\n", "round-robin")
+	f := newRouted(t, "mesh", 2, 3)
 	for i, n := range f.nodes {
 		with := []string{fmt.Sprintf("self=10.13.0.%d", i+1), "interface=eth2"}
 		for j := range f.nodes {
@@ -216,11 +216,9 @@ func TestFleetMesh(t *testing.T) {
 				with = append(with, fmt.Sprintf("peer=10.13.0.%d", j+1))
 			}
 		}
-		n.conntrackd(n.Balancer, n.dir, n.render(n.dir, "conntrackd", profile, with...))
+		n.conntrackd(n.Balancer, n.dir, n.render(n.dir, "conntrackd", f.profile(false), with...))
 	}
-	f.run(profile)
-	f.spread(3)
-	f.events("mesh", 2)
+	f.events()
 }
 
 // TestFleetAnycast: three balancers know nothing of each other.
@@ -232,9 +230,7 @@ func TestFleetAnycast(t *testing.T) {
 	for _, program := range []string{"bird", "/usr/lib/frr/bgpd"} {
 		netlabtest.Needs(t, program)
 	}
-	f := newRouted(t, 3)
-	profile := fmt.Sprintf(routedShop, "fleet: anycast\n", "consistent\n    hash-by: [source-address, source-port]")
-	f.run(profile)
-	f.spread(3)
-	f.events("anycast", 0)
+	f := newRouted(t, "anycast", 0, 3)
+	f.service = "    scheduler: consistent\n    hash-by: [source-address, source-port]\n"
+	f.events()
 }

@@ -117,6 +117,21 @@ func (c *Conn) Again() (Reply, error) {
 	return c.Reply, err
 }
 
+// Heard waits for what Server.Push says, and does not speak.
+func (c *Conn) Heard() error {
+	err := c.SetDeadline(c.client.deadline())
+	if err == nil {
+		var got string
+		if got, err = c.r.ReadString('\n'); err == nil && got != pushed {
+			err = fmt.Errorf("got %q, want %q", got, pushed)
+		}
+	}
+	if err != nil {
+		err = c.client.errorf(c.network, c.RemoteAddr(), err)
+	}
+	return err
+}
+
 func (c *Conn) again() error {
 	const line = "again\n"
 	if _, err := c.Write([]byte(line)); err != nil {

@@ -220,6 +220,21 @@ func (p *page) Beside() (out []string) {
 	return out
 }
 
+// BackAdvertised are the gateways in VRRP packets: of the family of the first one.
+func (p *page) BackAdvertised() []netip.Prefix {
+	return filter(p.BackAddresses, func(a netip.Prefix) bool { return a.Addr().Is4() == p.BackAddresses[0].Addr().Is4() })
+}
+
+// BackBeside are the other addresses of the servers' side.
+func (p *page) BackBeside() (out []string) {
+	for _, a := range p.BackAddresses {
+		if !slices.Contains(p.BackAdvertised(), a) {
+			out = append(out, a.String())
+		}
+	}
+	return append(out, p.Sources...)
+}
+
 // Own are the addresses of the balancers as conntrackd has them.
 func (p *page) Own() (out []string) {
 	for _, a := range append([]netip.Addr{p.Self}, p.Peers...) {

@@ -34,7 +34,7 @@ func parse(t *testing.T, text string) []*lb.Profile {
 
 var whereabouts = []string{
 	"self=10.9.0.2", "peer=10.9.0.3", "as=65001", "front=10.9.0.1/65000", "front=2001:db8:9::1/65000", "back=10.8.0.1/65002",
-	"interface=eth0", "back-interface=eth1", "back-address=10.2.0.1/24", "vrid=254",
+	"interface=eth0", "back-interface=eth1", "back-address=10.2.0.1/24", "back-address=fd02::1/64", "vrid=254",
 }
 
 // TestWrite: the files are those in testdata. integration has the daemons load them.

@@ -22,7 +22,7 @@ type settings struct {
 	Front, Back   []router // towards the clients, and the servers
 	Interface     string   // towards the peers
 	BackInterface string   // empty: the servers have no gateway that moves
-	BackAddress   netip.Prefix
+	BackAddresses []netip.Prefix
 	VRID          int
 	Priority      int
 	TrackFile     string
@@ -80,7 +80,9 @@ var all = []setting{
 	{"back", "a router of the servers, ADDRESS/AS", func(s *settings, v string) error { return added(v, "back", s, &s.Back, neighbour) }},
 	{"interface", "towards the peers", func(s *settings, v string) error { return device(v, &s.Interface) }},
 	{"back-interface", "towards the servers", func(s *settings, v string) error { return device(v, &s.BackInterface) }},
-	{"back-address", "the servers' gateway, which moves: ADDRESS/LENGTH", func(s *settings, v string) (err error) { s.BackAddress, err = netip.ParsePrefix(v); return err }},
+	{"back-address", "the servers' gateway, which moves: ADDRESS/LENGTH", func(s *settings, v string) error {
+		return added(v, "back-address", s, &s.BackAddresses, func(v string, into *netip.Prefix) (err error) { *into, err = netip.ParsePrefix(v); return err })
+	}},
 	{"vrid", "1 to 254, another one for each pair of a network", func(s *settings, v string) error { return ranged(v, 1, 254, &s.VRID) }},
 	{"priority", "1 to 254", func(s *settings, v string) error { return ranged(v, 1, 254, &s.Priority) }},
 	{"track-file", "that of nlb run", func(s *settings, v string) error { return path(v, &s.TrackFile) }},
@@ -104,7 +106,7 @@ func (s *settings) read(with []string) error {
 		}
 		s.said = append(s.said, name)
 	}
-	if (s.BackInterface == "") != !s.BackAddress.IsValid() {
+	if (s.BackInterface == "") != (len(s.BackAddresses) == 0) {
 		return fmt.Errorf("back-interface and back-address go together")
 	}
 	return nil
