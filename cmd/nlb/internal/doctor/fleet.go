@@ -13,7 +13,8 @@ import (
 	"nlb/lb/announce"
 )
 
-// Daemon is a program that runs, and its configuration; empty: it could not be read.
+// Daemon is a program that runs, or may run, and its configuration; empty: it could not
+// be read.
 type Daemon struct{ File, Config string }
 
 // announced looks at the addresses that profiles want announced.
@@ -70,6 +71,7 @@ var (
 	parts    = regexp.MustCompile(`(?m)^\s*advert_int\s+\d*\.\d*[1-9]`)
 	version3 = regexp.MustCompile(`(?m)^\s*(vrrp_)?version\s+3\b`)
 	tracks   = regexp.MustCompile(`(?m)^\s*track_(file|script)\b`)
+	shares   = regexp.MustCompile(`(?m)^\s*Sync\b`)
 	external = regexp.MustCompile(`(?mi)^\s*DisableExternalCache\s+(on|yes)\b`)
 )
 
@@ -105,14 +107,37 @@ func (e *exam) keepalived() {
 	e.fine("keepalived moves addresses of services, and connections are known to the other host")
 }
 
-// conntrackd looks at it where it runs.
+// conntrackd looks at it where it runs, and where services need it.
 func (e *exam) conntrackd() {
 	d, running := e.Daemons["conntrackd"]
-	if !running || d.Config == "" {
+	needs := e.needsEntries()
+	const says = "other balancers do not know them: the profile says fleet: "
+	switch config := settings(d.Config, "#"); {
+	case e.Daemons != nil && !running && needs != lb.FleetNone && !e.moves(): // else keepalived's finding says it
+		e.add(Warn, "", "open connections end when they come to another balancer", says+needs.String()+", and conntrackd does not run; nlb render --for conntrackd writes a configuration", "systemctl enable --now conntrackd")
+	case !running || d.Config == "":
 		return
-	}
-	if !external.MatchString(settings(d.Config, "#")) {
+	case !shares.MatchString(config):
+		if needs != lb.FleetNone {
+			e.add(Warn, d.File, "open connections end when they come to another balancer", says+needs.String()+", and this configuration has no Sync; nlb render --for conntrackd writes one", "")
+		}
+		return
+	case !external.MatchString(config):
 		e.add(Warn, d.File, "entries of other hosts wait until a script commits them", "that comes after the addresses have moved, and what arrives before is reset: say DisableExternalCache On; nlb render --for conntrackd does", "")
 	}
 	e.fine("conntrackd puts connections of other hosts into the kernel at once")
+}
+
+// needsEntries is the fleet of a service whose connections go on only where another
+// balancer has their entries. Those of a mesh that draws by a hash, and keeps the source,
+// are drawn alike by all.
+func (e *exam) needsEntries() lb.Fleet {
+	for _, s := range lb.Services(e.Profiles) {
+		pair := s.Fleet == lb.FleetPair && s.Role == lb.RoleProxy && s.Mode == lb.NAT
+		alike := s.Scheduler.Hashes() && !slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.SNAT.Mode != lb.SNATNone })
+		if pair || s.PicksUp() && s.Fleet == lb.FleetMesh && !alike {
+			return s.Fleet
+		}
+	}
+	return lb.FleetNone
 }

@@ -24,7 +24,7 @@ func TestFleet(t *testing.T) {
 		}
 		return out
 	}
-	const good = "Mode FTFW {\n DisableExternalCache On\n}\n"
+	const good = "Sync {\n Mode FTFW {\n DisableExternalCache On\n}\n}\n"
 	for _, tt := range []struct {
 		name     string
 		host     Host
@@ -43,7 +43,7 @@ func TestFleet(t *testing.T) {
 		{"whole seconds", Host{Daemons: pair(strings.NewReplacer("vrrp_version 3", "", "0.1", "1").Replace(goodVRRP), good)}, false, ""},
 		{"nothing is tracked", Host{Daemons: pair(strings.Replace(goodVRRP, "track_file { nlb }", "", 1), good)}, false, "keepalived: this host keeps the addresses"},
 		{"without conntrackd", Host{Daemons: pair(goodVRRP, "")}, false, "keepalived: open connections end"},
-		{"with a cache", Host{Daemons: pair(goodVRRP, "Mode FTFW {\n # DisableExternalCache On\n}\n")}, false, "conntrackd: entries of other hosts wait"},
+		{"with a cache", Host{Daemons: pair(goodVRRP, "Sync {\n Mode FTFW {\n # DisableExternalCache On\n}\n}\n")}, false, "conntrackd: entries of other hosts wait"},
 	} {
 		text := "profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", snat: none, backends: 10.0.0.1}]\n"
 		if tt.announce {
@@ -66,6 +66,41 @@ func TestFleet(t *testing.T) {
 		}
 		if text := strings.Join(got, "\n"); len(got) > 1 || !strings.HasPrefix(text, tt.want) || (text == "") != (tt.want == "") {
 			t.Errorf("%s: %q, want %q", tt.name, text, tt.want)
+		}
+	}
+}
+
+// TestEntries: who needs conntrackd is told where it does not run, or shares nothing.
+func TestEntries(t *testing.T) {
+	missing, idle := map[string]Daemon{}, map[string]Daemon{"conntrackd": {File: "c.conf", Config: "General {\n}\n"}}
+	for _, tt := range []struct {
+		file, service string
+		daemons       map[string]Daemon
+		want          string // in what is found; empty: nothing is
+	}{
+		{"fleet: mesh", "", missing, "fleet: mesh, and conntrackd does not run"},
+		{"fleet: mesh", "", idle, "this configuration has no Sync"},
+		{"fleet: mesh", "", map[string]Daemon{"conntrackd": {Config: "Sync {\n DisableExternalCache On\n}\n"}}, ""},
+		{"fleet: mesh", "scheduler: consistent, ", missing, ""},
+		{"fleet: pair", "scheduler: consistent, ", missing, "fleet: pair, and conntrackd does not run"},
+		{"fleet: pair", "", map[string]Daemon{"keepalived": {Config: goodVRRP}}, ""},
+		{"fleet: none", "", idle, ""},
+		{"fleet: anycast", "scheduler: consistent, ", missing, ""},
+	} {
+		p, err := config.Parse("shop.yaml", []byte(tt.file+"\nservices: [{name: web, listen: \"203.0.113.10:80\", snat: none, "+tt.service+"backends: 10.0.0.1}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := &exam{Ask: Ask{Profiles: []*lb.Profile{p}}, Host: &Host{Daemons: tt.daemons}, check: "conntrackd"}
+		e.conntrackd()
+		var got []string
+		for _, f := range e.found {
+			if f.Level != OK {
+				got = append(got, f.Why)
+			}
+		}
+		if text := strings.Join(got, "\n"); !strings.Contains(text, tt.want) || (text == "") != (tt.want == "") {
+			t.Errorf("%s, %s: %q, want %q", tt.file, tt.service, text, tt.want)
 		}
 	}
 }

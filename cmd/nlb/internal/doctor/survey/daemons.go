@@ -31,7 +31,6 @@ const mostConfig = 1 << 20
 
 // fleet looks for addresses that nlb run has made, and for daemons.
 func (s *survey) fleet() {
-	s.host.Daemons = map[string]doctor.Daemon{}
 	if all, err := vip.List(); err != nil {
 		s.unseen("the addresses of this host", err, "announce")
 	} else {
@@ -45,15 +44,18 @@ func (s *survey) fleet() {
 	if err != nil {
 		return // without /proc nobody is seen
 	}
+	s.host.Daemons = map[string]doctor.Daemon{}
 	processes, _ := filepath.Glob("/proc/[0-9]*")
 	for _, p := range processes {
 		comm, _ := os.ReadFile(p + "/comm")
 		name := string(bytes.TrimSpace(comm))
 		k, wanted := known[name]
-		if _, seen := s.host.Daemons[name]; !wanted || seen {
+		if !wanted || s.host.Daemons[name].File != "" {
 			continue
 		}
-		if ns, err := os.Readlink(p + "/ns/net"); err == nil && ns == here {
+		if ns, err := os.Readlink(p + "/ns/net"); err != nil {
+			s.host.Daemons[name] = doctor.Daemon{} // it may be here: only root can tell
+		} else if ns == here {
 			file := configOf(p, k.flags, k.file)
 			s.host.Daemons[name] = doctor.Daemon{File: file, Config: head(file)}
 		}
