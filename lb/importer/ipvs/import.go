@@ -23,8 +23,17 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	}
 	t := &table{file: file, lines: lines, draft: importer.New(file, "ipvs", lines)}
 	if slices.ContainsFunc(lines, listing.MatchString) {
-		for i := range lines {
-			t.row(i)
+		var after []importer.Place
+		for i, line := range lines {
+			switch t.row(i); {
+			case listing.MatchString(line):
+				after = nil
+			case changes.MatchString(line):
+				after = append(after, importer.PlaceOf(lines, i))
+			}
+		}
+		if len(after) > 0 {
+			t.draft.Lost("this changes what was listed before, and is not read", "import what ipvsadm -Ln prints in the end", after...)
 		}
 	} else {
 		shell.Read(file, lines, t.draft, t)
@@ -68,6 +77,9 @@ func (t *table) Line(line int) bool {
 	return ours
 }
 
+// changes finds a command that changes the table, in a session that lists it.
+var changes = regexp.MustCompile(`\bipvsadm\s+(-[AaEeDdCR]|--(add|edit|delete|clear|restore))`)
+
 var blanks = regexp.MustCompile(`[^ \t]+`)
 
 // words reads a command.
@@ -76,7 +88,8 @@ func (t *table) words(words []word, place importer.Place, c *shell.Command) (she
 		return shell.Succeeds, true
 	}
 	program := path.Base(words[0].Text)
-	saved := program[0] == '-'
+	// Lines of ipvsadm -S have an option behind the first; others are of iptables.
+	saved := len(program) == 2 && program[0] == '-' && (program == "-C" || len(words) > 1 && words[1].Text[0] == '-')
 	switch {
 	case t.marks.line(t, words, place):
 		return shell.Succeeds, true

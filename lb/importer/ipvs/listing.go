@@ -22,6 +22,9 @@ func (t *table) row(line int) {
 	place.Width = 0
 	var args []string
 	switch {
+	case len(f) > 0 && f[0] == "Prot":
+		t.services, t.listed = nil, nil // each listing has all
+		return
 	case len(f) >= 3 && slices.Contains([]string{"TCP", "UDP", "SCTP", "FWM"}, f[0]):
 		option := map[string]string{"TCP": "-t", "UDP": "-u", "SCTP": "--sctp-service", "FWM": "-f"}[f[0]]
 		args = append([]string{"-A", option}, f[1])

@@ -91,6 +91,8 @@ func (t *table) do(c *command) {
 	}
 	old := t.find(v.key)
 	switch {
+	case c.verb == 'A' && old != nil && v.same(old):
+		t.again(c.place)
 	case c.verb == 'A' && old != nil:
 		t.fail(c.place, "this service is here twice", "each service once")
 	case c.verb == 'A':
@@ -105,6 +107,21 @@ func (t *table) do(c *command) {
 	default:
 		t.server(c, old)
 	}
+}
+
+// again notes what a text has twice, as one that shows commands and what they saved.
+func (t *table) again(at importer.Place) {
+	t.draft.Note("this is here twice, and the same", "", at)
+}
+
+func (v *Virtual) same(o *Virtual) bool {
+	return v.key == o.key && v.Scheduler == o.Scheduler && slices.Equal(v.Flags, o.Flags) && v.Persistent == o.Persistent && v.Netmask == o.Netmask && v.OnePacket == o.OnePacket && v.Engine == o.Engine
+}
+
+func (s *Server) same(o *Server) bool {
+	one := *s
+	one.Place = o.Place
+	return one == *o
 }
 
 // service reads the virtual service of a command.
@@ -217,6 +234,8 @@ func (t *table) server(c *command, v *Virtual) {
 	}
 	i := slices.IndexFunc(v.Servers, func(o *Server) bool { return o.Addr == s.Addr && o.Port == s.Port })
 	switch {
+	case c.verb == 'a' && i >= 0 && s.same(v.Servers[i]):
+		t.again(c.place)
 	case c.verb == 'a' && i >= 0:
 		t.fail(c.given["r"].Place, "this server is here twice", "each server once")
 	case c.verb == 'a':
