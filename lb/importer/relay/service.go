@@ -30,6 +30,16 @@ type Server struct {
 // on any address; what a translation of addresses cannot do is said. s has the
 // rest of the service.
 func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at importer.Place, notes ...string) {
+	if elsewhere := func(b Bind) bool { return b.Any || !b.Addr.IsLoopback() }; slices.ContainsFunc(binds, elsewhere) {
+		binds = slices.DeleteFunc(slices.Clone(binds), func(b Bind) bool {
+			if elsewhere(b) {
+				return false
+			}
+			d.Lost("what listens on the loopback address is not in the profile: the kernel drops answers that come for that from elsewhere",
+				"programs of this host can connect to another of its addresses", b.Place)
+			return true
+		})
+	}
 	var wide, single []lb.Listen
 	var families [2]bool // of clients, IPv4 and IPv6
 	local := len(binds) > 0
@@ -60,6 +70,9 @@ func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at imp
 			d.Lost(fmt.Sprintf("clients by %s reached servers of the other family, which a translation of addresses cannot do; they are not in the profile", f),
 				"backends of both families serve both", at)
 		}
+	}
+	if families == has && has == [2]bool{true, true} && !slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.Named() }) {
+		d.Lost("clients reached servers of both families; in the profile those by IPv4 get the servers by IPv4, and those by IPv6 the others", "", at)
 	}
 	single = slices.DeleteFunc(single, func(l lb.Listen) bool { return !has[index(l.Prefix.Addr())] })
 	var own [2]bool // of single
