@@ -53,6 +53,7 @@ func Read(format, file string, data []byte) (*importer.Import, error) {
 	if err != nil {
 		return nil, err
 	}
+	lines, template := filled(lines)
 	kind, known := recognise(lines)
 	refuse := func(msg, hint string) error {
 		e := importer.Mistake(file, lines, importer.Place{Line: 1, Column: 1}, msg, "")
@@ -74,7 +75,21 @@ func Read(format, file string, data []byte) (*importer.Import, error) {
 		}
 	}
 	i := slices.Index(Names(), format)
+	var rest []string
+	parts := false
+	if slices.Contains(configurations, format) {
+		var own []string
+		if own, rest, parts = part(lines, format); parts {
+			lines = own
+		}
+	}
+	if template || parts {
+		data = []byte(strings.Join(lines, "\n"))
+	}
 	m, err := all[i].read(file, data)
+	if err == nil {
+		said(m, template, parts, rest)
+	}
 	if known && kind.format != format && (err != nil || len(m.Profile.Services) == 0) {
 		return nil, other()
 	}

@@ -1,6 +1,7 @@
 package formats
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -60,6 +61,44 @@ func TestForeign(t *testing.T) {
 			}
 			if format == "" && (err == nil || !strings.Contains(err.Error(), want)) {
 				t.Errorf("%q: %v, want %q", text, err, want)
+			}
+		}
+	}
+}
+
+// TestParts: configurations are found where they stand in other texts, with their
+// places, and what else such a text has is said.
+func TestParts(t *testing.T) {
+	const proxy = "frontend a\n  mode tcp\n  bind 203.0.113.1:80\n  default_backend b\nbackend b\n  mode tcp\n  server s 10.0.0.1:80\n"
+	const relay = "stream {\n  upstream u { hash \\$remote_addr; server 10.0.0.1:80; }\n  server { listen 203.0.113.1:80; proxy_pass u; }\n}\n"
+	const virtual = "virtual_server 203.0.113.1 80 {\n  protocol TCP\n  lb_kind NAT\n  real_server 10.0.0.1 80 {\n  }\n}\n"
+	for _, tt := range []struct{ name, text, want string }{
+		{"a script", "set -e\ncat > /etc/haproxy.cfg <<'EOF'\n" + proxy + "EOF\nsystemctl start haproxy\n", "haproxy 1 true"},
+		{"a script with variables", "cat <<EOF >x\n" + relay + "EOF\n", "nginx 1 true"},
+		{"Markdown", "# Proxy\n```\napt install haproxy\n```\nthen\n~~~ conf\n" + proxy + "~~~\n", "haproxy 1 true"},
+		{"a script in Markdown", "```sh\ncat <<EOF | tee x\n" + virtual + "EOF\n```\n", "keepalived 1 true"},
+		{"two formats", "cat >a <<A\n" + virtual + "A\ncat >b <<B\n" + proxy + "B\n", "keepalived 1 false"},
+		{"commands beside", "cat >b <<B\n" + proxy + "B\niptables -t nat -A PREROUTING -p tcp --dport 81 -j DNAT --to-destination 10.0.0.1\n", "haproxy 1 false"},
+		{"a template", strings.ReplaceAll(proxy, "203.0.113.1", "{{ vip }}"), "haproxy 0 false"},
+		{"a template that repeats", strings.Replace(proxy, "  server", "{% for s in all %}\n  server x {{ s }}:80\n{% endfor %}\n  server", 1), "haproxy 1 false"},
+		{"a template of commands", "{{- range .All }}\niptables -t nat -A PREROUTING -d {{ .IP }} -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n{{- end }}\n", "iptables 0 false"},
+		{"a variable with arguments", "IPT=/sbin/iptables\n$IPT -t nat -A PREROUTING -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.0.0.1\n", "iptables 1 true"},
+		{"a variable of ipvsadm", "ipv=/sbin/ipvsadm\n$ipv -A -t 203.0.113.1:80 -s rr\n$ipv -a -t 203.0.113.1:80 -r 10.0.0.1 -m\n", "ipvs 1 true"},
+		{"a program that runs commands", `os.popen("iptables -t nat -I PREROUTING -p tcp -j DNAT --to-destination " + ip)`, "iptables 0 false"},
+	} {
+		m, err := Read("", "text", []byte(tt.text))
+		if err != nil {
+			t.Errorf("%s: %v", tt.name, err)
+			continue
+		}
+		_, format, _ := strings.Cut(string(m.YAML()), "(")
+		format, _, _ = strings.Cut(format, ")")
+		if got := fmt.Sprint(format, " ", len(m.Profile.Services), " ", m.Complete()); got != tt.want {
+			t.Errorf("%s: %s, want %s\n%v", tt.name, got, tt.want, m.Findings)
+		}
+		for _, f := range m.Findings {
+			if len(f.Places) > 0 && strings.TrimSpace(strings.Split(tt.text, "\n")[f.Places[0].Line-1]) == "" {
+				t.Errorf("%s: %s is said of an empty line", tt.name, f.Msg)
 			}
 		}
 	}

@@ -103,9 +103,6 @@ type candidate struct {
 	region space.Region
 	logs   []*syntax.Rule
 	role   lb.Role
-	// spared: this host's own connections to its loopback addresses are left
-	// alone.
-	spared bool
 }
 
 func (t *translator) translate(budget *int) {
@@ -155,13 +152,11 @@ func (t *translator) roles(both [2][]*candidate) []*candidate {
 		i := slices.IndexFunc(near, func(p *candidate) bool { return alone[p] && t.alike(p, o) })
 		if i < 0 {
 			o.role = lb.RoleClient
-			o.spared = t.spares(o.region)
 			services = append(services, o)
 			continue
 		}
 		p := near[i]
 		alone[p] = false
-		p.spared = t.spares(o.region)
 		// What the rules of either hook say is about the one service.
 		p.trace.add(o.trace)
 	}
@@ -203,11 +198,6 @@ func (t *translator) own(r space.Region) bool {
 func (t *translator) anyInterface(r space.Region) bool {
 	patterns, ok := t.interfaces.Patterns(r[space.Interface])
 	return !ok || slices.Equal(patterns, []string{"+"})
-}
-
-// spares reports whether a region leaves out the loopback addresses.
-func (t *translator) spares(r space.Region) bool {
-	return t.everywhere(r) && !r[space.Destination].Meets(loopback(t.set.Family))
 }
 
 // without are the destinations of a region but some. Of this host's own, neither

@@ -112,7 +112,7 @@ func TestKinds(t *testing.T) {
 	const web = vip + "--dport 80 "
 	one := func(to string) []string { return []string{"203.0.113.1:80 tcp -> " + to + " snat none", "complete"} }
 	const bridge = "*nat\n-A PREROUTING -m addrtype --dst-type LOCAL -j D\n-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j D\n-N D\n-A D -p tcp --dport 81 -j DNAT --to-destination 172.17.0.2:80\nCOMMIT\n"
-	published := []string{":81 tcp -> 172.17.0.2:80 snat none", "partial"}
+	published := []string{":81 tcp -> 172.17.0.2:80 snat none", "complete"}
 	testKinds(t, []textKind{
 		{"a counter", web + "-m nfacct --nfacct-name x -j DNAT --to-destination 10.2.0.1", one("10.2.0.1")},
 		{"a short network", nat + "-s 10/8 -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.1", []string{"203.0.113.1:80 tcp allow 10.0.0.0/8 -> 10.2.0.1 snat none", "partial"}},
@@ -137,6 +137,7 @@ func TestKinds(t *testing.T) {
 		{"this host and another", web + "-m statistic --mode nth --every 2 -j REDIRECT --to-ports 8080\n" + web + "-j DNAT --to-destination 10.2.0.1\niptables -t nat -A POSTROUTING -d 10.2.0.1 -j MASQUERADE", []string{
 			"203.0.113.1:80 tcp round-robin -> :8080 10.2.0.1 snat masquerade", "complete",
 		}},
+		{"a quoted !", web[:len(web)-len("--dport 80 ")] + "'!' --dport 22 -j DNAT --to-destination 10.2.0.1", []string{"203.0.113.1:1-21,23-65535 tcp -> 10.2.0.1 snat none", "complete"}},
 		{"a loopback address", web + "-j DNAT --to-destination 127.0.0.1:8080", []string{"partial"}},
 		{"what this host sends", "iptables -t nat -A OUTPUT -o eth0 -p tcp -d 198.51.100.7 --dport 80 -j REDIRECT --to-ports 8080", []string{"198.51.100.7:80 tcp client -> :8080 snat masquerade", "partial"}},
 		{"ports one to one", vip + "--dport 5001:5003 -j DNAT --to-destination 10.2.0.1:8001-8003/5001", []string{

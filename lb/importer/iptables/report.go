@@ -30,9 +30,6 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	if p := main.part(dropped).real; p > 0 {
 		t.draft.Lost(fmt.Sprintf("these rules drop %s of the new connections to %s, and the profile none", percent(p), listenText(s)), "", at...)
 	}
-	if c.spared {
-		t.draft.Lost("these rules leave what this host sends to its loopback addresses alone; the profile takes it", "role: server leaves all that this host itself sends alone", at...)
-	}
 	if c.notExact != nil {
 		t.draft.Lost("the shares are estimated: "+c.notExact.Error(), "", at...)
 	}
@@ -200,7 +197,7 @@ func (t *translator) account(elsewhere map[importer.Place]bool) {
 		case r.Balances() && t.cut:
 			put(importer.Lost, "these rules were not looked at", "", r)
 		case r.Balances() && !reached[r.Table+" "+r.Chain]:
-			put(importer.Lost, "these rules send to a backend, but nothing in this text leads to chain "+r.Chain, "iptables-save -t nat prints all of the table", r)
+			put(importer.Lost, "these rules send to a backend, but nothing in this text leads to chain "+r.Chain, "import all of the table", r)
 		case r.Balances():
 			put(importer.Note, "no connection comes to these rules: others take it before, or nothing leads here", "", r)
 		case r.ChangesSource():

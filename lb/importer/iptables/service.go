@@ -93,7 +93,7 @@ func (t *translator) listen(c *candidate, at []importer.Place) []lb.Listen {
 		return []lb.Listen{own}
 	case everywhere && c.role == lb.RoleServer:
 		t.draft.Lost("these rules take connections to any address that come through here; the profile takes those to this host's own addresses",
-			"listen: "+any.String()+" takes those to any address, also those that this host makes itself; with interface: only what enters there", at...)
+			"listen: "+any.Prefix.String()+", with the port, takes those to any address, also those that this host makes itself; with interface: only what enters there", at...)
 		return []lb.Listen{own}
 	case local.Equal(space.One(0, 0)):
 		t.draft.Lost("these rules leave out connections to this host's own addresses; the profile does not", "", at...)

@@ -84,21 +84,66 @@ func (r *reader) number(x syntax.ArithmExpr) (int, bool) {
 		}
 		n, err := strconv.ParseInt(w.Text, 10, 32)
 		return int(n), err == nil && w.Unknown == ""
-	case *syntax.BinaryArithm:
-		a, ok := r.number(x.X)
-		b, ok2 := r.number(x.Y)
-		n := int64(a)
-		switch x.Op {
-		case syntax.Add:
-			n += int64(b)
-		case syntax.Sub:
-			n -= int64(b)
-		case syntax.Mul:
-			n *= int64(b)
+	case *syntax.UnaryArithm:
+		n, ok := r.number(x.X)
+		switch {
+		case x.Op == syntax.Minus:
+			return -n, ok
+		case x.Op == syntax.Inc && ok:
+			n++
+		case x.Op == syntax.Dec && ok:
+			n--
 		default:
 			return 0, false
 		}
-		return int(n), ok && ok2 && int64(int32(n)) == n
+		return n, r.count(x.X, n)
+	case *syntax.BinaryArithm:
+		b, ok := r.number(x.Y)
+		if x.Op == syntax.Assgn {
+			return b, ok && r.count(x.X, b)
+		}
+		a, ok2 := r.number(x.X)
+		n, known := calculate(x.Op, int64(a), int64(b))
+		if !ok || !ok2 || !known || int64(int32(n)) != n {
+			return 0, false
+		}
+		if x.Op == syntax.AddAssgn || x.Op == syntax.SubAssgn {
+			return int(n), r.count(x.X, int(n))
+		}
+		return int(n), true
+	}
+	return 0, false
+}
+
+// count sets a variable to a number.
+func (r *reader) count(x syntax.ArithmExpr, n int) bool {
+	w, ok := x.(*syntax.Word)
+	if !ok || !syntax.ValidName(w.Lit()) {
+		return false
+	}
+	r.vars[w.Lit()] = value{known: true, text: strconv.Itoa(n)}
+	return true
+}
+
+func calculate(op syntax.BinAritOperator, a, b int64) (int64, bool) {
+	truth := map[bool]int64{true: 1}
+	switch op {
+	case syntax.Add, syntax.AddAssgn:
+		return a + b, true
+	case syntax.Sub, syntax.SubAssgn:
+		return a - b, true
+	case syntax.Mul:
+		return a * b, true
+	case syntax.Lss:
+		return truth[a < b], true
+	case syntax.Leq:
+		return truth[a <= b], true
+	case syntax.Gtr:
+		return truth[a > b], true
+	case syntax.Geq:
+		return truth[a >= b], true
+	case syntax.Neq:
+		return truth[a != b], true
 	}
 	return 0, false
 }

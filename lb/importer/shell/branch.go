@@ -84,7 +84,9 @@ func (r *reader) binary(c *syntax.BinaryCmd) Outcome {
 func (r *reader) loop(c *syntax.ForClause) {
 	words, ok := c.Loop.(*syntax.WordIter)
 	if !ok {
-		r.under("this command is in a loop, which is taken to run once", func() { r.stmts(c.Do) })
+		if count, ok := c.Loop.(*syntax.CStyleLoop); !ok || !r.counted(count, c.Do) {
+			r.under("this command is in a loop, which is taken to run once", func() { r.stmts(c.Do) })
+		}
 		return
 	}
 	name := words.Name.Value
@@ -108,6 +110,23 @@ func (r *reader) loop(c *syntax.ForClause) {
 		}
 		r.vars[name] = value{known: true, text: w.Text}
 		r.stmts(c.Do)
+	}
+}
+
+// counted unrolls for ((i = 1; i <= 4; i++)). It is false where the loop, or its
+// next turn, is up to what is not known here.
+func (r *reader) counted(c *syntax.CStyleLoop, do []*syntax.Stmt) bool {
+	r.number(c.Init)
+	for {
+		more, ok := r.number(c.Cond)
+		if !ok || more == 0 || r.ended || r.over {
+			return ok
+		}
+		r.budget--
+		r.stmts(do)
+		if _, ok := r.number(c.Post); !ok {
+			return false
+		}
 	}
 }
 

@@ -220,16 +220,32 @@ func (r *reader) input(s *syntax.Stmt) *Input {
 			}
 		}
 	}
-	if call, ok := s.Cmd.(*syntax.CallExpr); ok && in != nil && len(call.Args) > 0 {
-		if name := path.Base(call.Args[0].Lit()); name == "cat" || name == "tee" {
-			for _, d := range s.Redirs {
-				if d.Op == syntax.RdrOut || d.Op == syntax.RdrClob || d.Op == syntax.AppOut {
-					r.files[r.literal(d.Word).Text] = in
-				}
+	if call, ok := s.Cmd.(*syntax.CallExpr); ok && len(call.Args) > 0 {
+		name, made := path.Base(call.Args[0].Lit()), in
+		for _, d := range s.Redirs {
+			if d.Op != syntax.RdrOut && d.Op != syntax.RdrClob && d.Op != syntax.AppOut {
+				continue
+			}
+			if name == "echo" || name == "printf" {
+				made = r.output(&syntax.Stmt{Cmd: call})
+			}
+			if made != nil && slices.Contains([]string{"cat", "tee", "echo", "printf"}, name) {
+				file := r.literal(d.Word).Text
+				r.files[file] = made.behind(r.files[file], d.Op == syntax.AppOut)
+				r.budget -= len(r.files[file].Lines) / 16
 			}
 		}
 	}
 	return in
+}
+
+// behind is what is in a file that has had old.
+func (in *Input) behind(old *Input, appended bool) *Input {
+	if !appended || old == nil || in.First < old.First+len(old.Lines) {
+		return in
+	}
+	lines := slices.Concat(old.Lines, make([]string, in.First-old.First-len(old.Lines)), in.Lines)
+	return &Input{Lines: lines, First: old.First, Dollar: old.Dollar || in.Dollar}
 }
 
 // keep notes what tee writes.

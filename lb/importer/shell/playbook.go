@@ -46,11 +46,14 @@ func play(_ int, line string) (string, bool) {
 	case strings.HasSuffix(before, `"`) || strings.HasSuffix(before, "'"):
 		text = strings.TrimRight(text, `"' `)
 	}
-	return unknowns(text), true
+	return Unknowns(text), true
 }
 
-// unknowns are variables of a shell in place of Ansible's, which nobody sets.
-func unknowns(text string) string {
+// Playbook reports whether a text is a playbook, or cloud-init.
+func Playbook(lines []string) bool { return slices.ContainsFunc(lines, playbook.MatchString) }
+
+// Unknowns are variables of a shell in place of Ansible's, which nobody sets.
+func Unknowns(text string) string {
 	return jinja.ReplaceAllStringFunc(text, func(s string) string {
 		name := []byte("_" + s[min(3, len(s)-2):len(s)-2] + "_")
 		for i, c := range name {
@@ -116,7 +119,7 @@ func wrapped(task map[string]*yaml.Node, command string) string {
 	if task["when"] != nil {
 		command = "if ansible_when; then " + command + "; fi"
 	}
-	return unknowns(command)
+	return Unknowns(command)
 }
 
 // scalars are the values of a list, or a single one; nil: it is something else.

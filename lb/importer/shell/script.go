@@ -111,8 +111,9 @@ const (
 	maxDepth = 1000
 )
 
-// Read reads a text. file is its name.
-func Read(file string, lines []string, draft *importer.Draft, h Handler) {
+// Read reads a text. file is its name. It reports whether the draft has a warning of
+// lines that were not read, and look as if they send connections somewhere.
+func Read(file string, lines []string, draft *importer.Draft, h Handler) bool {
 	r := &reader{
 		lines: lines, draft: draft, h: h, vars: map[string]value{}, funcs: map[string]*function{}, files: map[string]*Input{},
 		ran: map[string]bool{}, read: map[int]bool{}, other: map[int]bool{}, budget: maxSteps,
@@ -122,7 +123,7 @@ func Read(file string, lines []string, draft *importer.Draft, h Handler) {
 		r.fragment(f)
 	}
 	r.rest()
-	r.unread()
+	return r.unread()
 }
 
 // fragment reads a part of the text that is a script of its own. One that is
@@ -292,8 +293,9 @@ func (r *reader) run(c *Command, first, last int) Outcome {
 // balancing finds what a line has that sends connections somewhere.
 var balancing = regexp.MustCompile(`ip6?tables.*\s(-A|-I|--append|--insert)\s.*\b(DNAT|REDIRECT)\b`)
 
-// unread says which lines were not read.
-func (r *reader) unread() {
+// unread says which lines were not read, and reports whether one looks as if it
+// balances.
+func (r *reader) unread() bool {
 	var lost, other []importer.Place
 	for i, line := range r.lines {
 		text := strings.TrimSpace(line)
@@ -311,4 +313,5 @@ func (r *reader) unread() {
 	if len(other) > 0 {
 		r.draft.Note("not for this import, so not read", "", other...)
 	}
+	return len(lost) > 0
 }

@@ -74,6 +74,9 @@ func TestCommands(t *testing.T) {
 		{"a variable that may change", "A=1\nif x; then A=2; iptables $A; fi\niptables $A", []string{}},
 		{"arrays", "A=(1 2)\nA+=(3)\nfor x in \"${A[@]}\"; do iptables $x; done; iptables ${A[1]}", []string{"3:24 1", "3:24 2", "3:24 3", "3:43 2"}},
 		{"loops", "for i in a $(seq 1 2) {8..9}; do iptables $i; done", []string{"1:34 a", "1:34 1", "1:34 2", "1:34 8", "1:34 9"}},
+		{"loops that count", "for ((i = 1; i <= 3; i++)); do iptables $i; done\nfor ((i=4; i!=0; i-=2)); do iptables $i; done", []string{"1:32 1", "1:32 2", "1:32 3", "2:29 4", "2:29 2"}},
+		{"a loop that counts to what is not known", "for ((i=1; i<=$N; i++)); do iptables $i; done", []string{"1:29? 1"}},
+		{"a loop that does not end", "for ((i=1; i; i+=0)); do x; done", nil},
 		{"loops over what is not known", "for i in $(hosts); do iptables $i; done", []string{"1:23? $i($i?)"}},
 		{"arithmetic", "N=3; iptables $((8000+N*2)) $((N-1))", []string{"1:6 8006 2"}},
 		{"conditions", "[ -f x ] && iptables a\nif id; then iptables b; else iptables c; fi\n[ x ] || exit 1\niptables d", []string{"1:13? a", "2:13? b", "2:30? c", "4:1 d"}},
@@ -90,6 +93,7 @@ func TestCommands(t *testing.T) {
 		},
 		{"here-documents", "A=1\niptables-restore <<E\nx $A\nE\niptables-restore <<'E'\n$A\nE", []string{`2:1 < 2 ["x 1"]`, `5:1 < 5 ["$A"]`}},
 		{"pipes and files", "echo '*nat' | iptables-restore\ncat > /r <<E\nx\nE\niptables-restore -n < /r\niptables-restore </other", []string{`1:15 < 0 ["*nat"]`, `5:1 -n < 2 ["x"]`, "6:1"}},
+		{"files that grow", "echo '*nat' > /r\necho \"x\ny\" >> /r\n\necho z >> /r\niptables-restore /r", []string{`6:1 /r < 0 ["*nat" "x" "y" "" "z"]`}},
 		{"a file that nothing loads", "cat > /r <<E\n*nat\nE", []string{`2:1? < 1 ["*nat"]`}},
 		{"prompts", "[root@lb ~]# iptables a\nsome output\nme@lb:~/x$ sudo iptables b \\\n   c\n$ iptables d", []string{"1:14 a", "3:12 b c", "5:3 d"}},
 		{"root's prompt", "Do this:\n  # iptables -A a\n  # iptables -A b", []string{"2:5 -A a", "3:5 -A b"}},
@@ -97,6 +101,7 @@ func TestCommands(t *testing.T) {
 		{"prose around a script", "Don't\nif x; then\niptables a\nfi", []string{"3:1? a"}},
 		{"interfaces", "iface br0 inet static\n  post-up iptables a $IFACE # x\n  post-down iptables b\n  up iptables c \\\n    d", []string{"2:11 a br0", "4:6 c d"}},
 		{"wg-quick", "[Interface]\nPostUp = iptables a %i; iptables b\nPostDown = iptables c", []string{"2:10 a wg7", "2:25 b"}},
+		{"a part of wg-quick", "Add this:\nPostUp = iptables a %i\nPostDown = iptables b", []string{"2:10 a wg7"}},
 		{"units", "[Service]\nEnvironment=V=1\nExecStart=-/sbin/iptables a $V\nExecStartPost=/bin/sh -c \"iptables b\"\nExecStop=/sbin/iptables c", []string{"3:12 a 1", "4:26 b"}},
 		{"cloud-init", "#cloud-config\nruncmd:\n  - iptables a\n  - [iptables, -t, nat]\n  - [ \"iptables\", 'b' ]\n  - 'iptables c'\n  - |\n    x=1\n    iptables d", []string{"3:5 a", "4:6 -t nat", "5:8 b", "6:6 c", "9:5 d"}},
 		{"Ansible", "- hosts: all\n  tasks:\n  - name: x\n    command: iptables a {{ vip }}:80\n  - shell: \"iptables b\"", []string{"4:14 a ${_vip__}:80(${_vip__}?)", "5:13 b"}},
@@ -109,6 +114,8 @@ func TestCommands(t *testing.T) {
 				"15:5 -t filter -P FORWARD DROP", "16:5 -t filter -D X", "19:5 -t filter -A Y -s a -j ACCEPT", "19:5 -t filter -A Y -s b -j ACCEPT", "21:5? -t nat -F",
 			},
 		},
+		{"Markdown that undoes", "```\niptables -A a\n```\nand back:\n```\niptables -D a\n```", []string{"2:1 -A a"}},
+		{"Markdown without an end", "```sh\nwords only\n```sh\niptables a\n```", []string{"4:1 a"}},
 		{"Markdown", "Don't use iptables x\n```sh\niptables a\n```\nthen\n```\n$ iptables b\noutput\n```\n~~~\niptables c", []string{"3:1 a", "7:3 b", "11:1 c"}},
 	} {
 		r, m := read(tt.text)
@@ -121,6 +128,11 @@ func TestCommands(t *testing.T) {
 		switch tt.name {
 		case "a variable that may change":
 			tt.want = []string{"2:17? 2", "3:1 $A($A?)"}
+		case "a loop that does not end":
+			if !warned(m) {
+				t.Errorf("%s: nothing is said", tt.name)
+			}
+			continue
 		case "a function that calls itself":
 			if len(r.said) == 0 || len(r.said) > maxDepth {
 				t.Errorf("%s: %d commands", tt.name, len(r.said))
@@ -171,7 +183,8 @@ func TestBounds(t *testing.T) {
 		"loops":      strings.Repeat("for i in {1..60000}; do ", 20) + "iptables $i" + strings.Repeat("; done", 20),
 		"functions":  "a() { iptables; }\n" + strings.Repeat("a() { a; a; }\n", 1) + "a",
 		"backslash":  strings.Repeat("\\\n", n), "prompts": strings.Repeat("a@b:c# \\\n", n/16),
-		"here": strings.Repeat("cat <<E\n", n/16),
+		"growing": strings.Repeat("echo '*nat' >> /r\n", n),
+		"here":    strings.Repeat("cat <<E\n", n/16),
 	} {
 		began := time.Now()
 		_, m := read(text)

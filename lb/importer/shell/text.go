@@ -93,7 +93,6 @@ var (
 	saved      = regexp.MustCompile(`^\s*(\*[a-z]+$|:\S+ |COMMIT$|(\[\d+:\d+\] )?-[A-Za-z-]+ |#|$)`)
 	interfaces = regexp.MustCompile(`^\s*iface\s+(\S+)\s+(inet6?|can)\b`)
 	unit       = regexp.MustCompile(`^\s*\[(Unit|Service)\]\s*$`)
-	tunnel     = regexp.MustCompile(`^\s*\[Interface\]\s*$`)
 	fence      = regexp.MustCompile("^\\s*(```|~~~)")
 	prompt     = regexp.MustCompile(`^\s*(\[[^][\s]+@[^][]*\]\s?[#$]|\(?[\w.-]+@[\w.-]+:[^#$]{0,200}[#$]|[\w.-]*[$>](\s)|[\w.-]+#(\s))\s*`)
 )
@@ -119,14 +118,14 @@ func (r *reader) split(file string) []*fragment {
 			}
 			return behind(interfaceLine, line)
 		})
-	case has(tunnel) && has(tunnelLine):
+	case has(tunnelLine):
 		r.vars["i"] = value{known: true, text: strings.TrimSuffix(path.Base(file), ".conf")}
 		return r.each(func(i int, line string) (string, bool) {
 			return behind(tunnelLine, strings.ReplaceAll(line, "%i", "$i"))
 		})
 	case has(unit):
 		return r.each(func(i int, line string) (string, bool) { return behind(unitLine, line) })
-	case has(playbook):
+	case Playbook(r.lines):
 		return r.plays()
 	case has(fence):
 		return r.fences()
@@ -173,6 +172,26 @@ func (r *reader) each(run func(i int, line string) (text string, ok bool)) []*fr
 	return out
 }
 
+// language is the beginning of a block of code, which says what it is.
+var language = regexp.MustCompile("^\\s*(```|~~~)\\s*\\w")
+
+// undoes reports whether commands only take rules away again.
+func undoes(lines []string) bool {
+	found := false
+	for _, line := range lines {
+		if !command.MatchString(line) || strings.HasPrefix(strings.TrimSpace(line), "#") {
+			continue
+		}
+		if !removal.MatchString(line) {
+			return false
+		}
+		found = true
+	}
+	return found
+}
+
+var removal = regexp.MustCompile(`\s(-D|--delete\S*)\s|ipvsadm\s+-d\s`)
+
 // fences are the scripts of a text in Markdown.
 func (r *reader) fences() []*fragment {
 	var out []*fragment
@@ -180,6 +199,9 @@ func (r *reader) fences() []*fragment {
 	for i := range len(r.lines) + 1 {
 		switch end := i == len(r.lines); {
 		case !end && !fence.MatchString(r.lines[i]):
+		case begin >= 0 && undoes(r.lines[begin:i]):
+			r.draft.Lost("this code only takes rules away, so it is not read: a text that explains says how to undo what it did", "", importer.PlaceOf(r.lines, begin))
+			begin = -1
 		case begin >= 0:
 			part := &reader{lines: r.lines[begin:i], vars: r.vars, other: map[int]bool{}}
 			for _, f := range part.split("") {
@@ -189,7 +211,9 @@ func (r *reader) fences() []*fragment {
 			for line := range part.other {
 				r.other[begin+line] = true
 			}
-			begin = -1
+			if begin = -1; !end && language.MatchString(r.lines[i]) {
+				begin = i + 1 // the block before did not end
+			}
 		case !end:
 			begin = i + 1
 		}

@@ -43,7 +43,7 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcom
 	var operands []word
 	rest := words[at+1:]
 	most := map[byte]int{'A': 1, 'C': 1, 'N': 1, 'X': 1, 'F': 1, 'I': 2, 'D': 2, 'R': 2, 'P': 2, 'E': 2}[verb]
-	for len(rest) > 0 && len(operands) < most && !(rest[0].Bare && (strings.HasPrefix(rest[0].Text, "-") || rest[0].Text == "!")) {
+	for len(rest) > 0 && len(operands) < most && !(rest[0].Text == "!" || rest[0].Bare && strings.HasPrefix(rest[0].Text, "-")) {
 		if len(operands) == 1 && verb != 'P' && verb != 'E' {
 			if _, ok := parseUint(rest[0].Text, 1<<31); !ok {
 				break

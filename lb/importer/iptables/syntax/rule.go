@@ -115,7 +115,7 @@ func (r *reader) group(words []word) {
 		w := words[0]
 		words = words[1:]
 		switch {
-		case w.Text == "!" && w.Bare:
+		case w.Text == "!":
 			not = true
 			continue
 		case w.Unknown != "" && !strings.HasPrefix(w.Text, "-"):
@@ -164,7 +164,7 @@ func (r *reader) option(w word, words []word, not bool) []word {
 		v.Text = attached
 		o.values = append(o.values, v)
 	}
-	if len(words) > 0 && words[0].Text == "!" && words[0].Bare && count > 0 && len(o.values) == 0 {
+	if len(words) > 0 && words[0].Text == "!" && count > 0 && len(o.values) == 0 {
 		o.not = true // as in -d ! 10.0.0.1, before iptables 1.4.3
 		words = words[1:]
 	}
@@ -199,7 +199,7 @@ func (r *reader) option(w word, words []word, not bool) []word {
 
 // loose skips the values of an option that is not known.
 func loose(words []word) []word {
-	for len(words) > 0 && !(words[0].Bare && (words[0].Text == "!" || strings.HasPrefix(words[0].Text, "-"))) {
+	for len(words) > 0 && !(words[0].Text == "!" || words[0].Bare && strings.HasPrefix(words[0].Text, "-")) {
 		words = words[1:]
 	}
 	return words

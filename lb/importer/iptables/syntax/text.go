@@ -19,13 +19,13 @@ import (
 // the draft; the error is lb.Errors: what iptables would refuse.
 func Parse(file string, lines []string, draft *importer.Draft) ([]*Ruleset, error) {
 	p := &parser{file: file, draft: draft, lines: lines, family: lb.IPv4, sets: map[lb.Family]*Ruleset{}}
-	shell.Read(file, lines, draft, p)
+	named := shell.Read(file, lines, draft, p)
 	p.comments(len(lines))
 	p.commit()
 	if len(p.bare) > 0 {
 		draft.Note("rules without a table: taken for rules of nat", "", p.bare...)
 	}
-	if len(p.sets) == 0 && len(p.errs) == 0 && !p.ran {
+	if len(p.sets) == 0 && len(p.errs) == 0 && !p.ran && !named {
 		p.fail(importer.Place{Line: 1, Column: 1}, "nothing in this text is of iptables", "what iptables-save prints, or commands of iptables")
 	}
 	if len(p.errs) > 0 {
