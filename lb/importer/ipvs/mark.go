@@ -6,7 +6,6 @@ package ipvs
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -104,9 +103,6 @@ func (m *marks) line(t *table, ws []word, place importer.Place) bool {
 	}
 	if sets {
 		m.rules = append(m.rules, r)
-	}
-	if to := slices.IndexFunc(ws, func(w word) bool { return w.Text == "DNAT" || w.Text == "REDIRECT" }); to > 0 && strings.HasPrefix(ws[to-1].Text, "-j") {
-		t.draft.Lost("this rule of iptables sends connections to a backend, and is not read here", "nlb import iptables reads it", place)
 	}
 	return true
 }
