@@ -6,9 +6,11 @@ package keepalived
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
+	"nlb/lb"
 	"nlb/lb/importer"
 	"nlb/lb/importer/words"
 )
@@ -37,6 +39,15 @@ type reader struct {
 	draft  *importer.Draft
 	values map[string]string // of $NAME=value
 	groups map[string]*words.Directive
+	// services wait for what VRRP says of all of them.
+	services []service
+}
+
+// service is what a virtual server becomes.
+type service struct {
+	lb.Service
+	place importer.Place
+	note  string
 }
 
 // plain are directives with the values of parameters in them, and without those
@@ -106,30 +117,77 @@ func (r *reader) main(all []*words.Directive) {
 			r.groups[d.Arg(1)] = d
 		}
 	}
+	var instances []*words.Directive
 	for _, d := range all {
 		switch name := d.Name(); {
 		case name == "virtual_server":
 			r.virtual(d)
 		case name == "virtual_server_group", slices.Contains(vrrp, name), slices.Contains(other, name):
 		case name == "vrrp_instance":
-			r.draft.Lost(fmt.Sprintf("VRRP (%s) is not translated: it moves %s between hosts", d.Arg(1), addresses(d)),
-				"keepalived can go on to do this, without its virtual_servers", d.Place())
+			instances = append(instances, d)
 		default:
 			r.draft.Lost(name+" is not translated", "", d.Place())
+		}
+	}
+	r.pair(instances)
+	for _, one := range r.services {
+		r.draft.Add(one.Service, one.place, one.note)
+	}
+}
+
+// pair makes the services those of a pair, where VRRP moves an address of theirs.
+func (r *reader) pair(instances []*words.Directive) {
+	served := map[string]bool{}
+	blocked := ""
+	for _, s := range r.services {
+		for _, l := range s.Listen {
+			served[l.Prefix.Addr().String()] = true
+		}
+		if slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.SNAT.Mode == lb.Masquerade }) {
+			blocked = s.Name
+		}
+	}
+	pair := false
+	for _, d := range instances {
+		list := addresses(d)
+		what := fmt.Sprintf("VRRP (%s) moves %s between hosts", d.Arg(1), listed(list))
+		switch {
+		case !slices.ContainsFunc(list, func(a string) bool { return served[a] }):
+			r.draft.Note(what+"; no service here has them, and keepalived goes on with that", "", d.Place())
+		case blocked != "":
+			r.draft.Lost(what+", which is fleet: pair; the profile is not, since service "+blocked+" has snat: masquerade, whose connections end when they move",
+				"with snat: none, or an address that moves along, it can be", d.Place())
+		default:
+			r.draft.Note(what+": fleet: pair. keepalived goes on with that, without its virtual_servers",
+				"both hosts need this profile, and conntrackd for connections to go on; nlb render prints configurations of both daemons", d.Place())
+			pair = true
+		}
+	}
+	for i := range r.services {
+		if pair {
+			r.services[i].Fleet = lb.FleetPair
 		}
 	}
 }
 
 // addresses are those that an instance of VRRP moves.
-func addresses(d *words.Directive) string {
+func addresses(d *words.Directive) []string {
 	var list []string
 	for _, b := range d.Block {
 		if b.Name() == "virtual_ipaddress" || b.Name() == "virtual_ipaddress_excluded" {
 			for _, a := range b.Block {
-				list = append(list, a.Name())
+				text, _, _ := strings.Cut(a.Name(), "/")
+				if addr, err := netip.ParseAddr(text); err == nil {
+					text = addr.String()
+				}
+				list = append(list, text)
 			}
 		}
 	}
+	return list
+}
+
+func listed(list []string) string {
 	switch {
 	case len(list) == 0:
 		return "addresses"

@@ -98,7 +98,7 @@ func (r *reader) virtual(d *words.Directive) {
 	if d.Arg(1) == "group" {
 		s.Name = d.Arg(2)
 	}
-	r.draft.Add(s, v.Place, fmt.Sprintf("virtual_server, line %d: scheduler %s", v.Place.Line, v.Scheduler))
+	r.services = append(r.services, service{s, v.Place, fmt.Sprintf("virtual_server, line %d: scheduler %s", v.Place.Line, v.Scheduler)})
 }
 
 // listens are where a virtual server listens.
