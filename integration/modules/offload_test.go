@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package modules has packet tests of what needs modules of the kernel: flow tables and
-// tunnels. integration/qemu runs them in machines: go test ./integration/qemu -run Modules.
+// Package modules has packet tests of what needs modules of the kernel: flow tables,
+// tunnels and IPVS. integration/qemu runs them in machines: go test ./integration/qemu -run Modules.
 package modules
 
 // Offload: connections in flow tables.

@@ -34,6 +34,13 @@ func New(file, format string, lines []string) *Draft {
 	return &Draft{file: file, format: format, lines: lines, same: map[string]int{}}
 }
 
+// More adds lines to the text, behind those that it has. It returns all, and the name of
+// the text.
+func (d *Draft) More(lines []string) (all []string, file string) {
+	d.lines = slices.Concat(d.lines, lines)
+	return d.lines, d.file
+}
+
 // Note reports something good to know.
 func (d *Draft) Note(msg, hint string, at ...Place) { d.add(Note, msg, hint, at) }
 

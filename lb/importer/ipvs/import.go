@@ -41,15 +41,34 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	if !t.ran && len(t.marks.rules) == 0 && len(t.errs) == 0 {
 		t.fail(importer.Place{Line: 1, Column: 1}, "nothing in this text is of ipvsadm", "what ipvsadm -S -n prints, or its commands")
 	}
+	if err := t.finish(); err != nil {
+		return nil, err
+	}
+	return t.draft.Finish(), nil
+}
+
+// Add adds services that ipvsadm -S -n prints so to the draft of something else. The
+// error is lb.Errors.
+func Add(draft *importer.Draft, saved []string) error {
+	t := &table{draft: draft}
+	t.lines, t.file = draft.More(saved)
+	for i := range saved {
+		t.Line(len(t.lines) - len(saved) + i)
+	}
+	return t.finish()
+}
+
+// finish turns the table into services.
+func (t *table) finish() error {
 	if len(t.errs) > 0 {
 		importer.SortErrors(t.errs)
-		return nil, t.errs
+		return t.errs
 	}
 	for _, v := range t.services {
 		t.translate(v, &t.marks)
 	}
 	t.marks.rest(t)
-	return t.draft.Finish(), nil
+	return nil
 }
 
 // Command reads a command of a script.

@@ -66,6 +66,15 @@ func Import(file string, data []byte) (*importer.Import, error) {
 // Ruleset is Import of the objects of a ruleset. own is the table that nlb keeps, which
 // is left out.
 func Ruleset(file, format string, objects []json.RawMessage, own string) (*importer.Import, error) {
+	draft, err := Draft(file, format, objects, own)
+	if err != nil {
+		return nil, err
+	}
+	return draft.Finish(), nil
+}
+
+// Draft is Ruleset before its end: more can be added.
+func Draft(file, format string, objects []json.RawMessage, own string) (*importer.Draft, error) {
 	r := &ruleset{own: own, chains: map[string]*object{}, rules: map[string][]*object{}, sets: map[string]*object{}}
 	var lines []string
 	var errs importer.Mistakes
@@ -91,7 +100,7 @@ func Ruleset(file, format string, objects []json.RawMessage, own string) (*impor
 	}
 	r.draft = importer.New(file, format, lines)
 	iptables.Translate(r.draft, r.build())
-	return r.draft.Finish(), nil
+	return r.draft, nil
 }
 
 // line is an object in a line, for findings about it.

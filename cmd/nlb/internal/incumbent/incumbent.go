@@ -12,6 +12,7 @@ import (
 	"nlb/cmd/nlb/internal/doctor/survey"
 	"nlb/lb"
 	"nlb/lb/importer"
+	"nlb/lb/importer/ipvs"
 	"nlb/lb/importer/nftables"
 	"nlb/nft/listing"
 	"nlb/nft/wire"
@@ -21,8 +22,8 @@ import (
 const source = "this-host"
 
 // Import reads the network namespace of the calling thread; dial opens the way to its
-// nftables, and table is that of nlb, which is left out. Errors: of dial, and those of
-// listing.Read.
+// nftables, and table is that of nlb, which is left out. Errors: of dial, those of
+// listing.Read, and of the netlink of IPVS.
 func Import(dial func() (*wire.Conn, error), table string) (*importer.Import, error) {
 	conn, err := dial()
 	if err != nil {
@@ -33,10 +34,20 @@ func Import(dial func() (*wire.Conn, error), table string) (*importer.Import, er
 	if err != nil {
 		return nil, err
 	}
-	m, err := nftables.Ruleset(source, "nft", objects, table)
+	draft, err := nftables.Draft(source, "nft", objects, table)
 	if err != nil {
 		return nil, err
 	}
+	if hasIPVS() {
+		lines, err := virtual()
+		if err != nil {
+			return nil, err
+		}
+		if err := ipvs.Add(draft, lines); err != nil {
+			return nil, err
+		}
+	}
+	m := draft.Finish()
 	others(m)
 	return m, beside(m, dial, table)
 }
@@ -48,10 +59,6 @@ func others(m *importer.Import) {
 		if err == nil && strings.Contains(string(names), "nat") {
 			m.Tell(importer.Lost, "tables of "+program.name+"-legacy are not read", program.name+"-legacy-save prints them: nlb import iptables")
 		}
-	}
-	const heading = 3 // lines of /proc/net/ip_vs before its services
-	if services, err := os.ReadFile("/proc/self/net/ip_vs"); err == nil && strings.Count(string(services), "\n") > heading {
-		m.Tell(importer.Lost, "services of IPVS are not read", "ipvsadm -S -n prints them: nlb import ipvs")
 	}
 }
 
