@@ -74,11 +74,12 @@ var control = regexp.MustCompile(`\{%.*?%\}|\{\{-?\s*(range|if|else|end|with|def
 // filled is a text in which what a template leaves open is a variable that is not
 // known; ok is false where the text is no template. Playbooks have variables of their own.
 func filled(lines []string) (out []string, ok bool) {
-	if shell.Playbook(lines) {
+	open := func(line string) bool { return strings.Contains(line, "{{") || strings.Contains(line, "{%") }
+	if !slices.ContainsFunc(lines, open) || shell.Playbook(lines) {
 		return lines, false
 	}
 	for _, line := range lines {
-		if strings.Contains(line, "{{") || strings.Contains(line, "{%") {
+		if open(line) {
 			text := shell.Unknowns(control.ReplaceAllStringFunc(line, func(s string) string { return strings.Repeat(" ", len(s)) }))
 			ok = ok || text != line
 			line = text

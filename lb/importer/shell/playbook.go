@@ -50,7 +50,11 @@ func play(_ int, line string) (string, bool) {
 }
 
 // Playbook reports whether a text is a playbook, or cloud-init.
-func Playbook(lines []string) bool { return slices.ContainsFunc(lines, playbook.MatchString) }
+func Playbook(lines []string) bool {
+	return slices.ContainsFunc(lines, func(line string) bool {
+		return (strings.Contains(line, ":") || strings.HasPrefix(line, "#cloud")) && playbook.MatchString(line)
+	})
+}
 
 // Unknowns are variables of a shell in place of Ansible's, which nobody sets.
 func Unknowns(text string) string {

@@ -106,30 +106,33 @@ var (
 
 // split parts a text into scripts.
 func (r *reader) split(file string) []*fragment {
-	has := func(re *regexp.Regexp) bool { return slices.ContainsFunc(r.lines, re.MatchString) }
+	// has looks for a word first, which is found sooner.
+	has := func(word string, re *regexp.Regexp) bool {
+		return slices.ContainsFunc(r.lines, func(line string) bool { return strings.Contains(line, word) && re.MatchString(line) })
+	}
 	whole := &fragment{first: 0, lines: len(r.lines), text: strings.Join(r.lines, "\n")}
 	switch {
 	case !slices.ContainsFunc(r.lines, func(s string) bool { return !saved.MatchString(s) }) && !hashes(r.lines):
 		return r.each(func(i int, line string) (string, bool) { return "", false })
-	case has(interfaces):
+	case has("iface", interfaces):
 		return r.each(func(i int, line string) (string, bool) {
 			if m := interfaces.FindStringSubmatch(line); m != nil {
 				return "IFACE=" + m[1], true
 			}
 			return behind(interfaceLine, line)
 		})
-	case has(tunnelLine):
+	case has("Up", tunnelLine):
 		r.vars["i"] = value{known: true, text: strings.TrimSuffix(path.Base(file), ".conf")}
 		return r.each(func(i int, line string) (string, bool) {
 			return behind(tunnelLine, strings.ReplaceAll(line, "%i", "$i"))
 		})
-	case has(unit):
+	case has("[", unit):
 		return r.each(func(i int, line string) (string, bool) { return behind(unitLine, line) })
 	case Playbook(r.lines):
 		return r.plays()
-	case has(fence):
+	case has("```", fence) || has("~~~", fence):
 		return r.fences()
-	case has(prompt) || hashes(r.lines):
+	case has("", prompt) || hashes(r.lines):
 		return r.session(hashes(r.lines))
 	}
 	return []*fragment{whole}
