@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -17,7 +18,12 @@ import (
 	"nlb/lb/importer/formats"
 )
 
+// importMemory is the limit of an import, which has the syntax of a text beside what it
+// makes: with that of other commands, the largest texts took twice the time.
+const importMemory = 512 << 20
+
 func importProfile(ctx context.Context, j *job) error {
+	debug.SetMemoryLimit(importMemory)
 	m, err := imported(ctx, j)
 	if errs, ok := errors.AsType[lb.Errors](err); ok {
 		return &source.InvalidError{Errors: errs}
