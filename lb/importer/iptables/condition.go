@@ -47,6 +47,7 @@ func (w *walker) meets(m syntax.Match) bool {
 func (w *walker) match(r *syntax.Rule, flows []flow) (yes, no []flow) {
 	for _, f := range flows {
 		passing := []flow{f}
+		w.unsure = false
 		for _, m := range r.Matches {
 			var next []flow
 			for _, p := range passing {
@@ -60,6 +61,11 @@ func (w *walker) match(r *syntax.Rule, flows []flow) (yes, no []flow) {
 			if passing = next; len(passing) == 0 {
 				break
 			}
+		}
+		if len(passing) > 0 && w.unsure && w.spares(r) {
+			w.spared[r] = true
+			no = append(no, passing...)
+			continue
 		}
 		yes = append(yes, passing...)
 	}

@@ -143,7 +143,7 @@ func lasting(next []map[int]*big.Rat) []int {
 // add joins what was seen on several walks.
 func (t *trace) add(o *trace) {
 	for _, pair := range [][2]map[*syntax.Rule]bool{
-		{t.matched, o.matched}, {t.skipped, o.skipped}, {t.everyPacket, o.everyPacket}, {t.open, o.open}, {t.refused, o.refused}, {t.routed, o.routed}, {t.firstPort, o.firstPort},
+		{t.matched, o.matched}, {t.skipped, o.skipped}, {t.everyPacket, o.everyPacket}, {t.open, o.open}, {t.spared, o.spared}, {t.refused, o.refused}, {t.routed, o.routed}, {t.firstPort, o.firstPort},
 	} {
 		for r, is := range pair[1] {
 			pair[0][r] = is || pair[0][r]

@@ -131,9 +131,10 @@ type trace struct {
 	// everyPacket are nth rules that also count packets of old connections.
 	everyPacket map[*syntax.Rule]bool
 	// open are rules of which the text does not say whether backends are behind
-	// their interface, refused those where they are not. routed are rules of
-	// OUTPUT for one interface.
-	open, refused, routed map[*syntax.Rule]bool
+	// their interface, refused those where they are not. Of the open ones, spared
+	// are those that were passed over, since they would keep sources as they are.
+	// routed are rules of OUTPUT for one interface.
+	open, spared, refused, routed map[*syntax.Rule]bool
 	// firstPort are rules that send many ports to the first of a range.
 	firstPort map[*syntax.Rule]bool
 	// set and checked are the lists of -m recent.
@@ -144,18 +145,18 @@ type trace struct {
 
 func newTrace() *trace {
 	m := func() map[*syntax.Rule]bool { return map[*syntax.Rule]bool{} }
-	return &trace{matched: m(), skipped: m(), everyPacket: m(), open: m(), refused: m(), routed: m(), firstPort: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
+	return &trace{matched: m(), skipped: m(), everyPacket: m(), open: m(), spared: m(), refused: m(), routed: m(), firstPort: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
 }
 
 // cleared is the trace, empty.
 func (t *trace) cleared() *trace {
-	for _, m := range []map[*syntax.Rule]bool{t.matched, t.skipped, t.everyPacket, t.open, t.refused, t.routed, t.firstPort} {
+	for _, m := range []map[*syntax.Rule]bool{t.matched, t.skipped, t.everyPacket, t.open, t.spared, t.refused, t.routed, t.firstPort} {
 		clear(m)
 	}
 	clear(t.set)
 	clear(t.checked)
 	*t = trace{
-		matched: t.matched, skipped: t.skipped, everyPacket: t.everyPacket, open: t.open, refused: t.refused, routed: t.routed, firstPort: t.firstPort,
+		matched: t.matched, skipped: t.skipped, everyPacket: t.everyPacket, open: t.open, spared: t.spared, refused: t.refused, routed: t.routed, firstPort: t.firstPort,
 		set: t.set, checked: t.checked,
 	}
 	return t

@@ -172,7 +172,7 @@ func (p sent) walk(set *syntax.Ruleset) walk {
 	})
 	budget := maxSteps
 	interfaces := space.NewInterfaces(append(patterns, "eth0"))
-	w := &walker{set: set, interfaces: interfaces, ways: waysOf(set), hook: p.hook, budget: &budget, indexes: map[indexKey]*index{}, single: pointsOf(set)}
+	w := &walker{set: set, interfaces: interfaces, ways: waysOf(set), hook: p.hook, budget: &budget, indexes: map[indexKey]*index{}, changing: map[*syntax.Chain]bool{}, single: pointsOf(set)}
 	single := func(a netip.Addr) space.Set { return space.Prefix(netip.PrefixFrom(a, a.BitLen())) }
 	local := uint64(0)
 	if slices.Contains(thisHost, p.to.Addr().String()) {

@@ -89,6 +89,10 @@ func TestWays(t *testing.T) {
 	to := func(snat string) string { return "203.0.113.1:80 tcp at wan -> 10.2.0.11 snat " + snat }
 	testKinds(t, []textKind{
 		{"nothing else is said", dnat + "iptables -t nat -A POSTROUTING -o lan -j MASQUERADE", []string{to("masquerade"), "partial"}},
+		{"what may leave by another interface goes past it", dnat + "iptables -t nat -A POSTROUTING -o lan -j RETURN\niptables -t nat -A POSTROUTING -j MASQUERADE", []string{to("masquerade"), "partial"}},
+		{"a zone that does not masquerade, with goto", dnat + "iptables -t nat -N L\niptables -t nat -N W\niptables -t nat -A W ! -o lo -j MASQUERADE\niptables -t nat -A POSTROUTING -o lan -g L\niptables -t nat -A POSTROUTING -o wan -g W", []string{to("masquerade"), "partial"}},
+		{"zones that do not masquerade", dnat + "iptables -t nat -A POSTROUTING -o lan -j RETURN\niptables -t nat -A POSTROUTING -o wan -j ACCEPT", []string{to("none"), "complete"}},
+		{"a zone that is known", dnat + "iptables -t nat -A POSTROUTING -o lan -d 10.2.0.0/24 -j RETURN\niptables -t nat -A POSTROUTING -j MASQUERADE", []string{to("none"), "complete"}},
 		{"one interface for both", dnat + "iptables -t nat -A POSTROUTING -o wan -j MASQUERADE", []string{to("masquerade"), "partial"}},
 		{"the rule names the backend", dnat + "iptables -t nat -A POSTROUTING -o wan -d 10.2.0.0/24 -j MASQUERADE", []string{to("masquerade"), "complete"}},
 		{"the network leaves by it", dnat + "iptables -t nat -A POSTROUTING -s 10.2.0.0/24 -o wan -j MASQUERADE", []string{to("none"), "complete"}},

@@ -42,6 +42,11 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	})
 	t.about(sources, importer.Lost, "these rules do not say whether backends are behind the interface of this one; it is taken as so, and then backends see its address in place of the client's",
 		"ip route get BACKEND says by which interface it is reached; where it is another, snat: none does what the rules did: backends see the client, and must answer through this host")
+	if !changed {
+		clear(c.spared)
+	}
+	t.about(c.spared, importer.Lost, "these rules do not say whether backends are behind the interface of this one; it is taken as not so, and then rules behind it change what backends see as the source",
+		"ip route get BACKEND says by which interface it is reached; where it is this one, snat: none does what the rules did")
 	t.about(c.refused, importer.Note, "this rule does not apply: other rules say that backends are behind another interface", "")
 	maps.DeleteFunc(c.firstPort, func(_ *syntax.Rule, many bool) bool { return !many })
 	t.about(c.firstPort, importer.Note, "this rule sends all its ports to the first of its range, and so does the profile: a range is not mapped one to one",

@@ -149,6 +149,36 @@ func (w *walker) leads(m syntax.Leaving, f flow) answer {
 	return open
 }
 
+// spares reports whether a rule keeps connections from rules behind it, and changes no
+// source itself.
+func (w *walker) spares(r *syntax.Rule) bool {
+	switch to := r.Target.(type) {
+	case syntax.Accept, syntax.Return:
+		return true
+	case syntax.Jump:
+		return !w.changes(r.Table, to.Chain)
+	}
+	return false
+}
+
+// changes reports whether a chain, or one that it leads to, changes sources.
+func (w *walker) changes(table, name string) bool {
+	c := w.set.Table(table).Chain(name)
+	if c == nil {
+		return false
+	}
+	does, known := w.changing[c]
+	if !known {
+		w.changing[c] = false // circles are left out
+		does = slices.ContainsFunc(c.Rules, func(r *syntax.Rule) bool {
+			to, jumps := r.Target.(syntax.Jump)
+			return !r.Skip && (r.ChangesSource() || jumps && w.changes(table, to.Chain))
+		})
+		w.changing[c] = does
+	}
+	return does
+}
+
 // leaves reports whether a connection leaves as a rule wants it. Where that is
 // not known, it does: a backend that sees another source answers, one that is
 // not on the way back may not.
@@ -162,7 +192,7 @@ func (w *walker) leaves(r *syntax.Rule, m syntax.Leaving, f flow) bool {
 	}
 	switch a := w.leads(m, f); {
 	case a == open:
-		w.open[r] = true
+		w.open[r], w.unsure = true, true
 		return true
 	case (a == yes) == m.Not:
 		w.refused[r] = true
