@@ -581,6 +581,19 @@ func TestDirectDoctor(t *testing.T) {
 	l.shell(l.backends[1], "ip addr del 2001:db8::10/128 dev eth0; ip addr del 10.2.0.12/24 dev eth0")
 	l.shell(l.Balancer, "ip neigh flush all")
 	found("fail", "it does not answer ARP", "shop/web 10.2.0.12")
+
+	other := l.write("other.yaml", `services: [{name: far, mode: dsr, scheduler: hash, listen: "198.51.100.9:80", backends: ["10.2.0.11"]}]`)
+	lost := func() bool {
+		return slices.ContainsFunc(l.doctor(other), func(f finding) bool { return f.Subject == "other/far" && strings.HasPrefix(f.Problem, "nothing that comes for 198.51.100.9") })
+	}
+	l.shell(l.Balancer, "ip route add unreachable 198.51.100.9")
+	if !lost() {
+		t.Error("nothing says where its packets come in, and that is not found")
+	}
+	l.shell(l.Balancer, "ip route replace 198.51.100.9 dev eth0")
+	if lost() {
+		t.Error("the route says where its packets come in")
+	}
 }
 
 // TestDirectLab: the lab rehearses mode: dsr, beside services whose connections are

@@ -313,6 +313,7 @@ func (e *exam) direct() {
 		if examine == nil {
 			continue
 		}
+		e.comesBy(p.Name+"/"+s.Name, s)
 		for i := range s.Backends {
 			backends[s.Mode]++
 			examine(p.Name+"/"+s.Name+" "+s.Backends[i].Name, s, s.Backends[i].Address.Addr)
@@ -321,6 +322,18 @@ func (e *exam) direct() {
 	for _, m := range []lb.Mode{lb.DSR, lb.Tunnel} {
 		if n := backends[m]; n > 0 {
 			e.fine(text.Count(n, "backend") + " of mode: " + m.String())
+		}
+	}
+}
+
+// comesBy finds listens of which nothing says by which interface their packets come.
+func (e *exam) comesBy(subject string, s *lb.Service) {
+	for _, l := range s.Listen {
+		a := l.Prefix.Addr()
+		holder, r := e.holder(a), e.Routes[Question{To: a}]
+		if s.Interface == "" && (holder == nil && r.Way != Out || holder != nil && holder.Loopback) {
+			e.add(Fail, subject, fmt.Sprintf("nothing that comes for %s is balanced", a),
+				fmt.Sprintf("with mode: %s it is taken where it comes in, and neither an interface that has the address nor a route to it says where that is: say interface: in the profile", s.Mode), "")
 		}
 	}
 }
