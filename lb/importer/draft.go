@@ -110,18 +110,26 @@ func (d *Draft) joinFamilies() {
 	for _, e := range d.services {
 		s := &e.service
 		own := len(s.Backends) > 0
+		var alike, inside []lb.Listen // inside: of loopback addresses
 		for _, l := range s.Listen {
+			if l.Prefix.IsValid() && l.Prefix.Addr().IsLoopback() {
+				inside = append(inside, l)
+				continue
+			}
 			own = own && !l.Prefix.IsValid()
+			alike = append(alike, l)
 		}
+		own = own && len(alike) > 0
 		if !own {
 			out = append(out, e)
 			continue
 		}
 		family := lb.FamilyOf(s.Backends[0].Address.Addr)
 		key := func(f lb.Family) string {
-			return fmt.Sprint(f, s.Listen, s.Protocols, s.Role, s.Interface, s.Scheduler, s.HashBy, s.SNAT, s.Affinity, s.Allow, s.Deny, s.Log == nil)
+			return fmt.Sprint(f, alike, len(inside) > 0, s.Protocols, s.Role, s.Interface, s.Scheduler, s.HashBy, s.SNAT, s.Affinity, s.Allow, s.Deny, s.Log == nil)
 		}
 		if i, ok := at[key(lb.IPv4+lb.IPv6-family)]; ok {
+			out[i].service.Listen = slices.Concat(out[i].service.Listen, inside)
 			out[i].service.Backends = slices.Concat(out[i].service.Backends, s.Backends)
 			out[i].notes = slices.Concat(out[i].notes, e.notes)
 			continue

@@ -1,7 +1,7 @@
 package formats
 
 // Parts: what of a text is of a format. Configurations stand in the here-documents
-// of scripts and in the code of Markdown, and in templates.
+// and the echoes of scripts and in the code of Markdown, and in templates.
 
 import (
 	"regexp"
@@ -18,6 +18,7 @@ var configurations = []string{"haproxy", "nginx", "keepalived"}
 
 var (
 	document = regexp.MustCompile(`<<-?\s*(["'\\]?)([A-Za-z_]\w*)`)
+	quoted   = regexp.MustCompile(`\b(?:echo|printf)\s(?:[^"']*\s)?(["'])\\?$`)
 	fence    = regexp.MustCompile("^\\s*(```|~~~)")
 )
 
@@ -38,8 +39,11 @@ func part(lines []string, format string) (own, rest []string, ok bool) {
 			}
 		}
 	}
-	ends := map[string][]int{} // lines of one word
+	ends, quotes := map[string][]int{}, map[string][]int{} // lines of one word, and those that end a quote
 	for i, line := range lines {
+		if line != "" && (line[0] == '"' || line[0] == '\'') {
+			quotes[line[:1]] = append(quotes[line[:1]], i)
+		}
 		if word := strings.TrimSpace(line); word != "" && !strings.ContainsAny(word, " \t;{") {
 			ends[word] = append(ends[word], i)
 		}
@@ -47,15 +51,22 @@ func part(lines []string, format string) (own, rest []string, ok bool) {
 	code := -1 // where a block of code begins
 	for i := 0; i < len(lines); i++ {
 		line := lines[i][:min(len(lines[i]), 1<<12)]
+		end, plain := -1, false
 		if m := document.FindStringSubmatch(line); m != nil {
-			end, _ := slices.BinarySearch(ends[m[2]], i+1)
-			if end < len(ends[m[2]]) {
-				take(i+1, ends[m[2]][end], m[1] == "")
-				if i = ends[m[2]][end]; code >= 0 {
-					code = i + 1
-				}
-				continue
+			if at, _ := slices.BinarySearch(ends[m[2]], i+1); at < len(ends[m[2]]) {
+				end, plain = ends[m[2]][at], m[1] == ""
 			}
+		} else if m := quoted.FindStringSubmatch(line); m != nil {
+			if at, _ := slices.BinarySearch(quotes[m[1]], i+1); at < len(quotes[m[1]]) {
+				end, plain = quotes[m[1]][at], m[1] == `"`
+			}
+		}
+		if end > i {
+			take(i+1, end, plain)
+			if i = end; code >= 0 {
+				code = i + 1
+			}
+			continue
 		}
 		switch is := fence.MatchString(line); {
 		case is && code >= 0:

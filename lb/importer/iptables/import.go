@@ -103,6 +103,8 @@ type candidate struct {
 	region space.Region
 	logs   []*syntax.Rule
 	role   lb.Role
+	// inside: what this host sends to its loopback addresses is in it, too.
+	inside bool
 }
 
 func (t *translator) translate(budget *int) {
@@ -148,15 +150,16 @@ func (t *translator) roles(both [2][]*candidate) []*candidate {
 		same[p.classes[0].key+p.region[space.Port].Key()] = append(same[p.classes[0].key+p.region[space.Port].Key()], p)
 	}
 	for _, o := range both[output] {
+		inside := o.region[space.Destination].Meets(loopback(t.set.Family))
 		near := same[o.classes[0].key+o.region[space.Port].Key()]
 		i := slices.IndexFunc(near, func(p *candidate) bool { return alone[p] && t.alike(p, o) })
 		if i < 0 {
-			o.role = lb.RoleClient
+			o.role, o.inside = lb.RoleClient, inside
 			services = append(services, o)
 			continue
 		}
 		p := near[i]
-		alone[p] = false
+		alone[p], p.inside = false, inside
 		// What the rules of either hook say is about the one service.
 		p.trace.add(o.trace)
 	}

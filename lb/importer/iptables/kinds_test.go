@@ -142,6 +142,13 @@ func TestKinds(t *testing.T) {
 			"203.0.113.1:80 tcp round-robin -> :8080 10.2.0.1 snat masquerade", "complete",
 		}},
 		{"a quoted !", web[:len(web)-len("--dport 80 ")] + "'!' --dport 22 -j DNAT --to-destination 10.2.0.1", []string{"203.0.113.1:1-21,23-65535 tcp -> 10.2.0.1 snat none", "complete"}},
+		{"this host, at its loopback addresses", "iptables -t nat -A OUTPUT -o lo -p tcp --dport 80 -j REDIRECT --to-ports 8080\n" + nat + "-m addrtype --dst-type LOCAL -p tcp --dport 80 -j REDIRECT --to-ports 8080", []string{
+			":80 127.0.0.0/8:80 tcp -> :8080 snat masquerade", "complete",
+		}},
+		{"this host, not at its loopback addresses", "iptables -t nat -A OUTPUT ! -d 127.0.0.0/8 -p tcp --dport 80 -j REDIRECT --to-ports 8080", []string{"0.0.0.0/0:80 tcp client -> :8080 snat masquerade", "complete"}},
+		{"this host in both families, at its loopback addresses", "iptables -t nat -A OUTPUT -o lo -p tcp --dport 80 -j REDIRECT --to-ports 8080\nip6tables -t nat -A OUTPUT -o lo -p tcp --dport 80 -j REDIRECT --to-ports 8080", []string{
+			":80 127.0.0.0/8:80 [::1]:80 tcp client round-robin -> :8080 [::]:8080 snat masquerade", "complete",
+		}},
 		{"a loopback address", web + "-j DNAT --to-destination 127.0.0.1:8080", []string{"partial"}},
 		{"what this host sends", "iptables -t nat -A OUTPUT -o eth0 -p tcp -d 198.51.100.7 --dport 80 -j REDIRECT --to-ports 8080", []string{"198.51.100.7:80 tcp client -> :8080 snat masquerade", "partial"}},
 		{"ports one to one", vip + "--dport 5001:5003 -j DNAT --to-destination 10.2.0.1:8001-8003/5001", []string{

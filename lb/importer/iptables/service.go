@@ -35,6 +35,12 @@ func (t *translator) service(c *candidate) {
 	if len(s.Backends) == 0 {
 		return // endpoint has said why
 	}
+	// A listen for all addresses leaves loopback ones out, where only this host itself can serve.
+	elsewhere := func(b lb.Backend) bool { return !b.Address.Addr.IsUnspecified() }
+	if c.inside && t.everywhere(c.region) && !slices.ContainsFunc(s.Backends, elsewhere) {
+		prefixes, _ := loopback(t.set.Family).Prefixes(t.set.Family, 1)
+		s.Listen = append(s.Listen, lb.Listen{Prefix: prefixes[0], Ports: s.Listen[0].Ports})
+	}
 	t.clients(c, &s, at)
 	t.affinity(c, &s, at)
 	t.report(c, &s, at)

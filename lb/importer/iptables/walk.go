@@ -48,8 +48,8 @@ type walker struct {
 	counters map[*syntax.Nth]int
 	logRules []*syntax.Rule
 	indexes  map[indexKey]*index
-	changing map[*syntax.Chain]bool // chains that change sources
-	unsure   bool                   // what was asked last is open
+	changing map[*syntax.Chain]bool       // chains that change sources
+	unsure   bool                         // what was asked last is open
 	single   [len(indexed)][]space.Number // of all rules
 	// budget is how many rules may still be looked at.
 	budget *int
