@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -146,6 +147,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	a.tell(a.systemd.Ready(a.sentence()))
+	debug.FreeOSMemory() // what only the beginning needed
 	a.loop(ctx)
 	c.Log.Info("stopped; the kernel balances on as it is")
 	return nil

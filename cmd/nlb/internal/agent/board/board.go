@@ -142,8 +142,8 @@ func (b *Board) Await(ctx context.Context, known uint64) uint64 {
 // and affinity of their families.
 func asHeld(s *lb.Service) *lb.Service {
 	out := *s
-	out.Listen = slices.SortedFunc(slices.Values(s.Listen), func(a, b lb.Listen) int { return a.Prefix.Compare(b.Prefix) })
-	out.Backends = slices.SortedFunc(slices.Values(s.Backends), func(a, b lb.Backend) int { return a.Address.Compare(b.Address) })
+	out.Listen = sorted(s.Listen, func(a, b lb.Listen) int { return a.Prefix.Compare(b.Prefix) })
+	out.Backends = sorted(s.Backends, func(a, b lb.Backend) int { return a.Address.Compare(b.Address) })
 	if len(out.Backends) == 0 {
 		out.SNAT, out.Affinity = lb.SNAT{}, nil
 		return &out
@@ -163,6 +163,14 @@ func asHeld(s *lb.Service) *lb.Service {
 		out.Log = nil
 	}
 	return &out
+}
+
+// sorted are values in order. Those that are so, as nearly all are, need no copy.
+func sorted[T any](values []T, compare func(a, b T) int) []T {
+	if slices.IsSortedFunc(values, compare) {
+		return values
+	}
+	return slices.SortedFunc(slices.Values(values), compare)
 }
 
 // Tally is what is counted of a backend; nil where it is not shown.
