@@ -584,7 +584,9 @@ func TestDirectDoctor(t *testing.T) {
 
 	other := l.write("other.yaml", `services: [{name: far, mode: dsr, scheduler: hash, listen: "198.51.100.9:80", backends: ["10.2.0.11"]}]`)
 	lost := func() bool {
-		return slices.ContainsFunc(l.doctor(other), func(f finding) bool { return f.Subject == "other/far" && strings.HasPrefix(f.Problem, "nothing that comes for 198.51.100.9") })
+		return slices.ContainsFunc(l.doctor(other), func(f finding) bool {
+			return f.Subject == "other/far" && strings.HasPrefix(f.Problem, "nothing that comes for 198.51.100.9")
+		})
 	}
 	l.shell(l.Balancer, "ip route add unreachable 198.51.100.9")
 	if !lost() {
