@@ -85,23 +85,43 @@ func (t *train) misdirect() {
 
 // writeFrame fills a frame with a UDP datagram, its checksums included.
 func writeFrame(f []byte, to []byte, source, destination netip.AddrPort) {
+	pseudo := writeHeader(f, to, source, destination, unix.IPPROTO_UDP)
+	udp := f[ethHeader+ipHeader:]
+	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
+	binary.BigEndian.PutUint16(udp[6:], checksum(udp, pseudo))
+}
+
+const (
+	tcpFIN, tcpSYN, tcpPSH, tcpACK = 1, 2, 8, 16
+)
+
+// writeSegment fills a frame with a TCP segment of some bytes.
+func writeSegment(f []byte, to []byte, source, destination netip.AddrPort, flags byte) {
+	pseudo := writeHeader(f, to, source, destination, unix.IPPROTO_TCP)
+	tcp := f[ethHeader+ipHeader:]
+	tcp[12], tcp[13] = 5<<4, flags
+	binary.BigEndian.PutUint16(tcp[14:], 65535)
+	binary.BigEndian.PutUint16(tcp[16:], checksum(tcp, pseudo))
+}
+
+// writeHeader fills a frame up to the ports, and returns what the checksum behind them
+// begins with: the sum of addresses, protocol and length.
+func writeHeader(f []byte, to []byte, source, destination netip.AddrPort, protocol byte) (pseudo uint32) {
 	copy(f, to)
 	copy(f[6:], nobody)
 	binary.BigEndian.PutUint16(f[12:], unix.ETH_P_IP)
 	ip := f[ethHeader:]
 	ip[0] = 0x45
 	binary.BigEndian.PutUint16(ip[2:], frameSize-ethHeader)
-	ip[8], ip[9] = 64, unix.IPPROTO_UDP
+	ip[8], ip[9] = 64, protocol
 	src, dst := source.Addr().As4(), destination.Addr().As4()
 	copy(ip[12:], src[:])
 	copy(ip[16:], dst[:])
 	binary.BigEndian.PutUint16(ip[10:], checksum(ip[:ipHeader], 0))
-	udp := ip[ipHeader:]
-	binary.BigEndian.PutUint16(udp, source.Port())
-	binary.BigEndian.PutUint16(udp[2:], destination.Port())
-	binary.BigEndian.PutUint16(udp[4:], uint16(len(udp)))
-	pseudo := sum(ip[12:20], uint32(unix.IPPROTO_UDP+len(udp)))
-	binary.BigEndian.PutUint16(udp[6:], checksum(udp, pseudo))
+	ports := ip[ipHeader:]
+	binary.BigEndian.PutUint16(ports, source.Port())
+	binary.BigEndian.PutUint16(ports[2:], destination.Port())
+	return sum(ip[12:20], uint32(protocol)+uint32(len(ports)))
 }
 
 // checksum is that of RFC 1071, begun with a sum.

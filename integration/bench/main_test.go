@@ -49,6 +49,9 @@ func TestMain(m *testing.M) {
 		fmt.Println("| work | figure | yardstick | ratio | wanted |\n| --- | --- | --- | --- | --- |")
 		fmt.Println(strings.Join(rows, "\n"))
 	}
+	if len(prices) > 0 {
+		fmt.Println("\n" + strings.Join(prices, "\n"))
+	}
 	if len(proofs) > 0 {
 		fmt.Printf("\nLinux %s, %d processors, %s%s\n\n", release(), runtime.NumCPU(), runtime.Version(), map[bool]string{true: "; QUICK: no proof"}[*quick])
 		fmt.Println("| what happens | nlb run | HAProxy | wanted |\n| --- | --- | --- | --- |")

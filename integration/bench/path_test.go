@@ -60,7 +60,7 @@ func newPath(b *testing.B) *path {
 	return p
 }
 
-// prepareBalancer gives both neighbours addresses that nobody has.
+// prepareBalancer gives all neighbours addresses that nobody has.
 func (p *path) prepareBalancer() error {
 	route, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -71,7 +71,7 @@ func (p *path) prepareBalancer() error {
 		link string
 		addr netip.Addr
 		hw   *net.HardwareAddr
-	}{{"eth0", generatorAddr, &p.in}, {"eth1", sinkAddr, &p.out}} {
+	}{{"eth0", generatorAddr, &p.in}, {"eth1", sinkAddr, &p.out}, {"eth1", near[0], &p.out}, {"eth1", near[1], &p.out}, {"eth1", near[2], &p.out}} {
 		l, err := route.LinkByName(n.link)
 		if err != nil {
 			return err

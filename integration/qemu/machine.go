@@ -135,7 +135,7 @@ func (m *Machine) output() string {
 // tail is the end of the console, for the person who has to find out.
 func (m *Machine) tail() string {
 	text := m.output()
-	return text[max(0, len(text)-3000):]
+	return text[max(0, len(text)-12_000):]
 }
 
 // Installed reports whether QEMU and ssh are there.
