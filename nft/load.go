@@ -95,11 +95,7 @@ func load(c *wire.Conn, table string) (*State, error) {
 }
 
 func newState(table string, o *objects) *State {
-	s := &State{
-		Table: table, objects: o,
-		backends: make(map[compile.BackendKey]haveBackend, len(o.chains)), blocks: make(map[compile.PoolKey]compile.Block, len(o.chains)), sources: map[string]compile.Block{},
-		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
-	}
+	s := emptyState(table, o)
 	s.kept = o.kept()
 	for _, name := range []string{compile.ParamsSet, compile.RecordSet} {
 		for id := range s.elements(name) {

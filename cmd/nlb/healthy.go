@@ -58,12 +58,12 @@ func (j *job) healthOf(name string) (announce.Health, error) {
 		return announce.Health{}, err
 	}
 	defer e.Close()
-	state, err := e.State()
+	profiles, err := e.About(name)
 	if err != nil {
 		return announce.Health{}, err
 	}
 	serves := func(_ *lb.Profile, s *lb.Service, f lb.Family) bool { return announce.Serves(s, f) }
-	health, found := announce.HealthOf(state.Profiles, name, serves)
+	health, found := announce.HealthOf(profiles, name, serves)
 	if !found {
 		return health, withHint(errors.New(name+" is not balanced here"), "nlb show lists what is")
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"nlb/lb"
@@ -94,6 +95,21 @@ func (e *Engine) State() (*nft.State, error) {
 		return nil, withHint(err)
 	}
 	return state, nil
+}
+
+// About reads what the table holds, of PROFILE/SERVICE that service alone where that is
+// possible, without where it listens. Errors are *Error.
+func (e *Engine) About(name string) ([]*lb.Profile, error) {
+	if profile, service, one := strings.Cut(name, "/"); one {
+		if s := nft.ReadService(e.conn, e.table, profile, service); s != nil {
+			return []*lb.Profile{{Name: profile, Services: []lb.Service{*s}}}, nil
+		}
+	}
+	state, err := e.State()
+	if err != nil {
+		return nil, err
+	}
+	return state.Profiles, nil
 }
 
 // Held reads the profiles that a table holds; none where it cannot be read.
