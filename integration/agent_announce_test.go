@@ -110,6 +110,7 @@ func TestAgentAnnounces(t *testing.T) {
 	if code, out := a.process("healthy", "shop/web"); code != 0 {
 		t.Errorf("healthy: exit %d\n%s", code, out)
 	}
+	b.shell(b.Balancer, "nlb show --socket "+a.socket+" | grep '^announced: .*203.0.113.10 on '; nlb show --json --socket "+a.socket+" | grep -F '\"announced\"'")
 	// A daemon of the balancer that listens on any address is not there for all the world.
 	_, err := traffic.Serve(b.Balancer, "own", traffic.Port{Network: "tcp", At: netip.MustParseAddrPort("[::]:22")})
 	b.Check(err)

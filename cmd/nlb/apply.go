@@ -85,6 +85,7 @@ func apply(ctx context.Context, j *job) error {
 	j.NoteHealth(held, unchecked, "--forget-health", o.DryRun)
 	j.NoteUnfollowed(profiles)
 	j.NoteUnannounced(profiles)
+	j.NoteFleet(profiles)
 	value := appliedValue{
 		Table: j.table, Generation: result.Generation, Applied: !o.DryRun, Profiles: view.Profiles(profiles),
 		Parameters: view.Parameters(result.Parameters), Repaired: result.Repaired, Replaced: result.Replaced, Batches: result.Batches, Ended: result.Ended,

@@ -49,6 +49,7 @@ func check(ctx context.Context, j *job) error {
 				return err
 			}
 		}
+		j.NoteFleet(source.Profiles(sources))
 		return nil
 	}
 	out := checkedValue{Profiles: []checkedProfile{}, Errors: []mistakeValue{}}

@@ -49,10 +49,13 @@ const (
 // nothing else, and it is this program; in all other cases, and where it does not answer,
 // the kernel. Errors are those of the kernel.
 func (l *Looker) Snapshot(ctx context.Context) (snapshot *view.Snapshot, unknown, err error) {
-	if snapshot, err = l.ofAgent(ctx); err == nil {
-		return snapshot, nil, nil
+	if snapshot, err = l.ofAgent(ctx); err != nil {
+		snapshot, unknown, err = l.ofKernel()
 	}
-	return l.ofKernel()
+	if err == nil {
+		snapshot.Announced = engine.Announced(l.table)
+	}
+	return snapshot, unknown, err
 }
 
 // Wait returns after a time, or once the agent shows something else than it did at the

@@ -16,6 +16,21 @@ import (
 // which of several agents has made it.
 const Announcing = "nlb"
 
+// Announced are the addresses that an agent of a table has made, each with its device;
+// none where they cannot be read.
+func Announced(table string) (out []string) {
+	if table != Announcing {
+		return nil
+	}
+	all, _ := vip.List()
+	for _, a := range all {
+		if a.Ours {
+			out = append(out, a.String())
+		}
+	}
+	return out
+}
+
 // withdraw takes away what was announced, before these profiles go; none: all do.
 func (e *Engine) withdraw(names []string) ([]vip.Address, error) {
 	if e.table != Announcing {

@@ -59,6 +59,25 @@ func (c *Console) NoteUnannounced(profiles []*lb.Profile) {
 	}
 }
 
+// NoteFleet says what is other than it would be on one balancer, of each kind the first
+// service.
+func (c *Console) NoteFleet(profiles []*lb.Profile) {
+	said := map[string]bool{}
+	note := func(is bool, service, what string) {
+		if is && !said[what] {
+			said[what] = true
+			c.Notef("%s is of a fleet: %s", service, what)
+		}
+	}
+	for p, s := range lb.Services(profiles) {
+		name := p.Name + "/" + s.Name
+		all := s.Fleet == lb.FleetAnycast || s.Fleet == lb.FleetMesh
+		note(all && s.Limit != lb.Limit{}, name, "each balancer counts its limits for itself")
+		note(s.Fleet == lb.FleetPair && (s.Affinity != nil || s.Limit != lb.Limit{}), name, "affinity and rates begin anew on the other balancer")
+		note(s.Fleet == lb.FleetAnycast && s.Scheduler == lb.Hash, name, "with scheduler: consistent fewer clients move when backends change")
+	}
+}
+
 // NoteParameters says which kernel parameters were set, or would be.
 func (c *Console) NoteParameters(parameters []Parameter, dryRun bool) {
 	switch {

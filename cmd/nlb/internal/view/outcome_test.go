@@ -50,3 +50,25 @@ func TestNoteUnfollowed(t *testing.T) {
 		}
 	}
 }
+
+// TestNoteFleet: what is otherwise in a fleet is said once.
+func TestNoteFleet(t *testing.T) {
+	limit := lb.Limit{ConnectionsPerSource: 1}
+	for _, tt := range []struct {
+		service lb.Service
+		want    string
+	}{
+		{lb.Service{Limit: limit, Affinity: &lb.Affinity{}, Scheduler: lb.Hash}, ""},
+		{lb.Service{Fleet: lb.FleetAnycast, Scheduler: lb.Consistent}, ""},
+		{lb.Service{Fleet: lb.FleetMesh, Limit: limit}, "nlb: shop/web is of a fleet: each balancer counts its limits for itself\n"},
+		{lb.Service{Fleet: lb.FleetPair, Affinity: &lb.Affinity{}}, "nlb: shop/web is of a fleet: affinity and rates begin anew on the other balancer\n"},
+		{lb.Service{Fleet: lb.FleetAnycast, Scheduler: lb.Hash}, "nlb: shop/web is of a fleet: with scheduler: consistent fewer clients move when backends change\n"},
+	} {
+		tt.service.Name = "web"
+		var b bytes.Buffer
+		NewConsole("nlb", nil, &b, &b).NoteFleet([]*lb.Profile{{Name: "shop", Services: []lb.Service{tt.service, tt.service}}})
+		if b.String() != tt.want {
+			t.Errorf("got %q, want %q", b.String(), tt.want)
+		}
+	}
+}

@@ -25,6 +25,9 @@ func (c *Console) PrintSnapshot(v *Snapshot) {
 		c.printBackend(s, &s.Backends[0])
 	case len(v.Profiles) > 0:
 		c.printServices(v.Profiles)
+		if len(v.Announced) > 0 {
+			fmt.Fprintln(c.Out, "\nannounced: "+strings.Join(v.Announced, ", "))
+		}
 	case v.exists:
 		fmt.Fprintf(c.Out, "nothing is balanced here (table inet %s is empty)\n", v.Table)
 	default:

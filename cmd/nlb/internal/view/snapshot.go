@@ -17,9 +17,11 @@ import (
 
 // Snapshot is what is in the kernel.
 type Snapshot struct {
-	Table      string         `json:"table"`
-	Generation uint32         `json:"generation"`
-	Profiles   []ShownProfile `json:"profiles"`
+	Table      string `json:"table"`
+	Generation uint32 `json:"generation"`
+	// Announced are the addresses that this host announces, on their devices.
+	Announced []string       `json:"announced,omitempty"`
+	Profiles  []ShownProfile `json:"profiles"`
 
 	exists bool // there is a table
 	single bool // it has one backend alone

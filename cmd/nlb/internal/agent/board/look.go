@@ -66,7 +66,7 @@ func (b *Board) lookAgain(fresh bool) (*view.Snapshot, error) {
 }
 
 func (e *edition) snapshot(table string, f *engine.Figures, o *engine.Offloading) *view.Snapshot {
-	return view.SnapshotOf(table, f.Generation, e.services(), view.Figures{
+	s := view.SnapshotOf(table, f.Generation, e.services(), view.Figures{
 		Of: f.Of, Live: true,
 		Refused: f.Refused,
 		Offloaded: func(s *lb.Service) view.Offloaded {
@@ -74,4 +74,6 @@ func (e *edition) snapshot(table string, f *engine.Figures, o *engine.Offloading
 			return view.Offloaded{By: by, Note: note}
 		},
 	})
+	s.Announced = engine.Announced(table)
+	return s
 }
