@@ -163,3 +163,16 @@ func TestKinds(t *testing.T) {
 		{"rules that go", web + "-j DNAT --to-destination 10.2.0.1\niptables -t nat -F", []string{"partial"}},
 	})
 }
+
+// TestUnknownProtocol: options are not blamed for a protocol that is not known.
+func TestUnknownProtocol(t *testing.T) {
+	m, err := Import("x", []byte("iptables -t nat -A PREROUTING -p $PROTO --dport 80 -j DNAT --to-destination 10.2.0.1"))
+	if err != nil || m.Complete() {
+		t.Fatalf("%v, or complete", err)
+	}
+	for _, f := range m.Findings {
+		if strings.Contains(f.Msg, "--dport") {
+			t.Error(f.Format())
+		}
+	}
+}

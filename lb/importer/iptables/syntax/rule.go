@@ -155,9 +155,10 @@ func (r *reader) option(w word, words []word, not bool) []word {
 	g, option, count := r.owner(name, long, w)
 	o := setting{name: option, not: not, at: w}
 	if g == nil {
-		words = loose(words)
-		r.lost(w, "the option --"+name+" is not known", "")
-		return words
+		if !r.guessed { // else -p may be what is not known, and the rule is left out
+			r.lost(w, "the option --"+name+" is not known", "")
+		}
+		return loose(words)
 	}
 	if has && count != 0 {
 		v := w
