@@ -22,10 +22,7 @@ var Prometheus = expfmt.NewFormat(expfmt.TypeTextPlain)
 // FormatOf is the format of text that a request wants most: OpenMetrics 1.0.0 or 0.0.1,
 // else Prometheus.
 func FormatOf(h http.Header) expfmt.Format {
-	if f := expfmt.NegotiateIncludingOpenMetrics(h); f.FormatType() == expfmt.TypeOpenMetrics {
-		return f
-	}
-	return Prometheus
+	return expfmt.NegotiateAccept(h, Prometheus, expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtOpenMetrics_0_0_1)
 }
 
 // The kinds of families.

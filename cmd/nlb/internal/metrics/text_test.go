@@ -24,7 +24,7 @@ func TestFormatOf(t *testing.T) {
 		"application/openmetrics-text": expfmt.TypeOpenMetrics,
 		"application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2":        expfmt.TypeOpenMetrics,
 		"text/plain;version=0.0.4, application/openmetrics-text;version=1.0.0;q=0.9":                                                                        expfmt.TypeTextPlain,
-		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;q=0.5": expfmt.TypeTextPlain,
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.7,application/openmetrics-text;version=1.0.0;q=0.5": expfmt.TypeOpenMetrics,
 	} {
 		if got := FormatOf(http.Header{"Accept": {accept}}); got.FormatType() != want {
 			t.Errorf("%q: got %s", accept, got)
