@@ -67,7 +67,7 @@ var (
 
 // direct is a profile of one service whose answers go past the balancer.
 func direct(mode string, to [3]netip.Addr) string {
-	return fmt.Sprintf("services: [{name: web, mode: %s, scheduler: hash, interface: eth0, listen: \"%s:%d\", protocol: [tcp, udp], backends: [%s, %s, %s]}]\n", mode, firstVIP, listenPort, to[0], to[1], to[2])
+	return fmt.Sprintf("services: [{name: web, mode: %s, scheduler: hash, listen: \"%s:%d\", protocol: [tcp, udp], backends: [%s, %s, %s]}]\n", mode, firstVIP, listenPort, to[0], to[1], to[2])
 }
 
 // directServer is the same for ipvsadm, by one of its flags for a way.
@@ -111,6 +111,12 @@ func BenchmarkPacketsPrices(b *testing.B) {
 	}
 	nft := func(text string) *path { return script(text, "nft", "-f", "-") }
 	nlb := func(file string) *path { return script("", *program, "apply", file) }
+	past := func(file, profile string) *path { // its packets come in where the route says
+		p := newPath(b)
+		output(b, p.Balancer, "", "ip", "route", "add", firstVIP.String(), "dev", "eth0")
+		output(b, p.Balancer, "", *program, "apply", write(b, file, profile))
+		return p
+	}
 	one := func() *lb.Profile { return fleet("fleet", 0, 1) }
 	const in = "chain in { type nat hook prerouting priority dstnat; "
 	rule := fmt.Sprintf("%sip daddr %s udp dport %d dnat to %s:%d;", in, firstVIP, listenPort, firstBackend, backendPort)
@@ -130,9 +136,9 @@ func BenchmarkPacketsPrices(b *testing.B) {
 		full       = &way{path: nlb(masquerade), name: "nlb", to: service}
 		fastPlain  = &way{path: nlb(offloadNone), name: "nlb with `offload: software`, `snat: none`", to: service}
 		fast       = &way{path: nlb(offload), name: "nlb with `offload: software`", to: service}
-		dsr        = &way{path: nlb(write(b, "dsr.yaml", direct("dsr", near))), name: "nlb, `mode: dsr`", to: service, past: true}
+		dsr        = &way{path: past("dsr.yaml", direct("dsr", near)), name: "nlb, `mode: dsr`", to: service, past: true}
 		ipvsDR     = &way{path: script(directServer("-g", near), "ipvsadm", "-R"), name: "IPVS DR", to: service, past: true, ipvs: true}
-		tunnel     = &way{path: nlb(write(b, "tunnel.yaml", direct("tunnel", far))), name: "nlb, `mode: tunnel`", to: service, past: true}
+		tunnel     = &way{path: past("tunnel.yaml", direct("tunnel", far)), name: "nlb, `mode: tunnel`", to: service, past: true}
 		ipvsTUN    = &way{path: script(directServer("-i", far), "ipvsadm", "-R"), name: "IPVS TUN", to: service, past: true, ipvs: true}
 		all        = []*way{routed, tracks, hooks, beside, besideFast, hand, iptables, ipvs, plain, full, fastPlain, fast, dsr, ipvsDR, tunnel, ipvsTUN}
 		row        = func(figure *way, took time.Duration, yardstick *way, other time.Duration, what string, limit float64) {

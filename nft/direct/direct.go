@@ -52,6 +52,7 @@ func Backends(f *compile.Family) string { return "backends" + f.IP.Digit }
 
 func fragments(f *compile.Family) string                { return "fragments" + f.IP.Digit }
 func send(f *compile.Family) string                     { return "send" + f.IP.Digit }
+func first(f *compile.Family) string                    { return "first" + f.IP.Digit }
 func errorsMap(f *compile.Family) string                { return "errors" + f.IP.Digit }
 func chainOf(of, role string, f *compile.Family) string { return of + role + f.IP.Digit }
 
@@ -178,7 +179,7 @@ func Ruleset(table string, profiles, others []*lb.Profile, n *compile.Numbers, l
 		return m.Kind == ruleset.Destinations && len(m.Elements) == 0 && !there(m.Name)
 	})
 	for _, f := range compile.Families {
-		c.Chains = append(c.Chains, fragmentsChain(f), sendChain(f))
+		c.Chains = append(c.Chains, fragmentsChain(f), firstChain(f), sendChain(f))
 	}
 	c.Chains = append(c.Chains, c.chains...)
 	if devices := links.All(slices.Concat(profiles, others)); len(devices) > 0 {
@@ -330,30 +331,6 @@ func causeFields(c ruleset.Cause, by []lb.HashField) []ruleset.Field {
 		out[i] = of[b]
 	}
 	return out
-}
-
-// sendChain sends a packet to the backend in its mark. Of a fragmented datagram it
-// remembers that.
-func sendChain(f *compile.Family) *ruleset.Chain {
-	first, datagram := f.IP.IsFirstFragment(), datagramOf(f)
-	return &ruleset.Chain{Name: send(f), Rules: []ruleset.Rule{
-		rule(first, datagram.Unlearn(fragments(f))), // an earlier datagram may have had the number
-		rule(first, datagram.Learn(fragments(f), fragmentTime)),
-		rule(f.IP.Forward(Backends(f), LinksMap)),
-		rule(ruleset.Drop()),
-	}}
-}
-
-// fragmentsChain sends a later fragment where the first went. Those of other datagrams
-// go their way.
-func fragmentsChain(f *compile.Family) *ruleset.Chain {
-	return &ruleset.Chain{Name: fragments(f), Rules: []ruleset.Rule{
-		rule(datagramOf(f).SetPacketMarkBy(fragments(f)), f.IP.Forward(Backends(f), LinksMap)),
-	}}
-}
-
-func datagramOf(f *compile.Family) ruleset.FlowHash {
-	return ruleset.FlowHash{Family: f.IP, Fields: f.IP.Datagram()}
 }
 
 // entry is where packets come in.
