@@ -1,8 +1,8 @@
 package nft
 
 // Lifetime: which tables there are, whose they are and with which layout, and what of
-// that need not be read again; the kernel parameters that a table remembers; and how
-// profiles, or the whole table, are removed.
+// that need not be read again; one service of them, read alone; the kernel parameters
+// that a table remembers; and how profiles, or the whole table, are removed.
 
 import (
 	"cmp"
@@ -167,6 +167,43 @@ func ReadHeader(c *wire.Conn, table string) (Header, error) {
 func HasStandings(c *wire.Conn, table string) (bool, error) {
 	elements, err := readSet(c, table, compile.NewVerdictsSet())
 	return len(elements) > 0, err
+}
+
+// ReadService is one service as a table has it: its backends and what is known of them,
+// but not where it listens, nor whom it allows and denies. Nothing else is read, so that
+// this takes no longer beside ten thousand others. nil: all of the table has to be read
+// to tell, also that there is no such service.
+func ReadService(c *wire.Conn, table, profile, service string) *lb.Service {
+	before, err := c.Generation()
+	if layout, unread := readLayout(c, table); err != nil || unread != nil || layout != compile.LayoutVersion {
+		return nil
+	}
+	o := newObjects(ruleset.Inet)
+	o.exists, o.layout, o.source = true, compile.LayoutVersion, &source{conn: c, table: table, most: partialElements}
+	if o.readSpecs(c, table) != nil {
+		return nil
+	}
+	chain := compile.ChainOf(profile, service)
+	if o.chain(chain) == nil {
+		return nil
+	}
+	for _, f := range compile.Families {
+		o.readWhole(table, compile.OwnSlotsOf(chain, f))
+	}
+	out := emptyState(table, o).readService(chain, service, nil)
+	if after, err := c.Generation(); err != nil || after != before || o.source.err != nil {
+		return nil
+	}
+	return &out
+}
+
+// emptyState is one that has read nothing yet.
+func emptyState(table string, o *objects) *State {
+	return &State{
+		Table: table, objects: o,
+		backends: make(map[compile.BackendKey]haveBackend, len(o.chains)), blocks: make(map[compile.PoolKey]compile.Block, len(o.chains)), sources: map[string]compile.Block{},
+		guards: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
+	}
 }
 
 // Param is a kernel parameter and its value.
