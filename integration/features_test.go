@@ -159,6 +159,13 @@ services:
   - {name: tftp, helper: tftp, protocol: udp, listen: "203.0.113.12:69", backends: ["10.2.0.11"]}
   - {name: tftp-too, helper: tftp, protocol: udp, listen: "[2001:db8::3]:69", backends: ["fd02::11"]}
 `,
+	"syn-protection": `profile: proven
+services:
+  - {name: web, syn-protection: synproxy, protocol: [tcp, udp], listen: ["203.0.113.10:80", "[2001:db8::1]:80-90"], deny: 10.66.0.0/16, limit: {new: 5/second}, backends: ["10.2.0.11:80", "10.2.0.12", "[fd02::11]:80"]}
+  - {name: told, syn-protection: {mss: 1400, window-scale: 10}, unserved: reject, affinity: 10m, listen: "203.0.113.11:80", backends: [{address: "10.2.0.11:80", max-connections: 9}]}
+  - {name: plain, syn-protection: {window-scale: 0}, listen: ["203.0.113.12:*", "[2001:db8::3]:80"], backends: ["10.2.0.11", {address: "fd02::11", weight: 0}]}
+  - {name: empty, syn-protection: synproxy, on-empty: drop, listen: "203.0.113.13:80", backends: []}
+`,
 	"datagrams": `profile: datagrams
 defaults: {protocol: udp, balance: datagrams}
 services:

@@ -1,12 +1,13 @@
 package lb
 
 // Announce and fleet: that an agent gives this host the addresses of services, for routing
-// daemons to tell others of; and what services cannot have whose addresses other balancers
-// serve, too.
+// daemons to tell others of; what services cannot have whose addresses other balancers
+// serve, too; and what a backend is that is this host itself.
 
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -243,6 +244,76 @@ func (s *Service) checkSources(yield func(Contradiction) bool) bool {
 			said = true
 		}
 		if !yield(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// This host itself as a backend.
+
+// OfHost reports whether the endpoint is this host itself.
+func (e Endpoint) OfHost() bool { return e.Addr.IsUnspecified() }
+
+// HostEndpoint is a port of this host itself, for connections of a family.
+func HostEndpoint(f Family, port uint16) Endpoint {
+	if f == IPv6 {
+		return Endpoint{netip.IPv6Unspecified(), port}
+	}
+	return Endpoint{netip.IPv4Unspecified(), port}
+}
+
+// HostFamilies are those that a port of this host, written without an address, stands
+// for: all that the service may take.
+func (s *Service) HostFamilies() []Family {
+	if slices.ContainsFunc(s.Listen, func(l Listen) bool { return !l.Prefix.IsValid() }) {
+		return []Family{IPv4, IPv6}
+	}
+	return (&Service{Listen: s.Listen}).Families()
+}
+
+// CheckHostPort is what is wrong with a backend that is this host itself.
+func CheckHostPort(e Endpoint) *Problem {
+	if e.Port != 0 {
+		return nil
+	}
+	return &Problem{Msg: fmt.Sprintf("backend %s has no port", e), Hint: `":8080" is port 8080 of this host itself`}
+}
+
+// CheckHostSNAT is what is wrong with the SNAT of a backend that is this host itself.
+func CheckHostSNAT(s SNAT) *Problem {
+	if s.Equal(SNAT{Mode: SNATNone}) {
+		return nil
+	}
+	return &Problem{Msg: "snat " + s.String() + " of a backend that is this host itself", Want: "no snat", Hint: "this host sees the client"}
+}
+
+// MembersSNAT is that of the first backend on another host; the zero value where there is
+// none.
+func (s *Service) MembersSNAT() SNAT {
+	for i := range s.Backends {
+		if !s.Backends[i].Address.OfHost() {
+			return s.Backends[i].SNAT
+		}
+	}
+	return SNAT{}
+}
+
+// checkLoopback finds backends that are a loopback address, which connections from the
+// network cannot reach (ip_route_input_slow in net/ipv4/route.c, RFC 4291 section 2.5.3).
+func (s *Service) checkLoopback(yield func(Contradiction) bool) bool {
+	far := func(l Listen) bool { return !l.Prefix.Addr().IsLoopback() }
+	if s.Role == RoleClient || !slices.ContainsFunc(s.Listen, far) {
+		return true
+	}
+	for i := range s.Backends {
+		if b := &s.Backends[i]; b.Address.Addr.IsLoopback() && !yield(Contradiction{
+			Keys: []string{"backends", "role"}, Item: i, Problem: Problem{
+				Msg:  fmt.Sprintf("backend %s is a loopback address, and the kernel drops what comes to it from the network", b.Where()),
+				Want: "another address, or role: client",
+				Hint: fmt.Sprintf(`":%d" is this host itself, whose server then listens on any address`, cmp.Or(b.Address.Port, s.onlyPort(), 8080)),
+			},
+		}) {
 			return false
 		}
 	}

@@ -334,6 +334,7 @@ var serviceKeys = []key[Service]{
 		value: func(s *Service) (any, bool) { return mappingValue(timeoutKeys, s.Timeouts), s.Timeouts == Timeouts{} },
 		check: func(s *Service) *Problem { return checkKeys(timeoutKeys, &s.Timeouts) },
 	},
+	synProtectionKey,
 	{
 		word: "offload", Key: Key{
 			Values: "none, auto, software or hardware", Default: "none",
@@ -361,7 +362,7 @@ var serviceKeys = []key[Service]{
 // outermost first.
 func Keys() []Key {
 	return slices.Concat(described(serviceKeys), []Key{backendsKey}, described(backendKeys),
-		described(affinityKeys), described(limitKeys), described(logKeys), described(timeoutKeys), described(healthKeys))
+		described(affinityKeys), described(limitKeys), described(logKeys), described(timeoutKeys), described(synKeys), described(healthKeys))
 }
 
 func described[T any](keys []key[T]) []Key {
@@ -381,6 +382,7 @@ func init() {
 	enroll("limit", limitKeys)
 	enroll("log", logKeys)
 	enroll("timeouts", timeoutKeys)
+	enroll("syn-protection", synKeys)
 	enroll("health", healthKeys)
 }
 

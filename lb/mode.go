@@ -1,13 +1,12 @@
 package lb
 
-// Mode: what follows from how packets get to the backends: what a service has where
-// it does not say, what it cannot have, and what a backend is that is this host itself.
+// Mode: what follows from how packets get to the backends, and from who answers a SYN:
+// what a service has where it does not say, and what it cannot have.
 
 import (
-	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"nlb/lb/internal/safe"
@@ -276,70 +275,100 @@ func BalancedOnly(profiles []*Profile) bool {
 	return false
 }
 
-// This host itself as a backend.
-
-// OfHost reports whether the endpoint is this host itself.
-func (e Endpoint) OfHost() bool { return e.Addr.IsUnspecified() }
-
-// HostEndpoint is a port of this host itself, for connections of a family.
-func HostEndpoint(f Family, port uint16) Endpoint {
-	if f == IPv6 {
-		return Endpoint{netip.IPv6Unspecified(), port}
-	}
-	return Endpoint{netip.IPv4Unspecified(), port}
+// SYNProtection has the kernel answer a SYN by itself, with a cookie, and hand a client
+// on that has sent it back: one that exists. So what is told to clients of the backends
+// has to be known before (https://wiki.nftables.org/wiki-nftables/index.php/Synproxy).
+type SYNProtection struct {
+	// MSS is the largest segment that backends take, in bytes, 536 to 8960; over IPv6,
+	// whose header is longer, 20 less.
+	MSS int
+	// WindowScale is the window scale of the backends (RFC 7323), 0 to 14.
+	WindowScale int
 }
 
-// HostFamilies are those that a port of this host, written without an address, stands
-// for: all that the service may take.
-func (s *Service) HostFamilies() []Family {
-	if slices.ContainsFunc(s.Listen, func(l Listen) bool { return !l.Prefix.IsValid() }) {
-		return []Family{IPv4, IPv6}
-	}
-	return (&Service{Listen: s.Listen}).Families()
+// SYNProxy is a SYNProtection that does not say otherwise, and the word for it.
+var SYNProxy = SYNProtection{MSS: 1460, WindowScale: 7}
+
+const synproxyWord = "synproxy"
+
+var synProtectionKey = key[Service]{
+	word: "syn-protection", Key: Key{
+		Values: "synproxy, {mss: 1460, window-scale: 7}, or none", Default: "none",
+		Meaning: "a TCP client has to answer before anything is remembered of its connection, so forged ones cost nothing",
+	},
+	value:  func(s *Service) (any, bool) { return synValue(s.SYNProtection), s.SYNProtection == nil },
+	change: func(s *Service) (string, bool) { return s.SYNProtection.String(), true },
+	check:  func(s *Service) *Problem { return s.SYNProtection.Problem() },
 }
 
-// CheckHostPort is what is wrong with a backend that is this host itself.
-func CheckHostPort(e Endpoint) *Problem {
-	if e.Port != 0 {
+var synKeys = []key[SYNProtection]{
+	{
+		word: "mss", Key: Key{
+			Values: "536 to 8960", Default: strconv.Itoa(SYNProxy.MSS),
+			Meaning: "the largest segment that clients are told to send, over IPv6 20 less; at most what the backends take",
+		},
+		value: func(p *SYNProtection) (any, bool) { return p.MSS, p.MSS == SYNProxy.MSS },
+		check: func(p *SYNProtection) *Problem { return checkRange("mss", p.MSS, 536, 8960) },
+	},
+	{
+		word: "window-scale", Key: Key{
+			Values: "0 to 14", Default: strconv.Itoa(SYNProxy.WindowScale),
+			Meaning: "the window scale that clients are told; at most that of the backends",
+		},
+		value: func(p *SYNProtection) (any, bool) { return p.WindowScale, p.WindowScale == SYNProxy.WindowScale },
+		check: func(p *SYNProtection) *Problem { return checkRange("window-scale", p.WindowScale, 0, 14) },
+	},
+}
+
+// String is what clients are told, or none.
+func (p *SYNProtection) String() string {
+	if p == nil {
+		return "none"
+	}
+	return fmt.Sprintf("mss %d window-scale %d", p.MSS, p.WindowScale)
+}
+
+// Problem is what is wrong with it, nil for nothing.
+func (p *SYNProtection) Problem() *Problem { return checkKeys(synKeys, p) }
+
+// synValue is a protection, whose short form is the word.
+func synValue(p *SYNProtection) any {
+	if p == nil {
 		return nil
 	}
-	return &Problem{Msg: fmt.Sprintf("backend %s has no port", e), Hint: `":8080" is port 8080 of this host itself`}
-}
-
-// CheckHostSNAT is what is wrong with the SNAT of a backend that is this host itself.
-func CheckHostSNAT(s SNAT) *Problem {
-	if s.Equal(SNAT{Mode: SNATNone}) {
-		return nil
+	m := Mapping{Values: valuesOf(synKeys, p)}
+	if allDefault(m.Values) {
+		m.Short = synproxyWord
 	}
-	return &Problem{Msg: "snat " + s.String() + " of a backend that is this host itself", Want: "no snat", Hint: "this host sees the client"}
+	return m
 }
 
-// MembersSNAT is that of the first backend on another host; the zero value where there is
-// none.
-func (s *Service) MembersSNAT() SNAT {
-	for i := range s.Backends {
-		if !s.Backends[i].Address.OfHost() {
-			return s.Backends[i].SNAT
-		}
-	}
-	return SNAT{}
-}
-
-// checkLoopback finds backends that are a loopback address, which connections from the
-// network cannot reach (ip_route_input_slow in net/ipv4/route.c, RFC 4291 section 2.5.3).
-func (s *Service) checkLoopback(yield func(Contradiction) bool) bool {
-	far := func(l Listen) bool { return !l.Prefix.Addr().IsLoopback() }
-	if s.Role == RoleClient || !slices.ContainsFunc(s.Listen, far) {
+// checkSYN finds what cannot be where the kernel answers for the backends, and begins the
+// connections to them by itself.
+func (s *Service) checkSYN(yield func(Contradiction) bool) bool {
+	if s.SYNProtection == nil {
 		return true
 	}
-	for i := range s.Backends {
-		if b := &s.Backends[i]; b.Address.Addr.IsLoopback() && !yield(Contradiction{
-			Keys: []string{"backends", "role"}, Item: i, Problem: Problem{
-				Msg:  fmt.Sprintf("backend %s is a loopback address, and the kernel drops what comes to it from the network", b.Where()),
-				Want: "another address, or role: client",
-				Hint: fmt.Sprintf(`":%d" is this host itself, whose server then listens on any address`, cmp.Or(b.Address.Port, s.onlyPort(), 8080)),
-			},
-		}) {
+	prefix := slices.IndexFunc(s.Listen, func(l Listen) bool { return !l.Prefix.IsSingleIP() })
+	host := slices.IndexFunc(s.Backends, func(b Backend) bool { return b.Address.OfHost() })
+	for _, one := range []struct {
+		is              bool
+		key, what, hint string
+	}{
+		{!slices.Contains(s.Protocols, TCP), "protocol", "protocol: " + strings.Join(texts(s.Protocols), ", "), "only TCP begins with a SYN"},
+		{s.Mode.Direct(), "mode", "mode: " + s.Mode.String(), "answers pass by this host, which has to translate their numbers"},
+		{s.Role != RoleProxy, "role", "role: " + s.Role.String(), "it is for what comes from the network"},
+		{s.Interface != "", "interface", "interface", "this host begins the connections to the backends, and what it sends enters nowhere"},
+		{s.Retry, "retry", "retry", "the client has an open connection by then, and does not try again"},
+		{s.Helper != HelperNone, "helper", "helper: " + s.Helper.String(), "both translate sequence numbers"},
+		{s.Offload != OffloadNone, "offload", "offload: " + s.Offload.String(), "a flow table does not translate sequence numbers"},
+		{s.Fleet != FleetNone, "fleet", "fleet: " + s.Fleet.String(), "another balancer does not know how to translate the sequence numbers of a connection"},
+		{prefix >= 0, "listen", "a listen that is no single address", "each address stands by itself in what looks at the answers of clients"},
+		{host >= 0, "backends", "a backend that is this host itself", "its answers come from a loopback address, and do not leave"},
+	} {
+		if one.is && !yield(Contradiction{Keys: []string{"syn-protection", one.key}, Problem: Problem{
+			Msg: one.what + " cannot be with syn-protection", Want: "one of them", Hint: one.hint,
+		}}) {
 			return false
 		}
 	}

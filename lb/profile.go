@@ -103,7 +103,8 @@ type Service struct {
 	// Retry has the kernel draw again for a client whose backend refused it.
 	Retry bool
 	// Timeouts are how long connections that are silent are remembered.
-	Timeouts Timeouts
+	Timeouts      Timeouts
+	SYNProtection *SYNProtection // has clients prove that they exist; nil: no
 	// Offload has packets of live connections pass by all chains.
 	Offload Offload
 	// Devices are the interfaces that this is done on, sorted, at most MaxDevices; nil:

@@ -307,12 +307,13 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 			return errNotPartial
 		}
 		for _, f := range compile.Families {
-			if draws {
-				o.chain(compile.DrawChainOf(chain, f))
-			}
-			o.readWhole(table, compile.OwnSlotsOf(chain, f), compile.MembersOf(chain, f), compile.ServersOf(chain, f))
-			if servers := compile.ServersOf(chain, f); o.maps[servers] != nil {
-				o.chain(servers)
+			servers := compile.ServersOf(chain, f)
+			o.readWhole(table, compile.OwnSlotsOf(chain, f), compile.MembersOf(chain, f), servers)
+			has := map[string]bool{compile.DrawChainOf(chain, f): draws, compile.SYNProxyOf(chain, f): wanted[chain].SYNProtection != nil, servers: o.maps[servers] != nil}
+			for name, has := range has {
+				if has {
+					o.chain(name)
+				}
 			}
 		}
 		// Its destinations are those that it is to have.

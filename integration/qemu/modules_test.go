@@ -1,12 +1,13 @@
 package qemu
 
-// Modules: the packet tests of what needs modules, and of direct return, in machines with
-// Debian's kernels.
+// Modules: the packet tests of what needs modules, of direct return and of syn-protection, in
+// machines with Debian's kernels.
 
 import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,6 +46,15 @@ func TestDirect(t *testing.T) {
 	t.Parallel()
 	kernels(t)
 	inMachines(t, []string{oldest}, "integration", "direct return", "-test.parallel=1,-test.run=^TestDirect(|Errors|Fragments|Remembers|Listing)$")
+}
+
+// TestSYNProtection runs the tests of syn-protection in a machine of each kernel, and of the
+// oldest: each has another SYN proxy.
+func TestSYNProtection(t *testing.T) {
+	t.Parallel()
+	list := append([]string{oldest}, kernels(t)...)
+	slices.Sort(list)
+	inMachines(t, slices.Compact(list), "integration", "syn-protection", "-test.parallel=1,-test.run=^TestSYN")
 }
 
 // inMachines runs tests of a package in a machine of each kernel.

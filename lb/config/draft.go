@@ -26,7 +26,7 @@ type draft struct {
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
 		offload, devices, timeouts, helper, balance, unserved  *node
-		scheduler, affinity, retry                             *node
+		scheduler, affinity, retry, syn                        *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -138,6 +138,11 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return s.at.timeouts
 	case "helper":
 		return unlessDefault(s.at.helper, base.at.helper)
+	case "syn-protection":
+		if c.Keys[1] != "protocol" {
+			return s.at.syn
+		}
+		return unlessDefault(s.at.syn, base.at.syn)
 	case "balance":
 		return s.at.balance
 	case "unserved":
@@ -183,6 +188,8 @@ func (s *draft) giveWay(word string) {
 		s.Devices = nil
 	case "helper":
 		s.Helper = lb.HelperNone
+	case "syn-protection":
+		s.SYNProtection = nil
 	case "unserved":
 		s.Unserved = lb.UnservedPass
 	case "remember":

@@ -98,6 +98,7 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		s.at.retry = v
 	}},
 	{word: "timeouts", read: readTimeouts},
+	{word: "syn-protection", read: readSYNProtection},
 	{word: "offload", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		readWord(d, k, v, &s.Offload)
 		s.at.offload = v
@@ -191,6 +192,11 @@ var timeoutKeys = table[lb.Timeouts]{of: "timeouts", what: "timeouts", keys: []k
 	{word: "udp-idle", read: readTimeoutOf},
 }}
 
+var synKeys = table[lb.SYNProtection]{of: "syn-protection", what: "syn-protection", keys: []key[lb.SYNProtection]{
+	{word: "mss", read: func(d *decoder, k *lb.Key, v *node, p *lb.SYNProtection) { readInt(d, k, v, 536, 8960, &p.MSS) }},
+	{word: "window-scale", read: func(d *decoder, k *lb.Key, v *node, p *lb.SYNProtection) { readInt(d, k, v, 0, 14, &p.WindowScale) }},
+}}
+
 var announceKeys = table[lb.Announce]{what: "announce", keys: []key[lb.Announce]{
 	{word: "interface", Key: lb.Key{
 		Path: "announce.interface", Values: "the name of a dummy device, or lo", Default: lb.AnnounceDefault.Interface,
@@ -235,6 +241,7 @@ func init() {
 	limitKeys.enroll()
 	logKeys.enroll()
 	timeoutKeys.enroll()
+	synKeys.enroll()
 	healthKeys.enroll()
 	for _, k := range serviceKeys.keys {
 		if k.word != "name" && k.word != "listen" {

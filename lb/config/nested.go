@@ -93,6 +93,21 @@ func readTimeoutOf(d *decoder, k *lb.Key, v *node, t *lb.Timeouts) {
 	*t.Of(k.Word()) = span
 }
 
+func readSYNProtection(d *decoder, k *lb.Key, v *node, s *draft) {
+	s.SYNProtection, s.at.syn = nil, v
+	p := lb.SYNProxy
+	switch {
+	case none(v):
+		return
+	case v.kind == mapping:
+		synKeys.read(d, v, &p)
+	case v.kind != scalar || v.text != "synproxy":
+		d.fail(v, "syn-protection "+safe.Show(v.text)+" is unknown", k.Values, "")
+		return
+	}
+	s.SYNProtection = &p
+}
+
 func readLog(d *decoder, k *lb.Key, v *node, into **lb.Log) {
 	*into = nil
 	l := &lb.Log{Level: lb.LogInfo}

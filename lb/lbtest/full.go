@@ -82,8 +82,9 @@ func Full() []*lb.Profile {
 	direct.Remember = time.Minute
 	announced := direct
 	announced.Unserved = lb.UnservedDrop
-	spread := full()
+	spread, proven := full(), full()
 	makeDatagrams(&spread)
+	proven.Role, proven.Interface, proven.Listen, proven.SYNProtection = lb.RoleProxy, "", proven.Listen[1:], &lb.SYNProtection{MSS: 1400, WindowScale: 9}
 	return []*lb.Profile{
 		{Name: "p", Services: []lb.Service{whole}},
 		{Name: "p", Services: []lb.Service{plain}},
@@ -92,6 +93,7 @@ func Full() []*lb.Profile {
 		{Name: "p", Services: []lb.Service{chosen}},
 		{Name: "p", Services: []lb.Service{forgets}},
 		{Name: "p", Services: []lb.Service{spread}},
+		{Name: "p", Services: []lb.Service{proven}},
 	}
 }
 

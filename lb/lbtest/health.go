@@ -37,6 +37,11 @@ func health(r *rand.Rand, s *lb.Service) {
 	if len(s.Protocols) == 1 && s.Protocols[0] == lb.TCP {
 		s.Helper = lb.Helper(r.IntN(3))
 	}
+	s.SYNProtection = &lb.SYNProtection{MSS: 536 + r.IntN(1000), WindowScale: r.IntN(15)}
+	for range s.Contradictions {
+		s.SYNProtection = nil
+		break
+	}
 	first := map[lb.Family]int{}
 	several := false
 	for i := range s.Backends {

@@ -13,6 +13,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile/border"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/compile/synproxy"
 	"nlb/nft/fleet"
 	"nlb/nft/ruleset"
 )
@@ -77,8 +78,13 @@ func (c *compiler) border(all []*lb.Profile, there func(object string) bool) {
 			c.needed[e.Data], c.needed[refuseChain] = true, true
 		}
 	}
-	for name, elements := range datagrams.Elements(all, ChainOf) {
-		c.byName[name].Elements = elements
+	for _, of := range []map[string][]ruleset.Element{datagrams.Elements(all, ChainOf), synproxy.Elements(all, ChainOf)} {
+		for name, elements := range of {
+			c.byName[name].Elements = elements
+		}
+	}
+	if synproxy.Protects(all) || there(synproxy.InputChain) {
+		c.Chains = append(c.Chains, synproxy.Chains()...)
 	}
 	if lb.BalancedOnly(all) || there(border.ForwardChain) {
 		c.Chains = append(c.Chains, border.Forward())
@@ -124,6 +130,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		if s.Balance == lb.Datagrams {
 			c.datagrams(own.Name, s, f)
 		}
+		c.Chains = append(c.Chains, synproxy.Service(own.Name, s, f.IP)...)
 		draw := c.pool(own.Name, s, f, shared)
 		switch {
 		case s.Mode.Direct(): // the rule is there for what its comment says

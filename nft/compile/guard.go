@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"nlb/lb"
+	"nlb/nft/compile/synproxy"
 	"nlb/nft/ruleset"
 )
 
@@ -72,6 +73,7 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 			add(list.name+" "+set, f.IP.SourceIn(set, list.not))
 		}
 	}
+	out = append(out, unproven(s)...)
 	id := serviceMark | c.serviceNumber(chain)
 	pickUps, counts := pickUps(s, id)
 	out = append(out, pickUps...)
@@ -102,6 +104,18 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 		c.add(RefusedSet, ruleset.Element{Key: ruleset.MarkBytes(id)})
 	}
 	return out
+}
+
+// unproven are the rules by which a SYN leaves before anything counts or remembers it. It
+// meets all of this again when its client has answered.
+func unproven(s *lb.Service) []ruleset.Rule {
+	var serving []ruleset.Statement
+	for _, f := range s.Families() {
+		if drawn(s.Of(f)) > 0 {
+			serving = append(serving, FamilyOf(f).match)
+		}
+	}
+	return synproxy.Leave(s, serving)
 }
 
 // pickUps are the rules for connections that another balancer of the fleet has had so

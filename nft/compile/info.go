@@ -13,6 +13,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile/border"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/compile/synproxy"
 )
 
 // poolInfo describes the rule that draws a backend of one family.
@@ -192,7 +193,7 @@ func ReadRule(comment string, s *lb.Service, clients func(set string) []netip.Pr
 		s.Role = lb.RoleServer
 	case comment == dropsComment:
 		s.OnRefuse = lb.Drop
-	case !border.ReadNote(comment, s) && !datagrams.ReadNote(comment, s) && !readMode(comment, s) && !readTimeouts(comment, s) && !readGuard(comment, s, clients):
+	case !border.ReadNote(comment, s) && !datagrams.ReadNote(comment, s) && !synproxy.ReadNote(comment, s) && !readMode(comment, s) && !readTimeouts(comment, s) && !readGuard(comment, s, clients):
 		readAffinity(comment, s)
 	}
 }

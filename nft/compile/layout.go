@@ -23,6 +23,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile/border"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/compile/synproxy"
 	"nlb/nft/fleet"
 	"nlb/nft/ruleset"
 )
@@ -175,7 +176,7 @@ func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
 	for _, way := range offloads {
 		r.Maps = append(r.Maps, newOffloadSet(way))
 	}
-	r.Chains = append(r.Chains, forwardChain(nil), border.Forward())
+	r.Chains = append(append(r.Chains, forwardChain(nil), border.Forward()), synproxy.Chains()...)
 	return r
 }
 
@@ -216,7 +217,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 	for _, t := range tiersOf(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}
-	r.Maps = append(slices.Concat(r.Maps, border.Maps(), datagrams.Maps()), slotMap(0))
+	r.Maps = append(slices.Concat(r.Maps, border.Maps(), datagrams.Maps(), synproxy.Maps()), slotMap(0))
 	for _, n := range x.shards {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
@@ -243,7 +244,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 		r.Chains = append(r.Chains, probesChain())
 	}
 	if x.picksUp {
-		r.Chains = append(r.Chains, fleet.Chains(border.Segments()...)...)
+		r.Chains = append(r.Chains, fleet.Chains(segments()...)...)
 	}
 	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
@@ -264,8 +265,11 @@ func midStream() ruleset.Rule {
 	return ruleset.Rule{Statements: []ruleset.Statement{ruleset.UnlessSYN(), ruleset.Accept()}}
 }
 
+// segments are the rules that a segment from the network meets which begins no connection.
+func segments() []ruleset.Rule { return append(synproxy.Segments(), border.Segments()...) }
+
 func baseChains(x extent) []*ruleset.Chain {
-	in, out := append(border.Segments(), midStream()), []ruleset.Rule{midStream()}
+	in, out := append(segments(), midStream()), []ruleset.Rule{midStream()}
 	if x.picksUp {
 		in = []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.UnlessSYN(), ruleset.Jump(fleet.PickUpChain)}}}
 	}

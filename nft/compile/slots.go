@@ -23,6 +23,7 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/compile/synproxy"
 	"nlb/nft/ruleset"
 )
 
@@ -187,6 +188,9 @@ func (c *compiler) needShard(base uint32) {
 // ServersOf names the map of a service's servers by datagram, and the chain that looks
 // into it.
 func ServersOf(chain string, f *Family) string { return datagrams.Of(chain, f.IP) }
+
+// SYNProxyOf names the chain that takes what clients of a protected service send.
+func SYNProxyOf(chain string, f *Family) string { return synproxy.Of(chain, f.IP) }
 
 // insertSlots puts maps of slots where a packet meets them: what they lead to is behind
 // them.

@@ -133,6 +133,9 @@ func probes() []probe {
 			Statements: []ruleset.Statement{ruleset.SetTimeouts(&ruleset.Timeouts{Name: "probe", Protocol: unix.IPPROTO_UDP, Seconds: []uint32{1, 1}})},
 		}}}},
 		simple("notrack", "balance: datagrams", "4.9", "nft_ct", &expr.Notrack{}),
+		{Part: Part{"synproxy", "syn-protection", "5.3", "nft_synproxy"}, base: ruleset.Input(0, ""), exprs: []expr.Any{
+			protocol, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{unix.IPPROTO_TCP}}, &expr.SynProxy{Mss: 1460, Wscale: 7},
+		}},
 		{Part: Part{"socket", "fleet: anycast and mesh", "5.10", "nft_socket"}, base: pre(-100), exprs: []expr.Any{&expr.Socket{Key: expr.SocketKeyWildcard, Register: reg}}},
 		simple("exthdr", "mode: dsr", "3.13", "", &expr.Exthdr{DestRegister: reg, Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}),
 		{

@@ -1,0 +1,172 @@
+// Package synproxy is what a table has for services with syn-protection: the kernel
+// answers a SYN by a cookie, and begins the connection to a backend once the client has
+// sent that back. It knows no kernel.
+//
+// A SYN leaves the service's chain in prerouting undrawn and untranslated, as does what
+// the client sends next: conntrack has no entry of either. Behind routing, in input where
+// this host has the address and in forward where it has not, the kernel takes them:
+//
+//	synproxy-input, synproxy-forward    destination -> the service's chain
+//	PROFILE/SERVICE/synproxy4           takes a SYN, and an ACK with a good cookie
+//
+// Then the kernel sends a SYN in the client's name, by the hook output. There it meets the
+// service's chain once more, as what this host itself sends does, and is balanced.
+package synproxy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"nlb/lb"
+	"nlb/nft/ruleset"
+)
+
+const (
+	// InputChain is there where the others are.
+	InputChain   = "synproxy-input"
+	forwardChain = "synproxy-forward"
+	outputChain  = "synproxy-output"
+
+	// manglePriority is NF_IP_PRI_MANGLE: ahead of the filters of others, which have no
+	// rule for what is not translated.
+	manglePriority = -150
+
+	suffix = "/synproxy"
+	note   = "syn-protection "
+)
+
+// chains names the map from a destination to the chain of a service, and protected the set
+// of these destinations.
+func chains(f *ruleset.Family) string    { return "synproxy" + f.Digit }
+func protected(f *ruleset.Family) string { return "protected" + f.Digit }
+
+// Of names the chain that a service, with this chain, has for a family.
+func Of(chain string, f *ruleset.Family) string { return chain + suffix + f.Digit }
+
+// Maps are the maps that all services share, empty.
+func Maps() []*ruleset.Map {
+	var out []*ruleset.Map
+	for _, f := range ruleset.Families {
+		key := ruleset.Type{f.Addr, ruleset.InetProto, ruleset.InetService}
+		out = append(out,
+			&ruleset.Map{Name: protected(f), Kind: ruleset.Addresses, Key: key, Interval: true},
+			&ruleset.Map{Name: chains(f), Kind: ruleset.Addresses, Key: key, Data: ruleset.Type{ruleset.Verdict}, Interval: true})
+	}
+	return out
+}
+
+// IsShared reports whether a chain or map is one that all services share.
+func IsShared(object string) bool {
+	is := func(m *ruleset.Map) bool { return m.Name == object }
+	return object == InputChain || object == forwardChain || object == outputChain || slices.ContainsFunc(Maps(), is)
+}
+
+// Protects reports whether a service of the profiles has syn-protection.
+func Protects(profiles []*lb.Profile) bool {
+	for _, s := range lb.Services(profiles) {
+		if s.SYNProtection != nil {
+			return true
+		}
+	}
+	return false
+}
+
+func rule(statements ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: statements} }
+
+// Chains are the chains that all services share.
+func Chains() []*ruleset.Chain {
+	take := func(name string, hook *ruleset.Hook) *ruleset.Chain {
+		c := &ruleset.Chain{Name: name, Hook: hook, Filter: true, Rules: []ruleset.Rule{rule(ruleset.IsTracked(), ruleset.Accept())}}
+		for _, f := range ruleset.Families {
+			ask := rule(f.Vmap(chains(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort))
+			ask.Needs = chains(f)
+			c.Rules = append(c.Rules, ask)
+		}
+		return c
+	}
+	return []*ruleset.Chain{
+		take(InputChain, ruleset.Input(manglePriority, "mangle")),
+		take(forwardChain, ruleset.Forward(manglePriority)),
+		{Name: outputChain, Hook: ruleset.Output(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{rule(ruleset.BlankTimestamp()...)}},
+	}
+}
+
+// Segments are the rules that a TCP segment meets which begins no connection: one with a
+// cookie is let pass.
+func Segments() []ruleset.Rule {
+	var out []ruleset.Rule
+	for _, f := range ruleset.Families {
+		match := f.In(protected(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort)
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ruleset.UnlessSYN(), match, ruleset.Accept()}, Needs: protected(f)})
+	}
+	return out
+}
+
+// Elements are those of the shared maps, by their names, for all profiles of a table.
+// chain names the chain of a service.
+func Elements(profiles []*lb.Profile, chain func(profile, service string) string) map[string][]ruleset.Element {
+	out := map[string][]ruleset.Element{}
+	for p, s := range lb.Services(profiles) {
+		if s.SYNProtection == nil {
+			continue
+		}
+		for _, l := range s.Listen {
+			f := ruleset.FamilyOf(l.Prefix.Addr())
+			for _, r := range l.Ports {
+				key := func(port uint16) string {
+					return ruleset.AddrBytes(l.Prefix.Addr()) + ruleset.ProtoBytes(byte(lb.TCP)) + ruleset.PortBytes(port)
+				}
+				e := ruleset.Element{Key: key(r.First), End: key(r.Last)}
+				out[protected(f)] = append(out[protected(f)], e)
+				e.Data = Of(chain(p.Name, s.Name), f)
+				out[chains(f)] = append(out[chains(f)], e)
+			}
+		}
+	}
+	for _, elements := range out {
+		slices.SortFunc(elements, func(a, b ruleset.Element) int { return cmp.Compare(a.Key, b.Key) })
+	}
+	return out
+}
+
+// Service is the chain that takes what clients of a service send, of a family; none where it
+// is not protected.
+func Service(chain string, s *lb.Service, f *ruleset.Family) []*ruleset.Chain {
+	if s.SYNProtection == nil {
+		return nil
+	}
+	mss := s.SYNProtection.MSS
+	if f == ruleset.IPv6 {
+		mss -= 20 // its header is so much longer than that of IPv4
+	}
+	take := rule(ruleset.SYNProxy(uint16(mss), uint8(s.SYNProtection.WindowScale)))
+	return []*ruleset.Chain{{Name: Of(chain, f), Rules: []ruleset.Rule{take}}}
+}
+
+// Leave are the rules of a service's own chain by which a SYN from the network leaves it.
+// The families are those that have a backend to serve: clients of another are told at once
+// that there is none.
+func Leave(s *lb.Service, families []ruleset.Statement) []ruleset.Rule {
+	if s.SYNProtection == nil {
+		return nil
+	}
+	out := []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.Continue()}, Comment: note + s.SYNProtection.String()}}
+	for _, f := range families {
+		out = append(out, rule(f, ruleset.IsL4(byte(lb.TCP)), ruleset.HasEntered(), ruleset.Accept()))
+	}
+	return out
+}
+
+// ReadNote reads the comment of such a rule into a service, and reports whether it was
+// one.
+func ReadNote(comment string, s *lb.Service) bool {
+	text, ok := strings.CutPrefix(comment, note)
+	var p lb.SYNProtection
+	if n, _ := fmt.Sscanf(text, "mss %d window-scale %d", &p.MSS, &p.WindowScale); !ok || n != 2 || p.Problem() != nil {
+		return false
+	}
+	s.SYNProtection = &p
+	return true
+}
