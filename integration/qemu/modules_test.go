@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -41,20 +40,18 @@ func TestAnnounced(t *testing.T) {
 // oldest is the oldest kernel that nlb is for.
 const oldest = "5.10"
 
-// TestDirect runs tests of mode: dsr in a machine of the oldest kernel.
-func TestDirect(t *testing.T) {
+// TestOldest runs tests of mode: dsr and of syn-protection in a machine of the oldest kernel.
+func TestOldest(t *testing.T) {
 	t.Parallel()
 	kernels(t)
-	inMachines(t, []string{oldest}, "integration", "direct return", "-test.parallel=1,-test.run=^TestDirect(|Errors|Fragments|Remembers|Listing)$")
+	inMachines(t, []string{oldest}, "integration", "direct return and syn-protection", "-test.parallel=1,-test.run=^(TestDirect(|Errors|Fragments|Remembers|Listing)|TestSYN.*)$")
 }
 
-// TestSYNProtection runs the tests of syn-protection in a machine of each kernel, and of the
-// oldest: each has another SYN proxy.
+// TestSYNProtection runs the tests of syn-protection in a machine of each kernel, which has
+// another SYN proxy.
 func TestSYNProtection(t *testing.T) {
 	t.Parallel()
-	list := append([]string{oldest}, kernels(t)...)
-	slices.Sort(list)
-	inMachines(t, slices.Compact(list), "integration", "syn-protection", "-test.parallel=1,-test.run=^TestSYN")
+	inMachines(t, kernels(t), "integration", "syn-protection", "-test.parallel=1,-test.run=^TestSYN")
 }
 
 // inMachines runs tests of a package in a machine of each kernel.
