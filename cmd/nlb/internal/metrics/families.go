@@ -10,6 +10,7 @@ import (
 	"iter"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,6 +49,11 @@ func Write(w io.Writer, format expfmt.Format, s *view.Snapshot, a *Agent, f Filt
 		if err == nil {
 			err = to.Encode(family)
 		}
+	}
+	out.family("nlb_announced_address", gauge, "1: this host announces this address of services.")
+	for _, a := range s.Announced {
+		address, device, _ := strings.Cut(a, " on ")
+		out.value(appendLabels(nil, "address", address, "device", device), 1)
 	}
 	out.services(s, f)
 	if !f.Services {

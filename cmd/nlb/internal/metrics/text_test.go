@@ -36,7 +36,7 @@ func TestFormatOf(t *testing.T) {
 func TestText(t *testing.T) {
 	a := &Agent{Process: NewProcess(), Tallies: func(string, string) Tallies { return nil }}
 	a.Check(lb.CheckTCP, 2*time.Second, true, false, false)
-	s := &view.Snapshot{}
+	s := &view.Snapshot{Announced: []string{"203.0.113.10 on nlb0"}}
 	service := view.ShownService{Profile: "a\"\\\nb", Service: &lb.Service{Name: "web"}, Refused: 3}
 	service.Backends = []view.ShownBackend{{Backend: &lb.Backend{Name: "b1", Address: lb.Endpoint{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80}}}}
 	s.Profiles = append(s.Profiles, view.ShownProfile{Services: []view.ShownService{service}})
@@ -49,6 +49,7 @@ func TestText(t *testing.T) {
 	}
 	text, open := write(Prometheus), write(FormatOf(http.Header{"Accept": {"application/openmetrics-text;version=1.0.0"}}))
 	both := []string{
+		"\nnlb_announced_address{address=\"203.0.113.10\",device=\"nlb0\"} 1\n",
 		"\nnlb_service_refused_connections_total{profile=\"a\\\"\\\\\\nb\",service=\"web\"} 3\n",
 		"\nnlb_backend_info{profile=\"a\\\"\\\\\\nb\",service=\"web\",backend=\"b1\",address=\"10.0.0.1:80\"} 1\n",
 		"\nnlb_check_duration_seconds_bucket{check=\"tcp\",le=\"2.5\"} 1\n",

@@ -21,15 +21,16 @@ const (
 
 // overview is what the first page shows.
 type overview struct {
-	Sentence string
-	Alarm    string // what is wrong with the agent; empty: nothing
-	Troubles []row
-	More     int // troubles that are not listed
-	Search   string
-	Rows     []row
-	Found    string // how many there are
-	Previous string // links to other rows; empty: there are none
-	Next     string
+	Sentence  string
+	Alarm     string // what is wrong with the agent; empty: nothing
+	Announced string // addresses; empty: none
+	Troubles  []row
+	More      int // troubles that are not listed
+	Search    string
+	Rows      []row
+	Found     string // how many there are
+	Previous  string // links to other rows; empty: there are none
+	Next      string
 }
 
 // row is a service in a list.
@@ -117,7 +118,7 @@ func (s *Server) row(service *view.ShownService, is state, what string) row {
 
 // overview looks at all services, and shows those whose name or listen has a text.
 func (s *Server) overview(all *view.Snapshot, query url.Values) *overview {
-	out := &overview{Alarm: s.alarm(), Search: query.Get("q")}
+	out := &overview{Alarm: s.alarm(), Announced: announced(all), Search: query.Get("q")}
 	page, _ := strconv.Atoi(query.Get("page"))
 	page = max(page, 1)
 	count, found, trouble, first := 0, 0, 0, ""
@@ -168,6 +169,14 @@ func (s *Server) overview(all *view.Snapshot, query url.Values) *overview {
 		out.Found += fmt.Sprintf(", of which these are %d to %d", (page-1)*mostRows+1, page*mostRows)
 	}
 	return out
+}
+
+// announced are the addresses that this host announces.
+func announced(all *view.Snapshot) string {
+	if all == nil {
+		return ""
+	}
+	return strings.Join(all.Announced, ", ")
 }
 
 // alarm is what is wrong with the agent itself.

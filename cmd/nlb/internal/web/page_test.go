@@ -316,3 +316,17 @@ func TestUntrackedPage(t *testing.T) {
 		}
 	}
 }
+
+// TestAnnounced: the page says which addresses this host announces.
+func TestAnnounced(t *testing.T) {
+	b := applied(t, shop)
+	_, _, text := get(t, New(b, nobody).Handler(), "/")
+	if strings.Contains(string(text), "announces") {
+		t.Error("it announces nothing")
+	}
+	all := snapshotOf(0, some("web", 1, 0))
+	all.Announced = []string{"203.0.113.10 on nlb0", "2001:db8::10 on nlb0"}
+	if got := New(b, nobody).overview(all, nil).Announced; got != "203.0.113.10 on nlb0, 2001:db8::10 on nlb0" {
+		t.Errorf("got %q", got)
+	}
+}
