@@ -198,14 +198,14 @@ func TestTunnel(t *testing.T) {
 // way.
 func TestTunnelOfOthers(t *testing.T) {
 	d := newDistant(t)
-	d.Witness(d.Balancer, "", "ip", "link", "add", "down", "type", "ipip", "remote", "10.4.0.2")
+	d.Witness(d.Balancer, "", "ip", "link", "add", "asleep", "type", "ipip", "remote", "10.4.0.2")
 	if said, err := d.run("apply", d.write("", everybody...)); err == nil || !strings.Contains(said, "to 10.4.0.2: a tunnel of another name leads there, and is down") {
 		t.Errorf("beside a tunnel that is down: %v, %s", err, said)
 	}
 	if out := d.tunnels(); strings.Contains(out, "nlb-") {
 		t.Errorf("an apply that was refused leaves\n%s", out)
 	}
-	d.Witness(d.Balancer, "", "ip", "link", "del", "down")
+	d.Witness(d.Balancer, "", "ip", "link", "del", "asleep")
 	d.Witness(d.Balancer, "", "ip", "link", "add", "mine", "type", "ipip", "local", "10.2.0.2", "remote", "10.3.0.2")
 	d.Witness(d.Balancer, "", "ip", "link", "set", "mine", "up")
 	d.must("apply", d.write("", everybody...))
