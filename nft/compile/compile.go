@@ -86,6 +86,9 @@ func (c *compiler) border(all []*lb.Profile, there func(object string) bool) {
 	if synproxy.Protects(all) || there(synproxy.InputChain) {
 		c.Chains = append(c.Chains, synproxy.Chains()...)
 	}
+	if synproxy.Protects(all) || there(synproxy.KeptChain) {
+		c.Chains, c.needed[synproxy.KeptChain] = append(c.Chains, synproxy.Kept()), true
+	}
 	if lb.BalancedOnly(all) || there(border.ForwardChain) {
 		c.Chains = append(c.Chains, border.Forward())
 	}

@@ -176,7 +176,7 @@ func Layout(table string, maps iter.Seq[string]) *ruleset.Ruleset {
 	for _, way := range offloads {
 		r.Maps = append(r.Maps, newOffloadSet(way))
 	}
-	r.Chains = append(append(r.Chains, forwardChain(nil), border.Forward()), synproxy.Chains()...)
+	r.Chains = append(append(r.Chains, forwardChain(nil), border.Forward(), synproxy.Kept()), synproxy.Chains()...)
 	return r
 }
 

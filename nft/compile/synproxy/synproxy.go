@@ -28,6 +28,8 @@ const (
 	InputChain   = "synproxy-input"
 	forwardChain = "synproxy-forward"
 	outputChain  = "synproxy-output"
+	// KeptChain stays when no service is protected any more.
+	KeptChain = "synproxy-kept"
 
 	// manglePriority is NF_IP_PRI_MANGLE: ahead of the filters of others, which have no
 	// rule for what is not translated.
@@ -91,6 +93,13 @@ func Chains() []*ruleset.Chain {
 		take(forwardChain, ruleset.Forward(manglePriority)),
 		{Name: outputChain, Hook: ruleset.Output(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{rule(ruleset.BlankTimestamp()...)}},
 	}
+}
+
+// Kept is a chain that nothing leads to. The kernel translates timestamps while there is any
+// synproxy in the network namespace (nft_synproxy_do_init in net/netfilter/nft_synproxy.c):
+// connections that began with one would stall without.
+func Kept() *ruleset.Chain {
+	return &ruleset.Chain{Name: KeptChain, Rules: []ruleset.Rule{rule(ruleset.SYNProxy(uint16(lb.SYNProxy.MSS), uint8(lb.SYNProxy.WindowScale)))}}
 }
 
 // Segments are the rules that a TCP segment meets which begins no connection: one with a
