@@ -83,12 +83,8 @@ func (c *compiler) border(all []*lb.Profile, there func(object string) bool) {
 			c.byName[name].Elements = elements
 		}
 	}
-	if synproxy.Protects(all) || there(synproxy.InputChain) {
-		c.Chains = append(c.Chains, synproxy.Chains()...)
-	}
-	if synproxy.Protects(all) || there(synproxy.KeptChain) {
-		c.Chains, c.needed[synproxy.KeptChain] = append(c.Chains, synproxy.Kept()), true
-	}
+	c.Chains = append(c.Chains, synproxy.ChainsFor(all, there)...)
+	c.needed[synproxy.KeptChain] = true // nothing leads there
 	if lb.BalancedOnly(all) || there(border.ForwardChain) {
 		c.Chains = append(c.Chains, border.Forward())
 	}

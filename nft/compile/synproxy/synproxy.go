@@ -102,6 +102,19 @@ func Kept() *ruleset.Chain {
 	return &ruleset.Chain{Name: KeptChain, Rules: []ruleset.Rule{rule(ruleset.SYNProxy(uint16(lb.SYNProxy.MSS), uint8(lb.SYNProxy.WindowScale)))}}
 }
 
+// ChainsFor are the shared chains of a table with all these profiles. there says which
+// objects it has.
+func ChainsFor(all []*lb.Profile, there func(object string) bool) (out []*ruleset.Chain) {
+	protects := Protects(all)
+	if protects || there(InputChain) {
+		out = Chains()
+	}
+	if protects || there(KeptChain) {
+		out = append(out, Kept())
+	}
+	return out
+}
+
 // Segments are the rules that a TCP segment meets which begins no connection: one with a
 // cookie is let pass.
 func Segments() []ruleset.Rule {

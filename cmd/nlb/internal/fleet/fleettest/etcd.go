@@ -13,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,7 +57,7 @@ func Start(t testing.TB, members int, withTLS bool) *Etcd {
 		cert, key := e.pki.issue("etcd", -time.Hour, time.Hour)
 		scheme, secrets = "https", []string{"--cert-file", cert, "--key-file", key, "--trusted-ca-file", e.pki.file, "--client-cert-auth"}
 	}
-	ports := freePorts(t, 2*members)
+	ports := freePorts(2 * members)
 	var cluster []string
 	for i := range members {
 		cluster = append(cluster, fmt.Sprintf("m%d=http://127.0.0.1:%d", i, ports[2*i]))
@@ -229,15 +231,24 @@ func (e *Etcd) Ctl(line string) {
 	}
 }
 
-func freePorts(t testing.TB, n int) (out []int) {
-	t.Helper()
+func freePorts(n int) (out []int) {
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+		for {
+			port := firstPort + int(nextPort.Add(1))%portsOfTests
+			if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+				l.Close()
+				out = append(out, port)
+				break
+			}
 		}
-		defer l.Close()
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
 	}
 	return out
 }
+
+// Ports of etcd are below those that the kernel gives to whoever asks for any, and no two
+// of a process are the same: an etcd that was killed finds its own again.
+const firstPort, portsOfTests = 12_000, 20_000
+
+var nextPort atomic.Uint32
+
+func init() { nextPort.Store(uint32(os.Getpid()) * 97) }
