@@ -171,7 +171,7 @@ func TestDoctorHairpin(t *testing.T) {
 		"masquerade": {`{name: web, listen: "10.1.0.1:80", backends: ["10.2.0.11:8080"]}`, true, ""},
 		"snat none": {
 			`{name: web, listen: "10.1.0.1:80", snat: none, backends: ["10.2.0.11:8080"]}`, false,
-			"1 connection of it to its own service, which lead to itself, got no answer",
+			"1 connection that it made to its own service came to itself, and got no answer",
 		},
 		"a bridge": {
 			`{name: web, listen: "10.1.0.1:80", allow: [10.0.0.0/8], backends: ["10.2.0.11:8080"]}`, false,

@@ -22,81 +22,66 @@ var pathVIPs = []string{"203.0.113.10", "2001:db8::10"}
 // balancer or not, come whole and go back whole.
 func TestFragments(t *testing.T) {
 	t.Parallel()
-	for _, snat := range []string{"masquerade", "none"} {
-		t.Run(snat, func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t)
-			b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
-			b.Apply(paths(snat))
-			for _, narrow := range []func(){func() {}, b.narrowServers, b.narrowClients} {
-				narrow()
-				for _, vip := range pathVIPs {
-					for _, size := range []int{1250, 1350, 1450, 9000} {
-						if err := b.echoes("udp", vip, size); err != nil {
-							t.Errorf("%d bytes to %s: %v", size, vip, err)
-						}
+	withSources(t, func(t *testing.T, b *bed) {
+		b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+		for _, narrow := range []func(){func() {}, b.narrowServers, b.narrowClients} {
+			narrow()
+			for _, vip := range pathVIPs {
+				for _, size := range []int{1250, 1350, 1450, 9000} {
+					if err := b.echoes("udp", vip, size); err != nil {
+						t.Errorf("%d bytes to %s: %v", size, vip, err)
 					}
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
 // TestPathMTU: a TCP connection that is open when its way gets narrow, at either side of
 // the balancer, carries on in both directions.
 func TestPathMTU(t *testing.T) {
 	t.Parallel()
-	for _, snat := range []string{"masquerade", "none"} {
-		t.Run(snat, func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t)
-			b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
-			b.Apply(paths(snat))
-			var open []*traffic.Conn
-			for _, vip := range pathVIPs {
-				c, err := b.dial("tcp", net.JoinHostPort(vip, "80"))
-				b.Check(err)
-				defer c.Close()
-				open = append(open, c)
-			}
-			for _, narrow := range []func(){func() {}, b.narrowServers, b.narrowClients} {
-				narrow()
-				for _, c := range open {
-					if err := echo(c, 200_000); err != nil {
-						t.Errorf("%s: %v", c.RemoteAddr(), err)
-					}
+	withSources(t, func(t *testing.T, b *bed) {
+		b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+		var open []*traffic.Conn
+		for _, vip := range pathVIPs {
+			c, err := b.dial("tcp", net.JoinHostPort(vip, "80"))
+			b.Check(err)
+			defer c.Close()
+			open = append(open, c)
+		}
+		for _, narrow := range []func(){func() {}, b.narrowServers, b.narrowClients} {
+			narrow()
+			for _, c := range open {
+				if err := echo(c, 200_000); err != nil {
+					t.Errorf("%s: %v", c.RemoteAddr(), err)
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
 // TestErrorsOfServers: an ICMP error of a server reaches the client's socket, and names
 // no address but that of the service.
 func TestErrorsOfServers(t *testing.T) {
 	t.Parallel()
-	for _, snat := range []string{"masquerade", "none"} {
-		t.Run(snat, func(t *testing.T) {
-			t.Parallel()
-			b := newBed(t)
-			b.Apply(paths(snat))
-			for _, vip := range pathVIPs {
-				heard := b.hearICMP(b.Client, vip)
-				if err := b.echoes("udp", vip, 100); err == nil || !strings.Contains(err.Error(), "refused") {
-					t.Errorf("%s: the socket says %v", vip, err)
-				}
-				from, message := heard()
-				if from.String() != vip {
-					t.Errorf("the error comes from %v, want %s", from, vip)
-				}
-				for _, private := range []string{"10.2.0.11", "10.2.0.1", "fd02::11", "fd02::1"} {
-					if bytes.Contains(message, netip.MustParseAddr(private).AsSlice()) {
-						t.Errorf("%s: the error tells of %s", vip, private)
-					}
+	withSources(t, func(t *testing.T, b *bed) {
+		for _, vip := range pathVIPs {
+			heard := b.hearICMP(b.Client, vip)
+			if err := b.echoes("udp", vip, 100); err == nil || !strings.Contains(err.Error(), "refused") {
+				t.Errorf("%s: the socket says %v", vip, err)
+			}
+			from, message := heard()
+			if from.String() != vip {
+				t.Errorf("the error comes from %v, want %s", from, vip)
+			}
+			for _, private := range []string{"10.2.0.11", "10.2.0.1", "fd02::11", "fd02::1"} {
+				if bytes.Contains(message, netip.MustParseAddr(private).AsSlice()) {
+					t.Errorf("%s: the error tells of %s", vip, private)
 				}
 			}
-		})
-	}
+		}
+	})
 }
 
 // narrowServers has the servers' network take packets of 1,400 bytes, narrowClients that of
@@ -109,6 +94,18 @@ func (b *bed) narrowServers() {
 func (b *bed) narrowClients() {
 	b.shell(b.Client, "ip link set eth0 mtu 1300")
 	b.shell(b.Balancer, "ip link set eth0 mtu 1300")
+}
+
+// withSources runs a test with each source that backends can see.
+func withSources(t *testing.T, test func(t *testing.T, b *bed)) {
+	for _, snat := range []string{"masquerade", "none"} {
+		t.Run(snat, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Apply(paths(snat))
+			test(t, b)
+		})
+	}
 }
 
 func paths(snat string) string {

@@ -1,7 +1,8 @@
 package doctor
 
 // Backends that are no servers: a connection's destination is translated once, so
-// nothing else that translates it is asked behind nlb. And backends that are clients of their service.
+// nothing else that translates it is asked behind nlb. And backends that are clients of
+// their own service.
 
 import (
 	"fmt"
@@ -122,7 +123,7 @@ func (e *exam) hairpins() {
 		case p.backend.SNAT.Mode != lb.SNATNone:
 			e.bridged(p)
 		case use.Own > 0 && use.Met == 0:
-			e.add(Warn, p.subject(), fmt.Sprintf("%s of it to its own service, which lead to itself, got no answer", text.Count(use.Own, "connection")),
+			e.add(Warn, p.subject(), fmt.Sprintf("%s that it made to its own service came to itself, and got no answer", text.Count(use.Own, "connection")),
 				"with snat none they come to it from its own address, and its kernel drops that; snat: masquerade or vip works", "")
 		}
 	}
