@@ -84,7 +84,8 @@ func (b *bed) emit(from netip.AddrPort, to string, n int, payload []byte, option
 	b.Check(b.Client.Do(func() error {
 		d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(from), Control: func(_, _ string, c syscall.RawConn) (err error) {
 			_ = c.Control(func(fd uintptr) {
-				for _, o := range options {
+				// A process that begins has the socket before, until it is another program.
+				for _, o := range append([]int{unix.SO_REUSEADDR}, options...) {
 					err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, o, 1)
 				}
 				_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_DONT)
