@@ -119,8 +119,12 @@ func readNumber(d *decoder, k *lb.Key, v *node, least, most uint64) (uint64, boo
 	return 0, false
 }
 
-// numberHint explains why something that looks like a number is none.
+// numberHint explains why something that looks like a number, or like the 80/tcp of
+// other programs, is none.
 func numberHint(s string) string {
+	if port, protocol, ok := strings.Cut(s, "/"); ok && digits(port) && (protocol == "tcp" || protocol == "udp" || protocol == "sctp") {
+		return `the protocol is a key of its own: "protocol: ` + protocol + `"`
+	}
 	if s != "" && strings.Trim(s, "0123456789abcdefxABCDEFXo_+-.") == "" && strings.ContainsAny(s, "0123456789") {
 		return "decimal digits only, without a sign, leading zeros or separators"
 	}
