@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -295,17 +297,27 @@ func TestAgent(t *testing.T) {
 // start starts nlb run on the balancer, until the test ends.
 func (b *bed) start(file string) {
 	b.t.Helper()
-	c := b.Command(b.Balancer, *program, "run", "--socket", filepath.Join(b.dir, "sock"), file)
+	b.daemon(*program, "run", "--socket", filepath.Join(b.dir, "sock"), file)
+}
+
+// daemon starts a program on the balancer, until stop is called or the test ends.
+func (b *bed) daemon(name string, args ...string) (stop func()) {
+	b.t.Helper()
+	c := b.Command(b.Balancer, name, args...)
 	var out bytes.Buffer
 	c.Stdout, c.Stderr = &out, &out
 	b.Check(c.Start())
-	b.t.Cleanup(func() {
-		_ = c.Process.Signal(os.Interrupt)
+	stop = sync.OnceFunc(func() {
+		_ = c.Process.Signal(syscall.SIGTERM)
 		_ = c.Wait()
+	})
+	b.t.Cleanup(func() {
+		stop()
 		if b.t.Failed() {
-			b.t.Logf("nlb run said\n%s", out.String())
+			b.t.Logf("%s said\n%s", name, out.String())
 		}
 	})
+	return stop
 }
 
 // replaceServer has the balancer's link to the servers vanish, and come back.

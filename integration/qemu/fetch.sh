@@ -2,7 +2,7 @@
 # Fetches what the QEMU lab boots from Debian's archive into a cache folder, and
 # unpacks it there. Nothing is installed, and apt's own lists are left alone.
 #
-#	fetch.sh CACHE tools|bench|systemd|systemd-backports|dpkg|KERNEL...
+#	fetch.sh CACHE tools|bench|keepalived|systemd|systemd-backports|dpkg|KERNEL...
 #
 # A KERNEL is the beginning of a version, such as 6.1, 6.12 or 5.10. It becomes
 # CACHE/linux-KERNEL with vmlinux, release and lib/modules; tools, which every
@@ -17,6 +17,9 @@ bench=(iptables libxtables12 libip4tc2 libip6tc2 libmnl0 libnftnl11 libnfnetlink
 	libnetfilter-conntrack3 ipvsadm libnl-3-200 libnl-genl-3-200 libpopt0
 	nftables libnftables1 libjansson4 libedit2 libbsd0 libmd0 libtinfo6 libgmp10
 	iproute2 libbpf1 libelf1 libcap2 zlib1g)
+keepalived=(keepalived libssl3 libpcre2-8-0 libsystemd0 libmount1 libblkid1 libselinux1 libgcrypt20 libgpg-error0 liblzma5 libzstd1 liblz4-1
+	libsnmp40 libperl5.36 libsensors5 libpci3 libudev1 libwrap0 libnsl2 libtirpc3 libglib2.0-0 libffi8
+	libgssapi-krb5-2 libkrb5-3 libk5crypto3 libkrb5support0 libcom-err2 libkeyutils1)
 systemd=(systemd libsystemd0 libsystemd-shared libacl1 libapparmor1 libaudit1 libblkid1 libcap-ng0 libcap2 libcrypt1
 	libgcrypt20 libgpg-error0 libip4tc2 libkmod2 liblz4-1 liblzma5 libmount1 libpam0g libpcre2-8-0 libseccomp2
 	libselinux1 libssl3 libzstd1 libc6)
@@ -117,7 +120,7 @@ kernel() { # VERSION
 
 for what in tools "$@"; do
 	case $what in
-		tools | bench | systemd | systemd-backports | dpkg) to=$cache/$what ;;
+		tools | bench | keepalived | systemd | systemd-backports | dpkg) to=$cache/$what ;;
 		*) to=$cache/linux-$what ;;
 	esac
 	[[ -e $to ]] && continue
@@ -125,6 +128,9 @@ for what in tools "$@"; do
 	case $what in
 		tools) unpack "$to" "${tools[@]}" ;;
 		bench) unpack "$to" "${bench[@]}" ;;
+		keepalived)
+			unpack "$to" "${keepalived[@]}"
+			rm -rf "$to.new"/usr/lib/*/perl "$to.new"/usr/bin ;;
 		systemd) unpack "$to" "${systemd[@]}" ;;
 		dpkg) unpack "$to" "${dpkg[@]}" ;;
 		systemd-backports) unpack "$to" "${systemd_backports[@]}" ;;

@@ -28,7 +28,7 @@ func buildTests(t *testing.T, dir, pkg string) string {
 // TestModules runs the tests of integration/modules in a machine of each kernel.
 func TestModules(t *testing.T) {
 	t.Parallel()
-	inMachines(t, kernels(t), "integration/modules", "modules", "-nlb=/usr/sbin/nlb")
+	inMachines(t, kernels(t), "integration/modules", "modules", "-nlb=/usr/sbin/nlb", "keepalived")
 }
 
 // TestAnnounced runs the tests of addresses to announce where there are dummy devices.
@@ -54,8 +54,9 @@ func TestSYNProtection(t *testing.T) {
 	inMachines(t, kernels(t), "integration", "syn-protection", "-test.parallel=1,-test.run=^TestSYN")
 }
 
-// inMachines runs tests of a package in a machine of each kernel.
-func inMachines(t *testing.T, list []string, pkg, what, option string) {
+// inMachines runs tests of a package in a machine of each kernel, which has extra
+// folders of the cache.
+func inMachines(t *testing.T, list []string, pkg, what, option string, extra ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	tests := buildTests(t, dir, pkg)
@@ -65,7 +66,7 @@ func inMachines(t *testing.T, list []string, pkg, what, option string) {
 			t.Parallel()
 			dir := t.TempDir()
 			image, err := Build(cache(t), dir, version, Contents{
-				Programs: map[string]string{"usr/sbin/nlb": nlb, "usr/sbin/tests": tests}, Extra: []string{"bench"},
+				Programs: map[string]string{"usr/sbin/nlb": nlb, "usr/sbin/tests": tests}, Extra: append(extra, "bench"),
 			})
 			netlabtest.Must(t, err)
 			h := bench(t)
