@@ -77,8 +77,9 @@ virtual_server 2001:db8::10 53 {
     lvs_sched wrr
     lvs_method NAT
     protocol UDP
+    weight 2
     real_server fd02::11 8080 { weight 1 }
-    real_server fd02::12 8080 { weight 2 }
+    real_server fd02::12 8080 { }
     real_server fd02::13 8080 { weight 0 }
 }
 `

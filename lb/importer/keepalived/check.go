@@ -192,7 +192,7 @@ func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own
 			break
 		}
 		levels := [][]*words.Directive{d.Block, real.Block, virtual}
-		for _, c := range read(r, d, levels[1:]) {
+		for _, c := range read(r, d, levels) {
 			one := check{Check: c}
 			r.timed(&one.Check, d, levels)
 			for _, o := range d.Block {
@@ -231,8 +231,10 @@ func (r *reader) timed(c *lb.Check, d *words.Directive, levels [][]*words.Direct
 	if !ok {
 		n = 1
 	}
-	for _, level := range slices.Backward(levels) {
-		n = r.number(level, "retry", n)
+	for i, level := range slices.Backward(levels) {
+		if k := r.number(level, "retry", n); k > 0 || i == 0 { // around checks keepalived refuses 0
+			n = k
+		}
 	}
 	c.Rise, c.Fall = 1, int(min(n+1, 100))
 	if c.Interval != want[0] || c.Timeout != want[1] {

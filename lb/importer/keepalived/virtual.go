@@ -56,7 +56,7 @@ func (r *reader) unknown(all []*words.Directive) {
 }
 
 func (r *reader) virtual(d *words.Directive) {
-	v := &ipvs.Virtual{Place: d.Place(), Scheduler: "wlc", Protocol: lb.TCP}
+	v := &ipvs.Virtual{Place: d.Place(), Scheduler: "wlc"}
 	listens, ok := r.listens(d, v)
 	if !ok {
 		return
@@ -70,16 +70,25 @@ func (r *reader) virtual(d *words.Directive) {
 	if !r.Spend(len(settings)*(1+len(d.Block)-len(settings)), v.Place) {
 		return
 	}
-	r.scheduling(settings, v)
+	r.scheduling(settings, listens, v)
 	r.unknown(settings)
+	there := map[lb.Endpoint]bool{}
 	for _, one := range d.Block {
 		if one.Name() != "real_server" {
 			continue
 		}
-		if s, ok := r.real(one, settings, v); ok {
-			v.Servers = append(v.Servers, s)
-			reals = append(reals, one)
+		s, ok := r.real(one, settings, v)
+		if !ok {
+			continue
 		}
+		at := lb.Endpoint{Addr: s.Addr, Port: s.Port}
+		if there[at] {
+			r.draft.Note("this real_server stands here twice; keepalived goes by the first", "", one.Place())
+			continue
+		}
+		there[at] = true
+		v.Servers = append(v.Servers, s)
+		reals = append(reals, one)
 	}
 	if len(v.Servers) == 0 {
 		r.draft.Lost("this virtual_server has no real_server, so it is left out", "", v.Place)
@@ -224,7 +233,7 @@ func (r *reader) number(all []*words.Directive, name string, otherwise uint32) u
 }
 
 // scheduling reads what IPVS has to know of a virtual server.
-func (r *reader) scheduling(all []*words.Directive, v *ipvs.Virtual) {
+func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs.Virtual) {
 	if s := last(all, "lvs_sched", "lb_algo"); s != nil {
 		v.Scheduler, v.SchedulerAt = s.Arg(1), s.Place()
 	}
@@ -235,14 +244,22 @@ func (r *reader) scheduling(all []*words.Directive, v *ipvs.Virtual) {
 	}
 	v.OnePacket = last(all, "ops") != nil
 	v.Engine = text(all, "persistence_engine")
-	if p := last(all, "persistence_timeout"); p != nil {
-		v.Persistent = 360 // keepalived.conf(5)
-		if len(p.Words) > 1 {
-			v.Persistent = r.number(all, "persistence_timeout", 360)
-		}
-	}
 	v.Netmask = text(all, "persistence_granularity")
-	if p := last(all, "protocol"); p != nil && v.Protocol.UnmarshalText([]byte(strings.ToLower(p.Arg(1)))) != nil {
+	const persistent = 360 // unless it is said, keepalived.conf(5)
+	if last(all, "persistence_timeout") != nil || v.Netmask != "" {
+		v.Persistent = persistent
+		if text(all, "persistence_timeout") != "" {
+			v.Persistent = r.number(all, "persistence_timeout", persistent)
+		}
+	} else if slices.ContainsFunc(listens, func(l lb.Listen) bool { return l.Ports[0] == lb.AllPorts }) {
+		v.Persistent = persistent
+		r.draft.Note("a virtual_server of all ports is persistent, whether that is said or not", "", v.Place)
+	}
+	switch p := last(all, "protocol"); {
+	case p == nil:
+		v.Protocol = lb.UDP
+		r.draft.Lost("this virtual_server has no protocol: keepalived balances UDP then, and so does the profile", "protocol: tcp, if that is meant", v.Place)
+	case v.Protocol.UnmarshalText([]byte(strings.ToLower(p.Arg(1)))) != nil:
 		r.Fail(p.Place(), fmt.Sprintf("protocol %q is not known", p.Arg(1)), "TCP, UDP or SCTP")
 	}
 }
@@ -277,13 +294,17 @@ func (r *reader) real(d *words.Directive, around []*words.Directive, v *ipvs.Vir
 	if !ok {
 		return nil, false
 	}
+	way := r.forwarding(d.Block, around)
 	if port == 0 {
+		port = v.Port
+	} else if port != v.Port && way != 'm' {
+		r.draft.Note("without NAT a packet keeps its port, so this real_server has that of its virtual_server, as with keepalived", "", d.Place())
 		port = v.Port
 	}
 	r.unknown(d.Block)
 	return &ipvs.Server{
-		Place: d.Place(), Addr: a, Port: port, Forwarding: r.forwarding(d.Block, around),
-		Weight: r.number(d.Block, "weight", 1), Most: r.number(d.Block, "uthreshold", 0),
+		Place: d.Place(), Addr: a, Port: port, Forwarding: way,
+		Weight: r.number(d.Block, "weight", r.number(around, "weight", 1)), Most: r.number(d.Block, "uthreshold", 0),
 	}, true
 }
 
