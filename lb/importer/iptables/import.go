@@ -37,7 +37,7 @@ func Translate(draft *importer.Draft, sets []*syntax.Ruleset) {
 	budget := maxSteps
 	var all []*translator
 	for _, set := range sets {
-		t := &translator{set: set, elsewhere: backendsOf(set), draft: draft, interfaces: interfacesOf(set), used: map[*syntax.Rule]bool{}, told: map[*syntax.Rule]bool{}}
+		t := &translator{set: set, elsewhere: backendsOf(set), draft: draft, interfaces: interfacesOf(set), ways: waysOf(set), used: map[*syntax.Rule]bool{}, told: map[*syntax.Rule]bool{}}
 		t.translate(&budget)
 		all = append(all, t)
 	}
@@ -88,6 +88,7 @@ type translator struct {
 	set        *syntax.Ruleset
 	draft      *importer.Draft
 	interfaces *space.Interfaces
+	ways       *ways
 	// used are the rules that are in a service, told those that a finding is
 	// about.
 	used, told map[*syntax.Rule]bool

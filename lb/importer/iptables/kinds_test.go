@@ -105,6 +105,7 @@ func TestWays(t *testing.T) {
 		{"what is dropped says nothing", dnat + "iptables -A FORWARD -o lan -d 10.2.0.11 -j DROP\niptables -t nat -A POSTROUTING -o wan -j MASQUERADE", []string{to("masquerade"), "partial"}},
 		{"clients of its own network", "iptables -t nat -A PREROUTING -i br0 -s 10.2.0.0/24 -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11\n" +
 			"iptables -t nat -A POSTROUTING -o br0 -s 10.2.0.0/24 -d 10.2.0.11 -p tcp --dport 80 -j SNAT --to-source 10.2.0.1", []string{"203.0.113.1:80 tcp at br0 allow 10.2.0.0/24 -> 10.2.0.11 snat 10.2.0.1", "partial"}},
+		{"all clients but some say nothing", dnat + "iptables -t nat -A POSTROUTING -o wan -j MASQUERADE\niptables -A FORWARD -o lan -d 10.2.0.0/24 -j ACCEPT\niptables -A INPUT -i wan ! -s 10.9.0.0/24 -j ACCEPT", []string{to("none"), "complete"}},
 		{"this host's own connections", "iptables -t nat -A OUTPUT -o wan -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11", []string{"203.0.113.1:80 tcp client -> 10.2.0.11 snat none", "partial"}},
 	})
 }

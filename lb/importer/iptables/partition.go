@@ -99,7 +99,6 @@ func partition(set *syntax.Ruleset, interfaces *space.Interfaces, h hook, budget
 		if w.entangled {
 			ends, f.notExact = w.follow(r, ends)
 			f.trace = w.trace
-			f.trace = w.trace
 		}
 		f.classes = w.classesOf(ends, everyone)
 		key := f.key()

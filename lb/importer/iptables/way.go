@@ -64,6 +64,13 @@ func passages(set *syntax.Ruleset) map[string]passage {
 // waysOf reads the rules.
 func waysOf(set *syntax.Ruleset) *ways {
 	w, under := &ways{}, passages(set)
+	// What all but some have in common is no network: ! -s NETWORK.
+	most := space.Addresses(set.Family).Size() / 2
+	add := func(net space.Set, pattern string, not bool) {
+		if net.Size() <= most {
+			w.networks = append(w.networks, way{net, pattern, not})
+		}
+	}
 	set.Rules(func(r *syntax.Rule) {
 		if _, drops := r.Target.(syntax.Drop); drops || r.Skip {
 			return
@@ -87,15 +94,15 @@ func waysOf(set *syntax.Ruleset) *ways {
 		}
 		switch {
 		case out != nil && dst != nil:
-			w.networks = append(w.networks, way{dst, out.pattern, out.not})
+			add(dst, out.pattern, out.not)
 		case out != nil && src != nil && r.ChangesSource():
 			// -s NETWORK -o WAN leaves the network, as does ! -o BRIDGE.
-			w.networks = append(w.networks, way{src, out.pattern, !out.not})
+			add(src, out.pattern, !out.not)
 		}
 		switch {
 		case in == nil || in.not:
 		case src != nil:
-			w.networks = append(w.networks, way{src, in.pattern, false})
+			add(src, in.pattern, false)
 		case out != nil && !out.not && dst == nil && !later && r.Table == "filter":
 			w.forwards = append(w.forwards, [2]string{in.pattern, out.pattern})
 		}
@@ -129,7 +136,7 @@ func (w *walker) leads(m syntax.Leaving, f flow) answer {
 		}
 	}
 	for _, n := range w.ways.networks {
-		if f.to.addr.IsValid() && n.net.Has(space.NumberOf(f.to.addr)) && !n.net.Equal(space.Addresses(w.set.Family)) {
+		if f.to.addr.IsValid() && n.net.Has(space.NumberOf(f.to.addr)) {
 			add(n.pattern, n.not)
 		}
 	}
