@@ -2,7 +2,7 @@ package config
 
 // Plain YAML: the part of it that nearly all profiles are written in, read in
 // a tenth of the time. Block mappings and lists; values and keys of one
-// line; simple [lists] and {mappings} within a line; comments. Whatever else
+// line; [lists] and {mappings} within a line; comments. Whatever else
 // it meets, or may be wrong, it leaves to the YAML package (yaml.go). What it
 // accepts is the same tree there; a fuzz test compares.
 
@@ -197,9 +197,9 @@ func (r *plainReader) value(at int) (node, bool) {
 	case '"', '\'':
 		n, length = r.quoted(at)
 	case '[':
-		n, length = r.flow(at, list, ']')
+		n, length = r.flow(at, list, mostFlows)
 	case '{':
-		n, length = r.flow(at, mapping, '}')
+		n, length = r.flow(at, mapping, mostFlows)
 	default:
 		length, ok = plainLength(s)
 		n = r.node(scalar, at)
@@ -248,16 +248,22 @@ func (r *plainReader) quoted(at int) (n node, length int) {
 	return n, end + 1
 }
 
-// flow reads a list in brackets or a mapping in braces, of words and quoted
-// texts. length is 0 where it is something else.
-func (r *plainReader) flow(at int, k kind, closing byte) (n node, length int) {
-	s, mark := r.content, len(r.open)
+// mostFlows is how many lists and mappings within a line are in each other.
+const mostFlows = 10
+
+// flow reads a list in brackets or a mapping in braces, of words, quoted texts, and
+// so many such lists and mappings in each other. length is 0 where it is something else.
+func (r *plainReader) flow(at int, k kind, deep int) (n node, length int) {
+	s, mark, closing := r.content, len(r.open), byte(']')
+	if k == mapping {
+		closing = '}'
+	}
 	n = r.node(k, at)
 	i := at + 1 + spaces(s[at+1:])
-	if i < len(s) && s[i] == closing {
-		return n, i + 1 - at
-	}
 	for i < len(s) {
+		if s[i] == closing { // behind nothing, or behind a comma
+			return r.close(n, mark), i + 1 - at
+		}
 		if k == mapping {
 			length := keyLength(s[i:])
 			if length == 0 {
@@ -268,35 +274,35 @@ func (r *plainReader) flow(at int, k kind, closing byte) (n node, length int) {
 			r.open = append(r.open, key)
 			i += length + 1 + spaces(s[i+length+1:])
 		}
-		item, length := r.flowItem(i)
+		item, length := r.flowItem(i, deep-1)
 		if length == 0 {
 			return n, 0
 		}
 		r.open = append(r.open, item)
 		i += length
 		i += spaces(s[i:])
-		switch {
-		case i == len(s):
-		case s[i] == closing:
-			return r.close(n, mark), i + 1 - at
-		case s[i] == ',':
+		if i < len(s) && s[i] == ',' {
 			i++
 			i += spaces(s[i:])
-			continue
+		} else if i == len(s) || s[i] != closing {
+			return n, 0
 		}
-		return n, 0
 	}
 	return n, 0
 }
 
-// flowItem reads a word or a quoted text within brackets.
-func (r *plainReader) flowItem(at int) (n node, length int) {
+// flowItem reads a value within brackets or braces.
+func (r *plainReader) flowItem(at, deep int) (n node, length int) {
 	s := r.content[at:]
 	switch {
-	case s == "":
+	case s == "" || deep == 0:
 		return n, 0
 	case s[0] == '"' || s[0] == '\'':
 		return r.quoted(at)
+	case s[0] == '[':
+		return r.flow(at, list, deep)
+	case s[0] == '{':
+		return r.flow(at, mapping, deep)
 	}
 	for length < len(s) {
 		c := s[length]

@@ -15,6 +15,7 @@ var plainSamples = []string{
 	"- a\n-\n  - b\n  # c\n  - 'x y'\n- c: d e\n",
 	"a: b\r\nc:\r\n  d: e  \r\n",
 	"a: :80\nb: /x\nc: 10.0.0.1:80,443\n",
+	"- {a: b, c: \"d:1\", e: [{f: 1.2.3.4, g: 1}, {f: h, }, ], i: [], j: {k: {}}} # l\n",
 	"a:\n  b: c\n d: e\n",
 	"a: b\n  c\n",
 	"a: b#c\n",
@@ -68,7 +69,7 @@ func samePlain(t *testing.T, s string) bool {
 
 // TestPlainAccepts keeps the fast path from declining what it is there for.
 func TestPlainAccepts(t *testing.T) {
-	for i, s := range plainSamples[:5] {
+	for i, s := range plainSamples[:6] {
 		if _, ok := readPlain(s); !ok {
 			t.Errorf("sample %d is declined\n%s", i, s)
 		}
@@ -110,7 +111,8 @@ func TestPlainSoup(t *testing.T) {
 			b.WriteString(pick("a:", "b-c: ", "a: ", "a:  ", "", "", "010: ", "a.b: ", "\"a\": ", "a :", "? ", "null: "))
 			b.WriteString(pick("", "", "", "x", "x y", "10.0.0.1:80", ":80", "/a", "'q'", "'q''q'", `"q # r"`, `"q\n"`, "[a, b]", "[a,b ]", "[ 'a', \"b\"]",
 				"[]", "{}", "{ }", "{a: b}", "{a: b, c: 'd'}", "[a, b", "[a, ]", "{a}", "{a:b}", "[a: b]", "|", ">", "&a", "&a x", "*a", "!t x", "@", "x: y", "x:",
-				"é", "null", "~", "x#y", "-", "-x", "...", "---", "x, y", "[x]y", "'x'y", "[x:y, z/*]", "[x:]"))
+				"é", "null", "~", "x#y", "-", "-x", "...", "---", "x, y", "[x]y", "'x'y", "[x:y, z/*]", "[x:]",
+				"[{a: b}, [c], ]", "{a: {b: [c]}, d: [], }", "[{a: b}: c]", "[[a]b]", "{a: [b}", "[,]", "{a: ,}", "[{a: b},{}]", "{[a]: b}", "{a: 'b',c: {d: e }}"))
 			b.WriteString(pick("", "", "", " # c", " #", "#", "  ", " é"))
 			b.WriteString(pick("\n", "\n", "\n", "\r\n", "\n\n", "\n  # c\n", "\n# c\n", ""))
 		}
