@@ -27,18 +27,17 @@ const MaxHold = 32
 // Judge is the verdict on one server by one check. It is not safe for use by
 // several goroutines.
 type Judge struct {
-	check   *lb.Check
-	verdict lb.Verdict
-	since   time.Time
-	reason  string
+	check  *lb.Check
+	since  time.Time
+	reason string
+	// rose and fell are when it last became up, and down from up; the zero fell:
+	// it never did.
+	rose, fell time.Time
 	// streak is how many results of one sort came in a row: above 0 passed, below
 	// 0 failed, 0 before the first.
-	streak int
-	late   int
-	// rose and fell are when it last became up, and down from up; the zero fell:
-	// it never did. hold is how many times Rise it takes to come up again.
-	rose, fell time.Time
-	hold       int
+	streak, late int32
+	verdict      lb.Verdict
+	hold         uint8 // how many times Rise it takes to come up again
 }
 
 // New begins with what is known of the server, which may be nothing: a verdict of
@@ -61,9 +60,9 @@ func (j *Judge) Result(now time.Time, ok, sudden bool, reason string) (changed b
 		j.streak = min(j.streak, 0) - 1
 	}
 	switch {
-	case ok && (j.verdict == lb.VerdictNew || j.verdict == lb.VerdictDown && j.streak >= j.need()):
+	case ok && (j.verdict == lb.VerdictNew || j.verdict == lb.VerdictDown && int(j.streak) >= j.need()):
 		j.verdict, j.rose = lb.VerdictUp, now
-	case !ok && j.verdict != lb.VerdictDown && (sudden || -j.streak >= j.check.Fall):
+	case !ok && j.verdict != lb.VerdictDown && (sudden || -int(j.streak) >= j.check.Fall):
 		if j.verdict == lb.VerdictUp {
 			j.fall(now)
 		}
@@ -87,14 +86,14 @@ func (j *Judge) fall(now time.Time) {
 }
 
 // need is how many successes in a row bring a down server up.
-func (j *Judge) need() int { return j.check.Rise * j.hold }
+func (j *Judge) need() int { return j.check.Rise * int(j.hold) }
 
 // Late counts a check that says nothing of the server, since this host was late
 // with it. Where it passed all the same, it is a Result as well.
 func (j *Judge) Late() { j.late++ }
 
 // Lates is how many checks were late.
-func (j *Judge) Lates() int { return j.late }
+func (j *Judge) Lates() int { return int(j.late) }
 
 // Verdict is what the results come to.
 func (j *Judge) Verdict() lb.Verdict { return j.verdict }
@@ -107,7 +106,7 @@ func (j *Judge) Reason() string { return j.reason }
 
 // Streak is how many results of one sort came in a row: 3 passed, or -3 failed; 0
 // where there was none.
-func (j *Judge) Streak() int { return j.streak }
+func (j *Judge) Streak() int { return int(j.streak) }
 
 // Held says of a server that works again, but fell too often, how many successes
 // in a row it has, and how many it needs. Need is 0 where it is not held.
@@ -115,7 +114,7 @@ func (j *Judge) Held() (have, need int) {
 	if j.verdict != lb.VerdictDown || j.hold == 1 || j.streak <= 0 {
 		return 0, 0
 	}
-	return j.streak, j.need()
+	return int(j.streak), j.need()
 }
 
 // Next is how long from now the next check is due, 0 or more; began is when the

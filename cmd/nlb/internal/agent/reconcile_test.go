@@ -77,8 +77,8 @@ func TestNoteOpen(t *testing.T) {
 // nobody answers no check.
 type nobody struct{}
 
-func (nobody) Start(probe.Key, probe.Target, time.Duration) {}
-func (nobody) Stop(probe.Key)                               {}
+func (nobody) Start(probe.Key, *probe.Target, time.Duration) {}
+func (nobody) Stop(probe.Key)                                {}
 
 // TestFirstRound: servers that do not answer hold the beginning up for the longest
 // timeout, within bounds.

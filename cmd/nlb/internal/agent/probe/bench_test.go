@@ -127,7 +127,7 @@ func poolRounds(b *testing.B, targets []Target) (checks, failed int, late time.D
 	due := make([]time.Time, len(targets))
 	start := func(i int, at time.Time) {
 		due[i] = at
-		p.Start(Key(i), targets[i], time.Until(at))
+		p.Start(Key(i), &targets[i], time.Until(at))
 	}
 	begun := time.Now()
 	for i := range targets {

@@ -15,7 +15,7 @@ import (
 // connect begins a check.
 func (p *Pool) connect(pr *probe) {
 	pr.began = time.Now()
-	fd, err := connect(pr.target)
+	fd, err := connect(*pr.target)
 	if err == nil {
 		err = unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLOUT, Fd: int32(fd)})
 		if err != nil {

@@ -144,12 +144,16 @@ var ours = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, uni
 // tidy is a reason that fits a log, and a comment of nft: printable ASCII without
 // what has a meaning there, at most lb.MaxReason bytes.
 func tidy(reason string) string {
+	isOdd := func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\$;`, r) }
+	if len(reason) <= lb.MaxReason && !strings.ContainsFunc(reason, isOdd) {
+		return reason // as nearly all are: thousands of servers share it
+	}
 	out := make([]byte, 0, lb.MaxReason)
 	for _, r := range reason {
 		switch {
 		case len(out) == lb.MaxReason:
 			return string(out)
-		case r < ' ' || r > '~' || strings.ContainsRune(`"\$;`, r):
+		case isOdd(r):
 			out = append(out, '?')
 		default:
 			out = append(out, byte(r))

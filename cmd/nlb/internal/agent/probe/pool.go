@@ -74,7 +74,7 @@ type Pool struct {
 // probe is one check that is wanted or under way.
 type probe struct {
 	key    Key
-	target Target
+	target *Target
 	lane   *lane
 	// at is the next moment: when the check is due, or the deadline of a connect.
 	at    time.Time
@@ -139,8 +139,9 @@ func openFiles() int {
 func (p *Pool) Results() <-chan []Result { return p.results }
 
 // Start has a target checked once, after a while, 0: at once. Whatever was to
-// become of its key before is forgotten, unless its result is already under way.
-func (p *Pool) Start(key Key, t Target, after time.Duration) {
+// become of its key before is forgotten, unless its result is already under way. The
+// target must not change.
+func (p *Pool) Start(key Key, t *Target, after time.Duration) {
 	due := time.Now().Add(after)
 	pr := &probe{key: key, target: t, lane: &p.calls, at: due, due: due, fd: -1, urgent: after <= 0}
 	if isPlain(t.Check) {

@@ -134,7 +134,7 @@ func TestConnects(t *testing.T) {
 		{Target{Check: lost, At: four}, false, false, true, "tcp: no such source, or no port"},
 	}
 	for i, c := range cases {
-		p.Start(Key(i), c.target, 0)
+		p.Start(Key(i), &c.target, 0)
 	}
 	for key, r := range results(t, p, len(cases)) {
 		c := cases[key]
@@ -164,7 +164,7 @@ func TestSource(t *testing.T) {
 	check := tcp(5 * time.Second)
 	check.Source = netip.MustParseAddr("127.0.0.9")
 	target := Target{Check: check, At: at}
-	p.Start(1, target, 0)
+	p.Start(1, &target, 0)
 	results(t, p, 1)
 	c, err := Dialer(target).DialContext(t.Context(), "tcp", at.String())
 	if err != nil {
@@ -230,15 +230,15 @@ func TestWhen(t *testing.T) {
 	begun := time.Now()
 	const n = 20
 	for i := range n { // backwards
-		p.Start(Key(i), target, time.Duration(n-i)*5*time.Millisecond)
+		p.Start(Key(i), &target, time.Duration(n-i)*5*time.Millisecond)
 	}
-	p.Start(100, target, time.Hour)
-	p.Start(101, target, time.Hour)
-	p.Start(101, target, 0) // sooner
-	p.Start(102, target, 0)
+	p.Start(100, &target, time.Hour)
+	p.Start(101, &target, time.Hour)
+	p.Start(101, &target, 0) // sooner
+	p.Start(102, &target, 0)
 	p.Stop(102)
-	p.Start(103, target, 20*time.Millisecond)
-	p.Start(103, target, time.Hour) // later
+	p.Start(103, &target, 20*time.Millisecond)
+	p.Start(103, &target, time.Hour) // later
 	p.Stop(104)
 	got := results(t, p, n+1)
 	for i := range n {
@@ -267,7 +267,7 @@ func TestStopFlying(t *testing.T) {
 	dead := silent(t)
 	slow := tcp(time.Hour)
 	for key := range Key(3) {
-		p.Start(key, Target{Check: slow, At: dead}, 0)
+		p.Start(key, &Target{Check: slow, At: dead}, 0)
 	}
 	busy := func() int {
 		p.mu.Lock()
@@ -278,7 +278,7 @@ func TestStopFlying(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	p.Stop(0)
-	p.Start(1, Target{Check: slow, At: good}, 0)
+	p.Start(1, &Target{Check: slow, At: good}, 0)
 	if r := results(t, p, 1)[1]; !r.OK {
 		t.Errorf("begun anew: %+v", r)
 	}
@@ -301,7 +301,7 @@ func TestRoom(t *testing.T) {
 	const n = 12
 	check := tcp(300 * time.Millisecond)
 	for key := range Key(n) {
-		p.Start(key, Target{Check: check, At: dead}, 0)
+		p.Start(key, &Target{Check: check, At: dead}, 0)
 	}
 	var begun []time.Time
 	for _, r := range results(t, p, n) {
@@ -330,8 +330,8 @@ func TestStopQueued(t *testing.T) {
 	p.connects.most = 1
 	p.mu.Unlock()
 	_, good := listen(t, "127.0.0.1:0")
-	p.Start(1, Target{Check: tcp(time.Hour), At: silent(t)}, 0)
-	p.Start(2, Target{Check: tcp(5 * time.Second), At: good}, time.Millisecond)
+	p.Start(1, &Target{Check: tcp(time.Hour), At: silent(t)}, 0)
+	p.Start(2, &Target{Check: tcp(5 * time.Second), At: good}, time.Millisecond)
 	for queued := 0; queued == 0; time.Sleep(time.Millisecond) {
 		p.mu.Lock()
 		queued = len(p.connects.queue)
@@ -339,7 +339,7 @@ func TestStopQueued(t *testing.T) {
 	}
 	p.Stop(2)
 	p.Stop(1)
-	p.Start(3, Target{Check: tcp(5 * time.Second), At: good}, 0)
+	p.Start(3, &Target{Check: tcp(5 * time.Second), At: good}, 0)
 	if r := results(t, p, 1)[3]; !r.OK {
 		t.Errorf("got %+v", r)
 	}
@@ -358,7 +358,7 @@ func TestWake(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	const after = 200 * time.Millisecond
-	p.Start(1, Target{Check: tcp(time.Second), At: closed(t, "127.0.0.1")}, after)
+	p.Start(1, &Target{Check: tcp(time.Second), At: closed(t, "127.0.0.1")}, after)
 	due := time.Now().Add(after)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -389,7 +389,7 @@ func TestLate(t *testing.T) {
 	} {
 		p := &Pool{probes: map[Key]*probe{}}
 		pr := &probe{
-			target: Target{Check: tcp(10 * time.Second)}, lane: &lane{full: tt.full}, place: -1, fd: -1, due: tt.due, began: tt.began,
+			target: &Target{Check: tcp(10 * time.Second)}, lane: &lane{full: tt.full}, place: -1, fd: -1, due: tt.due, began: tt.began,
 		}
 		p.finish(pr, tt.outcome)
 		if got := p.done[0]; got.Late != tt.late || got.OK != tt.outcome.OK {
@@ -408,7 +408,7 @@ func TestLooked(t *testing.T) {
 	}
 	p := &Pool{probes: map[Key]*probe{}, flying: make([]*probe, fd+1)}
 	began := time.Now().Add(-time.Minute)
-	pr := &probe{target: target, lane: &p.connects, began: began, due: began, at: began.Add(time.Second), fd: fd}
+	pr := &probe{target: &target, lane: &p.connects, began: began, due: began, at: began.Add(time.Second), fd: fd}
 	p.probes[0], p.flying[fd] = pr, pr
 	p.timers.add(pr)
 
@@ -446,10 +446,10 @@ func TestCalls(t *testing.T) {
 	p.mu.Unlock()
 	quick, slow := &lb.Check{Kind: kind, Timeout: 20 * time.Second}, &lb.Check{Kind: kind, Timeout: 50 * time.Millisecond}
 	for key := range Key(10) {
-		p.Start(key, Target{Check: slow, Backend: "waits"}, 0)
+		p.Start(key, &Target{Check: slow, Backend: "waits"}, 0)
 	}
 	for key := range Key(10) {
-		p.Start(10+key, Target{Check: quick, Service: "web"}, 0)
+		p.Start(10+key, &Target{Check: quick, Service: "web"}, 0)
 	}
 	for key, r := range results(t, p, 20) {
 		switch {
@@ -464,8 +464,8 @@ func TestCalls(t *testing.T) {
 	}
 
 	// What is stopped, or still runs at the end, is told to end.
-	p.Start(30, Target{Check: &lb.Check{Kind: kind, Timeout: time.Hour}, Backend: "waits"}, 0)
-	p.Start(31, Target{Check: &lb.Check{Kind: kind, Timeout: time.Hour}, Backend: "waits"}, 0)
+	p.Start(30, &Target{Check: &lb.Check{Kind: kind, Timeout: time.Hour}, Backend: "waits"}, 0)
+	p.Start(31, &Target{Check: &lb.Check{Kind: kind, Timeout: time.Hour}, Backend: "waits"}, 0)
 	for running.Load() < 2 {
 		time.Sleep(time.Millisecond)
 	}
@@ -487,7 +487,7 @@ func TestBusyOwner(t *testing.T) {
 	_, at := listen(t, "127.0.0.1:0")
 	const n = 300
 	for key := range Key(n) {
-		p.Start(key, Target{Check: tcp(5 * time.Second), At: at}, time.Duration(key)*100*time.Microsecond)
+		p.Start(key, &Target{Check: tcp(5 * time.Second), At: at}, time.Duration(key)*100*time.Microsecond)
 	}
 	for {
 		p.mu.Lock()
@@ -550,7 +550,7 @@ func TestUrgent(t *testing.T) {
 	p.Close() // from here on, it turns as this test does
 	p.results = make(chan []Result, 1)
 	ended := func(key Key, after time.Duration) {
-		p.Start(key, Target{Check: &lb.Check{Kind: lb.CheckTCP, Timeout: time.Second}}, after)
+		p.Start(key, &Target{Check: &lb.Check{Kind: lb.CheckTCP, Timeout: time.Second}}, after)
 		p.turned = time.Now()
 		p.finish(p.probes[key], failed("tcp", unix.ECONNREFUSED))
 		p.handOver()

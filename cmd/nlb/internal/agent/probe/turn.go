@@ -118,7 +118,7 @@ func (p *Pool) call(pr *probe) {
 		began := time.Now()
 		ctx, end := context.WithDeadline(ctx, began.Add(pr.target.Check.Timeout))
 		defer end()
-		o := kinds[pr.target.Check.Kind](ctx, pr.target)
+		o := kinds[pr.target.Check.Kind](ctx, *pr.target)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		pr.began = began

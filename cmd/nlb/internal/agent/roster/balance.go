@@ -65,7 +65,7 @@ func (r *Roster) counted(p *lb.Profile, s *lb.Service, f lb.Family, stats map[lb
 	for i := range s.Backends {
 		b := &s.Backends[i]
 		id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}
-		if is := r.backends[id]; is != nil && lb.FamilyOf(b.Address.Addr) == f {
+		if is := r.backend(id); is != nil && lb.FamilyOf(b.Address.Addr) == f {
 			out = append(out, &counted{is, b.Effective(), stats[id]})
 		}
 	}
@@ -116,7 +116,7 @@ func (r *Roster) balance(backends []*counted, now time.Time) bool {
 		if up[i].balanced = share; share == lb.Shares {
 			up[i].balanced = 0
 		}
-		r.changed[up[i].id] = true
+		r.change(up[i])
 	}
 	return true
 }

@@ -69,7 +69,7 @@ func TestBalanceOut(t *testing.T) {
 	w.Order(id, lb.NoOrder, "", time.Time{})
 	w.want("b1 up, b2 up, b3 standby")
 
-	b := w.backends[id]
+	b := w.backend(id)
 	b.service.SlowStart, b.rising = 15*time.Second, w.now
 	for _, tt := range []struct {
 		after    time.Duration

@@ -10,7 +10,10 @@ package roster
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"math/rand/v2"
+	"slices"
+	"sort"
 	"time"
 
 	"nlb/cmd/nlb/internal/agent/probe"
@@ -23,8 +26,8 @@ import (
 // owns the roster.
 type Prober interface {
 	// Start has a target checked after a time, once. What was to become of the key
-	// before is forgotten.
-	Start(key probe.Key, t probe.Target, after time.Duration)
+	// before is forgotten. The target must not change.
+	Start(key probe.Key, t *probe.Target, after time.Duration)
 	// Stop forgets a key.
 	Stop(key probe.Key)
 }
@@ -32,8 +35,7 @@ type Prober interface {
 // Roster is what is known of the backends of some profiles.
 type Roster struct {
 	profiles []*lb.Profile // wanted
-	backends map[lb.BackendID]*backend
-	checks   map[string]*check // by what is asked where
+	services map[name]*service
 	asked    map[probe.Key]*check
 	last     probe.Key // that was given away
 	prober   Prober
@@ -41,12 +43,15 @@ type Roster struct {
 
 	// timed are those whose time changes something: of a slow start, of an order.
 	timed   map[*backend]bool
-	changed map[lb.BackendID]bool // since the last Changed
-	serving bool                  // see Serve
-	events  []Event               // since the last Events
-	pools   []place               // services whose shares follow their connections
-	turn    int                   // which of them Balance has looked at last
+	changed []*backend // since the last Changed
+	serving bool       // see Serve
+	events  []Event    // since the last Events
+	pools   []place    // services whose shares follow their connections
+	turn    int        // which of them Balance has looked at last
 }
+
+// name is that of a service.
+type name struct{ profile, service string }
 
 // place is where a service is among the profiles.
 type place struct{ profile, service int }
@@ -55,24 +60,39 @@ func (a place) compare(b place) int {
 	return cmp.Or(cmp.Compare(a.profile, b.profile), cmp.Compare(a.service, b.service))
 }
 
-// backend is what is known of a backend.
+// service is what is known of the backends of a service.
+type service struct {
+	*lb.Service // wanted
+	profile     string
+	place       place
+	backends    []backend // by their addresses
+}
+
+// backend is what is known of a backend. There may be tens of thousands, so what few of
+// them have is apart.
 type backend struct {
-	id      lb.BackendID
-	place   place // of its service
-	name    string
-	service *lb.Service // wanted
-	checks  []*check    // nil: it is not checked
-	order   lb.Standing // the part that is an order
-	// verdict is the last one that was noted, with since and reason.
-	verdict lb.Standing
+	service *service
+	wanted  *lb.Backend
+	checks  []*check // nil: it is not checked
+	// order is the part of its standing that is an order; nil: none.
+	order *lb.Standing
+	// verdict is the last one that was noted.
+	since   time.Time
+	reason  string
+	verdict lb.Verdict
+	changed bool // it is among those that have
 	// rising is when it came up, of one that has not got its whole weight yet, and
 	// share what it had of that last.
-	rising time.Time
 	share  uint8
+	rising time.Time
 	// balanced is the share by its live connections, 0: the whole, and stats are
 	// those that it was made of; nil: none yet.
 	balanced uint8
 	stats    *nft.Stats
+}
+
+func (b *backend) id() lb.BackendID {
+	return lb.BackendID{Profile: b.service.profile, Service: b.service.Name, Address: b.wanted.Address}
 }
 
 // check is one probe, of all backends whose checks are equal and ask the same
@@ -80,20 +100,63 @@ type backend struct {
 type check struct {
 	key     probe.Key
 	target  probe.Target
-	judge   *health.Judge
+	judge   health.Judge
 	users   []*backend
-	hinted  bool          // the kernel saw a refusal since the last result
-	last    probe.Outcome // whose words of the weight count
-	unasked string        // why it could not be made, "" where it could
+	unasked string // why it could not be made, "" where it could
 	past    history
+	hinted  bool // the kernel saw a refusal since the last result
+	// What it last said of the weight: to drain, and how much, -1: nothing.
+	drain   bool
+	percent int8
 }
 
 // New is a roster without profiles.
 func New(p Prober, seed uint64) *Roster {
-	return &Roster{
-		backends: map[lb.BackendID]*backend{}, checks: map[string]*check{}, asked: map[probe.Key]*check{}, prober: p,
-		rand: rand.New(rand.NewPCG(seed, seed)), timed: map[*backend]bool{}, changed: map[lb.BackendID]bool{},
+	return &Roster{asked: map[probe.Key]*check{}, prober: p, rand: rand.New(rand.NewPCG(seed, seed)), timed: map[*backend]bool{}}
+}
+
+// backend is one of those that there are; nil: there is none such.
+func (r *Roster) backend(id lb.BackendID) *backend {
+	return r.services[name{id.Profile, id.Service}].backend(id.Address)
+}
+
+func (s *service) backend(at lb.Endpoint) *backend {
+	if s == nil {
+		return nil
 	}
+	i := sort.Search(len(s.backends), func(i int) bool { return s.backends[i].wanted.Address.Compare(at) >= 0 })
+	if i == len(s.backends) || s.backends[i].wanted.Address != at {
+		return nil
+	}
+	return &s.backends[i]
+}
+
+// all are all backends, in no order.
+func (r *Roster) all() iter.Seq[*backend] {
+	return func(yield func(*backend) bool) {
+		for _, s := range r.services {
+			for i := range s.backends {
+				if !yield(&s.backends[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// change notes that something of a backend has changed.
+func (r *Roster) change(b *backend) {
+	if !b.changed {
+		b.changed, r.changed = true, append(r.changed, b)
+	}
+}
+
+// seen is when all that has changed has been told.
+func (r *Roster) seen() {
+	for _, b := range r.changed {
+		b.changed = false
+	}
+	r.changed = nil
 }
 
 // Set makes these the profiles. Backends that were there keep what is known of
@@ -101,31 +164,36 @@ func New(p Prober, seed uint64) *Roster {
 // is a change. known is what a table holds of
 // backends that are new here; those that it does not have are newcomers.
 func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) {
-	old, oldChecks := r.backends, r.checks
+	old, c := r.services, newCensus(r.asked)
 	r.profiles, r.pools = profiles, pools(profiles)
 	clear(r.timed)
-	clear(r.changed)
-	r.backends, r.checks = make(map[lb.BackendID]*backend, len(old)), make(map[string]*check, len(oldChecks))
+	r.changed = nil
+	r.services = make(map[name]*service, len(old))
 	for i, p := range profiles {
 		for j := range p.Services {
-			s := &p.Services[j]
+			s := &service{Service: &p.Services[j], profile: p.Name, place: place{i, j}}
+			s.backends = make([]backend, len(s.Backends))
 			for k := range s.Backends {
-				b := &s.Backends[k]
-				id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}
-				one := r.enlist(id, s, b, old[id], known, oldChecks, now)
-				one.place = place{i, j}
-				r.backends[id] = one
-				r.time(one)
-				if one.differs(old[id], known, now) {
-					r.changed[id] = true
+				s.backends[k] = backend{service: s, wanted: &s.Backends[k]}
+			}
+			slices.SortStableFunc(s.backends, func(a, b backend) int { return a.wanted.Address.Compare(b.wanted.Address) })
+			of := name{p.Name, s.Name}
+			r.services[of] = s
+			for k := range s.backends {
+				b := &s.backends[k]
+				was := old[of].backend(b.wanted.Address)
+				r.enlist(b, was, known, c, now)
+				r.time(b)
+				if b.differs(was, known, now) {
+					r.change(b)
 				}
 			}
 		}
 	}
-	for text, c := range oldChecks {
-		if r.checks[text] == nil {
-			r.prober.Stop(c.key)
-			delete(r.asked, c.key)
+	for key, one := range r.asked {
+		if len(one.users) == 0 {
+			r.prober.Stop(key)
+			delete(r.asked, key)
 		}
 	}
 }
@@ -134,7 +202,7 @@ func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing,
 // checks of before.
 func (b *backend) differs(was *backend, known map[lb.BackendID]lb.Standing, now time.Time) bool {
 	is, before := b.standing(), lb.Standing{}
-	if held, there := known[b.id]; was != nil {
+	if held, there := known[b.id()]; was != nil {
 		before = was.standing()
 	} else if there {
 		before = first(held)
@@ -144,42 +212,42 @@ func (b *backend) differs(was *backend, known map[lb.BackendID]lb.Standing, now 
 
 // time notes a backend that time changes.
 func (r *Roster) time(b *backend) {
-	if !b.rising.IsZero() || !b.order.Until.IsZero() {
+	if !b.rising.IsZero() || b.order != nil && !b.order.Until.IsZero() {
 		r.timed[b] = true
 	}
 }
 
-// enlist is a backend of the profiles, with what was known of it.
-func (r *Roster) enlist(id lb.BackendID, s *lb.Service, b *lb.Backend, was *backend, known map[lb.BackendID]lb.Standing, checks map[string]*check, now time.Time) *backend {
-	out := &backend{id: id, name: b.Name, service: s}
-	if held, there := known[id]; was != nil {
-		out.verdict, out.order, out.rising, out.share = was.verdict, was.order, was.rising, was.share
+// enlist puts into a backend of the profiles what was known of it.
+func (r *Roster) enlist(b, was *backend, known map[lb.BackendID]lb.Standing, c *census, now time.Time) {
+	if held, there := known[b.id()]; was != nil {
+		b.verdict, b.since, b.reason, b.order, b.rising, b.share = was.verdict, was.since, was.reason, was.order, was.rising, was.share
 		if len(was.checks) == 0 {
-			out.verdict = lb.Standing{Verdict: lb.VerdictUp} // it has had connections, whatever was known earlier
+			b.verdict, b.since, b.reason = lb.VerdictUp, time.Time{}, "" // it has had connections, whatever was known earlier
 		}
-		if s.Scheduler.Follows() { // others have no shares by it
-			out.balanced, out.stats = was.balanced, was.stats
+		if b.service.Scheduler.Follows() { // others have no shares by it
+			b.balanced, b.stats = was.balanced, was.stats
 		}
 	} else if there {
 		held = first(held)
-		out.verdict = lb.Standing{Verdict: held.Verdict, Since: held.Since, Reason: held.Reason}
-		out.order = lb.Standing{Order: held.Order, By: held.By, Until: held.Until}
-	}
-	for i := range s.Health {
-		if !b.CheckAt.None {
-			out.checks = append(out.checks, r.check(s, &s.Health[i], b, out, checks, now))
+		b.verdict, b.since, b.reason = held.Verdict, held.Since, held.Reason
+		if held.Order != lb.NoOrder {
+			b.order = &lb.Standing{Order: held.Order, By: held.By, Until: held.Until}
 		}
 	}
-	if out.order.By == byAgentCheck { // an agent of before heard so, and this one will hear
-		out.order = lb.Standing{}
-		for _, c := range out.checks {
-			c.last.Drain = c.last.Drain || c.target.Check.Kind == lb.CheckAgent && c.judge.Streak() == 0
+	if !b.wanted.CheckAt.None {
+		for i := range b.service.Health {
+			b.checks = append(b.checks, r.check(&b.service.Health[i], b, c, now))
 		}
 	}
-	if len(out.checks) > 0 {
-		out.verdict.Verdict, out.verdict.Since, out.verdict.Reason = health.All(judges(out.checks)...)
+	if b.order != nil && b.order.By == byAgentCheck { // an agent of before heard so, and this one will hear
+		b.order = nil
+		for _, c := range b.checks {
+			c.drain = c.drain || c.target.Check.Kind == lb.CheckAgent && c.judge.Streak() == 0
+		}
 	}
-	return out
+	if len(b.checks) > 0 {
+		b.verdict, b.since, b.reason = b.judged()
+	}
 }
 
 // first is what a table holds of a backend as a beginning: one that it does not
@@ -191,24 +259,53 @@ func first(s lb.Standing) lb.Standing {
 	return s
 }
 
-// check is the probe of a check of a backend, with its user added.
-func (r *Roster) check(s *lb.Service, c *lb.Check, b *lb.Backend, user *backend, old map[string]*check, now time.Time) *check {
-	t := probe.Target{Check: c, At: s.CheckTarget(c, b), UDP: onlyUDP(s)}
-	if c.Kind == lb.CheckExec { // its environment has names
-		t.Service, t.Backend = user.id.Profile+"/"+s.Name, b.Name
+// census finds checks by what they ask, while profiles are made those of a roster.
+type census struct {
+	checks map[identity]*check
+	texts  map[*lb.Check]string
+}
+
+// identity is what a check asks and where, without the pointer to its keys: checks of
+// the same identity are one.
+type identity struct {
+	keys   string
+	target probe.Target
+}
+
+// newCensus has these checks, without their users.
+func newCensus(checks map[probe.Key]*check) *census {
+	c := &census{map[identity]*check{}, map[*lb.Check]string{}}
+	for _, one := range checks {
+		one.users = nil
+		c.checks[c.identify(one.target)] = one
 	}
-	text := fmt.Sprintf("%v %v %+v %v %v", t.At, t.UDP, *c, t.Service, t.Backend)
-	one := r.checks[text]
+	return c
+}
+
+func (c *census) identify(t probe.Target) identity {
+	keys, known := c.texts[t.Check]
+	if !known {
+		keys = fmt.Sprintf("%+v", *t.Check)
+		c.texts[t.Check] = keys
+	}
+	t.Check = nil
+	return identity{keys, t}
+}
+
+// check is the probe of a check of a backend, with its user added.
+func (r *Roster) check(of *lb.Check, user *backend, c *census, now time.Time) *check {
+	t := probe.Target{Check: of, At: user.service.CheckTarget(of, user.wanted), UDP: onlyUDP(user.service.Service)}
+	if of.Kind == lb.CheckExec { // its environment has names
+		t.Service, t.Backend = user.service.profile+"/"+user.service.Name, user.wanted.Name
+	}
+	is := c.identify(t)
+	one := c.checks[is]
 	if one == nil {
-		if one = old[text]; one != nil {
-			one.users = nil
-		} else {
-			r.last++
-			one = &check{key: r.last, target: t, judge: health.New(c, user.verdict, now), last: probe.Outcome{Percent: -1}}
-			r.asked[one.key] = one
-			r.prober.Start(one.key, t, one.judge.Next(now, now, r.rand))
-		}
-		r.checks[text] = one
+		r.last++
+		held := lb.Standing{Verdict: user.verdict, Since: user.since, Reason: user.reason}
+		one = &check{key: r.last, target: t, judge: *health.New(of, held, now), percent: -1}
+		c.checks[is], r.asked[one.key] = one, one
+		r.prober.Start(one.key, &one.target, one.judge.Next(now, now, r.rand))
 	}
 	one.users = append(one.users, user)
 	return one
@@ -221,112 +318,4 @@ func onlyUDP(s *lb.Service) bool {
 		}
 	}
 	return true
-}
-
-func judges(checks []*check) []*health.Judge {
-	out := make([]*health.Judge, len(checks))
-	for i, c := range checks {
-		out[i] = c.judge
-	}
-	return out
-}
-
-// Serve says that backends have connections from now on: who comes up after that
-// starts slowly where its service wants it so.
-func (r *Roster) Serve() { r.serving = true }
-
-// Result takes the result of a check and has the next one made in its time. It returns
-// the backends that the check has failed for.
-func (r *Roster) Result(result probe.Result, now time.Time) (failed []lb.BackendID) {
-	c, out := r.asked[result.Key], result.Outcome
-	if c == nil {
-		return nil // of a backend that is gone
-	}
-	first, hinted := c.judge.Streak() == 0, c.hinted
-	c.hinted = false
-	switch {
-	case out.Ours && c.unasked != out.Reason:
-		b := c.users[0]
-		r.events = append(r.events, Event{ID: b.id, Name: b.name, Was: b.standing(), Now: b.standing(), Unable: out.Reason})
-		c.unasked = out.Reason
-	case out.Ours:
-	case result.Late && !out.OK:
-		c.judge.Late()
-		c.past.add(pastLate)
-	default:
-		if out.OK {
-			c.past.add(pastPassed)
-		} else {
-			c.past.add(pastFailed)
-			for _, b := range c.users {
-				failed = append(failed, b.id)
-			}
-		}
-		lowered := out.OK && (c.last.Drain != out.Drain || c.last.Percent != out.Percent)
-		if c.unasked = ""; lowered { // what fails says nothing of the weight
-			c.last = out
-		}
-		changed := c.judge.Result(now, out.OK, hinted && out.Refused, out.Reason)
-		if changed || lowered {
-			for _, b := range c.users {
-				r.judge(b, now)
-			}
-		}
-	}
-	next := c.judge.Next(result.Began, now, r.rand)
-	if first && out.OK {
-		// All may have been asked at one moment. They are spread from here on.
-		next = time.Duration(r.rand.Int64N(int64(c.target.Check.Interval)))
-	}
-	r.prober.Start(c.key, c.target, next)
-	return failed
-}
-
-// judge notes what the checks of a backend come to.
-func (r *Roster) judge(b *backend, now time.Time) {
-	was := b.verdict
-	b.verdict.Verdict, b.verdict.Since, b.verdict.Reason = health.All(judges(b.checks)...)
-	r.changed[b.id] = true
-	if b.verdict.Verdict == was.Verdict {
-		return
-	}
-	b.rising = time.Time{}
-	if b.verdict.Verdict == lb.VerdictUp && b.service.SlowStart > 0 && r.serving {
-		b.rising = now
-		r.time(b)
-	}
-	r.events = append(r.events, Event{ID: b.id, Name: b.name, Was: was, Now: b.verdict})
-}
-
-// Refused notes that the kernel saw a server of a backend refuse. It is checked at
-// once; the word of the kernel alone changes nothing.
-func (r *Roster) Refused(id lb.BackendID) {
-	b := r.backends[id]
-	if b == nil {
-		return
-	}
-	for _, c := range b.checks {
-		if c.target.Check.Passive && !c.hinted && c.judge.Verdict() != lb.VerdictDown {
-			c.hinted = true
-			r.prober.Start(c.key, c.target, 0)
-		}
-	}
-}
-
-// Recheck has every server asked within a moment: what the kernel had to say of
-// them was lost, or time has passed that nobody knows of.
-func (r *Roster) Recheck(spread time.Duration) {
-	for _, c := range r.checks {
-		r.prober.Start(c.key, c.target, time.Duration(r.rand.Int64N(int64(spread)+1)))
-	}
-}
-
-// Unheard is how many checks have had no result yet.
-func (r *Roster) Unheard() (n int) {
-	for _, c := range r.checks {
-		if c.judge.Streak() == 0 && c.unasked == "" {
-			n++
-		}
-	}
-	return n
 }

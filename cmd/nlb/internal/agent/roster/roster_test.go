@@ -5,6 +5,8 @@ package roster
 import (
 	"fmt"
 	"net/netip"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,8 +26,8 @@ type world struct {
 	answers map[string]probe.Outcome
 }
 
-func (w *world) Start(key probe.Key, t probe.Target, after time.Duration) {
-	w.due[key], w.targets[key] = w.now.Add(after), t
+func (w *world) Start(key probe.Key, t *probe.Target, after time.Duration) {
+	w.due[key], w.targets[key] = w.now.Add(after), *t
 }
 
 func (w *world) Stop(key probe.Key) { delete(w.due, key) }
@@ -399,3 +401,43 @@ func TestLate(t *testing.T) {
 		t.Error("it is not asked again")
 	}
 }
+
+// TestMemory: of tens of thousands of backends there is little to know of each.
+func TestMemory(t *testing.T) {
+	const services, most = 10_000, 800 // bytes
+	profiles := shop(1, nil)
+	first := profiles[0].Services[0]
+	profiles[0].Services = make([]lb.Service, services)
+	for i := range services {
+		s := &profiles[0].Services[i]
+		*s = first
+		s.Name = fmt.Sprintf("s%d", i)
+		s.Backends = slices.Clone(s.Backends)
+		s.Backends[0].Address.Addr = netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+	}
+	r := New(nobody{}, 1)
+	used := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := used()
+	r.Set(profiles, nil, time.Now())
+	for key := range r.asked {
+		r.Result(probe.Result{Key: key, Outcome: works}, time.Now())
+	}
+	r.Events()
+	r.All(time.Now())
+	if each := (used() - before) / services; each > most {
+		t.Errorf("%d bytes for each backend, want at most %d", each, most)
+	}
+	runtime.KeepAlive(r)
+	runtime.KeepAlive(profiles)
+}
+
+// nobody carries no check out.
+type nobody struct{}
+
+func (nobody) Start(probe.Key, *probe.Target, time.Duration) {}
+func (nobody) Stop(probe.Key)                                {}

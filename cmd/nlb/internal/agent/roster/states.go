@@ -5,7 +5,6 @@ package roster
 // States: what comes out. Verdicts, orders and shares, put over the profiles.
 
 import (
-	"maps"
 	"slices"
 	"time"
 
@@ -34,13 +33,15 @@ const byAgentCheck = "agent-check"
 
 // standing is all that is known of a backend.
 func (b *backend) standing() lb.Standing {
-	out := b.verdict
-	out.Order, out.By, out.Until = b.order.Order, b.order.By, b.order.Until
-	if len(b.checks) == 0 {
-		out.Verdict, out.Since, out.Reason = lb.VerdictNew, time.Time{}, ""
+	var out lb.Standing
+	if b.order != nil {
+		out = *b.order
+	}
+	if len(b.checks) > 0 {
+		out.Verdict, out.Since, out.Reason = b.verdict, b.since, b.reason
 	}
 	out.Since, out.Until = out.Since.Round(0).Truncate(time.Second), out.Until.Round(0).Truncate(time.Second)
-	if out.Order == lb.NoOrder && slices.ContainsFunc(b.checks, func(c *check) bool { return c.last.Drain }) {
+	if out.Order == lb.NoOrder && slices.ContainsFunc(b.checks, func(c *check) bool { return c.drain }) {
 		out.Order, out.By = lb.OrderDrain, byAgentCheck
 	}
 	return out
@@ -69,7 +70,7 @@ func (b *backend) allowed(now time.Time) uint8 {
 		share, _ = health.Share(b.rising, now, b.service.SlowStart)
 	}
 	for _, c := range b.checks {
-		if p := c.last.Percent; p >= 0 && p < 100 {
+		if p := int(c.percent); p >= 0 && p < 100 {
 			part := uint8(max(1, p*lb.Shares/100))
 			if share == 0 || part < share {
 				share = part
@@ -81,7 +82,7 @@ func (b *backend) allowed(now time.Time) uint8 {
 
 // All are the profiles with the states of their backends.
 func (r *Roster) All(now time.Time) []*lb.Profile {
-	clear(r.changed)
+	r.seen()
 	return r.over(r.profiles, now)
 }
 
@@ -91,14 +92,15 @@ func (r *Roster) Changed(now time.Time) []*lb.Profile {
 	if len(r.changed) == 0 {
 		return nil
 	}
-	touched := map[place]bool{}
-	for id := range r.changed {
-		touched[r.backends[id].place] = true
+	touched := make([]place, len(r.changed))
+	for i, b := range r.changed {
+		touched[i] = b.service.place
 	}
-	clear(r.changed)
+	r.seen()
+	slices.SortFunc(touched, place.compare)
 	var part []*lb.Profile
 	last := -1
-	for _, at := range slices.SortedFunc(maps.Keys(touched), place.compare) {
+	for _, at := range slices.Compact(touched) {
 		p := r.profiles[at.profile]
 		if at.profile != last {
 			last = at.profile
@@ -128,19 +130,18 @@ func (r *Roster) over(profiles []*lb.Profile, now time.Time) []*lb.Profile {
 // have, what known says.
 func (r *Roster) overlay(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) []*lb.Profile {
 	r.learn(profiles, known)
-	type service struct{ profile, name string }
-	balanced := map[service]bool{} // by the profiles, which the roster need not have yet
+	balanced := map[name]bool{} // by the profiles, which the roster need not have yet
 	for _, at := range pools(profiles) {
 		p := profiles[at.profile]
-		balanced[service{p.Name, p.Services[at.service].Name}] = true
+		balanced[name{p.Name, p.Services[at.service].Name}] = true
 	}
 	return lb.Overlay(profiles, known, func(id lb.BackendID) uint8 {
-		b := r.backends[id]
+		b := r.backend(id)
 		if b == nil {
 			return 0
 		}
 		b.share = b.allowed(now)
-		if balanced[service{id.Profile, id.Service}] {
+		if balanced[name{id.Profile, id.Service}] {
 			b.share = b.part(now)
 		}
 		return b.share
@@ -150,10 +151,10 @@ func (r *Roster) overlay(profiles []*lb.Profile, known map[lb.BackendID]lb.Stand
 // learn adds the standings of backends of profiles to what is known.
 func (r *Roster) learn(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing) {
 	for p, s := range lb.Services(profiles) {
+		of := r.services[name{p.Name, s.Name}]
 		for i := range s.Backends {
-			id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address}
-			if b := r.backends[id]; b != nil {
-				known[id] = b.standing()
+			if b := of.backend(s.Backends[i].Address); b != nil {
+				known[b.id()] = b.standing()
 			}
 		}
 	}
@@ -163,8 +164,9 @@ func (r *Roster) learn(profiles []*lb.Profile, known map[lb.BackendID]lb.Standin
 func (r *Roster) Judged(p *lb.Profile, s *lb.Service) *lb.Service {
 	out := *s
 	out.Backends = slices.Clone(s.Backends)
+	of := r.services[name{p.Name, s.Name}]
 	for i := range out.Backends {
-		if b := r.backends[lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address}]; b != nil {
+		if b := of.backend(s.Backends[i].Address); b != nil {
 			out.Backends[i].Standing = b.standing()
 		}
 	}
@@ -181,7 +183,6 @@ func (r *Roster) Due(now time.Time) (next time.Time) {
 		}
 	}
 	for b := range r.timed {
-		id := b.id
 		if !b.rising.IsZero() {
 			share, left := health.Share(b.rising, now, b.service.SlowStart)
 			if share == 0 {
@@ -190,19 +191,19 @@ func (r *Roster) Due(now time.Time) (next time.Time) {
 				soonest(now.Add(left))
 			}
 			if b.part(now) != b.share {
-				r.changed[id] = true
+				r.change(b)
 			}
 		}
-		if until := b.order.Until; b.order.Order != lb.NoOrder && !until.IsZero() {
-			if now.Before(until) {
+		if b.order != nil && !b.order.Until.IsZero() {
+			if until := b.order.Until; now.Before(until) {
 				soonest(until)
 			} else {
 				was := b.standing()
 				r.order(b, lb.Standing{})
-				r.events = append(r.events, Event{ID: id, Name: b.name, Was: was, Now: b.standing()})
+				r.events = append(r.events, Event{ID: b.id(), Name: b.wanted.Name, Was: was, Now: b.standing()})
 			}
 		}
-		if b.rising.IsZero() && b.order.Until.IsZero() {
+		if b.rising.IsZero() && (b.order == nil || b.order.Until.IsZero()) {
 			delete(r.timed, b)
 		}
 	}
@@ -212,7 +213,7 @@ func (r *Roster) Due(now time.Time) (next time.Time) {
 // Order gives a backend an order, or takes it back (lb.NoOrder). It reports whether
 // there is such a backend.
 func (r *Roster) Order(id lb.BackendID, order lb.Order, by string, until time.Time) bool {
-	b := r.backends[id]
+	b := r.backend(id)
 	if b != nil {
 		r.order(b, lb.Standing{Order: order, By: by, Until: until})
 	}
@@ -220,22 +221,21 @@ func (r *Roster) Order(id lb.BackendID, order lb.Order, by string, until time.Ti
 }
 
 func (r *Roster) order(b *backend, order lb.Standing) {
-	if order.Order == lb.NoOrder {
-		order = lb.Standing{}
+	if b.order = nil; order.Order != lb.NoOrder {
+		b.order = &order
 	}
-	b.order = order
 	r.time(b)
-	r.changed[b.id] = true
+	r.change(b)
 }
 
 // Leave drains these backends, and no others any more that were drained by the same
 // name, unless an admin has given another order.
 func (r *Roster) Leave(leaving map[lb.BackendID]bool, by string) {
-	for id, b := range r.backends {
-		switch given := b.order.Order != lb.NoOrder; {
-		case leaving[id] && !given:
+	for b := range r.all() {
+		switch given := b.order != nil; {
+		case !given && leaving[b.id()]:
 			r.order(b, lb.Standing{Order: lb.OrderDrain, By: by})
-		case !leaving[id] && given && b.order.By == by:
+		case given && b.order.By == by && !leaving[b.id()]:
 			r.order(b, lb.Standing{})
 		}
 	}
@@ -255,7 +255,7 @@ type Check struct {
 
 // Checks are those of a backend.
 func (r *Roster) Checks(id lb.BackendID) []Check {
-	b := r.backends[id]
+	b := r.backend(id)
 	if b == nil {
 		return nil
 	}
@@ -273,7 +273,7 @@ func (r *Roster) Checks(id lb.BackendID) []Check {
 // Standing is all that is known of a backend, and whether it has not got its whole
 // weight yet since it came up.
 func (r *Roster) Standing(id lb.BackendID) (is lb.Standing, starting bool) {
-	b := r.backends[id]
+	b := r.backend(id)
 	if b == nil {
 		return lb.Standing{}, false
 	}
@@ -286,11 +286,11 @@ func (r *Roster) HasChanged() bool { return len(r.changed) > 0 }
 // Counts are how many backends are down by their checks, and how many are under an
 // order.
 func (r *Roster) Counts() (down, ordered int) {
-	for _, b := range r.backends {
-		if len(b.checks) > 0 && b.verdict.Verdict == lb.VerdictDown {
+	for b := range r.all() {
+		if len(b.checks) > 0 && b.verdict == lb.VerdictDown {
 			down++
 		}
-		if b.order.Order != lb.NoOrder {
+		if b.order != nil {
 			ordered++
 		}
 	}
