@@ -92,5 +92,9 @@ type Tally struct {
 	Changes  atomic.Uint64 // of the verdict
 }
 
-// Tallies are those of the backends of a service, by their addresses.
-type Tallies map[lb.Endpoint]*Tally
+// Add adds what another one has counted.
+func (t *Tally) Add(other *Tally) {
+	t.Refusals.Add(other.Refusals.Load())
+	t.Failures.Add(other.Failures.Load())
+	t.Changes.Add(other.Changes.Load())
+}

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 
 	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
 	"nlb/sysctl"
 )
 
@@ -31,8 +32,8 @@ type Filter struct {
 // Agent is what an agent knows beside a snapshot.
 type Agent struct {
 	*Process
-	// Tallies are what it counts of the backends of a service.
-	Tallies func(profile, service string) Tallies
+	// Tally is what it counts of a backend; nil: nothing.
+	Tally func(lb.BackendID) *Tally
 }
 
 // Write writes metrics of a snapshot, and of the agent, where there is one. It holds
@@ -154,12 +155,11 @@ func backendsOf(services iter.Seq[*view.ShownService], a *Agent) []backend {
 	out := make([]backend, 0, n)
 	labels := make([]byte, 0, 64*n)
 	for s := range services {
-		var tallies Tallies
-		if a != nil {
-			tallies = a.Tallies(s.Profile, s.Service.Name)
-		}
 		for i := range s.Backends {
-			b := backend{ShownBackend: &s.Backends[i], tally: tallies[s.Backends[i].Address]}
+			b := backend{ShownBackend: &s.Backends[i]}
+			if a != nil {
+				b.tally = a.Tally(lb.BackendID{Profile: s.Profile, Service: s.Service.Name, Address: b.Address})
+			}
 			begin := len(labels)
 			labels = appendLabels(labels, "profile", s.Profile, "service", s.Service.Name, "backend", b.Name)
 			b.labels = labels[begin:len(labels):len(labels)]

@@ -34,7 +34,7 @@ func TestFormatOf(t *testing.T) {
 
 // TestText: the same families in both formats.
 func TestText(t *testing.T) {
-	a := &Agent{Process: NewProcess(), Tallies: func(string, string) Tallies { return nil }}
+	a := &Agent{Process: NewProcess(), Tally: func(lb.BackendID) *Tally { return nil }}
 	a.Check(lb.CheckTCP, 2*time.Second, true, false, false)
 	s := &view.Snapshot{Announced: []string{"203.0.113.10 on nlb0"}}
 	service := view.ShownService{Profile: "a\"\\\nb", Service: &lb.Service{Name: "web"}, Refused: 3}

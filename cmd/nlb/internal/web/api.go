@@ -132,5 +132,5 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	}
 	format := metrics.FormatOf(r.Header)
 	w.Header().Set("Content-Type", string(format))
-	_ = metrics.Write(w, format, all, &metrics.Agent{Process: s.board.Counts, Tallies: s.board.Tallies}, filter) // whoever asked may have gone
+	_ = metrics.Write(w, format, all, &metrics.Agent{Process: s.board.Counts, Tally: s.board.Tally}, filter) // whoever asked may have gone
 }

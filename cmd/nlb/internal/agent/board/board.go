@@ -9,6 +9,7 @@ package board
 import (
 	"context"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,14 +42,20 @@ type Board struct {
 // edition has the services of one apply.
 type edition struct {
 	profiles []profile
-	at       map[name]*atomic.Pointer[lb.Service]
+	at       map[name]*service
 	numbers  engine.Numbers
-	tallies  map[name]metrics.Tallies
 }
 
 type profile struct {
 	name     string
-	services []atomic.Pointer[lb.Service]
+	services []service
+}
+
+// service is one as it is now, and what is counted of its backends, in their order: an
+// Update has the same ones.
+type service struct {
+	now     atomic.Pointer[lb.Service]
+	tallies []metrics.Tally
 }
 
 // name is that of a service.
@@ -71,26 +78,24 @@ func (b *Board) Offload(o *engine.Offloading) { b.offload.Store(o) }
 // more.
 func (b *Board) Set(profiles []*lb.Profile, numbers engine.Numbers) {
 	old := b.shown.Load()
-	e := &edition{at: map[name]*atomic.Pointer[lb.Service]{}, numbers: numbers, tallies: map[name]metrics.Tallies{}}
+	e := &edition{at: map[name]*service{}, numbers: numbers}
 	for _, p := range slices.SortedFunc(slices.Values(profiles), func(a, b *lb.Profile) int { return strings.Compare(a.Name, b.Name) }) {
-		one := profile{p.Name, make([]atomic.Pointer[lb.Service], len(p.Services))}
+		one := profile{p.Name, make([]service, len(p.Services))}
 		services := make([]*lb.Service, len(p.Services))
 		for i := range p.Services {
 			services[i] = asHeld(&p.Services[i])
-			of := name{p.Name, services[i].Name}
-			before, now := old.talliesOf(of), make(metrics.Tallies, len(services[i].Backends))
-			for k := range services[i].Backends {
-				address := services[i].Backends[k].Address
-				if now[address] = before[address]; now[address] == nil {
-					now[address] = &metrics.Tally{}
-				}
-			}
-			e.tallies[of] = now
 		}
 		slices.SortFunc(services, func(a, b *lb.Service) int { return strings.Compare(a.Name, b.Name) })
 		for i, s := range services {
-			one.services[i].Store(s)
-			e.at[name{p.Name, s.Name}] = &one.services[i]
+			at := &one.services[i]
+			at.now.Store(s)
+			at.tallies = make([]metrics.Tally, len(s.Backends))
+			for k := range s.Backends {
+				if before := old.tally(lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[k].Address}); before != nil {
+					at.tallies[k].Add(before)
+				}
+			}
+			e.at[name{p.Name, s.Name}] = at
 		}
 		e.profiles = append(e.profiles, one)
 	}
@@ -106,7 +111,7 @@ func (b *Board) Update(part []*lb.Profile) {
 	}
 	for p, s := range lb.Services(part) {
 		if at := e.at[name{p.Name, s.Name}]; at != nil {
-			at.Store(asHeld(s))
+			at.now.Store(asHeld(s))
 		}
 	}
 	b.turn()
@@ -139,15 +144,17 @@ func (b *Board) Await(ctx context.Context, known uint64) uint64 {
 
 // asHeld is a service as it is read from the kernel: listens and backends in the order
 // of their addresses, SNAT as lb.Service.MembersSNAT, the log that all backends have,
-// and affinity of their families.
+// and affinity of their families. One that is so, as nearly all are, is itself.
 func asHeld(s *lb.Service) *lb.Service {
 	out := *s
 	out.Listen = sorted(s.Listen, func(a, b lb.Listen) int { return a.Prefix.Compare(b.Prefix) })
 	out.Backends = sorted(s.Backends, func(a, b lb.Backend) int { return a.Address.Compare(b.Address) })
+	same := len(s.Listen) == 0 || &out.Listen[0] == &s.Listen[0]
 	if len(out.Backends) == 0 {
 		out.SNAT, out.Affinity = lb.SNAT{}, nil
 		return &out
 	}
+	same = same && &out.Backends[0] == &s.Backends[0] && s.Affinity == nil
 	if s.Affinity != nil { // of the families that have backends
 		a := *s.Affinity
 		if out.Affinity = &a; len(s.Of(lb.IPv4)) == 0 {
@@ -162,6 +169,9 @@ func asHeld(s *lb.Service) *lb.Service {
 	if slices.ContainsFunc(out.Backends, func(b lb.Backend) bool { return b.Log.String() != first.Log.String() }) {
 		out.Log = nil
 	}
+	if same && out.SNAT.Equal(s.SNAT) && out.Log == s.Log {
+		return s
+	}
 	return &out
 }
 
@@ -174,20 +184,19 @@ func sorted[T any](values []T, compare func(a, b T) int) []T {
 }
 
 // Tally is what is counted of a backend; nil where it is not shown.
-func (b *Board) Tally(id lb.BackendID) *metrics.Tally {
-	return b.Tallies(id.Profile, id.Service)[id.Address]
-}
+func (b *Board) Tally(id lb.BackendID) *metrics.Tally { return b.shown.Load().tally(id) }
 
-// Tallies are those of the backends of a service.
-func (b *Board) Tallies(profile, service string) metrics.Tallies {
-	return b.shown.Load().talliesOf(name{profile, service})
-}
-
-func (e *edition) talliesOf(n name) metrics.Tallies {
-	if e == nil {
+func (e *edition) tally(id lb.BackendID) *metrics.Tally {
+	if e == nil || e.at[name{id.Profile, id.Service}] == nil {
 		return nil
 	}
-	return e.tallies[n]
+	s := e.at[name{id.Profile, id.Service}]
+	backends := s.now.Load().Backends
+	i := sort.Search(len(backends), func(i int) bool { return backends[i].Address.Compare(id.Address) >= 0 })
+	if i >= min(len(backends), len(s.tallies)) || backends[i].Address != id.Address {
+		return nil
+	}
+	return &s.tallies[i]
 }
 
 // services are those that are shown, and the numbers of their backends.
@@ -197,7 +206,7 @@ func (e *edition) services() []view.Services {
 		p := &e.profiles[i]
 		out[i] = view.Services{Profile: p.name, Services: make([]*lb.Service, len(p.services))}
 		for k := range p.services {
-			out[i].Services[k] = p.services[k].Load()
+			out[i].Services[k] = p.services[k].now.Load()
 		}
 	}
 	return out
