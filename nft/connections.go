@@ -338,7 +338,7 @@ func (t *Table) sweeps() bool {
 // Owner is the backend of what was applied that has the number of a mark.
 func (t *Table) Owner(mark uint32) (id lb.BackendID, ok bool) {
 	if t.owners == nil {
-		profiles := t.profiles
+		profiles := t.all()
 		if t.memory == nil || !t.memory.whole { // the numbers follow from all profiles
 			if s, err := Load(t.conn, t.name); err == nil {
 				profiles = s.Profiles

@@ -329,11 +329,12 @@ func (t *Table) linksChanged() (bool, error) {
 	if t.options.links == nil {
 		return false, nil
 	}
-	now, err := t.options.Links(t.profiles)
+	profiles := t.all()
+	now, err := t.options.Links(profiles)
 	if err != nil {
 		return false, err
 	}
-	return now.Digest(t.profiles) != t.options.links.Digest(t.profiles) || !t.isBound(t.memory, t.profiles, now), nil
+	return now.Digest(profiles) != t.options.links.Digest(profiles) || !t.isBound(t.memory, profiles, now), nil
 }
 
 // isBound reports whether the table of family netdev takes what comes in by the links

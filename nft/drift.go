@@ -1,7 +1,8 @@
 package nft
 
 // Drift: what is in our table that nlb did not put there, or that it put there
-// otherwise. What packets fill, and what waits to be swept, is none.
+// otherwise. What packets fill, and what waits to be swept, is none. A Table that stays
+// open watches for it.
 
 import (
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"nlb/nft/compile"
 	"nlb/nft/flows"
 	"nlb/nft/ruleset"
+	"nlb/nft/wire"
 )
 
 // Drift is a difference between a table and what nlb made of it.
@@ -202,4 +204,57 @@ func article(noun string) string {
 func (s *State) untouched() bool {
 	r := decodeRecord(s.elements(compile.RecordSet))
 	return r.digest != "" && r.generation == s.Generation
+}
+
+// listen begins to watch the table. What cleanups change does not count.
+func (t *Table) listen() (*wire.Watch, error) {
+	w, err := t.conn.Watch(ruleset.Inet, t.name)
+	if err == nil {
+		for _, c := range t.pending {
+			w.Trust(c.Conn)
+		}
+	}
+	return w, err
+}
+
+// mostHeard is how many objects of ours a watch hears of.
+const mostHeard = 1000
+
+// hush ends the watch ahead of a large commit; follow begins a new one. While anybody
+// listens, in any network namespace, the kernel writes a report of each object, and
+// keeps all until the end: a page for each of a million slots.
+func (t *Table) hush(w *writer, p *plan) {
+	if t.watch != nil && w.watch == t.watch && !w.dry && p.objects() > mostHeard {
+		_ = t.watch.Close()
+		t.watch, w.watch, w.borrowed = nil, nil, false
+	}
+}
+
+// follow makes the watch go on behind a commit of ours, and reports whether
+// anybody else may have changed the table.
+func (t *Table) follow(generation uint32) (touched bool) {
+	var err error
+	if t.watch == nil {
+		if t.watch, err = t.listen(); err == nil {
+			return t.watch.Generation() != generation
+		}
+		return true
+	}
+	_, touched, err = t.watch.Touched(t.conn)
+	return touched || err != nil
+}
+
+// Touched reports whether anybody else has changed the table, or removed it,
+// since the last commit of ours, or may have, or whether routes or interfaces of services
+// with mode: dsr or tunnel have changed. It stays so until an Apply, which repairs. It
+// costs little where others change other tables.
+func (t *Table) Touched() (bool, error) {
+	if t.memory == nil {
+		return true, nil
+	}
+	t.isPending()
+	if _, ok := t.memory.current(t.conn); !ok {
+		return true, nil
+	}
+	return t.linksChanged()
 }

@@ -373,7 +373,7 @@ func (s *State) readOffload(chain string, b *lb.Backend, service *lb.Service) {
 // were applied is what should, as Options.Offload says it. An Apply brings it about.
 // While flows move there may be no devices.
 func (t *Table) Offloaded() bool {
-	return t.isPending() || offloaded(t.conn, t.profiles, t.options)
+	return t.isPending() || !compile.Offloads(t.profiles) || offloaded(t.conn, t.all(), t.options)
 }
 
 // Exists reports whether the table is there.

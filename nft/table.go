@@ -15,7 +15,6 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/flows"
-	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -30,10 +29,11 @@ type Table struct {
 	watch *wire.Watch
 	// memory is what is known without reading; nil: nothing.
 	memory *memory
-	// options and profiles are those of the last Apply, with what Update has
+	// options and profiles are those of the last Apply, and updated what Update has
 	// changed since; places say where a service is, by its chain; nil: not made yet.
 	options  Options
 	profiles []*lb.Profile
+	updated  map[position]*lb.Service
 	places   map[string]position
 	owners   *compile.Owners // of the profiles; nil: not made yet
 	// pending are cleanups that were given away.
@@ -75,17 +75,17 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 }
 
 // Apply makes the kernel hold the profiles. Other profiles stay, unless
-// o.Prune. The profiles must be free of conflicts among themselves. Errors:
-// those of Load, *ConflictError, *PartialError, *FlowsError (all of it is done but
+// o.Prune. The profiles must be free of conflicts among themselves, and must not change
+// as long as the Table stays open. Errors: those of Load, *ConflictError, *PartialError, *FlowsError (all of it is done but
 // the flows), wire.ErrUnknown; after any other nothing was changed.
 func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
 	o.Table = t.name
 	if err := o.readLinks(profiles, nil); err != nil {
 		return nil, err
 	}
-	profiles = keptStandings(profiles)
 	before := *t
 	last := t.begin(profiles, o)
+	profiles = keptStandings(profiles)
 	if !offloaded(t.conn, profiles, o) {
 		last = &memory{} // a part is not enough
 	}
@@ -149,7 +149,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 	}
 	if err != nil && cleanup == nil {
 		// An Update goes on from what was applied, not from what was refused.
-		t.options, t.profiles, t.places, t.owners = before.options, before.profiles, before.places, before.owners
+		t.options, t.profiles, t.updated, t.places, t.owners = before.options, before.profiles, before.updated, before.places, before.owners
 		return result, err
 	}
 	return t.finish(w, p, o, cleanup, result, err)
@@ -159,13 +159,8 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 // known of it; nil: nothing.
 func (t *Table) begin(profiles []*lb.Profile, o Options) *memory {
 	if t.stays && !o.DryRun {
-		t.options, t.profiles, t.places, t.owners = o, make([]*lb.Profile, len(profiles)), nil, nil
+		t.options, t.profiles, t.updated, t.places, t.owners = o, profiles, map[position]*lb.Service{}, nil, nil
 		t.options.Params, t.options.Cut = nil, false // they are done once
-		for i, p := range profiles {
-			copied := *p
-			copied.Services = append([]lb.Service(nil), p.Services...)
-			t.profiles[i] = &copied
-		}
 	}
 	if t.stays && t.watch == nil {
 		t.watch, _ = t.listen() // without it, it goes as before
@@ -225,59 +220,6 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 	return result, failed
 }
 
-// listen begins to watch the table. What cleanups change does not count.
-func (t *Table) listen() (*wire.Watch, error) {
-	w, err := t.conn.Watch(ruleset.Inet, t.name)
-	if err == nil {
-		for _, c := range t.pending {
-			w.Trust(c.Conn)
-		}
-	}
-	return w, err
-}
-
-// mostHeard is how many objects of ours a watch hears of.
-const mostHeard = 1000
-
-// hush ends the watch ahead of a large commit; follow begins a new one. While anybody
-// listens, in any network namespace, the kernel writes a report of each object, and
-// keeps all until the end: a page for each of a million slots.
-func (t *Table) hush(w *writer, p *plan) {
-	if t.watch != nil && w.watch == t.watch && !w.dry && p.objects() > mostHeard {
-		_ = t.watch.Close()
-		t.watch, w.watch, w.borrowed = nil, nil, false
-	}
-}
-
-// follow makes the watch go on behind a commit of ours, and reports whether
-// anybody else may have changed the table.
-func (t *Table) follow(generation uint32) (touched bool) {
-	var err error
-	if t.watch == nil {
-		if t.watch, err = t.listen(); err == nil {
-			return t.watch.Generation() != generation
-		}
-		return true
-	}
-	_, touched, err = t.watch.Touched(t.conn)
-	return touched || err != nil
-}
-
-// Touched reports whether anybody else has changed the table, or removed it,
-// since the last commit of ours, or may have, or whether routes or interfaces of services
-// with mode: dsr or tunnel have changed. It stays so until an Apply, which repairs. It
-// costs little where others change other tables.
-func (t *Table) Touched() (bool, error) {
-	if t.memory == nil {
-		return true, nil
-	}
-	t.isPending()
-	if _, ok := t.memory.current(t.conn); !ok {
-		return true, nil
-	}
-	return t.linksChanged()
-}
-
 // Update changes backends of services that Apply has applied. The other services
 // stay. Where more than backends differs, or somebody else has changed the table, it
 // comes to an Apply. Errors: those of Apply; a service that Apply does not know.
@@ -290,7 +232,7 @@ func (t *Table) Update(ctx context.Context, part []*lb.Profile) (*Result, error)
 	}
 	for profile, s := range lb.Services(part) {
 		at, _ := t.placeOf(compile.ChainOf(profile.Name, s.Name))
-		t.profiles[at.profile].Services[at.service] = *s
+		t.updated[at] = s
 	}
 	if result, err := t.updatePart(ctx, part); err == nil || ctx.Err() != nil || result != nil {
 		return result, err
@@ -298,7 +240,24 @@ func (t *Table) Update(ctx context.Context, part []*lb.Profile) (*Result, error)
 	if t.memory != nil {
 		t.memory.touched = true // or it would begin in the same way
 	}
-	return t.Apply(ctx, t.profiles, t.options)
+	return t.Apply(ctx, t.all(), t.options)
+}
+
+// all are the profiles with what Update has changed.
+func (t *Table) all() []*lb.Profile {
+	if len(t.updated) == 0 {
+		return t.profiles
+	}
+	out := slices.Clone(t.profiles)
+	for at, s := range t.updated {
+		if out[at.profile] == t.profiles[at.profile] {
+			copied := *out[at.profile]
+			copied.Services = slices.Clone(copied.Services)
+			out[at.profile] = &copied
+		}
+		out[at.profile].Services[at.service] = *s
+	}
+	return out
 }
 
 func (t *Table) placeOf(chain string) (position, bool) {
@@ -348,7 +307,7 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 		return nil, err
 	}
 	p, result, err := planFor(have, changed, o, func() request {
-		return request{digestOf(t.profiles, o), services}
+		return request{t.digest(), services}
 	})
 	if err != nil {
 		return nil, err
@@ -362,6 +321,15 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 		t.owners = nil // backends may have come
 	}
 	return t.finish(w, p, o, c, result, nil)
+}
+
+// digest is that of what was applied; to make all of the profiles takes time, and only
+// links go by more than their names.
+func (t *Table) digest() string {
+	if t.options.links == nil {
+		return digestOf(t.profiles, t.options)
+	}
+	return digestOf(t.all(), t.options)
 }
 
 // differing are the services of a part whose backends differ from what was
@@ -378,9 +346,8 @@ func (t *Table) differing(part []*lb.Profile, services []fingerprint) (changed [
 		if at.number >= len(services) {
 			return nil, false
 		}
-		p, f := t.profiles[at.profile], &services[at.number]
-		now := p.Services[at.service]
-		frame, backends := lb.Fingerprint(saltOf(t.options, p.Name), &now)
+		p, f, now := t.profiles[at.profile], &services[at.number], t.updated[at]
+		frame, backends := lb.Fingerprint(saltOf(t.options, p.Name), now)
 		if frame != f.frame {
 			return nil, false
 		}
@@ -392,7 +359,7 @@ func (t *Table) differing(part []*lb.Profile, services []fingerprint) (changed [
 			changed = append(changed, &lb.Profile{Name: p.Name, Sysctl: p.Sysctl})
 		}
 		last := changed[len(changed)-1]
-		last.Services = append(last.Services, now)
+		last.Services = append(last.Services, *now)
 	}
 	return changed, true
 }
