@@ -50,7 +50,7 @@ func run(ctx context.Context, j *job) error {
 	}
 	defer leave()
 	err = agent.Run(ctx, agent.Config{
-		Table: j.table, Args: j.args, Fleet: join, Socket: j.socket(), Fault: j.text("track-file"), AllowExec: j.flag("allow-exec"), Reload: hangup, Log: logger,
+		Table: j.table, Args: j.args, Fleet: join, Socket: j.socket(), Fault: j.text("track-file"), Lookup: source.Lookup, AllowExec: j.flag("allow-exec"), Reload: hangup, Log: logger,
 		Web: web.Config{Listen: j.text("listen"), Hosts: j.texts("host"), Cert: j.text("tls-cert"), Key: j.text("tls-key"), Token: j.text("token-file"), ClientCA: j.text("client-ca")},
 	})
 	if errors.Is(err, agent.ErrRunning) {

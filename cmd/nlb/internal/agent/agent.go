@@ -21,6 +21,7 @@ import (
 	"nlb/cmd/nlb/internal/agent/announcer"
 	"nlb/cmd/nlb/internal/agent/board"
 	"nlb/cmd/nlb/internal/agent/probe"
+	"nlb/cmd/nlb/internal/agent/resolve"
 	"nlb/cmd/nlb/internal/agent/roster"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
@@ -41,6 +42,8 @@ type Config struct {
 	Web web.Config
 	// Fault is a file that says whether this host can serve, for keepalived to track.
 	Fault string
+	// Lookup says where names are looked up.
+	Lookup resolve.Options
 	// AllowExec lets profiles have checks that run commands.
 	AllowExec bool
 	// Reload has a value when the files are to be read again.
@@ -137,7 +140,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer a.pool.Close()
-	a.names = newNamed()
+	a.names = newNamed(c.Lookup)
 	defer a.names.resolver.Close()
 	defer a.counter.close()
 	a.roster = roster.New(a.pool, uint64(time.Now().UnixNano()))

@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"nlb/cmd/nlb/internal/agent/resolve"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/view"
@@ -36,7 +37,9 @@ func TestMain(m *testing.M) { netlabtest.Main(m) }
 type bed struct {
 	t      *testing.T
 	host   *netlab.Host
+	dir    string // has the folder etc
 	socket string
+	lookup resolve.Options
 	reload chan os.Signal
 	told   func() string
 	stop   func() error
@@ -60,14 +63,38 @@ func (b *bed) logged() string {
 // start runs an agent that keeps the folder etc.
 func start(t *testing.T) *bed {
 	t.Helper()
+	t.Parallel()
+	b := newBed(t, netlabtest.NewHost(t, netlabtest.NewWorld(t), "host"))
+	b.begin()
+	return b
+}
+
+// startUnderSystemd is start with a manager, which the environment names, so that no
+// other test may run beside it.
+func startUnderSystemd(t *testing.T) *bed {
+	t.Helper()
 	netlabtest.Packets(t)
 	told := listenForAgent(t, time.Minute)
-	t.Chdir(t.TempDir())
-	b := &bed{t: t, host: netlabtest.NewHost(t, netlabtest.NewWorld(t), "host"), reload: make(chan os.Signal, 1), told: told, socket: "run/nlb.sock"}
-	must(t, os.Mkdir("etc", 0o755), b.profile("shop", 80, "10.0.0.11", "10.0.0.12"))
+	b := newBed(t, netlabtest.NewHost(t, netlabtest.NewWorld(t), "host"))
+	b.told = told
+	b.begin()
+	return b
+}
+
+func newBed(t *testing.T, h *netlab.Host) *bed {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "agent") // a path that fits a socket
+	must(t, err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	must(t, os.Mkdir(dir+"/etc", 0o755))
+	return &bed{t: t, host: h, dir: dir, reload: make(chan os.Signal, 1), socket: dir + "/run/nlb.sock"}
+}
+
+func (b *bed) begin() {
+	b.t.Helper()
+	must(b.t, b.profile("shop", 80, "10.0.0.11", "10.0.0.12"))
 	b.run()
 	b.await("shop 10.0.0.11 10.0.0.12")
-	return b
 }
 
 // run starts the agent.
@@ -77,7 +104,7 @@ func (b *bed) run() {
 	go func() {
 		ended <- b.host.Do(func() error {
 			return Run(ctx, Config{
-				Table: "nlb", Args: []string{"etc"}, Socket: b.socket, Reload: b.reload,
+				Table: "nlb", Args: []string{b.dir + "/etc"}, Socket: b.socket, Reload: b.reload, Lookup: b.lookup,
 				Log: slog.New(slog.NewTextHandler(b, nil)),
 			})
 		})
@@ -89,7 +116,12 @@ func (b *bed) run() {
 // profile writes a profile of one service over these servers.
 func (b *bed) profile(name string, port int, servers ...string) error {
 	text := fmt.Sprintf("profile: %s\nservices: [{name: web, listen: \"203.0.113.10:%d\", protocol: udp, backends: [%s]}]\n", name, port, strings.Join(servers, ", "))
-	return errors.Join(os.WriteFile("etc/.new", []byte(text), 0o644), os.Rename("etc/.new", "etc/"+name+".yaml"))
+	return b.put(name+".yaml", text)
+}
+
+// put puts a whole file into the folder.
+func (b *bed) put(name, text string) error {
+	return errors.Join(os.WriteFile(b.dir+"/etc/.new", []byte(text), 0o644), os.Rename(b.dir+"/etc/.new", b.dir+"/etc/"+name))
 }
 
 // state is what the kernel holds.
@@ -149,7 +181,7 @@ func (b *bed) status() (s Status) {
 // TestAgentFiles: the kernel follows the files; a profile whose file goes, goes;
 // what others applied stays; a mistake changes nothing.
 func TestAgentFiles(t *testing.T) {
-	b := start(t)
+	b := startUnderSystemd(t)
 	other := &lb.Profile{Name: "other", Services: []lb.Service{{
 		Name: "web", Protocols: []lb.Protocol{lb.UDP}, Backends: []lb.Backend{{Name: "b", Address: lb.Endpoint{Addr: netip.MustParseAddr("10.0.0.99")}, Weight: 1}},
 		Listen: []lb.Listen{{Prefix: netip.MustParsePrefix("203.0.113.99/32"), Ports: []lb.PortRange{{First: 80, Last: 80}}}},
@@ -171,15 +203,15 @@ func TestAgentFiles(t *testing.T) {
 	if got := b.status(); strings.Join(got.Profiles, " ") != "mail shop" || got.Table != "nlb" || got.Status != "Balances mail, shop: 2 services, 3 backends." {
 		t.Errorf("status: %+v", got)
 	}
-	must(t, os.Remove("etc/mail.yaml"))
+	must(t, os.Remove(b.dir+"/etc/mail.yaml"))
 	b.await("other 10.0.0.99 shop 10.0.0.11 10.0.0.12")
 	// Another profile takes over what a profile that goes has.
-	must(t, os.WriteFile("etc/.new", []byte("profile: store\nservices: [{name: web, listen: \"203.0.113.10:80\", protocol: udp, backends: 10.0.0.14}]\n"), 0o644))
-	must(t, os.Remove("etc/shop.yaml"), os.Rename("etc/.new", "etc/store.yaml"))
+	must(t, os.WriteFile(b.dir+"/etc/.new", []byte("profile: store\nservices: [{name: web, listen: \"203.0.113.10:80\", protocol: udp, backends: 10.0.0.14}]\n"), 0o644))
+	must(t, os.Remove(b.dir+"/etc/shop.yaml"), os.Rename(b.dir+"/etc/.new", b.dir+"/etc/store.yaml"))
 	b.await("other 10.0.0.99 store 10.0.0.14")
-	must(t, os.WriteFile("etc/wrong.yaml", []byte("services: 1\n"), 0o644))
+	must(t, os.WriteFile(b.dir+"/etc/wrong.yaml", []byte("services: 1\n"), 0o644))
 	b.until(func() bool {
-		return strings.HasPrefix(b.status().Status, "Keeps what was read before: 1 error in etc/wrong.yaml")
+		return strings.HasPrefix(b.status().Status, "Keeps what was read before: 1 error in "+b.dir+"/etc/wrong.yaml")
 	}, func() string { return b.status().Status })
 	b.await("other 10.0.0.99 store 10.0.0.14")
 	// A repair does not mend the files.
@@ -188,16 +220,16 @@ func TestAgentFiles(t *testing.T) {
 	other.Services[0].Backends[0].Weight = 2
 	apply()
 	b.until(func() bool { return repairs() > before }, func() string { return "it does not see what others change" })
-	if got := b.status().Status; !strings.HasPrefix(got, "Keeps what was read before: 1 error in etc/wrong.yaml. Balances store") {
+	if got := b.status().Status; !strings.HasPrefix(got, "Keeps what was read before: 1 error in "+b.dir+"/etc/wrong.yaml. Balances store") {
 		t.Errorf("after a repair: %s", got)
 	}
 	said := b.told()
-	must(t, os.Remove("etc/wrong.yaml"))
+	must(t, os.Remove(b.dir+"/etc/wrong.yaml"))
 	b.until(func() bool {
 		said += "; " + b.told()
 		return strings.HasPrefix(said[max(0, strings.LastIndex(said, "STATUS=")):], "STATUS=Balances store: 1 service, 1 backend.")
 	}, func() string { return "systemd was told " + said })
-	if got := b.logged(); !strings.Contains(got, "msg=changed op=+ service=mail/web") || !strings.Contains(got, `reason="files changed"`) || !strings.Contains(got, "etc/wrong.yaml:1:") {
+	if got := b.logged(); !strings.Contains(got, "msg=changed op=+ service=mail/web") || !strings.Contains(got, `reason="files changed"`) || !strings.Contains(got, b.dir+"/etc/wrong.yaml:1:") {
 		t.Errorf("logged:\n%s", got)
 	}
 	must(t, b.stop())
@@ -249,8 +281,7 @@ func TestAgentOrders(t *testing.T) {
 // TestKnownOf: an agent tells what it knows of a backend, or it is said why not.
 func TestKnownOf(t *testing.T) {
 	b := start(t)
-	must(t, os.WriteFile("etc/.new", []byte("services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \":1\"}]}]\n"), 0o644))
-	must(t, os.Rename("etc/.new", "etc/checked.yaml"))
+	must(t, b.put("checked.yaml", "services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \":1\"}]}]\n"))
 	ask := func(socket, backend string) (known *view.Known, unknown string) {
 		must(t, b.host.Do(func() error {
 			known, unknown = KnownOf(t.Context(), socket, "nlb", backend)
@@ -271,7 +302,7 @@ func TestKnownOf(t *testing.T) {
 	}
 	for _, tt := range []struct{ socket, backend, want string }{
 		{b.socket, "checked/web/two", "nlb run does not keep it"},
-		{"nosuch.sock", "checked/web/one", "no agent is running"},
+		{b.dir + "/nosuch.sock", "checked/web/one", "no agent is running"},
 	} {
 		if known, unknown := ask(tt.socket, tt.backend); known != nil || unknown != tt.want {
 			t.Errorf("%+v: got %+v, %q", tt, known, unknown)
@@ -283,8 +314,7 @@ func TestKnownOf(t *testing.T) {
 // and events.
 func TestAgentShows(t *testing.T) {
 	b := start(t)
-	must(t, os.WriteFile("etc/.new", []byte("services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \":1\"}]}]\n"), 0o644))
-	must(t, os.Rename("etc/.new", "etc/checked.yaml"))
+	must(t, b.put("checked.yaml", "services: [{name: web, listen: \"203.0.113.11:80\", health: {check: tcp, interval: 100ms}, backends: [{name: one, address: \":1\"}]}]\n"))
 	get := func(path string) (string, int) {
 		answer, err := Dial(b.socket).http.Get("http://nlb" + path)
 		must(t, err)
@@ -440,7 +470,7 @@ func TestStateOf(t *testing.T) {
 // TestAgentReload: SIGHUP and the socket have the files read at once, and whoever
 // asked learns what came of it.
 func TestAgentReload(t *testing.T) {
-	b := start(t)
+	b := startUnderSystemd(t)
 	told := b.told()
 	b.reload <- syscall.SIGHUP
 	b.until(func() bool {
@@ -453,9 +483,9 @@ func TestAgentReload(t *testing.T) {
 	if done.Done != "reloaded" {
 		t.Errorf("got %q", done.Done)
 	}
-	must(t, os.WriteFile("etc/shop.yaml", []byte("services: 1\n"), 0o644))
+	must(t, os.WriteFile(b.dir+"/etc/shop.yaml", []byte("services: 1\n"), 0o644))
 	b.until(func() bool { _, err = c.Reload(t.Context()); return err != nil }, func() string { return "a mistake is reloaded" })
-	if err.Error() != "1 error in etc/shop.yaml" {
+	if err.Error() != "1 error in "+b.dir+"/etc/shop.yaml" {
 		t.Errorf("got %v", err)
 	}
 	if _, again := c.Reload(t.Context()); again == nil || strings.Count(b.logged(), "what was read last stays") != 1 {
@@ -473,13 +503,13 @@ func TestAgentBegins(t *testing.T) {
 			return Run(t.Context(), c)
 		})
 	}
-	if err := run(Config{Args: []string{"etc"}, Socket: b.socket}); !errors.Is(err, ErrRunning) {
+	if err := run(Config{Args: []string{b.dir + "/etc"}, Socket: b.socket}); !errors.Is(err, ErrRunning) {
 		t.Errorf("beside another agent: got %v", err)
 	}
-	if err := run(Config{Args: []string{"-"}, Socket: "x.sock"}); err == nil {
+	if err := run(Config{Args: []string{"-"}, Socket: b.dir + "/x.sock"}); err == nil {
 		t.Error("it reads stdin")
 	}
-	if err := run(Config{Args: []string{"nosuch"}, Socket: "x.sock"}); !errors.Is(err, os.ErrNotExist) {
+	if err := run(Config{Args: []string{b.dir + "/nosuch"}, Socket: b.dir + "/x.sock"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without its files: got %v", err)
 	}
 }

@@ -3,10 +3,8 @@
 package agent
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"testing"
 
 	"nlb/integration/netlab/netlabtest"
@@ -24,11 +22,11 @@ type busy struct {
 // startBusy runs an agent that keeps a service with these keys beside its backends.
 func startBusy(t *testing.T, keys string, backends ...string) *busy {
 	t.Helper()
+	t.Parallel()
 	world := netlabtest.New(t)
 	world.Serve([]int{8080}, "10.2.0.11", "10.2.0.12")
-	t.Chdir(t.TempDir())
-	b := &busy{&bed{t: t, host: world.Balancer, reload: make(chan os.Signal, 1), socket: "run/nlb.sock"}, world, map[string][]*traffic.Conn{}}
-	must(t, os.Mkdir("etc", 0o755), b.write(keys, backends...))
+	b := &busy{newBed(t, world.Balancer), world, map[string][]*traffic.Conn{}}
+	must(t, b.write(keys, backends...))
 	b.run()
 	b.await("shop 10.2.0.11 10.2.0.12")
 	return b
@@ -39,7 +37,7 @@ func (b *busy) write(keys string, backends ...string) error {
 		backends = []string{`"10.2.0.11:8080"`, `"10.2.0.12:8080"`}
 	}
 	text := fmt.Sprintf("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", %s, backends: [%s, %s]}]\n", keys, backends[0], backends[1])
-	return errors.Join(os.WriteFile("etc/.new", []byte(text), 0o644), os.Rename("etc/.new", "etc/shop.yaml"))
+	return b.put("shop.yaml", text)
 }
 
 // hold opens connections and says who has how many of them.

@@ -32,19 +32,34 @@ func profile(server int) []byte {
 	return fmt.Appendf(nil, "services: [{name: web, listen: \"203.0.113.10:80\", backends: \"10.0.0.%d:80\"}]\n", server)
 }
 
-func write(path string, server int) error { return os.WriteFile(path, profile(server), 0o644) }
+// tree is a folder, with what is done to names in it.
+type tree string
 
-// tree is a folder with the links of a test: links is NAME=TARGET.
-func tree(t *testing.T, links ...string) string {
+// newTree makes one with the links of a test: links is NAME=TARGET.
+func newTree(t *testing.T, links ...string) tree {
 	t.Helper()
-	dir := t.TempDir()
-	t.Chdir(dir)
-	must(t, os.Mkdir("one", 0o755), os.Mkdir("two", 0o755), write("one/web.yaml", 1), write("two/web.yaml", 2))
+	d := tree(t.TempDir())
+	must(t, os.Mkdir(d.at("one"), 0o755), os.Mkdir(d.at("two"), 0o755), d.write("one/web.yaml", 1), d.write("two/web.yaml", 2))
 	for _, l := range links {
 		name, target, _ := strings.Cut(l, "=")
-		must(t, os.MkdirAll(filepath.Dir(name), 0o755), os.Symlink(target, name))
+		must(t, os.MkdirAll(filepath.Dir(d.at(name)), 0o755), os.Symlink(target, d.at(name)))
 	}
-	return dir
+	return d
+}
+
+func (d tree) at(name string) string          { return string(d) + "/" + name } // as it is, with dots
+func (d tree) rename(name, to string) error   { return os.Rename(d.at(name), d.at(to)) }
+func (d tree) remove(name string) error       { return os.Remove(d.at(name)) }
+func (d tree) link(name, target string) error { return os.Symlink(target, d.at(name)) }
+func (d tree) write(name string, n int) error { return os.WriteFile(d.at(name), profile(n), 0o644) }
+
+func (d tree) empty(name string) (*os.File, error) {
+	return os.OpenFile(d.at(name), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
+}
+
+// swap makes a link stand for something else in one step, as ln -sfn does.
+func (d tree) swap(name, target string) error {
+	return errors.Join(d.link(name+"~", target), d.rename(name+"~", name))
 }
 
 func watch(t *testing.T, args ...string) *Files {
@@ -109,11 +124,6 @@ func wantServers(t *testing.T, f *Files, want ...int) {
 	}
 }
 
-// swap makes a link stand for something else in one step, as ln -sfn does.
-func swap(target, link string) error {
-	return errors.Join(os.Symlink(target, link+"~"), os.Rename(link+"~", link))
-}
-
 // TestFiles: each way to change what the arguments stand for is noticed, and what
 // is read then is the new state.
 func TestFiles(t *testing.T) {
@@ -122,53 +132,54 @@ func TestFiles(t *testing.T) {
 		links  []string
 		arg    string
 		before int
-		change func() error
+		change func(d tree) error
 		after  int
 	}{
-		{"a file is written", nil, "one/web.yaml", 1, func() error { return write("one/web.yaml", 3) }, 3},
-		{"a file in a folder is written", nil, "one", 1, func() error { return write("one/web.yaml", 3) }, 3},
-		{"a path with dots", nil, "two/../one/./web.yaml", 1, func() error { return write("one/web.yaml", 3) }, 3},
-		{"a file is replaced", nil, "one/web.yaml", 1, func() error {
-			return errors.Join(write("one/.web.yaml~", 3), os.Rename("one/.web.yaml~", "one/web.yaml"))
+		{"a file is written", nil, "one/web.yaml", 1, func(d tree) error { return d.write("one/web.yaml", 3) }, 3},
+		{"a file in a folder is written", nil, "one", 1, func(d tree) error { return d.write("one/web.yaml", 3) }, 3},
+		{"a path with dots", nil, "two/../one/./web.yaml", 1, func(d tree) error { return d.write("one/web.yaml", 3) }, 3},
+		{"a file is replaced", nil, "one/web.yaml", 1, func(d tree) error {
+			return errors.Join(d.write("one/.web.yaml~", 3), d.rename("one/.web.yaml~", "one/web.yaml"))
 		}, 3},
-		{"a file in a folder has another name", nil, "one", 1, func() error {
-			return errors.Join(write("one/new.yaml", 3), os.Remove("one/web.yaml"))
+		{"a file in a folder has another name", nil, "one", 1, func(d tree) error {
+			return errors.Join(d.write("one/new.yaml", 3), d.remove("one/web.yaml"))
 		}, 3},
-		{"a hard link comes", nil, "one", 1, func() error {
-			return errors.Join(os.Remove("one/web.yaml"), os.Link("two/web.yaml", "one/web.yaml"))
+		{"a hard link comes", nil, "one", 1, func(d tree) error {
+			return errors.Join(d.remove("one/web.yaml"), os.Link(d.at("two/web.yaml"), d.at("one/web.yaml")))
 		}, 2},
-		{"a folder is swapped", nil, "one", 1, func() error {
-			return errors.Join(os.Rename("one", "old"), os.Rename("two", "one"))
+		{"a folder is swapped", nil, "one", 1, func(d tree) error {
+			return errors.Join(d.rename("one", "old"), d.rename("two", "one"))
 		}, 2},
-		{"the folder of a file is swapped", nil, "one/web.yaml", 1, func() error {
-			return errors.Join(os.Rename("one", "old"), os.Rename("two", "one"))
+		{"the folder of a file is swapped", nil, "one/web.yaml", 1, func(d tree) error {
+			return errors.Join(d.rename("one", "old"), d.rename("two", "one"))
 		}, 2},
-		{"a link to a folder is swapped", []string{"now=one"}, "now", 1, func() error { return swap("two", "now") }, 2},
-		{"a link to a folder is made anew", []string{"now=one"}, "now", 1, func() error {
-			return errors.Join(os.Remove("now"), os.Symlink("two", "now"))
+		{"a link to a folder is swapped", []string{"now=one"}, "now", 1, func(d tree) error { return d.swap("now", "two") }, 2},
+		{"a link to a folder is made anew", []string{"now=one"}, "now", 1, func(d tree) error {
+			return errors.Join(d.remove("now"), d.link("now", "two"))
 		}, 2},
-		{"a link on the way to a file is swapped", []string{"now=one"}, "now/web.yaml", 1, func() error { return swap("two", "now") }, 2},
-		{"a link behind a link is swapped", []string{"deep/now=../one", "start=deep/now"}, "start", 1, func() error { return swap("../two", "deep/now") }, 2},
-		{"a file behind a link is written", []string{"now=one"}, "now", 1, func() error { return write("one/web.yaml", 3) }, 3},
-		{"a file behind a link in a folder is written", []string{"etc/web.yaml=../one/web.yaml"}, "etc", 1, func() error { return write("one/web.yaml", 3) }, 3},
+		{"a link on the way to a file is swapped", []string{"now=one"}, "now/web.yaml", 1, func(d tree) error { return d.swap("now", "two") }, 2},
+		{"a link behind a link is swapped", []string{"deep/now=../one", "start=deep/now"}, "start", 1, func(d tree) error { return d.swap("deep/now", "../two") }, 2},
+		{"a file behind a link is written", []string{"now=one"}, "now", 1, func(d tree) error { return d.write("one/web.yaml", 3) }, 3},
+		{"a file behind a link in a folder is written", []string{"etc/web.yaml=../one/web.yaml"}, "etc", 1, func(d tree) error { return d.write("one/web.yaml", 3) }, 3},
 		// As kubelet does with a ConfigMap.
-		{"..data is swapped", []string{"etc/..data=../one", "etc/web.yaml=..data/web.yaml"}, "etc", 1, func() error { return swap("../two", "etc/..data") }, 2},
+		{"..data is swapped", []string{"etc/..data=../one", "etc/web.yaml=..data/web.yaml"}, "etc", 1, func(d tree) error { return d.swap("etc/..data", "../two") }, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tree(t, tt.links...)
-			f := watch(t, tt.arg)
+			t.Parallel()
+			d := newTree(t, tt.links...)
+			f := watch(t, d.at(tt.arg))
 			wantServers(t, f, tt.before)
-			must(t, tt.change())
+			must(t, tt.change(d))
 			awaitServers(t, f, tt.after)
 			// What is there now is watched, too.
-			path, err := filepath.EvalSymlinks(tt.arg)
+			path, err := filepath.EvalSymlinks(d.at(tt.arg))
 			must(t, err)
 			if info, err := os.Stat(path); err == nil && info.IsDir() {
 				all, err := filepath.Glob(path + "/*.yaml")
 				must(t, err)
 				path = all[0]
 			}
-			must(t, write(path, 9))
+			must(t, os.WriteFile(path, profile(9), 0o644))
 			awaitServers(t, f, 9)
 		})
 	}
@@ -178,15 +189,16 @@ func TestFiles(t *testing.T) {
 func TestFilesMissing(t *testing.T) {
 	for _, arg := range []string{"one", "one/web.yaml", "far/away/web.yaml"} {
 		t.Run(arg, func(t *testing.T) {
-			tree(t)
-			must(t, os.MkdirAll("far/away", 0o755), write("far/away/web.yaml", 4))
-			f := watch(t, arg)
+			t.Parallel()
+			d := newTree(t)
+			must(t, os.MkdirAll(d.at("far/away"), 0o755), d.write("far/away/web.yaml", 4))
+			f := watch(t, d.at(arg))
 			top, _, _ := strings.Cut(arg, "/")
-			must(t, os.Rename(top, "elsewhere"))
+			must(t, d.rename(top, "elsewhere"))
 			if _, err := await(t, f); !errors.Is(err, os.ErrNotExist) {
 				t.Fatalf("got %v, want that it is not there", err)
 			}
-			must(t, os.Rename("elsewhere", top))
+			must(t, d.rename("elsewhere", top))
 			if got, err := await(t, f); err != nil || len(got) != 1 {
 				t.Fatalf("got %v, %v", got, err)
 			}
@@ -196,13 +208,14 @@ func TestFilesMissing(t *testing.T) {
 
 // TestFilesOthers: other files in the folder do not matter.
 func TestFilesOthers(t *testing.T) {
-	tree(t)
-	f := watch(t, "one")
-	must(t, write("one/notes.txt", 3), write("one/.hidden.yaml", 3), write("two/web.yaml", 3), os.Mkdir("three", 0o755), os.Remove("one/notes.txt"))
+	t.Parallel()
+	d := newTree(t)
+	f := watch(t, d.at("one"))
+	must(t, d.write("one/notes.txt", 3), d.write("one/.hidden.yaml", 3), d.write("two/web.yaml", 3), os.Mkdir(d.at("three"), 0o755), d.remove("one/notes.txt"))
 	if !f.settled() {
 		t.Error("other files count")
 	}
-	must(t, write("one/web.yaml", 3))
+	must(t, d.write("one/web.yaml", 3))
 	if f.settled() {
 		t.Error("what was written a moment ago does not count")
 	}
@@ -211,14 +224,12 @@ func TestFilesOthers(t *testing.T) {
 // TestFilesHalf: what is open for writing is not read, neither by whoever waits
 // for Changed nor by whoever reads for another reason.
 func TestFilesHalf(t *testing.T) {
-	for name, open := range map[string]func() (*os.File, error){
-		"a file that is there": func() (*os.File, error) { return os.OpenFile("one/web.yaml", os.O_WRONLY|os.O_TRUNC, 0) },
-		"a new file":           func() (*os.File, error) { return os.Create("one/new.yaml") },
-	} {
+	for name, file := range map[string]string{"a file that is there": "one/web.yaml", "a new file": "one/new.yaml"} {
 		t.Run(name, func(t *testing.T) {
-			tree(t)
-			f := watch(t, "one")
-			w, err := open()
+			t.Parallel()
+			d := newTree(t)
+			f := watch(t, d.at("one"))
+			w, err := d.empty(file)
 			must(t, err)
 			defer w.Close()
 			text := profile(3)
@@ -256,21 +267,22 @@ func TestFilesHalf(t *testing.T) {
 // TestFilesWriterGone: nobody waits for a file that was open for writing when it
 // went.
 func TestFilesWriterGone(t *testing.T) {
-	for name, remove := range map[string]func() error{
-		"removed":             func() error { return os.Remove("one/web.yaml") },
-		"moved":               func() error { return os.Rename("one/web.yaml", "web.old") },
-		"the folder is moved": func() error { return os.Rename("one", "old") },
+	for name, remove := range map[string]func(d tree) error{
+		"removed":             func(d tree) error { return d.remove("one/web.yaml") },
+		"moved":               func(d tree) error { return d.rename("one/web.yaml", "web.old") },
+		"the folder is moved": func(d tree) error { return d.rename("one", "old") },
 	} {
 		t.Run(name, func(t *testing.T) {
-			tree(t)
-			f := watch(t, "one")
-			w, err := os.OpenFile("one/web.yaml", os.O_WRONLY|os.O_TRUNC, 0)
+			t.Parallel()
+			d := newTree(t)
+			f := watch(t, d.at("one"))
+			w, err := d.empty("one/web.yaml")
 			must(t, err)
 			defer w.Close()
 			if f.settled() {
 				t.Fatal("it is not noticed that the file is emptied")
 			}
-			must(t, remove())
+			must(t, remove(d))
 			if _, err := await(t, f); err == nil {
 				t.Error("what is gone was read")
 			}
@@ -287,12 +299,12 @@ func TestFilesOverflow(t *testing.T) {
 	if most > 100_000 {
 		t.Skipf("SKIPPED, NOT PROVED: the queue has room for %d events", most)
 	}
-	tree(t)
-	f := watch(t, "one")
-	must(t, write("one/a.txt", 1), write("one/b.txt", 1))
+	d := newTree(t)
+	f := watch(t, d.at("one"))
+	must(t, d.write("one/a.txt", 1), d.write("one/b.txt", 1))
 	f.mu.Lock()
 	for range most {
-		must(t, os.Chmod("one/a.txt", 0o600), os.Chmod("one/b.txt", 0o600))
+		must(t, os.Chmod(d.at("one/a.txt"), 0o600), os.Chmod(d.at("one/b.txt"), 0o600))
 	}
 	f.mu.Unlock()
 	if got, err := await(t, f); err != nil || !slices.Equal(got, []int{1}) {
@@ -300,9 +312,10 @@ func TestFilesOverflow(t *testing.T) {
 	}
 }
 
-// TestFilesInvalid: a mistake is that of source.Read.
+// TestFilesInvalid: a mistake is that of source.Read; a path may be a relative one.
 func TestFilesInvalid(t *testing.T) {
-	tree(t)
+	d := newTree(t)
+	t.Chdir(string(d))
 	f := watch(t, "one")
 	must(t, os.WriteFile("one/web.yaml", []byte("services: 1\n"), 0o644))
 	_, err := await(t, f)

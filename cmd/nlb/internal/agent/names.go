@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"nlb/cmd/nlb/internal/agent/resolve"
-	"nlb/cmd/nlb/internal/source"
 	"nlb/lb"
 	"nlb/lb/names"
 )
@@ -36,8 +35,8 @@ type named struct {
 	leaving map[lb.Host]map[names.Record]time.Time
 }
 
-func newNamed() *named {
-	return &named{resolver: resolve.New(source.Lookup), records: map[lb.Host][]names.Record{}, leaving: map[lb.Host]map[names.Record]time.Time{}}
+func newNamed(o resolve.Options) *named {
+	return &named{resolver: resolve.New(o), records: map[lb.Host][]names.Record{}, leaving: map[lb.Host]map[names.Record]time.Time{}}
 }
 
 // resolved are profiles with addresses in place of names.

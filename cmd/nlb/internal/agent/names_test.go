@@ -14,7 +14,7 @@ import (
 
 	"nlb/cmd/nlb/internal/agent/resolve"
 	"nlb/cmd/nlb/internal/agent/resolve/resolvetest"
-	"nlb/cmd/nlb/internal/source"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 	"nlb/lb/names"
 )
@@ -24,7 +24,7 @@ func zone(t *testing.T, addresses ...string) resolvetest.Answerer {
 	t.Helper()
 	var lines []string
 	for _, a := range addresses {
-		lines = append(lines, "web.test. 5 IN A "+a)
+		lines = append(lines, "web.test. 1 IN A "+a)
 	}
 	answer, err := resolvetest.Zone(lines...)
 	must(t, err)
@@ -34,15 +34,16 @@ func zone(t *testing.T, addresses ...string) resolvetest.Answerer {
 // TestAgentNames: a backend follows its name, an address that goes is drained, and a
 // dead DNS changes nothing, at a restart neither.
 func TestAgentNames(t *testing.T) {
+	t.Parallel()
 	server, err := resolvetest.Listen("127.0.0.1:0", zone(t, "10.0.0.21", "10.0.0.22"))
 	must(t, err)
 	t.Cleanup(server.Close)
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	must(t, os.WriteFile(conf, []byte("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"), 0o644))
-	source.Lookup = resolve.Options{Conf: conf, Hosts: "/dev/null", Port: server.Port()}
-	t.Cleanup(func() { source.Lookup = resolve.Options{} })
 
-	b := start(t)
+	b := newBed(t, netlabtest.NewHost(t, netlabtest.NewWorld(t), "host"))
+	b.lookup = resolve.Options{Conf: conf, Hosts: "/dev/null", Port: server.Port(), Shortest: time.Second}
+	b.begin()
 	must(t, b.profile("shop", 80, "10.0.0.11", `"web.test"`))
 	b.await("shop 10.0.0.11 10.0.0.21 10.0.0.22")
 	server.Set(zone(t, "10.0.0.22", "10.0.0.23"))

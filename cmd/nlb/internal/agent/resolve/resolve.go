@@ -6,6 +6,7 @@ package resolve
 // The resolver: names that are asked for again and again, and what came of it.
 
 import (
+	"cmp"
 	"context"
 	"math/rand/v2"
 	"slices"
@@ -36,6 +37,8 @@ type Options struct {
 	Conf, Hosts string
 	// Port is that of all servers; 0: 53.
 	Port uint16
+	// Shortest is how long an answer is believed at least; 0: 5 s.
+	Shortest time.Duration
 }
 
 // Answer is what is known of a name.
@@ -56,6 +59,7 @@ type Answer struct {
 
 // Resolver follows names. It is safe for concurrent use.
 type Resolver struct {
+	least   time.Duration // that an answer is believed
 	look    func(context.Context, lb.Host, memory) found
 	answers chan Answer
 	ctx     context.Context
@@ -67,11 +71,15 @@ type Resolver struct {
 }
 
 // New makes a resolver that follows nothing yet. Close ends it.
-func New(o Options) *Resolver { return follower(newClient(o).look) }
+func New(o Options) *Resolver {
+	r := follower(newClient(o).look)
+	r.least = cmp.Or(o.Shortest, shortestTTL)
+	return r
+}
 
 func follower(look func(context.Context, lb.Host, memory) found) *Resolver {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Resolver{look: look, answers: make(chan Answer), ctx: ctx, cancel: cancel, followed: map[lb.Host]context.CancelFunc{}}
+	return &Resolver{least: shortestTTL, look: look, answers: make(chan Answer), ctx: ctx, cancel: cancel, followed: map[lb.Host]context.CancelFunc{}}
 }
 
 // Set says which names are followed from now on. Those that were so before go on
@@ -122,7 +130,7 @@ func (r *Resolver) follow(ctx context.Context, host lb.Host) {
 		if failures++; f.err == nil {
 			failures = 0
 		}
-		pause := f.pause(failures)
+		pause := f.pause(failures, r.least)
 		a := f.answer(host, last, time.Now().Add(pause))
 		if news(last, a) {
 			select {
@@ -140,12 +148,12 @@ func (r *Resolver) follow(ctx context.Context, host lb.Host) {
 	}
 }
 
-// pause is how long what was found is believed, after so many failures in a row.
-// Names that were asked for together spread.
-func (f found) pause(failures int) time.Duration {
-	d := min(max(f.ttl, shortestTTL), longestTTL)
+// pause is how long what was found is believed, after so many failures in a row; least
+// bounds it. Names that were asked for together spread.
+func (f found) pause(failures int, least time.Duration) time.Duration {
+	d := min(max(f.ttl, least), longestTTL)
 	if failures > 0 {
-		d = min(d, shortestTTL<<min(failures-1, 8), longestRetry)
+		d = min(d, least<<min(failures-1, 8), longestRetry)
 	}
 	return d + rand.N(d/10)
 }
