@@ -67,7 +67,7 @@ func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
 // those that the service has.
 func (t *translator) behind(clients space.Set, c *candidate) bool {
 	return !t.anyInterface(c.region) && slices.ContainsFunc(t.ways.networks, func(w way) bool {
-		return !w.not && clients.Against(w.net) == space.Inside && !t.interfaces.Matching(w.pattern).Meets(c.region[space.Interface])
+		return !w.not && clients.Against(w.net) == space.Inside && !w.matching(t.interfaces).Meets(c.region[space.Interface])
 	})
 }
 

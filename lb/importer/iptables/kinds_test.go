@@ -79,6 +79,7 @@ func TestZones(t *testing.T) {
 		{"with reflection", zones + web + reflected + "-A pre_lan -s 192.168.1.0/24 -d 203.0.113.5 -p tcp --dport 80 -j DNAT --to-destination 192.168.1.10:8080\nCOMMIT", []string{
 			"0.0.0.0/0:80 tcp at eth1 -> 192.168.1.10:8080 snat none", "203.0.113.5:80 tcp at br-lan allow 192.168.1.0/24 -> 192.168.1.10:8080 snat 192.168.1.1", "partial",
 		}},
+		{"a zone of two", zones + web + reflected + "-A PREROUTING -i wg0 -j pre_lan\n-A POSTROUTING -o wg0 -j post_lan\nCOMMIT", []string{"0.0.0.0/0:80 tcp at eth1 -> 192.168.1.10:8080 snat none", "partial"}},
 		{"it is not said", zones + web + "COMMIT", []string{"0.0.0.0/0:80 tcp at eth1 -> 192.168.1.10:8080 snat masquerade", "partial"}},
 	})
 }

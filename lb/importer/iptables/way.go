@@ -9,34 +9,54 @@ import (
 	"nlb/lb/importer/iptables/syntax"
 )
 
-// way is what a rule says of a network: it is behind the interfaces of a
-// pattern, or not.
+// way is what a rule says of a network: it is behind the interfaces of one of the
+// patterns, or not.
 type way struct {
-	net     space.Set
-	pattern string
-	not     bool
+	net      space.Set
+	patterns []string
+	not      bool
+}
+
+// one is a way of a single pattern.
+func one(pattern string, not bool) *way { return &way{patterns: []string{pattern}, not: not} }
+
+// matching are the interfaces of a way.
+func (w *way) matching(all *space.Interfaces) space.Set {
+	var out space.Set
+	for _, p := range w.patterns {
+		out = out.Union(all.Matching(p))
+	}
+	return out
 }
 
 // ways are what all rules say.
 type ways struct {
 	networks []way
 	// forwards are interfaces between which connections may be made, in and out.
-	forwards [][2]string
+	forwards [][2]*way
 }
 
 // passage is by which interfaces connections come to a chain, and leave; nil: by any.
 type passage struct{ in, out *way }
 
-// passages are those of chains to which all rules that lead there name the same
-// interface, by table and chain: those of a zone, as firewalls have them.
+// maxZone is how many interfaces of a zone are looked at.
+const maxZone = 16
+
+// passages are those of chains to which all rules that lead there name an interface, by
+// table and chain: those of a zone, as firewalls have them.
 func passages(set *syntax.Ruleset) map[string]passage {
 	out := map[string]passage{}
 	seen := map[string]bool{}
-	same := func(a, b *way) *way {
-		if a == nil || b == nil || a.pattern != b.pattern || a.not != b.not {
+	both := func(a, b *way) *way {
+		switch {
+		case a == nil || b == nil || a.not != b.not:
+			return nil
+		case slices.Equal(a.patterns, b.patterns):
+			return a
+		case a.not || len(a.patterns) == maxZone:
 			return nil
 		}
-		return a
+		return &way{patterns: append(slices.Clip(a.patterns), b.patterns...)}
 	}
 	set.Rules(func(r *syntax.Rule) {
 		jump, ok := r.Target.(syntax.Jump)
@@ -47,14 +67,14 @@ func passages(set *syntax.Ruleset) map[string]passage {
 		for _, m := range r.Matches {
 			switch m := m.(type) {
 			case syntax.Entering:
-				p.in = &way{pattern: m.Pattern, not: m.Not}
+				p.in = one(m.Pattern, m.Not)
 			case syntax.Leaving:
-				p.out = &way{pattern: m.Pattern, not: m.Not}
+				p.out = one(m.Pattern, m.Not)
 			}
 		}
 		key := r.Table + " " + jump.Chain
 		if old := out[key]; seen[key] {
-			p = passage{same(old.in, p.in), same(old.out, p.out)}
+			p = passage{both(old.in, p.in), both(old.out, p.out)}
 		}
 		out[key], seen[key] = p, true
 	})
@@ -66,9 +86,9 @@ func waysOf(set *syntax.Ruleset) *ways {
 	w, under := &ways{}, passages(set)
 	// What all but some have in common is no network: ! -s NETWORK.
 	most := space.Addresses(set.Family).Size() / 2
-	add := func(net space.Set, pattern string, not bool) {
+	add := func(net space.Set, behind *way, not bool) {
 		if net.Size() <= most {
-			w.networks = append(w.networks, way{net, pattern, not})
+			w.networks = append(w.networks, way{net, behind.patterns, not})
 		}
 	}
 	set.Rules(func(r *syntax.Rule) {
@@ -85,26 +105,26 @@ func waysOf(set *syntax.Ruleset) *ways {
 			case syntax.Destination:
 				dst = m.Set
 			case syntax.Entering:
-				in = &way{pattern: m.Pattern, not: m.Not}
+				in = one(m.Pattern, m.Not)
 			case syntax.Leaving:
-				out = &way{pattern: m.Pattern, not: m.Not}
+				out = one(m.Pattern, m.Not)
 			case syntax.State:
 				later = !m.New
 			}
 		}
 		switch {
 		case out != nil && dst != nil:
-			add(dst, out.pattern, out.not)
+			add(dst, out, out.not)
 		case out != nil && src != nil && r.ChangesSource():
 			// -s NETWORK -o WAN leaves the network, as does ! -o BRIDGE.
-			add(src, out.pattern, !out.not)
+			add(src, out, !out.not)
 		}
 		switch {
 		case in == nil || in.not:
 		case src != nil:
-			add(src, in.pattern, false)
+			add(src, in, false)
 		case out != nil && !out.not && dst == nil && !later && r.Table == "filter":
-			w.forwards = append(w.forwards, [2]string{in.pattern, out.pattern})
+			w.forwards = append(w.forwards, [2]*way{in, out})
 		}
 	})
 	return w
@@ -127,22 +147,23 @@ func (w *walker) leads(m syntax.Leaving, f flow) answer {
 	}
 	out := w.interfaces.Matching(m.Pattern)
 	var said []answer
-	add := func(pattern string, not bool) {
-		switch other := w.interfaces.Matching(pattern); {
+	add := func(behind *way, not bool) {
+		switch other := behind.matching(w.interfaces); {
 		case other.Against(out) == space.Inside && !not:
 			said = append(said, yes)
 		case !other.Meets(out) && !not, out.Against(other) == space.Inside && not:
 			said = append(said, no)
 		}
 	}
-	for _, n := range w.ways.networks {
+	for i := range w.ways.networks {
+		n := &w.ways.networks[i]
 		if f.to.addr.IsValid() && n.net.Has(space.NumberOf(f.to.addr)) {
-			add(n.pattern, n.not)
+			add(n, n.not)
 		}
 	}
 	if entering := w.region[space.Interface]; said == nil && w.hook == prerouting && !entering.Equal(w.interfaces.All()) {
 		for _, forward := range w.ways.forwards {
-			if entering.Against(w.interfaces.Matching(forward[0])) == space.Inside {
+			if entering.Against(forward[0].matching(w.interfaces)) == space.Inside {
 				add(forward[1], false)
 			}
 		}

@@ -1,0 +1,72 @@
+package integration
+
+// What import makes of the port forwards of firewalls, against what these do.
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+
+	"nlb/integration/netlab/traffic"
+	"nlb/lb/importer/nftables"
+)
+
+// question is what a client asks, and who answers: backend, source that it sees, its
+// port; nothing: nobody.
+type question struct {
+	from        traffic.Client
+	network, to string
+	want        string
+}
+
+func (b *bed) answers(what string, all []question) {
+	b.T.Helper()
+	for _, q := range all {
+		if q.from.Host == nil {
+			q.from.Host = b.Client
+		}
+		got := ""
+		if r, err := q.from.Exchange(b.T.Context(), q.network, netip.MustParseAddrPort(q.to)); err == nil {
+			got = fmt.Sprintf("%s %s %d", r.Backend, r.Seen.Addr(), r.Local.Port())
+		}
+		if got != q.want {
+			b.T.Errorf("%s, %s %s: %q, want %q", what, q.network, q.to, got, q.want)
+		}
+	}
+}
+
+// TestImportedFw4: zones of OpenWrt with forwards to servers and to the router itself,
+// reflection, and a forward for some clients. Its filter stays.
+func TestImportedFw4(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080, 9005}, "10.2.0.11", "10.2.0.12", "fd02::11")
+	b.serveOn(b.Balancer, "itself", "10.1.0.1:8080")
+	_, err := traffic.Serve(b.Balancer, "dns", traffic.Port{Network: "udp", At: netip.MustParseAddrPort("10.2.0.1:53")})
+	b.Check(err)
+	text, err := os.ReadFile("testdata/firewalls/fw4.nft")
+	b.Check(err)
+	b.NFT(b.Balancer, string(text))
+	lan := traffic.Client{Host: b.Server, Source: netip.MustParseAddr("10.2.0.13")}
+	questions := []question{
+		{network: "tcp", to: "10.1.0.1:8443", want: "10.2.0.11 10.1.0.2 8080"},
+		{network: "tcp", to: "10.1.0.1:9005", want: "10.2.0.12 10.1.0.2 9005"},
+		{network: "udp", to: "10.1.0.1:9005", want: "10.2.0.12 10.1.0.2 9005"},
+		{network: "tcp", to: "[fd01::1]:8443", want: "fd02::11 fd01::2 8080"},
+		{network: "tcp", to: "10.1.0.1:2222", want: "itself 10.1.0.2 8080"},
+		{network: "tcp", to: "10.1.0.1:2223"}, // for others
+		{network: "tcp", to: "10.1.0.1:8080"}, // not forwarded
+		{from: lan, network: "tcp", to: "10.1.0.1:8443", want: "10.2.0.11 10.2.0.1 8080"},
+		{from: lan, network: "udp", to: "10.1.0.1:9005", want: "10.2.0.12 10.2.0.1 9005"},
+		{from: lan, network: "udp", to: "192.0.2.53:53", want: "dns 10.2.0.13 53"},
+	}
+	b.answers("fw4", questions)
+	m := b.take(nftables.Import, b.Witness(b.Balancer, "", "nft", "-j", "list", "ruleset"), false)
+	for _, chain := range []string{"dstnat", "srcnat"} {
+		b.NFT(b.Balancer, "flush chain inet fw4 "+chain)
+	}
+	b.answers("nobody", []question{{network: "tcp", to: "10.1.0.1:8443"}})
+	b.Apply(string(m.YAML()))
+	b.answers("nlb", questions)
+}
