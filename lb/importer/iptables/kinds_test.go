@@ -166,6 +166,20 @@ func TestKinds(t *testing.T) {
 	})
 }
 
+// TestListings: what iptables -S prints of several tables, in a text that explains. A
+// chain may be in all of them, and other programs have options, too.
+func TestListings(t *testing.T) {
+	const filter = "-P INPUT ACCEPT\n-P FORWARD DROP\n-P OUTPUT ACCEPT\n-N WEB\n-A FORWARD -j WEB\n-A WEB -j RETURN\n"
+	const raw = "-P PREROUTING ACCEPT\n-P OUTPUT ACCEPT\n-A PREROUTING -d 10.2.0.11/32 ! -i br0 -j DROP\n"
+	const nat = "-P PREROUTING ACCEPT\n-P INPUT ACCEPT\n-P OUTPUT ACCEPT\n-P POSTROUTING ACCEPT\n-N WEB\n-A PREROUTING -i eth0 -d 203.0.113.1/32 -j WEB\n-A WEB -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.2.0.11:8080\n-A POSTROUTING -d 10.2.0.11/32 -j MASQUERADE\n"
+	const web = "203.0.113.1:80 tcp at eth0 -> 10.2.0.11:8080 snat masquerade"
+	testKinds(t, []textKind{
+		{"three tables", filter + "\n" + nat + "\n" + raw, []string{web, "complete"}},
+		{"in Markdown", "# It runs\n\n    docker run \\\n      -p 80:8080 \\\n      --name web shop (once)\n\n<summary>filter</summary>\n\n" + filter + "\n<summary>nat</summary>\n\n" + nat, []string{web, "complete"}},
+		{"the second listing of a table has all of it", nat + "\n" + strings.Replace(nat, "8080", "8081", 1), []string{strings.Replace(web, "8080", "8081", 1), "partial"}},
+	})
+}
+
 // TestUnknownProtocol: options are not blamed for a protocol that is not known.
 func TestUnknownProtocol(t *testing.T) {
 	m, err := Import("x", []byte("iptables -t nat -A PREROUTING -p $PROTO --dport 80 -j DNAT --to-destination 10.2.0.1"))

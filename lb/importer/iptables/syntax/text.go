@@ -62,6 +62,8 @@ type parser struct {
 	// may is why the commands that are read may not run.
 	may  string
 	bare []importer.Place // rules without a table
+	// listed is the table that iptables -S has listed last; nil: not known.
+	listed *Table
 }
 
 func (p *parser) set() *Ruleset {
@@ -101,7 +103,7 @@ func (p *parser) saved(raw string, line int, dollar bool) bool {
 	case text[0] == ':' && p.table != nil:
 		p.declare(text, place)
 	case text[0] == '-' || counters.MatchString(text):
-		p.rule(raw, line, dollar, place)
+		return p.rule(raw, line, dollar, place)
 	case p.table != nil:
 		p.fail(place, fmt.Sprintf("%q is no line of iptables-save", importer.Shorten(strings.Fields(text)[0])), "a rule, :CHAIN or COMMIT")
 	default:
@@ -113,18 +115,64 @@ func (p *parser) saved(raw string, line int, dollar bool) bool {
 // counters are what iptables-save -c has before a rule.
 var counters = regexp.MustCompile(`^\[\d+:\d+\] -`)
 
-// rule reads a rule of iptables-save, with or without counters before it.
-func (p *parser) rule(raw string, line int, dollar bool, place importer.Place) {
+// rule reads a rule of iptables-save, with or without counters before it. It is false
+// for the options of another program, outside a table.
+func (p *parser) rule(raw string, line int, dollar bool, place importer.Place) bool {
 	words := lex(raw, line, dollar)
 	if words[0].Text[0] == '[' {
 		words = words[1:]
 	}
 	table := p.table
 	if table == nil {
-		p.bare = append(p.bare, place)
-		table = p.set().table("nat")
+		if !slices.ContainsFunc(words, func(w word) bool { return verbOf(w) != 0 || w.Text == "-j" || w.Text == "--jump" }) {
+			return false
+		}
+		if words[0].Text == "-P" && !p.restoring {
+			p.listing(line, place)
+		}
+		if table = p.listed; table == nil {
+			p.bare = append(p.bare, place)
+			table = p.set().table("nat")
+		}
 	}
 	p.edit(words, table, place)
+	return true
+}
+
+// listing begins what iptables -S prints of a table: first the policies of its chains,
+// which no other table has all of.
+func (p *parser) listing(line int, place importer.Place) {
+	policy := func(i int) (string, bool) {
+		chain, ok := strings.CutPrefix(strings.TrimSpace(p.lines[i]), "-P ")
+		chain, _, _ = strings.Cut(chain, " ")
+		return chain, ok
+	}
+	if line > 0 {
+		if _, ok := policy(line - 1); ok {
+			return // it has begun
+		}
+	}
+	has, last := map[string]bool{}, line
+	for ; last < len(p.lines) && strings.HasPrefix(strings.TrimSpace(p.lines[last]), "-"); last++ {
+		if chain, ok := policy(last); ok {
+			has[chain] = true
+		}
+	}
+	name := ""
+	switch {
+	case has["FORWARD"] && has["PREROUTING"]:
+		name = "mangle"
+	case has["FORWARD"]:
+		name = "filter"
+	case has["POSTROUTING"]:
+		name = "nat"
+	case has["PREROUTING"] && has["OUTPUT"]:
+		name = "raw"
+	}
+	if p.listed = nil; name != "" {
+		p.family = familyOf(p.lines[line:last], p.family)
+		p.listed = p.fresh(name, place, "a listing has all of its table")
+	}
 }
 
 // comment reads what the comments of iptables-save tell.
@@ -156,14 +204,19 @@ func (p *parser) begin(name string, place importer.Place, line int) {
 	if !p.restoring {
 		p.family = familyOf(p.lines[line+1:], p.family)
 	}
+	p.table = p.fresh(name, place, "iptables-restore keeps the last")
+}
+
+// fresh is a table of the family without the rules that it had, but where these are kept.
+func (p *parser) fresh(name string, place importer.Place, why string) *Table {
 	set := p.set()
 	if t := set.Table(name); t != nil && !p.keep {
 		if t.rules() > 0 {
-			p.draft.Lost(fmt.Sprintf("table %s is here twice; iptables-restore keeps the last, so the rules before it are left out", name), "", place)
+			p.draft.Lost(fmt.Sprintf("table %s is here twice; %s, so the rules before it are left out", name, why), "", place)
 		}
 		set.tables = slices.DeleteFunc(set.tables, func(o *Table) bool { return o == t })
 	}
-	p.table = set.table(name)
+	return set.table(name)
 }
 
 // commit ends a table, which should have a COMMIT.
