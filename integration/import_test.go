@@ -9,14 +9,12 @@ import (
 	"maps"
 	"math"
 	"net/netip"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
-	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/lb/importer"
@@ -372,47 +370,6 @@ COMMIT
 		b.Apply(string(b.take(iptlb.Import, state, true).YAML()))
 		measure(b, "nlb", 1500)
 	})
-}
-
-// TestImportedKubeProxy: the chains of kube-proxy, for the network, for the node
-// itself and for a node port.
-func TestImportedKubeProxy(t *testing.T) {
-	t.Parallel()
-	chains := strings.NewReplacer("10.244.1.5:8080", "10.2.0.11:8080", "10.244.1.5/32", "10.2.0.11/32", "10.244.1.6:8080", "10.2.0.12:8080",
-		"10.244.1.6/32", "10.2.0.12/32", "10.244.2.7:8080", "10.2.0.13:8080", "10.244.2.7/32", "10.2.0.13/32", "10.244.0.0/16", "10.2.0.0/24")
-	text, err := os.ReadFile("../lb/importer/iptables/testdata/kube-proxy.rules")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]float64{"10.2.0.11": 1.0 / 3, "10.2.0.12": 1.0 / 3, "10.2.0.13": 1.0 / 3}
-	for _, variant := range variants {
-		t.Run(variant, func(t *testing.T) {
-			b := oldBed(t)
-			b.Check(b.Client.AddRoute(netip.MustParsePrefix("10.96.0.0/16"), netip.MustParseAddr("10.1.0.1")))
-			b.Via(b.Balancer, "10.1.0.2", "fd01::2")
-			m := b.take(iptables.Import, b.restore(variant, chains.Replace(string(text))), true)
-			measure := func(what string) {
-				t.Helper()
-				for _, to := range []string{"10.96.10.20:80", "10.1.0.1:30080"} {
-					for _, from := range []*netlab.Host{b.Client, b.Balancer} {
-						got := traffic.Client{Host: from}.Many(t.Context(), "tcp", netip.MustParseAddrPort(to), 900, 8)
-						b.Check(got.Err)
-						b.wantNear(what+", from "+from.Name()+" to "+to, got.Backends, want)
-					}
-				}
-				if seen := b.Ask("tcp", "10.96.10.20:80").Seen.Addr().String(); seen != "10.2.0.1" {
-					t.Errorf("%s: the backend sees %s", what, seen)
-				}
-			}
-			measure("iptables")
-			for _, table := range []string{"nat", "filter", "mangle"} {
-				b.Witness(b.Balancer, "", variant, "-t", table, "-F")
-				b.Witness(b.Balancer, "", variant, "-t", table, "-X")
-			}
-			b.Apply(string(m.YAML()))
-			measure("nlb")
-		})
-	}
 }
 
 // TestImportedOthers: formats whose programs are not here, as their manuals say

@@ -166,6 +166,13 @@ func TestKinds(t *testing.T) {
 	})
 }
 
+// TestKnocks: who is on a list has been somewhere before.
+func TestKnocks(t *testing.T) {
+	testKinds(t, []textKind{{"a port that opens another", "iptables -t nat -A PREROUTING -p tcp --dport 4444 -m recent --set --name knock\n" +
+		"iptables -t nat -A PREROUTING -d 203.0.113.1 -p tcp --dport 22 -m recent --rcheck --seconds 30 --name knock -j DNAT --to-destination 10.2.0.13\n" +
+		"iptables -t nat -A PREROUTING -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.11", []string{"203.0.113.1:80 tcp -> 10.2.0.11 snat none", "partial"}}})
+}
+
 // TestListings: what iptables -S prints of several tables, in a text that explains. A
 // chain may be in all of them, and other programs have options, too.
 func TestListings(t *testing.T) {

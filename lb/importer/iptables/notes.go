@@ -27,6 +27,10 @@ func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
 // namespace/name:port.
 var kubernetes = regexp.MustCompile(`(?:^|[" ])([a-z0-9-]+)/([a-z0-9.-]+)(?::([a-z0-9-]+))?(?:$|[" ])`)
 
+// endpoint is how kube-proxy names a chain of nft:
+// endpoint-HASH-namespace/name/protocol/port__address/port.
+var endpoint = regexp.MustCompile(`^endpoint-[A-Z0-9]{8}-([a-z0-9-]+)/([a-z0-9.-]+)/[a-z]+/([a-z0-9-]*)__`)
+
 // ownChains are chains whose names say nothing of a service.
 var ownChains = regexp.MustCompile(`^(PREROUTING|OUTPUT|POSTROUTING|DOCKER|KUBE-.*|CNI-.*|NAT|LB|LOADBALANCE.*|(?i:prerouting|output|dstnat))$`)
 
@@ -52,6 +56,9 @@ func (t *translator) name(c *candidate) string {
 		name := r.Chain
 		if words := strings.Fields(name); len(words) > 2 { // of nft: family, table, chain
 			name = words[2]
+		}
+		if m := endpoint.FindStringSubmatch(name); m != nil {
+			return strings.Join(m[1:], "-")
 		}
 		if r.Balances() && !ownChains.MatchString(name) {
 			for _, before := range []string{"IPTLB_NAT_", "IPTLB_"} {

@@ -197,6 +197,8 @@ func (t *translator) account(elsewhere map[importer.Place]bool) {
 		switch {
 		case r.Table == "filter" || r.Table == "security":
 			put(importer.Note, "rules of table "+r.Table+" say what may pass, not where it goes: they are not in the profile, and stay in force", "", r)
+		case slices.ContainsFunc(r.Matches, func(m syntax.Match) bool { c, ok := m.(syntax.Recent); return ok && c.Check }):
+			put(importer.Lost, "these rules are for clients on a list, which other rules fill: they are not in the profile", "affinity: keeps clients with their backend", r)
 		case r.Skip && (r.Balances() || len(r.Issues) > 0 && r.Table == "nat"):
 			t.issues(map[*syntax.Rule]bool{r: true})
 		case r.Balances() && t.cut:

@@ -200,10 +200,7 @@ func (r round) part(n, rest uint64) syntax.Match {
 func (p *program) elements(data any) ([]any, bool) {
 	if name := text(data); name != "" && name[0] == '@' {
 		s := p.sets[p.chain(name[1:])]
-		if s == nil {
-			return nil, false
-		}
-		if flags, ok := s.Flags.([]any); ok && slices.Contains(flags, any("dynamic")) {
+		if s == nil || p.dynamic(s) {
 			return nil, false
 		}
 		return s.Elem, true

@@ -28,9 +28,10 @@ type object struct {
 	Hook, Policy string
 	Prio         int
 	// of sets and maps; Map is also what the data of a map are.
-	Elem  []any
-	Flags any
-	Map   any
+	Elem    []any
+	Timeout uint32 // in seconds
+	Flags   any
+	Map     any
 	// of rules
 	Expr    []any
 	Comment string
@@ -75,7 +76,7 @@ func Ruleset(file, format string, objects []json.RawMessage, own string) (*impor
 
 // Draft is Ruleset before its end: more can be added.
 func Draft(file, format string, objects []json.RawMessage, own string) (*importer.Draft, error) {
-	r := &ruleset{own: own, chains: map[string]*object{}, rules: map[string][]*object{}, sets: map[string]*object{}}
+	r := &ruleset{own: own, chains: map[string]*object{}, rules: map[string][]*object{}, sets: map[string]*object{}, written: map[string]bool{}}
 	var lines []string
 	var errs importer.Mistakes
 	for i, raw := range objects {
@@ -136,9 +137,11 @@ type ruleset struct {
 	chains map[string]*object
 	rules  map[string][]*object
 	sets   map[string]*object
-	out    [2]*syntax.Ruleset // IPv4, IPv6
-	subs   int                // chains that were made here
-	size   int                // rules that were made
+	// written are sets that rules write into.
+	written map[string]bool
+	out     [2]*syntax.Ruleset // IPv4, IPv6
+	subs    int                // chains that were made here
+	size    int                // rules that were made
 }
 
 func (r *ruleset) add(o *object) {
@@ -157,6 +160,7 @@ func (r *ruleset) add(o *object) {
 	case "rule":
 		key := o.chain(o.Chain)
 		r.rules[key] = append(r.rules[key], o)
+		r.write(o)
 	case "set", "map":
 		r.sets[o.chain(o.Name)] = o
 	}

@@ -31,6 +31,10 @@ func (p *program) holds(op string, left, right any) [][]syntax.Match {
 	if r, ok := p.round(left); ok {
 		return p.numbered(op, r, right)
 	}
+	if m, ok := p.recent(right); ok && op == "==" && client(left) {
+		m.Check = true
+		return [][]syntax.Match{{m}}
+	}
 	values, ok := p.values(right)
 	if !ok {
 		p.lost("a set of this rule changes by itself, or is not in this text", "")
@@ -330,19 +334,6 @@ func (p *program) meta(op, key string, values []any) ([][]syntax.Match, bool) {
 		return [][]syntax.Match{{syntax.Fixed{Holds: holds == (op == "==")}}}, equality(op)
 	}
 	return nil, false
-}
-
-// mark is a condition on a mark, in the bits of a mask.
-func (p *program) mark(op string, connection bool, mask uint64, values []any) ([][]syntax.Match, bool) {
-	var out [][]syntax.Match
-	for _, v := range values {
-		n, ok := number(v)
-		if !ok || n >= 1<<32 || mask >= 1<<32 || !equality(op) || op == "!=" && len(values) > 1 {
-			return nil, false
-		}
-		out = append(out, []syntax.Match{syntax.Mark{Connection: connection, Value: uint32(n), Mask: uint32(mask), Not: op == "!="}})
-	}
-	return out, len(out) > 0
 }
 
 // masked is a condition on some bits.

@@ -140,7 +140,7 @@ func (p *program) sequence(expr []any, matches []syntax.Match, outer bool) []*sy
 		}
 		return p.then(branches, expr[i+1:], matches, outer)
 	}
-	if p.skip || len(matches) > 0 && len(p.issues) > 0 {
+	if p.skip || (outer || len(matches) > 0) && len(p.issues) > 0 || slices.ContainsFunc(matches, remembered) {
 		return []*syntax.Rule{{Matches: matches, Target: syntax.Pass{}, Issues: p.issues, Skip: p.skip}}
 	}
 	return nil

@@ -65,6 +65,8 @@ func (p *program) conditional(name string, value any, matches *[]syntax.Match) b
 			p.issue(importer.Lost, "the limit of this rule is not in the profile", "a service can have limit: with new-per-source or new")
 		}
 		*matches = append(*matches, l)
+	case "set":
+		return p.remembers(value, matches)
 	case "ct count", "meter", "quota":
 		p.issue(importer.Lost, "the "+name+" of this rule is not in the profile", "a service can have limit: with connections-per-source")
 	default:
@@ -255,48 +257,4 @@ func portRange(v any) (lb.PortRange, bool) {
 	a, ok := number(first)
 	b, ok2 := number(last)
 	return lb.PortRange{First: uint16(a), Last: uint16(b)}, ok && ok2 && a > 0 && a <= b && b <= 65535
-}
-
-// mangle sets marks of packets and connections; what else it sets does not matter.
-func (p *program) mangle(value any) []branch {
-	kind, key := markOf(get(value, "key"))
-	if key != "mark" {
-		return nil
-	}
-	connection := kind == "ct"
-	v := get(value, "value")
-	set := func(v any) syntax.Target {
-		if n, ok := number(v); ok && n < 1<<32 {
-			return syntax.SetMark{Connection: connection, Value: uint32(n), Mask: 1<<32 - 1}
-		}
-		return nil
-	}
-	if t := set(v); t != nil {
-		return []branch{{target: t}}
-	}
-	if other, key := markOf(v); key == "mark" && other != kind {
-		return []branch{{target: syntax.CopyMark{Save: connection, Clear: 1<<32 - 1, Take: 1<<32 - 1}}}
-	}
-	if m := get(v, "map"); m != nil {
-		return p.cases(get(m, "key"), get(m, "data"), set)
-	}
-	if round, ok := p.round(v); ok && round.mod <= maxRound {
-		var elements []any
-		for i := range round.mod {
-			elements = append(elements, []any{float64(round.offset + i), float64(round.offset + i)})
-		}
-		return p.cases(v, map[string]any{"set": elements}, set)
-	}
-	p.lost("how this rule sets a mark is not translated", "")
-	return nil
-}
-
-// markOf is meta or ct, and the key of it.
-func markOf(v any) (kind, key string) {
-	for _, kind := range []string{"meta", "ct"} {
-		if k := text(get(get(v, kind), "key")); k != "" && get(get(v, kind), "dir") == nil {
-			return kind, k
-		}
-	}
-	return "", ""
 }
