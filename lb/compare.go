@@ -129,13 +129,14 @@ var detailOrder = []string{
 // compareService names the keys that differ; where a field differs that no key
 // describes, that field.
 func compareService(name string, have, want *Service) []Change {
-	if equal(appendService, have, want) {
+	alike := equal(appendFrame, have, want)
+	if alike && equal(appendBackends, have, want) {
 		return nil
 	}
 	var out []Change
 	if details := differences(serviceKeys, have, want); details != "" {
 		out = append(out, Change{Changed, name, "", details})
-	} else {
+	} else if !alike {
 		a, b := have.visible(), want.visible()
 		if !have.anyEmpty() || !want.anyEmpty() {
 			a.OnEmpty, b.OnEmpty = 0, 0

@@ -162,6 +162,8 @@ func text(value any) string {
 	switch v := value.(type) {
 	case nil:
 		return "none"
+	case string:
+		return v
 	case []string:
 		return strings.Join(v, ",")
 	case Mapping:
