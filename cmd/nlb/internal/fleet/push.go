@@ -14,7 +14,7 @@ import (
 	etcd "go.etcd.io/etcd/client/v3"
 )
 
-// lookEvery is how often a push looks at the nodes.
+// lookEvery is how often a push looks at the nodes at least, which may be lost.
 const lookEvery = 200 * time.Millisecond
 
 // Commit writes a plan: blobs, then all pointers at once. An error is of etcd, or a
@@ -98,10 +98,12 @@ type Fault struct {
 // watches their health for soak. What it returns is wrong; nothing: all is well. An
 // error is of etcd or ctx.
 func (s *Store) Await(ctx context.Context, p *Plan, nodes []string, wait, soak time.Duration) ([]Fault, error) {
-	return p.await(ctx, s.Known, nodes, wait, soak)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	return p.await(ctx, s.Known, s.client.Watch(ctx, keyNode, etcd.WithPrefix()), nodes, wait, soak)
 }
 
-func (p *Plan) await(ctx context.Context, known func(context.Context) (*Known, error), nodes []string, wait, soak time.Duration) ([]Fault, error) {
+func (p *Plan) await(ctx context.Context, known func(context.Context) (*Known, error), said etcd.WatchChan, nodes []string, wait, soak time.Duration) ([]Fault, error) {
 	over := time.NewTimer(wait)
 	defer over.Stop()
 	tick := time.NewTicker(lookEvery)
@@ -136,6 +138,10 @@ func (p *Plan) await(ctx context.Context, known func(context.Context) (*Known, e
 			return nil, ctx.Err()
 		case <-over.C:
 			late = true
+		case _, ok := <-said:
+			if !ok {
+				said = nil // the ticks go on
+			}
 		case <-tick.C:
 		}
 	}

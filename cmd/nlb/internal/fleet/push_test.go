@@ -29,7 +29,7 @@ func TestSoak(t *testing.T) {
 					}, nil
 				}
 				p := &Plan{Known: &Known{}, Steps: []Step{{Profile: "shop", Next: Pointer{Version: Version{Seq: 2}}}}}
-				got, err := p.await(t.Context(), known, []string{"n1"}, wait, soak)
+				got, err := p.await(t.Context(), known, nil, []string{"n1"}, wait, soak)
 				if err != nil || len(got) != faults {
 					t.Errorf("%s, bad after %s: %v %v, want %d faults", name, bad, got, err, faults)
 				}
