@@ -11,6 +11,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime/debug"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"time"
@@ -30,6 +32,17 @@ type news struct {
 	seen     uint64 // of its pointer
 	source   *source.Source
 	revision int64
+}
+
+// rush has the collector wait while something is applied, as it does in nlb apply: what
+// is made meanwhile is soon of no use. over ends that.
+func rush() (over func()) {
+	const most, usual = 256 << 20, 400 // bytes beside what is live; percent
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	was := debug.SetGCPercent(usual)
+	debug.SetGCPercent(min(usual, max(was, int(100*most/(live[0].Value.Uint64()+1)))))
+	return func() { debug.SetGCPercent(was) }
 }
 
 // news are what is wanted and can be read, those pushed earlier first.

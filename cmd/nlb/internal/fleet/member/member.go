@@ -257,6 +257,7 @@ func (m *Member) converge(ctx context.Context, store *fleet.Store, w *fleet.Want
 			return err
 		}
 	}
+	defer rush()()
 	news, err := m.news(ctx, store, w, again)
 	if err != nil {
 		return err
