@@ -9,89 +9,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/fleet"
 	"nlb/cmd/nlb/internal/fleet/fleettest"
 	"nlb/cmd/nlb/internal/source"
 	"nlb/integration/netlab/netlabtest"
-	"nlb/lb"
 )
-
-// wide is a profile of 10,000 services over three backends each, whose weights are
-// this.
-func wide(weight int) string {
-	var b strings.Builder
-	b.WriteString("profile: wide\nservices:\n")
-	for i := range 10_000 {
-		fmt.Fprintf(&b, "  - {name: s%d, listen: \"203.0.%d.%d:80\", backends: [", i, i>>8, i&255)
-		for k := range 3 {
-			fmt.Fprintf(&b, "{address: 10.%d.%d.%d, weight: %d}, ", k, i>>8, i&255, weight+k)
-		}
-		b.WriteString("]}\n")
-	}
-	return b.String()
-}
-
-// BenchmarkPush is the time of a push of 10,000 x 3 to three nodes of this machine,
-// beside that of one apply of the same: first of all of it, then of a change of all
-// weights.
-func BenchmarkPush(b *testing.B) {
-	e := fleettest.Start(b, 1, false)
-	w := netlabtest.NewWorld(b)
-	a := newAdmin(b, e)
-	alone := netlabtest.NewHost(b, w, "alone")
-	var nodes []*node
-	for i := range 3 {
-		name := fmt.Sprintf("n%d", i+1)
-		nodes = append(nodes, join(b, e.Config(name), netlabtest.NewHost(b, w, name), nil))
-	}
-	a.sees(nodes...)
-	for i := 0; b.Loop(); i++ {
-		for k, what := range []string{"first", "weights"} {
-			text := wide(2*i + k + 1)
-			began, work := time.Now(), worked(b)
-			netlabtest.Must(b, alone.Do(func() error { return applyOnce(b.Context(), text) }))
-			b.ReportMetric(time.Since(began).Seconds(), what+"-apply-s")
-			b.ReportMetric((worked(b) - work).Seconds(), what+"-apply-cpu-s")
-			began, work = time.Now(), worked(b)
-			a.pushes("wide", text)
-			b.ReportMetric(time.Since(began).Seconds(), what+"-push-s")
-			b.ReportMetric((worked(b) - work).Seconds(), what+"-push-cpu-s")
-		}
-	}
-}
-
-// worked is how long processors have worked for this process.
-func worked(b *testing.B) time.Duration {
-	var u unix.Rusage
-	netlabtest.Must(b, unix.Getrusage(unix.RUSAGE_SELF, &u))
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// applyOnce is what nlb apply does with a file.
-func applyOnce(ctx context.Context, text string) error {
-	one, err := fleet.Parse("wide", []byte(text))
-	if err != nil {
-		return err
-	}
-	if err := fleet.Conflicts([]source.Source{*one}); err != nil {
-		return err
-	}
-	e, err := engine.Open("nlb")
-	if err != nil {
-		return err
-	}
-	defer e.Close()
-	_, err = e.Apply(ctx, []*lb.Profile{one.Profile}, engine.Options{})
-	return err
-}
 
 // crew are nodes whose agents do nothing, and say so at once.
 func crew(b *testing.B, e *fleettest.Etcd, n int) {
