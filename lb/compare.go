@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"math"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -52,13 +53,26 @@ func (c Change) String() string {
 // sorted by service. What cannot be seen from outside (the order of backends,
 // how a listen is spelled) does not differ.
 func Compare(have, want []*Profile) []Change {
+	all, _ := CompareFirst(have, want, math.MaxInt)
+	return all
+}
+
+// CompareFirst is Compare up to so many changes or a few more. more is how many services
+// behind these differ: to say how takes most of the time.
+func CompareFirst(have, want []*Profile, most int) (out []Change, more int) {
 	old, new := byName(have), byName(want)
 	names := slices.AppendSeq(make([]string, 0, len(old)+len(new)), maps.Keys(old))
 	names = slices.AppendSeq(names, maps.Keys(new))
 	slices.Sort(names)
 	names = slices.Compact(names)
-	out := make([]Change, 0, most(old, new))
+	out = make([]Change, 0, min(most, mostOf(old, new)))
 	for _, name := range names {
+		if len(out) >= most {
+			if h, s := old[name], new[name]; h == nil || s == nil || !equal(appendService, h, s) {
+				more++
+			}
+			continue
+		}
 		first := len(out)
 		switch h, s := old[name], new[name]; {
 		case s == nil:
@@ -70,11 +84,11 @@ func Compare(have, want []*Profile) []Change {
 		}
 		slices.SortStableFunc(out[first:], func(a, b Change) int { return strings.Compare(a.Backend, b.Backend) })
 	}
-	return out
+	return out, more
 }
 
-// most is how many changes there are at most between services, about.
-func most(old, new map[string]*Service) int {
+// mostOf is how many changes there are at most between services, about.
+func mostOf(old, new map[string]*Service) int {
 	n := 0
 	for name, s := range old {
 		if new[name] == nil {
@@ -320,19 +334,6 @@ func destinations(s *Service) string {
 	}
 	slices.Sort(all)
 	return strings.Join(all, " ")
-}
-
-// Outer returns the prefixes that do not lie in another one of them, sorted.
-func Outer(prefixes []netip.Prefix) []netip.Prefix {
-	sorted := slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare)
-	var out []netip.Prefix
-	for _, p := range sorted {
-		// A prefix sorts right behind those that hold it.
-		if n := len(out); n == 0 || !out[n-1].Overlaps(p) {
-			out = append(out, p)
-		}
-	}
-	return out
 }
 
 // FingerprintSize is the length of a fingerprint, in bytes.

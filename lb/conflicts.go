@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -346,4 +347,17 @@ func (p Pos) where() string {
 		return "in the kernel"
 	}
 	return "at " + p.String()
+}
+
+// Outer returns the prefixes that do not lie in another one of them, sorted.
+func Outer(prefixes []netip.Prefix) []netip.Prefix {
+	sorted := slices.SortedFunc(slices.Values(prefixes), netip.Prefix.Compare)
+	var out []netip.Prefix
+	for _, p := range sorted {
+		// A prefix sorts right behind those that hold it.
+		if n := len(out); n == 0 || !out[n-1].Overlaps(p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }

@@ -7,10 +7,11 @@ package nft
 // wanted.
 
 import (
+	"cmp"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"slices"
 	"strconv"
 	"sync"
@@ -21,7 +22,6 @@ import (
 	"nlb/nft/direct"
 	"nlb/nft/flows"
 	"nlb/nft/ruleset"
-	"nlb/nft/wire"
 )
 
 // Options say how to apply.
@@ -51,7 +51,9 @@ type Options struct {
 	// Counted leaves limits that are dear to count (compile.Countable) to whoever
 	// applies, who says with Table.Saturate which backends are full.
 	Counted bool
-	asIs    bool // they are left to whom they are left now
+	// MostChanges is how many changes Result names, about; 0: all.
+	MostChanges int
+	asIs        bool // they are left to whom they are left now
 	// Settle is how long answers of removed backends that are under way may take;
 	// 0: 250 ms. It is waited for where UDP flows have to move only.
 	Settle time.Duration
@@ -75,6 +77,9 @@ type Result struct {
 	// Changes are the differences between what was there and what is wanted;
 	// empty where nothing was sent for them.
 	Changes []lb.Change
+	// More is how many services differ behind those that Changes names; see
+	// Options.MostChanges.
+	More int
 	// Repaired says that objects were sent which only somebody else can have
 	// changed.
 	Repaired bool
@@ -276,10 +281,13 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 	if err := have.linkWith(&o, profiles, others); err != nil {
 		return nil, nil, err
 	}
-	changes := sync.OnceValue(func() []lb.Change { return lb.Compare(scope, profiles) })
+	changes := sync.OnceValues(func() ([]lb.Change, int) {
+		return lb.CompareFirst(scope, profiles, cmp.Or(o.MostChanges, math.MaxInt))
+	})
 	go changes()
 	p := have.planTo(profiles, others, inScope, o, asked)
-	result := &Result{Changes: changes(), Generation: have.Generation}
+	result := &Result{Generation: have.Generation}
+	result.Changes, result.More = changes()
 	result.Replaced = have.objects.unknown
 	// Of another layout, nlb itself makes other objects.
 	ours := have.objects.exists && have.objects.layout == compile.LayoutVersion
@@ -377,18 +385,4 @@ func (s *State) renumbered(profiles []*lb.Profile, n *compile.Numbers) map[strin
 		}
 	}
 	return out
-}
-
-// Diff says what Apply would do.
-func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
-	have, err := Load(c, o.Table)
-	if errors.Is(err, ErrLayout) {
-		have, err = unknownTable(c, o.Table)
-	}
-	if err != nil {
-		return nil, err
-	}
-	o.asIs = true
-	_, result, err := planFor(have, profiles, o, nil)
-	return result, err
 }

@@ -9,12 +9,15 @@ package nft
 // plan, which sweeps it.
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
 
+	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/ruleset"
+	"nlb/nft/wire"
 )
 
 // diff plans from a state to a ruleset. The ruleset holds the profiles of the
@@ -367,4 +370,18 @@ func (p *plan) change(m *ruleset.Map, c change) {
 func sorted(elements []ruleset.Element) []ruleset.Element {
 	slices.SortFunc(elements, func(a, b ruleset.Element) int { return strings.Compare(a.ID(), b.ID()) })
 	return elements
+}
+
+// Diff says what Apply would do.
+func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
+	have, err := Load(c, o.Table)
+	if errors.Is(err, ErrLayout) {
+		have, err = unknownTable(c, o.Table)
+	}
+	if err != nil {
+		return nil, err
+	}
+	o.asIs = true
+	_, result, err := planFor(have, profiles, o, nil)
+	return result, err
 }

@@ -267,7 +267,7 @@ func (a *agent) forbidden(sources []source.Source) (errs lb.Errors) {
 	return errs
 }
 
-// mostLogged is how many changes have a line each.
+// mostLogged is how many changes have a line each, about.
 const mostLogged = 100
 
 // apply makes the kernel hold the profiles, with what is known of their backends.
@@ -283,7 +283,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 			profiles = append(profiles, &lb.Profile{Name: had.Name, Sysctl: had.Sysctl}) // without services: nothing is left of it
 		}
 	}
-	result, err := a.engine.Apply(ctx, profiles, engine.Options{Placed: true, Probes: lb.CheckRate(wanted) > 0, Counted: len(limitsOf(wanted)) > 0})
+	result, err := a.engine.Apply(ctx, profiles, engine.Options{Placed: true, Probes: lb.CheckRate(wanted) > 0, Counted: len(limitsOf(wanted)) > 0, MostChanges: mostLogged})
 	a.board.Counts.Applies.Observe(time.Since(now).Seconds())
 	if err != nil && result == nil {
 		return err
@@ -317,12 +317,11 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 
 // logResult is one line for each change of an apply.
 func (a *agent) logResult(result *engine.Result, reason string) {
-	for i, c := range result.Changes {
-		if i == mostLogged {
-			a.Log.Info("more changes", "number", len(result.Changes)-i, "reason", reason)
-			break
-		}
+	for _, c := range result.Changes {
 		a.Log.Info("changed", "op", string(c.Op), "service", c.Service, "backend", c.Backend, "detail", c.Detail, "reason", reason)
+	}
+	if result.More > 0 {
+		a.Log.Info("more services changed", "number", result.More, "reason", reason)
 	}
 	for _, note := range result.Offloading.Notes() {
 		a.Log.Info(note, "reason", reason)

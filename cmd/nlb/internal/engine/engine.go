@@ -154,6 +154,8 @@ type Options struct {
 	// Counted leaves limits that are dear to count (nft.Countable) to the caller, who
 	// says by Saturate which backends are full.
 	Counted bool
+	// MostChanges is how many changes Result names, about; 0: all.
+	MostChanges int
 	// Begin is called before the first change; nil: it is not. An error of it is
 	// returned, and nothing is changed.
 	Begin func() error
@@ -234,7 +236,7 @@ func (e *Engine) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (
 		defer e.gate.guard(ctx, o.Begin)()
 	}
 	kept, _ := KeptBits() // doctor says where they are not kept
-	p := nft.Options{Table: e.table, Keep: kept, Links: e.links.Read, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Counted: o.Counted, Params: records(changes), Offload: e.offloadFor}
+	p := nft.Options{Table: e.table, Keep: kept, Links: e.links.Read, Prune: o.Prune, Cut: o.Cut, DryRun: o.DryRun, Probes: o.Probes && e.hidesChecks(), Counted: o.Counted, MostChanges: o.MostChanges, Params: records(changes), Offload: e.offloadFor}
 	if !o.Full {
 		p.Record, p.Build = true, build()
 	}
