@@ -101,6 +101,9 @@ var schedulers = map[string]struct {
 	"ovf":   {level: importer.Lost, remark: "ovf fills the server with the highest weight before the next; the profile has no such order"},
 }
 
+// Scheduled reports whether IPVS has a scheduler of this name.
+func Scheduled(name string) bool { _, ok := schedulers[name]; return ok }
+
 func (v *Virtual) schedule(d *importer.Draft, s *lb.Service) {
 	at := v.Place
 	if v.SchedulerAt.Line != 0 {

@@ -179,6 +179,13 @@ func (r *reader) span(name string, otherwise time.Duration, levels [][]*words.Di
 	return otherwise
 }
 
+// quiet are words of checks that are read elsewhere, or do not matter here.
+var quiet = map[string]bool{
+	"connect_timeout": true, "retry": true, "nb_get_retry": true, "delay_before_retry": true, "delay_loop": true, "warmup": true, "alpha": true, "log_all_failures": true,
+	"url": true, "virtualhost": true, "http_protocol": true, "enable_sni": true, "fast_recovery": true, "name": true, "type": true,
+	"payload": true, "require_reply": true, "helo_name": true, "host": true,
+}
+
 // checksOf are the checks of a real server. Of times, those of the check count
 // before those of the server, and these before those of the virtual server.
 func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own uint16) []check {
@@ -210,8 +217,10 @@ func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own
 					if one.at.Port, _ = r.port(o, 1); one.at.Port == own {
 						one.at.Port = 0
 					}
-				case "bind_if", "bind_port", "fwmark":
-					r.draft.Lost(o.Name()+" is not translated", "", o.Place())
+				default:
+					if !quiet[o.Name()] {
+						r.draft.Lost(o.Name()+" is not translated", "", o.Place())
+					}
 				}
 			}
 			out = append(out, one)
@@ -235,6 +244,9 @@ func (r *reader) timed(c *lb.Check, d *words.Directive, levels [][]*words.Direct
 		if k := r.number(level, "retry", n); k > 0 || i == 0 { // around checks keepalived refuses 0
 			n = k
 		}
+	}
+	if strings.HasSuffix(d.Name(), "_GET") { // as it was called before
+		n = r.number(d.Block, "nb_get_retry", n)
 	}
 	c.Rise, c.Fall = 1, int(min(n+1, 100))
 	if c.Interval != want[0] || c.Timeout != want[1] {

@@ -235,7 +235,11 @@ func (r *reader) number(all []*words.Directive, name string, otherwise uint32) u
 // scheduling reads what IPVS has to know of a virtual server.
 func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs.Virtual) {
 	if s := last(all, "lvs_sched", "lb_algo"); s != nil {
-		v.Scheduler, v.SchedulerAt = s.Arg(1), s.Place()
+		if v.SchedulerAt = s.Place(); ipvs.Scheduled(s.Arg(1)) {
+			v.Scheduler = s.Arg(1)
+		} else {
+			r.draft.Lost("the scheduler "+s.Arg(1)+" is not known, so keepalived takes wlc, as does the profile", "", s.Place())
+		}
 	}
 	for _, flag := range []string{"flag-1", "flag-2", "flag-3", "sh-port", "sh-fallback", "mh-port", "mh-fallback"} {
 		if last(all, flag) != nil {
