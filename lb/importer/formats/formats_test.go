@@ -75,6 +75,7 @@ func TestParts(t *testing.T) {
 	for _, tt := range []struct{ name, text, want string }{
 		{"a script", "set -e\ncat > /etc/haproxy.cfg <<'EOF'\n" + proxy + "EOF\nsystemctl start haproxy\n", "haproxy 1 true"},
 		{"a script with variables", "cat <<EOF >x\n" + relay + "EOF\n", "nginx 1 true"},
+		{"an echo that begins at once", "echo it's\necho 'global\n" + proxy + "# the end' > /etc/haproxy.cfg\n", "haproxy 1 true"},
 		{"an echo", "set -e\necho \"\\\n" + proxy + "\" > /etc/haproxy.cfg\nsystemctl start haproxy\n", "haproxy 1 true"},
 		{"Markdown", "# Proxy\n```\napt install haproxy\n```\nthen\n~~~ conf\n" + proxy + "~~~\n", "haproxy 1 true"},
 		{"a script in Markdown", "```sh\ncat <<EOF | tee x\n" + virtual + "EOF\n```\n", "keepalived 1 true"},

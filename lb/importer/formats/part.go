@@ -18,31 +18,44 @@ var configurations = []string{"haproxy", "nginx", "keepalived"}
 
 var (
 	document = regexp.MustCompile(`<<-?\s*(["'\\]?)([A-Za-z_]\w*)`)
-	quoted   = regexp.MustCompile(`\b(?:echo|printf)\s(?:[^"']*\s)?(["'])\\?$`)
+	quoted   = regexp.MustCompile(`\b(?:echo|printf)\s(?:[^"']*\s)?(["'])`)
 	fence    = regexp.MustCompile("^\\s*(```|~~~)")
 )
+
+// closes is where a quote ends; -1: not in this line.
+func closes(line, quote string) int {
+	for i := range len(line) {
+		if line[i] == quote[0] && (quote == "'" || i == 0 || line[i-1] != '\\') {
+			return i
+		}
+	}
+	return -1
+}
 
 // part is what of a text is of a format, with blank lines for all else, so that places
 // stay. rest is what else there is. ok is false where the text has no such parts.
 func part(lines []string, format string) (own, rest []string, ok bool) {
 	own = make([]string, len(lines))
 	rest = slices.Clone(lines)
-	take := func(from, to int, plain bool) {
-		if kind, known := recognise(lines[from:to]); !known || kind.format != format {
-			return
+	take := func(from int, text []string, plain bool) bool {
+		if kind, known := recognise(text); !known || kind.format != format {
+			return false
 		}
 		ok = true
-		for i := from; i < to; i++ {
-			own[i], rest[i] = lines[i], ""
+		for i, line := range text {
+			own[from+i], rest[from+i] = line, ""
 			if plain {
-				own[i] = strings.ReplaceAll(own[i], `\$`, "$")
+				own[from+i] = strings.ReplaceAll(line, `\$`, "$")
 			}
 		}
+		return true
 	}
-	ends, quotes := map[string][]int{}, map[string][]int{} // lines of one word, and those that end a quote
+	ends, quotes := map[string][]int{}, map[string][]int{} // lines of one word, and those with a quote
 	for i, line := range lines {
-		if line != "" && (line[0] == '"' || line[0] == '\'') {
-			quotes[line[:1]] = append(quotes[line[:1]], i)
+		for _, quote := range []string{`"`, "'"} {
+			if closes(line, quote) >= 0 {
+				quotes[quote] = append(quotes[quote], i)
+			}
 		}
 		if word := strings.TrimSpace(line); word != "" && !strings.ContainsAny(word, " \t;{") {
 			ends[word] = append(ends[word], i)
@@ -51,18 +64,26 @@ func part(lines []string, format string) (own, rest []string, ok bool) {
 	code := -1 // where a block of code begins
 	for i := 0; i < len(lines); i++ {
 		line := lines[i][:min(len(lines[i]), 1<<12)]
-		end, plain := -1, false
+		end := -1
 		if m := document.FindStringSubmatch(line); m != nil {
 			if at, _ := slices.BinarySearch(ends[m[2]], i+1); at < len(ends[m[2]]) {
-				end, plain = ends[m[2]][at], m[1] == ""
+				end = ends[m[2]][at]
+				take(i+1, lines[i+1:end], m[1] == "")
 			}
-		} else if m := quoted.FindStringSubmatch(line); m != nil {
-			if at, _ := slices.BinarySearch(quotes[m[1]], i+1); at < len(quotes[m[1]]) {
-				end, plain = quotes[m[1]][at], m[1] == `"`
+		} else if m := quoted.FindStringSubmatchIndex(line); m != nil {
+			quote, begin := line[m[2]:m[3]], m[3]
+			at, _ := slices.BinarySearch(quotes[quote], i+1)
+			if closes(line[begin:], quote) < 0 && at < len(quotes[quote]) {
+				text := slices.Clone(lines[i : quotes[quote][at]+1])
+				last := len(text) - 1
+				text[0] = strings.TrimSuffix(strings.Repeat(" ", begin)+text[0][begin:], `\`)
+				text[last] = text[last][:closes(text[last], quote)]
+				if take(i, text, quote == `"`) {
+					end = i + last
+				}
 			}
 		}
 		if end > i {
-			take(i+1, end, plain)
 			if i = end; code >= 0 {
 				code = i + 1
 			}
@@ -70,7 +91,7 @@ func part(lines []string, format string) (own, rest []string, ok bool) {
 		}
 		switch is := fence.MatchString(line); {
 		case is && code >= 0:
-			take(code, i, false)
+			take(code, lines[code:i], false)
 			code = -1
 		case is:
 			code = i + 1
