@@ -234,6 +234,17 @@ func (id BackendID) String() string {
 // has all of its weight. What the profiles want, their weights above all, is not changed,
 // and neither are the profiles themselves: what is equal in both is shared.
 func Overlay(profiles []*Profile, known map[BackendID]Standing, share func(BackendID) uint8) []*Profile {
+	return OverlayOf(profiles, func(id BackendID) (Standing, uint8) {
+		if share == nil {
+			return known[id], 0
+		}
+		return known[id], share(id)
+	})
+}
+
+// OverlayOf is Overlay with one question for each backend, which gives its standing and
+// its share.
+func OverlayOf(profiles []*Profile, of func(BackendID) (Standing, uint8)) []*Profile {
 	out := make([]*Profile, len(profiles))
 	for i, p := range profiles {
 		copied := *p
@@ -243,13 +254,9 @@ func Overlay(profiles []*Profile, known map[BackendID]Standing, share func(Backe
 			s.Backends = slices.Clone(s.Backends)
 			for k := range s.Backends {
 				b := &s.Backends[k]
-				id := BackendID{p.Name, s.Name, b.Address}
-				b.Standing, b.Share = known[id], 0
+				b.Standing, b.Share = of(BackendID{p.Name, s.Name, b.Address})
 				if !s.Checked(b) {
 					b.Standing = b.Standing.WithoutVerdict()
-				}
-				if share != nil {
-					b.Share = share(id)
 				}
 			}
 			s.Place()
@@ -265,8 +272,11 @@ func (s *Service) Place() {
 	var families [2][]*Backend
 	for i := range s.Backends {
 		b := &s.Backends[i]
-		f := index(FamilyOf(b.Address.Addr))
-		families[f] = append(families[f], b)
+		f := &families[index(FamilyOf(b.Address.Addr))]
+		if *f == nil {
+			*f = make([]*Backend, 0, len(s.Backends))
+		}
+		*f = append(*f, b)
 	}
 	for _, backends := range families {
 		proven := slices.ContainsFunc(backends, func(b *Backend) bool {

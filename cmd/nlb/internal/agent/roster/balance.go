@@ -40,9 +40,7 @@ func (r *Roster) Balance(stats map[lb.BackendID]nft.Stats, now time.Time) {
 		r.turn = (r.turn + 1) % len(r.pools)
 		of, s := r.profiles[r.pools[r.turn].profile], r.pools[r.turn].service
 		profile := []*lb.Profile{{Name: of.Name, Services: of.Services[s : s+1]}}
-		known := map[lb.BackendID]lb.Standing{}
-		r.learn(profile, known)
-		p := lb.Overlay(profile, known, nil)[0]
+		p := lb.OverlayOf(profile, func(id lb.BackendID) (lb.Standing, uint8) { return r.standing(id), 0 })[0]
 		any := false
 		for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
 			any = r.balance(r.counted(p, &p.Services[0], f, stats), now) || any

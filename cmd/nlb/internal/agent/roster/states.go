@@ -112,52 +112,42 @@ func (r *Roster) Changed(now time.Time) []*lb.Profile {
 	return r.over(part, now)
 }
 
-// Preview is what All would be after Set.
-func (r *Roster) Preview(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) []*lb.Profile {
-	standings := make(map[lb.BackendID]lb.Standing, len(known))
-	for id, s := range known {
-		standings[id] = first(s)
-	}
-	return r.overlay(profiles, standings, now)
-}
-
 // over puts what is known over profiles.
 func (r *Roster) over(profiles []*lb.Profile, now time.Time) []*lb.Profile {
-	return r.overlay(profiles, map[lb.BackendID]lb.Standing{}, now)
+	return r.Preview(profiles, nil, now)
 }
 
-// overlay puts what is known over profiles: of backends that the roster does not
-// have, what known says.
-func (r *Roster) overlay(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) []*lb.Profile {
-	r.learn(profiles, known)
+// Preview is what All would be after Set: what is known over profiles; of backends that
+// the roster does not have, what known says.
+func (r *Roster) Preview(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) []*lb.Profile {
 	balanced := map[name]bool{} // by the profiles, which the roster need not have yet
 	for _, at := range pools(profiles) {
 		p := profiles[at.profile]
 		balanced[name{p.Name, p.Services[at.service].Name}] = true
 	}
-	return lb.Overlay(profiles, known, func(id lb.BackendID) uint8 {
+	return lb.OverlayOf(profiles, func(id lb.BackendID) (lb.Standing, uint8) {
 		b := r.backend(id)
 		if b == nil {
-			return 0
+			held, there := known[id]
+			if there {
+				held = first(held)
+			}
+			return held, 0
 		}
 		b.share = b.allowed(now)
-		if balanced[name{id.Profile, id.Service}] {
+		if len(balanced) > 0 && balanced[name{id.Profile, id.Service}] {
 			b.share = b.part(now)
 		}
-		return b.share
+		return b.standing(), b.share
 	})
 }
 
-// learn adds the standings of backends of profiles to what is known.
-func (r *Roster) learn(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing) {
-	for p, s := range lb.Services(profiles) {
-		of := r.services[name{p.Name, s.Name}]
-		for i := range s.Backends {
-			if b := of.backend(s.Backends[i].Address); b != nil {
-				known[b.id()] = b.standing()
-			}
-		}
+// standing is all that is known of a backend; zero where the roster does not have it.
+func (r *Roster) standing(id lb.BackendID) (s lb.Standing) {
+	if b := r.backend(id); b != nil {
+		s = b.standing()
 	}
+	return s
 }
 
 // Judged is a service with what is known of its backends, without their states.
