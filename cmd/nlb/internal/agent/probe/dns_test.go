@@ -59,6 +59,7 @@ func nameServer(t *testing.T, host string) (udp, tcp string) {
 }
 
 func TestDNS(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, host string) {
 		udp, tcp := nameServer(t, host)
 		for _, tt := range []struct {

@@ -94,6 +94,7 @@ func TestExecEnvironment(t *testing.T) {
 // TestExecKilled: at the deadline the command ends with all its children, those
 // too that ignore SIGTERM.
 func TestExecKilled(t *testing.T) {
+	t.Parallel()
 	c, file := shell(t, `trap '' TERM; (trap '' TERM HUP; sleep 1000 & echo $$ $! >$1; wait) & wait`)
 	wantOutcome(t, carry(t, c, "127.0.0.1:80", 2*time.Second), Outcome{Reason: "exec: timeout"})
 	wantGone(t, file)
@@ -102,6 +103,7 @@ func TestExecKilled(t *testing.T) {
 // TestExecLeftBehind: what a command leaves in its group when it ends is killed,
 // and does not hold the check up.
 func TestExecLeftBehind(t *testing.T) {
+	t.Parallel()
 	c, file := shell(t, `sleep 1000 & echo $! >$1; echo done`)
 	wantOutcome(t, carry(t, c, "127.0.0.1:80", time.Hour), Outcome{OK: true, Reason: "exec: done"})
 	wantGone(t, file)
@@ -110,6 +112,7 @@ func TestExecLeftBehind(t *testing.T) {
 // TestExecEscaped: what left the group is not found, but holds nothing up,
 // whatever it goes on to say.
 func TestExecEscaped(t *testing.T) {
+	t.Parallel()
 	netlabtest.Needs(t, "setsid")
 	c, file := shell(t, `setsid sh -c 'trap "" PIPE; echo $$ >$0; n=0; while [ $n -lt 300000 ]; do n=$((n+1)); echo more; done' $1 & while ! test -s $1; do sleep 0.01; done; exit 0`)
 	t.Cleanup(func() {

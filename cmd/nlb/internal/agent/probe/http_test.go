@@ -64,6 +64,7 @@ func site(t *testing.T, host string, leaf *tls.Certificate) (at string, requests
 }
 
 func TestHTTP(t *testing.T) {
+	t.Parallel()
 	ca, leaf := authority(t, nil)
 	onBoth(t, func(t *testing.T, host string) {
 		plain, requests := site(t, host, nil)

@@ -50,6 +50,7 @@ func TestEcho(t *testing.T) {
 // TestEchoSilence: of a machine that does not answer, the check says that, once
 // its time is over.
 func TestEchoSilence(t *testing.T) {
+	t.Parallel()
 	h := netlabtest.NewHost(t, netlabtest.NewWorld(t), "host")
 	netlabtest.Must(t, h.SetSysctl("net.ipv4.ping_group_range", "0 0"), h.SetSysctl("net.ipv4.icmp_echo_ignore_all", "1"),
 		h.SetSysctl("net.ipv6.icmp.echo_ignore_all", "1"))

@@ -192,6 +192,7 @@ func TestRefused(t *testing.T) {
 // says: RST is what servers log. A server that is slow to answer the FIN meets RST
 // all the same.
 func TestPolite(t *testing.T) {
+	t.Parallel()
 	_, leaf := authority(t, nil)
 	const header = "HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n"
 	rest := strings.Repeat("-", 10_000)

@@ -110,6 +110,7 @@ func tcp(timeout time.Duration) *lb.Check {
 }
 
 func TestConnects(t *testing.T) {
+	t.Parallel()
 	p := open(t)
 	const timeout = 5 * time.Second
 	_, four := listen(t, "127.0.0.1:0")
@@ -224,6 +225,7 @@ func TestPriority(t *testing.T) {
 // TestWhen: checks begin in the order of their moments, none before its own, and
 // what was stopped or begun anew leaves no result.
 func TestWhen(t *testing.T) {
+	t.Parallel()
 	p := open(t)
 	_, at := listen(t, "127.0.0.1:0")
 	target := Target{Check: tcp(5 * time.Second), At: at}
@@ -262,6 +264,7 @@ func TestWhen(t *testing.T) {
 
 // TestStopFlying: what is stopped, or begun anew, while it is under way is closed.
 func TestStopFlying(t *testing.T) {
+	t.Parallel()
 	p := open(t)
 	_, good := listen(t, "127.0.0.1:0")
 	dead := silent(t)
@@ -293,6 +296,7 @@ func TestStopFlying(t *testing.T) {
 // TestRoom: no more than so many are under way at a time, the others come when one
 // ends, and that they had to wait makes none of them late.
 func TestRoom(t *testing.T) {
+	t.Parallel()
 	p := open(t)
 	p.mu.Lock()
 	p.connects.most = 4
@@ -325,6 +329,7 @@ func TestRoom(t *testing.T) {
 
 // TestStopQueued: what is stopped while it waits for room does not begin.
 func TestStopQueued(t *testing.T) {
+	t.Parallel()
 	p := open(t)
 	p.mu.Lock()
 	p.connects.most = 1
@@ -401,6 +406,7 @@ func TestLate(t *testing.T) {
 // TestLooked: a deadline that has passed since the pool looked for answers, or while
 // more of them wait to be read, proves nothing.
 func TestLooked(t *testing.T) {
+	t.Parallel()
 	target := Target{Check: tcp(time.Second), At: silent(t)}
 	fd, err := connect(target)
 	if err != nil {
@@ -483,6 +489,7 @@ func TestCalls(t *testing.T) {
 
 // TestBusyOwner: nobody takes results for a while, and none is lost.
 func TestBusyOwner(t *testing.T) {
+	t.Parallel()
 	p := open(t)
 	_, at := listen(t, "127.0.0.1:0")
 	const n = 300

@@ -50,6 +50,7 @@ func TestContainsLimit(t *testing.T) {
 }
 
 func TestDatagram(t *testing.T) {
+	t.Parallel()
 	onBoth(t, func(t *testing.T, host string) {
 		c, err := net.ListenPacket("udp", net.JoinHostPort(host, "0"))
 		netlabtest.Must(t, err)

@@ -37,6 +37,7 @@ func serveTLS(t *testing.T, host string, leaf tls.Certificate, names chan<- stri
 }
 
 func TestHandshake(t *testing.T) {
+	t.Parallel()
 	ca, leaf := authority(t, nil)
 	other, _ := authority(t, nil)
 	_, old := authority(t, func(c *x509.Certificate) {
