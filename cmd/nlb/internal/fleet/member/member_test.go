@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	etcd "go.etcd.io/etcd/client/v3"
+
 	"nlb/cmd/nlb/internal/fleet"
 	"nlb/cmd/nlb/internal/fleet/fleettest"
 	"nlb/cmd/nlb/internal/source"
@@ -144,11 +146,12 @@ func TestTwoAdmins(t *testing.T) {
 func TestExpired(t *testing.T) {
 	s := newSite(t, true, nil)
 	s.etcd.Issue("n1", -2*time.Hour, -time.Hour)
-	s.etcd.Kill(0) // else the connection would just stay
-	s.etcd.Begin(0)
+	alive, err := s.etcd.Client.Get(t.Context(), "nlb/v1/alive/n1")
+	netlabtest.Must(t, err)
+	_, err = s.etcd.Client.Revoke(t.Context(), etcd.LeaseID(alive.Kvs[0].Lease)) // else the connection would just stay
+	netlabtest.Must(t, err)
 	s.says("has expired on ")
 	s.goesOn()
-	s.etcd.Delete("nlb/v1/alive/n1") // as its lease does after a while
 	s.admin.shows(s.node, "n1 is lost")
 	s.etcd.Issue("n1", -time.Hour, time.Hour)
 	s.fine()
