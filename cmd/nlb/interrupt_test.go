@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
@@ -45,11 +48,11 @@ func testHost(t *testing.T) *netlab.Host {
 // TestInterrupted: at its first signal a command ends, whether it
 // waits for its input, works, or waits for somebody to read what it prints.
 func TestInterrupted(t *testing.T) {
-	h := testHost(t)
-	t.Chdir(t.TempDir())
-	netlabtest.Must(t, os.Mkdir("big", 0o700), os.WriteFile("big.rules", bigRules(), 0o600), os.WriteFile("one.yaml", bigProfile(0, 5000), 0o600))
+	t.Parallel()
+	h, dir := testHost(t), t.TempDir()
+	netlabtest.Must(t, os.Mkdir(dir+"/big", 0o700), os.WriteFile(dir+"/big.rules", bigRules(), 0o600), os.WriteFile(dir+"/one.yaml", bigProfile(0, 5000), 0o600))
 	for i := range 4 {
-		netlabtest.Must(t, os.WriteFile(fmt.Sprintf("big/%d.yaml", i), bigProfile(i, 60_000), 0o600))
+		netlabtest.Must(t, os.WriteFile(fmt.Sprintf("%s/big/%d.yaml", dir, i), bigProfile(i, 60_000), 0o600))
 	}
 	for _, command := range []string{
 		"check -", "apply -", "diff -", "render -", "lab -", "doctor -", "import iptables -",
@@ -63,10 +66,18 @@ func TestInterrupted(t *testing.T) {
 		for _, s := range signals {
 			t.Run(s.String()+" "+command, func(t *testing.T) {
 				args, isStuck := strings.CutSuffix(command, " >stuck")
+				if isStuck || strings.HasSuffix(args, " -") {
+					t.Parallel() // it waits, and the others work
+				}
 				c := nlbOn(h, strings.Fields(args)...)
-				stdin, err := c.StdinPipe() // never closed before the end
+				c.Dir = dir
+				stdin, more, err := os.Pipe() // never closed before the end
 				netlabtest.Must(t, err)
+				defer more.Close()
 				defer stdin.Close()
+				_, err = more.WriteString("#")
+				netlabtest.Must(t, err)
+				c.Stdin = stdin
 				var stdout, stderr bytes.Buffer
 				c.Stdout, c.Stderr = &stdout, &stderr
 				r, w, err := os.Pipe()
@@ -81,11 +92,13 @@ func TestInterrupted(t *testing.T) {
 					_, err := r.Read(make([]byte, 1))
 					netlabtest.Must(t, err)
 				}
-				time.Sleep(300 * time.Millisecond)
+				for end := time.Now().Add(time.Minute); !isStuck && !isBusy(t, c, stdin) && time.Now().Before(end); {
+					time.Sleep(time.Millisecond)
+				}
 				signaled := time.Now()
 				netlabtest.Must(t, c.Process.Signal(s))
 				err = c.Wait()
-				if took := time.Since(signaled); took > 2*time.Second { // a third of one, and a busy machine
+				if took := time.Since(signaled); took > 10*time.Second { // a third of one, and a busy machine
 					t.Errorf("it ended %v after the signal", took)
 				}
 				if c.ProcessState.ExitCode() != exitFailed || stdout.Len() > 0 {
@@ -99,9 +112,23 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// isBusy reports whether a command has begun: it has read what was there to read, or has
+// worked for longer than a start takes.
+func isBusy(t *testing.T, c *netlab.Cmd, stdin *os.File) bool {
+	t.Helper()
+	unread, err := unix.IoctlGetInt(int(stdin.Fd()), unix.TIOCINQ)
+	netlabtest.Must(t, err)
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.Process.Pid)) // proc_pid_stat(5)
+	netlabtest.Must(t, err)
+	user, err := strconv.Atoi(strings.Fields(string(stat))[13])
+	netlabtest.Must(t, err)
+	return unread == 0 || user >= 20 // hundredths of a second
+}
+
 // TestInterruptedApply: whenever the signal comes, what apply says of what it did
 // is so. The signal comes later each time, until it comes too late.
 func TestInterruptedApply(t *testing.T) {
+	t.Parallel()
 	profile := bigProfile(0, 4000)
 	unchanged := 0
 	for after, late := 50*time.Millisecond, false; !late; after = after * 4 / 3 {
