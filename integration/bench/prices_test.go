@@ -49,6 +49,16 @@ func offloaded(p *lb.Profile) *lb.Profile {
 	return p
 }
 
+// flowtable is the least that a flow table of translated connections needs, as it is
+// written by hand: chains of type nat, and one rule that asks for no more than a mark.
+const flowtable = `table inet hand {
+	flowtable fast { hook ingress priority filter; devices = { eth0, eth1 }; }
+	chain in { type nat hook prerouting priority dstnat; }
+	chain out { type nat hook postrouting priority srcnat; }
+	chain forward { type filter hook forward priority 300; ct mark 1 flow add @fast; }
+}
+`
+
 func hasFlowtables() error {
 	c, err := wire.Dial()
 	if err != nil {
@@ -65,9 +75,9 @@ var (
 	far  = [3]netip.Addr{firstBackend, after(firstBackend, 1), after(firstBackend, 2)}
 )
 
-// direct is a profile of one service whose answers go past the balancer.
-func direct(mode string, to [3]netip.Addr) string {
-	return fmt.Sprintf("services: [{name: web, mode: %s, scheduler: hash, listen: \"%s:%d\", protocol: [tcp, udp], backends: [%s, %s, %s]}]\n", mode, firstVIP, listenPort, to[0], to[1], to[2])
+// direct is a profile of one service whose answers go past the balancer, with other keys.
+func direct(mode string, to [3]netip.Addr, keys string) string {
+	return fmt.Sprintf("services: [{name: web, %smode: %s, scheduler: hash, listen: \"%s:%d\", protocol: [tcp, udp], backends: [%s, %s, %s]}]\n", keys, mode, firstVIP, listenPort, to[0], to[1], to[2])
 }
 
 // directServer is the same for ipvsadm, by one of its flags for a way.
@@ -128,6 +138,7 @@ func BenchmarkPacketsPrices(b *testing.B) {
 		tracks     = &way{path: nft(tracked), name: "forwarded with conntrack", to: toBackend}
 		hooks      = &way{path: nft(tracked + nat("inet", in, "")), name: "forwarded beside NAT chains without a rule", to: toBackend}
 		beside     = &way{path: nlb(masquerade), name: "forwarded beside nlb", to: toBackend}
+		besideFlow = &way{path: nft(tracked + flowtable), name: "forwarded beside a flow table, and a rule that asks for one mark", to: toBackend}
 		besideFast = &way{path: nlb(offload), name: "forwarded beside nlb with `offload: software`", to: toBackend}
 		hand       = &way{path: nft(nat("ip", rule, "")), name: "one hand-written DNAT rule", to: service}
 		iptables   = &way{path: script(cascade(false), "iptables-legacy-restore"), name: "iptables, three backends, MASQUERADE", to: service}
@@ -136,11 +147,12 @@ func BenchmarkPacketsPrices(b *testing.B) {
 		full       = &way{path: nlb(masquerade), name: "nlb", to: service}
 		fastPlain  = &way{path: nlb(offloadNone), name: "nlb with `offload: software`, `snat: none`", to: service}
 		fast       = &way{path: nlb(offload), name: "nlb with `offload: software`", to: service}
-		dsr        = &way{path: past("dsr.yaml", direct("dsr", near)), name: "nlb, `mode: dsr`", to: service, past: true}
+		dsr        = &way{path: past("dsr.yaml", direct("dsr", near, "")), name: "nlb, `mode: dsr`", to: service, past: true}
+		dsrAt      = &way{path: past("dsr-at.yaml", direct("dsr", near, "interface: eth0, ")), name: "nlb, `mode: dsr` with `interface`", to: service, past: true}
 		ipvsDR     = &way{path: script(directServer("-g", near), "ipvsadm", "-R"), name: "IPVS DR", to: service, past: true, ipvs: true}
-		tunnel     = &way{path: past("tunnel.yaml", direct("tunnel", far)), name: "nlb, `mode: tunnel`", to: service, past: true}
+		tunnel     = &way{path: past("tunnel.yaml", direct("tunnel", far, "")), name: "nlb, `mode: tunnel`", to: service, past: true}
 		ipvsTUN    = &way{path: script(directServer("-i", far), "ipvsadm", "-R"), name: "IPVS TUN", to: service, past: true, ipvs: true}
-		all        = []*way{routed, tracks, hooks, beside, besideFast, hand, iptables, ipvs, plain, full, fastPlain, fast, dsr, ipvsDR, tunnel, ipvsTUN}
+		all        = []*way{routed, tracks, hooks, beside, besideFlow, besideFast, hand, iptables, ipvs, plain, full, fastPlain, fast, dsr, dsrAt, ipvsDR, tunnel, ipvsTUN}
 		row        = func(figure *way, took time.Duration, yardstick *way, other time.Duration, what string, limit float64) {
 			add(b, what+", "+figure.name, short(took), yardstick.name+": "+short(other), float64(took)/float64(other), limit)
 		}
@@ -183,7 +195,7 @@ func BenchmarkPacketsPrices(b *testing.B) {
 		race(b, answering, func(w *way) *time.Duration { return &w.toClient }, func(w *way) *contender { return w.live(b, true) })
 	})
 	b.Run("connection", func(b *testing.B) {
-		race(b, []*way{dsr, ipvsDR, tunnel, ipvsTUN}, func(w *way) *time.Duration { return &w.segments }, func(w *way) *contender {
+		race(b, []*way{dsr, dsrAt, ipvsDR, tunnel, ipvsTUN}, func(w *way) *time.Duration { return &w.segments }, func(w *way) *contender {
 			return &contender{name: "segments of a connection, " + w.name, path: w.path, established: true, live: true, fresh: func(round int) *train { return w.connections(round, service(0)) }}
 		})
 	})
@@ -192,10 +204,13 @@ func BenchmarkPacketsPrices(b *testing.B) {
 	row(fast, fast.toServer, ipvs, ipvs.toServer, "to the server", 0.8)
 	row(fast, fast.toClient, ipvs, ipvs.toClient, "to the client", 0.8)
 	row(dsr, dsr.segments, ipvsDR, ipvsDR.segments, "six segments of a connection", 0.97)
+	row(dsrAt, dsrAt.segments, ipvsDR, ipvsDR.segments, "six segments of a connection", 0)
 	row(tunnel, tunnel.segments, ipvsTUN, ipvsTUN.segments, "six segments of a connection", 0)
 	row(plain, plain.first, hand, hand.first, "first packet", 1.08)
 	row(besideFast, besideFast.toServer, tracks, tracks.toServer, "to the server", 1.1)
 	row(besideFast, besideFast.toClient, tracks, tracks.toClient, "to the client", 1.1)
+	row(besideFlow, besideFlow.toServer, tracks, tracks.toServer, "to the server", 0)
+	row(besideFlow, besideFlow.toClient, tracks, tracks.toClient, "to the client", 0)
 	prices = append(prices, "| a packet of 46 bytes | first of a flow | to the server | to the client | six segments |", "| --- | --- | --- | --- | --- |")
 	for _, w := range all {
 		prices = append(prices, fmt.Sprintf("| %s | %s | %s | %s | %s |", w.name, price(w.first), price(w.toServer), price(w.toClient), price(6*w.segments)))
