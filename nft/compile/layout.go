@@ -64,7 +64,7 @@ var LayoutVersion = LayoutOf(TableComment)
 
 // rulesNumber is the version of the rules within a layout. It changes with every
 // rule that the same profiles get.
-const rulesNumber = " rules 9"
+const rulesNumber = " rules 10"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.

@@ -152,11 +152,11 @@ func forwardChain(rules []ruleset.Rule) *ruleset.Chain {
 }
 
 // addFlows is the rule that adds connections of a set. What is not ours leaves it
-// first.
+// first: nearly all of that has no mark, which costs the least to see.
 func addFlows(way lb.Offload, table string, kept uint32) ruleset.Rule {
 	return ruleset.Rule{
 		Statements: []ruleset.Statement{
-			ruleset.IsTranslated(), ruleset.MarkIs(OursMask, OursMark), ruleset.AsksAgain(),
+			ruleset.IsMarked(), ruleset.IsTranslated(), ruleset.AsksAgain(),
 			ruleset.MarkBitsIn(offloadSet(way), ^kept), ruleset.NotInZone(MovingZone), ruleset.AddFlow(table),
 		},
 		Comment: offloadPrefix + way.String(),

@@ -237,6 +237,11 @@ func MarkIs(mask, value uint32) Statement {
 
 // Matches.
 
+// IsMarked matches connections that have a mark.
+func IsMarked() Statement {
+	return NewStatement("ct mark != 0x00000000", loadMark, compare(expr.CmpOpNeq, make([]byte, 4)))
+}
+
 // IsL4 matches packets of a transport protocol.
 func IsL4(protocol byte) Statement {
 	return NewStatement("meta l4proto "+protocolName(protocol), loadL4, compare(expr.CmpOpEq, []byte{protocol}))
