@@ -131,6 +131,7 @@ services:
   - {name: networks, on-refuse: drop, listen: ["203.0.113.14:80", "[2001:db8::2]:80"], limit: {connections-per-source: 50, new-per-source: 100/second, prefix: 24, prefix6: 64}, backends: ["10.2.0.11:80", "[fd02::11]:80"]}
   - {name: full, on-refuse: drop, listen: "203.0.113.15:80", backends: [{address: "10.2.0.11:80", max-connections: 9}]}
   - {name: few, listen: "203.0.113.13:80", limit: {new-per-source: 3/hour}, backends: ["10.2.0.11:80"]}
+  - {name: half-open, listen: ["203.0.113.16:80", "[2001:db8::3]:80"], protocol: [tcp, udp], limit: {half-open: 1000}, timeouts: {half-open: 10s}, backends: [{address: "10.2.0.11:80", max-connections: 9}, {address: "fd02::11", weight: 0}]}
 `,
 	"retry": `profile: again
 services:
@@ -162,6 +163,7 @@ services:
 	"syn-protection": `profile: proven
 services:
   - {name: web, syn-protection: synproxy, protocol: [tcp, udp], listen: ["203.0.113.10:80", "[2001:db8::1]:80-90"], deny: 10.66.0.0/16, limit: {new: 5/second}, backends: ["10.2.0.11:80", "10.2.0.12", "[fd02::11]:80"]}
+  - {name: above, syn-protection: synproxy, limit: {half-open: 1, new-per-source: 3/second}, listen: "203.0.113.14:80", backends: ["10.2.0.11:80"]}
   - {name: told, syn-protection: {mss: 1400, window-scale: 10}, unserved: reject, affinity: 10m, listen: "203.0.113.11:80", backends: [{address: "10.2.0.11:80", max-connections: 9}]}
   - {name: plain, syn-protection: {window-scale: 0}, listen: ["203.0.113.12:*", "[2001:db8::3]:80"], backends: ["10.2.0.11", {address: "fd02::11", weight: 0}]}
   - {name: empty, syn-protection: synproxy, on-empty: drop, listen: "203.0.113.13:80", backends: []}

@@ -374,3 +374,22 @@ func (s *Service) checkSYN(yield func(Contradiction) bool) bool {
 	}
 	return true
 }
+
+// MaxHalfOpen is the largest limit of half-open connections.
+const MaxHalfOpen = 1 << 16
+
+// checkHalfOpen finds services without the connections that it counts.
+func (s *Service) checkHalfOpen(yield func(Contradiction) bool) bool {
+	p := Problem{Want: "none of it"}
+	switch {
+	case s.Limit.HalfOpen == 0:
+		return true
+	case !slices.Contains(s.Protocols, TCP):
+		p.Msg, p.Hint = "half-open has no meaning without TCP", "only TCP begins with a SYN"
+		return yield(Contradiction{Keys: []string{"limit", "protocol"}, Problem: p})
+	case s.Role == RoleClient:
+		p.Msg, p.Hint = "half-open has no meaning with role: client", "it is for what comes from the network"
+		return yield(Contradiction{Keys: []string{"limit", "role"}, Problem: p})
+	}
+	return true
+}

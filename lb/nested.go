@@ -199,6 +199,14 @@ var limitKeys = []key[Limit]{
 		check: func(l *Limit) *Problem { return checkRate("new", l.New) },
 	},
 	{
+		word: "half-open", Key: Key{
+			Values: "1 to 65536", Default: "none",
+			Meaning: "TCP connections of the service that their clients have not completed at most; with syn-protection, others are answered by a cookie",
+		},
+		value: func(l *Limit) (any, bool) { return known(l.HalfOpen), false },
+		check: func(l *Limit) *Problem { return checkRange("half-open", l.HalfOpen, 0, MaxHalfOpen) },
+	},
+	{
 		word: "prefix", Key: Key{Values: "1 to 32", Default: "32", Meaning: "the addresses of one IPv4 network of this length count as one client"},
 		value: func(l *Limit) (any, bool) { return known(l.Bits), false },
 		check: func(l *Limit) *Problem { return l.checkPrefix("prefix", l.Bits, 31) },
@@ -358,6 +366,9 @@ func (l Limit) String() string {
 	}
 	if l.New.Events > 0 {
 		parts = append(parts, "new "+l.New.String())
+	}
+	if l.HalfOpen > 0 {
+		parts = append(parts, fmt.Sprintf("half-open %d", l.HalfOpen))
 	}
 	if l.Bits > 0 {
 		parts = append(parts, fmt.Sprintf("prefix %d", l.Bits))

@@ -264,13 +264,13 @@ type Limit struct {
 	ConnectionsPerSource uint32
 	// NewPerSource bounds the new connections of one client address.
 	NewPerSource Rate
-	// Burst is how many new connections of one client address may exceed
-	// NewPerSource at once.
+	// Burst is how many new connections of one client may exceed NewPerSource at once.
 	Burst uint32
 	// New bounds the new connections of the service.
 	New Rate
-	// Bits and Bits6 are the lengths of the client networks that count as one
-	// client, 1 to 31 and 1 to 127; 0: each address is one.
+	// HalfOpen bounds TCP connections whose clients have not completed them, to MaxHalfOpen.
+	HalfOpen uint32
+	// Bits and Bits6 are the lengths of networks that are one client, 1 to 31 and 1 to 127.
 	Bits, Bits6 int
 }
 

@@ -53,7 +53,8 @@ var rooms = []room{
 	{"nft/compile/border", []string{"lb", "nft/ruleset"}}, // knows no kernel
 	{"nft/compile/datagrams", []string{"lb", "nft/ruleset"}},
 	{"nft/compile/synproxy", []string{"lb", "nft/ruleset"}},
-	{"nft/compile", []string{"lb", "nft/ruleset", "nft/fleet", "nft/compile/border", "nft/compile/datagrams", "nft/compile/synproxy"}}, // knows no kernel
+	{"nft/compile/handshake", []string{"lb", "nft/ruleset"}},
+	{"nft/compile", []string{"lb", "nft/ruleset", "nft/fleet", "nft/compile/border", "nft/compile/datagrams", "nft/compile/synproxy", "nft/compile/handshake"}}, // knows no kernel
 	{"nft/listing", []string{"nft/wire"}}, // rulesets of others, as nft lists them
 	{"nft/flows", []string{"lb", "nft/wire", "nft/ruleset", "nft/conntrack", "nft/compile"}},
 	{"nft/direct", []string{"lb", "nft/ruleset", "nft/compile"}}, // knows no kernel

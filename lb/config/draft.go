@@ -26,7 +26,7 @@ type draft struct {
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
 		offload, devices, timeouts, helper, balance, unserved  *node
-		scheduler, affinity, retry, syn                        *node
+		scheduler, affinity, retry, syn, limit                 *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -143,6 +143,8 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 			return s.at.syn
 		}
 		return unlessDefault(s.at.syn, base.at.syn)
+	case "limit":
+		return unlessDefault(s.at.limit, base.at.limit)
 	case "balance":
 		return s.at.balance
 	case "unserved":
@@ -190,6 +192,8 @@ func (s *draft) giveWay(word string) {
 		s.Helper = lb.HelperNone
 	case "syn-protection":
 		s.SYNProtection = nil
+	case "limit":
+		s.Limit.HalfOpen = 0
 	case "unserved":
 		s.Unserved = lb.UnservedPass
 	case "remember":

@@ -167,6 +167,7 @@ var limitKeys = table[limitDraft]{of: "limit", what: "limit", keys: []key[limitD
 		l.burst = v
 	}},
 	{word: "new", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) { l.New = readRate(d, k, v) }},
+	{word: "half-open", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) { readInt(d, k, v, 1, lb.MaxHalfOpen, &l.HalfOpen) }},
 	{word: "prefix", read: func(d *decoder, k *lb.Key, v *node, l *limitDraft) {
 		l.prefix = v
 		readBits(d, k, v, 32, &l.Bits)

@@ -84,6 +84,7 @@ var example = map[string]string{
 	"limit.new-per-source":         "limit: {new-per-source: 1/second}",
 	"limit.burst":                  "limit: {new-per-source: 1/second, burst: 2}",
 	"limit.new":                    "limit: {new: 1/second}",
+	"limit.half-open":              "limit: {half-open: 1000}",
 	"service.timeouts":             "timeouts: {udp: 5m}",
 	"service.syn-protection":       "syn-protection: synproxy",
 	"syn-protection.mss":           "syn-protection: {mss: 1400}",

@@ -45,7 +45,7 @@ func readBits(d *decoder, k *lb.Key, v *node, whole uint64, into *int) {
 }
 
 func readLimit(d *decoder, k *lb.Key, v *node, s *draft) {
-	s.Limit = lb.Limit{}
+	s.Limit, s.at.limit = lb.Limit{}, v
 	if none(v) {
 		return
 	}

@@ -43,7 +43,7 @@ func Full() []*lb.Profile {
 			Allow:    []netip.Prefix{prefix("10.0.0.0/8"), prefix("192.168.0.0/16")}, Deny: []netip.Prefix{prefix("10.1.0.0/16"), prefix("10.3.0.0/16")},
 			Limit: lb.Limit{
 				ConnectionsPerSource: 50, NewPerSource: lb.Rate{Events: 100, Per: time.Minute}, Burst: 200, New: lb.Rate{Events: 5000, Per: time.Hour},
-				Bits: 24, Bits6: 64,
+				Bits: 24, Bits6: 64, HalfOpen: 1000,
 			},
 			Log: log("full "), OnEmpty: lb.Drop, OnRefuse: lb.Drop,
 			Backends: []lb.Backend{backend("one", "10.9.0.1"), backend("two", "10.9.0.2"), backend("six", "fd00::1")},

@@ -156,6 +156,9 @@ func balanced(r *rand.Rand) lb.Service {
 		if some() {
 			s.Limit.Bits, s.Limit.Bits6 = r.IntN(32), r.IntN(128)
 		}
+		if s.Role != lb.RoleClient && slices.Contains(s.Protocols, lb.TCP) {
+			s.Limit.HalfOpen = r.Uint32N(lb.MaxHalfOpen + 1)
+		}
 	}
 	log := func() *lb.Log {
 		l := &lb.Log{Prefix: []string{"x", "a: ", "#", "'", " y ", "null", "[a]"}[r.IntN(7)], Level: lb.LogLevel(r.IntN(8))}

@@ -13,6 +13,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile/border"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/compile/handshake"
 	"nlb/nft/compile/synproxy"
 	"nlb/nft/fleet"
 	"nlb/nft/ruleset"
@@ -63,6 +64,7 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 	c.border(all, there)
 	c.needed[fleet.PickUpChain] = x.picksUp
 	c.othersRetry(others)
+	c.needed[handshake.Backends] = handshake.Bounds(all)
 	if ChangesSources(profiles) || ChangesSources(others) {
 		c.needed[PostroutingChain] = true
 	}
@@ -121,6 +123,10 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		own.Rules = append(own.Rules, logRule(shared))
 	}
 	own.Rules = append(own.Rules, timeoutRules(s.Timeouts)...)
+	if s.Limit.HalfOpen > 0 {
+		set, segments := handshake.Service(own.Name, s)
+		c.Maps, c.Chains = append(c.Maps, set), append(c.Chains, segments)
+	}
 	if s.Balance == lb.Datagrams {
 		own.Rules = append(own.Rules, datagrams.Note())
 	}
@@ -131,6 +137,9 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		}
 		c.Chains = append(c.Chains, synproxy.Service(own.Name, s, f.IP)...)
 		draw := c.pool(own.Name, s, f, shared)
+		if draw.refuses && s.Limit.HalfOpen > 0 {
+			own.Rules = append(own.Rules, handshake.Forget(own.Name, s, f.match))
+		}
 		switch {
 		case s.Mode.Direct(): // the rule is there for what its comment says
 			own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{f.match, ruleset.Accept()}, Comment: draw.comment})
@@ -209,6 +218,7 @@ type drawRule struct {
 	repeats bool                  // draw leaves a backend in the mark, which may be passed over
 	own     bool                  // draw leaves a backend in the mark, from the service's own slots
 	limited bool                  // by max-connections
+	forget  []ruleset.Statement   // takes what is refused out of what is half-open
 	ejects  bool                  // backends that refused
 	retries [][]ruleset.Statement // what draws again, where a backend is passed over
 	away    string                // the chain that refuses what finds all full
@@ -269,6 +279,9 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 		if ejecting && counts[i] > 0 {
 			c.retries(marks[i])
 		}
+		if s.Limit.HalfOpen > 0 {
+			c.add(handshake.Backends, ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: handshake.Of(chain)})
+		}
 		c.backendChain(chain, marks[i], b, shared)
 	}
 	return c.draw(chain, s, f, block)
@@ -314,6 +327,9 @@ func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRul
 	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
 	}
+	if s.Limit.HalfOpen > 0 {
+		r.forget = handshake.Forget(chain, s).Statements
+	}
 	r.limited, r.ejects = !r.refuses && slices.ContainsFunc(s.Of(f.Family), limits), ejects(s, f.Family)
 	if r.limited || r.ejects {
 		c.repeatedDraw(&r, chain, s, f, b)
@@ -340,26 +356,6 @@ func (f *Family) drawSlot(s *lb.Service, b Block, retry uint32) ruleset.Statemen
 		return ruleset.SetMarkHash(f.HashFields(s.HashBy), s.HashSeed+retry*retrySeed, b.Slots, b.Base)
 	}
 	return ruleset.SetMarkNumgen(s.Scheduler == lb.Random, b.Slots, b.Base)
-}
-
-// HashFields are the parts of a packet that a scheduler looks at.
-func (f *Family) HashFields(by []lb.HashField) []ruleset.Field {
-	out := make([]ruleset.Field, len(by))
-	for i, b := range by {
-		switch b {
-		case lb.SourceAddress:
-			out[i] = f.IP.Source()
-		case lb.SourcePort:
-			out[i] = ruleset.SourcePort
-		case lb.DestinationAddress:
-			out[i] = f.IP.Destination()
-		case lb.DestinationPort:
-			out[i] = ruleset.DestinationPort
-		case lb.ByProtocol:
-			out[i] = ruleset.L4Protocol
-		}
-	}
-	return out
 }
 
 // onlyFamily reports whether what is sent to a service is of one family, whatever

@@ -53,3 +53,23 @@ func (f *Family) gotoPick(shard uint32) ruleset.Statement {
 	}
 	return ruleset.Goto(ofShard(f.pick, shard))
 }
+
+// HashFields are the parts of a packet that a scheduler looks at.
+func (f *Family) HashFields(by []lb.HashField) []ruleset.Field {
+	out := make([]ruleset.Field, len(by))
+	for i, b := range by {
+		switch b {
+		case lb.SourceAddress:
+			out[i] = f.IP.Source()
+		case lb.SourcePort:
+			out[i] = ruleset.SourcePort
+		case lb.DestinationAddress:
+			out[i] = f.IP.Destination()
+		case lb.DestinationPort:
+			out[i] = ruleset.DestinationPort
+		case lb.ByProtocol:
+			out[i] = ruleset.L4Protocol
+		}
+	}
+	return out
+}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"nlb/lb"
+	"nlb/nft/compile/handshake"
 	"nlb/nft/compile/synproxy"
 	"nlb/nft/ruleset"
 )
@@ -73,7 +74,14 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 			add(list.name+" "+set, f.IP.SourceIn(set, list.not))
 		}
 	}
-	out = append(out, unproven(s)...)
+	enter, full := handshake.Enter(chain, s)
+	switch {
+	case s.SYNProtection == nil:
+	case s.Limit.HalfOpen == 0:
+		out = append(out, unproven(s)...)
+	default:
+		out = append(append(out, enter), unproven(s, full)...)
+	}
 	id := serviceMark | c.serviceNumber(chain)
 	pickUps, counts := pickUps(s, id)
 	out = append(out, pickUps...)
@@ -95,6 +103,10 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 	if l := s.Limit.New; l.Events > 0 {
 		limit(fmt.Sprintf("new %s", l), ruleset.LimitRate(rateOf(l, burstOf(l)), true))
 	}
+	if s.Limit.HalfOpen > 0 && s.SYNProtection == nil {
+		out = append(out, enter)
+		add("", ruleset.IsSYN(), ruleset.HasEntered(), full)
+	}
 	if guarded(s) {
 		begin := ruleset.Rule{Statements: []ruleset.Statement{ruleset.SetMark(id)}, Comment: fmt.Sprintf("guard 0x%08x", id)}
 		if s.OnRefuse == lb.Drop {
@@ -106,16 +118,16 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 	return out
 }
 
-// unproven are the rules by which a SYN leaves before anything counts or remembers it. It
-// meets all of this again when its client has answered.
-func unproven(s *lb.Service) []ruleset.Rule {
+// unproven are the rules by which a SYN leaves before anything counts or remembers it, or
+// one that there is no room for. It meets all of this again when its client has answered.
+func unproven(s *lb.Service, full ...ruleset.Statement) []ruleset.Rule {
 	var serving []ruleset.Statement
 	for _, f := range s.Families() {
 		if drawn(s.Of(f)) > 0 {
 			serving = append(serving, FamilyOf(f).match)
 		}
 	}
-	return synproxy.Leave(s, serving)
+	return synproxy.Leave(s, serving, full)
 }
 
 // pickUps are the rules for connections that another balancer of the fleet has had so
@@ -292,6 +304,8 @@ func readLimit(s string, l *lb.Limit) {
 	switch words[0] {
 	case "connections-per-source":
 		_, _ = fmt.Sscan(words[1], &l.ConnectionsPerSource)
+	case "half-open":
+		_, _ = fmt.Sscan(words[1], &l.HalfOpen)
 	case "new":
 		_ = l.New.UnmarshalText([]byte(words[1]))
 	case "new-per-source":

@@ -23,6 +23,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile/border"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/compile/handshake"
 	"nlb/nft/compile/synproxy"
 	"nlb/nft/fleet"
 	"nlb/nft/ruleset"
@@ -217,7 +218,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 	for _, t := range tiersOf(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}
-	r.Maps = append(slices.Concat(r.Maps, border.Maps(), datagrams.Maps(), synproxy.Maps()), slotMap(0))
+	r.Maps = append(slices.Concat(r.Maps, border.Maps(), datagrams.Maps(), synproxy.Maps()), handshake.Map(), slotMap(0))
 	for _, n := range x.shards {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
@@ -239,7 +240,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 	}
 	r.Maps = append(append(append(r.Maps, guardMaps()...), retryMaps()...), fleet.Maps()...)
 	r.Maps = append(r.Maps, NewVerdictsSet(), NewParamsSet(), NewRecordSet())
-	r.Chains = append(append(r.Chains, baseChains(x)...), datagrams.Entry())
+	r.Chains = append(append(r.Chains, baseChains(x)...), datagrams.Entry(), handshake.Chain(x.kept))
 	if x.probes {
 		r.Chains = append(r.Chains, probesChain())
 	}

@@ -156,6 +156,9 @@ func (r drawRule) attempts(f *Family, draw, remember []ruleset.Rule) []ruleset.R
 		add(append(r.gate(i), ruleset.Jump(f.Deliver))...)
 	}
 	if r.limited {
+		if len(r.forget) > 0 {
+			add(r.forget...)
+		}
 		add(ruleset.Goto(r.away))
 		if r.away == ignoreChain {
 			out[len(out)-1].Comment = dropsComment

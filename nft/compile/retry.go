@@ -22,6 +22,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile/border"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/compile/handshake"
 	"nlb/nft/compile/synproxy"
 	"nlb/nft/fleet"
 	"nlb/nft/ruleset"
@@ -104,7 +105,7 @@ var fleetObjects = fleet.Objects()
 // Lapses reports whether a chain or map of the layout goes as soon as nobody needs
 // it.
 func Lapses(object string) bool {
-	return slices.Contains(retryObjects, object) || object == ForwardChain || object == border.ForwardChain || datagrams.IsShared(object) || synproxy.IsShared(object) || slices.Contains(OffloadSets, object) || slices.Contains(fleetObjects, object)
+	return slices.Contains(retryObjects, object) || object == ForwardChain || object == border.ForwardChain || datagrams.IsShared(object) || synproxy.IsShared(object) || handshake.IsShared(object) || slices.Contains(OffloadSets, object) || slices.Contains(fleetObjects, object)
 }
 
 // retries makes the refusals of a backend count.

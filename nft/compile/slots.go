@@ -23,6 +23,7 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile/datagrams"
+	"nlb/nft/compile/handshake"
 	"nlb/nft/compile/synproxy"
 	"nlb/nft/ruleset"
 )
@@ -191,6 +192,12 @@ func ServersOf(chain string, f *Family) string { return datagrams.Of(chain, f.IP
 
 // SYNProxyOf names the chain that takes what clients of a protected service send.
 func SYNProxyOf(chain string, f *Family) string { return synproxy.Of(chain, f.IP) }
+
+// HalfOpenOf names the chain that sees the segments of a service with a limit of half-open
+// connections, and HalfOpenMap is the map that leads there.
+func HalfOpenOf(chain string) string { return handshake.Of(chain) }
+
+const HalfOpenMap = handshake.Backends
 
 // insertSlots puts maps of slots where a packet meets them: what they lead to is behind
 // them.

@@ -42,7 +42,7 @@ var (
 	}}
 	// Integer is what numgen gives.
 	Integer = Datatype{Name: "integer", id: 4, Size: 4, host: true, Text: Mark.Text}
-	// Number is a number of a packet's header.
+	// Number is a number of a packet's header, or of a connection.
 	Number = Datatype{Name: "integer", id: 4, Size: 4, Text: func(b string) string {
 		return strconv.FormatUint(uint64(binary.BigEndian.Uint32([]byte(b))), 10)
 	}}

@@ -80,7 +80,7 @@ func (m *Messages) DeleteTable() {
 // NewMap makes a map, empty.
 //
 //	NFTA_SET_TABLE, NAME, FLAGS, KEY_TYPE, KEY_LEN, [DATA_TYPE, DATA_LEN], ID,
-//	[DESC [CONCAT [LIST_ELEM [FIELD_LEN]] ...]], USERDATA, [EXPR [counter]]
+//	[DESC [SIZE]], [GC_INTERVAL], [DESC [CONCAT [LIST_ELEM [FIELD_LEN]] ...]], USERDATA, [EXPR [counter]]
 func (m *Messages) NewMap(s *Map) {
 	m.ids++
 	m.open(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "map "+s.Name)
@@ -97,6 +97,9 @@ func (m *Messages) NewMap(s *Map) {
 		desc := m.Nest(unix.NFTA_SET_DESC)
 		m.Uint32(unix.NFTA_SET_DESC_SIZE, s.Size)
 		m.Unnest(desc)
+	}
+	if s.Collect > 0 {
+		m.Uint32(unix.NFTA_SET_GC_INTERVAL, uint32(s.Collect.Milliseconds()))
 	}
 	if s.Interval {
 		desc := m.Nest(unix.NFTA_SET_DESC)
@@ -384,9 +387,6 @@ func (f *Family) SourcesUdata() string {
 	numgen := udataNumber(exprID, numgenExpr) + Udata(exprData, udataNumber(0, 0)+udataNumber(1, 2)+udataNumber(2, 0)) // incremental, mod 2, offset 0
 	return Udata(keyTypeof, numgen) + Udata(dataTypeof, payloadUdata(f.protoDesc, f.saddrField))
 }
-
-// AckUdata is nft's description of `typeof tcp ackseq`.
-func AckUdata() string { return Udata(keyTypeof, payloadUdata(tcpHeader, tcpAck)) }
 
 // payloadUdata describes a field of a header, by nft's numbers for both.
 func payloadUdata(header, field uint32) string {

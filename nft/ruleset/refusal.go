@@ -85,3 +85,6 @@ func RateByAck(set string, r Rate, timeout time.Duration) Statement {
 		loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_TCP}), tcpField(tcpAckNumber, 4),
 		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout, Exprs: []expr.Any{r.expr(false)}})
 }
+
+// AckUdata is nft's description of `typeof tcp ackseq`.
+func AckUdata() string { return Udata(keyTypeof, payloadUdata(tcpHeader, tcpAck)) }

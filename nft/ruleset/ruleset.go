@@ -68,16 +68,17 @@ type Map struct {
 	Kind     Kind
 	Key      Type
 	Data     Type
-	Interval bool   // keys are ranges of each field
-	Counter  bool   // every element counts
-	Dynamic  bool   // packets fill it
-	Timeout  bool   // its elements expire
-	Prefixes bool   // keys are prefixes of addresses, nothing else
-	Jump     bool   // its verdicts jump to chains, rather than go to them
-	Size     uint32 // the most elements; 0: no limit of its own
-	OfChain  string // the service whose chain it goes with
-	TypeOf   string // the declaration, where nft wants an expression
-	Udata    string // the same for the kernel's listing
+	Interval bool          // keys are ranges of each field
+	Counter  bool          // every element counts
+	Dynamic  bool          // packets fill it
+	Timeout  bool          // its elements expire
+	Prefixes bool          // keys are prefixes of addresses, nothing else
+	Jump     bool          // its verdicts jump to chains, rather than go to them
+	Size     uint32        // the most elements; 0: no limit of its own
+	Collect  time.Duration // how often the kernel takes away what has expired; 0: each second
+	OfChain  string        // the service whose chain it goes with
+	TypeOf   string        // the declaration, where nft wants an expression
+	Udata    string        // the same for the kernel's listing
 	Comment  string
 	Elements []Element
 }
@@ -248,6 +249,9 @@ func (p *printer) mapping(m *Map) {
 	}
 	if flags := m.FlagWords(); flags != "" {
 		p.printf("\t\tflags %s\n", flags)
+	}
+	if m.Collect > 0 {
+		p.printf("\t\tgc-interval %s\n", durationText(m.Collect))
 	}
 	if m.Counter {
 		p.printf("\t\tcounter\n")

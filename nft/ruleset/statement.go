@@ -357,13 +357,13 @@ func Log(prefix, levelName string, level uint32) Statement {
 // Masquerade makes the source an address of this host.
 func Masquerade() Statement { return NewStatement("masquerade", &expr.Masq{}) }
 
-// durationText is a duration as nft writes it: whole seconds, in parts.
+// durationText is a duration as nft writes it, in parts.
 func durationText(d time.Duration) string {
 	var b strings.Builder
 	for _, u := range []struct {
 		unit time.Duration
 		word string
-	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}} {
+	}{{24 * time.Hour, "d"}, {time.Hour, "h"}, {time.Minute, "m"}, {time.Second, "s"}, {time.Millisecond, "ms"}} {
 		if n := d / u.unit; n > 0 {
 			fmt.Fprintf(&b, "%d%s", n, u.word)
 			d -= n * u.unit

@@ -169,14 +169,14 @@ func Service(chain string, s *lb.Service, f *ruleset.Family) []*ruleset.Chain {
 
 // Leave are the rules of a service's own chain by which a SYN from the network leaves it.
 // The families are those that have a backend to serve: clients of another are told at once
-// that there is none.
-func Leave(s *lb.Service, families []ruleset.Statement) []ruleset.Rule {
+// that there is none. full is what else such a SYN has to match.
+func Leave(s *lb.Service, families, full []ruleset.Statement) []ruleset.Rule {
 	if s.SYNProtection == nil {
 		return nil
 	}
 	out := []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.Continue()}, Comment: note + s.SYNProtection.String()}}
 	for _, f := range families {
-		out = append(out, rule(f, ruleset.IsL4(byte(lb.TCP)), ruleset.HasEntered(), ruleset.Accept()))
+		out = append(out, rule(append(append([]ruleset.Statement{f, ruleset.IsL4(byte(lb.TCP)), ruleset.HasEntered()}, full...), ruleset.Accept())...))
 	}
 	return out
 }

@@ -1,0 +1,138 @@
+package integration
+
+// Handshakes: connections that a client has begun, and not completed.
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"nlb/integration/netlab/traffic"
+)
+
+// bounded is the profile proven with a limit of half-open connections.
+func bounded(most int, keys ...string) string {
+	lines := fmt.Sprintf("    limit: {half-open: %d}\n", most)
+	for _, key := range keys {
+		lines += "    " + key + "\n"
+	}
+	return strings.Replace(proven, "    syn-protection: synproxy\n", lines, 1)
+}
+
+// open opens connections, in turn over both families, and fails where one is refused for
+// 10 seconds. A connection counts for a moment after its handshake.
+func (b *bed) open(n int) (out []*traffic.Conn) {
+	b.T.Helper()
+	for i := range n {
+		to := at([]string{"203.0.113.10", "2001:db8::10"}[i%2], 80)
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			c, err := b.dial("tcp", to)
+			if err == nil {
+				out = append(out, c)
+				break
+			}
+			if time.Now().After(deadline) {
+				b.T.Fatalf("connection %d to %s: %v", i, to, err)
+			}
+			time.Sleep(20 * time.Millisecond) // answers to those that are refused are bounded
+		}
+	}
+	return out
+}
+
+// TestHalfOpenLimit: what clients have completed does not count, nor what is refused, and
+// of a flood no more is remembered, and reaches backends, than the limit says.
+func TestHalfOpenLimit(t *testing.T) {
+	t.Parallel()
+	const most = 100
+	syns := 10_000
+	if *full {
+		syns = 70_000
+	}
+	vip4, vip6 := netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8::10")
+	for _, own := range []bool{true, false} {
+		t.Run(fmt.Sprintf("own %v", own), func(t *testing.T) {
+			t.Parallel()
+			b := newFlooded(t, own)
+			b.Apply(bounded(most))
+			open := b.open(3 * most)
+			came, _ := b.handshakes()
+
+			// What is over counts until the kernel has collected it.
+			left, floods := 0, 0
+			for end := time.Now().Add(10 * time.Second); left < most && time.Now().Before(end); floods++ {
+				b.Check(flood(b.Client, syns, vip4, vip6)) // the same ones again
+				left = b.entries() - len(open)
+			}
+			cameNow, _ := b.handshakes()
+			refused := b.Load().Refused("shop", "web")
+			figures(t, "%d forged SYNs, %d connections tracked, %d SYNs reached backends, %d refused", floods*syns, left, cameNow-came, refused)
+			if left < most || left > most+20 || cameNow-came > floods*most || refused < uint64(syns-2*most) {
+				t.Errorf("of %d times %d: %d are tracked, and %d reached backends", floods, syns, left, cameNow-came)
+			}
+			b.fate("a new client", b.Client, "tcp", at("203.0.113.10", 80), "refused")
+			b.fate("this host", b.Balancer, "tcp", at("203.0.113.10", 80), "served")
+			for _, c := range open {
+				if err := echoes(c, 64); err != nil {
+					t.Errorf("%s: %v", c.RemoteAddr(), err)
+				}
+			}
+		})
+	}
+}
+
+// TestHalfOpenGivesWay: with syn-protection, clients below the limit meet their backend
+// at once, and those above have to answer first.
+func TestHalfOpenGivesWay(t *testing.T) {
+	t.Parallel()
+	const most = 50
+	b := newFlooded(t, false)
+	b.Apply(bounded(most, "syn-protection: synproxy"))
+	open := b.open(2 * most)
+	vip4, vip6 := netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8::10")
+	b.Check(flood(b.Client, 10_000, vip4, vip6))
+	if left := b.entries() - len(open); left > most+20 {
+		t.Errorf("%d connections are tracked beside %d", left, len(open))
+	}
+	open = append(open, b.open(4)...)
+	for _, c := range open {
+		if err := echoes(c, 1<<12); err != nil {
+			t.Errorf("%s: %v", c.RemoteAddr(), err)
+		}
+	}
+	if b.Load().Refused("shop", "web") != 0 {
+		t.Error("clients were refused")
+	}
+}
+
+// TestHalfOpenEnds: what a backend refuses, or nobody takes, is half-open no more.
+func TestHalfOpenEnds(t *testing.T) {
+	t.Parallel()
+	const most = 4
+	for name, backends := range map[string]string{
+		"nobody listens": `["10.2.0.11:9", "[fd02::11]:9"]`,
+		"drained":        `[{address: "10.2.0.11:8080", weight: 0}, {address: "fd02::11", weight: 0}]`,
+		"full":           `[{address: "10.2.0.11:8080", max-connections: 1}, {address: "[fd02::11]:8080", max-connections: 1}]`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newFlooded(t, false)
+			profile, _, _ := strings.Cut(bounded(most), "backends")
+			b.Apply(profile + "backends: " + backends + "\n")
+			var open []*traffic.Conn
+			if name == "full" {
+				open = b.open(2)
+			}
+			for i := range 5 * most { // for longer than the kernel takes to collect what is over
+				time.Sleep(20 * time.Millisecond)
+				b.fate(name, b.Client, "tcp", at([]string{"203.0.113.10", "2001:db8::10"}[i%2], 80), "refused")
+			}
+			b.Apply(bounded(most))
+			for _, c := range append(open, b.open(2*most)...) {
+				c.Close()
+			}
+		})
+	}
+}
