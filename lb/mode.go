@@ -362,7 +362,7 @@ func (s *Service) checkSYN(yield func(Contradiction) bool) bool {
 		{s.Retry, "retry", "retry", "the client has an open connection by then, and does not try again"},
 		{s.Helper != HelperNone, "helper", "helper: " + s.Helper.String(), "both translate sequence numbers"},
 		{s.Offload != OffloadNone, "offload", "offload: " + s.Offload.String(), "a flow table does not translate sequence numbers"},
-		{s.Fleet != FleetNone, "fleet", "fleet: " + s.Fleet.String(), "another balancer does not know how to translate the sequence numbers of a connection"},
+		{s.Fleet == FleetAnycast || s.Fleet == FleetMesh, "fleet", "fleet: " + s.Fleet.String(), "the balancer that answers a client is the one that has to hear the server"},
 		{prefix >= 0, "listen", "a listen that is no single address", "each address stands by itself in what looks at the answers of clients"},
 		{host >= 0, "backends", "a backend that is this host itself", "its answers come from a loopback address, and do not leave"},
 	} {
