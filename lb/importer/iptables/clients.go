@@ -30,10 +30,12 @@ func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
 			other = append(other, o)
 		}
 	}
-	main := goingTo(c.classes[0])
-	for _, o := range other {
-		if !t.behind(o.src, c) {
-			t.otherwise(c, s, o, main, at)
+	if len(other) > 0 {
+		main := goingTo(c.classes[0])
+		for _, o := range other {
+			if !t.behind(o.src, c) {
+				t.otherwise(c, s, o, main, at)
+			}
 		}
 	}
 	if len(none)+len(refused) == 0 {

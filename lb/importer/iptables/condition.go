@@ -46,35 +46,33 @@ func (w *walker) meets(m syntax.Match) bool {
 // passed the earlier: an nth match counts nothing else.
 func (w *walker) match(r *syntax.Rule, flows []flow) (yes, no []flow) {
 	for _, f := range flows {
-		passing := []flow{f}
+		passes := true
 		w.unsure = false
-		for _, m := range r.Matches {
-			var next []flow
-			for _, p := range passing {
-				y, n := w.test(r, m, p)
-				if w.split != nil {
-					return nil, nil
-				}
-				next = append(next, y...)
-				no = append(no, n...)
+		for i := 0; passes && i < len(r.Matches); i++ {
+			var rest *flow
+			if rest, passes = w.test(r, r.Matches[i], &f); w.split != nil {
+				return nil, nil
 			}
-			if passing = next; len(passing) == 0 {
-				break
+			if rest != nil {
+				no = append(no, *rest)
 			}
 		}
-		if len(passing) > 0 && w.unsure && w.spares(r) {
-			w.spared[r] = true
-			no = append(no, passing...)
-			continue
+		if passes && w.unsure && w.spares(r) {
+			w.note(r, spared)
+			passes = false
 		}
-		yes = append(yes, passing...)
+		if passes {
+			yes = append(yes, f)
+		} else {
+			no = append(no, f)
+		}
 	}
 	return yes, no
 }
 
-// test asks one condition of one flow.
-func (w *walker) test(r *syntax.Rule, m syntax.Match, f flow) (yes, no []flow) {
-	holds := false
+// test asks one condition of a flow. Where it holds for a part, the flow becomes that
+// part, and the rest is one of its own.
+func (w *walker) test(r *syntax.Rule, m syntax.Match, f *flow) (rest *flow, holds bool) {
 	switch m := m.(type) {
 	case syntax.Source:
 		return w.client(m.Set, f)
@@ -96,7 +94,7 @@ func (w *walker) test(r *syntax.Rule, m syntax.Match, f flow) (yes, no []flow) {
 		holds = w.hook == prerouting && w.inside(space.Interface, w.interfaces.Matching(m.Pattern)) != m.Not ||
 			w.hook == output && m.Not
 	case syntax.Leaving:
-		holds = w.leaves(r, m, f)
+		holds = w.leaves(r, m, *f)
 	case syntax.ToLocal:
 		switch {
 		case f.to.natted && f.to.addr.IsValid():
@@ -127,19 +125,16 @@ func (w *walker) test(r *syntax.Rule, m syntax.Match, f flow) (yes, no []flow) {
 		return byPart(m.Part, m.Part, false, f)
 	case syntax.Recent:
 		if m.Set {
-			w.trace.set[m.List] = true
+			put(&w.trace.set, m.List, true)
 			holds = !m.Not
 		} else {
-			w.checked[r] = m
+			put(&w.checked, r, m)
 			holds = m.Not // a client that is new here is on no list
 		}
 	default:
 		holds = true
 	}
-	if holds {
-		return []flow{f}, nil
-	}
-	return nil, []flow{f}
+	return nil, holds
 }
 
 // inside reports whether the region fulfils a condition; where only a part of
@@ -155,70 +150,54 @@ func (w *walker) inside(d space.Dimension, s space.Set) bool {
 }
 
 // client parts a flow by the addresses of clients.
-func (w *walker) client(s space.Set, f flow) (yes, no []flow) {
+func (w *walker) client(s space.Set, f *flow) (rest *flow, holds bool) {
 	switch f.src.Against(s) {
 	case space.Inside:
-		return []flow{f}, nil
+		return nil, true
 	case space.Outside:
-		return nil, []flow{f}
+		return nil, false
 	}
-	in, out := f, f
-	in.src, out.src = f.src.And(s), f.src.Without(s)
-	return []flow{in}, []flow{out}
+	out := *f
+	f.src, out.src = f.src.And(s), f.src.Without(s)
+	return &out, true
 }
 
 // everyNth parts a flow by an nth match.
-func (w *walker) everyNth(r *syntax.Rule, m *syntax.Nth, f flow) (yes, no []flow) {
+func (w *walker) everyNth(r *syntax.Rule, m *syntax.Nth, f *flow) (rest *flow, holds bool) {
 	if m.Every == 1 {
-		if m.Not {
-			return nil, []flow{f}
-		}
-		return []flow{f}, nil
+		return nil, !m.Not
 	}
 	w.nth = true
 	if r.Table != "nat" && !f.first {
-		w.everyPacket[r] = true
+		w.note(r, everyPacket)
 	}
 	if i, ok := w.counters[m]; ok {
 		var hit bool
 		f.counters, hit = count(f.counters, i, m.Every)
-		if hit != m.Not {
-			return []flow{f}, nil
-		}
-		return nil, []flow{f}
+		return nil, hit != m.Not
 	}
 	for _, src := range w.visits[m] {
 		w.entangled = w.entangled || src.Meets(f.src)
 	}
 	w.visits[m] = append(w.visits[m], f.src)
-	n := int64(m.Every)
-	part, rest := f, f
-	part.share = f.share.times(1/float64(n), big.NewRat(1, n))
-	rest.share = f.share.times(1-1/float64(n), big.NewRat(n-1, n))
-	if m.Not {
-		part, rest = rest, part
-	}
-	return []flow{part}, []flow{rest}
+	part := big.NewRat(1, int64(m.Every))
+	return byPart(part, part, m.Not, f)
 }
 
 // byPart parts a flow by a match that holds for a part of it. Of 0 and all, nothing is
 // left to chance.
-func byPart(kernel, meant *big.Rat, not bool, f flow) (yes, no []flow) {
+func byPart(kernel, meant *big.Rat, not bool, f *flow) (rest *flow, holds bool) {
 	one := big.NewRat(1, 1)
 	if kernel.Sign() == 0 || kernel.Cmp(one) == 0 {
-		if (kernel.Sign() != 0) != not {
-			return []flow{f}, nil
-		}
-		return nil, []flow{f}
+		return nil, (kernel.Sign() != 0) != not
 	}
 	real, _ := kernel.Float64()
-	part, rest := f, f
-	part.share = f.share.times(real, meant)
-	rest.share = f.share.times(1-real, new(big.Rat).Sub(one, meant))
+	other := *f
+	f.share, other.share = f.share.times(real, meant), f.share.times(1-real, one.Sub(one, meant))
 	if not {
-		part, rest = rest, part
+		f.share, other.share = other.share, f.share
 	}
-	return []flow{part}, []flow{rest}
+	return &other, true
 }
 
 // possible reports whether a rule that is not understood could apply to the

@@ -60,7 +60,7 @@ func (w *walker) cycle(r space.Region, src space.Set) ([]end, error) {
 	number := map[string]int{states[0]: 0}
 	var ends [][]end
 	var next []map[int]*big.Rat
-	whole := newTrace()
+	whole := &trace{}
 	for i := 0; i < len(states); i++ {
 		found := w.run(r, src, states[i])
 		whole.add(w.trace)
@@ -142,18 +142,14 @@ func lasting(next []map[int]*big.Rat) []int {
 
 // add joins what was seen on several walks.
 func (t *trace) add(o *trace) {
-	for _, pair := range [][2]map[*syntax.Rule]bool{
-		{t.matched, o.matched}, {t.skipped, o.skipped}, {t.everyPacket, o.everyPacket}, {t.open, o.open}, {t.spared, o.spared}, {t.refused, o.refused}, {t.routed, o.routed}, {t.firstPort, o.firstPort},
-	} {
-		for r, is := range pair[1] {
-			pair[0][r] = is || pair[0][r]
-		}
+	for r, is := range o.rules {
+		t.note(r, is)
 	}
 	for l := range o.set {
-		t.set[l] = true
+		put(&t.set, l, true)
 	}
 	for r, m := range o.checked {
-		t.checked[r] = m
+		put(&t.checked, r, m)
 	}
 	t.shifted = append(t.shifted, o.shifted...)
 	if o.hashBy != nil {

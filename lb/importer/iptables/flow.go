@@ -122,44 +122,50 @@ type end struct {
 
 // trace is what was seen on the way.
 type trace struct {
-	// matched are rules that applied to something, skipped those that might
-	// have if they were understood.
-	matched, skipped map[*syntax.Rule]bool
+	rules map[*syntax.Rule]said
 	// nth, chance and hash say how shares came about.
 	nth, chance, hash bool
 	hashBy            []lb.HashField // of rules that say it; nil: of a range of DNAT
-	// everyPacket are nth rules that also count packets of old connections.
-	everyPacket map[*syntax.Rule]bool
-	// open are rules of which the text does not say whether backends are behind
-	// their interface, refused those where they are not. Of the open ones, spared
-	// are those that were passed over, since they would keep sources as they are.
-	// routed are rules of OUTPUT for one interface.
-	open, spared, refused, routed map[*syntax.Rule]bool
-	// firstPort are rules that send many ports to the first of a range.
-	firstPort map[*syntax.Rule]bool
 	// set and checked are the lists of -m recent.
 	set     map[string]bool
 	checked map[*syntax.Rule]syntax.Recent
 	shifted []*syntax.Rule // DNAT to shifted ports that cannot be translated
 }
 
-func newTrace() *trace {
-	m := func() map[*syntax.Rule]bool { return map[*syntax.Rule]bool{} }
-	return &trace{matched: m(), skipped: m(), everyPacket: m(), open: m(), spared: m(), refused: m(), routed: m(), firstPort: m(), set: map[string]bool{}, checked: map[*syntax.Rule]syntax.Recent{}}
+// said is what a walk has found of a rule, as bits.
+type said uint8
+
+const (
+	matched     said = 1 << iota // it applied to something
+	skipped                      // it might have, if it were understood
+	everyPacket                  // it is an nth rule that also counts packets of old connections
+	open                         // the text does not say whether backends are behind its interface
+	refused                      // backends are behind another interface
+	spared                       // it is open, and passed over, since it would keep sources as they are
+	routed                       // it is of OUTPUT, for one interface
+	firstPort                    // it sends many ports to the first of a range
+)
+
+func (t *trace) note(r *syntax.Rule, s said) { put(&t.rules, r, t.rules[r]|s) }
+
+// those are the rules of which something of s is found, in the order of the text.
+func (t *trace) those(s said) []*syntax.Rule {
+	var out []*syntax.Rule
+	for r, is := range t.rules {
+		if is&s != 0 {
+			out = append(out, r)
+		}
+	}
+	sortRules(out)
+	return out
 }
 
-// cleared is the trace, empty.
-func (t *trace) cleared() *trace {
-	for _, m := range []map[*syntax.Rule]bool{t.matched, t.skipped, t.everyPacket, t.open, t.spared, t.refused, t.routed, t.firstPort} {
-		clear(m)
+// put makes a map where there is none.
+func put[K comparable, V any](m *map[K]V, k K, v V) {
+	if *m == nil {
+		*m = map[K]V{}
 	}
-	clear(t.set)
-	clear(t.checked)
-	*t = trace{
-		matched: t.matched, skipped: t.skipped, everyPacket: t.everyPacket, open: t.open, spared: t.spared, refused: t.refused, routed: t.routed, firstPort: t.firstPort,
-		set: t.set, checked: t.checked,
-	}
-	return t
+	(*m)[k] = v
 }
 
 func zero() *big.Rat { return new(big.Rat) }

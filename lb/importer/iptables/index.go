@@ -101,25 +101,23 @@ func (s *split) parts(r space.Region) []space.Region {
 			points = append(points, space.Range{First: n, Last: n})
 		}
 	}
-	by := s.by
-	var out []space.Region
-	if len(points) >= minIndexed && by.Size() == 1 {
-		by = space.Of(points...)
-		slices.SortFunc(points, func(a, b space.Range) int { return b.First.Compare(a.First) })
-		for _, p := range slices.Compact(points) {
-			one := r
-			one[s.dimension] = space.Set{p}
-			out = append(out, one)
-		}
-	}
-	inside, outside := r.Split(s.dimension, by)
-	if out == nil {
+	if len(points) < minIndexed || s.by.Size() != 1 {
+		inside, outside := r.Split(s.dimension, s.by)
 		return []space.Region{outside, inside}
 	}
-	if len(outside[s.dimension]) == 0 {
-		return out
+	_, outside := r.Split(s.dimension, space.Of(points...))
+	slices.SortFunc(points, func(a, b space.Range) int { return b.First.Compare(a.First) })
+	points = slices.Compact(points)
+	out := make([]space.Region, 0, 1+len(points))
+	if len(outside[s.dimension]) > 0 {
+		out = append(out, outside)
 	}
-	return append([]space.Region{outside}, out...)
+	for i := range points {
+		one := r
+		one[s.dimension] = points[i : i+1 : i+1]
+		out = append(out, one)
+	}
+	return out
 }
 
 // relevant are the rules of a chain that can concern the region.

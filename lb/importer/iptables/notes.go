@@ -37,8 +37,7 @@ var ownChains = regexp.MustCompile(`^(PREROUTING|OUTPUT|POSTROUTING|DOCKER|KUBE-
 // name is what a service is called: as the comments of its rules say, or their
 // chain, or by protocol and port.
 func (t *translator) name(c *candidate) string {
-	rules := slices.Collect(maps.Keys(c.matched))
-	sortRules(rules)
+	rules := c.those(matched)
 	var comments []string
 	for _, r := range rules {
 		if m := kubernetes.FindStringSubmatch(r.Comment); m != nil && r.Table == "nat" && strings.HasPrefix(r.Chain, "KUBE-") {
@@ -120,7 +119,7 @@ const maxShares = 8
 // gave.
 func (t *translator) notes(c *candidate, s *lb.Service) []string {
 	var lines []int
-	for r := range c.matched {
+	for _, r := range c.those(matched) {
 		lines = append(lines, r.Place.Line)
 	}
 	slices.Sort(lines)

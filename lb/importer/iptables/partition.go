@@ -88,11 +88,9 @@ func partition(set *syntax.Ruleset, interfaces *space.Interfaces, h hook, budget
 		ends := w.run(r, everyone, "")
 		if s := w.split; s != nil {
 			todo = append(todo, s.parts(r)...)
-			w.spare = w.trace.cleared()
 			continue
 		}
 		if !slices.ContainsFunc(ends, func(e end) bool { return e.fate == balanced }) {
-			w.spare = w.trace.cleared()
 			continue
 		}
 		f := &finding{hook: h, regions: []space.Region{r}, trace: w.trace}
@@ -115,7 +113,7 @@ func partition(set *syntax.Ruleset, interfaces *space.Interfaces, h hook, budget
 
 // follow walks a region with the counters of its nth matches, class by class.
 func (w *walker) follow(r space.Region, ends []end) ([]end, error) {
-	seen, whole := w.trace, newTrace()
+	seen, whole := w.trace, &trace{}
 	visits := w.visits
 	var out []end
 	for _, src := range atoms(ends, space.Addresses(w.set.Family)) {
@@ -241,13 +239,12 @@ func (f *finding) key() string {
 // deciding are the rules that make the difference, in the order of the text.
 func (t *trace) deciding() []*syntax.Rule {
 	var out []*syntax.Rule
-	for r := range t.matched {
+	for _, r := range t.those(matched) {
 		_, marks := r.Target.(syntax.SetMark)
 		if r.Balances() || marks && r.Table != "nat" {
 			out = append(out, r)
 		}
 	}
-	sortRules(out)
 	return out
 }
 

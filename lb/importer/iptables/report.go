@@ -4,7 +4,6 @@ package iptables
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -33,25 +32,22 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	if c.notExact != nil {
 		t.draft.Lost("the shares are estimated: "+c.notExact.Error(), "", at...)
 	}
-	t.about(c.everyPacket, importer.Note, "this rule counts every packet, not only the first of a connection, so its share holds on average only; the profile is random", "-m conntrack --ctstate NEW counts connections")
-	sources := maps.Clone(c.open)
+	t.about(c.those(everyPacket), importer.Note, "this rule counts every packet, not only the first of a connection, so its share holds on average only; the profile is random", "-m conntrack --ctstate NEW counts connections")
 	changed := slices.ContainsFunc(main.outcomes, func(o outcome) bool { return o.source != source{} })
-	maps.DeleteFunc(sources, func(r *syntax.Rule, _ bool) bool {
+	sources := slices.DeleteFunc(c.those(open), func(r *syntax.Rule) bool {
 		_, jumps := r.Target.(syntax.Jump)
-		return !c.matched[r] || !r.ChangesSource() && !(jumps && changed)
+		return c.rules[r]&matched == 0 || !r.ChangesSource() && !(jumps && changed)
 	})
 	t.about(sources, importer.Lost, "these rules do not say whether backends are behind the interface of this one; it is taken as so, and then backends see its address in place of the client's",
 		"ip route get BACKEND says by which interface it is reached; where it is another, snat: none does what the rules did: backends see the client, and must answer through this host")
-	if !changed {
-		clear(c.spared)
+	if changed {
+		t.about(c.those(spared), importer.Lost, "these rules do not say whether backends are behind the interface of this one; it is taken as not so, and then rules behind it change what backends see as the source",
+			"ip route get BACKEND says by which interface it is reached; where it is this one, snat: none does what the rules did")
 	}
-	t.about(c.spared, importer.Lost, "these rules do not say whether backends are behind the interface of this one; it is taken as not so, and then rules behind it change what backends see as the source",
-		"ip route get BACKEND says by which interface it is reached; where it is this one, snat: none does what the rules did")
-	t.about(c.refused, importer.Note, "this rule does not apply: other rules say that backends are behind another interface", "")
-	maps.DeleteFunc(c.firstPort, func(_ *syntax.Rule, many bool) bool { return !many })
-	t.about(c.firstPort, importer.Note, "this rule sends all its ports to the first of its range, and so does the profile: a range is not mapped one to one",
+	t.about(c.those(refused), importer.Note, "this rule does not apply: other rules say that backends are behind another interface", "")
+	t.about(c.those(firstPort), importer.Note, "this rule sends all its ports to the first of its range, and so does the profile: a range is not mapped one to one",
 		"--to-destination ADDRESS:FIRST-LAST/PORT maps it, PORT being the first of the ports here")
-	t.about(c.routed, importer.Lost, "this rule is for connections that leave by one interface; the profile takes all that this host makes to the same address", "")
+	t.about(c.those(routed), importer.Lost, "this rule is for connections that leave by one interface; the profile takes all that this host makes to the same address", "")
 	if len(c.shifted) > 0 {
 		t.draft.Lost("ports that are shifted are not translated; the profile leaves them as they are", "", places(c.shifted)...)
 	}
@@ -63,44 +59,30 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	if c.hash && s.Scheduler == lb.Random {
 		t.draft.Note("of a range of addresses, DNAT chooses by the client's address; the profile does so at random", "", at...)
 	}
-	issues := map[*syntax.Rule]bool{}
-	for r := range c.matched {
-		issues[r] = true
-	}
-	for r := range c.skipped {
-		issues[r] = true
-	}
-	t.issues(issues)
+	t.issues(c.those(matched | skipped)...)
 }
 
 // about reports the same of several rules.
-func (t *translator) about(rules map[*syntax.Rule]bool, level importer.Level, msg, hint string) {
+func (t *translator) about(rules []*syntax.Rule, level importer.Level, msg, hint string) {
 	if len(rules) == 0 {
 		return
 	}
-	var list []*syntax.Rule
-	for r := range rules {
-		list = append(list, r)
+	for _, r := range rules {
 		t.told[r] = true
 	}
-	sortRules(list)
 	if level == importer.Lost {
-		t.draft.Lost(msg, hint, places(list)...)
+		t.draft.Lost(msg, hint, places(rules)...)
 	} else {
-		t.draft.Note(msg, hint, places(list)...)
+		t.draft.Note(msg, hint, places(rules)...)
 	}
 }
 
 // issues reports what is not understood of rules, once for each.
-func (t *translator) issues(rules map[*syntax.Rule]bool) {
-	var list []*syntax.Rule
-	for r := range rules {
-		if len(r.Issues) > 0 && !t.told[r] {
-			list = append(list, r)
+func (t *translator) issues(rules ...*syntax.Rule) {
+	for _, r := range rules {
+		if len(r.Issues) == 0 || t.told[r] {
+			continue
 		}
-	}
-	sortRules(list)
-	for _, r := range list {
 		t.told[r] = true
 		for _, i := range r.Issues {
 			if i.Level == importer.Lost {
@@ -200,7 +182,7 @@ func (t *translator) account(elsewhere map[importer.Place]bool) {
 		case slices.ContainsFunc(r.Matches, func(m syntax.Match) bool { c, ok := m.(syntax.Recent); return ok && c.Check }):
 			put(importer.Lost, "these rules are for clients on a list, which other rules fill: they are not in the profile", "affinity: keeps clients with their backend", r)
 		case r.Skip && (r.Balances() || len(r.Issues) > 0 && r.Table == "nat"):
-			t.issues(map[*syntax.Rule]bool{r: true})
+			t.issues(r)
 		case r.Balances() && t.cut:
 			put(importer.Lost, "these rules were not looked at", "", r)
 		case r.Balances() && !reached[r.Table+" "+r.Chain]:

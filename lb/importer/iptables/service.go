@@ -19,7 +19,7 @@ import (
 // service adds what a candidate becomes. Where a profile needs several services
 // for it (two interfaces), they are alike.
 func (t *translator) service(c *candidate) {
-	for r := range c.matched {
+	for _, r := range c.those(matched) {
 		t.used[r] = true
 	}
 	at := places(c.deciding())
@@ -291,7 +291,7 @@ func (t *translator) scheduler(c *candidate, s *lb.Service) {
 	case c.hash && !c.nth && !c.chance:
 		s.Scheduler = lb.Hash
 		s.HashBy = []lb.HashField{lb.SourceAddress, lb.DestinationAddress}
-		for r := range c.matched {
+		for _, r := range c.those(matched) {
 			if d, ok := r.Target.(syntax.DNAT); ok && d.Persistent {
 				s.HashBy = []lb.HashField{lb.SourceAddress}
 			}
@@ -299,7 +299,7 @@ func (t *translator) scheduler(c *candidate, s *lb.Service) {
 		if c.hashBy != nil {
 			s.HashBy = slices.Clone(c.hashBy)
 		}
-	case c.chance || c.hash || len(c.everyPacket) > 0:
+	case c.chance || c.hash || len(c.those(everyPacket)) > 0:
 		s.Scheduler = lb.Random
 	}
 }
@@ -338,7 +338,7 @@ func (t *translator) affinity(c *candidate, s *lb.Service, at []importer.Place) 
 	var first *syntax.Recent
 	for r, m := range c.checked {
 		t.used[r] = true
-		c.matched[r] = true
+		c.note(r, matched)
 		if first == nil {
 			first = &m
 		}

@@ -32,7 +32,6 @@ type walker struct {
 	// leaving: the packet is on its way out.
 	leaving bool
 	*trace
-	spare    *trace // one that nobody has, empty
 	ends     []end
 	accepted []flow
 	natted   []flow // flows whose NAT in this table is decided
@@ -74,10 +73,7 @@ const maxFlows = 4096
 // errBudget.
 func (w *walker) run(r space.Region, src space.Set, counters string) []end {
 	w.region, w.leaving, w.split = r, false, nil
-	if w.trace = w.spare; w.trace == nil {
-		w.trace = newTrace()
-	}
-	w.spare = nil
+	w.trace = &trace{}
 	w.ends, w.accepted, w.natted, w.sources = nil, nil, nil, nil
 	w.visits, w.entangled = map[*syntax.Nth][]space.Set{}, false
 	chain := map[hook]string{prerouting: "PREROUTING", output: "OUTPUT"}[w.hook]
@@ -158,7 +154,7 @@ func (w *walker) chain(c *syntax.Chain, flows []flow) []flow {
 		}
 		if r.Skip {
 			if w.possible(r) {
-				w.skipped[r] = true
+				w.note(r, skipped)
 			}
 			continue
 		}
@@ -180,7 +176,7 @@ func (w *walker) chain(c *syntax.Chain, flows []flow) []flow {
 		if len(yes) == 0 {
 			continue
 		}
-		w.matched[r] = true
+		w.note(r, matched)
 		on, back := w.act(r, yes)
 		out = append(out, back...)
 		if len(on) > 0 {
@@ -353,7 +349,9 @@ func (w *walker) port(r *syntax.Rule, n syntax.NATRange) (uint16, bool) {
 		w.split = &split{dimension: space.Port, by: within}
 		return 0, false
 	}
-	w.firstPort[r] = ports.Size() > 1
+	if ports.Size() > 1 {
+		w.note(r, firstPort)
+	}
 	return n.Ports.First, true
 }
 

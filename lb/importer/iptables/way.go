@@ -134,7 +134,7 @@ func waysOf(set *syntax.Ruleset) *ways {
 type answer uint8
 
 const (
-	open answer = iota
+	unsaid answer = iota
 	yes
 	no
 )
@@ -174,7 +174,7 @@ func (w *walker) leads(m syntax.Leaving, f flow) answer {
 	case said != nil:
 		return no
 	}
-	return open
+	return unsaid
 }
 
 // spares reports whether a rule keeps connections from rules behind it, and changes no
@@ -215,15 +215,16 @@ func (w *walker) leaves(r *syntax.Rule, m syntax.Leaving, f flow) bool {
 		if m.Pattern == "lo" {
 			return w.inside(space.Local, space.One(1, 1)) != m.Not
 		}
-		w.routed[r] = true
+		w.note(r, routed)
 		return w.hook == output
 	}
 	switch a := w.leads(m, f); {
-	case a == open:
-		w.open[r], w.unsure = true, true
+	case a == unsaid:
+		w.note(r, open)
+		w.unsure = true
 		return true
 	case (a == yes) == m.Not:
-		w.refused[r] = true
+		w.note(r, refused)
 		return false
 	}
 	return true

@@ -39,7 +39,7 @@ func (r *reader) assign(a *syntax.Assign) {
 				v.known = false
 				continue
 			}
-			v.list = append(slices.Clip(v.list), r.expand(e.Value)...)
+			v.list = append(slices.Clip(v.list), r.fields([]*syntax.Word{e.Value})...)
 		}
 		r.vars[a.Name.Value] = v
 	default:
@@ -62,7 +62,7 @@ func (r *reader) assign(a *syntax.Assign) {
 // maxWord bounds words: variables can double each other.
 const maxWord = 1 << 20
 
-// builder makes the fields of one word.
+// builder makes the fields of words.
 type builder struct {
 	r       *reader
 	out     []Word
@@ -75,19 +75,14 @@ type builder struct {
 
 // fields are words after expansion and splitting.
 func (r *reader) fields(words []*syntax.Word) []Word {
-	var out []Word
+	b := &builder{r: r, bare: true, out: make([]Word, 0, len(words))}
 	for _, w := range words {
-		out = append(out, r.expand(w)...)
+		b.place = r.placeOf(w)
+		for _, p := range w.Parts {
+			b.part(p, false)
+		}
+		b.close()
 	}
-	return out
-}
-
-func (r *reader) expand(w *syntax.Word) []Word {
-	b := &builder{r: r, bare: true, place: r.placeOf(w)}
-	for _, p := range w.Parts {
-		b.part(p, false)
-	}
-	b.close()
 	return b.out
 }
 

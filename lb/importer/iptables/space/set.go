@@ -48,9 +48,12 @@ type Set []Range
 
 // Of is the set of these ranges, which may overlap.
 func Of(ranges ...Range) Set {
+	if len(ranges) == 0 {
+		return nil
+	}
 	sorted := slices.Clone(ranges)
 	slices.SortFunc(sorted, func(a, b Range) int { return a.First.Compare(b.First) })
-	var out Set
+	out := Set(sorted[:0])
 	for _, r := range sorted {
 		if last := len(out) - 1; last >= 0 && (r.First.Compare(out[last].Last) <= 0 || r.First == out[last].Last.next()) {
 			if r.Last.Compare(out[last].Last) > 0 {

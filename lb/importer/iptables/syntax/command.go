@@ -127,7 +127,7 @@ func (p *parser) command(words []word, place importer.Place) shell.Outcome {
 			return shell.Unsure
 		}
 		name = value
-		words = slices.Concat(words[:i], words[i+n:])
+		words = slices.Delete(words, i, i+n)
 		i--
 	}
 	if name == "" {
