@@ -104,6 +104,8 @@ type candidate struct {
 	region space.Region
 	logs   []*syntax.Rule
 	role   lb.Role
+	// alone: this host's own connections do not meet the same.
+	alone bool
 	// inside: what this host sends to its loopback addresses is in it, too.
 	inside bool
 }
@@ -144,35 +146,32 @@ func (c *candidate) first() *syntax.Rule {
 // one service.
 func (t *translator) roles(both [2][]*candidate) []*candidate {
 	services := both[prerouting]
-	alone := map[*candidate]bool{}
 	same := map[string][]*candidate{} // those that may be alike
+	key := func(c *candidate) string { return c.classes[0].key + c.region[space.Port].Key() }
 	for _, p := range services {
-		alone[p] = true
-		same[p.classes[0].key+p.region[space.Port].Key()] = append(same[p.classes[0].key+p.region[space.Port].Key()], p)
+		p.alone = true
+		same[key(p)] = append(same[key(p)], p)
 	}
 	for _, o := range both[output] {
 		inside := o.region[space.Destination].Meets(loopback(t.set.Family))
-		near := same[o.classes[0].key+o.region[space.Port].Key()]
-		i := slices.IndexFunc(near, func(p *candidate) bool { return alone[p] && t.alike(p, o) })
+		near := same[key(o)]
+		i := slices.IndexFunc(near, func(p *candidate) bool { return p.alone && t.alike(p, o) })
 		if i < 0 {
 			o.role, o.inside = lb.RoleClient, inside
 			services = append(services, o)
 			continue
 		}
 		p := near[i]
-		alone[p], p.inside = false, inside
+		p.alone, p.inside = false, inside
 		// What the rules of either hook say is about the one service.
 		p.trace.add(o.trace)
 	}
-	for p := range alone {
-		if alone[p] && t.own(p.region) {
-			p.role = lb.RoleServer
-		}
-	}
 	for _, p := range services {
 		switch {
-		case !alone[p] || p.role != lb.RoleProxy || !t.anyInterface(p.region):
-		default:
+		case !p.alone:
+		case t.own(p.region):
+			p.role = lb.RoleServer
+		case t.anyInterface(p.region):
 			t.draft.Note("these rules balance what comes from the network only; the profile also what this host itself sends to the same address", "",
 				places(p.deciding())...)
 		}

@@ -75,20 +75,13 @@ func (w *walker) run(r space.Region, src space.Set, counters string) []end {
 	w.region, w.leaving, w.split = r, false, nil
 	w.trace = &trace{}
 	w.ends, w.accepted, w.natted, w.sources = nil, nil, nil, nil
-	w.visits, w.entangled = map[*syntax.Nth][]space.Set{}, false
+	w.visits, w.entangled = nil, false
 	chain := map[hook]string{prerouting: "PREROUTING", output: "OUTPUT"}[w.hook]
 	flows := []flow{{share: all, src: src, state: state{counters: counters}}}
 	flows = w.table("raw", chain, flows)
 	flows = w.table("mangle", chain, flows)
-	tracked := flows[:0:0]
-	for _, f := range flows {
-		if f.untracked {
-			w.end(f, unbalanced, source{})
-		} else {
-			tracked = append(tracked, f)
-		}
-	}
-	for _, f := range w.table("nat", chain, tracked) {
+	flows = w.ended(flows, unbalanced, func(f flow) bool { return f.untracked })
+	for _, f := range w.table("nat", chain, flows) {
 		w.end(f, unbalanced, source{})
 	}
 	flows, w.natted = merge(w.natted), nil
@@ -96,13 +89,7 @@ func (w *walker) run(r space.Region, src space.Set, counters string) []end {
 		flows[i].order = i + 1
 	}
 	w.leaving = true
-	local := func(f flow) bool { return f.to.redirected || f.to.addr.IsLoopback() }
-	for _, f := range flows {
-		if local(f) {
-			w.end(f, balanced, source{})
-		}
-	}
-	flows = slices.DeleteFunc(flows, local)
+	flows = w.ended(flows, balanced, func(f flow) bool { return f.to.redirected || f.to.addr.IsLoopback() })
 	if w.hook == prerouting {
 		flows = w.table("mangle", "FORWARD", flows)
 	}
@@ -120,6 +107,16 @@ func (w *walker) spend(n int) {
 	if *w.budget -= n; *w.budget < 0 {
 		panic(errBudget)
 	}
+}
+
+// ended are flows without those that end here.
+func (w *walker) ended(flows []flow, as fate, here func(flow) bool) []flow {
+	return slices.DeleteFunc(flows, func(f flow) bool {
+		if here(f) {
+			w.end(f, as, source{})
+		}
+		return here(f)
+	})
 }
 
 func (w *walker) end(f flow, as fate, s source) { w.ends = append(w.ends, end{f, as, s}) }

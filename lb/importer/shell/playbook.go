@@ -52,6 +52,7 @@ func play(_ int, line string) (string, bool) {
 // Playbook reports whether a text is a playbook, or cloud-init.
 func Playbook(lines []string) bool {
 	return slices.ContainsFunc(lines, func(line string) bool {
+		line = line[:min(len(line), 1<<12)]
 		return (strings.Contains(line, ":") || strings.HasPrefix(line, "#cloud")) && playbook.MatchString(line)
 	})
 }

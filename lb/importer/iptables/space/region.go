@@ -44,7 +44,7 @@ func (r Region) keyWithout(d Dimension) string {
 // goes. The regions must not overlap.
 func Merge(regions []Region) []Region {
 	out := slices.Clone(regions)
-	for changed := true; changed; {
+	for changed := len(out) > 1; changed; {
 		changed = false
 		for d := range dimensions {
 			at := map[string]int{}
