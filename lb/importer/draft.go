@@ -42,14 +42,14 @@ func (d *Draft) More(lines []string) (all []string, file string) {
 }
 
 // Note reports something good to know.
-func (d *Draft) Note(msg, hint string, at ...Place) { d.add(Note, msg, hint, at) }
+func (d *Draft) Note(msg, hint string, at ...Place) { d.Tell(Note, msg, hint, at...) }
 
 // Lost reports a part of the original that is not in the profile, or works
 // otherwise there.
-func (d *Draft) Lost(msg, hint string, at ...Place) { d.add(Lost, msg, hint, at) }
+func (d *Draft) Lost(msg, hint string, at ...Place) { d.Tell(Lost, msg, hint, at...) }
 
-// add keeps a finding; what says the same of several places is one.
-func (d *Draft) add(level Level, msg, hint string, at []Place) {
+// Tell keeps a finding; what says the same of several places is one.
+func (d *Draft) Tell(level Level, msg, hint string, at ...Place) {
 	msg, hint = safe.Visible(msg), safe.Visible(hint) // they quote the text
 	key := fmt.Sprint(level, "\x00", msg, "\x00", hint)
 	i, ok := d.same[key]

@@ -4,24 +4,17 @@ package iptables
 
 import (
 	"fmt"
-	"iter"
-	"maps"
 	"math"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"nlb/lb"
 	"nlb/lb/importer"
 	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/iptables/syntax"
 )
-
-func mapKeys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }
-
-func seconds(n uint32) time.Duration { return time.Duration(n) * time.Second }
 
 // kubernetes is how kube-proxy names a service in a comment:
 // namespace/name:port.

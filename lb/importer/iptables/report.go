@@ -4,6 +4,7 @@ package iptables
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -70,11 +71,7 @@ func (t *translator) about(rules []*syntax.Rule, level importer.Level, msg, hint
 	for _, r := range rules {
 		t.told[r] = true
 	}
-	if level == importer.Lost {
-		t.draft.Lost(msg, hint, places(rules)...)
-	} else {
-		t.draft.Note(msg, hint, places(rules)...)
-	}
+	t.draft.Tell(level, msg, hint, places(rules)...)
 }
 
 // issues reports what is not understood of rules, once for each.
@@ -85,11 +82,7 @@ func (t *translator) issues(rules ...*syntax.Rule) {
 		}
 		t.told[r] = true
 		for _, i := range r.Issues {
-			if i.Level == importer.Lost {
-				t.draft.Lost(i.Msg, i.Hint, i.Place)
-			} else {
-				t.draft.Note(i.Msg, i.Hint, i.Place)
-			}
+			t.draft.Tell(i.Level, i.Msg, i.Hint, i.Place)
 		}
 	}
 }
@@ -197,13 +190,9 @@ func (t *translator) account(elsewhere map[importer.Place]bool) {
 			put(importer.Note, "rules of table nat that no balanced connection meets: not in the profile", "", r)
 		}
 	})
-	for _, key := range slices.Sorted(mapKeys(heaps)) {
+	for _, key := range slices.Sorted(maps.Keys(heaps)) {
 		h := heaps[key]
 		sortRules(h.rules)
-		if h.level == importer.Lost {
-			t.draft.Lost(h.msg, h.hint, places(h.rules)...)
-		} else {
-			t.draft.Note(h.msg, h.hint, places(h.rules)...)
-		}
+		t.draft.Tell(h.level, h.msg, h.hint, places(h.rules)...)
 	}
 }

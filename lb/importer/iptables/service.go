@@ -3,11 +3,13 @@ package iptables
 // Services: what a region becomes in a profile.
 
 import (
+	"maps"
 	"math/big"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"nlb/lb"
 	"nlb/lb/importer"
@@ -209,7 +211,7 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 // most is the key with the largest value, the first of the equal.
 func most(m map[string]float64) string {
 	best, at := -1.0, ""
-	for _, k := range slices.Sorted(mapKeys(m)) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
 		if m[k] > best {
 			best, at = m[k], k
 		}
@@ -347,5 +349,5 @@ func (t *translator) affinity(c *candidate, s *lb.Service, at []importer.Place) 
 			return
 		}
 	}
-	s.Affinity = &lb.Affinity{Timeout: seconds(first.Seconds), Bits: first.Bits, Bits6: first.Bits6}
+	s.Affinity = &lb.Affinity{Timeout: time.Duration(first.Seconds) * time.Second, Bits: first.Bits, Bits6: first.Bits6}
 }

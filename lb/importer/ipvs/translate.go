@@ -126,11 +126,7 @@ func (v *Virtual) schedule(d *importer.Draft, s *lb.Service) {
 		}
 	}
 	if k.remark != "" && len(v.Servers) > 1 {
-		if k.level == importer.Lost {
-			d.Lost(k.remark, "", at)
-		} else {
-			d.Note(k.remark, "", at)
-		}
+		d.Tell(k.level, k.remark, "", at)
 	}
 }
 

@@ -89,12 +89,9 @@ func (r *reader) dnat(g *group) {
 			continue
 		}
 		n++
-		to, named, err := parseNAT(o.value(), r.family)
+		to, ok := r.natRange(o)
 		switch {
-		case err != nil:
-			r.fail(o.values[0], err.Error(), "ADDRESS[-ADDRESS][:PORT[-PORT]]")
-		case named:
-			r.lost(o.values[0], "names of hosts are not resolved: "+o.value(), "write the address")
+		case !ok:
 		case to.wide() || target.Random && int(to.Ports.Last)-int(to.Ports.First) >= maxRange:
 			r.lost(o.values[0], fmt.Sprintf("a range of more than %d addresses or ports is not translated", maxRange), "")
 		default:
@@ -113,6 +110,18 @@ func (r *reader) dnat(g *group) {
 	}
 	r.rule.Target = target
 	r.natFlags(g)
+}
+
+// natRange is what NAT chooses from; false where that is not known.
+func (r *reader) natRange(o *setting) (NATRange, bool) {
+	to, named, err := parseNAT(o.value(), r.family)
+	switch {
+	case err != nil:
+		r.fail(o.values[0], err.Error(), "ADDRESS[-ADDRESS][:PORT[-PORT]]")
+	case named:
+		r.lost(o.values[0], "names of hosts are not resolved: "+o.value(), "write the address")
+	}
+	return to, err == nil && !named
 }
 
 // random reports whether NAT chooses ports at random.
@@ -166,13 +175,8 @@ func (r *reader) snat(g *group) {
 		r.rule.Target = Pass{"SNAT"}
 		return
 	}
-	to, named, err := parseNAT(o.value(), r.family)
-	switch {
-	case err != nil:
-		r.fail(o.values[0], err.Error(), "ADDRESS[-ADDRESS][:PORT[-PORT]]")
-	case named:
-		r.lost(o.values[0], "names of hosts are not resolved: "+o.value(), "write the address")
-	case to.Ports.First != 0:
+	to, ok := r.natRange(o)
+	if ok && to.Ports.First != 0 {
 		r.issue(importer.Note, o.values[0], "the ports of --to-source are not in the profile", "")
 	}
 	r.rule.Target = SNAT{to}

@@ -70,15 +70,7 @@ func (r *reader) transport(g *group) {
 		o := &g.options[i]
 		switch o.name {
 		case "destination-port", "destination-ports":
-			set, err := parsePorts(o.value())
-			if err != nil {
-				r.fail(o.values[0], err.Error(), "80, http or 8000:8010")
-				continue
-			}
-			if o.not {
-				set = space.AllPorts().Without(set)
-			}
-			r.add(Port{Set: set})
+			r.port(o, false)
 		case "syn":
 			r.add(Fixed{!o.not})
 		case "tcp-flags":
@@ -129,25 +121,17 @@ func (r *reader) conntrack(g *group) {
 				slices.Contains(states, "ESTABLISHED") || slices.Contains(states, "RELATED"), o.not,
 			})
 		case "ctproto":
-			if set, err := parseProtocol(o.value()); err != nil {
-				r.fail(o.values[0], err.Error(), "tcp, udp, sctp, a number or all")
-			} else if o.not {
-				r.add(Protocol{space.AllProtocols().Without(set)})
-			} else {
-				r.add(Protocol{set})
+			r.protocol(o)
+		case "ctorigsrc":
+			if set, ok := r.network(o, o.value()); ok {
+				r.add(Source{set})
 			}
-		case "ctorigsrc", "ctorigdst":
-			r.originalAddress(o)
+		case "ctorigdst":
+			if set, ok := r.network(o, o.value()); ok {
+				r.add(Destination{set, true})
+			}
 		case "ctorigdstport":
-			set, err := parsePorts(o.value())
-			if err != nil {
-				r.fail(o.values[0], err.Error(), "80 or 8000:8010")
-				continue
-			}
-			if o.not {
-				set = space.AllPorts().Without(set)
-			}
-			r.add(Port{set, true})
+			r.port(o, true)
 		case "ctdir":
 			r.add(Fixed{strings.EqualFold(o.value(), "ORIGINAL") != o.not})
 		case "ctstatus":
@@ -155,25 +139,6 @@ func (r *reader) conntrack(g *group) {
 		default:
 			r.lost(o.at, "--"+o.name+" is not translated", "")
 		}
-	}
-}
-
-func (r *reader) originalAddress(o *setting) {
-	set, named, err := parseNetwork(o.value(), r.family)
-	switch {
-	case err != nil:
-		r.fail(o.values[0], err.Error(), "an "+r.family.String()+" address or prefix")
-		return
-	case named:
-		r.lost(o.values[0], "names of hosts are not resolved: "+o.value(), "write the address")
-		return
-	case o.not:
-		set = space.Addresses(r.family).Without(set)
-	}
-	if o.name == "ctorigsrc" {
-		r.add(Source{set})
-	} else {
-		r.add(Destination{set, true})
 	}
 }
 
@@ -274,10 +239,7 @@ func (r *reader) addressRange(g *group) {
 			r.fail(o.values[0], fmt.Sprintf("%q is not a range of %s addresses", o.value(), r.family), "FIRST-LAST")
 			continue
 		}
-		set := space.Between(a, b)
-		if o.not {
-			set = space.Addresses(r.family).Without(set)
-		}
+		set := o.but(space.Between(a, b), space.Addresses(r.family))
 		if o.name == "src-range" {
 			r.add(Source{set})
 		} else {

@@ -22,23 +22,53 @@ func (r *reader) networks(name string) []space.Set {
 	}
 	var out []space.Set
 	for _, part := range parts {
-		set, named, err := parseNetwork(part, r.family)
-		switch {
-		case err != nil:
-			r.fail(o.values[0], err.Error(), "an "+r.family.String()+" address or prefix")
-			set = nil
-		case named:
-			r.lost(o.values[0], "names of hosts are not resolved: "+part, "write the address")
-			set = nil
-		case o.not:
-			set = space.Addresses(r.family).Without(set)
-			if set == nil {
-				set = space.Set{}
-			}
+		set, ok := r.network(o, part)
+		if ok && set == nil {
+			set = space.Set{} // none
 		}
 		out = append(out, set)
 	}
 	return out
+}
+
+// network is what a part of an option says; nil and false where that is not known.
+func (r *reader) network(o *setting, part string) (space.Set, bool) {
+	set, named, err := parseNetwork(part, r.family)
+	switch {
+	case err != nil:
+		r.fail(o.values[0], err.Error(), "an "+r.family.String()+" address or prefix")
+		return nil, false
+	case named:
+		r.lost(o.values[0], "names of hosts are not resolved: "+part, "write the address")
+		return nil, false
+	}
+	return o.but(set, space.Addresses(r.family)), true
+}
+
+// but is a set, or what else there is where the option has !.
+func (o *setting) but(set, all space.Set) space.Set {
+	if o.not {
+		return all.Without(set)
+	}
+	return set
+}
+
+func (r *reader) protocol(o *setting) {
+	set, err := parseProtocol(o.value())
+	if err != nil {
+		r.fail(o.values[0], err.Error(), "tcp, udp, sctp, a number or all")
+		return
+	}
+	r.add(Protocol{o.but(set, space.AllProtocols())})
+}
+
+func (r *reader) port(o *setting, original bool) {
+	set, err := parsePorts(o.value())
+	if err != nil {
+		r.fail(o.values[0], err.Error(), "80, http or 8000:8010")
+		return
+	}
+	r.add(Port{o.but(set, space.AllPorts()), original})
 }
 
 // basics are the conditions that need no module, but for the addresses.
@@ -47,15 +77,7 @@ func (r *reader) basics() {
 		o := &r.base.options[i]
 		switch o.name {
 		case "protocol":
-			set, err := parseProtocol(o.value())
-			if err != nil {
-				r.fail(o.values[0], err.Error(), "tcp, udp, sctp, a number or all")
-				continue
-			}
-			if o.not {
-				set = space.AllProtocols().Without(set)
-			}
-			r.add(Protocol{set})
+			r.protocol(o)
 		case "in-interface":
 			r.add(Entering{o.value(), o.not})
 		case "out-interface":

@@ -135,15 +135,6 @@ func (r *Ruleset) table(name string) *Table {
 	return t
 }
 
-// rules is how many rules there are.
-func (t *Table) rules() int {
-	n := 0
-	for _, c := range t.chains {
-		n += len(c.Rules)
-	}
-	return n
-}
-
 // Chain is the chain of this name; nil where there is none.
 func (t *Table) Chain(name string) *Chain {
 	if t == nil {

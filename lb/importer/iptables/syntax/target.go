@@ -97,11 +97,8 @@ func (Pass) isTarget()       {}
 
 // Balances reports whether the rule sends connections to somewhere else.
 func (r *Rule) Balances() bool {
-	switch r.Target.(type) {
-	case DNAT:
-		return true
-	}
-	return false
+	_, ok := r.Target.(DNAT)
+	return ok
 }
 
 // ChangesSource reports whether the rule is for what backends see.

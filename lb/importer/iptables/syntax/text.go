@@ -211,7 +211,7 @@ func (p *parser) begin(name string, place importer.Place, line int) {
 func (p *parser) fresh(name string, place importer.Place, why string) *Table {
 	set := p.set()
 	if t := set.Table(name); t != nil && !p.keep {
-		if t.rules() > 0 {
+		if slices.ContainsFunc(t.chains, func(c *Chain) bool { return len(c.Rules) > 0 }) {
 			p.draft.Lost(fmt.Sprintf("table %s is here twice; %s, so the rules before it are left out", name, why), "", place)
 		}
 		set.tables = slices.DeleteFunc(set.tables, func(o *Table) bool { return o == t })

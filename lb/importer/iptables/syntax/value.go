@@ -4,10 +4,11 @@ package syntax
 
 import (
 	"fmt"
+	"math/bits"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"nlb/lb"
 	"nlb/lb/importer/iptables/space"
@@ -31,12 +32,12 @@ func parseNetwork(s string, f lb.Family) (set space.Set, named bool, err error) 
 	case !masked:
 		return space.Prefix(netip.PrefixFrom(a, a.BitLen())), false, nil
 	}
-	if bits, ok := parseUint(mask, uint64(a.BitLen())); ok {
-		return space.Prefix(netip.PrefixFrom(a, int(bits))), false, nil
+	if n, ok := parseUint(mask, uint64(a.BitLen())); ok {
+		return space.Prefix(netip.PrefixFrom(a, int(n))), false, nil
 	}
 	if m, err := netip.ParseAddr(mask); err == nil && m.BitLen() == a.BitLen() {
-		if bits, ok := prefixLength(m); ok {
-			return space.Prefix(netip.PrefixFrom(a, bits)), false, nil
+		if n, ok := prefixLength(m); ok {
+			return space.Prefix(netip.PrefixFrom(a, n)), false, nil
 		}
 		return nil, false, fmt.Errorf("%s is not a mask that a prefix has", mask)
 	}
@@ -45,17 +46,14 @@ func parseNetwork(s string, f lb.Family) (set space.Set, named bool, err error) 
 
 // prefixLength is the length of a prefix that has this mask.
 func prefixLength(mask netip.Addr) (int, bool) {
-	bits := 0
+	n := 0
 	for _, b := range mask.AsSlice() {
-		for i := 7; i >= 0 && b>>i&1 == 1; i-- {
-			bits++
-		}
-		if b != 0xff {
+		if n += bits.LeadingZeros8(^b); b != 0xff {
 			break
 		}
 	}
-	all, err := mask.Prefix(bits)
-	return bits, err == nil && all.Addr() == mask && space.NumberOf(mask) == space.Prefix(netip.PrefixFrom(mask, bits))[0].First
+	p, err := mask.Prefix(n)
+	return n, err == nil && p.Addr() == mask
 }
 
 func hostName(s string) bool {
@@ -159,16 +157,8 @@ func parseMark(s string) (value, mask uint32, has bool, err error) {
 }
 
 func parseBits(s string) (uint32, error) {
-	base := 10
-	digits := s
-	switch {
-	case strings.HasPrefix(s, "0x"), strings.HasPrefix(s, "0X"):
-		base, digits = 16, s[2:]
-	case len(s) > 1 && s[0] == '0':
-		base, digits = 8, s[1:]
-	}
-	n, err := strconv.ParseUint(digits, base, 32)
-	if err != nil || strings.ContainsAny(digits, "+-_") {
+	n, err := strconv.ParseUint(s, 0, 32)
+	if err != nil || strings.ContainsAny(s, "_oO") || strings.ContainsAny(s[:min(2, len(s))], "bB") {
 		return 0, fmt.Errorf("%q is not a number of 32 bits", s)
 	}
 	return uint32(n), nil
@@ -182,12 +172,9 @@ func parseRate(s string) (lb.Rate, error) {
 	if !ok || n == 0 || has && unit == "" {
 		return lb.Rate{}, fmt.Errorf("%q is not a rate", s)
 	}
-	for _, u := range []struct {
-		name string
-		per  time.Duration
-	}{{"second", time.Second}, {"minute", time.Minute}, {"hour", time.Hour}, {"day", 24 * time.Hour}} {
-		if strings.HasPrefix(u.name, strings.ToLower(unit)) {
-			return lb.Rate{Events: n, Per: u.per}, nil
+	for _, u := range slices.Backward(lb.Units) { // seconds first
+		if strings.HasPrefix(u.Long, strings.ToLower(unit)) {
+			return lb.Rate{Events: n, Per: u.Duration}, nil
 		}
 	}
 	return lb.Rate{}, fmt.Errorf("%q is not a rate", s)
