@@ -138,24 +138,32 @@ func (n *node) frr(file string) {
 // spread waits until both routers send to so many balancers.
 func (f *routed) spread(balancers int) {
 	f.T.Helper()
-	for _, want := range []struct {
-		on         *netlab.Host
-		family, to string
-	}{{f.front, "-4", "203.0.113.10"}, {f.front, "-6", "2001:db8::10"}, {f.back, "-4", "default"}, {f.back, "-6", "default"}} {
-		f.eventually(fmt.Sprintf("%s sends to %d balancers (%s)", want.on.Name(), balancers, want.family), func() bool {
-			return strings.Count(f.output(want.on, "ip", want.family, "route", "show", want.to), "via ") == balancers
+	f.sends(f.front, balancers, "203.0.113.10", "2001:db8::10")
+	f.sends(f.back, balancers, "default", "default")
+}
+
+// sends waits until a router sends to so many balancers what goes there by IPv4 and by
+// IPv6.
+func (f *routed) sends(r *netlab.Host, balancers int, to ...string) {
+	f.T.Helper()
+	for i, family := range []string{"-4", "-6"} {
+		f.eventually(fmt.Sprintf("%s sends to %d balancers (%s)", r.Name(), balancers, family), func() bool {
+			return strings.Count(f.output(r, "ip", family, "route", "show", to[i]), "via ") == balancers
 		})
 	}
 }
 
 // kill lets a node neither send nor hear, as if its links were cut; undo ends that.
-func (n *node) kill() (undo func()) {
+func (n *node) kill() (undo func()) { return n.cut(`!= "lo"`) }
+
+// cut cuts the links whose names are so.
+func (n *node) cut(links string) (undo func()) {
 	n.T.Helper()
-	n.NFT(n.Balancer, `table inet cut {
-	chain in { type filter hook prerouting priority -500; iifname != "lo" drop; }
-	chain out { type filter hook postrouting priority 500; oifname != "lo" drop; }
+	n.NFT(n.Balancer, strings.ReplaceAll(`table inet cut {
+	chain in { type filter hook prerouting priority -500; iifname LINKS drop; }
+	chain out { type filter hook postrouting priority 500; oifname LINKS drop; }
 }
-`)
+`, "LINKS", links))
 	return func() { n.NFT(n.Balancer, "delete table inet cut\n") }
 }
 
@@ -197,6 +205,43 @@ func (f *routed) events() {
 		rewrite(f.profile(false), f.nodes...)
 		kill(second)
 	}})
+	back()
+}
+
+// linkEvents cut one link of a node alone.
+func (f *routed) linkEvents() {
+	f.T.Helper()
+	for _, c := range f.conns { // some were opened while there were other backends
+		c.Close()
+	}
+	f.conns = nil
+	all, n := len(f.nodes), f.nodes[0]
+	var undo func()
+	f.happens(event{what: "the link to the servers alone is cut", do: func() {
+		undo = n.cut(`"eth1"`)
+		f.spread(all - 1) // its checks fail, so it announces nothing
+	}})
+	f.happens(event{what: "it is mended", do: func() {
+		undo()
+		f.spread(all)
+	}})
+	others := f.opened(openOnes())
+	f.happens(event{what: "the link to the clients alone is cut, and the balancer told to end", do: func() {
+		undo = n.cut(`"eth0"`)
+		f.sends(f.front, all-1, "203.0.113.10", "2001:db8::10")
+		f.sends(f.back, all, "default", "default") // nothing says that it is of no use
+		stuck := lost(others, silent)
+		figures(f.T, "| %s: the link to the clients alone is cut, and nothing done | %d get no answer | | |", f.kind, len(stuck))
+		if err := n.agent.end(syscall.SIGTERM); err != nil {
+			f.T.Error(err)
+		}
+		f.spread(all - 1)
+	}})
+	f.happens(event{what: "it is mended, and begins again", do: func() {
+		undo()
+		n.agent.begin()
+		f.spread(all)
+	}})
 }
 
 // TestFleetMesh: three balancers draw on their own, and know each other's connections.
@@ -224,7 +269,7 @@ func TestFleetMesh(t *testing.T) {
 // TestFleetAnycast: three balancers know nothing of each other.
 func TestFleetAnycast(t *testing.T) {
 	if !*full {
-		t.Skip("SKIPPED, NOT PROVED: it runs BIRD and FRR for 30 seconds; -full does")
+		t.Skip("SKIPPED, NOT PROVED: it runs BIRD and FRR for 50 seconds; -full does")
 	}
 	t.Parallel()
 	for _, program := range []string{"bird", "/usr/lib/frr/bgpd"} {
@@ -233,4 +278,5 @@ func TestFleetAnycast(t *testing.T) {
 	f := newRouted(t, "anycast", 0, 3)
 	f.service = "    scheduler: consistent\n    hash-by: [source-address, source-port]\n"
 	f.events()
+	f.linkEvents()
 }
