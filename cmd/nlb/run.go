@@ -38,7 +38,7 @@ func run(ctx context.Context, j *job) error {
 	j.setBegun(true) // a signal is how it ends, and no failure
 	// It stays, so its memory counts for more than its time; the bounds of a short run
 	// would have it collect all the time where it is large.
-	debug.SetGCPercent(60)
+	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(math.MaxInt64)
 	log.SetOutput(io.Discard) // net/http logs what servers send unasked, whatever that is
 	hangup := make(chan os.Signal, 1)
