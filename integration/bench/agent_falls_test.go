@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -101,19 +102,20 @@ type checker struct {
 	felt
 	start func(b *testing.B, h *netlab.Host) *daemon
 	down  string // what it says of a server that is down
+	up    string // and of one that is up again
 }
 
 // agentOf is nlb run with a profile.
 func agentOf(b *testing.B, name, profile string) *checker {
 	file := write(b, name+".yaml", profile)
-	return &checker{start: func(b *testing.B, h *netlab.Host) *daemon { return runAgent(b, h, file) }, down: "msg=down"}
+	return &checker{start: func(b *testing.B, h *netlab.Host) *daemon { return runAgent(b, h, file) }, down: "msg=down", up: "msg=up"}
 }
 
 // haproxyOf is HAProxy with what listens.
 func haproxyOf(config string) *checker {
 	return &checker{start: func(b *testing.B, h *netlab.Host) *daemon {
 		return runHAProxy(b, h, config)
-	}, down: "is DOWN"}
+	}, down: "is DOWN", up: "is UP"}
 }
 
 // round has a server die under a stream, and counts what clients notice.
@@ -145,6 +147,136 @@ func (c *checker) round(b *testing.B, http bool, die func(bed *netlabtest.Bed), 
 	if http && endsSoon(live) {
 		c.ended++
 	}
+}
+
+// outage runs a checker under a stream while servers come and go, and returns what
+// became of the connections. do is told how to make the dying server, or the living one,
+// serve or end.
+func (c *checker) outage(b *testing.B, do func(d *daemon, serve, end func(at netip.AddrPort))) []traffic.Attempt {
+	b.Helper()
+	bed := netlabtest.New(b)
+	servers := map[netip.AddrPort]*traffic.Server{}
+	serve := func(at netip.AddrPort) {
+		s, err := traffic.Serve(bed.Server, at.Addr().String(), traffic.Port{Network: "tcp", At: at})
+		netlabtest.Must(b, err)
+		servers[at] = s
+	}
+	end := func(at netip.AddrPort) {
+		servers[at].Close()
+		delete(servers, at)
+	}
+	defer func() {
+		for at := range servers {
+			end(at)
+		}
+	}()
+	serve(dying)
+	serve(living)
+	netlabtest.Must(b, bed.Balancer.AddLocal(netip.PrefixFrom(vip.Addr(), 32)))
+	quiet()
+	d := c.start(b, bed.Balancer)
+	defer d.end(syscall.SIGKILL)
+	time.Sleep(time.Second) // it has heard of both
+	flow := traffic.Load{From: bed.Client, To: vip, Rate: 300, Timeout: clientsWait}.Start(b.Context())
+	time.Sleep(500 * time.Millisecond)
+	do(d, serve, end)
+	all, err := flow.Stop()
+	netlabtest.Must(b, err)
+	return all
+}
+
+// allDie has both servers end, and one come back after a while.
+func allDie(b *testing.B) {
+	const away = 10 * time.Second
+	type back struct{ first, last, up []time.Duration } // since it came back: the first that was served, the last that failed, and the word
+	var figures [2]back
+	balancers := []*checker{agentOf(b, "alldie", pair("tcp", "")), haproxyOf(haproxyPair(""))}
+	if !hasHAProxy(b) {
+		balancers = balancers[:1]
+	}
+	for b.Loop() {
+		for i, c := range balancers {
+			var returned, up time.Time
+			all := c.outage(b, func(d *daemon, serve, end func(netip.AddrPort)) {
+				died := time.Now()
+				end(dying)
+				end(living)
+				d.awaits(b, c.down, 2, died.Add(-100*time.Millisecond))
+				time.Sleep(time.Until(died.Add(away)))
+				serve(living)
+				returned = time.Now()
+				up = d.awaits(b, c.up, 1, returned)
+				time.Sleep(time.Second)
+			})
+			first, last := time.Hour, time.Duration(0)
+			for _, a := range all {
+				if a.Err == nil && a.Began.After(returned) {
+					first = min(first, a.Began.Add(a.Took).Sub(returned))
+				} else if a.Err != nil {
+					last = max(last, a.Began.Sub(returned))
+				}
+			}
+			f := &figures[i]
+			f.first, f.last, f.up = append(f.first, first), append(f.last, last), append(f.up, up.Sub(returned))
+		}
+	}
+	words := func(f back) string {
+		if len(f.up) == 0 {
+			return ""
+		}
+		return fmt.Sprintf("after it came back, the first was served after %s, the last failed after %s; up after %s", short(median(f.first)), short(median(f.last)), short(median(f.up)))
+	}
+	// All get connections while nobody is up, so one works at once for those that come to
+	// it; two checks later it is the only one.
+	prove(b, "all die, and one comes back after 10 s", words(figures[0]), words(figures[1]), "served from then on, alone within 2.1 s + 0.5 s + 0.1 s",
+		median(figures[0].first) <= 100*time.Millisecond && median(figures[0].last) <= 2700*time.Millisecond)
+}
+
+// flapping has one of two servers end and come back, about every second: whoever checks
+// at a steady pace is not to find it always the same.
+func flapping(b *testing.B) {
+	const times = 10
+	about := func() time.Duration { return 800*time.Millisecond + rand.N(400*time.Millisecond) }
+	type swings struct{ failed, late, changes []int }
+	var figures [2]swings
+	balancers := []*checker{agentOf(b, "flapping", pair("tcp", "")), haproxyOf(haproxyPair(""))}
+	if !hasHAProxy(b) {
+		balancers = balancers[:1]
+	}
+	for b.Loop() {
+		for i, c := range balancers {
+			changes := 0
+			all := c.outage(b, func(d *daemon, serve, end func(netip.AddrPort)) {
+				began := time.Now()
+				for range times {
+					end(dying)
+					time.Sleep(about())
+					serve(dying)
+					time.Sleep(about())
+				}
+				changes = len(d.said(c.down, began)) + len(d.said(c.up, began))
+			})
+			failed, late := 0, 0
+			for _, a := range all {
+				if a.Err != nil {
+					failed++
+				} else if a.Late() {
+					late++
+				}
+			}
+			f := &figures[i]
+			f.failed, f.late, f.changes = append(f.failed, failed), append(f.late, late), append(f.changes, changes)
+		}
+	}
+	words := func(f swings) string {
+		if len(f.failed) == 0 {
+			return ""
+		}
+		return fmt.Sprintf("%d failed, %d late, %d changes of its verdict", median(f.failed), median(f.late), median(f.changes))
+	}
+	// It falls, comes back after two successes, falls, and needs four, which it never has.
+	prove(b, fmt.Sprintf("a server dies and comes back about every second, %d times", times), words(figures[0]), words(figures[1]), "held from the second fall on: at most 3 changes; at most 3 failed for each fall",
+		median(figures[0].changes) <= 3 && median(figures[0].failed) <= 6)
 }
 
 // held is a connection that the dying server answered once.

@@ -258,7 +258,7 @@ func (a *arrivals) checked() int {
 // burden is what a checker costs, in several rounds.
 type burden struct {
 	rate, cores []float64
-	rss         []int64
+	rss, files  []int64         // resident, and what of it is of files
 	late        []time.Duration // the longest time between two checks of a server, beyond what was due
 	tracked     []int           // the most entries of conntrack
 }
@@ -267,8 +267,8 @@ func (u *burden) String() string {
 	if len(u.rate) == 0 {
 		return "not installed"
 	}
-	return fmt.Sprintf("%.0f checks a second, %.2f of a core, %d MiB, the latest %s late, %s entries of conntrack",
-		median(u.rate), median(u.cores), median(u.rss)>>20, short(median(u.late)), grouped(median(u.tracked)))
+	return fmt.Sprintf("%.0f checks a second, %.2f of a core, %d MiB resident, %d of them of files, the latest %s late, %s entries of conntrack",
+		median(u.rate), median(u.cores), median(u.rss)>>20, median(u.files)>>20, short(median(u.late)), grouped(median(u.tracked)))
 }
 
 // measure watches a checker for a time.
@@ -280,7 +280,7 @@ func (u *burden) measure(b *testing.B, bed *netlabtest.Bed, d *daemon, due, duri
 	time.Sleep(during)
 	took, cpu := time.Since(began), d.processor(b)-used
 	stop()
-	now := d.memory(b)
+	now, files := d.memory(b)
 	most := 0
 	for range 20 { // over two seconds: checks may come in step
 		most = max(most, remembered(b, bed.Balancer))
@@ -295,7 +295,7 @@ func (u *burden) measure(b *testing.B, bed *netlabtest.Bed, d *daemon, due, duri
 	}
 	u.rate = append(u.rate, float64(len(a.last))/(sum/time.Duration(len(a.gaps))).Seconds())
 	u.cores = append(u.cores, cpu.Seconds()/took.Seconds())
-	u.rss, u.tracked = append(u.rss, now), append(u.tracked, most)
+	u.rss, u.files, u.tracked = append(u.rss, now), append(u.files, files), append(u.tracked, most)
 	u.late = append(u.late, slices.Max(a.gaps)-due)
 }
 

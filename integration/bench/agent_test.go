@@ -54,6 +54,8 @@ func BenchmarkAgent(b *testing.B) {
 		{"killed", killed},
 		{"silent", silent},
 		{"hung", hung},
+		{"all die", allDie},
+		{"flapping", flapping},
 		{"shared server", sharedServer},
 		{"one backend", oneBackend},
 		{"checks", manyChecks},
@@ -144,14 +146,17 @@ func (d *daemon) processor(b *testing.B) time.Duration {
 	return time.Duration(ticks) * time.Second / 100
 }
 
-// memory is what is resident of it, in bytes.
-func (d *daemon) memory(b *testing.B) int64 {
+// memory is what is resident of it, in bytes, and how much of that is of files, which
+// the kernel can take back: VmRSS, and RssFile with RssShmem (proc_pid_statm(5)).
+func (d *daemon) memory(b *testing.B) (resident, files int64) {
 	b.Helper()
 	statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", d.cmd.Process.Pid))
 	netlabtest.Must(b, err)
-	pages, err := strconv.ParseInt(strings.Fields(string(statm))[1], 10, 64)
+	var size int64
+	_, err = fmt.Sscan(string(statm), &size, &resident, &files)
 	netlabtest.Must(b, err)
-	return pages * int64(os.Getpagesize())
+	page := int64(os.Getpagesize())
+	return resident * page, files * page
 }
 
 // runAgent starts nlb run with a profile, and waits until it balances.

@@ -84,7 +84,9 @@ func prepare(b *testing.B) {
 	scratch = dir
 	if *program == "" {
 		*program = filepath.Join(dir, "nlb")
-		out, err := exec.Command("go", "build", "-o", *program, "nlb/cmd/nlb").CombinedOutput()
+		build := exec.Command("go", "build", "-o", *program, "nlb/cmd/nlb")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds it
+		out, err := build.CombinedOutput()
 		if err != nil {
 			b.Fatalf("go build: %v\n%s", err, out)
 		}
