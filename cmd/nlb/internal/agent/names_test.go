@@ -3,17 +3,25 @@
 package agent
 
 import (
+	"bytes"
+	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"nlb/cmd/nlb/internal/agent/board"
+	"nlb/cmd/nlb/internal/agent/probe"
 	"nlb/cmd/nlb/internal/agent/resolve"
 	"nlb/cmd/nlb/internal/agent/resolve/resolvetest"
+	"nlb/cmd/nlb/internal/agent/roster"
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 	"nlb/lb/names"
@@ -57,6 +65,120 @@ func TestAgentNames(t *testing.T) {
 	b.until(func() bool { return Dial(b.socket).Healthy(t.Context()) == nil }, func() string { return "it does not begin again" })
 	if got := b.kernel(); got != "shop 10.0.0.11 10.0.0.21 draining 10.0.0.22 10.0.0.23" {
 		t.Errorf("begun without a DNS, it has %s", got)
+	}
+}
+
+// timed carries checks out by the clock of a bubble.
+type timed struct {
+	results chan []probe.Result
+	refuses map[netip.Addr]bool
+	pending map[probe.Key]*time.Timer
+}
+
+func (p *timed) Start(key probe.Key, t *probe.Target, after time.Duration) {
+	p.Stop(key)
+	o := probe.Outcome{OK: true, Percent: -1, Reason: "tcp: connected"}
+	p.pending[key] = time.AfterFunc(after, func() {
+		if p.refuses[t.At.Addr()] {
+			o = probe.Outcome{Refused: true, Percent: -1, Reason: "tcp: refused"}
+		}
+		p.results <- []probe.Result{{Key: key, Kind: t.Check.Kind, Began: time.Now(), Outcome: o}}
+	})
+}
+
+func (p *timed) Stop(key probe.Key) {
+	if t := p.pending[key]; t != nil {
+		t.Stop()
+	}
+}
+
+// TestHourWithoutDNS: whatever a DNS does for an hour that cannot be asked, or denies
+// all, nothing changes, it is said, and servers are checked on.
+func TestHourWithoutDNS(t *testing.T) {
+	conf := filepath.Join(t.TempDir(), "resolv.conf")
+	must(t, os.WriteFile(conf, []byte("nameserver 192.0.2.53\nnameserver 192.0.2.54\n"), 0o644))
+	for name, dead := range map[string]resolvetest.Answerer{
+		"silent": resolvetest.Silent, "fails": resolvetest.Code(dns.RcodeServerFailure), "knows no name": resolvetest.Code(dns.RcodeNameError), "knows no address": resolvetest.Code(dns.RcodeSuccess),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var server resolvetest.Memory
+				server.Set(zone(t, "10.0.0.21", "10.0.0.22"))
+				var log bytes.Buffer
+				checks := &timed{make(chan []probe.Result, 10), map[netip.Addr]bool{}, map[probe.Key]*time.Timer{}}
+				a := &agent{
+					Config: Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, board: board.New("nlb", nil), roster: roster.New(checks, 1),
+					names: newNamed(resolve.Options{Conf: conf, Hosts: "/dev/null", Dial: server.Dial}), due: time.NewTimer(time.Hour),
+				}
+				defer a.names.resolver.Close()
+				web := lb.Service{
+					Name: "web", Protocols: []lb.Protocol{lb.TCP}, Health: []lb.Check{{Kind: lb.CheckTCP, Interval: 2 * time.Second, Timeout: time.Second, Rise: 2, Fall: 3}},
+					Backends: []lb.Backend{{Host: lb.Host{Name: "web.test"}, Address: lb.Endpoint{Port: 80}, Weight: 1, Priority: 1}},
+				}
+				web.Listen = []lb.Listen{{Prefix: netip.MustParsePrefix("203.0.113.10/32"), Ports: []lb.PortRange{{First: 80, Last: 80}}}}
+				written := []*lb.Profile{{Name: "shop", Services: []lb.Service{web}}}
+				a.firstNames(t.Context(), written, nil)
+				wanted, _ := a.names.resolved(written)
+				a.roster.Set(wanted, nil, time.Now())
+				// goOn is what the loop does with all that comes. To apply anything
+				// would need an engine, which this agent has not got.
+				goOn := func(d time.Duration) {
+					over, tick := time.After(d), time.NewTicker(guardEvery)
+					defer tick.Stop()
+					for {
+						select {
+						case results := <-checks.results:
+							a.hear(results)
+						case answer := <-a.names.resolver.Answers():
+							a.answered(t.Context(), answer)
+						case <-a.due.C:
+							a.noted()
+						case <-tick.C:
+							if a.names.gone(time.Now()) {
+								t.Error("an address goes")
+							}
+						case <-over:
+							return
+						}
+					}
+				}
+				states := func() (out string) {
+					resolved, _ := a.names.resolved(written)
+					for _, s := range lb.Services(a.roster.Preview(resolved, nil, time.Now())) {
+						for _, b := range s.Backends {
+							out += fmt.Sprint(b.Address, b.State, b.Standing.Order, " ")
+						}
+					}
+					return out
+				}
+				goOn(time.Minute)
+				before := states()
+				if strings.Count(before, "up") != 2 {
+					t.Fatalf("at first: %s", before)
+				}
+				server.Set(dead)
+				for range 60 {
+					if goOn(time.Minute); states() != before {
+						t.Fatalf("before: %s, then %s", before, states())
+					}
+				}
+				if !strings.Contains(log.String(), `level=WARN msg="a name stays what it was" name=web.test`) {
+					t.Errorf("it is not said:\n%s", log.String())
+				}
+				checks.refuses[netip.MustParseAddr("10.0.0.22")] = true
+				if goOn(10 * time.Second); strings.Count(states(), "down") != 1 {
+					t.Errorf("a server that dies meanwhile: %s", states())
+				}
+				delete(checks.refuses, netip.MustParseAddr("10.0.0.22"))
+				server.Set(zone(t, "10.0.0.22", "10.0.0.21"))
+				if goOn(time.Hour); states() != before {
+					t.Errorf("before: %s, after the DNS came back: %s", before, states())
+				}
+				for key := range checks.pending {
+					checks.Stop(key)
+				}
+			})
+		})
 	}
 }
 

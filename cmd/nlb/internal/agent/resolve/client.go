@@ -36,11 +36,15 @@ type question struct {
 type client struct {
 	files *files
 	port  string
+	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	slots chan struct{}
 }
 
 func newClient(o Options) *client {
-	c := &client{files: newFiles(o), port: "53", slots: make(chan struct{}, mostAtOnce)}
+	c := &client{files: newFiles(o), port: "53", dial: o.Dial, slots: make(chan struct{}, mostAtOnce)}
+	if c.dial == nil {
+		c.dial = new(net.Dialer).DialContext
+	}
 	if o.Port != 0 {
 		c.port = strconv.Itoa(int(o.Port))
 	}
@@ -109,10 +113,11 @@ func (c *client) exchange(ctx context.Context, server string, q question, timeou
 // say sends a message and waits for the answer, until ctx ends.
 func (c *client) say(ctx context.Context, network, server string, m *dns.Msg) (*dns.Msg, error) {
 	d := &dns.Client{Net: network, Timeout: longestQuestion}
-	conn, err := d.DialContext(ctx, net.JoinHostPort(server, c.port))
+	reached, err := c.dial(ctx, network, net.JoinHostPort(server, c.port))
 	if err != nil {
 		return nil, err
 	}
+	conn := &dns.Conn{Conn: reached}
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	defer conn.Close()
 	answer, _, err := d.ExchangeWithConnContext(ctx, m, conn)

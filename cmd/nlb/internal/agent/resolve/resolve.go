@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"context"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -39,6 +40,8 @@ type Options struct {
 	Port uint16
 	// Shortest is how long an answer is believed at least; 0: 5 s.
 	Shortest time.Duration
+	// Dial reaches a server, as net.Dialer.DialContext does; nil: that.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Answer is what is known of a name.

@@ -2,6 +2,7 @@
 package resolvetest
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -85,6 +86,39 @@ func (s *Server) Close() {
 	}
 	s.all.Wait()
 }
+
+// Memory is a server without sockets, for a bubble of testing/synctest. It says what a
+// test wants it to.
+type Memory struct{ answer atomic.Pointer[Answerer] }
+
+// Set gives it other answers.
+func (s *Memory) Set(answer Answerer) { s.answer.Store(&answer) }
+
+// Dial reaches it, as resolve.Options have it. It takes whatever the network is for a
+// stream, since a pipe is one.
+func (s *Memory) Dial(context.Context, string, string) (net.Conn, error) {
+	here, there := net.Pipe()
+	go func() {
+		c := &dns.Conn{Conn: there}
+		defer c.Close()
+		for {
+			m, err := c.ReadMsg()
+			if err != nil {
+				return
+			}
+			(*s.answer.Load())(memory{c: c}, m, true)
+		}
+	}()
+	return here, nil
+}
+
+// memory writes answers, which is all that an Answerer does.
+type memory struct {
+	dns.ResponseWriter
+	c *dns.Conn
+}
+
+func (w memory) WriteMsg(m *dns.Msg) error { return w.c.WriteMsg(m) }
 
 // Zone answers with the records, in zone format, that have the name and type of
 // the question, and with the CNAMEs that lead to them. A name without records is
