@@ -127,6 +127,10 @@ var hostFaults = []fault{
 		level: "warn", check: "router-advertisements", says: "the IPv6 default route will go",
 	},
 	{
+		name: "a protected listen without a route", profile: one(protected),
+		level: "fail", check: "listen", says: "nobody answers what comes for 203.0.113.10; it is on no interface, and there is no route", probe: "203.0.113.10:80",
+	},
+	{
 		name: "a listen that nobody answers for", profile: one(`{name: web, listen: "10.1.0.50:80", backends: ["10.2.0.11:8080"]}`),
 		level: "warn", check: "listen", says: "it is in the network 10.1.0.0/24 of eth0", probe: "10.1.0.50:80",
 	},

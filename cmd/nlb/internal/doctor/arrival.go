@@ -49,6 +49,11 @@ func (e *exam) listensOf(title string, s *lb.Service) {
 			e.add(Fail, title, fmt.Sprintf("nothing is for %s here", a),
 				"role: server takes what is for this host's own addresses, and it is none of them", e.addAddress(a))
 		default:
+			if s.SYNProtection != nil && route.Way != Out {
+				e.add(Fail, title, fmt.Sprintf("nobody answers what comes for %s", a),
+					"it is on no interface, and "+way(route)+": with syn-protection, a SYN is answered where it would be forwarded", e.addAddress(a))
+				continue
+			}
 			e.elsewhere(title, a)
 		}
 	}

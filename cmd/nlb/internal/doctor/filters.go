@@ -27,6 +27,8 @@ type stop struct {
 	// packets are the same by each of the links that it may come by.
 	packets []firewall.Packet
 	what    string // what it is, for people
+	// until is the highest priority of chains that see it; 0: there is none.
+	until int
 }
 
 // filters looks for chains that drop, on the way of every path.
@@ -56,7 +58,8 @@ func (e *exam) stops(p *path) []stop {
 	to := firewall.AddrsOf(netip.PrefixFrom(p.at, p.at.BitLen()))
 	var out []stop
 	for _, proto := range p.service.Protocols {
-		var asked, first, reply []firewall.Packet
+		var asked, first, reply, later, proofs []firewall.Packet
+		proves := proto == lb.TCP && p.service.SYNProtection != nil && way.Way == Out
 		for _, in := range e.inOrAny(p) {
 			a := firewall.Packet{V6: p.family == lb.IPv6, Protocol: uint8(proto)}
 			r := a
@@ -76,18 +79,25 @@ func (e *exam) stops(p *path) []stop {
 			if p.fromHost() {
 				r.Local = firewall.True
 			}
+			l, proof := f, a
+			l.Established, proof.Flags, proof.Invalid = true, ack, e.Params[loose] == "0"
 			asked, first, reply = append(asked, a), append(first, f), append(reply, r)
+			later, proofs = append(later, l), append(proofs, proof)
 		}
-		comes := []stop{{"ingress", true, asked, "what comes in"}, {"prerouting", true, asked, "what comes in"}, {"prerouting", false, first, "what comes in"}}
+		if proves {
+			out = append(out, e.proven(asked, first, later, reply, proofs)...)
+			continue
+		}
+		comes := []stop{{"ingress", true, asked, "what comes in", 0}, {"prerouting", true, asked, "what comes in", 0}, {"prerouting", false, first, "what comes in", 0}}
 		switch {
 		case p.fromHost():
 			const sent = "what this host sends"
-			out = append(out, stop{"output", false, first, sent}, stop{"postrouting", false, first, sent}, stop{"input", false, reply, answers})
+			out = append(out, stop{"output", false, first, sent, 0}, stop{"postrouting", false, first, sent, 0}, stop{"input", false, reply, answers, 0})
 		case way.Way == Local:
-			out = append(append(out, comes...), stop{"input", false, first, "what comes in"})
+			out = append(append(out, comes...), stop{"input", false, first, "what comes in", 0})
 		default:
-			out = append(append(out, comes...), stop{"forward", false, first, "what is forwarded"},
-				stop{"postrouting", false, first, "what is forwarded"}, stop{"forward", false, reply, answers})
+			out = append(append(out, comes...), stop{"forward", false, first, "what is forwarded", 0},
+				stop{"postrouting", false, first, "what is forwarded", 0}, stop{"forward", false, reply, answers, 0})
 		}
 	}
 	return append(out, e.solicitations(p, way)...)
@@ -108,7 +118,7 @@ func (e *exam) solicitations(p *path, way Route) []stop {
 		ask := firewall.Packet{V6: true, Protocol: 58, Solicitation: true, Local: firewall.Maybe}
 		e.enters(&ask, link)
 		for _, hook := range []string{"ingress", "prerouting", "input"} {
-			out = append(out, stop{hook, true, []firewall.Packet{ask}, solicited})
+			out = append(out, stop{hook, true, []firewall.Packet{ask}, solicited, 0})
 		}
 	}
 	return out
@@ -187,7 +197,7 @@ func (e *exam) leaves(p *firewall.Packet, link string) {
 func (e *exam) filtersAt(p *path, s stop, said map[*firewall.Chain]bool) {
 	for _, t := range e.Tables {
 		for _, c := range t.Bases() {
-			if c.Base.Hook != s.hook || c.Base.Type == "nat" || said[c] || s.hook == "prerouting" && s.what != solicited && (c.Base.Priority < natPriority) != s.before {
+			if c.Base.Hook != s.hook || c.Base.Type == "nat" || said[c] || s.hook == "prerouting" && s.what != solicited && (c.Base.Priority < natPriority) != s.before || s.until != 0 && int(c.Base.Priority) > s.until {
 				continue
 			}
 			var worst *firewall.Judgement
@@ -289,6 +299,10 @@ func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain)
 	if t.Legacy {
 		iptables += "-legacy"
 	}
+	lets := "ct status dnat"
+	if s.what == cookies {
+		lets = "ct state established"
+	}
 	switch {
 	case s.what == solicited && iptables != "":
 		return fmt.Sprintf("%s -I %s -p icmpv6 -j ACCEPT", iptables, c.Name)
@@ -310,9 +324,9 @@ func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain)
 		if t.Name != "filter" {
 			table = " -t " + t.Name
 		}
-		return fmt.Sprintf("%s%s -I %s -m conntrack --ctstate DNAT -j ACCEPT", iptables, table, c.Name)
+		return fmt.Sprintf("%s%s -I %s -m conntrack --ctstate %s -j ACCEPT", iptables, table, c.Name, upper(lets[strings.LastIndexByte(lets, ' ')+1:]))
 	}
-	return fmt.Sprintf("nft insert rule %s %s %s ct status dnat accept", t.Family, t.Name, c.Name)
+	return fmt.Sprintf("nft insert rule %s %s %s %s accept", t.Family, t.Name, c.Name, lets)
 }
 
 // Offload is what becomes of services that want to be offloaded.

@@ -87,7 +87,7 @@ func (e *exam) markStops(p *path) []stop {
 		for i := range comes {
 			comes[i].Out, comes[i].OutIndex, comes[i].Local = "", 0, firewall.Maybe
 		}
-		out = append(out, stop{"prerouting", true, comes, answers}, stop{"prerouting", false, comes, answers})
+		out = append(out, stop{"prerouting", true, comes, answers, 0}, stop{"prerouting", false, comes, answers, 0})
 	}
 	return out
 }

@@ -1,10 +1,12 @@
 package doctor
 
-// Tracking: rules of others that keep conntrack from balanced packets.
+// Tracking: rules of others that keep conntrack from balanced packets, and the hooks of
+// what has no connection yet.
 
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/lb"
@@ -103,4 +105,41 @@ func (e *exam) untracks(p *path, t *firewall.Table, by firewall.Cause, what stri
 	}
 	e.add(level, p.title(), fmt.Sprintf("%s, chain %s %s %s untracked", t, by.Chain, verb, what),
 		"a rule there says notrack: without a connection the kernel translates no address, so these packets are not balanced", remove(t, by))
+}
+
+const (
+	// proxyPriority is where the SYN proxy takes a segment, ahead of most filters.
+	proxyPriority = -150
+	syn, ack      = 2, 16 // flags of TCP
+	loose         = "net/netfilter/nf_conntrack_tcp_loose"
+	cookies       = "the kernel's answers to clients"
+)
+
+// proven are the hooks of a connection with syn-protection: where a SYN is forwarded, or
+// comes in, the kernel answers; the client's ACK is none of a connection that conntrack
+// knows; and the SYN to the backend is one that this host sends.
+func (e *exam) proven(asked, first, later, reply, proofs []firewall.Packet) []stop {
+	const asks, proof, sent = "what comes in", "clients' answers to cookies", "what the kernel sends for clients"
+	out := []stop{{hook: "ingress", before: true, packets: asked, what: asks}}
+	for _, before := range []bool{true, false} {
+		out = append(out, stop{"prerouting", before, asked, asks, 0}, stop{"prerouting", before, proofs, proof, 0})
+	}
+	takes := "forward"
+	if len(asked) > 0 && asked[0].Local == firewall.True {
+		takes = "input"
+	}
+	begin, replies := slices.Clone(first), slices.Clone(asked)
+	for i := range begin {
+		begin[i].In, begin[i].InIndex, begin[i].Flags = "", 0, syn
+		a := asked[i]
+		replies[i] = firewall.Packet{V6: a.V6, Protocol: a.Protocol, Src: a.Dst, SrcPort: a.DstPort, Out: a.In, OutIndex: a.InIndex, Established: true, Flags: syn | ack, Local: firewall.False}
+	}
+	begun := slices.Clone(begin)
+	for i := range begin { // nothing has looked for another way yet
+		e.leaves(&begin[i], e.Routes[Question{To: asked[i].Dst.First}].Link)
+	}
+	return append(out, stop{takes, true, asked, asks, proxyPriority}, stop{takes, true, proofs, proof, proxyPriority},
+		stop{"output", false, replies, cookies, 0}, stop{"postrouting", false, replies, cookies, 0},
+		stop{"output", false, begin, sent, 0}, stop{"postrouting", false, begun, sent, 0},
+		stop{"forward", false, later, "what is forwarded", 0}, stop{"forward", false, reply, answers, 0})
 }

@@ -25,6 +25,10 @@ type Packet struct {
 	Protocol uint8
 	// Established: it is not the first of its connection.
 	Established bool
+	// Invalid: conntrack knows no connection that it fits.
+	Invalid bool
+	// Flags are those of TCP; 0: they are not known.
+	Flags uint8
 	// Translated: the connection's destination was translated.
 	Translated bool
 	// Solicitation: it asks a neighbour for its address on the link (RFC 4861),
@@ -112,6 +116,8 @@ func (p *Packet) value(f Field) (r Range, ok bool) {
 		switch {
 		case p.Solicitation:
 			return single([]byte{135, 0}), f.Offset == 0 && f.Len <= 2 // type and code
+		case f.Offset == 13 && f.Len == 1:
+			return single([]byte{p.Flags}), p.Flags != 0
 		case f.Len != 2:
 		case f.Offset == 0:
 			return portRange(p.SrcPort)
@@ -159,6 +165,7 @@ func (p *Packet) network(f Field) (Range, bool) {
 // The bits of linux/netfilter/nf_conntrack_common.h, NF_CT_STATE_BIT and
 // enum ip_conntrack_status.
 const (
+	stateInvalid     = 1 << 0
 	stateEstablished = 1 << 1
 	stateNew         = 1 << 3
 	stateUntracked   = 1 << 6
@@ -172,6 +179,8 @@ func (p *Packet) state() uint32 {
 	switch {
 	case p.Solicitation:
 		return stateUntracked
+	case p.Invalid:
+		return stateInvalid
 	case p.Established:
 		return stateEstablished
 	}
