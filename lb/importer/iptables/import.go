@@ -104,6 +104,8 @@ type candidate struct {
 	region space.Region
 	logs   []*syntax.Rule
 	role   lb.Role
+	// at is where its connections go, as backends.
+	at map[destination]lb.Endpoint
 	// alone: this host's own connections do not meet the same.
 	alone bool
 	// inside: what this host sends to its loopback addresses is in it, too.

@@ -118,21 +118,21 @@ func (t *translator) notes(c *candidate, s *lb.Service) []string {
 	slices.Sort(lines)
 	out := []string{importer.LineList(slices.Compact(lines))}
 	main := c.classes[0]
-	text, equal := t.shares(s, main)
+	text, equal := c.shares(s)
 	lost := main.part(unbalanced).real+main.part(dropped).real > 0
 	if len(s.Backends) > 1 && (!equal || lost) {
 		out = append(out, "the rules gave "+text)
 	}
-	if off := t.off(s, main); off > 1e-5 {
+	if off := c.off(s); off > 1e-5 {
 		out = append(out, "weights are within "+percent(off)+" of what the rules gave")
 	}
 	return out
 }
 
-// shares lists what the backends of a class got; equal: they all got the same,
+// shares lists what the backends of a service got; equal: they all got the same,
 // as far as weights go.
-func (t *translator) shares(s *lb.Service, c class) (text string, equal bool) {
-	got := t.got(s, c)
+func (c *candidate) shares(s *lb.Service) (text string, equal bool) {
+	got, main := c.got(s), c.classes[0]
 	equal = true
 	var parts []string
 	for i, b := range s.Backends {
@@ -144,42 +144,33 @@ func (t *translator) shares(s *lb.Service, c class) (text string, equal bool) {
 	if len(s.Backends) > maxShares {
 		parts = append(parts, fmt.Sprintf("%d backends %s to %s", len(got), percent(slices.Min(got)), percent(slices.Max(got))))
 	}
-	if p := c.part(dropped).real; p > 0 {
+	if p := main.part(dropped).real; p > 0 {
 		parts = append(parts, "dropped "+percent(p))
 	}
-	if p := c.part(unbalanced).real; p > 0 {
+	if p := main.part(unbalanced).real; p > 0 {
 		parts = append(parts, "no backend "+percent(p))
 	}
 	return strings.Join(parts, ", "), equal
 }
 
-// got are the shares of a class that the backends of a service got.
-func (t *translator) got(s *lb.Service, c class) []float64 {
-	out := make([]float64, len(s.Backends))
-	at := map[lb.Endpoint]int{}
-	for i, b := range s.Backends {
-		at[b.Address] = i
+// got are the shares that the backends of a service got.
+func (c *candidate) got(s *lb.Service) []float64 {
+	at := map[lb.Endpoint]float64{}
+	for _, o := range c.classes[0].outcomes {
+		if o.fate == balanced {
+			at[c.at[o.to]] += o.share.real
+		}
 	}
-	for _, o := range c.outcomes {
-		e := lb.Endpoint{Addr: o.to.addr, Port: o.to.port}
-		if !e.Addr.IsValid() {
-			// As endpoint has filled it in: one address for all of these.
-			for _, b := range s.Backends {
-				if b.Address.Port == e.Port && (b.Address.OfHost() || len(s.Listen) == 1 && s.Listen[0].Prefix.IsValid() && b.Address.Addr == s.Listen[0].Prefix.Addr()) {
-					e.Addr = b.Address.Addr
-				}
-			}
-		}
-		if i, ok := at[e]; ok && o.fate == balanced {
-			out[i] += o.share.real
-		}
+	out := make([]float64, len(s.Backends))
+	for i, b := range s.Backends {
+		out[i] = at[b.Address]
 	}
 	return out
 }
 
 // off is how far the weights are from the shares, relative to them.
-func (t *translator) off(s *lb.Service, c class) float64 {
-	got := t.got(s, c)
+func (c *candidate) off(s *lb.Service) float64 {
+	got := c.got(s)
 	sum, weights := 0.0, 0
 	for i, g := range got {
 		sum += g

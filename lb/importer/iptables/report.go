@@ -17,7 +17,7 @@ import (
 // the profile.
 func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	main := c.classes[0]
-	text, equal := t.shares(s, main)
+	text, equal := c.shares(s)
 	hint := t.cascade(c, len(s.Backends))
 	listens := "these rules"
 	switch lost := main.part(unbalanced).real; {

@@ -171,6 +171,7 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 		if !ok {
 			continue
 		}
+		put(&c.at, o.to, e)
 		if sums[e] == nil {
 			sums[e] = &sum{amount{0, zero()}, map[string]float64{}, map[string]float64{}}
 			order = append(order, e)
