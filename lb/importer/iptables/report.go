@@ -4,7 +4,6 @@ package iptables
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -152,47 +151,30 @@ func countdown(n int, condition func(k int) string) string {
 // is passed over in silence. elsewhere are the places of those that other rulesets have
 // in services.
 func (t *translator) account(elsewhere map[importer.Place]bool) {
-	type heap struct {
-		level     importer.Level
-		msg, hint string
-		rules     []*syntax.Rule
-	}
-	heaps := map[string]*heap{}
 	reached := t.set.Reached()
-	put := func(level importer.Level, msg, hint string, r *syntax.Rule) {
-		if heaps[msg] == nil {
-			heaps[msg] = &heap{level: level, msg: msg, hint: hint}
-		}
-		heaps[msg].rules = append(heaps[msg].rules, r)
-	}
 	t.set.Rules(func(r *syntax.Rule) {
 		if t.used[r] || t.told[r] || elsewhere[r.Place] {
 			return
 		}
 		switch {
 		case r.Table == "filter" || r.Table == "security":
-			put(importer.Note, "rules of table "+r.Table+" say what may pass, not where it goes: they are not in the profile, and stay in force", "", r)
+			t.draft.Note("rules of table "+r.Table+" say what may pass, not where it goes: they are not in the profile, and stay in force", "", r.Place)
 		case slices.ContainsFunc(r.Matches, func(m syntax.Match) bool { c, ok := m.(syntax.Recent); return ok && c.Check }):
-			put(importer.Lost, "these rules are for clients on a list, which other rules fill: they are not in the profile", "affinity: keeps clients with their backend", r)
+			t.draft.Lost("these rules are for clients on a list, which other rules fill: they are not in the profile", "affinity: keeps clients with their backend", r.Place)
 		case r.Skip && (r.Balances() || len(r.Issues) > 0 && r.Table == "nat"):
 			t.issues(r)
 		case r.Balances() && t.cut:
-			put(importer.Lost, "these rules were not looked at", "", r)
+			t.draft.Lost("these rules were not looked at", "", r.Place)
 		case r.Balances() && !reached[r.Table+" "+r.Chain]:
-			put(importer.Lost, "these rules send to a backend, but nothing in this text leads to chain "+r.Chain, "import all of the table", r)
+			t.draft.Lost("these rules send to a backend, but nothing in this text leads to chain "+r.Chain, "import all of the table", r.Place)
 		case r.Balances():
-			put(importer.Note, "no connection comes to these rules: others take it before, or nothing leads here", "", r)
+			t.draft.Note("no connection comes to these rules: others take it before, or nothing leads here", "", r.Place)
 		case r.ChangesSource():
-			put(importer.Note, "these rules change the source of connections that are not balanced: not in the profile", "", r)
+			t.draft.Note("these rules change the source of connections that are not balanced: not in the profile", "", r.Place)
 		case r.Table != "nat":
-			put(importer.Note, "rules of table "+r.Table+" that do not choose a backend: not in the profile", "", r)
+			t.draft.Note("rules of table "+r.Table+" that do not choose a backend: not in the profile", "", r.Place)
 		default:
-			put(importer.Note, "rules of table nat that no balanced connection meets: not in the profile", "", r)
+			t.draft.Note("rules of table nat that no balanced connection meets: not in the profile", "", r.Place)
 		}
 	})
-	for _, key := range slices.Sorted(maps.Keys(heaps)) {
-		h := heaps[key]
-		sortRules(h.rules)
-		t.draft.Tell(h.level, h.msg, h.hint, places(h.rules)...)
-	}
 }

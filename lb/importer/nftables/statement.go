@@ -181,21 +181,17 @@ func (p *program) nat(name string, value any) []branch {
 		return syntax.DNAT{To: []syntax.NATRange{to}, Persistent: strings.Contains(flags, "persistent"), Random: strings.Contains(flags, "random")}
 	}
 	addr, port := get(value, "addr"), get(value, "port")
-	if m := get(addr, "map"); m != nil {
-		return p.cases(get(m, "key"), get(m, "data"), func(v any) syntax.Target {
-			if to, ok := p.natRange(v, port); ok {
-				return target(to)
-			}
-			return nil
-		})
-	}
-	if m := get(port, "map"); m != nil {
-		return p.cases(get(m, "key"), get(m, "data"), func(v any) syntax.Target {
-			if to, ok := p.natRange(addr, v); ok {
-				return target(to)
-			}
-			return nil
-		})
+	for i, v := range []any{addr, port} {
+		if m := get(v, "map"); m != nil {
+			return p.cases(get(m, "key"), get(m, "data"), func(v any) syntax.Target {
+				pair := [2]any{addr, port}
+				pair[i] = v
+				if to, ok := p.natRange(pair[0], pair[1]); ok {
+					return target(to)
+				}
+				return nil
+			})
+		}
 	}
 	to, ok := p.natRange(addr, port)
 	if !ok {
