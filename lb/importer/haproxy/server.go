@@ -151,6 +151,9 @@ func (p *proxy) server(d *words.Directive, usual params) (m member, ok bool) {
 	m.Address.Port = e.Ports.First
 	if e.Addr.IsValid() {
 		m.Address.Addr = e.Addr
+		if d.Name() == "server-template" && d.Arg(2) != "1" {
+			p.draft.Lost("all of these servers have one address, so they are one in the profile", "", d.Place())
+		}
 	} else {
 		m.Host = lb.Host{Name: e.Host}
 		m.Name = ""
@@ -167,6 +170,9 @@ func (p *proxy) server(d *words.Directive, usual params) (m member, ok bool) {
 	}
 	if m.has("backup") {
 		m.Priority = 2
+	}
+	if w, ok := m.params["track"]; ok && !m.has("check") {
+		p.draft.Lost("the state of "+w.Text+" is not taken over for this server, which is not checked", "", w.Place)
 	}
 	for _, name := range []string{"send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"} {
 		if m.has(name) {
@@ -305,9 +311,6 @@ func (p *proxy) health(s *lb.Service, members []member) {
 	for i := range members {
 		m := &members[i]
 		if !m.has("check") {
-			if w, ok := m.params["track"]; ok {
-				p.draft.Lost("the state of "+w.Text+" is not taken over for this server, which is not checked", "", w.Place)
-			}
 			m.CheckAt = lb.CheckAt{None: !m.has("agent-check")}
 			continue
 		}
