@@ -5,20 +5,15 @@ package member
 import (
 	"bytes"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"nlb/cmd/nlb/internal/fleet/fleettest"
-	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
 )
 
@@ -41,10 +36,7 @@ func wide(weight int) string {
 // of them processes, beside that of nlb apply of the same: first of all of it, then of a
 // change of all weights. The figures are medians of all rounds: -benchtime 5x.
 func BenchmarkPush(b *testing.B) {
-	nlb := filepath.Join(b.TempDir(), "nlb")
-	if out, err := exec.Command("go", "build", "-o", nlb, "nlb/cmd/nlb").CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
+	nlb := built(b)
 	figures := map[string][]float64{}
 	for b.Loop() {
 		comparePush(b, nlb, func(name string, value float64) { figures[name] = append(figures[name], value) })
@@ -63,10 +55,10 @@ func comparePush(b *testing.B, nlb string, report func(name string, value float6
 	a := newAdmin(b, e)
 	var nodes []*process
 	for i := range 3 {
-		nodes = append(nodes, begin(b, nlb, e, w, fmt.Sprintf("n%d", i+1)))
+		nodes = append(nodes, begin(b, e, w, fmt.Sprintf("n%d", i+1), nlb))
 	}
 	file := filepath.Join(b.TempDir(), "wide.yaml")
-	a.until(b, nodes)
+	a.seesAll(nodes...)
 	fleetFile := e.File(e.Config("admin"))
 	for i, what := range []string{"first", "weights"} {
 		netlabtest.Must(b, os.WriteFile(file, []byte(wide(i+1)), 0o600))
@@ -97,61 +89,6 @@ func comparePush(b *testing.B, nlb string, report func(name string, value float6
 }
 
 func cpu(s *os.ProcessState) float64 { return (s.UserTime() + s.SystemTime()).Seconds() }
-
-// process is nlb run as a node, on a host from where etcd is reached by a relay.
-type process struct {
-	*netlab.Cmd
-	name string
-	log  bytes.Buffer
-	end  func()
-}
-
-func begin(b *testing.B, nlb string, e *fleettest.Etcd, w *netlab.World, name string) *process {
-	b.Helper()
-	host := netlabtest.NewHost(b, w, name)
-	c := e.Config(name)
-	at := strings.TrimPrefix(c.Endpoints[0], "http://")
-	var l net.Listener
-	netlabtest.Must(b, host.Do(func() (err error) { l, err = net.Listen("tcp", at); return err }))
-	go relay(l, at)
-	p := &process{name: name, Cmd: host.Command(b.Context(), nlb, "run", "--fleet", e.File(c), "--socket", filepath.Join(b.TempDir(), "sock"))}
-	p.Stderr = &p.log
-	netlabtest.Must(b, p.Start())
-	p.end = sync.OnceFunc(func() { _ = p.Process.Signal(syscall.SIGTERM); _ = p.Wait(); l.Close() })
-	b.Cleanup(p.end)
-	return p
-}
-
-// relay passes connections on.
-func relay(l net.Listener, to string) {
-	for {
-		from, err := l.Accept()
-		if err != nil {
-			return
-		}
-		c, err := net.Dial("tcp", to)
-		if err != nil {
-			from.Close()
-			continue
-		}
-		for _, way := range [][2]net.Conn{{from, c}, {c, from}} {
-			go func() { _, _ = io.Copy(way[0], way[1]); way[0].Close() }()
-		}
-	}
-}
-
-// until waits until these are nodes.
-func (a *admin) until(b *testing.B, nodes []*process) {
-	for deadline := time.Now().Add(bound); ; time.Sleep(50 * time.Millisecond) {
-		k, err := a.store.Known(b.Context())
-		if err == nil && !slices.ContainsFunc(nodes, func(p *process) bool { return !k.Alive[p.name] || k.Nodes[p.name] == nil }) {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.Fatal("not all nodes are there", err, nodes[0].log.String())
-		}
-	}
-}
 
 // worked is how long processors have worked for these processes, in seconds.
 func worked(nodes []*process) (sum float64) {
