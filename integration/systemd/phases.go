@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -30,14 +31,16 @@ var agent = []phase{
 	{"nftables", nftables},
 	{"upgrade", upgrade},
 	{"watchdog", watchdog},
+	{"announce", announces},
 	{"stop", stop},
 }
 
 // What the agent says of itself.
 const (
-	well    = "Balances shop: 1 service, 3 backends."
-	oneDown = "Balances shop: 1 service, 3 backends; 1 backend down."
-	ordered = "Balances shop: 1 service, 3 backends; 1 backend down, 1 order in force."
+	well      = "Balances shop: 1 service, 3 backends."
+	announced = "Balances shop: 1 service, 3 backends; 1 address announced."
+	oneDown   = "Balances shop: 1 service, 3 backends; 1 backend down."
+	ordered   = "Balances shop: 1 service, 3 backends; 1 backend down, 1 order in force."
 )
 
 var (
@@ -318,6 +321,9 @@ func stop(ctx context.Context, s *stage) (string, error) {
 	}
 	if _, err := s.from().Exchange(ctx, "tcp", service); err == nil {
 		return "", errors.New("it is balanced after nlb flush")
+	}
+	if _, err := net.InterfaceByName("nlb0"); err == nil {
+		return "", errors.New("the device of announce was left by nlb flush")
 	}
 	return fmt.Sprintf("the kernel balances on until nlb flush; %d connections meanwhile, none lost", n), s.still()
 }
