@@ -127,14 +127,11 @@ func TestAffinityLasts(t *testing.T) {
 					b.Check(err)
 					defer open[i].Close()
 				}
-				remembered := func(of string) int {
-					return strings.Count(b.Witness(b.Balancer, "", "nft", "list", "map", "inet", "nlb", "shop/web/"+of), ": 0x")
+				at := b.clientsOf("shop/web", netip.MustParseAddrPort(family.vip).Addr())
+				remembered := func(name string) int {
+					return strings.Count(b.Witness(b.Balancer, "", "nft", "list", "map", "inet", "nlb", name), ": 0x")
 				}
-				digit := "4"
-				if strings.HasPrefix(family.vip, "[") {
-					digit = "6"
-				}
-				b.eventually("the time since the last new connection is over", func() bool { return remembered("affinity"+digit) == 0 })
+				b.eventually("the time since the last new connection is over", func() bool { return remembered(at.Set) == 0 })
 				for i, c := range from {
 					reply, err := c.Exchange(t.Context(), "tcp", netip.MustParseAddrPort(family.vip))
 					b.Check(err)
@@ -148,7 +145,7 @@ func TestAffinityLasts(t *testing.T) {
 				for _, c := range open {
 					b.Check(c.Close())
 				}
-				b.eventually("clients without open connections are forgotten", func() bool { return remembered("open"+digit)+remembered("affinity"+digit) == 0 })
+				b.eventually("clients without open connections are forgotten", func() bool { return remembered(at.Open)+remembered(at.Set) == 0 })
 			})
 		}
 	}

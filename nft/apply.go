@@ -286,6 +286,9 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 	})
 	go changes()
 	p := have.planTo(profiles, others, inScope, o, asked)
+	if have.last != nil && p.numbers.KeysClients() {
+		return nil, nil, errNotPartial
+	}
 	result := &Result{Generation: have.Generation}
 	result.Changes, result.More = changes()
 	result.Replaced = have.objects.unknown
@@ -341,23 +344,20 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		return stays && (s.objects.maps[object] != nil || s.objects.chains[object] != nil) ||
 			object == compile.ParamsSet && len(o.Params)+len(s.params) > 0 || object == compile.ProbesChain && o.Probes
 	}
-	want := compile.Beside(o.Table, profiles, others, n, there)
-	s.offload(slices.Concat(profiles, others), o).AddTo(want, profiles, others, n, there)
-	addParams(want, s, append(s.params, o.Params...))
 	all := slices.Concat(profiles, others)
 	servers := sync.OnceValue(func() flows.Servers { return serversOf(all, n) })
 	successors := s.successors(profiles, n, servers)
+	s.renewKeys(profiles, n, successors)
+	want := compile.Beside(o.Table, profiles, others, n, there)
+	s.offload(slices.Concat(profiles, others), o).AddTo(want, profiles, others, n, there)
+	addParams(want, s, append(s.params, o.Params...))
 	s.carryCounters(want, successors)
 	p := diff(s, want, inPlan)
 	p.direct(s, profiles, others, n, o, inPlan)
 	record.direct = direct.Has(all)
 	p.markLayout(s)
 	p.owners, p.profiles, p.servers, p.successors = n.Owners, all, servers, successors
-	for _, m := range want.Maps {
-		if m.OfChain != "" && m.Dynamic && len(successors) > 0 {
-			p.affinities = append(p.affinities, m)
-		}
-	}
+	p.numbers, p.affinities = n, clientMaps(want)
 	record.slots, p.free = s.slotsEnd(want), append(n.Free(), s.freed()...)
 	if o.Record && asked != nil {
 		request := asked()

@@ -146,7 +146,7 @@ func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bo
 			if (gone || ours(name)) && !have.draws(name) {
 				p.sweep = append(p.sweep, drop)
 			}
-		case ours(name):
+		case ours(name), compile.ClientsMap(name) != nil && have.last == nil && !have.remembers(name, ours):
 			p.add(drop)
 		case compile.IsClientSet(name) && !have.lists[name] && have.last == nil:
 			p.sweep = append(p.sweep, drop)

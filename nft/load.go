@@ -41,6 +41,7 @@ type State struct {
 	blocks   map[compile.PoolKey]compile.Block
 	sources  map[string]compile.Block
 	guards   map[string]uint32 // a guarded service's mark, by its chain
+	clients  map[string]uint32 // the key of a service with affinity, likewise
 	refused  map[string]uint64 // what it has turned away
 	kept     uint32            // bits of the connection mark that are somebody else's
 	lists    map[string]bool   // sets of prefixes that services look into
@@ -267,6 +268,9 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 			out.Backends = append(out.Backends, s.readBackends(chain, compile.FamilyOf(family), b)...)
 		} else {
 			compile.ReadRule(r.comment, &out, s.listed)
+			if key, ok := compile.ReadClientsKey(r.comment); ok {
+				s.clients[chain] = key
+			}
 		}
 	}
 	for i := range out.Backends {
@@ -377,6 +381,7 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers
 	}
 	h.Addresses = append(s.marks(compile.Families[0].Sources), s.marks(compile.Families[1].Sources)...)
 	n.Hold(h)
+	n.HoldClients(s.clients, s.Generation, func(object string) bool { return s.objects.maps[object] != nil })
 	return n
 }
 

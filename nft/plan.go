@@ -81,10 +81,11 @@ type plan struct {
 	owners   compile.Owners
 	profiles []*lb.Profile
 	servers  func() flows.Servers // of the profiles
-	// successors and affinities are what carryAffinity needs: new marks of
-	// backends, and the maps of clients that are wanted.
+	// successors, affinities and numbers are what carryAffinity needs: new marks of
+	// backends, the maps of clients that are wanted, and the keys in them.
 	successors map[uint32]successor
-	affinities []*ruleset.Map
+	affinities map[string]*ruleset.Map
+	numbers    *compile.Numbers
 	// flowtables are those that it leaves.
 	flowtables []*ruleset.Flowtable
 	// carries says that it changes what packets fill.

@@ -232,6 +232,8 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 			spec = own
 		} else if members := compile.Members(name); members != nil {
 			spec = members
+		} else if shared := compile.ClientsMap(name); shared != nil {
+			spec = shared
 		}
 		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
 	}

@@ -7,6 +7,7 @@ package nft
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -14,10 +15,13 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/flows"
 	"nlb/nft/ruleset"
+	"nlb/nft/wire"
 )
 
 // serversOf are the backends of profiles, with the marks that they get.
@@ -119,37 +123,76 @@ func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]succe
 	}
 }
 
-// affinityMove is what a map of clients has to become.
+// clientMaps are the maps of clients of a ruleset.
+func clientMaps(r *ruleset.Ruleset) map[string]*ruleset.Map {
+	out := map[string]*ruleset.Map{}
+	for _, m := range r.Maps {
+		if compile.OfClients(m) {
+			out[m.Name] = m
+		}
+	}
+	return out
+}
+
+// remembers reports whether a service that is not ours has its clients in a map.
+func (s *State) remembers(name string, ours func(chain string) bool) bool {
+	for chain, key := range s.clients {
+		if c := compile.ClientsAt(chain, compile.Families[0], key); !ours(chain) && (c.Set == name || c.Open == name) {
+			return true
+		}
+	}
+	return false
+}
+
+// renewKeys gives services other keys whose clients are carried over.
+func (s *State) renewKeys(wanted []*lb.Profile, n *compile.Numbers, successors map[uint32]successor) {
+	for _, now := range successors {
+		n.RenewClients(now.chain)
+	}
+	services := byChain(wanted)
+	for chain, old := range byChain(s.Profiles) {
+		if now := services[chain]; now != nil && alone(old) && alone(now) && old.Affinity.Timeout != now.Affinity.Timeout {
+			n.RenewClients(chain)
+		}
+	}
+}
+
+// affinityMove is what some clients become: they are found elsewhere, by another key, or
+// their backends have other marks.
 type affinityMove struct {
-	from string
-	to   *ruleset.Map
+	from, to compile.Clients
+	timeout  time.Duration
+	family   *compile.Family
+	marks    map[uint32]uint32
 }
 
 // carryAffinity adds to a plan that clients stay with backends that go on under
-// another mark.
+// another mark, or in a service that remembers them elsewhere. It reads the maps
+// that they are in.
 func (w *writer) carryAffinity(have *State, p *plan) error {
-	carried := &plan{}
+	carried, memory, moved := &plan{}, clientMemory{}, map[[2]string]bool{}
+	if w.forgets {
+		return nil
+	}
 	for _, move := range have.affinityMoves(p) {
-		clients, err := readSet(w.conn, w.table, &ruleset.Map{Name: move.from, Key: move.to.Key, Data: move.to.Data})
+		clients, err := w.clients(have, move, memory)
 		if err != nil {
-			return fmt.Errorf("read the clients of %s: %w", move.from, err)
+			return err
 		}
 		var c change
-		for _, id := range slices.Sorted(maps.Keys(clients)) {
-			e := clients[id]
-			now, ok := p.successors[ruleset.MarkOf(e.Data)]
-			if !ok || e.More().Expires < aboutToExpire {
+		for _, e := range clients {
+			mark, ok := move.marks[ruleset.MarkOf(e.Data)]
+			if e.Key = e.Key[:move.family.IP.Addr.Size]; move.to.Key != 0 {
+				e.Key += ruleset.MarkBytes(move.to.Key)
+			}
+			at := [2]string{move.to.Set, e.Key}
+			if !ok || moved[at] { // or two services are one now
 				continue
 			}
-			old := e
-			e.Data = ruleset.MarkBytes(now.mark)
-			if move.from == move.to.Name {
-				c.replace(old, e)
-			} else {
-				c.fresh = append(c.fresh, e)
-			}
+			moved[at], e.Data = true, ruleset.MarkBytes(mark)
+			c.fresh = append(c.fresh, e)
 		}
-		carried.change(move.to, c)
+		carried.change(p.affinities[move.to.Set], c)
 	}
 	// Once the maps are there.
 	p.main = slices.Insert(p.main, 0, carried.main...)
@@ -157,40 +200,115 @@ func (w *writer) carryAffinity(have *State, p *plan) error {
 	return nil
 }
 
-// aboutToExpire is when a client is not worth being carried over: it may be
-// gone before the batch is committed, which the kernel would then refuse.
-const aboutToExpire = 2 * time.Second
+// withoutClients makes an apply begin again without the clients that it would carry, where
+// the kernel has no room for them.
+func (w *writer) withoutClients(p *plan, err error) error {
+	if refused, ok := errors.AsType[*wire.Error](err); ok && p.carries && refused.Errno == unix.ENFILE {
+		w.forgets = true
+		return wire.ErrStale
+	}
+	return err
+}
 
-// affinityMoves are the maps of clients whose backends have another mark now.
-func (s *State) affinityMoves(p *plan) []affinityMove {
-	if len(p.successors) == 0 {
+// clientMemory is what maps of clients hold, by the keys of services.
+type clientMemory map[string]map[uint32][]ruleset.Element
+
+// clients are those that a move is about. Those of which only an open connection is
+// known begin as if they had just opened it: what counts connections begins with none.
+func (w *writer) clients(have *State, move *affinityMove, memory clientMemory) ([]ruleset.Element, error) {
+	var out []ruleset.Element
+	seen := map[string]bool{}
+	for _, name := range []string{move.from.Set, move.from.Open} {
+		if memory[name] == nil {
+			var err error
+			if memory[name], err = w.readClients(have, name, move); err != nil {
+				return nil, fmt.Errorf("read the clients of %s: %w", name, err)
+			}
+		}
+		for _, e := range memory[name][move.from.Key] {
+			x := ruleset.Extra{Timeout: move.timeout, Expires: move.timeout}
+			if name == move.from.Set { // no listing loads with more than the timeout
+				x.Expires = min(x.Expires, e.More().Expires)
+			}
+			if !seen[e.Key] && x.Expires > 0 {
+				e.Extra = &x
+				seen[e.Key] = true
+				out = append(out, e)
+			}
+		}
+	}
+	return out, nil
+}
+
+// readClients reads one of the maps that a move is from.
+func (w *writer) readClients(have *State, name string, move *affinityMove) (map[uint32][]ruleset.Element, error) {
+	out := map[uint32][]ruleset.Element{}
+	if have.objects.maps[name] == nil {
+		return out, nil
+	}
+	address := move.family.IP.Addr
+	spec := &ruleset.Map{Name: name, Key: ruleset.Type{address}, Data: ruleset.Type{ruleset.Mark}}
+	if move.from.Key != 0 {
+		spec.Key = append(spec.Key, ruleset.Mark)
+	}
+	all, err := readSet(w.conn, w.table, spec)
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		e, key := all[id], uint32(0)
+		if move.from.Key != 0 {
+			key = ruleset.MarkOf(e.Key[address.Size:])
+		}
+		out[key] = append(out[key], e)
+	}
+	return out, err
+}
+
+// affinityMoves are those of clients whose backends have another mark now, or whose
+// service has them elsewhere.
+func (s *State) affinityMoves(p *plan) []*affinityMove {
+	if s.last != nil && len(p.successors) == 0 {
 		return nil
 	}
-	targets := map[string]*ruleset.Map{}
-	for _, m := range p.affinities {
-		targets[m.Name] = m
-	}
-	var out []affinityMove
-	seen := map[[2]string]bool{}
-	for key, b := range s.backends {
-		now, ok := p.successors[b.mark]
-		if !ok {
+	had, wanted := byChain(s.Profiles), byChain(p.profiles)
+	found := map[[2]compile.Clients]*affinityMove{}
+	for chain, old := range had {
+		if !alone(old) {
 			continue
 		}
 		for _, f := range compile.Families {
-			from, to := compile.AffinityMap(key.Chain, f), compile.AffinityMap(now.chain, f)
-			if seen[[2]string{from, to}] || targets[to] == nil || f.Family != lb.FamilyOf(key.Address.Addr) {
-				continue
+			from := compile.ClientsAt(chain, f, s.clients[chain])
+			for _, b := range old.Of(f.Family) {
+				mark := s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark
+				now, other := p.successors[mark]
+				if !other {
+					now = successor{mark, chain}
+				}
+				service := wanted[now.chain]
+				if service == nil || !alone(service) {
+					continue
+				}
+				profile, _, _ := compile.ServiceOf(now.chain)
+				to := p.numbers.ClientsOf(profile, service, f)
+				if from == to || p.affinities[to.Set] == nil {
+					continue
+				}
+				move := found[[2]compile.Clients{from, to}]
+				if move == nil {
+					move = &affinityMove{from: from, to: to, timeout: service.Affinity.Timeout, family: f, marks: map[uint32]uint32{}}
+					found[[2]compile.Clients{from, to}] = move
+				}
+				move.marks[mark] = now.mark
 			}
-			seen[[2]string{from, to}] = true
-			out = append(out, affinityMove{from, targets[to]})
 		}
 	}
-	slices.SortFunc(out, func(a, b affinityMove) int {
-		return cmp.Or(strings.Compare(a.from, b.from), strings.Compare(a.to.Name, b.to.Name))
+	out := slices.Collect(maps.Values(found))
+	slices.SortFunc(out, func(a, b *affinityMove) int {
+		return cmp.Or(strings.Compare(a.from.Set, b.from.Set), strings.Compare(a.to.Set, b.to.Set), cmp.Compare(a.from.Key, b.from.Key), cmp.Compare(a.to.Key, b.to.Key))
 	})
 	return out
 }
+
+// alone reports whether a service remembers clients, and no group does so for it.
+func alone(s *lb.Service) bool { return s.Affinity != nil && s.Affinity.Group == "" }
 
 // checkNumbers fails where the number of a backend that comes or goes may have
 // to do with that of another one: somebody else has it, or the number after it,

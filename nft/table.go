@@ -10,8 +10,6 @@ import (
 	"slices"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/flows"
@@ -130,7 +128,9 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 			}
 		}
 		var r *Result
-		if p, r, err = planFor(have, part, o, asked); err != nil {
+		if p, r, err = planFor(have, part, o, asked); errors.Is(err, errNotPartial) {
+			return wire.ErrInterrupted // it begins again, with all of the table
+		} else if err != nil {
 			return err
 		}
 		result = w.combine(result, r)
@@ -139,10 +139,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 		}
 		t.hush(w, p)
 		cleanup, err = w.commit(have, p, o, result)
-		if refused, ok := errors.AsType[*wire.Error](err); ok && p.carries && refused.Errno == unix.ENOENT {
-			return wire.ErrStale // a client left meanwhile
-		}
-		return err
+		return w.withoutClients(p, err)
 	})
 	if t.stays && t.watch == nil {
 		t.watch, w.borrowed = w.watch, true // it listens since somebody else wrote

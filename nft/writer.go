@@ -66,6 +66,8 @@ type writer struct {
 
 	unlock func()
 	turn   *flows.Turn // of moving flows
+	// forgets: there is no room for the clients that were to be carried over.
+	forgets bool
 	// borrowed: the watch is somebody else's. pending: so may be flows of backends
 	// that are gone.
 	borrowed, pending bool

@@ -1,19 +1,33 @@
 package compile
 
-// Affinity: a client, or its network, stays with its backend. Each service and
-// family has two maps that the packets themselves fill. An entry of the first lives
-// until its client has opened no connection for the timeout. One of the second counts
-// connections (`ct count`), and the kernel takes it away when none of them is open. So
-// packets of open connections need no rule. What is counted costs the kernel a look at
-// each, once a second and for each new connection of the client. So of a client that
-// opens very many only some are counted. nft 1.0.6 cannot load an
-// update of a map whose key is an IPv6 address and something else, so the
-// service is in the map's name and not in its key.
+// Affinity: a client, or its network, stays with its backend, by two maps that the
+// packets themselves fill. An entry of the first lives until its client has opened no
+// connection for the timeout. One of the second counts connections (`ct count`), and the
+// kernel takes it away when none of them is open. So packets of open connections need no
+// rule. What is counted costs the kernel a look at each, once a second and for each new
+// connection of the client. So of a client that opens very many only some are counted.
+//
+// The kernel finds a map by comparing its name with those of all others, and goes
+// through all rules that look into a map for each that is to do so. So services share
+// maps, some the same two: those of a bucket, which follows from the service's name.
+// There a client is found by its network and the key of its service.
+//
+// nft 1.0.6 cannot load an update of a map whose key is an IPv6 address and something
+// else, so for IPv6 each service has maps of its own, with the key in their names. Each
+// group has maps of its own, too.
+//
+// A batch changes nothing that packets fill: an update by a packet finds what is there in
+// both generations only (nft_rhash_update), and so puts a client there a second time.
+// Where backends go on under other marks, their service gets another key, and its clients
+// are copied.
 
 import (
 	"fmt"
+	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,11 +41,123 @@ const StickySet = "sticky"
 
 const resolveChain = "resolve"
 
-// AffinityMap is the name of the map of a service's clients.
-func AffinityMap(chain string, f *Family) string { return chain + "/affinity" + f.IP.Digit }
+// buckets is how many pairs of maps the services of a table share at most.
+const buckets = 128
 
-// openMap is the name of the map of clients with open connections.
-func openMap(chain string, f *Family) string { return chain + "/open" + f.IP.Digit }
+// Clients is where the clients of a service and family are remembered.
+type Clients struct {
+	Set, Open string
+	// Key comes behind a client in the keys of these maps; 0: they are the service's own.
+	Key uint32
+}
+
+// ClientsAt is where clients of a service are remembered by its key; 0: as older layouts
+// have it.
+func ClientsAt(chain string, f *Family, key uint32) Clients {
+	set, open := chain+"/affinity"+f.IP.Digit, chain+"/open"+f.IP.Digit
+	switch {
+	case key == 0:
+		return Clients{Set: set, Open: open}
+	case f.Family == lb.IPv6:
+		own := fmt.Sprintf("-%08x", key)
+		return Clients{Set: set + own, Open: open + own}
+	}
+	bucket := strconv.Itoa(int(nameHash(chain) % buckets))
+	return Clients{sharedClients + bucket, sharedOpen + bucket, key}
+}
+
+const sharedClients, sharedOpen = "affinity4-", "open4-"
+
+func nameHash(name string) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(name))
+	return h.Sum64()
+}
+
+// ClientsMap is the map of clients that services share and that has this name; nil: it
+// is none.
+func ClientsMap(name string) *ruleset.Map {
+	for _, prefix := range []string{sharedClients, sharedOpen} {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if n, err := strconv.Atoi(rest); ok && err == nil && 0 <= n && n < buckets && strconv.Itoa(n) == rest {
+			return clientsMap(name, Families[0], prefix == sharedClients, true)
+		}
+	}
+	return nil
+}
+
+func clientsMap(name string, f *Family, expires, shared bool) *ruleset.Map {
+	m := &ruleset.Map{Name: name, Key: ruleset.Type{f.IP.Addr}, Data: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: expires, Size: maxClients}
+	if shared {
+		m.Key = append(m.Key, ruleset.Mark)
+	}
+	return m
+}
+
+// OfClients reports whether a map is one of clients.
+func OfClients(m *ruleset.Map) bool { return m.Dynamic && len(m.Data) > 0 }
+
+// clientKeys are the keys of services with affinity, by their chains. A service has its
+// key for as long as what is remembered under it holds.
+type clientKeys struct {
+	held  map[string]uint32
+	taken map[uint32]bool
+	there func(object string) bool
+	salt  uint32
+	fresh bool
+}
+
+// keyMask leaves away what marks of backends have.
+const keyMask = 1<<30 - 1
+
+// HoldClients makes services keep the keys that they have, by their chains. Others get
+// new ones, which are those of nobody; salt makes them differ from any that was in a map
+// which is there.
+func (n *Numbers) HoldClients(held map[string]uint32, salt uint32, there func(object string) bool) {
+	k := clientKeys{held: map[string]uint32{}, taken: map[uint32]bool{}, there: there, salt: salt}
+	for _, chain := range slices.Sorted(maps.Keys(held)) {
+		if key := held[chain]; !k.taken[key] { // or somebody else has written it
+			k.held[chain], k.taken[key] = key, true
+		}
+	}
+	n.clients = k
+}
+
+// RenewClients gives a service another key, if it needs one.
+func (n *Numbers) RenewClients(chain string) { delete(n.clients.held, chain) }
+
+// KeysClients reports whether a service got a key that it did not have, which others may
+// have that the numbers do not know.
+func (n *Numbers) KeysClients() bool { return n.clients.fresh }
+
+// ClientsOf is where the clients of a service with affinity are remembered.
+func (n *Numbers) ClientsOf(profile string, s *lb.Service, f *Family) Clients {
+	if s.Affinity.Group != "" {
+		set, open := groupMaps(profile, s.Affinity.Group, f)
+		return Clients{Set: set, Open: open}
+	}
+	chain := ChainOf(profile, s.Name)
+	return ClientsAt(chain, f, n.clients.of(chain))
+}
+
+func (k *clientKeys) of(chain string) uint32 {
+	if key, ok := k.held[chain]; ok {
+		return key
+	}
+	name := chain
+	if c := ClientsAt(chain, Families[0], 1); k.there != nil && (k.there(c.Set) || k.there(c.Open)) {
+		name = fmt.Sprintf("%s %d", chain, k.salt)
+	}
+	key := uint32(nameHash(name)>>32) & keyMask
+	for key == 0 || k.taken[key] {
+		key = (key + 1) & keyMask
+	}
+	if k.held == nil {
+		k.held, k.taken = map[string]uint32{}, map[uint32]bool{}
+	}
+	k.held[chain], k.taken[key], k.fresh = key, true, true
+	return key
+}
 
 // groupMaps are the names of the two maps of clients that the services of a group share.
 func groupMaps(profile, group string, f *Family) (set, open string) {
@@ -99,8 +225,8 @@ var countedRate = ruleset.Rate{Text: "1/second", Events: 1, Per: time.Second, Bu
 // affinity is what a service's rules need to know.
 type affinity struct {
 	*Family
-	set     string
-	open    string
+	Clients
+	key     uint32 // of the service
 	members string // empty: it is in no group
 	group   string
 	bits    int
@@ -111,9 +237,9 @@ type affinity struct {
 func (a affinity) info() string {
 	s := fmt.Sprintf("affinity %s timeout %s bits %d", a.Family, a.timeout, a.bits)
 	if a.group != "" {
-		s += " group " + a.group
+		return s + " group " + a.group
 	}
-	return s
+	return s + fmt.Sprintf(" key 0x%08x", a.key)
 }
 
 // noted is a rule that does nothing, for a service whose backends are all down or
@@ -123,24 +249,24 @@ func (a affinity) noted() ruleset.Rule {
 }
 
 // newAffinity is that of a service and family.
-func newAffinity(profile string, s *lb.Service, f *Family) affinity {
-	chain := ChainOf(profile, s.Name)
+func (n *Numbers) newAffinity(profile string, s *lb.Service, f *Family) affinity {
 	a := affinity{
-		Family: f, set: AffinityMap(chain, f), open: openMap(chain, f), group: s.Affinity.Group,
+		Family: f, Clients: n.ClientsOf(profile, s, f), group: s.Affinity.Group,
 		bits: s.Affinity.Bits, timeout: s.Affinity.Timeout,
 	}
 	if f.Family == lb.IPv6 {
 		a.bits = s.Affinity.Bits6
 	}
-	if a.group != "" {
-		a.set, a.open = groupMaps(profile, a.group, f)
+	if chain := ChainOf(profile, s.Name); a.group != "" {
 		a.members = MembersOf(chain, f)
+	} else {
+		a.key = n.clients.of(chain)
 	}
 	return a
 }
 
 func (c *compiler) affinity(profile string, s *lb.Service, f *Family) affinity {
-	a, chain := newAffinity(profile, s, f), ChainOf(profile, s.Name)
+	a, chain := c.newAffinity(profile, s, f), ChainOf(profile, s.Name)
 	c.needed[f.newcomers()] = true
 	add := func(m *ruleset.Map) {
 		if c.byName[m.Name] == nil {
@@ -148,11 +274,10 @@ func (c *compiler) affinity(profile string, s *lb.Service, f *Family) affinity {
 			c.Maps = append(c.Maps, m)
 		}
 	}
-	for _, name := range []string{a.set, a.open} {
-		add(&ruleset.Map{
-			Name: name, Key: ruleset.Type{f.IP.Addr}, Data: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: name == a.set,
-			Size: maxClients, OfChain: chain,
-		})
+	for _, name := range []string{a.Set, a.Open} {
+		m := clientsMap(name, f, name == a.Set, a.Key != 0)
+		c.needed[name] = true
+		add(m)
 	}
 	if a.members == "" {
 		return a
@@ -178,6 +303,7 @@ func (c *compiler) affinity(profile string, s *lb.Service, f *Family) affinity {
 // one into the map of members, which leads to the service's own; and so back.
 func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	unknown := ruleset.MarkIn(StickySet, true)
+	set, open := ruleset.Clients{Map: a.Set, Bits: a.bits, Key: a.Key}, ruleset.Clients{Map: a.Open, Bits: a.bits, Key: a.Key}
 	flip := func(statements ...ruleset.Statement) ruleset.Rule {
 		out := append([]ruleset.Statement{a.match}, statements...)
 		if a.members != "" {
@@ -189,18 +315,18 @@ func (a affinity) wrap(draw drawRule) []ruleset.Rule {
 	if !draw.repeats && !draw.own {
 		fresh = append(fresh, ruleset.Jump(ofShard(resolveChain, draw.shard)))
 	}
-	forget := []ruleset.Statement{a.match, unknown, a.IP.DeleteSource(a.set, a.bits), a.IP.DeleteSource(a.open, a.bits)}
+	forget := []ruleset.Statement{a.match, unknown, a.IP.DeleteSource(set), a.IP.DeleteSource(open)}
 	// By itself: an update of a map that is full ends its rule.
 	remember := flip()
-	remember.Statements = append(remember.Statements, a.IP.UpdateSource(a.set, a.bits, a.timeout),
-		a.IP.RateBySource(a.newcomers(), a.bits, countedRate, false, time.Minute), a.IP.UpdateOpenSource(a.open, a.bits))
+	remember.Statements = append(remember.Statements, a.IP.UpdateSource(set, a.timeout),
+		a.IP.RateBySource(a.newcomers(), a.bits, countedRate, false, time.Minute), a.IP.UpdateOpenSource(open))
 	remembers := []ruleset.Rule{remember}
 	if a.members != "" {
 		remembers = append(remembers, flip())
 	}
 	out := []ruleset.Rule{
-		flip(a.IP.SetMarkBySource(a.set, a.bits)),
-		flip(unknown, a.IP.SetMarkBySource(a.open, a.bits)),
+		flip(a.IP.SetMarkBySource(set)),
+		flip(unknown, a.IP.SetMarkBySource(open)),
 		{Statements: append(forget, fresh...), Comment: draw.comment},
 	}
 	out = append(out, remembers...)
@@ -219,6 +345,16 @@ func resolve(shard uint32) *ruleset.Chain {
 	return &ruleset.Chain{Name: ofShard(resolveChain, shard), Rules: []ruleset.Rule{
 		{Statements: []ruleset.Statement{ruleset.SetMarkByMap(ofShard(SlotsMap, shard))}},
 	}}
+}
+
+// ReadClientsKey reads the key of a service from the comment of one of its rules.
+func ReadClientsKey(comment string) (key uint32, ok bool) {
+	_, at, ok := strings.Cut(comment, " key 0x")
+	if !ok || !strings.HasPrefix(comment, "affinity ") {
+		return 0, false
+	}
+	n, _ := fmt.Sscanf(at, "%x", &key)
+	return key, n == 1 && 0 < key && key <= keyMask
 }
 
 // readAffinity reads the comment that wrap writes.

@@ -148,7 +148,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		case draw.repeats:
 			own.Rules = append(own.Rules, draw.attempts(f, []ruleset.Rule{draw.alone()}, nil)...)
 		case s.Affinity != nil && slices.ContainsFunc(s.Of(f.Family), func(b lb.Backend) bool { return b.Weight > 0 }):
-			own.Rules = append(own.Rules, newAffinity(p.Name, s, f).noted(), draw.alone())
+			own.Rules = append(own.Rules, c.newAffinity(p.Name, s, f).noted(), draw.alone())
 		default:
 			own.Rules = append(own.Rules, draw.alone())
 			if !draw.refuses {

@@ -55,9 +55,10 @@ const (
 	//
 	//	1  all slots in one map
 	//	2  slots in shards
+	//	3  services share maps of clients
 	//
 	// nft.Load reads all of them, and an apply brings an older one to this one.
-	layoutNumber = "2"
+	layoutNumber = "3"
 )
 
 // LayoutVersion is the version of the layout that this package makes.

@@ -57,6 +57,7 @@ type Numbers struct {
 	extent               extent            // that there are maps for
 	freeSlot, freeSource space
 	free                 []Block // slots to be used again
+	clients              clientKeys
 
 	// Counted are the backends whose connections an agent counts, of those that are
 	// Countable; nil: none.

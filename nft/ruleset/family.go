@@ -209,41 +209,69 @@ func (f *Family) CountBySource(set string, bits int, n uint32) Statement {
 		})...)
 }
 
+// Clients is a map from the source's network to a connection mark.
+type Clients struct {
+	Map  string
+	Bits int // of the network
+	// Key comes behind the network in the keys of the map; 0: nothing does. It is no
+	// mark of a connection.
+	Key uint32
+}
+
+// clientKey loads what is looked up in a map of clients: the network, and a field behind it.
+func (f *Family) clientKey(c Clients, text string, field expr.Any) (key string, exprs []expr.Any) {
+	key, exprs = f.sourceText(c.Bits), f.loadSource(reg, c.Bits)
+	if c.Key != 0 {
+		key, exprs = key+" . "+text, append(exprs, field)
+	}
+	return key, exprs
+}
+
+// behind is the register of what comes behind an address.
+func (f *Family) behind() uint32 { return uint32(reg32 + f.Addr.Size/4) }
+
 // SetMarkBySource puts what a map has for the source's network into the
-// connection mark.
-func (f *Family) SetMarkBySource(name string, bits int) Statement {
-	exprs := append(f.loadSource(reg, bits), lookupMark(name), setMark)
-	return NewStatement(fmt.Sprintf("ct mark set %s map @%s", f.sourceText(bits), name), exprs...)
+// connection mark. Where it has nothing, a key is left there: nft 1.0.6 has no
+// constants in what it looks up.
+func (f *Family) SetMarkBySource(c Clients) Statement {
+	key, exprs := f.clientKey(c, "ct mark", &expr.Ct{Key: expr.CtKeyMARK, Register: f.behind()})
+	s := NewStatement(fmt.Sprintf("ct mark set %s map @%s", key, c.Map), append(exprs, lookupMark(c.Map), setMark)...)
+	if c.Key != 0 {
+		first := SetMark(c.Key)
+		s.Text, s.Exprs = first.Text+" "+s.Text, slices.Concat(first.Exprs, s.Exprs)
+	}
+	return s
 }
 
 // UpdateSource makes a map remember the connection mark for the source's
 // network.
-func (f *Family) UpdateSource(name string, bits int, timeout time.Duration) Statement {
-	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, " timeout "+durationText(timeout), timeout)
+func (f *Family) UpdateSource(c Clients, timeout time.Duration) Statement {
+	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, c, " timeout "+durationText(timeout), timeout)
 }
 
 // UpdateOpenSource makes a map remember the connection mark for the source's network
 // for as long as this connection, or one that did the same, is open. Its elements
 // count connections and match whatever the number is: also a lookup asks them.
-func (f *Family) UpdateOpenSource(name string, bits int) Statement {
+func (f *Family) UpdateOpenSource(c Clients) Statement {
 	const most uint32 = 1<<32 - 1
-	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, bits, fmt.Sprintf(" ct count %d", most), 0, &expr.Connlimit{Count: most})
+	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, c, fmt.Sprintf(" ct count %d", most), 0, &expr.Connlimit{Count: most})
 }
 
 // DeleteSource makes a map forget the source's network.
-func (f *Family) DeleteSource(name string, bits int) Statement {
-	return f.dynset("delete", dynsetDelete, name, bits, "", 0)
+func (f *Family) DeleteSource(c Clients) Statement {
+	return f.dynset("delete", dynsetDelete, c, "", 0)
 }
 
 const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE
 
-func (f *Family) dynset(word string, operation uint32, name string, bits int, with string, timeout time.Duration, inner ...expr.Any) Statement {
+func (f *Family) dynset(word string, operation uint32, c Clients, with string, timeout time.Duration, inner ...expr.Any) Statement {
 	data := *loadMark
 	data.Register = unix.NFT_REG_2
-	exprs := append(f.loadSource(reg, bits), &data, &expr.Dynset{
-		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: name, Operation: operation, Timeout: timeout, Exprs: inner,
+	key, exprs := f.clientKey(c, fmt.Sprintf("0x%08x", c.Key), &expr.Immediate{Register: f.behind(), Data: []byte(MarkBytes(c.Key))})
+	exprs = append(exprs, &data, &expr.Dynset{
+		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: c.Map, Operation: operation, Timeout: timeout, Exprs: inner,
 	})
-	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, name, f.sourceText(bits), with), exprs...)
+	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, c.Map, key, with), exprs...)
 }
 
 // dnat translates the destination of a transport protocol's packets to the
@@ -254,7 +282,7 @@ func (f *Family) DNAT(protocol byte, name string, mask uint32) Statement {
 	exprs := append([]expr.Any{loadL4, compare(expr.CmpOpEq, []byte{protocol})}, mark...)
 	return NewStatement(fmt.Sprintf("meta l4proto %s dnat %s to %s map @%s", protocolName(protocol), f.Word, text, name),
 		append(exprs, lookupMark(name),
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg, RegProtoMin: uint32(reg32 + f.Addr.Size/4)})...)
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg, RegProtoMin: f.behind()})...)
 }
 
 // dnatAddress is dnat for an address alone; the port stays.

@@ -1,0 +1,266 @@
+package integration
+
+// Affinity: who keeps which backend, whatever map remembers it.
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"nlb/lb"
+	"nlb/nft/compile"
+)
+
+// clientsOf names the maps of the clients of a service.
+func (b *bed) clientsOf(chain string, vip netip.Addr) compile.Clients {
+	b.T.Helper()
+	listing := b.Witness(b.Balancer, "", "nft", "list", "chain", "inet", "nlb", chain)
+	_, comment, _ := strings.Cut(listing, "comment \"affinity "+lb.FamilyOf(vip).String())
+	key, ok := compile.ReadClientsKey("affinity " + comment)
+	if !ok {
+		b.T.Fatalf("no key of %s:\n%s", chain, listing)
+	}
+	return compile.ClientsAt(chain, compile.FamilyOf(lb.FamilyOf(vip)), key)
+}
+
+// crowd are clients with addresses of their own.
+const crowd = 8
+
+func (b *bed) addCrowd() {
+	b.T.Helper()
+	for i := range crowd {
+		b.Address(b.Client, "eth0", fmt.Sprintf("10.1.0.%d/24", 100+i), fmt.Sprintf("fd01::%x/64", 0x100+i))
+	}
+}
+
+// crowdAt says whom each of them meets.
+func (b *bed) crowdAt(to string) (who []string) {
+	b.T.Helper()
+	for i := range crowd {
+		c := b.From()
+		c.Source = ofFamily(netip.MustParseAddrPort(to).Addr(), fmt.Sprintf("10.1.0.%d", 100+i), fmt.Sprintf("fd01::%x", 0x100+i))
+		r, err := c.Exchange(b.T.Context(), "tcp", netip.MustParseAddrPort(to))
+		b.Check(err)
+		who = append(who, r.Backend)
+	}
+	return who
+}
+
+// undrifted checks that the table is as nlb would make it.
+func (b *bed) undrifted(when string) {
+	b.T.Helper()
+	for _, d := range b.Load().Drift() {
+		b.T.Errorf("%s: %+v", when, d)
+	}
+}
+
+// neighbours are two names by which services share their maps of clients.
+func neighbours(chain string) (one, other string) {
+	seen := map[compile.Clients]string{}
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("s%d", i)
+		at := compile.ClientsAt(fmt.Sprintf(chain, name), compile.Families[0], 1)
+		if one, ok := seen[at]; ok {
+			return one, name
+		}
+		seen[at] = name
+	}
+}
+
+// TestAffinityStays: clients stay with their backends whatever becomes of their service,
+// and nobody comes to a backend of another service that shares the maps.
+func TestAffinityStays(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
+	b.addCrowd()
+	one, other := neighbours("shop/%s")
+	profile := func(a, at, affinity, snat, b, bAt string) string {
+		return fmt.Sprintf(`profile: shop
+services:
+  - {name: %s, listen: [%s, "[2001:db8::10]:80"], affinity: %s, snat: %s, scheduler: random, backends: ["10.2.0.11:80", "10.2.0.12:80", "[fd02::11]:80", "[fd02::12]:80"]}
+  - {name: %s, listen: %q, affinity: 10m, backends: ["10.2.0.13:80"]}
+`, a, at, affinity, snat, b, bAt)
+	}
+	const web, second, third, v6 = "203.0.113.10:80", "203.0.113.10:81", "203.0.113.10:82", "[2001:db8::10]:80"
+	b.Apply(profile(one, `"`+web+`"`, "10m", "masquerade", other, second))
+	was, was6 := b.crowdAt(web), b.crowdAt(v6)
+	b.crowdAt(second)
+	for _, step := range []struct{ what, profile, at, others string }{
+		{"nothing", profile(one, `"`+web+`"`, "10m", "masquerade", other, second), web, second},
+		{"the destinations change places", profile(one, `"`+second+`"`, "10m", "masquerade", other, web), second, web},
+		{"a second destination", profile(one, `"`+second+`", "`+third+`"`, "10m", "masquerade", other, web), third, web},
+		{"another source", profile(one, `"`+web+`"`, "10m", "vip", other, second), web, second},
+		{"the first source again", profile(one, `"`+web+`"`, "10m", "masquerade", other, second), web, second},
+		{"another timeout", profile(one, `"`+web+`"`, "20m", "masquerade", other, second), web, second},
+		{"another name", profile("renamed", `"`+web+`"`, "20m", "masquerade", other, second), web, second},
+		{"the name of the other one", profile(other, `"`+web+`"`, "20m", "masquerade", one, second), web, second},
+	} {
+		b.Apply(step.profile)
+		if got := b.crowdAt(step.at); !slices.Equal(got, was) {
+			t.Errorf("%s: clients went from %v to %v", step.what, was, got)
+		}
+		if got := b.crowdAt(v6); !slices.Equal(got, was6) {
+			t.Errorf("%s: clients went from %v to %v", step.what, was6, got)
+		}
+		for _, who := range b.crowdAt(step.others) {
+			if who != "10.2.0.13" {
+				t.Errorf("%s: %s, which is of another service, answered", step.what, who)
+			}
+		}
+		b.undrifted(step.what)
+		// What nft lists, it loads, with the clients in it.
+		b.Witness(b.Balancer, "flush ruleset\n"+b.Witness(b.Balancer, "", "nft", "list", "ruleset"), "nft", "-f", "-")
+		if got := b.crowdAt(step.at); !slices.Equal(got, was) {
+			t.Errorf("%s, saved and loaded: clients went from %v to %v", step.what, was, got)
+		}
+	}
+}
+
+// TestAffinityOfDrained: a backend that takes no new connections lets go of its clients, also of
+// those that meet it while its mark changes; and they do not go back.
+func TestAffinityOfDrained(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
+	b.addCrowd()
+	profile := func(weight int, snat string) string {
+		return fmt.Sprintf("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", affinity: 10m, snat: %s, backends: [{address: \"10.2.0.11:80\", weight: %d}, \"10.2.0.12:80\"]}]\n", snat, weight)
+	}
+	const web = "203.0.113.10:80"
+	b.Apply(profile(1, "masquerade"))
+	if got := count(b.crowdAt(web)); len(got) != 2 {
+		t.Fatalf("all clients met %v", got)
+	}
+	for _, step := range []struct {
+		weight int
+		snat   string
+	}{{0, "masquerade"}, {0, "vip"}, {1, "vip"}, {1, "masquerade"}} {
+		b.Apply(profile(step.weight, step.snat))
+		if got := count(b.crowdAt(web)); got["10.2.0.12"] != crowd {
+			t.Errorf("%+v: clients met %v", step, got)
+		}
+	}
+}
+
+// TestAffinityOfAPart: clients stay where only backends change, of which a part of the
+// table is enough, and where one goes on under another mark, of which it is not.
+func TestAffinityOfAPart(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
+	b.addCrowd()
+	apply := func(backend string) (all bool) {
+		t.Helper()
+		_, all = b.applyWatched(b.Parse(fmt.Sprintf("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", affinity: 10m, scheduler: random, backends: [%s, \"10.2.0.12:80\"]}]\n", backend)))
+		return all
+	}
+	apply(`"10.2.0.11:80"`)
+	was := b.crowdAt("203.0.113.10:80")
+	for _, step := range []struct {
+		backend string
+		all     bool
+	}{
+		{`{address: "10.2.0.11:80", weight: 3}`, false},
+		{`{address: "10.2.0.11:80", weight: 3, snat: vip}`, true},
+		{`{address: "10.2.0.11:80", snat: vip}`, false},
+		{`{address: "10.2.0.11:80", name: same}, {address: "10.2.0.11:81", weight: 0}`, true},
+	} {
+		if all := apply(step.backend); all != step.all {
+			t.Errorf("%s: all of the table was read: %v", step.backend, all)
+		}
+		if got := b.crowdAt("203.0.113.10:80"); !slices.Equal(got, was) {
+			t.Errorf("%s: clients went from %v to %v", step.backend, was, got)
+		}
+	}
+	b.undrifted("in the end")
+}
+
+// TestAffinityWithoutRoom: where a map is full, an apply forgets the clients that it would
+// carry over, and is not refused.
+func TestAffinityWithoutRoom(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
+	b.addCrowd()
+	profile := func(snat string) string {
+		return fmt.Sprintf("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", affinity: 10m, snat: %s, backends: [\"10.2.0.11:80\", \"10.2.0.12:80\"]}]\n", snat)
+	}
+	b.Apply(profile("masquerade"))
+	b.crowdAt("203.0.113.10:80")
+	listing := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
+	at := b.clientsOf("shop/web", netip.IPv4Unspecified())
+	head, tail, _ := strings.Cut(listing, "map "+at.Set+" {")
+	full := head + "map " + at.Set + " {" + strings.Replace(tail, "size 1048576", fmt.Sprintf("size %d", crowd+1), 1)
+	b.Witness(b.Balancer, "flush ruleset\n"+full, "nft", "-f", "-")
+	b.Apply(profile("vip"))
+	if got := count(b.crowdAt("203.0.113.10:80")); got["10.2.0.11"]+got["10.2.0.12"] != crowd {
+		t.Errorf("clients met %v", got)
+	}
+	b.undrifted("afterwards")
+}
+
+// TestAffinityGoesWithItsServices: a map that services share stays for those of other
+// profiles, and goes with the last.
+func TestAffinityGoesWithItsServices(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
+	b.addCrowd()
+	one, other := neighbours("%s/web")
+	profile := func(name, at, affinity string) string {
+		return fmt.Sprintf("profile: %s\nservices: [{name: web, listen: %q%s, scheduler: random, backends: [\"10.2.0.11:80\", \"10.2.0.12:80\"]}]\n", name, at, affinity)
+	}
+	const first, second = "203.0.113.10:80", "203.0.113.11:80"
+	at := compile.ClientsAt(one+"/web", compile.Families[0], 1)
+	shared := func() int {
+		listing := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
+		return strings.Count(listing, "map "+at.Set+" {") + strings.Count(listing, "map "+at.Open+" {")
+	}
+	b.Apply(profile(one, first, ", affinity: 10m"))
+	b.Apply(profile(other, second, ", affinity: 10m"))
+	was := b.crowdAt(second)
+	b.Apply(profile(one, first, ""))
+	if got := b.crowdAt(second); shared() != 2 || !slices.Equal(got, was) {
+		t.Errorf("of two maps that another profile needs %d are there; its clients went from %v to %v", shared(), was, got)
+	}
+	b.undrifted("one service left")
+	b.Apply(profile(other, second, ""))
+	if shared() != 0 {
+		t.Error("maps stay that nobody needs")
+	}
+	b.undrifted("both left")
+}
+
+// TestAffinityOfAnOlderTable: clients stay with their backends where an older nlb
+// remembered them in other maps.
+func TestAffinityOfAnOlderTable(t *testing.T) {
+	t.Parallel()
+	listing, err := os.ReadFile(layouts + "/2/affinity.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	yaml, err := os.ReadFile(layouts + "/2/affinity.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBed(t)
+	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
+	b.addCrowd()
+	b.Witness(b.Balancer, string(listing), "nft", "-f", "-")
+	if r := b.applyAsCommand(b.Parse(string(yaml))); r.Batches != 1 {
+		t.Errorf("%+v", r)
+	}
+	for _, to := range []string{"203.0.113.10:80", "203.0.113.10:443", "203.0.113.11:80", "203.0.113.12:80", "[2001:db8::10]:80"} {
+		if got := count(b.crowdAt(to)); got["10.2.0.12"]+got["fd02::12"] != crowd {
+			t.Errorf("clients of 10.2.0.12 and fd02::12 met %v at %s", got, to)
+		}
+	}
+	if listing := b.Witness(b.Balancer, "", "nft", "list", "ruleset"); strings.Contains(listing, "map shop/web/affinity4") {
+		t.Errorf("the older map is still there:\n%s", listing)
+	}
+	b.undrifted("taken over")
+}
