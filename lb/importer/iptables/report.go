@@ -161,7 +161,7 @@ func (t *translator) account(elsewhere map[importer.Place]bool) {
 			t.draft.Note("rules of table "+r.Table+" say what may pass, not where it goes: they are not in the profile, and stay in force", "", r.Place)
 		case slices.ContainsFunc(r.Matches, func(m syntax.Match) bool { c, ok := m.(syntax.Recent); return ok && c.Check }):
 			t.draft.Lost("these rules are for clients on a list, which other rules fill: they are not in the profile", "affinity: keeps clients with their backend", r.Place)
-		case r.Skip && (r.Balances() || len(r.Issues) > 0 && r.Table == "nat"):
+		case r.Skip && r.Balances(), len(r.Issues) > 0 && r.Table == "nat":
 			t.issues(r)
 		case r.Balances() && t.cut:
 			t.draft.Lost("these rules were not looked at", "", r.Place)

@@ -47,8 +47,9 @@ func number(v any) (uint64, bool) {
 }
 
 // conditional reads statements that are conditions, which are not translated as
-// such: limits.
+// such: limits. What is for connections over a limit is for none that is first.
 func (p *program) conditional(name string, value any, matches *[]syntax.Match) bool {
+	over := get(value, "inv") == true
 	switch name {
 	case "limit":
 		rate, _ := number(get(value, "rate"))
@@ -58,17 +59,25 @@ func (p *program) conditional(name string, value any, matches *[]syntax.Match) b
 				l.Rate = lb.Rate{Events: rate, Per: u.Duration}
 			}
 		}
-		if get(value, "inv") == true {
-			l.Rate = lb.Rate{}
-		}
 		if !p.onlyLogs() {
 			p.issue(importer.Lost, "the limit of this rule is not in the profile", "a service can have limit: with new-per-source or new")
 		}
-		*matches = append(*matches, l)
-	case "set":
-		return p.remembers(value, matches)
-	case "ct count", "meter", "quota":
+		if *matches = append(*matches, l); over {
+			(*matches)[len(*matches)-1] = syntax.Fixed{Holds: false}
+		}
+	case "ct count", "quota":
 		p.issue(importer.Lost, "the "+name+" of this rule is not in the profile", "a service can have limit: with connections-per-source")
+		*matches = append(*matches, syntax.Fixed{Holds: !over})
+	case "set", "meter": // of each element
+		of := get(value, "stmt")
+		if of == nil {
+			return p.remembers(value, matches)
+		}
+		if list, ok := of.([]any); ok && len(list) == 1 {
+			of = list[0]
+		}
+		name, value, _ := single(of)
+		return p.conditional(name, value, matches)
 	default:
 		return false
 	}
