@@ -114,11 +114,9 @@ func push(ctx context.Context, j *job) (err error) {
 		return usagef("want profiles, or --undo NAME, or --remove NAME")
 	}
 	if len(j.args) > 0 {
-		if ask.Sources, err = source.Read(ctx, j.In, j.args); err != nil {
-			return withOutcome(err, unchanged)
-		}
+		ask.Read = func() ([]source.Source, error) { return source.Read(ctx, j.In, j.args) }
 	}
-	s, err := fleet.Open(j.text("fleet"))
+	s, err := ask.Open(j.text("fleet"))
 	if err != nil {
 		return withOutcome(err, unchanged)
 	}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"nlb/cmd/nlb/internal/source"
@@ -24,13 +25,32 @@ const mostSteps = 50
 // or away with them.
 type Ask struct {
 	Sources []source.Source
-	Undo    []string
-	Remove  []string
+	// Read gives the sources, after Open; nil: they are there.
+	Read   func() ([]source.Source, error)
+	Undo   []string
+	Remove []string
 	// Canary are the nodes that are to have it first: n1,n2, or how many; empty: all at
 	// once.
 	Canary  string
 	By      string
 	Message string
+}
+
+// Open is the function Open, and meanwhile the sources are read. Errors of reading, which
+// say more to who pushes, come before those of etcd.
+func (a *Ask) Open(file string) (*Store, error) {
+	if a.Read == nil {
+		return Open(file)
+	}
+	a.Read = sync.OnceValues(a.Read)
+	go a.Read()
+	s, err := Open(file)
+	if err != nil {
+		if _, unread := a.Read(); unread != nil {
+			err = unread
+		}
+	}
+	return s, err
 }
 
 // Step is what becomes of one profile.
@@ -65,6 +85,13 @@ func (e *RefusedError) Explain() (outcome, hint string) { return "nothing was ch
 // and those of etcd.
 func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 	known, err := s.Known(ctx)
+	now := s.sources(ctx, known)
+	if a.Read != nil {
+		var unread error
+		if a.Sources, unread = a.Read(); unread != nil {
+			return nil, unread
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +124,7 @@ func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 		return nil, &RefusedError{fmt.Sprintf("%d profiles", len(p.Steps)), fmt.Sprintf("a push takes at most %d; push the others after them", mostSteps)}
 	}
 	slices.SortFunc(p.Steps, func(a, b Step) int { return strings.Compare(a.Profile, b.Profile) })
-	return p, s.compare(ctx, p)
+	return p, p.compare(now)
 }
 
 func distinct(names []string) []string {
@@ -151,8 +178,30 @@ func (s *Store) undo(ctx context.Context, p *Plan, name string, a Ask) error {
 	return err
 }
 
+// current is what is wanted of a profile now; nil: nothing. err says why it cannot be
+// read.
+type current struct {
+	*source.Source
+	err error
+}
+
+// sources are what is wanted now, by profile.
+func (s *Store) sources(ctx context.Context, known *Known) map[string]current {
+	out := map[string]current{}
+	if known == nil {
+		return out
+	}
+	for name, e := range known.Pointers {
+		if e.Pointer != nil {
+			one, err := s.source(ctx, name, &e.Version)
+			out[name] = current{one, err}
+		}
+	}
+	return out
+}
+
 // compare finds what changes, and makes sure that nothing is in the way.
-func (s *Store) compare(ctx context.Context, p *Plan) error {
+func (p *Plan) compare(now map[string]current) error {
 	var have, want []*lb.Profile
 	var all []source.Source
 	steps := map[string]bool{}
@@ -163,23 +212,19 @@ func (s *Store) compare(ctx context.Context, p *Plan) error {
 			want, all = append(want, st.source.Profile), append(all, *st.source)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.Known.Pointers)) {
-		e := p.Known.Pointers[name]
-		if e.Pointer == nil {
-			continue
-		}
-		one, err := s.source(ctx, name, &e.Version)
-		if _, unread := errors.AsType[*ReadError](err); unread {
-			return err
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		one := now[name]
+		if _, unread := errors.AsType[*ReadError](one.err); unread {
+			return one.err
 		}
 		switch {
-		case err != nil:
-			p.Notes = append(p.Notes, fmt.Sprintf("%s of now cannot be compared: %v", name, err))
-		case one == nil:
+		case one.err != nil:
+			p.Notes = append(p.Notes, fmt.Sprintf("%s of now cannot be compared: %v", name, one.err))
+		case one.Source == nil:
 		case steps[name]:
 			have = append(have, one.Profile)
 		default:
-			all = append(all, *one)
+			all = append(all, *one.Source)
 		}
 	}
 	p.Changes = lb.Compare(have, want)

@@ -214,7 +214,8 @@ func (a *admin) push(ask fleet.Ask, wait time.Duration) (said string, err error)
 // pushes is a push of a profile that succeeds.
 func (a *admin) pushes(name, text string) {
 	a.t.Helper()
-	if said, err := a.push(fleet.Ask{Sources: []source.Source{sourceOf(a.t, name, text)}}, bound); err != nil {
+	all := []source.Source{sourceOf(a.t, name, text)}
+	if said, err := a.push(fleet.Ask{Read: func() ([]source.Source, error) { return all, nil }}, bound); err != nil {
 		a.t.Fatalf("push: %v\n%s", err, said)
 	}
 }
