@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -55,6 +56,7 @@ type felt struct {
 	longest             []time.Duration // that a client waited, who was served
 	out                 []time.Duration // from the death to the word that it is down
 	ended               int             // rounds in which a live connection of it was ended
+	after               []int           // of an agent: that failed although they began after its commit
 }
 
 // add counts a round.
@@ -100,6 +102,7 @@ func hasHAProxy(b *testing.B) bool {
 // checker is a balancer that checks its servers.
 type checker struct {
 	felt
+	agent bool
 	start func(b *testing.B, h *netlab.Host) *daemon
 	down  string // what it says of a server that is down
 	up    string // and of one that is up again
@@ -108,7 +111,7 @@ type checker struct {
 // agentOf is nlb run with a profile.
 func agentOf(b *testing.B, name, profile string) *checker {
 	file := write(b, name+".yaml", profile)
-	return &checker{start: func(b *testing.B, h *netlab.Host) *daemon { return runAgent(b, h, file) }, down: "msg=down", up: "msg=up"}
+	return &checker{agent: true, start: func(b *testing.B, h *netlab.Host) *daemon { return runAgent(b, h, file) }, down: "msg=down", up: "msg=up"}
 }
 
 // haproxyOf is HAProxy with what listens.
@@ -129,6 +132,10 @@ func (c *checker) round(b *testing.B, http bool, die func(bed *netlabtest.Bed), 
 	quiet()
 	d := c.start(b, bed.Balancer)
 	defer d.end(syscall.SIGKILL)
+	var kernel *commits
+	if c.agent {
+		kernel = watchCommits(b, bed.Balancer)
+	}
 	time.Sleep(time.Second) // it has heard of both
 	flow := traffic.Load{From: bed.Client, To: vip, Rate: 300, Timeout: clientsWait, HTTP: http}.Start(b.Context())
 	time.Sleep(500 * time.Millisecond)
@@ -144,6 +151,9 @@ func (c *checker) round(b *testing.B, http bool, die func(bed *netlabtest.Bed), 
 	all, err := flow.Stop()
 	netlabtest.Must(b, err)
 	c.add(all, death, down)
+	if c.agent {
+		c.after = append(c.after, failedAfter(b, all, kernel.after(death)))
+	}
 	if http && endsSoon(live) {
 		c.ended++
 	}
@@ -279,6 +289,21 @@ func flapping(b *testing.B) {
 		median(figures[0].changes) <= 3 && median(figures[0].failed) <= 6)
 }
 
+// failedAfter counts connections that failed although they began after the commit that
+// took a server out.
+func failedAfter(b *testing.B, all []traffic.Attempt, commits []time.Time) (n int) {
+	b.Helper()
+	if len(commits) == 0 {
+		b.Fatal("it is down, and nothing was committed")
+	}
+	for _, a := range all {
+		if a.Err != nil && a.Began.After(commits[0]) {
+			n++
+		}
+	}
+	return n
+}
+
 // held is a connection that the dying server answered once.
 func held(b *testing.B, bed *netlabtest.Bed) net.Conn {
 	b.Helper()
@@ -390,12 +415,15 @@ func hung(b *testing.B) {
 		if by < 0 {
 			word, by = "after", -by
 		}
-		return fmt.Sprintf("%d connections stuck, the last one began %s %s it was down; down %s after it hung; its live connection was ended %d times of %d",
+		out := fmt.Sprintf("%d connections stuck, the last one began %s %s it was down; down %s after it hung; its live connection was ended %d times of %d",
 			median(f.failed)+median(f.late), short(by), word, short(median(f.out)), f.ended, len(f.out))
+		if f.after != nil {
+			out += fmt.Sprintf("; stuck of those that began after the commit: %d", slices.Max(f.after))
+		}
+		return out
 	}
-	const few = 50 * time.Millisecond // from the word to the commit, and a client's next packet
-	prove(b, "a server takes connections and never answers, `health: http`", words(&keep.felt), words(&haproxy.felt), "no new connections after it is down; live ones stay",
-		after(&keep.felt) <= few && keep.ended == 0)
-	prove(b, "the same with `on-down: cut`", words(&cut.felt), "", "no new connections after it is down; live ones are reset when they speak",
-		after(&cut.felt) <= few && cut.ended == len(cut.out))
+	prove(b, "a server takes connections and never answers, `health: http`", words(&keep.felt), words(&haproxy.felt), "none that begins after the commit; live ones stay",
+		slices.Max(keep.after) == 0 && keep.ended == 0)
+	prove(b, "the same with `on-down: cut`", words(&cut.felt), "", "none that begins after the commit; live ones are reset when they speak",
+		slices.Max(cut.after) == 0 && cut.ended == len(cut.out))
 }

@@ -162,8 +162,13 @@ func (d *daemon) memory(b *testing.B) (resident, files int64) {
 // runAgent starts nlb run with a profile, and waits until it balances.
 func runAgent(b *testing.B, h *netlab.Host, file string) *daemon {
 	b.Helper()
+	return runProgram(b, *program, h, file)
+}
+
+func runProgram(b *testing.B, program string, h *netlab.Host, file string) *daemon {
+	b.Helper()
 	socket := filepath.Join(scratch, "agent.sock")
-	d := start(b, h, *program, "run", "--socket", socket, file)
+	d := start(b, h, program, "run", "--socket", socket, file)
 	b.Cleanup(func() { d.end(syscall.SIGKILL) })
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return net.Dial("unix", socket)
