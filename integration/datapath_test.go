@@ -233,3 +233,40 @@ func TestOneArmed(t *testing.T) {
 	b.Check(got.Err)
 	b.WantShares(got.Backends, map[string]int{"10.2.0.11": 10, "10.2.0.12": 10})
 }
+
+// TestRandomPorts: backends see a port that is neither the client's nor the one after that
+// of the connection before, with each kind of source; of a service beside, the client's.
+func TestRandomPorts(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11", "fd02::11")
+	b.Address(b.Balancer, "eth1", "10.2.0.99/24", "fd02::99/64")
+	service := func(port int, keys string) string {
+		return fmt.Sprintf("  - {name: s%d, listen: [\"203.0.113.10:%d\", \"[2001:db8::10]:%d\"], %s, backends: [\"10.2.0.11:8080\", \"[fd02::11]:8080\"]}\n", port, port, port, keys)
+	}
+	b.Apply("profile: shop\nservices:\n" + service(81, "snat: masquerade, random-ports: true") + service(82, "snat: vip, random-ports: true") +
+		service(83, "snat: [10.2.0.99, \"fd02::99\"], random-ports: true") + service(84, "snat: [10.2.0.99, \"fd02::99\"]") + service(85, "snat: masquerade"))
+	const each = 34
+	for port := uint16(81); port <= 85; port++ {
+		for _, vip := range []string{"203.0.113.10", "2001:db8::10"} {
+			kept, next, before := 0, 0, uint16(0)
+			for range each {
+				c, err := b.dial("tcp", at(vip, port))
+				b.Check(err)
+				seen := c.Reply.Seen.Port()
+				if seen == c.Reply.From.Port() {
+					kept++
+				}
+				if seen-before <= 2 {
+					next++
+				}
+				before = seen
+				c.Close()
+			}
+			random := port < 84
+			if random && (kept > 2 || next > 2) || !random && kept < each-2 {
+				t.Errorf("%s: of %d connections %d kept their ports, and %d had one of the next", at(vip, port), each, kept, next)
+			}
+		}
+	}
+}

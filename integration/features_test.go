@@ -69,6 +69,14 @@ services:
     listen: "203.0.113.13:80"
     backends: ["10.2.0.11:80", {address: "10.2.0.12:80", snat: vip}, {address: "10.2.0.13:80", snat: [192.0.2.1, 192.0.2.9], name: third}]
 `,
+	"random-ports": `profile: ports
+services:
+  - {name: host, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], random-ports: true, backends: ["10.2.0.11:80", {address: "10.2.0.12:80", snat: none}, {address: "10.2.0.13:80", snat: vip}, "[fd02::11]:80"]}
+  - {name: vip, listen: ["203.0.113.11:80", "[2001:db8::2]:80"], snat: vip, random-ports: true, backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: pool, listen: ["203.0.113.12:80", "[2001:db8::3]:80"], snat: [192.0.2.1, "fd02::1"], random-ports: true, backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: same, listen: ["203.0.113.13:80", "[2001:db8::4]:80"], snat: [192.0.2.1, "fd02::1"], backends: ["10.2.0.11:80", "[fd02::11]:80"]}
+  - {name: nobody, listen: "203.0.113.14:80", random-ports: true, backends: []}
+`,
 	"empty": `profile: empty
 services:
   - {name: reject, listen: "203.0.113.10:80", backends: []}

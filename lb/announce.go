@@ -319,3 +319,11 @@ func (s *Service) checkLoopback(yield func(Contradiction) bool) bool {
 	}
 	return true
 }
+
+// checkRandomPorts finds services whose backends see the client.
+func (s *Service) checkRandomPorts(yield func(Contradiction) bool) bool {
+	return !s.RandomPorts || s.SNAT.Mode != SNATNone ||
+		yield(Contradiction{Keys: []string{"random-ports", "snat"}, Problem: Problem{
+			Msg: "random-ports has no meaning with snat: none", Want: "one of them", Hint: "backends see the client's port",
+		}})
+}

@@ -358,6 +358,14 @@ var forwardKey = key[Service]{
 	check: func(s *Service) *Problem { return checkEnum("forward", s.Forward, ForwardBalanced) },
 }
 
+var randomPortsKey = key[Service]{
+	word: "random-ports", Key: Key{
+		Values: "true or false", Default: "false",
+		Meaning: "where snat changes the source, its port is one at random; false: the client's, where that is free",
+	},
+	value: func(s *Service) (any, bool) { return s.RandomPorts, !s.RandomPorts },
+}
+
 // Nearest is the word that was probably meant by s: one that differs in few
 // letters, or the one that s begins or that begins s. Empty where none is near.
 func Nearest(s string, words []string) string { return near.Word(s, words) }

@@ -356,6 +356,7 @@ var serviceKeys = []key[Service]{
 	balanceKey,
 	unservedKey,
 	forwardKey,
+	randomPortsKey,
 }
 
 // Keys are the keys of services and backends, and of the mappings in them, the

@@ -73,9 +73,9 @@ type Service struct {
 	HashSeed uint32
 	// Affinity keeps a client with its backend; nil: none.
 	Affinity *Affinity
-	// SNAT is the source address that the backends see, where a backend does
-	// not say otherwise.
-	SNAT SNAT
+	// SNAT is the source address that backends see which do not say otherwise.
+	SNAT        SNAT
+	RandomPorts bool // and the port is any, not the client's where that is free
 	// Allow and Deny are prefixes of clients, masked, distinct, sorted. Deny
 	// wins; a non-empty Allow refuses everybody else.
 	Allow, Deny []netip.Prefix

@@ -335,6 +335,7 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 		compile.ReadStanding(e.More().Comment, &b.Standing)
 	}
 	s.own(chain, compile.RetrySet, ruleset.MarkBytes(m))
+	s.own(chain, compile.RandomSet, ruleset.MarkBytes(m))
 	s.own(chain, compile.HalfOpenMap, ruleset.MarkBytes(m))
 	s.ownRefused(chain, compile.FullMark(m))
 	counted := false

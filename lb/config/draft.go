@@ -26,7 +26,7 @@ type draft struct {
 		health, failOpen, minUp, onDown, slowStart             *node
 		mode, remember, onEmpty                                *node
 		offload, devices, timeouts, helper, balance, unserved  *node
-		scheduler, affinity, retry, syn, limit                 *node
+		scheduler, affinity, retry, syn, limit, randomPorts    *node
 	}
 	// checks says where the checks of health stand.
 	checks []*node
@@ -145,6 +145,8 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return unlessDefault(s.at.syn, base.at.syn)
 	case "limit":
 		return unlessDefault(s.at.limit, base.at.limit)
+	case "random-ports":
+		return unlessDefault(s.at.randomPorts, base.at.randomPorts)
 	case "balance":
 		return s.at.balance
 	case "unserved":
@@ -194,6 +196,8 @@ func (s *draft) giveWay(word string) {
 		s.SYNProtection = nil
 	case "limit":
 		s.Limit.HalfOpen = 0
+	case "random-ports":
+		s.RandomPorts = false
 	case "unserved":
 		s.Unserved = lb.UnservedPass
 	case "remember":

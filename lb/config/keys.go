@@ -116,6 +116,10 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 		readWord(d, k, v, &s.Unserved)
 		s.at.unserved = v
 	}},
+	{word: "random-ports", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		readBool(d, k, v, &s.RandomPorts)
+		s.at.randomPorts = v
+	}},
 	{word: "forward", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readWord(d, k, v, &s.Forward) }},
 	{word: "backends", read: readBackends},
 }}

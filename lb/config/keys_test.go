@@ -48,6 +48,7 @@ var example = map[string]string{
 	"service.helper":               "helper: ftp",
 	"service.balance":              "balance: datagrams, protocol: udp",
 	"service.unserved":             "unserved: reject",
+	"service.random-ports":         "random-ports: true",
 	"service.forward":              "forward: balanced",
 	"backend.priority":             "backends: [10.0.0.1, {address: 10.0.0.2, priority: 2}]",
 	"backend.check-at":             "health: tcp, backends: {address: 10.0.0.1, check-at: none}",

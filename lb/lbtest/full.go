@@ -63,6 +63,7 @@ func Full() []*lb.Profile {
 	}
 	whole.Offload, whole.Devices = lb.OffloadAuto, []string{"eth0", "eth1"} // any kernel takes it
 	plain.Helper, plain.Protocols = lb.SIP, []lb.Protocol{lb.TCP, lb.UDP}
+	whole.RandomPorts = true
 	whole.Unserved, whole.Forward = lb.UnservedReject, lb.ForwardBalanced
 	plain.SNAT = lb.SNAT{Mode: lb.SNATNone}
 	for i := range plain.Backends {

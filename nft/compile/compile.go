@@ -268,7 +268,10 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 			c.add(f.Endpoints, e)
 		}
 		if b.SNAT.Mode == lb.SNATPool {
-			c.add(PoolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family))})
+			c.add(PoolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family), s.RandomPorts)})
+		}
+		if s.RandomPorts && b.SNAT.Mode != lb.SNATNone {
+			c.add(RandomSet, ruleset.Element{Key: e.Key})
 		}
 		if s.Affinity != nil && counts[i] > 0 {
 			c.add(StickySet, ruleset.Element{Key: e.Key})
@@ -377,8 +380,8 @@ func ChangesSources(profiles []*lb.Profile) bool {
 }
 
 // sourcePool returns the chain that translates sources to these addresses.
-func (c *compiler) sourcePool(f *Family, addrs []netip.Addr) string {
-	name := poolOf(addrs)
+func (c *compiler) sourcePool(f *Family, addrs []netip.Addr, random bool) string {
+	name := poolOf(addrs, random)
 	if c.pools[name] {
 		return name
 	}
@@ -388,7 +391,7 @@ func (c *compiler) sourcePool(f *Family, addrs []netip.Addr) string {
 		c.add(f.Sources, ruleset.Element{Key: ruleset.MarkBytes(b.Base + uint32(i)), Data: ruleset.AddrBytes(a)})
 	}
 	c.Chains = append(c.Chains, &ruleset.Chain{Name: name, Rules: []ruleset.Rule{{
-		Statements: []ruleset.Statement{f.IP.SNATRandom(b.Slots, b.Base, f.Sources)},
+		Statements: []ruleset.Statement{f.IP.SNATRandom(b.Slots, b.Base, f.Sources, random)},
 		Comment:    sourcesComment(f.Family, b),
 	}}})
 	return name

@@ -32,11 +32,12 @@ import (
 // Names of maps and chains. Chains of services have a '/' in their names,
 // others have not.
 const (
-	SlotsMap    = "slots"    // the first shard: slot -> backend's mark
-	BackendsMap = "backends" // mark -> chain, of backends with statements of their own
-	PoolsMap    = "pools"    // mark -> chain, of backends with a list of SNAT addresses
-	ParamsSet   = "sysctl"   // kernel parameters
-	RecordSet   = "applied"  // what was applied last
+	SlotsMap    = "slots"        // the first shard: slot -> backend's mark
+	RandomSet   = "random-ports" // backends that see ports at random
+	BackendsMap = "backends"     // mark -> chain, of backends with statements of their own
+	PoolsMap    = "pools"        // mark -> chain, of backends with a list of SNAT addresses
+	ParamsSet   = "sysctl"       // kernel parameters
+	RecordSet   = "applied"      // what was applied last
 
 	PreroutingChain  = "prerouting" // what comes from the network
 	outputChain      = "output"
@@ -161,10 +162,13 @@ func IsPool(chain string) bool { return strings.HasPrefix(chain, poolPrefix) }
 
 // poolOf names the chain of a list of SNAT addresses, by its content: services
 // with the same list share it.
-func poolOf(addrs []netip.Addr) string {
+func poolOf(addrs []netip.Addr, random bool) string {
 	h := fnv.New64a()
 	for _, a := range addrs {
 		fmt.Fprintln(h, a)
+	}
+	if random {
+		fmt.Fprintln(h, RandomSet)
 	}
 	return fmt.Sprintf("%s%016x", poolPrefix, h.Sum64())
 }
@@ -224,6 +228,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
 	r.Maps = append(r.Maps,
+		&ruleset.Map{Name: RandomSet, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}},
 		&ruleset.Map{Name: StickySet, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}},
 		&ruleset.Map{Name: BackendsMap, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}, Jump: true})
 	for _, f := range Families {
@@ -299,14 +304,19 @@ func baseChains(x extent) []*ruleset.Chain {
 // destination was translated too. What keeps its source leaves behind masquerade,
 // which nearly all others have.
 func sourceRules(kept uint32) []ruleset.Rule {
+	random := ruleset.MarkBitsIn(RandomSet, ^kept)
 	out := []ruleset.Rule{
 		{Statements: []ruleset.Statement{ruleset.IsUntranslated(), ruleset.Accept()}},
-		{Statements: []ruleset.Statement{hasMode(lb.Masquerade), ruleset.Masquerade()}},
+		{Statements: []ruleset.Statement{hasMode(lb.Masquerade), random, ruleset.Masquerade(true)}, Needs: RandomSet},
+		{Statements: []ruleset.Statement{hasMode(lb.Masquerade), ruleset.Masquerade(false)}},
 		{Statements: []ruleset.Statement{hasMode(lb.SNATNone), ruleset.Accept()}},
 		{Statements: []ruleset.Statement{hasMode(lb.SNATPool), ruleset.MarkVmap(PoolsMap, ^kept)}, Needs: PoolsMap},
 	}
 	for _, f := range Families {
-		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{hasMode(lb.SNATVIP), f.IP.SNATVIP()}})
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{hasMode(lb.SNATVIP), random, f.IP.SNATVIP(true)}, Needs: RandomSet})
+	}
+	for _, f := range Families {
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{hasMode(lb.SNATVIP), f.IP.SNATVIP(false)}})
 	}
 	return out
 }

@@ -105,7 +105,7 @@ var fleetObjects = fleet.Objects()
 // Lapses reports whether a chain or map of the layout goes as soon as nobody needs
 // it.
 func Lapses(object string) bool {
-	return slices.Contains(retryObjects, object) || object == ForwardChain || object == border.ForwardChain || datagrams.IsShared(object) || synproxy.IsShared(object) || handshake.IsShared(object) || slices.Contains(OffloadSets, object) || slices.Contains(fleetObjects, object)
+	return slices.Contains(retryObjects, object) || object == ForwardChain || object == border.ForwardChain || datagrams.IsShared(object) || synproxy.IsShared(object) || handshake.IsShared(object) || object == RandomSet || slices.Contains(OffloadSets, object) || slices.Contains(fleetObjects, object)
 }
 
 // retries makes the refusals of a backend count.
@@ -123,6 +123,7 @@ func (c *compiler) needRetry() {
 // othersRetry keeps what other profiles need.
 func (c *compiler) othersRetry(others []*lb.Profile) {
 	for _, s := range lb.Services(others) {
+		c.needed[RandomSet] = c.needed[RandomSet] || s.RandomPorts
 		for _, f := range s.Families() {
 			if ejects(s, f) {
 				c.needRetry()

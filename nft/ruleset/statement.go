@@ -354,8 +354,18 @@ func Log(prefix, levelName string, level uint32) Statement {
 	return NewStatement(text, &expr.Log{Key: key, Level: expr.LogLevel(level), Data: []byte(prefix)})
 }
 
-// Masquerade makes the source an address of this host.
-func Masquerade() Statement { return NewStatement("masquerade", &expr.Masq{}) }
+// Masquerade makes the source an address of this host, with random a port at random.
+func Masquerade(random bool) Statement {
+	return NewStatement("masquerade"+randomly(random), &expr.Masq{FullyRandom: random})
+}
+
+// randomly is how nft writes NF_NAT_RANGE_PROTO_RANDOM_FULLY.
+func randomly(random bool) string {
+	if random {
+		return " fully-random"
+	}
+	return ""
+}
 
 // durationText is a duration as nft writes it, in parts.
 func durationText(d time.Duration) string {

@@ -111,6 +111,7 @@ const (
 type source struct {
 	masquerade  bool
 	first, last netip.Addr // SNAT; not valid: none
+	random      bool       // its port
 }
 
 // end is a flow at its end.

@@ -180,6 +180,7 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 		snat := t.snat(s, o.source)
 		bySource[snat.String()] = snat
 		sums[e].sources[snat.String()] += o.share.real
+		s.RandomPorts = s.RandomPorts || o.random
 		byLog[o.logs] = t.log(c, o.logs)
 		sums[e].logs[o.logs] += o.share.real
 	}
@@ -202,6 +203,9 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 	}
 	if mixed {
 		t.draft.Lost("a backend sees several kinds of sources, or is logged at times; the profile has the most frequent", "", at...)
+	}
+	for c := range s.Contradictions {
+		s.RandomPorts = s.RandomPorts && c.Keys[0] != "random-ports"
 	}
 	if len(s.Backends) > 0 {
 		t.common(s)

@@ -113,7 +113,7 @@ func (p *program) statement(name string, value any) ([]branch, bool) {
 	case "dnat", "snat":
 		return p.nat(name, value), true
 	case "masquerade":
-		return one(syntax.Masquerade{})
+		return one(syntax.Masquerade{Random: strings.Contains(fmt.Sprint(get(value, "flags")), "random")})
 	case "redirect":
 		ports, ok := portRange(get(value, "port"))
 		if !ok {
@@ -185,7 +185,7 @@ func (p *program) nat(name string, value any) []branch {
 			return syntax.Pass{}
 		}
 		if name == "snat" {
-			return syntax.SNAT{To: to}
+			return syntax.SNAT{To: to, Random: strings.Contains(flags, "random")}
 		}
 		return syntax.DNAT{To: []syntax.NATRange{to}, Persistent: strings.Contains(flags, "persistent"), Random: strings.Contains(flags, "random")}
 	}

@@ -142,13 +142,16 @@ func Notes(s *lb.Service) []ruleset.Rule {
 	if s.Unserved != lb.UnservedPass {
 		note(unservedWord + s.Unserved.String())
 	}
+	if s.RandomPorts {
+		note(randomPorts)
+	}
 	if s.Forward != lb.ForwardOpen {
 		note(forwardWord + s.Forward.String())
 	}
 	return out
 }
 
-const unservedWord, forwardWord, helperWord = "unserved ", "forward ", "helper "
+const unservedWord, forwardWord, helperWord, randomPorts = "unserved ", "forward ", "helper ", "random-ports"
 
 // ReadNote reads the comment of such a rule, or of one of Helpers, into a service, and
 // reports whether it was one.
@@ -158,6 +161,10 @@ func ReadNote(comment string, s *lb.Service) bool {
 	}
 	if word, ok := strings.CutPrefix(comment, helperWord); ok {
 		return s.Helper.UnmarshalText([]byte(word)) == nil
+	}
+	if comment == randomPorts {
+		s.RandomPorts = true
+		return true
 	}
 	word, ok := strings.CutPrefix(comment, forwardWord)
 	return ok && s.Forward.UnmarshalText([]byte(word)) == nil

@@ -42,8 +42,7 @@ func (r *reader) readTarget() {
 	case "SNAT":
 		r.snat(g)
 	case "MASQUERADE":
-		r.rule.Target = Masquerade{}
-		r.natFlags(g)
+		r.rule.Target = Masquerade{g.random()}
 		if o := g.get("to-ports"); o != nil {
 			r.issue(importer.Note, o.at, "the ports of MASQUERADE are not in the profile", "")
 		}
@@ -179,8 +178,7 @@ func (r *reader) snat(g *group) {
 	if ok && to.Ports.First != 0 {
 		r.issue(importer.Note, o.values[0], "the ports of --to-source are not in the profile", "")
 	}
-	r.rule.Target = SNAT{to}
-	r.natFlags(g)
+	r.rule.Target = SNAT{to, g.random()}
 }
 
 func (r *reader) setMark(g *group) {

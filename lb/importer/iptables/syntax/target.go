@@ -48,12 +48,15 @@ type NATRange struct {
 	Base        uint16
 }
 
-// SNAT changes the source to one of a range of addresses.
-type SNAT struct{ To NATRange }
+// SNAT changes the source to one of a range of addresses. Random: the port is any.
+type SNAT struct {
+	To     NATRange
+	Random bool
+}
 
 // Masquerade changes the source to an address of the interface that the packet
-// leaves by.
-type Masquerade struct{}
+// leaves by. Random: the port is any.
+type Masquerade struct{ Random bool }
 
 // SetMark makes the mark of a packet, or of its connection, (mark &^ Mask) ^
 // Value.
