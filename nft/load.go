@@ -330,13 +330,12 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 		pool, _ := s.own(chain, compile.PoolsMap, ruleset.MarkBytes(m))
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
-	s.own(chain, compile.StickySet, ruleset.MarkBytes(m))
+	for _, set := range []string{compile.StickySet, compile.RetrySet, compile.RandomSet, compile.HalfOpenMap} {
+		s.own(chain, set, ruleset.MarkBytes(m))
+	}
 	if e, ok := s.own(chain, compile.VerdictsSet, ruleset.MarkBytes(m)); ok {
 		compile.ReadStanding(e.More().Comment, &b.Standing)
 	}
-	s.own(chain, compile.RetrySet, ruleset.MarkBytes(m))
-	s.own(chain, compile.RandomSet, ruleset.MarkBytes(m))
-	s.own(chain, compile.HalfOpenMap, ruleset.MarkBytes(m))
 	s.ownRefused(chain, compile.FullMark(m))
 	counted := false
 	statements, _ := s.objects.element(compile.BackendsMap, ruleset.MarkBytes(m))
