@@ -231,7 +231,7 @@ func (r *Roster) enlist(b, was *backend, known map[lb.BackendID]lb.Standing, c *
 		held = first(held)
 		b.verdict, b.since, b.reason = held.Verdict, held.Since, held.Reason
 		if held.Order != lb.NoOrder {
-			b.order = &lb.Standing{Order: held.Order, By: held.By, Until: held.Until}
+			b.order = &lb.Standing{Order: held.Order, By: held.By, Until: steady(held.Until)}
 		}
 	}
 	if !b.wanted.CheckAt.None {

@@ -259,6 +259,23 @@ func TestOrders(t *testing.T) {
 	}
 }
 
+// TestOrdersSteady: an order ends by a clock that nobody sets, whoever gave it; its end
+// is shown as it was given.
+func TestOrdersSteady(t *testing.T) {
+	w := newWorld(t)
+	until := w.now.Add(time.Hour).Truncate(time.Second).UTC() // has no other clock
+	w.Set(shop(2, nil), map[lb.BackendID]lb.Standing{id(1): {Order: lb.OrderDrain, By: "admin", Until: until}}, w.now)
+	w.Order(id(2), lb.OrderDrain, "admin", until)
+	for n := 1; n <= 2; n++ {
+		if at := w.backend(id(n)).order.Until; at == at.Round(0) {
+			t.Errorf("b%d: the order ends by the wall clock", n)
+		}
+		if is, _ := w.Standing(id(n)); !is.Until.Equal(until) {
+			t.Errorf("b%d: it ends %v, given was %v", n, is.Until, until)
+		}
+	}
+}
+
 // TestSlowStart: who comes back gets its weight in steps, who was up has it all.
 func TestSlowStart(t *testing.T) {
 	w := newWorld(t)

@@ -205,9 +205,19 @@ func (r *Roster) Due(now time.Time) (next time.Time) {
 func (r *Roster) Order(id lb.BackendID, order lb.Order, by string, until time.Time) bool {
 	b := r.backend(id)
 	if b != nil {
-		r.order(b, lb.Standing{Order: order, By: by, Until: until})
+		r.order(b, lb.Standing{Order: order, By: by, Until: steady(until)})
 	}
 	return b != nil
+}
+
+// steady is a moment that the wall clock says, by the clock that nobody sets: if the
+// former is set later, an order ends when it would have.
+func steady(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	now := time.Now()
+	return now.Add(t.Sub(now))
 }
 
 func (r *Roster) order(b *backend, order lb.Standing) {
