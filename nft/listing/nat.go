@@ -127,8 +127,9 @@ func (p *program) statistic(info []byte) {
 func (p *program) xtTarget(name string, rev uint32, info []byte) {
 	switch {
 	case (name == "DNAT" || name == "SNAT" || name == "REDIRECT") && p.xtNAT(name, rev, info):
-	case name == "MASQUERADE":
-		p.say("masquerade", nil)
+	case name == "MASQUERADE" && len(info) >= 8: // as in xtNAT
+		flags := info[map[string]int{"ip": 4, "ip6": 0}[p.family]:]
+		p.say("masquerade", object{"flags": natFlags(host.Uint32(flags))})
 	case name == "MARK" && rev == 2 && len(info) >= 8 && host.Uint32(info[4:]) == 1<<32-1: // mark, mask
 		p.say("mangle", object{"key": object{"meta": object{"key": "mark"}}, "value": host.Uint32(info)})
 	case name == "TCPMSS" || name == "CHECKSUM" || name == "LOG":

@@ -180,7 +180,7 @@ func (p *program) expression(name string, b []byte) {
 	case "nat":
 		p.nat(b)
 	case "masq":
-		p.say("masquerade", nil)
+		p.say("masquerade", object{"flags": natFlags(wire.Uint32(wire.Attr(b, unix.NFTA_MASQ_FLAGS)))})
 	case "redir":
 		r := object{}
 		if has(unix.NFTA_REDIR_REG_PROTO_MIN) {
