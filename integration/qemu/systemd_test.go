@@ -86,7 +86,7 @@ func play(t *testing.T, name, version, program string, c Contents) string {
 	netlabtest.Must(t, err)
 	h := bench(t)
 	m := &Machine{Name: name, image: image, dir: dir, accelerator: accelerate(t, h, version), memory: 768}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	start := time.Now()
 	err = m.Once(ctx, h, program, nil)

@@ -27,6 +27,7 @@ var agent = []phase{
 	{"boot", boot},
 	{"reload", reload},
 	{"broken profile", broken},
+	{"clock", clock},
 	{"server dies", death},
 	{"nftables", nftables},
 	{"upgrade", upgrade},
