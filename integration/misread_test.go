@@ -46,7 +46,7 @@ func (l *gappy) Receive(b []byte) (int, error) {
 
 func TestMisread(t *testing.T) {
 	t.Parallel()
-	for _, set := range []string{"slots", "endpoints4", "services4"} {
+	for _, set := range []string{"inline-slots", "inline-endpoints4", "services4"} {
 		for _, times := range []int{1, 1000} {
 			b := newBed(t)
 			b.Apply(shopBefore)

@@ -179,15 +179,15 @@ func TestSmallChange(t *testing.T) {
 		{"another backend for one that goes", func(p *lb.Profile) {
 			p.Services[0].Backends[1] = backend("10.0.0.9:80", 1)
 		}, []string{
-			"add element endpoints4 " + mark("10.0.0.9:80") + " : 10.0.0.9 . 80",
-			"delete element slots 0x00000001 : " + mark("10.0.0.2:80"),
-			"add element slots 0x00000001 : " + mark("10.0.0.9:80"),
+			"add element inline-endpoints4 " + mark("10.0.0.9:80") + " : 10.0.0.9 . 80",
+			"delete element inline-slots 1 : " + mark("10.0.0.2:80"),
+			"add element inline-slots 1 : " + mark("10.0.0.9:80"),
 		}},
 		{"a backend drains", func(p *lb.Profile) { p.Services[0].Backends[2].Weight = 0 }, []string{
-			"add element slots 0x00000006 : " + mark("10.0.0.1:80"),
-			"add element slots 0x00000007 : " + mark("10.0.0.2:80"),
-			"add element slots 0x00000008 : " + mark("10.0.0.3:80"),
-			`replace rule shop/web ct mark set numgen inc mod 2 offset 6 comment "IPv4 round-robin slots 6+2+1"`,
+			"add element inline-slots 6 : " + mark("10.0.0.1:80"),
+			"add element inline-slots 7 : " + mark("10.0.0.2:80"),
+			"add element inline-slots 8 : " + mark("10.0.0.3:80"),
+			`replace rule shop/web ct mark set numgen inc mod 2 offset 6 map @inline-slots comment "IPv4 round-robin slots 6+2+1"`,
 		}},
 		{"a service moves", func(p *lb.Profile) { p.Services[0].Listen[0] = listen("203.0.113.9", 80) }, []string{
 			"delete element services4 203.0.113.1 . tcp . 80 : goto shop/web",
@@ -206,8 +206,8 @@ func TestSmallChange(t *testing.T) {
 			"add element services4 203.0.113.1 . tcp . 80 : goto shop/api",
 		}},
 		{"other names", func(p *lb.Profile) { p.Services[0].Backends[0].Name = "one" }, []string{
-			"delete element endpoints4 " + mark("10.0.0.1:80") + " : 10.0.0.1 . 80",
-			"add element endpoints4 " + mark("10.0.0.1:80") + ` comment "name one" : 10.0.0.1 . 80`,
+			"delete element inline-endpoints4 " + mark("10.0.0.1:80") + " : 10.0.0.1 . 80",
+			"add element inline-endpoints4 " + mark("10.0.0.1:80") + ` comment "name one" : 10.0.0.1 . 80`,
 		}},
 	}
 	for _, tt := range tests {
@@ -236,9 +236,9 @@ func TestCountersStay(t *testing.T) {
 	}
 	one, two := backend("10.0.0.1:80", 1), backend("10.0.0.2:80", 1)
 	applyTo(t, o, with(one, two))
-	for id, e := range o.maps["endpoints4"].elements {
+	for id, e := range o.maps["inline-endpoints4"].elements {
 		e.Extra = &ruleset.Extra{Packets: 7, Bytes: 420}
-		o.maps["endpoints4"].elements[id] = e
+		o.maps["inline-endpoints4"].elements[id] = e
 	}
 	count := func(b lb.Backend) uint64 { return newState("nlb", o).Stats("p", "s", b.Address, nil).Connections }
 	renamed := one
@@ -272,7 +272,7 @@ func seeds(n uint64) uint64 {
 func TestAnySequence(t *testing.T) {
 	for seed := range seeds(150) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		smallShards(t, []uint32{1 << 16, 8, 24}[seed%3])
+		smallShards(t, []uint32{1 << 16, 8, 24}[seed%3], []uint32{0, 8, 24, 256}[seed%4])
 		o := emptyObjects()
 		have := map[string]*lb.Profile{}
 		for step := range 12 {
@@ -333,14 +333,16 @@ func inFlight(t *testing.T, before *State, old map[string]map[string]ruleset.Ele
 		f := compile.FamilyOf(key.Family)
 		for slot := b.Base; slot < b.Base+b.Slots; slot++ {
 			name, _ := before.objects.slotsOf(key, b)
+			if _, ok := old[name][ruleset.MarkBytes(slot)]; !ok {
+				name = compile.SlotsMap // of an older layout
+			}
 			e, ok := after.elements(name)[ruleset.MarkBytes(slot)]
 			if !ok {
 				t.Fatalf("%v: slot %d is gone", key, slot)
 			}
 			for _, m := range []string{e.Data, old[name][ruleset.MarkBytes(slot)].Data} {
-				_, port := after.elements(f.Endpoints)[m]
-				_, address := after.elements(f.Addresses)[m]
-				if !port && !address {
+				there := func(servers string) bool { _, ok := after.elements(servers)[m]; return ok }
+				if !slices.ContainsFunc(f.ServersOf(name), there) {
 					t.Fatalf("%v: slot %d leads to no backend", key, slot)
 				}
 				if mode, _ := compile.ModeOf(ruleset.MarkOf(m)); mode != lb.SNATPool {

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -76,6 +77,27 @@ func (p *plan) markLayout(have *State) {
 	}
 }
 
+// allSlots yields the elements of all maps of slots, with their maps' names.
+func (o *objects) allSlots() iter.Seq2[string, ruleset.Element] {
+	return func(yield func(string, ruleset.Element) bool) {
+		for _, e := range o.inline {
+			if !yield(compile.InlineSlotsMap, e) {
+				return
+			}
+		}
+		for name, m := range o.maps {
+			if m.spec == nil || m.spec.Kind != ruleset.Slots {
+				continue
+			}
+			for _, e := range m.elements {
+				if !yield(name, e) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // fixed is what changes of backends leave as it is: which maps there are, and the
 // chains of all services.
 type fixed struct {
@@ -85,7 +107,10 @@ type fixed struct {
 }
 
 // readFixed reads what is fixed, where it is not known.
-func (m *memory) readFixed(o *objects, table string) error {
+func (m *memory) readFixed(o *objects, table string) (err error) {
+	if o.inline, err = readSet(o.source.conn, table, compile.NewInlineSlots()); err != nil {
+		return err
+	}
 	if m.fixed == nil {
 		if err := o.readSpecs(o.source.conn, table); err != nil {
 			return err

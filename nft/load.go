@@ -306,10 +306,11 @@ func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) [
 		}
 		counts[ruleset.MarkOf(e.Data)] += drawn // a parked one is there with 0
 	}
-	s.objects.fetch(f.Endpoints, maps.Keys(counts)) // where nearly all are
+	servers := f.ServersOf(slots)
+	s.objects.fetch(servers[0], maps.Keys(counts)) // where nearly all are
 	var out []lb.Backend
 	for m, slots := range counts {
-		if backend, ok := s.readBackend(chain, f, m, slots); ok {
+		if backend, ok := s.readBackend(chain, f, servers, m, slots); ok {
 			out = append(out, backend)
 		}
 	}
@@ -317,8 +318,8 @@ func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) [
 	return out
 }
 
-func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int) (lb.Backend, bool) {
-	e, address, ok := s.server(chain, f, m)
+func (s *State) readBackend(chain string, f *compile.Family, servers []string, m uint32, slots int) (lb.Backend, bool) {
+	e, address, ok := s.server(chain, f, servers, m)
 	if !ok {
 		return lb.Backend{}, false
 	}
@@ -349,8 +350,8 @@ func (s *State) readBackend(chain string, f *compile.Family, m uint32, slots int
 }
 
 // server is the element that says where a backend is, and what it says.
-func (s *State) server(chain string, f *compile.Family, m uint32) (e ruleset.Element, at lb.Endpoint, ok bool) {
-	for _, name := range f.Servers() {
+func (s *State) server(chain string, f *compile.Family, servers []string, m uint32) (e ruleset.Element, at lb.Endpoint, ok bool) {
+	for _, name := range servers {
 		if e, ok = s.own(chain, name, ruleset.MarkBytes(m)); ok {
 			return e, f.ReadServer(name, e.Data), true
 		}
@@ -371,8 +372,11 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers
 		n.Keep(there, s.guards)
 		h.FirstSlot, h.Free = s.last.slots, slices.Clone(s.last.free)
 	}
-	for _, e := range s.objects.allSlots() {
-		h.Slots = append(h.Slots, ruleset.MarkOf(e.Key))
+	for name, e := range s.objects.allSlots() {
+		// An older layout has other slots of these numbers.
+		if n := ruleset.MarkOf(e.Key); n >= compile.InlineSlots || name == compile.InlineSlotsMap {
+			h.Slots = append(h.Slots, n)
+		}
 	}
 	for key, b := range s.blocks {
 		if _, moves := s.objects.slotsOf(key, b); !moves {
@@ -383,14 +387,6 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers
 	n.Hold(h)
 	n.HoldClients(s.clients, s.Generation, func(object string) bool { return s.objects.maps[object] != nil })
 	return n
-}
-
-func (s *State) marks(name string) []uint32 {
-	var out []uint32
-	for key := range s.elements(name) {
-		out = append(out, ruleset.MarkOf(key))
-	}
-	return out
 }
 
 // Refused counts what allow, deny, limits and max-connections of a service have

@@ -28,6 +28,7 @@ import (
 var retiring = []string{
 	compile.SlotsMap, compile.RefusedSet, compile.Families[0].Endpoints, compile.Families[0].Addresses, compile.Families[1].Endpoints, compile.Families[1].Addresses,
 	compile.Families[0].Ports, compile.Families[1].Ports,
+	compile.Families[0].InlineEndpoints, compile.Families[0].InlineAddresses, compile.Families[1].InlineEndpoints, compile.Families[1].InlineAddresses,
 }
 
 // record is what was applied and the generation that it made.

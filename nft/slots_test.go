@@ -11,11 +11,12 @@ import (
 	"nlb/nft/ruleset"
 )
 
-// smallShards makes shards smaller for the rest of a test.
-func smallShards(t *testing.T, size uint32) {
-	was := compile.ShardSize
-	compile.ShardSize = size
-	t.Cleanup(func() { compile.ShardSize = was })
+// smallShards makes shards smaller for the rest of a test, and the slots of services that
+// translate inline fewer.
+func smallShards(t *testing.T, size, inlineSlots uint32) {
+	was, inline := compile.ShardSize, compile.InlineSlots
+	compile.ShardSize, compile.InlineSlots = size, inlineSlots
+	t.Cleanup(func() { compile.ShardSize, compile.InlineSlots = was, inline })
 }
 
 // weighted are services with many slots each.
@@ -36,10 +37,10 @@ func weighted(services, weight int) *lb.Profile {
 // sweeps.
 func TestOneMapOfSlots(t *testing.T) {
 	p := weighted(6, 10)
-	smallShards(t, 1<<30)
+	smallShards(t, 1<<30, 0)
 	o := emptyObjects()
 	applyTo(t, o, p)
-	smallShards(t, 16)
+	smallShards(t, 16, 0)
 	before, old := newState("nlb", o), o.snapshot()
 	if changes := lb.Compare(before.Profiles, []*lb.Profile{p}); len(changes) > 0 {
 		t.Errorf("as it was: %v", changes)
@@ -85,7 +86,7 @@ func TestOneMapOfSlots(t *testing.T) {
 
 // What retires is written down however its numbers are as bytes.
 func TestManyRetiredSlots(t *testing.T) {
-	smallShards(t, 4096)
+	smallShards(t, 4096, 0)
 	o := emptyObjects()
 	p := weighted(5, 997)
 	options := Options{Table: "nlb", Record: true}
@@ -258,5 +259,96 @@ func TestOwnSlotsOfGoneProfile(t *testing.T) {
 	other.Services[0].Backends[0].Name = "another"
 	if applyTo(t, o, other); o.maps[ownSlots] != nil {
 		t.Error("the map was not swept")
+	}
+}
+
+// A service that translates inline no longer, or does so from now on, leaves what packets
+// that have drawn still find, and its backends go on counting.
+func TestInline(t *testing.T) {
+	o := emptyObjects()
+	plain := func(n int) *lb.Profile {
+		s := service("web", "203.0.113.1")
+		for i := range n {
+			s.Backends = append(s.Backends, backend(fmt.Sprintf("10.0.0.%d:80", i+1), 1))
+		}
+		s.Backends[1].Address.Port = 0
+		return &lb.Profile{Name: "shop", Services: []lb.Service{s}}
+	}
+	sticky := func(n int) *lb.Profile {
+		p := plain(n)
+		p.Services[0].Affinity = &lb.Affinity{Timeout: 60e9, Bits: 32, Bits6: 128}
+		return p
+	}
+	key := compile.PoolKey{Chain: "shop/web", Family: lb.IPv4}
+	counts := func() (out []uint64) {
+		for _, b := range plain(2).Services[0].Backends {
+			out = append(out, newState("nlb", o).Stats("shop", "web", b.Address, nil).Connections)
+		}
+		return out
+	}
+	step := func(p *lb.Profile, inline bool) {
+		t.Helper()
+		before, old := newState("nlb", o), o.snapshot()
+		plan := applyTo(t, o, p)
+		after := newState("nlb", o)
+		inFlight(t, before, old, after)
+		if b := after.blocks[key]; b.Inline() != inline {
+			t.Errorf("it has slots %+v, by\n%s", b, plan)
+		}
+		if again := applyTo(t, o, p); !again.empty() {
+			t.Errorf("applied again:\n%s", again)
+		}
+	}
+	step(plain(2), true)
+	for i, name := range compile.Families[0].InlineServers() {
+		for id, e := range o.maps[name].elements {
+			e.Extra = &ruleset.Extra{Packets: uint64(7 + i), Bytes: 420}
+			o.maps[name].elements[id] = e
+		}
+	}
+	want := []uint64{7, 8}
+	for i, next := range []struct {
+		p      *lb.Profile
+		inline bool
+	}{{sticky(2), false}, {plain(2), false}, {plain(3), true}, {plain(2), true}, {sticky(3), false}} {
+		step(next.p, next.inline)
+		if got := counts(); !slices.Equal(got, want) {
+			t.Errorf("step %d: they count %v, want %v", i, got, want)
+		}
+	}
+	for range 2 {
+		applyTo(t, o, plain(4)) // sweeps
+		applyTo(t, o, sticky(5))
+	}
+	for _, name := range compile.Families[0].InlineServers() {
+		if n := len(o.maps[name].elements); n > 3 {
+			t.Errorf("%s has %d elements at the end", name, n)
+		}
+	}
+}
+
+// A table of the layout without inline slots is brought over: no slot of an old number is
+// taken for an inline one, and backends go on counting.
+func TestBeforeInline(t *testing.T) {
+	p := weighted(6, 60) // more slots than there are inline
+	smallShards(t, 1<<16, 0)
+	o := emptyObjects()
+	applyTo(t, o, p)
+	smallShards(t, 1<<16, 256)
+	before, old := newState("nlb", o), o.snapshot()
+	applyTo(t, o, p)
+	after := newState("nlb", o)
+	inFlight(t, before, old, after)
+	inline := 0
+	for key, b := range after.blocks {
+		if name, moves := after.objects.slotsOf(key, b); moves || name != compile.SlotMapOf(b.Base) {
+			t.Errorf("%v is in %s", key, name)
+		}
+		if b.Inline() {
+			inline++
+		}
+	}
+	if inline != 3 { // two have an affinity, and one had other slots
+		t.Errorf("%d services translate inline", inline)
 	}
 }

@@ -46,6 +46,8 @@ type objects struct {
 	shared []*ruleset.Chain
 	// source has what was not read yet; nil: everything was.
 	source *source
+	// inline are the slots of compile.InlineSlotsMap, where a part of the table was read.
+	inline map[string]ruleset.Element
 	// direct is the table of family netdev beside this one; nil: there is none.
 	direct *objects
 }
@@ -266,20 +268,13 @@ func (m *haveMap) close(ends map[string]bool) {
 	}
 }
 
-// allSlots yields the elements of all maps of slots, with their maps' names.
-func (o *objects) allSlots() iter.Seq2[string, ruleset.Element] {
-	return func(yield func(string, ruleset.Element) bool) {
-		for name, m := range o.maps {
-			if m.spec == nil || m.spec.Kind != ruleset.Slots {
-				continue
-			}
-			for _, e := range m.elements {
-				if !yield(name, e) {
-					return
-				}
-			}
-		}
+// marks are the keys of a map of marks or numbers.
+func (s *State) marks(name string) []uint32 {
+	var out []uint32
+	for key := range s.elements(name) {
+		out = append(out, ruleset.MarkOf(key))
 	}
+	return out
 }
 
 // slotsOf names the map that holds a block. An older layout has all in one.

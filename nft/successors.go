@@ -94,20 +94,17 @@ func heirOf(s flows.Servers, service *lb.Service, address lb.Endpoint) (heir flo
 	return s.Find(netip.AddrPortFrom(address.Addr, port), to, service.Protocols[0])
 }
 
-// carryCounters gives backends the counters that they had under another mark.
+// carryCounters gives backends the counters that they had under another mark, or in
+// another map.
 func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]successor) {
-	if len(successors) == 0 {
-		return
-	}
-	counted := map[string]ruleset.Extra{}
+	counted := s.countedInline(want)
 	for old, now := range successors {
-		for _, f := range compile.Families {
-			for _, name := range f.Servers() {
-				if e, ok := s.elements(name)[ruleset.MarkBytes(old)]; ok {
-					counted[ruleset.MarkBytes(now.mark)] = ruleset.Extra{Packets: e.More().Packets, Bytes: e.More().Bytes}
-				}
-			}
+		if e, ok := s.counter(ruleset.MarkBytes(old)); ok {
+			counted[ruleset.MarkBytes(now.mark)] = e
 		}
+	}
+	if len(counted) == 0 {
+		return
 	}
 	for _, m := range want.Maps {
 		if !m.Counter || m.Name == compile.RefusedSet {
@@ -155,6 +152,44 @@ func (s *State) renewKeys(wanted []*lb.Profile, n *compile.Numbers, successors m
 			n.RenewClients(chain)
 		}
 	}
+}
+
+// counter is that of a backend in use, by its mark.
+func (s *State) counter(mark string) (ruleset.Extra, bool) {
+	for _, f := range compile.Families {
+		for _, name := range append(f.Servers(), f.InlineServers()...) {
+			e := s.elements(name)[mark]
+			if _, used := s.owned[name][mark]; used {
+				return ruleset.Extra{Packets: e.More().Packets, Bytes: e.More().Bytes}, true
+			}
+		}
+	}
+	return ruleset.Extra{}, false
+}
+
+// countedInline are the counters of the backends of services that translate inline from
+// now on, or do so no longer, by their marks.
+func (s *State) countedInline(want *ruleset.Ruleset) map[string]ruleset.Extra {
+	counted := map[string]ruleset.Extra{}
+	for _, m := range want.Maps {
+		isInline := func(f *compile.Family) bool { return slices.Contains(f.InlineServers(), m.Name) }
+		if !slices.ContainsFunc(compile.Families, isInline) {
+			continue
+		}
+		marks := map[string]bool{}
+		for _, e := range m.Elements {
+			marks[e.Key] = true
+		}
+		for key := range s.elements(m.Name) {
+			marks[key] = !marks[key]
+		}
+		for mark, moves := range marks {
+			if e, ok := s.counter(mark); ok && moves {
+				counted[mark] = e
+			}
+		}
+	}
+	return counted
 }
 
 // affinityMove is what some clients become: they are found elsewhere, by another key, or

@@ -151,7 +151,11 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 			own.Rules = append(own.Rules, c.newAffinity(p.Name, s, f).noted(), draw.alone())
 		default:
 			own.Rules = append(own.Rules, draw.alone())
-			if !draw.refuses {
+			switch {
+			case draw.refuses:
+			case draw.inline:
+				own.Rules = append(own.Rules, draw.translate(s, f)...)
+			default:
 				own.Rules = append(own.Rules, draw.deliver(f))
 			}
 		}
@@ -217,6 +221,7 @@ type drawRule struct {
 	refuses bool
 	repeats bool                  // draw leaves a backend in the mark, which may be passed over
 	own     bool                  // draw leaves a backend in the mark, from the service's own slots
+	inline  bool                  // draw leaves a backend in the mark, which the service's chain translates to
 	limited bool                  // by max-connections
 	forget  []ruleset.Statement   // takes what is refused out of what is half-open
 	ejects  bool                  // backends that refused
@@ -250,23 +255,15 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 	for i, b := range backends {
 		marks[i] = modeMark(b.SNAT.Mode) | c.Backend(chain, b.Address)
 	}
-	block, counts := c.slotsOf(PoolKey{chain, f.Family}, s, backends, marks)
+	block, counts := c.slotsOf(PoolKey{chain, f.Family}, s, backends, marks, c.inlines(s, f, shared))
 	ejecting := ejects(s, f.Family)
 	for i, b := range backends {
-		e := ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: ruleset.AddrBytes(b.Address.Addr)}
+		server, data := f.server(&b, block.Inline())
+		e := ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: data}
 		if comment := backendComment(b, counts[i], block.Own); comment != "" {
 			e.Extra = &ruleset.Extra{Comment: comment}
 		}
-		switch {
-		case b.Address.OfHost():
-			e.Data = ruleset.PortBytes(b.Address.Port)[:ruleset.InetService.Size]
-			c.add(f.Ports, e)
-		case b.Address.Port == 0:
-			c.add(f.Addresses, e)
-		default:
-			e.Data += ruleset.PortBytes(b.Address.Port)
-			c.add(f.Endpoints, e)
-		}
+		c.add(server, e)
 		if b.SNAT.Mode == lb.SNATPool {
 			c.add(PoolsMap, ruleset.Element{Key: e.Key, Data: c.sourcePool(f, b.SNAT.Of(f.Family), s.RandomPorts)})
 		}
@@ -288,19 +285,6 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 		c.backendChain(chain, marks[i], b, shared)
 	}
 	return c.draw(chain, s, f, block)
-}
-
-// ReadServer reads where a backend is from its element in one of Servers.
-func (f *Family) ReadServer(name, data string) lb.Endpoint {
-	if name == f.Ports {
-		return lb.HostEndpoint(f.Family, ruleset.PortOf(data))
-	}
-	var e lb.Endpoint
-	e.Addr, _ = netip.AddrFromSlice([]byte(data[:f.IP.Addr.Size]))
-	if name == f.Endpoints {
-		e.Port = ruleset.PortOf(data[f.IP.Addr.Size:])
-	}
-	return e
 }
 
 // backendChain writes the statements that a backend has of its own.
@@ -345,6 +329,9 @@ func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRul
 		r.draw = []ruleset.Statement{ruleset.Goto(refuseChain)}
 	default:
 		r.draw = []ruleset.Statement{f.drawSlot(s, b, 0)}
+		if r.inline = b.Inline(); r.inline {
+			r.draw[0] = ruleset.Through(r.draw[0], InlineSlotsMap)
+		}
 		if r.own {
 			r.draw = append(r.draw, ruleset.SetMarkByMap(OwnSlotsOf(chain, f)))
 		}

@@ -3,6 +3,8 @@ package compile
 // Families: the maps and chains of each IP version.
 
 import (
+	"net/netip"
+
 	"nlb/lb"
 	"nlb/nft/ruleset"
 )
@@ -18,6 +20,9 @@ type Family struct {
 	Sources   string // map: number -> SNAT address
 	Deliver   string // chain: translates to the backend in the mark
 
+	// Of services that translate inline: the maps that Endpoints and Addresses are of others.
+	InlineEndpoints, InlineAddresses string
+
 	match ruleset.Statement // packets of this family
 	pick  string            // chain: turns a slot into a backend
 	goTo  ruleset.Statement // to pick, of the first shard: nearly every service has it
@@ -31,12 +36,54 @@ func newFamily(version lb.Family, ip *ruleset.Family) *Family {
 	return &Family{
 		Family: version, IP: ip, match: ip.Match(),
 		Endpoints: named("endpoints"), Addresses: named("addresses"), Ports: named("ports"), Sources: named("sources"),
+		InlineEndpoints: named("inline-endpoints"), InlineAddresses: named("inline-addresses"),
 		pick: named("pick"), goTo: ruleset.Goto(named("pick")), Deliver: named("deliver"),
 	}
 }
 
-// Servers are the maps that say where backends are; each backend is in one of them.
+// Servers are the maps that say where backends are, but for those of InlineServers. Each
+// backend is in one of them.
 func (f *Family) Servers() []string { return []string{f.Endpoints, f.Addresses, f.Ports} }
+
+// InlineServers are the same of services that translate inline.
+func (f *Family) InlineServers() []string { return []string{f.InlineEndpoints, f.InlineAddresses} }
+
+// ServersOf are those of services whose slots are in a map.
+func (f *Family) ServersOf(slots string) []string {
+	if slots == InlineSlotsMap {
+		return f.InlineServers()
+	}
+	return f.Servers()
+}
+
+// ReadServer reads where a backend is from its element in one of these maps.
+func (f *Family) ReadServer(name, data string) lb.Endpoint {
+	if name == f.Ports {
+		return lb.HostEndpoint(f.Family, ruleset.PortOf(data))
+	}
+	var e lb.Endpoint
+	e.Addr, _ = netip.AddrFromSlice([]byte(data[:f.IP.Addr.Size]))
+	if name == f.Endpoints || name == f.InlineEndpoints {
+		e.Port = ruleset.PortOf(data[f.IP.Addr.Size:])
+	}
+	return e
+}
+
+// server is the map that says where a backend is, and what it says.
+func (f *Family) server(b *lb.Backend, inline bool) (name, data string) {
+	addr, port := ruleset.AddrBytes(b.Address.Addr), ruleset.PortBytes(b.Address.Port)
+	switch {
+	case b.Address.OfHost():
+		return f.Ports, port[:ruleset.InetService.Size]
+	case b.Address.Port == 0 && inline:
+		return f.InlineAddresses, addr
+	case b.Address.Port == 0:
+		return f.Addresses, addr
+	case inline:
+		return f.InlineEndpoints, addr + port
+	}
+	return f.Endpoints, addr + port
+}
 
 // FamilyOf is the family of an IP version.
 func FamilyOf(f lb.Family) *Family {

@@ -57,9 +57,10 @@ const (
 	//	1  all slots in one map
 	//	2  slots in shards
 	//	3  services share maps of clients
+	//	4  the first slots inline
 	//
 	// nft.Load reads all of them, and an apply brings an older one to this one.
-	layoutNumber = "3"
+	layoutNumber = "4"
 )
 
 // LayoutVersion is the version of the layout that this package makes.
@@ -67,7 +68,7 @@ var LayoutVersion = LayoutOf(TableComment)
 
 // rulesNumber is the version of the rules within a layout. It changes with every
 // rule that the same profiles get.
-const rulesNumber = " rules 10"
+const rulesNumber = " rules 11"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
@@ -223,7 +224,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 	for _, t := range tiersOf(x.lengths) {
 		r.Maps = append(r.Maps, t.maps()...)
 	}
-	r.Maps = append(slices.Concat(r.Maps, border.Maps(), datagrams.Maps(), synproxy.Maps()), handshake.Map(), slotMap(0))
+	r.Maps = append(slices.Concat(r.Maps, border.Maps(), datagrams.Maps(), synproxy.Maps()), handshake.Map(), NewInlineSlots(), slotMap(0))
 	for _, n := range x.shards {
 		r.Maps = append(r.Maps, slotMap(n))
 	}
@@ -236,6 +237,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 			&ruleset.Map{Name: f.Endpoints, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr, ruleset.InetService}, Counter: true},
 			&ruleset.Map{Name: f.Addresses, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr}, Counter: true},
 			&ruleset.Map{Name: f.Ports, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.InetService}, Counter: true})
+		r.Maps = append(r.Maps, f.inlineServers()...)
 	}
 	r.Maps = append(r.Maps, &ruleset.Map{Name: PoolsMap, Kind: ruleset.Pools, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}})
 	for _, f := range Families {

@@ -56,6 +56,7 @@ type Numbers struct {
 	sources              map[string]Block  // by the pool's chain
 	extent               extent            // that there are maps for
 	freeSlot, freeSource space
+	freeInline           space   // slots of InlineSlotsMap
 	free                 []Block // slots to be used again
 	clients              clientKeys
 
@@ -209,6 +210,7 @@ func (n *Numbers) Hold(h Held) {
 	n.slots = h.Blocks
 	maps.Copy(n.sources, h.Sources)
 	n.freeSlot, n.freeSource = newSpace(h.Slots), newSpace(h.Addresses)
+	n.freeInline.used = n.freeSlot.used
 	n.freeSlot.next, n.free = h.FirstSlot, h.Free
 }
 
@@ -273,18 +275,6 @@ func firstNumber(name []byte) uint32 {
 	return (h>>24 ^ h) & NumberMask
 }
 
-// slot returns the block of a service and family. It moves when its size
-// changes: a packet that has drawn from the old block when the ruleset changes
-// under it still finds its slot there.
-func (n *Numbers) slot(key PoolKey, slots, parked uint32) Block {
-	b, ok := n.slots[key]
-	if !ok || b.Own || b.Slots != slots || b.Slots+b.Parked < slots+parked {
-		b.Base = n.takeSlots(slots + parked)
-	}
-	b.Slots, b.Parked, b.Own = slots, parked, false
-	return b
-}
-
 // HeldSlots is how many numbers the map of slots has that a service and family has for
 // itself; 0: there is none.
 func (n *Numbers) HeldSlots(key PoolKey) int {
@@ -293,19 +283,6 @@ func (n *Numbers) HeldSlots(key PoolKey) int {
 		return 0
 	}
 	return int(min(b.End(), mostOwnSlots))
-}
-
-// takeSlots gives a run of slots away: one that was used before, or the next.
-func (n *Numbers) takeSlots(size uint32) uint32 {
-	for i := range n.free {
-		f := &n.free[i]
-		if size > 0 && f.Slots >= size && shardOf(f.Base) == shardOf(f.Base+size-1) {
-			base := f.Base
-			f.Base, f.Slots = f.Base+size, f.Slots-size
-			return base
-		}
-	}
-	return n.freeSlot.take(size, true)
 }
 
 // source returns the block of a pool of SNAT addresses.

@@ -5,7 +5,8 @@ package compile
 // it. To read a map back costs the square of its size: for each message of a dump
 // the kernel passes over all that it has sent before.
 //
-//	slots                  0 to 65,535          pick4, pick6, resolve
+//	inline-slots           0 to 255             no chain: Inline, below
+//	slots                256 to 65,535          pick4, pick6, resolve
 //	slots-1           65,536 to 131,071         pick4-1, pick6-1, resolve-1
 //
 // A block of slots is in one map. One that is larger than a shard begins with its
@@ -56,7 +57,7 @@ func OwnSlots(name string) *ruleset.Map {
 
 // slotsOf writes the slots of the backends of a service and family, which have these
 // marks, and returns where they are, and how many each backend has that are drawn.
-func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, marks []uint32) (Block, []int) {
+func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, marks []uint32, inline bool) (Block, []int) {
 	order := s.SlotsWith(backends, c.HeldSlots(key))
 	counts := make([]int, len(backends))
 	for _, i := range order {
@@ -82,7 +83,7 @@ func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, ma
 		m = OwnSlots(OwnSlotsOf(key.Chain, FamilyOf(key.Family)))
 		c.ownSlots = append(c.ownSlots, m)
 	} else {
-		b = c.slot(key, uint32(len(order)), uint32(len(parked)))
+		b = c.slot(key, uint32(len(order)), uint32(len(parked)), inline)
 		c.needShard(b.Base)
 		m = c.byName[SlotMapOf(b.Base)]
 	}
@@ -99,6 +100,40 @@ func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, ma
 		}
 	}
 	return b, counts
+}
+
+// slot returns the block of a service and family. It moves when its size
+// changes: a packet that has drawn from the old block when the ruleset changes
+// under it still finds its slot there.
+func (n *Numbers) slot(key PoolKey, slots, parked uint32, inline bool) Block {
+	b, ok := n.slots[key]
+	if !ok || b.Own || b.Slots != slots || b.Slots+b.Parked < slots+parked || b.Inline() && !inline {
+		b.Base = n.takeSlots(slots+parked, inline)
+	}
+	b.Slots, b.Parked, b.Own = slots, parked, false
+	return b
+}
+
+// takeSlots gives a run of slots away: inline where there is room, or one that was used
+// before, or the next.
+func (n *Numbers) takeSlots(size uint32, inline bool) uint32 {
+	if inline && 0 < size && size <= InlineSlots {
+		after := n.freeInline
+		if base := after.take(size, false); base+size <= InlineSlots {
+			n.freeInline = after
+			return base
+		}
+	}
+	for i := range n.free {
+		f := &n.free[i]
+		if size > 0 && f.Slots >= size && f.Base >= InlineSlots && shardOf(f.Base) == shardOf(f.Base+size-1) {
+			base := f.Base
+			f.Base, f.Slots = f.Base+size, f.Slots-size
+			return base
+		}
+	}
+	n.freeSlot.next = max(n.freeSlot.next, InlineSlots)
+	return n.freeSlot.take(size, true)
 }
 
 // extent is how much of the layout there is: the lengths of prefixes that have
@@ -148,7 +183,12 @@ func (b Block) All() iter.Seq[uint32] {
 }
 
 // SlotMapOf names the map that has a slot, and the block of slots that begins there.
-func SlotMapOf(base uint32) string { return ofShard(SlotsMap, shardOf(base)) }
+func SlotMapOf(base uint32) string {
+	if base < InlineSlots {
+		return InlineSlotsMap
+	}
+	return ofShard(SlotsMap, shardOf(base))
+}
 
 // shardNamed is the shard of the map of slots with this name.
 func shardNamed(name string) (shard uint32, ok bool) {
@@ -177,7 +217,7 @@ func shardChains(shard uint32) []*ruleset.Chain {
 // needShard adds the objects of a block's shard to a ruleset that lacks them.
 func (c *compiler) needShard(base uint32) {
 	shard := shardOf(base)
-	if c.byName[ofShard(SlotsMap, shard)] != nil {
+	if c.byName[SlotMapOf(base)] != nil {
 		return
 	}
 	m := slotMap(shard)
@@ -214,4 +254,77 @@ func (s *space) fits(size uint32) bool {
 		s.next = (shardOf(s.next) + 1) * ShardSize
 	}
 	return within
+}
+
+// Inline: a service whose own chain draws a slot, has its backend from the slot, and
+// translates to it, without the chains and maps that all others share. That is the
+// shortest way of a first packet. The maps have a size, so that the kernel takes its
+// fastest kind of them.
+//
+// A few services only can have it. For each rule that refers to a map, the kernel goes
+// through all elements of the map and all other rules that refer to it, so that with
+// thousands of services this would grow with the square of their number. So there are
+// InlineSlots slots for it, which services take as they come; and a service may
+// have nothing that needs a backend to be drawn more than once, or one of the rules
+// of the chain `deliver`.
+
+// InlineSlotsMap has the slots of services that translate inline.
+const InlineSlotsMap = "inline-slots"
+
+// InlineSlots is how many there are. It is a variable for tests, like ShardSize.
+var InlineSlots uint32 = 256
+
+// mostInline is more backends than the services that translate inline have, with those
+// that are retired: each has a slot at least, until it is replaced.
+const mostInline = 4096
+
+// Inline reports whether the service of a block translates inline.
+func (b Block) Inline() bool { return !b.Own && b.Base < InlineSlots && b.Slots+b.Parked > 0 }
+
+// NewInlineSlots is the map of slots, empty.
+func NewInlineSlots() *ruleset.Map {
+	return &ruleset.Map{
+		Name: InlineSlotsMap, Kind: ruleset.Slots, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{ruleset.Mark}, Size: InlineSlots,
+		TypeOf: "numgen inc mod 2 : meta mark", Udata: ruleset.FlowUdata(),
+	}
+}
+
+// inlineServers are the maps of the backends of a family.
+func (f *Family) inlineServers() []*ruleset.Map {
+	return []*ruleset.Map{
+		{Name: f.InlineEndpoints, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr, ruleset.InetService}, Counter: true, Size: mostInline},
+		{Name: f.InlineAddresses, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{f.IP.Addr}, Counter: true, Size: mostInline},
+	}
+}
+
+// inlines reports whether a service may translate inline to its backends of a family.
+// shared is the log that the service writes for all of them.
+func (c *compiler) inlines(s *lb.Service, f *Family, shared *lb.Log) bool {
+	if c.Owners.Kept != 0 || s.Mode.Direct() || s.Affinity != nil || s.Scheduler.OwnSlots() || ejects(s, f.Family) {
+		return false
+	}
+	return !slices.ContainsFunc(s.Of(f.Family), func(b lb.Backend) bool {
+		return b.Address.OfHost() || b.MaxConnections > 0 || b.Log != nil && shared == nil
+	})
+}
+
+// translate is the rules behind the draw of a service that translates inline.
+func (r drawRule) translate(s *lb.Service, f *Family) []ruleset.Rule {
+	var out []ruleset.Rule
+	add := func(st ruleset.Statement) {
+		out = append(out, ruleset.Rule{Statements: append(slices.Clip(r.match), st)})
+	}
+	says := func(port bool) bool {
+		return slices.ContainsFunc(s.Of(f.Family), func(b lb.Backend) bool { return (b.Address.Port != 0) == port })
+	}
+	if says(true) {
+		for _, p := range s.Protocols {
+			add(f.IP.DNAT(byte(p), f.InlineEndpoints, 1<<32-1))
+		}
+	}
+	if says(false) {
+		add(f.IP.DNATAddress(f.InlineAddresses, 1<<32-1))
+	}
+	add(ruleset.Drop())
+	return out
 }

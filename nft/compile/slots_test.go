@@ -31,16 +31,16 @@ func TestShards(t *testing.T) {
 // TestFreeSlots: a free run is given away piece by piece, and what is used up is not
 // kept: a table that stays open would gather one with each change.
 func TestFreeSlots(t *testing.T) {
-	free := []Block{{Base: 10, Slots: 3}, {Base: 20, Slots: 5}}
-	for i, want := range []Block{{Base: 10, Slots: 3}, {Base: 20, Slots: 3}, {Base: 100, Slots: 3}} {
+	free := []Block{{Base: 1010, Slots: 3}, {Base: 1020, Slots: 5}}
+	for i, want := range []Block{{Base: 1010, Slots: 3}, {Base: 1020, Slots: 3}, {Base: 1100, Slots: 3}} {
 		n := NewNumbers(0)
-		n.Hold(Held{Maps: func(func(string) bool) {}, Blocks: map[PoolKey]Block{}, FirstSlot: 100, Free: free})
-		if got := n.slot(PoolKey{Chain: "shop/web", Family: lb.IPv4}, 3, 0); got != want {
+		n.Hold(Held{Maps: func(func(string) bool) {}, Blocks: map[PoolKey]Block{}, FirstSlot: 1100, Free: free})
+		if got := n.slot(PoolKey{Chain: "shop/web", Family: lb.IPv4}, 3, 0, false); got != want {
 			t.Errorf("block %d is %+v, want %+v", i, got, want)
 		}
 		free = n.Free()
 	}
-	if len(free) != 1 || free[0] != (Block{Base: 23, Slots: 2}) {
+	if len(free) != 1 || free[0] != (Block{Base: 1023, Slots: 2}) {
 		t.Errorf("free are %+v", free)
 	}
 }

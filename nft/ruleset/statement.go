@@ -8,6 +8,7 @@ package ruleset
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -142,6 +143,13 @@ func SetMarkHash(fields []Field, seed, modulus, offset uint32) Statement {
 	s := NewStatement(fmt.Sprintf("ct mark set %s mod %d seed 0x%x offset %d", text, modulus, seed, offset), exprs...)
 	s.Exprs = append(append(s.Exprs, hash...), encodedSetMark...)
 	return s
+}
+
+// Through makes a statement that puts a number into the connection mark put there
+// what a map has for that number.
+func Through(s Statement, name string) Statement {
+	number := s.Exprs[:len(s.Exprs)-len(encodedSetMark)]
+	return Statement{Text: s.Text + " map @" + name, Exprs: slices.Concat(number, encodeExprs(lookupMark(name)), encodedSetMark)}
 }
 
 // jhash loads the fields, and puts their hash into the register.
