@@ -79,7 +79,7 @@ func TestAgentRepairs(t *testing.T) {
 	for _, script := range []string{
 		"flush ruleset\n",
 		"delete chain inet nlb prerouting\n",
-		"flush map inet nlb slots\n",
+		"flush map inet nlb inline-slots\n",
 	} {
 		said := len(a.log.String())
 		b.NFT(b.Balancer, script)

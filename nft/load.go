@@ -381,6 +381,10 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers
 	for key, b := range s.blocks {
 		if _, moves := s.objects.slotsOf(key, b); !moves {
 			h.Blocks[key] = b
+			// One of several batches may have made its rules alone.
+			for slot := b.Base; b.Inline() && slot < min(b.End(), compile.InlineSlots); slot++ {
+				h.Slots = append(h.Slots, slot)
+			}
 		}
 	}
 	h.Addresses = append(s.marks(compile.Families[0].Sources), s.marks(compile.Families[1].Sources)...)
