@@ -24,6 +24,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nlb/integration/netlab"
 )
 
@@ -64,7 +66,13 @@ func Serve(h *netlab.Host, id string, ports ...Port) (*Server, error) {
 func (s *Server) start(h *netlab.Host, ports []Port) (*Server, error) {
 	err := do(h, func() error {
 		for _, p := range ports {
-			if err := s.listen(p); err != nil {
+			err := s.listen(p)
+			// A process that begins has the sockets of those before, until it is another program.
+			for try := 0; errors.Is(err, unix.EADDRINUSE) && try < 100; try++ {
+				time.Sleep(10 * time.Millisecond)
+				err = s.listen(p)
+			}
+			if err != nil {
 				return fmt.Errorf("host %s: serve %s at %s %s: %w", name(h), s.name, p.Network, p.At, classify(err))
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -71,7 +72,7 @@ func TestAgentNames(t *testing.T) {
 // timed carries checks out by the clock of a bubble.
 type timed struct {
 	results chan []probe.Result
-	refuses map[netip.Addr]bool
+	refuses sync.Map // addresses
 	pending map[probe.Key]*time.Timer
 }
 
@@ -79,7 +80,7 @@ func (p *timed) Start(key probe.Key, t *probe.Target, after time.Duration) {
 	p.Stop(key)
 	o := probe.Outcome{OK: true, Percent: -1, Reason: "tcp: connected"}
 	p.pending[key] = time.AfterFunc(after, func() {
-		if p.refuses[t.At.Addr()] {
+		if _, refuses := p.refuses.Load(t.At.Addr()); refuses {
 			o = probe.Outcome{Refused: true, Percent: -1, Reason: "tcp: refused"}
 		}
 		p.results <- []probe.Result{{Key: key, Kind: t.Check.Kind, Began: time.Now(), Outcome: o}}
@@ -105,7 +106,7 @@ func TestHourWithoutDNS(t *testing.T) {
 				var server resolvetest.Memory
 				server.Set(zone(t, "10.0.0.21", "10.0.0.22"))
 				var log bytes.Buffer
-				checks := &timed{make(chan []probe.Result, 10), map[netip.Addr]bool{}, map[probe.Key]*time.Timer{}}
+				checks := &timed{results: make(chan []probe.Result, 10), pending: map[probe.Key]*time.Timer{}}
 				a := &agent{
 					Config: Config{Log: slog.New(slog.NewTextHandler(&log, nil))}, board: board.New("nlb", nil), roster: roster.New(checks, 1),
 					names: newNamed(resolve.Options{Conf: conf, Hosts: "/dev/null", Dial: server.Dial}), due: time.NewTimer(time.Hour),
@@ -165,11 +166,11 @@ func TestHourWithoutDNS(t *testing.T) {
 				if !strings.Contains(log.String(), `level=WARN msg="a name stays what it was" name=web.test`) {
 					t.Errorf("it is not said:\n%s", log.String())
 				}
-				checks.refuses[netip.MustParseAddr("10.0.0.22")] = true
+				checks.refuses.Store(netip.MustParseAddr("10.0.0.22"), true)
 				if goOn(10 * time.Second); strings.Count(states(), "down") != 1 {
 					t.Errorf("a server that dies meanwhile: %s", states())
 				}
-				delete(checks.refuses, netip.MustParseAddr("10.0.0.22"))
+				checks.refuses.Delete(netip.MustParseAddr("10.0.0.22"))
 				server.Set(zone(t, "10.0.0.22", "10.0.0.21"))
 				if goOn(time.Hour); states() != before {
 					t.Errorf("before: %s, after the DNS came back: %s", before, states())
