@@ -57,6 +57,7 @@ type Numbers struct {
 	extent               extent            // that there are maps for
 	freeSlot, freeSource space
 	freeInline           space   // slots of InlineSlotsMap
+	many                 bool    // no other service begins to translate inline
 	free                 []Block // slots to be used again
 	clients              clientKeys
 
@@ -75,7 +76,9 @@ func (n *Numbers) Free() []Block {
 // see Owners.Kept.
 func NewNumbers(keep uint32, profiles ...[]*lb.Profile) *Numbers {
 	n := &Numbers{slots: map[PoolKey]Block{}, sources: map[string]Block{}}
-	n.keepFree(keep, countBackends(profiles...))
+	backends := countBackends(profiles...)
+	n.many = backends > mostForInline
+	n.keepFree(keep, backends)
 	n.assign(profiles...)
 	return n
 }
@@ -185,7 +188,7 @@ func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) i
 // that they have there; those of services may be marks. The caller has found that new
 // backends have no rival.
 func (n *Numbers) Keep(backends map[BackendKey]uint32, services map[string]uint32) {
-	n.moved, n.movedServices = backends, services
+	n.moved, n.movedServices, n.many = backends, services, true // a part does not say how many there are
 	clear(n.Owners.at)
 	for i, key := range n.Owners.keys {
 		n.Owners.at[n.Backend(key.Chain, key.Address)] = int32(i)

@@ -108,7 +108,7 @@ func (c *compiler) slotsOf(key PoolKey, s *lb.Service, backends []lb.Backend, ma
 func (n *Numbers) slot(key PoolKey, slots, parked uint32, inline bool) Block {
 	b, ok := n.slots[key]
 	if !ok || b.Own || b.Slots != slots || b.Slots+b.Parked < slots+parked || b.Inline() && !inline {
-		b.Base = n.takeSlots(slots+parked, inline)
+		b.Base = n.takeSlots(slots+parked, inline && (b.Inline() || !n.many))
 	}
 	b.Slots, b.Parked, b.Own = slots, parked, false
 	return b
@@ -273,6 +273,11 @@ const InlineSlotsMap = "inline-slots"
 
 // InlineSlots is how many there are. It is a variable for tests, like ShardSize.
 var InlineSlots uint32 = 256
+
+// mostForInline is how many backends a table may have in all where services begin to
+// translate inline. For each new rule that looks into a map, the kernel goes through all
+// that can be reached: of 10,000 services a change of a server would take 8 ms more.
+const mostForInline = 3000
 
 // mostInline is more backends than the services that translate inline have, with those
 // that are retired: each has a slot at least, until it is replaced.
