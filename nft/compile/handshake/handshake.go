@@ -83,10 +83,11 @@ func Bounds(profiles []*lb.Profile) bool {
 // Service is what a service with such a limit has of its own.
 func Service(service string, s *lb.Service) (*ruleset.Map, *ruleset.Chain) {
 	set := set(service, s)
-	return &ruleset.Map{
+	begun := &ruleset.Map{
 		Name: set, Key: ruleset.Type{ruleset.Number}, TypeOf: "ct id", Udata: ruleset.IDUdata(),
 		Dynamic: true, Timeout: true, Size: s.Limit.HalfOpen, Collect: collect, OfChain: service,
-	}, &ruleset.Chain{Name: Of(service), Rules: []ruleset.Rule{
+	}
+	return begun, &ruleset.Chain{Name: Of(service), Rules: []ruleset.Rule{
 		rule(ruleset.HasSYN(), ruleset.UpdateID(set, lifetime(s)), ruleset.Return()),
 		Forget(service, s),
 	}}

@@ -92,7 +92,7 @@ func built(t testing.TB) string {
 // is not kept, and does so until a small one is pushed.
 func TestTinyDisk(t *testing.T) {
 	if !*full {
-		t.Skip("it builds the program; -full does. TestDiskFull is of a file that cannot grow")
+		t.Skip("SKIPPED, NOT PROVED: it builds the program; -full does")
 	}
 	t.Parallel()
 	netlabtest.Packets(t)
