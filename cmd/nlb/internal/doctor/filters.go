@@ -27,8 +27,20 @@ type stop struct {
 	// packets are the same by each of the links that it may come by.
 	packets []firewall.Packet
 	what    string // what it is, for people
-	// until is the highest priority of chains that see it; 0: there is none.
+	// until is the priority at which the packets are taken: later chains see none of
+	// them. 0: they are not taken.
 	until int
+}
+
+// reaches reports whether packets of the stop come to a chain.
+func (s *stop) reaches(c *firewall.Chain) bool {
+	switch {
+	case c.Base.Hook != s.hook, s.until != 0 && c.Base.Priority > s.until:
+		return false
+	case s.hook == "prerouting" && s.what != solicited:
+		return (c.Base.Priority < natPriority) == s.before
+	}
+	return true
 }
 
 // filters looks for chains that drop, on the way of every path.
@@ -58,8 +70,7 @@ func (e *exam) stops(p *path) []stop {
 	to := firewall.AddrsOf(netip.PrefixFrom(p.at, p.at.BitLen()))
 	var out []stop
 	for _, proto := range p.service.Protocols {
-		var asked, first, reply, later, proofs []firewall.Packet
-		proves := proto == lb.TCP && p.service.SYNProtection != nil && way.Way == Out
+		var asked, first, reply []firewall.Packet
 		for _, in := range e.inOrAny(p) {
 			a := firewall.Packet{V6: p.family == lb.IPv6, Protocol: uint8(proto)}
 			r := a
@@ -79,13 +90,10 @@ func (e *exam) stops(p *path) []stop {
 			if p.fromHost() {
 				r.Local = firewall.True
 			}
-			l, proof := f, a
-			l.Established, proof.Flags, proof.Invalid = true, ack, e.Params[loose] == "0"
 			asked, first, reply = append(asked, a), append(first, f), append(reply, r)
-			later, proofs = append(later, l), append(proofs, proof)
 		}
-		if proves {
-			out = append(out, e.proven(asked, first, later, reply, proofs)...)
+		if proto == lb.TCP && p.service.SYNProtection != nil && way.Way == Out {
+			out = append(out, e.proven(asked, first, reply)...)
 			continue
 		}
 		comes := []stop{{"ingress", true, asked, "what comes in", 0}, {"prerouting", true, asked, "what comes in", 0}, {"prerouting", false, first, "what comes in", 0}}
@@ -127,6 +135,7 @@ func (e *exam) solicitations(p *path, way Route) []stop {
 // What some stops are, for people.
 const (
 	answers   = "answers"
+	cookies   = "the kernel's answers to clients"
 	solicited = "IPv6 neighbours' questions for this host's address"
 )
 
@@ -197,7 +206,7 @@ func (e *exam) leaves(p *firewall.Packet, link string) {
 func (e *exam) filtersAt(p *path, s stop, said map[*firewall.Chain]bool) {
 	for _, t := range e.Tables {
 		for _, c := range t.Bases() {
-			if c.Base.Hook != s.hook || c.Base.Type == "nat" || said[c] || s.hook == "prerouting" && s.what != solicited && (c.Base.Priority < natPriority) != s.before || s.until != 0 && int(c.Base.Priority) > s.until {
+			if c.Base.Type == "nat" || said[c] || !s.reaches(c) {
 				continue
 			}
 			var worst *firewall.Judgement
@@ -299,9 +308,9 @@ func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain)
 	if t.Legacy {
 		iptables += "-legacy"
 	}
-	lets := "ct status dnat"
+	lets, state := "ct status dnat", "DNAT"
 	if s.what == cookies {
-		lets = "ct state established"
+		lets, state = "ct state established", "ESTABLISHED"
 	}
 	switch {
 	case s.what == solicited && iptables != "":
@@ -324,7 +333,7 @@ func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain)
 		if t.Name != "filter" {
 			table = " -t " + t.Name
 		}
-		return fmt.Sprintf("%s%s -I %s -m conntrack --ctstate %s -j ACCEPT", iptables, table, c.Name, upper(lets[strings.LastIndexByte(lets, ' ')+1:]))
+		return fmt.Sprintf("%s%s -I %s -m conntrack --ctstate %s -j ACCEPT", iptables, table, c.Name, state)
 	}
 	return fmt.Sprintf("nft insert rule %s %s %s %s accept", t.Family, t.Name, c.Name, lets)
 }

@@ -6,7 +6,6 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/lb"
@@ -112,34 +111,48 @@ const (
 	proxyPriority = -150
 	syn, ack      = 2, 16 // flags of TCP
 	loose         = "net/netfilter/nf_conntrack_tcp_loose"
-	cookies       = "the kernel's answers to clients"
 )
 
 // proven are the hooks of a connection with syn-protection: where a SYN is forwarded, or
 // comes in, the kernel answers; the client's ACK is none of a connection that conntrack
-// knows; and the SYN to the backend is one that this host sends.
-func (e *exam) proven(asked, first, later, reply, proofs []firewall.Packet) []stop {
+// knows; and the SYN to the backend is one that this host sends. The packets are those of
+// a connection without.
+func (e *exam) proven(asked, first, reply []firewall.Packet) []stop {
 	const asks, proof, sent = "what comes in", "clients' answers to cookies", "what the kernel sends for clients"
-	out := []stop{{hook: "ingress", before: true, packets: asked, what: asks}}
-	for _, before := range []bool{true, false} {
-		out = append(out, stop{"prerouting", before, asked, asks, 0}, stop{"prerouting", before, proofs, proof, 0})
+	var proofs, replies, sends, routed, later []firewall.Packet
+	for i, a := range asked {
+		replies = append(replies, firewall.Packet{
+			V6: a.V6, Protocol: a.Protocol, Src: a.Dst, SrcPort: a.DstPort, Out: a.In, OutIndex: a.InIndex, Established: true, Flags: syn | ack, Local: firewall.False,
+		})
+		// It is translated in output, and only then looks for the way to the backend.
+		f := first[i]
+		f.In, f.InIndex, f.Flags = "", 0, syn
+		routed = append(routed, f)
+		e.leaves(&f, e.Routes[Question{To: a.Dst.First}].Link)
+		sends = append(sends, f)
+		a.Flags, a.Invalid = ack, e.Params[loose] == "0"
+		proofs = append(proofs, a)
+		l := first[i]
+		l.Established = true
+		later = append(later, l)
 	}
 	takes := "forward"
-	if len(asked) > 0 && asked[0].Local == firewall.True {
+	if asked[0].Local == firewall.True {
 		takes = "input"
 	}
-	begin, replies := slices.Clone(first), slices.Clone(asked)
-	for i := range begin {
-		begin[i].In, begin[i].InIndex, begin[i].Flags = "", 0, syn
-		a := asked[i]
-		replies[i] = firewall.Packet{V6: a.V6, Protocol: a.Protocol, Src: a.Dst, SrcPort: a.DstPort, Out: a.In, OutIndex: a.InIndex, Established: true, Flags: syn | ack, Local: firewall.False}
+	return []stop{
+		{"ingress", true, asked, asks, 0},
+		{"prerouting", true, asked, asks, 0},
+		{"prerouting", true, proofs, proof, 0},
+		{"prerouting", false, asked, asks, 0},
+		{"prerouting", false, proofs, proof, 0},
+		{takes, true, asked, asks, proxyPriority},
+		{takes, true, proofs, proof, proxyPriority},
+		{"output", false, replies, cookies, 0},
+		{"postrouting", false, replies, cookies, 0},
+		{"output", false, sends, sent, 0},
+		{"postrouting", false, routed, sent, 0},
+		{"forward", false, later, "what is forwarded", 0},
+		{"forward", false, reply, answers, 0},
 	}
-	begun := slices.Clone(begin)
-	for i := range begin { // nothing has looked for another way yet
-		e.leaves(&begin[i], e.Routes[Question{To: asked[i].Dst.First}].Link)
-	}
-	return append(out, stop{takes, true, asked, asks, proxyPriority}, stop{takes, true, proofs, proof, proxyPriority},
-		stop{"output", false, replies, cookies, 0}, stop{"postrouting", false, replies, cookies, 0},
-		stop{"output", false, begin, sent, 0}, stop{"postrouting", false, begun, sent, 0},
-		stop{"forward", false, later, "what is forwarded", 0}, stop{"forward", false, reply, answers, 0})
 }
