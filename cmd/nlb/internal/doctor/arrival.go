@@ -48,12 +48,14 @@ func (e *exam) listensOf(title string, s *lb.Service) {
 		case s.Role == lb.RoleServer:
 			e.add(Fail, title, fmt.Sprintf("nothing is for %s here", a),
 				"role: server takes what is for this host's own addresses, and it is none of them", e.addAddress(a))
-		default:
-			if s.SYNProtection != nil && route.Way != Out {
-				e.add(Fail, title, fmt.Sprintf("nobody answers what comes for %s", a),
-					"it is on no interface, and "+way(route)+": with syn-protection, a SYN is answered where it would be forwarded", e.addAddress(a))
-				continue
+		case s.SYNProtection != nil && route.Way != Out:
+			level, what := Fail, "what comes"
+			if s.Limit.HalfOpen > 0 {
+				level, what = Warn, "what is over half-open, and comes"
 			}
+			e.add(level, title, fmt.Sprintf("nobody answers %s for %s", what, a),
+				"it is on no interface, and "+way(route)+": with syn-protection, a SYN is answered where it would be forwarded", e.addAddress(a))
+		default:
 			e.elsewhere(title, a)
 		}
 	}

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -320,6 +321,58 @@ func TestMends(t *testing.T) {
 		found := slices.DeleteFunc(Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}}), func(f Finding) bool { return f.Check != "filter" })
 		if len(found) != 1 || found[0].Level != Fail || !strings.HasPrefix(found[0].Mend, test.want) {
 			t.Errorf("%s: %+v", test.table, found)
+		}
+	}
+}
+
+// TestProtected: rules of others beside syn-protection, where no SYN is forwarded but those
+// that half-open has room for.
+func TestProtected(t *testing.T) {
+	const isNew, isEstablished = 8, 2 // enum ip_conntrack_info
+	state := func(bits uint32, r firewall.Rule) firewall.Rule {
+		b := binary.NativeEndian.AppendUint32(nil, bits)
+		r.Conditions = []firewall.Condition{{Fields: []firewall.Field{{Kind: firewall.State, Len: 4}}, Ranges: []firewall.Range{{Low: b, High: b}}}}
+		return r
+	}
+	for _, test := range []struct {
+		name     string
+		base     firewall.Base
+		rule     firewall.Rule
+		halfOpen uint32
+		want     string // empty: nothing
+	}{
+		{
+			"a SYN behind nlb is not translated", firewall.Base{Type: "filter", Hook: "prerouting", Drop: true}, firewall.Rule{}, 0,
+			"fail filter: table ip f, chain c drops what comes in: nft insert rule ip f c ip daddr 203.0.113.10/32 accept",
+		},
+		{
+			"translated at the same priority", firewall.Base{Type: "nat", Hook: "prerouting", Priority: natPriority}, firewall.Rule{Action: firewall.Translate, Number: 5}, 0,
+			"fail nat: table ip f, chain c takes what is for 203.0.113.10:80: nft delete rule ip f c handle 5",
+		},
+		{"new ones are not forwarded", firewall.Base{Type: "filter", Hook: "forward", Drop: true}, state(isEstablished, firewall.Rule{Action: firewall.Accept}), 0, ""},
+		{
+			"few new ones are", firewall.Base{Type: "filter", Hook: "forward", Drop: true}, state(isEstablished, firewall.Rule{Action: firewall.Accept}), 100,
+			"fail filter: table ip f, chain c drops what is forwarded: nft insert rule ip f c ct status dnat accept",
+		},
+		{"new ones are not marked", firewall.Base{Type: "filter", Hook: "forward"}, state(isNew, firewall.Rule{Mark: firewall.MarkUse{Sets: 1}}), 0, ""},
+		{"cookies are not marked", firewall.Base{Type: "filter", Hook: "output"}, state(isEstablished, firewall.Rule{Mark: firewall.MarkUse{Sets: 1}}), 0, ""},
+		{
+			"what the kernel begins is", firewall.Base{Type: "filter", Hook: "output"}, state(isNew, firewall.Rule{Mark: firewall.MarkUse{Sets: 1}}), 0,
+			"warn mark: table ip f, chain c sets the connection mark (mask 0x1): ",
+		},
+	} {
+		p := shop(t, "    syn-protection: synproxy\n")
+		p.Services[0].Limit.HalfOpen = test.halfOpen
+		h := router(p)
+		h.Tables = []*firewall.Table{{Family: "ip", Name: "f", Chains: map[string]*firewall.Chain{"c": {Name: "c", Base: &test.base, Rules: []firewall.Rule{test.rule}}}}}
+		var got []string
+		for _, f := range Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}}) {
+			if f.Level != OK {
+				got = append(got, fmt.Sprintf("%s %s: %s: %s", f.Level, f.Check, f.Problem, f.Mend))
+			}
+		}
+		if strings.Join(got, "; ") != test.want {
+			t.Errorf("%s: got %q, want %q", test.name, got, test.want)
 		}
 	}
 }

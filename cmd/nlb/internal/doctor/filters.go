@@ -94,7 +94,9 @@ func (e *exam) stops(p *path) []stop {
 		}
 		if proto == lb.TCP && p.service.SYNProtection != nil && way.Way == Out {
 			out = append(out, e.proven(asked, first, reply)...)
-			continue
+			if p.service.Limit.HalfOpen == 0 { // else those that it has room for begin as without
+				continue
+			}
 		}
 		comes := []stop{{"ingress", true, asked, "what comes in", 0}, {"prerouting", true, asked, "what comes in", 0}, {"prerouting", false, first, "what comes in", 0}}
 		switch {
@@ -188,14 +190,14 @@ func target(p *path) firewall.Ports {
 }
 
 func (e *exam) enters(p *firewall.Packet, link string) {
-	p.In = link
+	p.In, p.InIndex = link, 0
 	if l := e.link(link); l != nil {
 		p.InIndex = l.Index
 	}
 }
 
 func (e *exam) leaves(p *firewall.Packet, link string) {
-	p.Out = link
+	p.Out, p.OutIndex = link, 0
 	if l := e.link(link); l != nil {
 		p.OutIndex = l.Index
 	}
@@ -299,8 +301,8 @@ func (e *exam) drops(p *path, s stop, t *firewall.Table, c *firewall.Chain, j *f
 	e.add(level, p.title(), fmt.Sprintf("%s, chain %s %s %s", t, c.Name, verb, s.what), by+", and "+why, e.letThrough(p, s, t, c))
 }
 
-// letThrough is the command that has a chain accept what nlb balances: all of
-// its packets, in both directions, have the status that their destination was
+// letThrough is the command that has a chain accept what nlb balances. Behind nlb, all
+// packets of a connection, in both directions, have the status that its destination was
 // translated.
 func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain) string {
 	docker, ufw := t.Chains["DOCKER-USER"] != nil, t.Chains["ufw-before-forward"] != nil || t.Chains["ufw6-before-forward"] != nil
@@ -317,7 +319,7 @@ func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain)
 		return fmt.Sprintf("%s -I %s -p icmpv6 -j ACCEPT", iptables, c.Name)
 	case s.what == solicited:
 		return fmt.Sprintf("nft insert rule %s %s %s meta l4proto ipv6-icmp accept", t.Family, t.Name, c.Name)
-	case s.before:
+	case !s.packets[0].Translated && s.what != cookies:
 		l := p.listens[0]
 		word := map[lb.Family]string{lb.IPv4: "ip", lb.IPv6: "ip6"}[p.family]
 		if !l.Prefix.IsValid() {

@@ -34,7 +34,7 @@ func (e *exam) marksOf(p *path) {
 		uses := map[string]firewall.MarkUse{} // by the chain that the rule is in
 		for _, c := range t.Bases() {
 			for _, s := range stops {
-				if c.Base.Hook != s.hook || s.hook == "prerouting" && (c.Base.Priority < natPriority) != s.before {
+				if !s.reaches(c) {
 					continue
 				}
 				for i := range s.packets {
@@ -68,7 +68,7 @@ var clientPorts = firewall.Ports{First: 1024, Last: 65535}
 func (e *exam) markStops(p *path) []stop {
 	var out []stop
 	for _, s := range e.stops(p) {
-		if s.what == solicited {
+		if s.what == solicited || s.what == cookies { // no connection of theirs stays
 			continue
 		}
 		s.packets = slices.Clone(s.packets)

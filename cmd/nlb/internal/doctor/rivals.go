@@ -4,7 +4,6 @@ package doctor
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
 	"strings"
 
@@ -45,10 +44,7 @@ func (e *exam) rivalsOf(title string, s *lb.Service) {
 			}
 			p := path{service: s, family: f, listens: []lb.Listen{l}, in: in, sure: sure}
 			for _, proto := range s.Protocols {
-				last := natPriority
-				if proto == lb.TCP && s.SYNProtection != nil {
-					last = math.MaxInt32 // nlb leaves a SYN to the SYN proxy
-				}
+				leaves := proto == lb.TCP && s.SYNProtection != nil // a SYN to the SYN proxy
 				for _, r := range l.Ports {
 					for _, link := range e.inOrAny(&p) {
 						packet := firewall.Packet{V6: f == lb.IPv6, Protocol: uint8(proto)}
@@ -56,7 +52,7 @@ func (e *exam) rivalsOf(title string, s *lb.Service) {
 						packet.DstPort = firewall.Ports{First: max(r.First, 1), Last: r.Last}
 						e.enters(&packet, link)
 						for _, hook := range hooks {
-							e.rivalsAt(title, l, hook, last, &packet)
+							e.rivalsAt(title, l, hook, leaves, &packet)
 						}
 					}
 				}
@@ -67,14 +63,15 @@ func (e *exam) rivalsOf(title string, s *lb.Service) {
 
 // rivalsAt judges a packet by the nat chains of others. Those of the same
 // priority run in the order in which they were attached, the last one first:
-// measured on Linux 6.18, and so it is in nf_hook_entries_grow.
-func (e *exam) rivalsAt(title string, l lb.Listen, hook string, last int, packet *firewall.Packet) {
+// measured on Linux 6.18, and so it is in nf_hook_entries_grow. Where nlb leaves the
+// packet as it is, those behind it meet it, too.
+func (e *exam) rivalsAt(title string, l lb.Listen, hook string, leaves bool, packet *firewall.Packet) {
 	for _, t := range e.Tables {
 		if !e.sees(t, hook, packet) {
 			continue
 		}
 		for _, c := range t.Bases() {
-			if c.Base.Hook != hook || c.Base.Type != "nat" || int(c.Base.Priority) > last {
+			if c.Base.Hook != hook || c.Base.Type != "nat" || c.Base.Priority > natPriority && !leaves {
 				continue
 			}
 			j := t.Judge(c, packet)
@@ -85,12 +82,12 @@ func (e *exam) rivalsAt(title string, l lb.Listen, hook string, last int, packet
 			case !may:
 				continue
 			}
-			e.rival(title, l, t, c, by, j.Action == firewall.Translate)
+			e.rival(title, l, t, c, by, j.Action == firewall.Translate, leaves)
 		}
 	}
 }
 
-func (e *exam) rival(title string, l lb.Listen, t *firewall.Table, c *firewall.Chain, by firewall.Cause, sure bool) {
+func (e *exam) rival(title string, l lb.Listen, t *firewall.Table, c *firewall.Chain, by firewall.Cause, sure, leaves bool) {
 	level, takes := Fail, "takes"
 	if !sure {
 		level, takes = Warn, "may take"
@@ -100,10 +97,10 @@ func (e *exam) rival(title string, l lb.Listen, t *firewall.Table, c *firewall.C
 		where += " (a rule of " + by.Chain + ")"
 	}
 	why := fmt.Sprintf("it translates the destination at priority %d, before nlb at %d", c.Base.Priority, natPriority)
-	if c.Base.Priority > natPriority {
+	switch {
+	case leaves && c.Base.Priority >= natPriority:
 		why = fmt.Sprintf("it translates the destination at priority %d, and with syn-protection a SYN comes there as the client sent it", c.Base.Priority)
-	}
-	if c.Base.Priority == natPriority {
+	case c.Base.Priority == natPriority:
 		level = Warn
 		why = fmt.Sprintf("both translate it at priority %d; the chain that was attached last is the first, which cannot be seen", natPriority)
 		switch {
