@@ -21,14 +21,12 @@ import (
 // mostSteps is how many profiles one push takes: etcd takes 128 operations at once.
 const mostSteps = 50
 
-// Ask is what an admin wants pushed: profiles, or those of Names as they were before,
-// or away with them.
+// Ask is what an admin wants pushed.
 type Ask struct {
-	Sources []source.Source
-	// Read gives the sources, after Open; nil: they are there.
-	Read   func() ([]source.Source, error)
-	Undo   []string
-	Remove []string
+	// Read gives profiles; nil: there are none. Undo are those that are to be as they
+	// were before, and Remove those that are to go.
+	Read         func() ([]source.Source, error)
+	Undo, Remove []string
 	// Canary are the nodes that are to have it first: n1,n2, or how many; empty: all at
 	// once.
 	Canary  string
@@ -36,8 +34,8 @@ type Ask struct {
 	Message string
 }
 
-// Open is the function Open, and meanwhile the sources are read. Errors of reading, which
-// say more to who pushes, come before those of etcd.
+// Open is the function Open, and has the profiles read meanwhile. What is wrong with these
+// comes before what is wrong with etcd.
 func (a *Ask) Open(file string) (*Store, error) {
 	if a.Read == nil {
 		return Open(file)
@@ -86,9 +84,10 @@ func (e *RefusedError) Explain() (outcome, hint string) { return "nothing was ch
 func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 	known, err := s.Known(ctx)
 	now := s.sources(ctx, known)
+	var sources []source.Source
 	if a.Read != nil {
 		var unread error
-		if a.Sources, unread = a.Read(); unread != nil {
+		if sources, unread = a.Read(); unread != nil {
 			return nil, unread
 		}
 	}
@@ -102,8 +101,8 @@ func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 	if len(a.Message) > MaxMessage {
 		return nil, &RefusedError{Message: fmt.Sprintf("the message has %d bytes", len(a.Message)), Hint: fmt.Sprintf("want at most %d", MaxMessage)}
 	}
-	for i := range a.Sources {
-		one := &a.Sources[i]
+	for i := range sources {
+		one := &sources[i]
 		if len(one.Text) > MaxProfile {
 			return nil, &RefusedError{fmt.Sprintf("%s has %d bytes", one.File, len(one.Text)), fmt.Sprintf("a profile of a fleet has at most %d (%d MiB); several profiles can be pushed together", MaxProfile, MaxProfile>>20)}
 		}
@@ -185,7 +184,7 @@ type current struct {
 	err error
 }
 
-// sources are what is wanted now, by profile.
+// sources are what is wanted now, by profile. known is nil where that could not be asked.
 func (s *Store) sources(ctx context.Context, known *Known) map[string]current {
 	out := map[string]current{}
 	if known == nil {

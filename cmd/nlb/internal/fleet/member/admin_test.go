@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"nlb/cmd/nlb/internal/fleet"
-	"nlb/cmd/nlb/internal/source"
 	"nlb/integration/netlab/netlabtest"
 )
 
@@ -20,10 +19,10 @@ func withExec(text string) string {
 // TestTakesBack: what a push that stopped says takes it back, does.
 func TestTakesBack(t *testing.T) {
 	_, a, nodes := crowd(t, 1, 1, false)
-	said, err := a.push(fleet.Ask{Sources: []source.Source{
+	said, err := a.push(fleet.Ask{Read: these(
 		sourceOf(t, "shop", withExec(yaml("shop", shopAt, "10.2.0.12"))), sourceOf(t, "mail", withExec(yaml("mail", "203.0.113.11:25", "10.2.0.13"))),
 		sourceOf(t, "web", withExec(yaml("web", "203.0.113.12:80", "10.2.0.13"))),
-	}}, bound)
+	)}, bound)
 	if !errors.Is(err, fleet.ErrStopped) || !strings.Contains(said, "; nlb push --undo shop and nlb push --remove mail --remove web take it back") {
 		t.Errorf("%v\n%s", err, said)
 	}
@@ -42,7 +41,7 @@ func TestTakesBack(t *testing.T) {
 func TestTogether(t *testing.T) {
 	_, a, nodes := crowd(t, 1, 1, false)
 	moved := yaml("shop", "203.0.113.11:80", "10.2.0.12")
-	_, err := a.push(fleet.Ask{Sources: []source.Source{sourceOf(t, "shop", withExec(moved)), sourceOf(t, "web", yaml("web", shopAt, "10.2.0.13"))}}, bound)
+	_, err := a.push(fleet.Ask{Read: these(sourceOf(t, "shop", withExec(moved)), sourceOf(t, "web", yaml("web", shopAt, "10.2.0.13")))}, bound)
 	if !errors.Is(err, fleet.ErrStopped) {
 		t.Error(err)
 	}
@@ -57,7 +56,7 @@ func TestNewer(t *testing.T) {
 	e, a, _ := crowd(t, 1, 1, false)
 	e.Put("nlb/v1/blob/"+strings.Repeat("a", 64)+"/0000", "x")
 	e.Put("nlb/v1/desired/mail", `{"seq": 1, "sha3": "x"}`)
-	said, err := a.push(fleet.Ask{Sources: []source.Source{sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.12"))}}, bound)
+	said, err := a.push(fleet.Ask{Read: these(sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.12")))}, bound)
 	if err != nil || !strings.Contains(said, `old profiles stay in etcd until the next push: nlb/v1/desired/mail: `) {
 		t.Errorf("%v\n%s", err, said)
 	}

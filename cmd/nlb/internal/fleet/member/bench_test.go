@@ -15,7 +15,6 @@ import (
 
 	"nlb/cmd/nlb/internal/fleet"
 	"nlb/cmd/nlb/internal/fleet/fleettest"
-	"nlb/cmd/nlb/internal/source"
 	"nlb/integration/netlab/netlabtest"
 )
 
@@ -58,7 +57,7 @@ func BenchmarkFifty(b *testing.B) {
 	crew(b, e, 50)
 	a := newAdmin(b, e)
 	await(b, a, 50)
-	quiet := fleet.Ask{Sources: []source.Source{sourceOf(b, "wide", wide(1))}, Canary: "n1"} // only its blob is wanted
+	quiet := fleet.Ask{Read: these(sourceOf(b, "wide", wide(1))), Canary: "n1"} // only its blob is wanted
 	plan, err := a.store.Plan(b.Context(), quiet)
 	netlabtest.Must(b, err, a.store.Commit(b.Context(), plan))
 	for i := 0; b.Loop(); i++ {
@@ -101,7 +100,7 @@ func BenchmarkRestart(b *testing.B) {
 		}
 		began := time.Now()
 		for {
-			plan, err := a.store.Plan(b.Context(), fleet.Ask{Sources: []source.Source{sourceOf(b, "shop", yaml("shop", shopAt, fmt.Sprintf("10.2.0.%d", i%250+1)))}})
+			plan, err := a.store.Plan(b.Context(), fleet.Ask{Read: these(sourceOf(b, "shop", yaml("shop", shopAt, fmt.Sprintf("10.2.0.%d", i%250+1))))})
 			if err == nil {
 				err = a.store.Commit(b.Context(), plan)
 			}

@@ -214,10 +214,14 @@ func (a *admin) push(ask fleet.Ask, wait time.Duration) (said string, err error)
 // pushes is a push of a profile that succeeds.
 func (a *admin) pushes(name, text string) {
 	a.t.Helper()
-	all := []source.Source{sourceOf(a.t, name, text)}
-	if said, err := a.push(fleet.Ask{Read: func() ([]source.Source, error) { return all, nil }}, bound); err != nil {
+	if said, err := a.push(fleet.Ask{Read: these(sourceOf(a.t, name, text))}, bound); err != nil {
 		a.t.Fatalf("push: %v\n%s", err, said)
 	}
+}
+
+// these are profiles as a push reads them.
+func these(all ...source.Source) func() ([]source.Source, error) {
+	return func() ([]source.Source, error) { return all, nil }
 }
 
 // report is what nlb fleet prints, and whether all is well.

@@ -13,7 +13,6 @@ import (
 
 	"nlb/cmd/nlb/internal/fleet"
 	"nlb/cmd/nlb/internal/fleet/fleettest"
-	"nlb/cmd/nlb/internal/source"
 	"nlb/integration/netlab/netlabtest"
 )
 
@@ -21,14 +20,14 @@ import (
 // absent removes; undo brings back what was before.
 func TestPush(t *testing.T) {
 	s := newSite(t, false, nil)
-	said, err := s.admin.push(fleet.Ask{Sources: []source.Source{
+	said, err := s.admin.push(fleet.Ask{Read: these(
 		sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.11", "10.2.0.12")), sourceOf(t, "mail", yaml("mail", "203.0.113.11:25", "10.2.0.13")),
-	}, Message: "more"}, bound)
+	), Message: "more"}, bound)
 	if err != nil || !strings.Contains(said, "+ backend shop/web 10.2.0.12") || !strings.Contains(said, "pushed mail, sequence 1; shop, sequence 2 (") {
 		t.Errorf("%v\n%s", err, said)
 	}
 	s.balances("mail 10.2.0.13 shop 10.2.0.11 10.2.0.12")
-	if said, err = s.admin.push(fleet.Ask{Sources: []source.Source{sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.11", "10.2.0.12"))}}, bound); err != nil || !strings.Contains(said, "nothing to push") {
+	if said, err = s.admin.push(fleet.Ask{Read: these(sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.11", "10.2.0.12")))}, bound); err != nil || !strings.Contains(said, "nothing to push") {
 		t.Errorf("%v\n%s", err, said)
 	}
 	if said, err = s.admin.push(fleet.Ask{Undo: []string{"shop"}}, bound); err != nil {
@@ -97,7 +96,7 @@ func TestRefused(t *testing.T) {
 	s.goesOn()
 	// A push refuses what is too large before anything is changed.
 	text := yaml("shop", shopAt, "10.2.0.11") + large
-	if _, err := s.admin.push(fleet.Ask{Sources: []source.Source{sourceOf(t, "shop", text)}}, bound); !isRefused(err, "shop.yaml has 104") {
+	if _, err := s.admin.push(fleet.Ask{Read: these(sourceOf(t, "shop", text))}, bound); !isRefused(err, "shop.yaml has 104") {
 		t.Errorf("a push of 10 MB: %v", err)
 	}
 }
@@ -131,7 +130,7 @@ func TestRestored(t *testing.T) {
 // TestTwoAdmins: of two pushes made of the same state, one is told who was faster.
 func TestTwoAdmins(t *testing.T) {
 	s := newSite(t, false, nil)
-	ask := fleet.Ask{By: "bob@ops", Sources: []source.Source{sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.12"))}}
+	ask := fleet.Ask{By: "bob@ops", Read: these(sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.12")))}
 	plan, err := s.admin.store.Plan(t.Context(), ask)
 	netlabtest.Must(t, err)
 	s.admin.pushes("shop", yaml("shop", shopAt, "10.2.0.11", "10.2.0.13"))
@@ -183,7 +182,7 @@ func TestGone(t *testing.T) {
 func TestCompacted(t *testing.T) {
 	s := newSite(t, false, nil)
 	s.node.stop()
-	_, err := s.admin.push(fleet.Ask{Sources: []source.Source{sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.12"))}}, 100*time.Millisecond)
+	_, err := s.admin.push(fleet.Ask{Read: these(sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.12")))}, 100*time.Millisecond)
 	if !errors.Is(err, fleet.ErrStopped) {
 		t.Errorf("a push while the node is away: %v", err)
 	}
@@ -240,7 +239,7 @@ func TestCutOff(t *testing.T) {
 	}
 	nodes[2].says("Alone in its fleet since 20")
 	a.shows(nodes[0], "n4 is lost: its last word is")
-	said, err := a.push(fleet.Ask{Sources: []source.Source{sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.12"))}}, bound)
+	said, err := a.push(fleet.Ask{Read: these(sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.12")))}, bound)
 	if err != nil || !strings.Contains(said, "n3, n4 are lost, and will have it once back") || !strings.Contains(said, "2 nodes of 4") {
 		t.Errorf("%v\n%s", err, said)
 	}
@@ -263,7 +262,7 @@ func TestCutOff(t *testing.T) {
 func TestCanary(t *testing.T) {
 	_, a, nodes := crowd(t, 1, 3, false)
 	push := func(wait time.Duration, canary, text string) (string, error) {
-		return a.push(fleet.Ask{Sources: []source.Source{sourceOf(t, "shop", text)}, Canary: canary}, wait)
+		return a.push(fleet.Ask{Read: these(sourceOf(t, "shop", text)), Canary: canary}, wait)
 	}
 	said, err := push(bound, "n1,n2", strings.Replace(yaml("shop", shopAt, "{address: 10.2.0.12, check-at: '127.0.0.1:1'}"), "backends", "health: {check: tcp, interval: 200ms}, backends", 1))
 	if !errors.Is(err, fleet.ErrStopped) || !strings.Contains(said, "shop: 1 backends are down, and 0 were") || !strings.Contains(said, "stopped; the stage stays at n1, n2; nlb push --undo shop") {
