@@ -35,13 +35,14 @@ type news struct {
 }
 
 // rush has the collector wait while something is applied, as it does in nlb apply: what
-// is made meanwhile is soon of no use. over ends that.
+// is made meanwhile is soon of no use. The heap may grow to five times what is live, but by
+// 256 MiB at most, and never by less than it may anyway. over ends that.
 func rush() (over func()) {
-	const most, usual = 256 << 20, 400 // bytes beside what is live; percent
-	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	metrics.Read(live)
-	was := debug.SetGCPercent(usual)
-	debug.SetGCPercent(min(usual, max(was, int(100*most/(live[0].Value.Uint64()+1)))))
+	const percent, bytes = 400, 256 << 20
+	now := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/gogc:percent"}}
+	metrics.Read(now)
+	live, usual := now[0].Value.Uint64(), now[1].Value.Uint64()
+	was := debug.SetGCPercent(int(min(percent, max(usual, 100*bytes/(live+1)))))
 	return func() { debug.SetGCPercent(was) }
 }
 

@@ -251,13 +251,13 @@ func (m *Member) converge(ctx context.Context, store *fleet.Store, w *fleet.Want
 	}
 	if again {
 		m.retry = time.Time{}
+		defer rush()()
 	}
 	if w.Out != nil {
 		if err := m.order(ctx, w.Out.Node == m.config.Name); err != nil {
 			return err
 		}
 	}
-	defer rush()()
 	news, err := m.news(ctx, store, w, again)
 	if err != nil {
 		return err
