@@ -14,7 +14,8 @@ import (
 	etcd "go.etcd.io/etcd/client/v3"
 )
 
-// lookEvery is how often a push looks at the nodes at least, which may be lost.
+// lookEvery is how often a push looks at the nodes where none says anything: those that
+// are lost do not.
 const lookEvery = 200 * time.Millisecond
 
 // Commit writes a plan: blobs, then all pointers at once. An error is of etcd, or a

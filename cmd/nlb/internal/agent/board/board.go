@@ -51,8 +51,8 @@ type profile struct {
 	services []service
 }
 
-// service is one as it is now, and what is counted of its backends, in their order: an
-// Update has the same ones.
+// service is what is shown of one. tallies are what is counted of its backends, in their
+// order, which no Update changes.
 type service struct {
 	now     atomic.Pointer[lb.Service]
 	tallies []metrics.Tally
@@ -187,10 +187,13 @@ func sorted[T any](values []T, compare func(a, b T) int) []T {
 func (b *Board) Tally(id lb.BackendID) *metrics.Tally { return b.shown.Load().tally(id) }
 
 func (e *edition) tally(id lb.BackendID) *metrics.Tally {
-	if e == nil || e.at[name{id.Profile, id.Service}] == nil {
+	if e == nil {
 		return nil
 	}
 	s := e.at[name{id.Profile, id.Service}]
+	if s == nil {
+		return nil
+	}
 	backends := s.now.Load().Backends
 	i := sort.Search(len(backends), func(i int) bool { return backends[i].Address.Compare(id.Address) >= 0 })
 	if i >= min(len(backends), len(s.tallies)) || backends[i].Address != id.Address {

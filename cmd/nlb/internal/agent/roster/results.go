@@ -116,7 +116,7 @@ func (r *Roster) Unheard() (n int) {
 
 // judged is what the checks of a backend come to.
 func (b *backend) judged() (v lb.Verdict, since time.Time, reason string) {
-	var room [4]*health.Judge // as many as a service may have
+	var room [lb.MaxChecks]*health.Judge
 	judges := room[:0]
 	for _, c := range b.checks {
 		judges = append(judges, &c.judge)

@@ -80,7 +80,7 @@ type backend struct {
 	since   time.Time
 	reason  string
 	verdict lb.Verdict
-	changed bool // it is among those that have
+	changed bool // it is in changed of the roster
 	// rising is when it came up, of one that has not got its whole weight yet, and
 	// share what it had of that last.
 	share  uint8
@@ -151,7 +151,7 @@ func (r *Roster) change(b *backend) {
 	}
 }
 
-// seen is when all that has changed has been told.
+// seen forgets what has changed: all of it has been told.
 func (r *Roster) seen() {
 	for _, b := range r.changed {
 		b.changed = false
@@ -161,8 +161,8 @@ func (r *Roster) seen() {
 
 // Set makes these the profiles. Backends that were there keep what is known of
 // them, and checks that are equal go on undisturbed; what other checks make of them
-// is a change. known is what a table holds of
-// backends that are new here; those that it does not have are newcomers.
+// is a change. known is what a table holds of backends that are new here; those that
+// it does not have are newcomers.
 func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) {
 	old, c := r.services, newCensus(r.asked)
 	r.profiles, r.pools = profiles, pools(profiles)
@@ -259,10 +259,10 @@ func first(s lb.Standing) lb.Standing {
 	return s
 }
 
-// census finds checks by what they ask, while profiles are made those of a roster.
+// census finds checks by what they ask. A Set makes one, and needs none afterwards.
 type census struct {
 	checks map[identity]*check
-	texts  map[*lb.Check]string
+	texts  map[*lb.Check]string // of their keys
 }
 
 // identity is what a check asks and where, without the pointer to its keys: checks of
@@ -272,7 +272,7 @@ type identity struct {
 	target probe.Target
 }
 
-// newCensus has these checks, without their users.
+// newCensus is one of these checks. It takes their users from them.
 func newCensus(checks map[probe.Key]*check) *census {
 	c := &census{map[identity]*check{}, map[*lb.Check]string{}}
 	for _, one := range checks {

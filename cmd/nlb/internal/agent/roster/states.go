@@ -210,8 +210,8 @@ func (r *Roster) Order(id lb.BackendID, order lb.Order, by string, until time.Ti
 	return b != nil
 }
 
-// steady is a moment that the wall clock says, by the clock that nobody sets: if the
-// former is set later, an order ends when it would have.
+// steady gives a moment of the wall clock a reading of the clock that nobody sets: an order
+// ends in the time that it was given, also where the wall clock is set meanwhile.
 func steady(t time.Time) time.Time {
 	if t.IsZero() {
 		return t
