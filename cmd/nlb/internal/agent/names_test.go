@@ -93,8 +93,8 @@ func (p *timed) Stop(key probe.Key) {
 	}
 }
 
-// TestHourWithoutDNS: whatever a DNS does for an hour that cannot be asked, or denies
-// all, nothing changes, it is said, and servers are checked on.
+// TestHourWithoutDNS: for an hour a DNS is silent, fails, or denies all. No address
+// changes, that is said, and servers are checked on.
 func TestHourWithoutDNS(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	must(t, os.WriteFile(conf, []byte("nameserver 192.0.2.53\nnameserver 192.0.2.54\n"), 0o644))

@@ -151,8 +151,8 @@ func (r *Resolver) follow(ctx context.Context, host lb.Host) {
 	}
 }
 
-// pause is how long what was found is believed, after so many failures in a row; least
-// bounds it. Names that were asked for together spread.
+// pause is how long what was found is believed, at least so long, after so many failures
+// in a row. Names that were asked for together spread.
 func (f found) pause(failures int, least time.Duration) time.Duration {
 	d := min(max(f.ttl, least), longestTTL)
 	if failures > 0 {

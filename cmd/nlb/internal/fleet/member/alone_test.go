@@ -14,9 +14,8 @@ import (
 	"nlb/cmd/nlb/internal/fleet"
 )
 
-// TestAloneForAnHour: where nobody answers for an hour, a node says all the time since
-// when, logs it once, and asks again and again, with half a minute at most in between and
-// not much less: so it is back half a minute after etcd is.
+// TestAloneForAnHour: a node that nobody answers for an hour says all the time since when,
+// logs it once, and asks again every 15 to 30 s: so it is back half a minute after etcd is.
 func TestAloneForAnHour(t *testing.T) {
 	c := &fleet.Config{Name: "n1", Endpoints: []string{"http://127.0.0.1:1"}, State: t.TempDir()}
 	synctest.Test(t, func(t *testing.T) {

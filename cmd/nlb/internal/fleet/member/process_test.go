@@ -21,8 +21,6 @@ import (
 	"nlb/integration/netlab/netlabtest"
 )
 
-var full = netlabtest.Full
-
 // process is nlb run as a node, on a host from where etcd is reached by a relay.
 type process struct {
 	*netlab.Cmd
@@ -88,10 +86,10 @@ func built(t testing.TB) string {
 	return nlb
 }
 
-// TestTinyDisk: on a disk that takes no large profile, a node applies one, says that it
-// is not kept, and does so until a small one is pushed.
+// TestTinyDisk: on a disk that takes no large profile, a node applies one, and says that it
+// is not kept, until a small one is pushed.
 func TestTinyDisk(t *testing.T) {
-	if !*full {
+	if !*netlabtest.Full {
 		t.Skip("SKIPPED, NOT PROVED: it builds the program; -full does")
 	}
 	t.Parallel()
