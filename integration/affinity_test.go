@@ -26,14 +26,23 @@ func (b *bed) clientsOf(chain string, vip netip.Addr) compile.Clients {
 	return compile.ClientsAt(chain, compile.FamilyOf(lb.FamilyOf(vip)), key)
 }
 
-// crowd are clients with addresses of their own.
+// crowd is how many clients a test has, each with addresses of its own.
 const crowd = 8
 
-func (b *bed) addCrowd() {
-	b.T.Helper()
+// newCrowd is a bed with these clients, and with servers at port 80.
+func newCrowd(t *testing.T, servers ...string) *bed {
+	t.Helper()
+	b := newBed(t)
+	b.Serve([]int{80}, servers...)
 	for i := range crowd {
 		b.Address(b.Client, "eth0", fmt.Sprintf("10.1.0.%d/24", 100+i), fmt.Sprintf("fd01::%x/64", 0x100+i))
 	}
+	return b
+}
+
+// remembering is a profile of two servers, of which the first has this weight.
+func remembering(weight int, snat string) string {
+	return fmt.Sprintf("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", affinity: 10m, snat: %s, backends: [{address: \"10.2.0.11:80\", weight: %d}, \"10.2.0.12:80\"]}]\n", snat, weight)
 }
 
 // crowdAt says whom each of them meets.
@@ -47,14 +56,6 @@ func (b *bed) crowdAt(to string) (who []string) {
 		who = append(who, r.Backend)
 	}
 	return who
-}
-
-// undrifted checks that the table is as nlb would make it.
-func (b *bed) undrifted(when string) {
-	b.T.Helper()
-	for _, d := range b.Load().Drift() {
-		b.T.Errorf("%s: %+v", when, d)
-	}
 }
 
 // neighbours are two names by which services share their maps of clients.
@@ -74,9 +75,7 @@ func neighbours(chain string) (one, other string) {
 // and nobody comes to a backend of another service that shares the maps.
 func TestAffinityStays(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
-	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
-	b.addCrowd()
+	b := newCrowd(t, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12")
 	one, other := neighbours("shop/%s")
 	profile := func(a, at, affinity, snat, b, bAt string) string {
 		return fmt.Sprintf(`profile: shop
@@ -120,18 +119,13 @@ services:
 	}
 }
 
-// TestAffinityOfDrained: a backend that takes no new connections lets go of its clients, also of
-// those that meet it while its mark changes; and they do not go back.
+// TestAffinityOfDrained: a backend that takes no new connections lets go of its clients, also
+// where its mark changes meanwhile; and they do not go back.
 func TestAffinityOfDrained(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
-	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
-	b.addCrowd()
-	profile := func(weight int, snat string) string {
-		return fmt.Sprintf("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", affinity: 10m, snat: %s, backends: [{address: \"10.2.0.11:80\", weight: %d}, \"10.2.0.12:80\"]}]\n", snat, weight)
-	}
+	b := newCrowd(t, "10.2.0.11", "10.2.0.12")
 	const web = "203.0.113.10:80"
-	b.Apply(profile(1, "masquerade"))
+	b.Apply(remembering(1, "masquerade"))
 	if got := count(b.crowdAt(web)); len(got) != 2 {
 		t.Fatalf("all clients met %v", got)
 	}
@@ -139,7 +133,7 @@ func TestAffinityOfDrained(t *testing.T) {
 		weight int
 		snat   string
 	}{{0, "masquerade"}, {0, "vip"}, {1, "vip"}, {1, "masquerade"}} {
-		b.Apply(profile(step.weight, step.snat))
+		b.Apply(remembering(step.weight, step.snat))
 		if got := count(b.crowdAt(web)); got["10.2.0.12"] != crowd {
 			t.Errorf("%+v: clients met %v", step, got)
 		}
@@ -150,9 +144,7 @@ func TestAffinityOfDrained(t *testing.T) {
 // table is enough, and where one goes on under another mark, of which it is not.
 func TestAffinityOfAPart(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
-	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
-	b.addCrowd()
+	b := newCrowd(t, "10.2.0.11", "10.2.0.12")
 	apply := func(backend string) (all bool) {
 		t.Helper()
 		_, all = b.applyWatched(b.Parse(fmt.Sprintf("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", affinity: 10m, scheduler: random, backends: [%s, \"10.2.0.12:80\"]}]\n", backend)))
@@ -183,20 +175,18 @@ func TestAffinityOfAPart(t *testing.T) {
 // carry over, and is not refused.
 func TestAffinityWithoutRoom(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
-	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
-	b.addCrowd()
-	profile := func(snat string) string {
-		return fmt.Sprintf("profile: shop\nservices: [{name: web, listen: \"203.0.113.10:80\", affinity: 10m, snat: %s, backends: [\"10.2.0.11:80\", \"10.2.0.12:80\"]}]\n", snat)
-	}
-	b.Apply(profile("masquerade"))
+	b := newCrowd(t, "10.2.0.11", "10.2.0.12")
+	b.Apply(remembering(1, "masquerade"))
 	b.crowdAt("203.0.113.10:80")
 	listing := b.Witness(b.Balancer, "", "nft", "list", "ruleset")
 	at := b.clientsOf("shop/web", netip.IPv4Unspecified())
 	head, tail, _ := strings.Cut(listing, "map "+at.Set+" {")
 	full := head + "map " + at.Set + " {" + strings.Replace(tail, "size 1048576", fmt.Sprintf("size %d", crowd+1), 1)
+	if full == listing {
+		t.Fatalf("no size of %s:\n%s", at.Set, listing)
+	}
 	b.Witness(b.Balancer, "flush ruleset\n"+full, "nft", "-f", "-")
-	b.Apply(profile("vip"))
+	b.Apply(remembering(1, "vip"))
 	if got := count(b.crowdAt("203.0.113.10:80")); got["10.2.0.11"]+got["10.2.0.12"] != crowd {
 		t.Errorf("clients met %v", got)
 	}
@@ -207,9 +197,7 @@ func TestAffinityWithoutRoom(t *testing.T) {
 // profiles, and goes with the last.
 func TestAffinityGoesWithItsServices(t *testing.T) {
 	t.Parallel()
-	b := newBed(t)
-	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12")
-	b.addCrowd()
+	b := newCrowd(t, "10.2.0.11", "10.2.0.12")
 	one, other := neighbours("%s/web")
 	profile := func(name, at, affinity string) string {
 		return fmt.Sprintf("profile: %s\nservices: [{name: web, listen: %q%s, scheduler: random, backends: [\"10.2.0.11:80\", \"10.2.0.12:80\"]}]\n", name, at, affinity)
@@ -247,9 +235,7 @@ func TestAffinityOfAnOlderTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := newBed(t)
-	b.Serve([]int{80}, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
-	b.addCrowd()
+	b := newCrowd(t, "10.2.0.11", "10.2.0.12", "fd02::11", "fd02::12")
 	b.Witness(b.Balancer, string(listing), "nft", "-f", "-")
 	if r := b.applyAsCommand(b.Parse(string(yaml))); r.Batches != 1 {
 		t.Errorf("%+v", r)

@@ -34,6 +34,14 @@ func newBed(t testing.TB) *bed {
 
 func (b *bed) with(t testing.TB) *bed { return &bed{b.With(t)} }
 
+// undrifted checks that the table is as nlb would make it.
+func (b *bed) undrifted(when string) {
+	b.T.Helper()
+	for _, d := range b.Load().Drift() {
+		b.T.Errorf("%s: %+v", when, d)
+	}
+}
+
 // figures reports what a test has counted, in a line that begins with the
 // same word for all of them.
 func figures(t testing.TB, format string, args ...any) {

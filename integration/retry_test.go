@@ -40,9 +40,7 @@ func (b *bed) applyRetry(profile string, keep uint32) {
 			b.T.Errorf("%s is read back without retry", s.Name)
 		}
 	}
-	for _, d := range b.Load().Drift() {
-		b.T.Errorf("%+v", d)
-	}
+	b.undrifted("read back")
 }
 
 // TestRetryIsThereWhereAsked: what sees the answers of backends comes with the
@@ -78,9 +76,7 @@ func TestRetryIsThereWhereAsked(t *testing.T) {
 				t.Errorf("step %d: %s is there: %v, want %v", i, object, !step.there, step.there)
 			}
 		}
-		for _, d := range b.Load().Drift() {
-			t.Errorf("step %d: %+v", i, d)
-		}
+		b.undrifted(fmt.Sprintf("step %d", i))
 	}
 }
 
@@ -103,9 +99,7 @@ services:
 		if got := strings.Count(b.packets("retry"), "0x"); got != want {
 			t.Errorf("with weight %d the refusals of %d backends count, want %d", weight, got, want)
 		}
-		for _, d := range b.Load().Drift() {
-			t.Errorf("%+v", d)
-		}
+		b.undrifted(fmt.Sprintf("with weight %d", weight))
 	}
 	apply(1, 4)
 	apply(0, 2)

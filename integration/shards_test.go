@@ -47,9 +47,7 @@ func TestShardsOfSlots(t *testing.T) {
 		}
 		shares(to[0], to[1])
 	}
-	if drift := b.Load().Drift(); len(drift) > 0 {
-		t.Errorf("drift: %v", drift)
-	}
+	b.undrifted("in the end")
 	if changes := lb.Compare(b.Load().Profiles, []*lb.Profile{profile(3, 1)}); len(changes) > 0 {
 		t.Errorf("read back: %v", changes)
 	}
@@ -65,8 +63,9 @@ func TestShardsOfSlots(t *testing.T) {
 	shares(3, 1)
 }
 
-// Services that translate inline: by TCP and UDP, IPv4 and IPv6, with a port that is said
-// and one that is not, through changes of which each reads its service alone.
+// TestInline: services that translate in their own chain, by TCP and UDP, IPv4 and IPv6,
+// with a port that is said and one that is not, through changes of which each reads its
+// service alone.
 func TestInline(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -107,9 +106,7 @@ services:
 			t.Errorf("it goes by what others share:\n%s", table)
 		}
 	}
-	if drift := b.Load().Drift(); len(drift) > 0 {
-		t.Errorf("drift: %v", drift)
-	}
+	b.undrifted("in the end")
 	if changes := lb.Compare(b.Load().Profiles, []*lb.Profile{profile(2)}); len(changes) > 0 {
 		t.Errorf("read back: %v", changes)
 	}
