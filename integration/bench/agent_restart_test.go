@@ -6,8 +6,6 @@ package bench
 
 import (
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -81,10 +79,6 @@ func restarts(b *testing.B) {
 func upgraded(b *testing.B) string {
 	b.Helper()
 	file := filepath.Join(scratch, "upgraded")
-	build := exec.Command("go", "build", "-o", file, "-ldflags=-X main.packaged=2", "nlb/cmd/nlb")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("go build: %v\n%s", err, out)
-	}
+	build(b, file, "-ldflags=-X main.packaged=2")
 	return file
 }

@@ -84,12 +84,17 @@ func prepare(b *testing.B) {
 	scratch = dir
 	if *program == "" {
 		*program = filepath.Join(dir, "nlb")
-		build := exec.Command("go", "build", "-o", *program, "nlb/cmd/nlb")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make builds it
-		out, err := build.CombinedOutput()
-		if err != nil {
-			b.Fatalf("go build: %v\n%s", err, out)
-		}
+		build(b, *program)
+	}
+}
+
+// build builds nlb as make does, with flags.
+func build(b *testing.B, file string, flags ...string) {
+	b.Helper()
+	c := exec.Command("go", slices.Concat([]string{"build", "-o", file}, flags, []string{"nlb/cmd/nlb"})...)
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := c.CombinedOutput(); err != nil {
+		b.Fatalf("go build: %v\n%s", err, out)
 	}
 }
 
