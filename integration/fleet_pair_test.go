@@ -153,8 +153,8 @@ func (p *pair) mend(n, other *node) {
 }
 
 // TestFleetPair: a balancer that is told to end, one that comes back, and one whose
-// links are cut lose no connection, nor one whose client a cookie has answered: conntrackd
-// sends what its sequence numbers and timestamps are translated by.
+// links are cut lose no connection. With syn-protection, too: conntrackd also sends how
+// sequence numbers and timestamps are translated.
 func TestFleetPair(t *testing.T) {
 	if !*full {
 		t.Skip("SKIPPED, NOT PROVED: it runs keepalived and conntrackd for 20 seconds; -full does")

@@ -156,7 +156,7 @@ func (f *routed) sends(r *netlab.Host, balancers int, to ...string) {
 // kill lets a node neither send nor hear, as if its links were cut; undo ends that.
 func (n *node) kill() (undo func()) { return n.cut(`!= "lo"`) }
 
-// cut cuts the links whose names are so.
+// cut cuts the links whose names match this word of nft.
 func (n *node) cut(links string) (undo func()) {
 	n.T.Helper()
 	n.NFT(n.Balancer, strings.ReplaceAll(`table inet cut {

@@ -15,8 +15,8 @@ import (
 	"nlb/lb/importer/nftables"
 )
 
-// question is what a client asks, and who answers: backend, source that it sees, its
-// port; nothing: nobody.
+// question is what a client asks, and what it should hear: the backend that answers, the
+// source that this sees, and its port; empty: nobody answers.
 type question struct {
 	from        traffic.Client
 	network, to string

@@ -246,7 +246,7 @@ func (w *way) live(b *testing.B, answers bool) *contender {
 	b.Helper()
 	c := &contender{name: "packet of a live flow, " + w.name, path: w.path, train: w.train(liveFlows, w.to), live: true, established: true}
 	if !w.past {
-		// In a round of many ways it would be over, and each flow's first packet go past the flow table.
+		// A round of many ways takes longer than the kernel keeps a silent flow in a flow table.
 		netlabtest.Must(b, w.Balancer.SetSysctl("net.netfilter.nf_flowtable_udp_timeout", "300"))
 		p, back := w.back(b, c.train)
 		netlabtest.Must(b, c.train.send(w.socket)) // now they can be offloaded

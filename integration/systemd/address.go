@@ -14,8 +14,8 @@ import (
 )
 
 // announces: with the unit's rights the agent makes a device for the address of its
-// service, has it on lo where that is wanted, and takes both away: first of all when it
-// is told to end.
+// service, has the address on lo where that is wanted, and takes it away when it is told
+// to end.
 func announces(ctx context.Context, s *stage) (string, error) {
 	on := func(device string) error {
 		return s.write("announce: {interface: " + device + ", delay: 1s, drain: 2s}\n" + shop(1))

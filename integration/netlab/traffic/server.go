@@ -67,7 +67,7 @@ func (s *Server) start(h *netlab.Host, ports []Port) (*Server, error) {
 	err := do(h, func() error {
 		for _, p := range ports {
 			err := s.listen(p)
-			// A process that begins has the sockets of those before, until it is another program.
+			// A child process of this one has copies of its sockets from fork to exec.
 			for try := 0; errors.Is(err, unix.EADDRINUSE) && try < 100; try++ {
 				time.Sleep(10 * time.Millisecond)
 				err = s.listen(p)
