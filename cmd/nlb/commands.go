@@ -157,8 +157,9 @@ func commands(a *app) []*cli.Command {
 				"nftlb (its JSON); without it, nlb finds out. Without FILE, or with -, from stdin.\n" +
 				"The profile goes to stdout, findings to stderr: what the old rules really did, and what of it is not\n" +
 				"in the profile. It needs no root and no Linux. Exit 3: the text is not of this format.\n" +
-				"With --from-host it reads the nftables of this machine, and says what the profile would meet there.",
-			Flags: with(&cli.BoolFlag{Name: "from-host", Usage: "in place of a text, what this machine has in nftables now"}), Action: a.action(importProfile, 0, 2),
+				"With --from-host it reads this machine's nftables and IPVS, and says what the\n" +
+				"profile would meet there.",
+			Flags: with(&cli.BoolFlag{Name: "from-host", Usage: "in place of a text, what this machine has in nftables and IPVS now"}), Action: a.action(importProfile, 0, 2),
 		},
 		{
 			Name: "version", Usage: "the version of nlb",
