@@ -40,24 +40,26 @@ func TestAnnounced(t *testing.T) {
 // oldest is the oldest kernel that nlb is for.
 const oldest = "5.10"
 
-// TestOldest runs tests of mode: dsr and of syn-protection in a machine of the oldest kernel.
+// TestOldest runs tests of mode: dsr, of syn-protection and of half-open connections in a
+// machine of the oldest kernel.
 func TestOldest(t *testing.T) {
 	t.Parallel()
 	kernels(t)
-	inMachines(t, []string{oldest}, "integration", "direct return and syn-protection", "-test.parallel=1,-test.run=^(TestDirect(|Errors|Fragments|Remembers|Listing)|TestSYN.*)$")
+	inMachines(t, []string{oldest}, "integration", "direct return, syn-protection and half-open connections", "-test.parallel=1,-test.run=^(TestDirect(|Errors|Fragments|Remembers|Listing)|Test(SYN|HalfOpen).*)$")
 }
 
-// TestSYNProtection runs the tests of syn-protection in a machine of each kernel, which has
-// another SYN proxy.
+// TestSYNProtection runs the tests of syn-protection and of half-open connections in a
+// machine of each kernel: each has another SYN proxy, and counts elements in another way.
 func TestSYNProtection(t *testing.T) {
 	t.Parallel()
-	inMachines(t, kernels(t), "integration", "syn-protection", "-test.parallel=1,-test.run=^TestSYN")
+	inMachines(t, kernels(t), "integration", "syn-protection and half-open connections", "-test.parallel=1,-test.run=^Test(SYN|HalfOpen)")
 }
 
-// inMachines runs tests of a package in a machine of each kernel, which has extra
+// inMachines runs tests of a package in a machine of each kernel, which also has these
 // folders of the cache.
-func inMachines(t *testing.T, list []string, pkg, what, option string, extra ...string) {
+func inMachines(t *testing.T, list []string, pkg, what, option string, folders ...string) {
 	t.Helper()
+	folders = append(folders, "bench")
 	dir := t.TempDir()
 	tests := buildTests(t, dir, pkg)
 	nlb := build(t, dir, "./cmd/nlb")
@@ -66,7 +68,7 @@ func inMachines(t *testing.T, list []string, pkg, what, option string, extra ...
 			t.Parallel()
 			dir := t.TempDir()
 			image, err := Build(cache(t), dir, version, Contents{
-				Programs: map[string]string{"usr/sbin/nlb": nlb, "usr/sbin/tests": tests}, Extra: append(extra, "bench"),
+				Programs: map[string]string{"usr/sbin/nlb": nlb, "usr/sbin/tests": tests}, Extra: folders,
 			})
 			netlabtest.Must(t, err)
 			h := bench(t)
