@@ -320,9 +320,10 @@ func (s *Service) checkLoopback(yield func(Contradiction) bool) bool {
 	return true
 }
 
-// checkRandomPorts finds services whose backends see the client.
+// checkRandomPorts finds services whose backends all see the client.
 func (s *Service) checkRandomPorts(yield func(Contradiction) bool) bool {
-	return !s.RandomPorts || s.SNAT.Mode != SNATNone ||
+	changed := func(b Backend) bool { return b.SNAT.Mode != SNATNone }
+	return !s.RandomPorts || s.SNAT.Mode != SNATNone || slices.ContainsFunc(s.Backends, changed) ||
 		yield(Contradiction{Keys: []string{"random-ports", "snat"}, Problem: Problem{
 			Msg: "random-ports has no meaning with snat: none", Want: "one of them", Hint: "backends see the client's port",
 		}})

@@ -57,8 +57,8 @@ func Compare(have, want []*Profile) []Change {
 	return all
 }
 
-// CompareFirst is Compare up to so many changes or a few more. more is how many services
-// behind these differ: to say how takes most of the time.
+// CompareFirst is Compare up to the service with which there are most changes. Of those
+// behind it, more is how many differ: to say how would take most of the time.
 func CompareFirst(have, want []*Profile, most int) (out []Change, more int) {
 	old, new := byName(have), byName(want)
 	names := slices.AppendSeq(make([]string, 0, len(old)+len(new)), maps.Keys(old))

@@ -86,7 +86,8 @@ type Contradiction struct {
 func (s *Service) Contradictions(yield func(Contradiction) bool) {
 	_ = s.checkRole(yield) && s.checkDirect(yield) && s.checkClients(yield) && s.checkLoopback(yield) && s.checkFamilies(yield) && s.checkPool(yield) &&
 		s.checkLoops(yield) && s.checkCycle(yield) && s.checkChecks(yield) && s.checkUnhealthy(yield) && s.checkPriorities(yield) &&
-		s.checkOffload(yield) && s.checkUnserved(yield) && s.checkDatagrams(yield) && s.checkHelper(yield) && s.checkSYN(yield) && s.checkHalfOpen(yield) && s.checkRandomPorts(yield) && s.checkFleet(yield)
+		s.checkOffload(yield) && s.checkUnserved(yield) && s.checkDatagrams(yield) && s.checkHelper(yield) &&
+		s.checkSYN(yield) && s.checkHalfOpen(yield) && s.checkRandomPorts(yield) && s.checkFleet(yield)
 }
 
 // The checks return false where no more is wanted.

@@ -73,9 +73,9 @@ type Service struct {
 	HashSeed uint32
 	// Affinity keeps a client with its backend; nil: none.
 	Affinity *Affinity
-	// SNAT is the source address that backends see which do not say otherwise.
+	// SNAT is the source address that backends see, unless they say otherwise.
 	SNAT        SNAT
-	RandomPorts bool // and the port is any, not the client's where that is free
+	RandomPorts bool // a source that SNAT changes has a port at random
 	// Allow and Deny are prefixes of clients, masked, distinct, sorted. Deny
 	// wins; a non-empty Allow refuses everybody else.
 	Allow, Deny []netip.Prefix
@@ -268,9 +268,9 @@ type Limit struct {
 	Burst uint32
 	// New bounds the new connections of the service.
 	New Rate
-	// HalfOpen bounds TCP connections whose clients have not completed them, to MaxHalfOpen.
+	// HalfOpen bounds TCP connections that clients have not completed; up to MaxHalfOpen.
 	HalfOpen uint32
-	// Bits and Bits6 are the lengths of networks that are one client, 1 to 31 and 1 to 127.
+	// Bits and Bits6: a network of this length is one client, 1 to 31 and 1 to 127; 0: an address.
 	Bits, Bits6 int
 }
 

@@ -162,6 +162,11 @@ func TestParse(t *testing.T) {
 		{"snat none", start + "    snat: none", web(func(s *lb.Service) {
 			s.SNAT.Mode, s.Backends[0].SNAT.Mode = lb.SNATNone, lb.SNATNone
 		})},
+		{"random ports of one backend", noBackends + "    snat: none\n    random-ports: true\n    backends: [10.0.0.11, {address: 10.0.0.12, snat: masquerade}]", web(func(s *lb.Service) {
+			s.SNAT.Mode, s.RandomPorts = lb.SNATNone, true
+			s.Backends = []lb.Backend{plainBackend("10.0.0.11"), plainBackend("10.0.0.12")}
+			s.Backends[0].SNAT.Mode = lb.SNATNone
+		})},
 		{"snat address", start + "    snat: 198.51.100.1", web(func(s *lb.Service) {
 			s.SNAT = lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{netip.MustParseAddr("198.51.100.1")}}
 			s.Backends[0].SNAT = s.SNAT

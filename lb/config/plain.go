@@ -248,11 +248,11 @@ func (r *plainReader) quoted(at int) (n node, length int) {
 	return n, end + 1
 }
 
-// mostFlows is how many lists and mappings within a line are in each other.
+// mostFlows is how many lists and mappings may be in each other within a line.
 const mostFlows = 10
 
-// flow reads a list in brackets or a mapping in braces, of words, quoted texts, and
-// so many such lists and mappings in each other. length is 0 where it is something else.
+// flow reads a list in brackets or a mapping in braces, with words, quoted texts, and
+// lists and mappings in it, deep at most. length is 0 where it is something else.
 func (r *plainReader) flow(at int, k kind, deep int) (n node, length int) {
 	s, mark, closing := r.content, len(r.open), byte(']')
 	if k == mapping {

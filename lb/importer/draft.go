@@ -131,6 +131,7 @@ func (d *Draft) joinFamilies() {
 		if i, ok := at[key(lb.IPv4+lb.IPv6-family)]; ok {
 			out[i].service.Listen = slices.Concat(out[i].service.Listen, inside)
 			out[i].service.Backends = slices.Concat(out[i].service.Backends, s.Backends)
+			out[i].service.RandomPorts = out[i].service.RandomPorts || s.RandomPorts
 			out[i].notes = slices.Concat(out[i].notes, e.notes)
 			continue
 		}

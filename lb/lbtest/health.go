@@ -34,12 +34,7 @@ func health(r *rand.Rand, s *lb.Service) {
 		s.Unserved = lb.Unserved(r.IntN(5))
 	}
 	s.Forward = lb.Forward(r.IntN(2))
-	s.RandomPorts = some()
-	for c := range s.Contradictions {
-		if c.Keys[0] == "random-ports" {
-			s.RandomPorts = false
-		}
-	}
+	s.RandomPorts = some() && s.SNAT.Mode != lb.SNATNone
 	if len(s.Protocols) == 1 && s.Protocols[0] == lb.TCP {
 		s.Helper = lb.Helper(r.IntN(3))
 	}

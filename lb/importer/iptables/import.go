@@ -115,14 +115,18 @@ type candidate struct {
 func (t *translator) translate(budget *int) {
 	var both [2][]*candidate
 	for _, h := range []hook{prerouting, output} {
-		found, logs, err := partition(t.set, t.interfaces, h, budget)
+		found, logs, err := partition(t.set, t.interfaces, t.ways, h, budget)
 		if err != nil {
 			t.cut = true
 			t.draft.Lost(err.Error()+", so not all are looked at", "import a part of the rules")
 		}
+		var never space.Set // where nothing goes that this hook sees
+		if h == prerouting {
+			never = loopback(t.set.Family)
+		}
 		for _, f := range found {
 			for _, r := range f.regions {
-				if len(t.without(r, nil)) == 0 {
+				if len(t.without(r, never)) == 0 {
 					continue
 				}
 				both[h] = append(both[h], &candidate{finding: f, region: r, logs: logs})

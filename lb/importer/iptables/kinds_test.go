@@ -46,7 +46,11 @@ func summary(t *testing.T, text string) []string {
 				fmt.Fprintf(&b, "*%d", d.Weight)
 			}
 		}
-		out = append(out, b.String()+" snat "+s.SNAT.String())
+		b.WriteString(" snat " + s.SNAT.String())
+		if s.RandomPorts {
+			b.WriteString(" random ports")
+		}
+		out = append(out, b.String())
 	}
 	if m.Complete() {
 		return append(out, "complete")
@@ -159,10 +163,29 @@ func TestKinds(t *testing.T) {
 		{"both families", nat + "-p tcp --dport 80 -j DNAT --to-destination 10.2.0.1\nip6tables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination fd02::1", []string{":80 tcp server round-robin -> 10.2.0.1 fd02::1 snat none", "partial"}},
 		{"a container", bridge, published},
 		{"a container that nobody else reaches", "*raw\n-A PREROUTING -d 172.17.0.2/32 ! -i docker0 -j DROP\nCOMMIT\n" + bridge, published},
+		{"a container for this host alone", strings.Replace(bridge, "-N D\n", "-N D\n-A D -d 127.0.0.1/32 ! -i docker0 -p tcp --dport 82 -j DNAT --to-destination 172.17.0.3:80\n", 1), published},
+		{"its loopback addresses, as this host sends", "iptables -t nat -A PREROUTING -j D\niptables -t nat -A OUTPUT -j D\niptables -t nat -N D\niptables -t nat -A D -d 127.0.0.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.1", []string{
+			"127.0.0.1:80 tcp client -> 10.2.0.1 snat none", "complete",
+		}},
 		{"a chain that nothing leads to", "-N D\n-A D -p tcp --dport 80 -j DNAT --to-destination 10.2.0.1", []string{"partial"}},
 		{"bytes of another time", "# r\xe8gles\n" + web + "-j DNAT --to-destination 10.2.0.1", one("10.2.0.1")},
 		{"rules that may go", web + "-j DNAT --to-destination 10.2.0.1\nif x; then iptables -t nat -F; iptables -t nat -P PREROUTING DROP; fi", []string{"203.0.113.1:80 tcp -> 10.2.0.1 snat none", "partial"}},
 		{"rules that go", web + "-j DNAT --to-destination 10.2.0.1\niptables -t nat -F", []string{"partial"}},
+	})
+}
+
+// TestRandomPorts: what backends see of the ports of clients.
+func TestRandomPorts(t *testing.T) {
+	const nth = "iptables -t nat -A PREROUTING -d 203.0.113.1 -p tcp --dport 80 -m statistic --mode random --probability 0.25 -j DNAT --to-destination 10.2.0.1\n" +
+		"iptables -t nat -A PREROUTING -d 203.0.113.1 -p tcp --dport 80 -j DNAT --to-destination 10.2.0.2\n"
+	const every = "iptables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 10.2.0.1\niptables -t nat -A POSTROUTING -j MASQUERADE"
+	const every6 = "\nip6tables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination fd02::1\nip6tables -t nat -A POSTROUTING -j MASQUERADE"
+	own := []string{":80 tcp server round-robin -> 10.2.0.1 fd02::1 snat masquerade random ports", "partial"}
+	testKinds(t, []textKind{
+		{"of all", nth + "iptables -t nat -A POSTROUTING -j MASQUERADE --random-fully", []string{"203.0.113.1:80 tcp random -> 10.2.0.1 10.2.0.2*3 snat masquerade random ports", "complete"}},
+		{"of one that gets less", nth + "iptables -t nat -A POSTROUTING -d 10.2.0.1 -j MASQUERADE --random-fully", []string{"203.0.113.1:80 tcp random -> 10.2.0.1 10.2.0.2*3 snat none random ports", "complete"}},
+		{"of IPv4", every + " --random" + every6, own},
+		{"of IPv6", every + every6 + " --random", own},
 	})
 }
 
@@ -182,6 +205,8 @@ func TestListings(t *testing.T) {
 	const web = "203.0.113.1:80 tcp at eth0 -> 10.2.0.11:8080 snat masquerade"
 	testKinds(t, []textKind{
 		{"three tables", filter + "\n" + nat + "\n" + raw, []string{web, "complete"}},
+		{"without a line between", filter + nat + raw, []string{web, "complete"}},
+		{"without rules in one", "-P INPUT ACCEPT\n-P FORWARD ACCEPT\n-P OUTPUT ACCEPT\n" + nat, []string{web, "complete"}},
 		{"in Markdown", "# It runs\n\n    docker run \\\n      -p 80:8080 \\\n      --name web shop (once)\n\n<summary>filter</summary>\n\n" + filter + "\n<summary>nat</summary>\n\n" + nat, []string{web, "complete"}},
 		{"the second listing of a table has all of it", nat + "\n" + strings.Replace(nat, "8080", "8081", 1), []string{strings.Replace(web, "8080", "8081", 1), "partial"}},
 	})

@@ -61,8 +61,8 @@ type finding struct {
 }
 
 // partition finds all that one hook balances.
-func partition(set *syntax.Ruleset, interfaces *space.Interfaces, h hook, budget *int) (found []*finding, logs []*syntax.Rule, err error) {
-	w := &walker{set: set, interfaces: interfaces, ways: waysOf(set), hook: h, budget: budget, indexes: map[indexKey]*index{}, changing: map[*syntax.Chain]bool{}, single: pointsOf(set)}
+func partition(set *syntax.Ruleset, interfaces *space.Interfaces, ways *ways, h hook, budget *int) (found []*finding, logs []*syntax.Rule, err error) {
+	w := &walker{set: set, interfaces: interfaces, ways: ways, hook: h, budget: budget, indexes: map[indexKey]*index{}, changing: map[*syntax.Chain]bool{}, single: pointsOf(set)}
 	everyone := space.Addresses(set.Family)
 	todo := []space.Region{{everyone, space.AllProtocols(), space.AllPorts(), interfaces.All(), space.One(0, 1)}}
 	alike := map[string]*finding{}

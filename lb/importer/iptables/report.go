@@ -168,7 +168,7 @@ func (t *translator) account(elsewhere map[importer.Place]bool) {
 		case r.Balances() && !reached[r.Table+" "+r.Chain]:
 			t.draft.Lost("these rules send to a backend, but nothing in this text leads to chain "+r.Chain, "import all of the table", r.Place)
 		case r.Balances():
-			t.draft.Note("no connection comes to these rules: others take it before, or nothing leads here", "", r.Place)
+			t.draft.Note("no connection comes to these rules: others take it before, nothing leads here, or nobody sends to their addresses", "", r.Place)
 		case r.ChangesSource():
 			t.draft.Note("these rules change the source of connections that are not balanced: not in the profile", "", r.Place)
 		case r.Table != "nat":

@@ -204,9 +204,7 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 	if mixed {
 		t.draft.Lost("a backend sees several kinds of sources, or is logged at times; the profile has the most frequent", "", at...)
 	}
-	for c := range s.Contradictions {
-		s.RandomPorts = s.RandomPorts && c.Keys[0] != "random-ports"
-	}
+	s.RandomPorts = s.RandomPorts && slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.SNAT.Mode != lb.SNATNone })
 	if len(s.Backends) > 0 {
 		t.common(s)
 		t.scheduler(c, s)

@@ -112,10 +112,11 @@ func (w *walker) spend(n int) {
 // ended are flows without those that end here.
 func (w *walker) ended(flows []flow, as fate, here func(flow) bool) []flow {
 	return slices.DeleteFunc(flows, func(f flow) bool {
-		if here(f) {
+		is := here(f)
+		if is {
 			w.end(f, as, source{})
 		}
-		return here(f)
+		return is
 	})
 }
 

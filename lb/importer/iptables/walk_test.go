@@ -201,7 +201,7 @@ func TestWalkIsWhatHappens(t *testing.T) {
 			t.Fatalf("%v\n%s", err, text)
 		}
 		budget := maxSteps
-		found, _, err := partition(sets[0], interfacesOf(sets[0]), prerouting, &budget)
+		found, _, err := partition(sets[0], interfacesOf(sets[0]), waysOf(sets[0]), prerouting, &budget)
 		if err != nil {
 			continue
 		}
@@ -313,7 +313,7 @@ func TestFollowedCounters(t *testing.T) {
 			t.Fatal(err)
 		}
 		budget := maxSteps
-		found, _, err := partition(sets[0], interfacesOf(sets[0]), prerouting, &budget)
+		found, _, err := partition(sets[0], interfacesOf(sets[0]), waysOf(sets[0]), prerouting, &budget)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ func passages(set *syntax.Ruleset) map[string]passage {
 		switch {
 		case a == nil || b == nil || a.not != b.not:
 			return nil
-		case slices.Equal(a.patterns, b.patterns):
+		case slices.Contains(a.patterns, b.patterns[0]):
 			return a
 		case a.not || len(a.patterns) == maxZone:
 			return nil

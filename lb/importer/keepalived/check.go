@@ -179,8 +179,8 @@ func (r *reader) span(name string, otherwise time.Duration, levels [][]*words.Di
 	return otherwise
 }
 
-// quiet are words of checks that are read elsewhere, or do not matter here.
-var quiet = map[string]bool{
+// silentInChecks are words of checks that are read elsewhere, or change nothing here.
+var silentInChecks = map[string]bool{
 	"connect_timeout": true, "retry": true, "nb_get_retry": true, "delay_before_retry": true, "delay_loop": true, "warmup": true, "alpha": true, "log_all_failures": true,
 	"url": true, "virtualhost": true, "http_protocol": true, "enable_sni": true, "fast_recovery": true, "name": true, "type": true,
 	"payload": true, "require_reply": true, "helo_name": true, "host": true,
@@ -218,7 +218,7 @@ func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own
 						one.at.Port = 0
 					}
 				default:
-					if !quiet[o.Name()] {
+					if !silentInChecks[o.Name()] {
 						r.draft.Lost(o.Name()+" is not translated", "", o.Place())
 					}
 				}

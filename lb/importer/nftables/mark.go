@@ -13,16 +13,17 @@ const all = 1<<32 - 1
 func (p *program) mark(op string, connection bool, mask uint64, values []any) ([][]syntax.Match, bool) {
 	var out [][]syntax.Match
 	for _, v := range values {
+		in := mask
 		if prefix := get(v, "prefix"); prefix != nil { // of its bits
-			if bits, ok := number(get(prefix, "len")); ok && bits <= 32 {
-				v, mask = get(prefix, "addr"), all<<(32-bits)&all
+			if length, ok := number(get(prefix, "len")); ok && length <= 32 {
+				v, in = get(prefix, "addr"), mask&(all<<(32-length))
 			}
 		}
 		n, ok := number(v)
-		if !ok || n > all || mask > all || !equality(op) || op == "!=" && len(values) > 1 {
+		if !ok || n > all || in > all || !equality(op) || op == "!=" && len(values) > 1 {
 			return nil, false
 		}
-		out = append(out, []syntax.Match{syntax.Mark{Connection: connection, Value: uint32(n), Mask: uint32(mask), Not: op == "!="}})
+		out = append(out, []syntax.Match{syntax.Mark{Connection: connection, Value: uint32(n), Mask: uint32(in), Not: op == "!="}})
 	}
 	return out, len(out) > 0
 }

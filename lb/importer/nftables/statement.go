@@ -47,7 +47,7 @@ func number(v any) (uint64, bool) {
 }
 
 // conditional reads statements that are conditions, which are not translated as
-// such: limits. What is for connections over a limit is for none that is first.
+// such: limits. No connection is over a limit, as the first is not.
 func (p *program) conditional(name string, value any, matches *[]syntax.Match) bool {
 	over := get(value, "inv") == true
 	switch name {
@@ -62,22 +62,25 @@ func (p *program) conditional(name string, value any, matches *[]syntax.Match) b
 		if !p.onlyLogs() {
 			p.issue(importer.Lost, "the limit of this rule is not in the profile", "a service can have limit: with new-per-source or new")
 		}
-		if *matches = append(*matches, l); over {
-			(*matches)[len(*matches)-1] = syntax.Fixed{Holds: false}
+		if over {
+			*matches = append(*matches, syntax.Fixed{Holds: false})
+		} else {
+			*matches = append(*matches, l)
 		}
 	case "ct count", "quota":
 		p.issue(importer.Lost, "the "+name+" of this rule is not in the profile", "a service can have limit: with connections-per-source")
 		*matches = append(*matches, syntax.Fixed{Holds: !over})
 	case "set", "meter": // of each element
-		of := get(value, "stmt")
-		if of == nil {
-			return p.remembers(value, matches)
+		list, ok := get(value, "stmt").([]any)
+		if !ok {
+			list = []any{get(value, "stmt")}
 		}
-		if list, ok := of.([]any); ok && len(list) == 1 {
-			of = list[0]
+		known := false
+		for _, one := range list {
+			name, value, _ := single(one)
+			known = p.conditional(name, value, matches) || known
 		}
-		name, value, _ := single(of)
-		return p.conditional(name, value, matches)
+		return known || p.remembers(value, matches)
 	default:
 		return false
 	}

@@ -73,7 +73,7 @@ func (r *reader) readTarget() {
 // natFlags notes flags of NAT that a profile does not have.
 func (r *reader) natFlags(g *group) {
 	for _, name := range []string{"random", "random-fully"} {
-		if o := g.get(name); o != nil && r.rule.Balances() && !r.rule.randomPorts() {
+		if o := g.get(name); o != nil && !r.rule.randomPorts() {
 			r.issue(importer.Note, o.at, "--"+name+" is not in the profile: it is about ports, and does not choose backends", "")
 		}
 	}

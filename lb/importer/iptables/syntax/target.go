@@ -48,14 +48,14 @@ type NATRange struct {
 	Base        uint16
 }
 
-// SNAT changes the source to one of a range of addresses. Random: the port is any.
+// SNAT changes the source to one of a range of addresses. Random: with a port at random.
 type SNAT struct {
 	To     NATRange
 	Random bool
 }
 
 // Masquerade changes the source to an address of the interface that the packet
-// leaves by. Random: the port is any.
+// leaves by. Random: with a port at random.
 type Masquerade struct{ Random bool }
 
 // SetMark makes the mark of a packet, or of its connection, (mark &^ Mask) ^

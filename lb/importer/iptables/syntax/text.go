@@ -142,21 +142,12 @@ func (p *parser) rule(raw string, line int, dollar bool, place importer.Place) b
 // listing begins what iptables -S prints of a table: first the policies of its chains,
 // which no other table has all of.
 func (p *parser) listing(line int, place importer.Place) {
-	policy := func(i int) (string, bool) {
-		chain, ok := strings.CutPrefix(strings.TrimSpace(p.lines[i]), "-P ")
-		chain, _, _ = strings.Cut(chain, " ")
-		return chain, ok
+	if !p.lists(line) {
+		return // it has begun
 	}
-	if line > 0 {
-		if _, ok := policy(line - 1); ok {
-			return // it has begun
-		}
-	}
-	has, last := map[string]bool{}, line
-	for ; last < len(p.lines) && strings.HasPrefix(strings.TrimSpace(p.lines[last]), "-"); last++ {
-		if chain, ok := policy(last); ok {
-			has[chain] = true
-		}
+	has, last := map[string]bool{p.policy(line): true}, line+1
+	for ; last < len(p.lines) && strings.HasPrefix(strings.TrimSpace(p.lines[last]), "-") && !p.lists(last); last++ {
+		has[p.policy(last)] = true
 	}
 	name := ""
 	switch {
@@ -173,6 +164,33 @@ func (p *parser) listing(line int, place importer.Place) {
 		p.family = familyOf(p.lines[line:last], p.family)
 		p.listed = p.fresh(name, place, "a listing has all of its table")
 	}
+}
+
+// policy is the chain whose policy a line (from 0) says; empty where it says none.
+func (p *parser) policy(line int) string {
+	chain, ok := strings.CutPrefix(strings.TrimSpace(p.lines[line]), "-P ")
+	if !ok {
+		return ""
+	}
+	chain, _, _ = strings.Cut(chain, " ")
+	return chain
+}
+
+// lists reports whether a listing begins in a line, with the first chain of its table.
+func (p *parser) lists(line int) bool {
+	before := ""
+	if line > 0 {
+		before = p.policy(line - 1)
+	}
+	switch p.policy(line) {
+	case "":
+		return false
+	case "PREROUTING":
+		return true
+	case "INPUT":
+		return before != "PREROUTING"
+	}
+	return before == ""
 }
 
 // comment reads what the comments of iptables-save tell.
