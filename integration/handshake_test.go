@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -88,6 +89,38 @@ func TestHalfOpenLimit(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHalfOpenBusy: a connection that sends without a pause is not half-open.
+func TestHalfOpenBusy(t *testing.T) {
+	t.Parallel()
+	const most = 4
+	b := newFlooded(t, false)
+	b.Apply(bounded(most))
+	var all sync.WaitGroup
+	end, failed := make(chan struct{}), make(chan error, 3*most)
+	for range 3 * most { // those behind the limit are refused where the ones before still count
+		c := b.open(1)[0]
+		all.Go(func() {
+			for {
+				select {
+				case <-end:
+					return
+				default:
+				}
+				if err := echoes(c, 64); err != nil {
+					failed <- fmt.Errorf("%s: %w", c.RemoteAddr(), err)
+					return
+				}
+			}
+		})
+	}
+	close(end)
+	all.Wait()
+	close(failed)
+	for err := range failed {
+		t.Error(err)
 	}
 }
 

@@ -159,7 +159,7 @@ func (s *State) marked() iter.Seq[uint32] {
 			return
 		}
 		for _, f := range compile.Families {
-			for _, name := range append(f.Servers(), f.InlineServers()...) {
+			for _, name := range f.Servers() {
 				for key := range s.elements(name) {
 					if !yield(ruleset.MarkOf(key) & compile.NumberMask) {
 						return

@@ -188,7 +188,7 @@ func (s *State) Stats(profile, service string, address lb.Endpoint, u Usage) Sta
 func ReadStats(c *wire.Conn, table string) (map[uint32]Stats, error) {
 	out := map[uint32]Stats{}
 	for _, f := range compile.Families {
-		for _, name := range append(f.Servers(), f.InlineServers()...) {
+		for _, name := range f.Servers() {
 			// One that is retired has counted no more than the one that goes on.
 			if err := readPackets(c, ruleset.Inet, table, name, func(mark uint32, n uint64) { out[mark] = Stats{Connections: max(n, out[mark].Connections)} }); err != nil {
 				return nil, err

@@ -342,7 +342,7 @@ func inFlight(t *testing.T, before *State, old map[string]map[string]ruleset.Ele
 			}
 			for _, m := range []string{e.Data, old[name][ruleset.MarkBytes(slot)].Data} {
 				there := func(servers string) bool { _, ok := after.elements(servers)[m]; return ok }
-				if !slices.ContainsFunc(f.ServersOf(name), there) {
+				if !slices.ContainsFunc(f.ServersBehind(name), there) {
 					t.Fatalf("%v: slot %d leads to no backend", key, slot)
 				}
 				if mode, _ := compile.ModeOf(ruleset.MarkOf(m)); mode != lb.SNATPool {

@@ -306,7 +306,7 @@ func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) [
 		}
 		counts[ruleset.MarkOf(e.Data)] += drawn // a parked one is there with 0
 	}
-	servers := f.ServersOf(slots)
+	servers := f.ServersBehind(slots)
 	s.objects.fetch(servers[0], maps.Keys(counts)) // where nearly all are
 	var out []lb.Backend
 	for m, slots := range counts {
@@ -378,12 +378,12 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers
 			h.Slots = append(h.Slots, n)
 		}
 	}
+	most := uint32(len(h.Slots)) + maxRun
 	for key, b := range s.blocks {
-		if _, moves := s.objects.slotsOf(key, b); !moves {
+		if name, moves := s.objects.slotsOf(key, b); !moves {
 			h.Blocks[key] = b
-			// One of several batches may have made its rules alone.
-			for slot := b.Base; b.Inline() && slot < min(b.End(), compile.InlineSlots); slot++ {
-				h.Slots = append(h.Slots, slot)
+			if _, there := s.elements(name)[ruleset.MarkBytes(b.End()-1)]; !there && !b.Own && b.End()-b.Base <= most-uint32(len(h.Slots)) {
+				h.Slots = slices.AppendSeq(h.Slots, b.All()) // one of several batches has made its rules alone
 			}
 		}
 	}

@@ -207,14 +207,14 @@ func (s *State) carried() []run {
 	return s.last.retired
 }
 
-// freed are the slots that a plan sweeps.
+// freed are the slots that a plan sweeps. Which inline slots are free is read each time.
 func (s *State) freed() (out []compile.Block) {
 	if s.last == nil || !s.last.sweeps {
 		return nil
 	}
 	for _, r := range s.last.retired {
-		if r.mapping == compile.SlotsMap {
-			out = append(out, compile.Block{Base: r.first, Slots: r.count})
+		if first, end := max(r.first, compile.InlineSlots), r.first+r.count; r.mapping == compile.SlotsMap && first < end {
+			out = append(out, compile.Block{Base: first, Slots: end - first})
 		}
 	}
 	return out

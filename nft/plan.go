@@ -88,7 +88,7 @@ type plan struct {
 	numbers    *compile.Numbers
 	// flowtables are those that it leaves.
 	flowtables []*ruleset.Flowtable
-	// carries says that it changes what packets fill.
+	// carries says that it adds clients to what packets fill.
 	carries bool
 }
 

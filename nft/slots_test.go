@@ -109,6 +109,49 @@ func TestManyRetiredSlots(t *testing.T) {
 	}
 }
 
+// TestFreedSlots: of what is swept, a table that stays open keeps in mind what it can give
+// away again: inline slots are found by reading them.
+func TestFreedSlots(t *testing.T) {
+	swept := &memory{sweeps: true}
+	swept.retired = []run{
+		{mapping: compile.SlotsMap, first: 3, count: 2},
+		{mapping: compile.SlotsMap, first: compile.InlineSlots - 2, count: 5},
+		{mapping: compile.RefusedSet, first: 1000, count: 1},
+		{mapping: compile.SlotsMap, first: 1000, count: 4},
+	}
+	want := []compile.Block{{Base: compile.InlineSlots, Slots: 3}, {Base: 1000, Slots: 4}}
+	if got := (&State{last: swept}).freed(); !slices.Equal(got, want) {
+		t.Errorf("free are %+v, want %+v", got, want)
+	}
+}
+
+// TestRulesAhead: of several batches, one that makes rules may be the last that comes. The
+// slots that these draw from are given to nobody else.
+func TestRulesAhead(t *testing.T) {
+	for _, inlineSlots := range []uint32{0, 256} {
+		smallShards(t, 1<<16, inlineSlots)
+		o := emptyObjects()
+		few, more := []lb.Backend{backend("10.0.0.1:80", 1)}, []lb.Backend{backend("10.0.0.1:80", 1), backend("10.0.0.2:80", 1)}
+		applyTo(t, o, &lb.Profile{Name: "p", Services: []lb.Service{service("web", "203.0.113.1", few...)}})
+		p := &lb.Profile{Name: "p", Services: []lb.Service{service("new", "203.0.113.2", more...), service("web", "203.0.113.1", more...)}}
+		plan, _, err := planFor(newState("nlb", o), []*lb.Profile{p}, Options{Table: "nlb"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan.main = nil
+		if err := o.run(plan); err != nil {
+			t.Fatal(err)
+		}
+		if o.chains["p/new"] == nil {
+			t.Fatalf("no rules go ahead:\n%s", plan)
+		}
+		applyTo(t, o, p)
+		if changes := lb.Compare(newState("nlb", o).Profiles, []*lb.Profile{p}); len(changes) > 0 {
+			t.Errorf("with %d inline slots: %v", inlineSlots, changes)
+		}
+	}
+}
+
 // consistent is a service over n backends with slots of its own.
 func consistent(n int) *lb.Profile {
 	s := service("web", "203.0.113.1")
@@ -300,7 +343,7 @@ func TestInline(t *testing.T) {
 		}
 	}
 	step(plain(2), true)
-	for i, name := range compile.Families[0].InlineServers() {
+	for i, name := range compile.Families[0].ServersBehind(compile.InlineSlotsMap) {
 		for id, e := range o.maps[name].elements {
 			e.Extra = &ruleset.Extra{Packets: uint64(7 + i), Bytes: 420}
 			o.maps[name].elements[id] = e
@@ -320,7 +363,7 @@ func TestInline(t *testing.T) {
 		applyTo(t, o, plain(4)) // sweeps
 		applyTo(t, o, sticky(5))
 	}
-	for _, name := range compile.Families[0].InlineServers() {
+	for _, name := range compile.Families[0].ServersBehind(compile.InlineSlotsMap) {
 		if n := len(o.maps[name].elements); n > 3 {
 			t.Errorf("%s has %d elements at the end", name, n)
 		}

@@ -97,14 +97,12 @@ func heirOf(s flows.Servers, service *lb.Service, address lb.Endpoint) (heir flo
 // carryCounters gives backends the counters that they had under another mark, or in
 // another map.
 func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]successor) {
-	counted := s.countedInline(want)
-	for old, now := range successors {
-		if e, ok := s.counter(ruleset.MarkBytes(old)); ok {
-			counted[ruleset.MarkBytes(now.mark)] = e
-		}
-	}
-	if len(counted) == 0 {
+	if len(s.backends) == 0 {
 		return
+	}
+	before := map[string]string{}
+	for old, now := range successors {
+		before[ruleset.MarkBytes(now.mark)] = ruleset.MarkBytes(old)
 	}
 	for _, m := range want.Maps {
 		if !m.Counter || m.Name == compile.RefusedSet {
@@ -112,7 +110,11 @@ func (s *State) carryCounters(want *ruleset.Ruleset, successors map[uint32]succe
 		}
 		for i := range m.Elements {
 			e := &m.Elements[i]
-			if x, ok := counted[e.Key]; ok {
+			mark, other := before[e.Key]
+			if _, stays := s.owned[m.Name][e.Key]; stays && !other {
+				continue
+			}
+			if x, ok := s.counter(cmp.Or(mark, e.Key)); ok {
 				x.Comment = e.More().Comment
 				e.Extra = &x
 			}
@@ -157,39 +159,14 @@ func (s *State) renewKeys(wanted []*lb.Profile, n *compile.Numbers, successors m
 // counter is that of a backend in use, by its mark.
 func (s *State) counter(mark string) (ruleset.Extra, bool) {
 	for _, f := range compile.Families {
-		for _, name := range append(f.Servers(), f.InlineServers()...) {
-			e := s.elements(name)[mark]
+		for _, name := range f.Servers() {
 			if _, used := s.owned[name][mark]; used {
+				e := s.elements(name)[mark]
 				return ruleset.Extra{Packets: e.More().Packets, Bytes: e.More().Bytes}, true
 			}
 		}
 	}
 	return ruleset.Extra{}, false
-}
-
-// countedInline are the counters of the backends of services that translate inline from
-// now on, or do so no longer, by their marks.
-func (s *State) countedInline(want *ruleset.Ruleset) map[string]ruleset.Extra {
-	counted := map[string]ruleset.Extra{}
-	for _, m := range want.Maps {
-		isInline := func(f *compile.Family) bool { return slices.Contains(f.InlineServers(), m.Name) }
-		if !slices.ContainsFunc(compile.Families, isInline) {
-			continue
-		}
-		marks := map[string]bool{}
-		for _, e := range m.Elements {
-			marks[e.Key] = true
-		}
-		for key := range s.elements(m.Name) {
-			marks[key] = !marks[key]
-		}
-		for mark, moves := range marks {
-			if e, ok := s.counter(mark); ok && moves {
-				counted[mark] = e
-			}
-		}
-	}
-	return counted
 }
 
 // affinityMove is what some clients become: they are found elsewhere, by another key, or
@@ -205,10 +182,10 @@ type affinityMove struct {
 // another mark, or in a service that remembers them elsewhere. It reads the maps
 // that they are in.
 func (w *writer) carryAffinity(have *State, p *plan) error {
-	carried, memory, moved := &plan{}, clientMemory{}, map[[2]string]bool{}
 	if w.forgets {
 		return nil
 	}
+	carried, memory, moved := &plan{}, clientMemory{}, map[[2]string]bool{}
 	for _, move := range have.affinityMoves(p) {
 		clients, err := w.clients(have, move, memory)
 		if err != nil {
@@ -300,7 +277,7 @@ func (w *writer) readClients(have *State, name string, move *affinityMove) (map[
 // affinityMoves are those of clients whose backends have another mark now, or whose
 // service has them elsewhere.
 func (s *State) affinityMoves(p *plan) []*affinityMove {
-	if s.last != nil && len(p.successors) == 0 {
+	if s.last != nil { // no plan for a part has other keys
 		return nil
 	}
 	had, wanted := byChain(s.Profiles), byChain(p.profiles)

@@ -74,8 +74,9 @@ func Apply(ctx context.Context, c *wire.Conn, profiles []*lb.Profile, o Options)
 
 // Apply makes the kernel hold the profiles. Other profiles stay, unless
 // o.Prune. The profiles must be free of conflicts among themselves, and must not change
-// as long as the Table stays open. Errors: those of Load, *ConflictError, *PartialError, *FlowsError (all of it is done but
-// the flows), wire.ErrUnknown; after any other nothing was changed.
+// as long as the Table stays open. Errors: those of Load, *ConflictError,
+// *PartialError, *FlowsError (all of it is done but the flows), wire.ErrUnknown; after
+// any other nothing was changed.
 func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*Result, error) {
 	o.Table = t.name
 	if err := o.readLinks(profiles, nil); err != nil {
@@ -128,9 +129,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 			}
 		}
 		var r *Result
-		if p, r, err = planFor(have, part, o, asked); errors.Is(err, errNotPartial) {
-			return wire.ErrInterrupted // it begins again, with all of the table
-		} else if err != nil {
+		if p, r, err = planFor(have, part, o, asked); err != nil {
 			return err
 		}
 		result = w.combine(result, r)
@@ -219,7 +218,8 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 
 // Update changes backends of services that Apply has applied. The other services
 // stay. Where more than backends differs, or somebody else has changed the table, it
-// comes to an Apply. Errors: those of Apply; a service that Apply does not know.
+// comes to an Apply. The part must not change afterwards either. Errors: those of
+// Apply; a service that Apply does not know.
 func (t *Table) Update(ctx context.Context, part []*lb.Profile) (*Result, error) {
 	part = keptStandings(part)
 	for profile, s := range lb.Services(part) {

@@ -99,8 +99,9 @@ func (w *writer) endTurn() {
 	}
 }
 
-// retry repeats what failed because the ruleset changed meanwhile, or because
-// the kernel's answer was lost: then the next reading tells what came of it.
+// retry repeats what failed because the ruleset changed meanwhile, or because only a
+// part of the table was read, or because the kernel's answer was lost: then the next
+// reading tells what came of it.
 func (w *writer) retry(f func() error) error {
 	for try, lost, misread := 1, 0, 0; ; try++ {
 		err := f()
@@ -112,7 +113,7 @@ func (w *writer) retry(f func() error) error {
 			if e := w.conn.Renew(); e != nil {
 				return w.partial(unknown(err, e))
 			}
-		case errors.Is(err, wire.ErrStale), errors.Is(err, wire.ErrInterrupted):
+		case errors.Is(err, wire.ErrStale), errors.Is(err, wire.ErrInterrupted), errors.Is(err, errNotPartial):
 			if try == applyTries {
 				return w.partial(err)
 			}

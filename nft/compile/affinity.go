@@ -7,19 +7,19 @@ package compile
 // rule. What is counted costs the kernel a look at each, once a second and for each new
 // connection of the client. So of a client that opens very many only some are counted.
 //
-// The kernel finds a map by comparing its name with those of all others, and goes
-// through all rules that look into a map for each that is to do so. So services share
-// maps, some the same two: those of a bucket, which follows from the service's name.
-// There a client is found by its network and the key of its service.
+// The kernel finds a map by comparing its name with those of all others, and for each new
+// rule that looks into a map it goes through all that do. So services share pairs of maps:
+// a hash of the service's name says which pair, its bucket. There a client is found by its
+// network and the key of its service.
 //
 // nft 1.0.6 cannot load an update of a map whose key is an IPv6 address and something
 // else, so for IPv6 each service has maps of its own, with the key in their names. Each
 // group has maps of its own, too.
 //
-// A batch changes nothing that packets fill: an update by a packet finds what is there in
-// both generations only (nft_rhash_update), and so puts a client there a second time.
-// Where backends go on under other marks, their service gets another key, and its clients
-// are copied.
+// A batch changes nothing that packets fill: an update by a packet finds only what is
+// there in both generations (nft_rhash_update), and would put a client there a second
+// time. Where backends go on under other marks, their service gets another key, and its
+// clients are copied.
 
 import (
 	"fmt"
@@ -41,7 +41,7 @@ const StickySet = "sticky"
 
 const resolveChain = "resolve"
 
-// buckets is how many pairs of maps the services of a table share at most.
+// buckets is how many there are at most.
 const buckets = 128
 
 // Clients is where the clients of a service and family are remembered.
@@ -126,8 +126,8 @@ func (n *Numbers) HoldClients(held map[string]uint32, salt uint32, there func(ob
 // RenewClients gives a service another key, if it needs one.
 func (n *Numbers) RenewClients(chain string) { delete(n.clients.held, chain) }
 
-// KeysClients reports whether a service got a key that it did not have, which others may
-// have that the numbers do not know.
+// KeysClients reports whether a service got a key that it did not have. A service that
+// the numbers do not know may have the same.
 func (n *Numbers) KeysClients() bool { return n.clients.fresh }
 
 // ClientsOf is where the clients of a service with affinity are remembered.

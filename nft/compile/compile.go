@@ -124,8 +124,8 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 	}
 	own.Rules = append(own.Rules, timeoutRules(s.Timeouts)...)
 	if s.Limit.HalfOpen > 0 {
-		set, segments := handshake.Service(own.Name, s)
-		c.Maps, c.Chains = append(c.Maps, set), append(c.Chains, segments)
+		sets, segments := handshake.Service(own.Name, s)
+		c.Maps, c.Chains = append(c.Maps, sets...), append(c.Chains, segments)
 	}
 	if s.Balance == lb.Datagrams {
 		own.Rules = append(own.Rules, datagrams.Note())

@@ -20,7 +20,7 @@ type Family struct {
 	Sources   string // map: number -> SNAT address
 	Deliver   string // chain: translates to the backend in the mark
 
-	// Of services that translate inline: the maps that Endpoints and Addresses are of others.
+	// InlineEndpoints and InlineAddresses are the same maps for services that translate inline.
 	InlineEndpoints, InlineAddresses string
 
 	match ruleset.Statement // packets of this family
@@ -41,19 +41,17 @@ func newFamily(version lb.Family, ip *ruleset.Family) *Family {
 	}
 }
 
-// Servers are the maps that say where backends are, but for those of InlineServers. Each
-// backend is in one of them.
-func (f *Family) Servers() []string { return []string{f.Endpoints, f.Addresses, f.Ports} }
+// Servers are the maps that say where backends are. Each backend is in one of them.
+func (f *Family) Servers() []string {
+	return append(f.ServersBehind(SlotsMap), f.ServersBehind(InlineSlotsMap)...)
+}
 
-// InlineServers are the same of services that translate inline.
-func (f *Family) InlineServers() []string { return []string{f.InlineEndpoints, f.InlineAddresses} }
-
-// ServersOf are those of services whose slots are in a map.
-func (f *Family) ServersOf(slots string) []string {
+// ServersBehind are those that a map of slots leads to.
+func (f *Family) ServersBehind(slots string) []string {
 	if slots == InlineSlotsMap {
-		return f.InlineServers()
+		return []string{f.InlineEndpoints, f.InlineAddresses}
 	}
-	return f.Servers()
+	return []string{f.Endpoints, f.Addresses, f.Ports}
 }
 
 // ReadServer reads where a backend is from its element in one of these maps.

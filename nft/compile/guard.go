@@ -118,8 +118,9 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 	return out
 }
 
-// unproven are the rules by which a SYN leaves before anything counts or remembers it, or
-// one that there is no room for. It meets all of this again when its client has answered.
+// unproven are the rules by which a SYN leaves before anything counts or remembers it; with
+// full, one that there is no room for. It meets all of this again when its client has
+// answered.
 func unproven(s *lb.Service, full ...ruleset.Statement) []ruleset.Rule {
 	var serving []ruleset.Statement
 	for _, f := range s.Families() {

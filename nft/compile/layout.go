@@ -33,7 +33,7 @@ import (
 // others have not.
 const (
 	SlotsMap    = "slots"        // the first shard: slot -> backend's mark
-	RandomSet   = "random-ports" // backends that see ports at random
+	RandomSet   = "random-ports" // backends that see source ports at random
 	BackendsMap = "backends"     // mark -> chain, of backends with statements of their own
 	PoolsMap    = "pools"        // mark -> chain, of backends with a list of SNAT addresses
 	ParamsSet   = "sysctl"       // kernel parameters
@@ -68,7 +68,7 @@ var LayoutVersion = LayoutOf(TableComment)
 
 // rulesNumber is the version of the rules within a layout. It changes with every
 // rule that the same profiles get.
-const rulesNumber = " rules 11"
+const rulesNumber = " rules 12"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
@@ -315,10 +315,9 @@ func sourceRules(kept uint32) []ruleset.Rule {
 		{Statements: []ruleset.Statement{hasMode(lb.SNATPool), ruleset.MarkVmap(PoolsMap, ^kept)}, Needs: PoolsMap},
 	}
 	for _, f := range Families {
-		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{hasMode(lb.SNATVIP), random, f.IP.SNATVIP(true)}, Needs: RandomSet})
-	}
-	for _, f := range Families {
-		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{hasMode(lb.SNATVIP), f.IP.SNATVIP(false)}})
+		out = append(out,
+			ruleset.Rule{Statements: []ruleset.Statement{hasMode(lb.SNATVIP), random, f.IP.SNATVIP(true)}, Needs: RandomSet},
+			ruleset.Rule{Statements: []ruleset.Statement{hasMode(lb.SNATVIP), f.IP.SNATVIP(false)}})
 	}
 	return out
 }
@@ -374,7 +373,7 @@ func trim(r *ruleset.Ruleset, needed func(object string) bool) {
 	})
 	uses := map[string]bool{}
 	for _, f := range Families {
-		picks := slices.ContainsFunc(f.Servers(), func(name string) bool { return keep[name] })
+		picks := slices.ContainsFunc(f.ServersBehind(SlotsMap), func(name string) bool { return keep[name] })
 		uses[f.pick], uses[f.Deliver] = picks && keep[SlotsMap], picks
 	}
 	r.Chains = slices.DeleteFunc(r.Chains, func(c *ruleset.Chain) bool {

@@ -188,7 +188,7 @@ func settle[K comparable](keys []K, first func(K) uint32, compare func(a, b K) i
 // that they have there; those of services may be marks. The caller has found that new
 // backends have no rival.
 func (n *Numbers) Keep(backends map[BackendKey]uint32, services map[string]uint32) {
-	n.moved, n.movedServices, n.many = backends, services, true // a part does not say how many there are
+	n.moved, n.movedServices, n.many = backends, services, true // a part does not say how many backends there are
 	clear(n.Owners.at)
 	for i, key := range n.Owners.keys {
 		n.Owners.at[n.Backend(key.Chain, key.Address)] = int32(i)

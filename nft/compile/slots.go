@@ -126,7 +126,7 @@ func (n *Numbers) takeSlots(size uint32, inline bool) uint32 {
 	}
 	for i := range n.free {
 		f := &n.free[i]
-		if size > 0 && f.Slots >= size && f.Base >= InlineSlots && shardOf(f.Base) == shardOf(f.Base+size-1) {
+		if size > 0 && f.Slots >= size && shardOf(f.Base) == shardOf(f.Base+size-1) {
 			base := f.Base
 			f.Base, f.Slots = f.Base+size, f.Slots-size
 			return base
@@ -256,17 +256,16 @@ func (s *space) fits(size uint32) bool {
 	return within
 }
 
-// Inline: a service whose own chain draws a slot, has its backend from the slot, and
+// Inline: the service's own chain draws a slot, finds the backend of the slot, and
 // translates to it, without the chains and maps that all others share. That is the
 // shortest way of a first packet. The maps have a size, so that the kernel takes its
 // fastest kind of them.
 //
-// A few services only can have it. For each rule that refers to a map, the kernel goes
-// through all elements of the map and all other rules that refer to it, so that with
-// thousands of services this would grow with the square of their number. So there are
-// InlineSlots slots for it, which services take as they come; and a service may
-// have nothing that needs a backend to be drawn more than once, or one of the rules
-// of the chain `deliver`.
+// Only a few services can have it. For each rule that looks into a map, the kernel goes
+// through all elements of the map and all other rules that look into it: with thousands
+// of services this would grow with the square of their number. So there are InlineSlots
+// slots for it, which services take as they come. What draws more than once, or needs one
+// of the other rules of the chain `deliver`, cannot have it.
 
 // InlineSlotsMap has the slots of services that translate inline.
 const InlineSlotsMap = "inline-slots"
@@ -274,13 +273,13 @@ const InlineSlotsMap = "inline-slots"
 // InlineSlots is how many there are. It is a variable for tests, like ShardSize.
 var InlineSlots uint32 = 256
 
-// mostForInline is how many backends a table may have in all where services begin to
+// mostForInline is how many backends a table may have in all for a service to begin to
 // translate inline. For each new rule that looks into a map, the kernel goes through all
-// that can be reached: of 10,000 services a change of a server would take 8 ms more.
+// rules that can be reached: with 10,000 services a server that falls would take 8 ms more.
 const mostForInline = 3000
 
-// mostInline is more backends than the services that translate inline have, with those
-// that are retired: each has a slot at least, until it is replaced.
+// mostInline is the size of the maps of backends. Each backend has a slot, so in use are
+// InlineSlots at most; there is room for those that are retired.
 const mostInline = 4096
 
 // Inline reports whether the service of a block translates inline.

@@ -302,8 +302,8 @@ func Redirect(protocol byte, name string, mask uint32) Statement {
 		append(exprs, lookupMark(name), &expr.Redir{RegisterProtoMin: reg})...)
 }
 
-// SNATVIP makes the source the address that the client connected to, with random a port at
-// random.
+// SNATVIP makes the source the address that the client connected to; random: with a port
+// at random.
 func (f *Family) SNATVIP(random bool) Statement {
 	return NewStatement(fmt.Sprintf("snat %[1]s to ct original %[1]s daddr", f.Word)+randomly(random),
 		&expr.Ct{Key: f.ctDst, Register: reg, Direction: 0},
@@ -311,7 +311,7 @@ func (f *Family) SNATVIP(random bool) Statement {
 }
 
 // SNATRandom makes the source one of the addresses that a map has for the
-// numbers from offset to offset+modulus-1, with random with a port at random.
+// numbers from offset to offset+modulus-1; random: with a port at random.
 func (f *Family) SNATRandom(modulus, offset uint32, name string, random bool) Statement {
 	return NewStatement(fmt.Sprintf("snat %s to numgen random mod %d offset %d map @%s", f.Word, modulus, offset, name)+randomly(random),
 		&expr.Numgen{Register: reg, Modulus: modulus, Type: unix.NFT_NG_RANDOM, Offset: offset},

@@ -145,8 +145,8 @@ func SetMarkHash(fields []Field, seed, modulus, offset uint32) Statement {
 	return s
 }
 
-// Through makes a statement that puts a number into the connection mark put there
-// what a map has for that number.
+// Through puts a map behind a statement that makes the connection mark a number: the mark
+// becomes what the map has for that number.
 func Through(s Statement, name string) Statement {
 	number := s.Exprs[:len(s.Exprs)-len(encodedSetMark)]
 	return Statement{Text: s.Text + " map @" + name, Exprs: slices.Concat(number, encodeExprs(lookupMark(name)), encodedSetMark)}
@@ -362,7 +362,7 @@ func Log(prefix, levelName string, level uint32) Statement {
 	return NewStatement(text, &expr.Log{Key: key, Level: expr.LogLevel(level), Data: []byte(prefix)})
 }
 
-// Masquerade makes the source an address of this host, with random a port at random.
+// Masquerade makes the source an address of this host; random: with a port at random.
 func Masquerade(random bool) Statement {
 	return NewStatement("masquerade"+randomly(random), &expr.Masq{FullyRandom: random})
 }

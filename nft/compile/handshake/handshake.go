@@ -7,12 +7,13 @@
 // or a reset. Chains of type nat do not see that one, so a chain looks at all segments
 // from the network:
 //
-//	handshakes               TCP, and the mark is in the map half-open -> the service's chain
+//	handshakes                 TCP, and the mark is in the map half-open -> the service's chain
 //	PROFILE/SERVICE/half-open  a SYN, from either side: keep for longer; else: take out
 //
 // An element lives as long as the entry of conntrack may. It is not deleted, but given a
 // moment to live: kernels before Linux 6.5 count an element that a packet has deleted for
-// ever.
+// ever. Each connection gets that moment once, which is what PROFILE/SERVICE/completed
+// remembers: with one more for each of its segments, a busy one would count on.
 package handshake
 
 import (
@@ -30,14 +31,18 @@ const (
 	chain    = "handshakes"
 	suffix   = "/half-open"
 
+	completedSuffix = "/completed"
+
 	manglePriority = -150 // NF_IP_PRI_MANGLE: behind conntrack
 
 	// longest is how long conntrack remembers a SYN by itself
 	// (nf_conntrack_tcp_timeout_syn_sent); one that is answered it remembers for half of it.
 	longest = 2 * time.Minute
 	// A connection counts for so long after its handshake, and until the kernel collects
-	// what is over.
-	over, collect = 20 * time.Millisecond, 100 * time.Millisecond
+	// what is over. It is known as completed for longer.
+	over, known, collect = 20 * time.Millisecond, 100 * time.Millisecond, 100 * time.Millisecond
+	// mostCompleted is about what the largest limit lets complete in the time of both.
+	mostCompleted = 1 << 17
 )
 
 // Of names the chain that sees the segments of a service's connections, by the service's
@@ -80,20 +85,26 @@ func Bounds(profiles []*lb.Profile) bool {
 	return false
 }
 
-// Service is what a service with such a limit has of its own.
-func Service(service string, s *lb.Service) (*ruleset.Map, *ruleset.Chain) {
-	set := set(service, s)
-	begun := &ruleset.Map{
-		Name: set, Key: ruleset.Type{ruleset.Number}, TypeOf: "ct id", Udata: ruleset.IDUdata(),
-		Dynamic: true, Timeout: true, Size: s.Limit.HalfOpen, Collect: collect, OfChain: service,
+// connections is a set of connections, which packets fill.
+func connections(service, name string, most uint32) *ruleset.Map {
+	return &ruleset.Map{
+		Name: name, Key: ruleset.Type{ruleset.Number}, TypeOf: "ct id", Udata: ruleset.IDUdata(),
+		Dynamic: true, Timeout: true, Size: most, Collect: collect, OfChain: service,
 	}
-	return begun, &ruleset.Chain{Name: Of(service), Rules: []ruleset.Rule{
-		rule(ruleset.HasSYN(), ruleset.UpdateID(set, lifetime(s)), ruleset.Return()),
-		Forget(service, s),
+}
+
+// Service is what a service with such a limit has of its own.
+func Service(service string, s *lb.Service) (sets []*ruleset.Map, segments *ruleset.Chain) {
+	begun, completed := set(service, s), service+completedSuffix
+	sets = []*ruleset.Map{connections(service, begun, s.Limit.HalfOpen), connections(service, completed, mostCompleted)}
+	unknown := ruleset.IDIn(completed, true)
+	return sets, &ruleset.Chain{Name: Of(service), Rules: []ruleset.Rule{
+		rule(ruleset.HasSYN(), unknown, ruleset.UpdateID(begun, lifetime(s)), ruleset.Return()),
+		rule(ruleset.IDIn(begun, false), unknown, ruleset.AddID(completed, known), ruleset.UpdateID(begun, over)),
 	}}
 }
 
-// Forget is the rule that takes a connection out of the set: it is complete, or refused.
+// Forget is the rule that takes a connection out of the set that is refused.
 func Forget(service string, s *lb.Service, match ...ruleset.Statement) ruleset.Rule {
 	set := set(service, s)
 	return rule(append(match, ruleset.IDIn(set, false), ruleset.UpdateID(set, over))...)
