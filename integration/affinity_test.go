@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft/compile"
 )
@@ -249,4 +251,135 @@ func TestAffinityOfAnOlderTable(t *testing.T) {
 		t.Errorf("the older map is still there:\n%s", listing)
 	}
 	b.undrifted("taken over")
+}
+
+// loyal is a service with affinity, and a client of each of two networks.
+type loyal struct {
+	network, listen string
+	near, far       netip.Prefix
+	server          string // with the place of its number
+}
+
+// yaml is the service with these servers, of which one takes no new connections.
+func (l *loyal) yaml(servers []int, drained int) string {
+	var list []string
+	for _, s := range servers {
+		weight := 1
+		if s == drained {
+			weight = 0
+		}
+		list = append(list, fmt.Sprintf("{address: \"%s\", weight: %d}", fmt.Sprintf(l.server, s), weight))
+	}
+	return fmt.Sprintf("  - {name: %s-%d, listen: %q, protocol: %s, timeouts: {udp-idle: 2s}, affinity: {timeout: 5s, prefix: 24, prefix6: 64}, backends: [%s]}\n",
+		l.network, l.near.Bits(), l.listen, l.network, strings.Join(list, ", "))
+}
+
+// meets is the backend that a client meets.
+func (l *loyal) meets(b *bed, source netip.Addr) string {
+	b.T.Helper()
+	r, err := traffic.Client{Host: b.Client, Source: source}.Exchange(b.T.Context(), l.network, netip.MustParseAddrPort(l.listen))
+	b.Check(err)
+	return r.Backend
+}
+
+// keeps demands that the near client meets this backend again.
+func (l *loyal) keeps(b *bed, backend string) {
+	b.T.Helper()
+	for range 3 {
+		if got := l.meets(b, l.near.Addr()); got != backend {
+			b.T.Errorf("%s %s: the client met %s, then %s", l.network, l.listen, backend, got)
+		}
+	}
+}
+
+// TestAffinity: a client keeps its backend for the timeout, through an apply
+// that adds a backend, and not after it; one whose backend goes is balanced
+// anew.
+func TestAffinity(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11", "10.2.0.12", "10.2.0.13", "fd02::11", "fd02::12", "fd02::13")
+	var all []*loyal
+	for _, network := range []string{"tcp", "udp"} {
+		all = append(all,
+			&loyal{network, "203.0.113.10:80", netip.MustParsePrefix("10.1.0.77/24"), netip.MustParsePrefix("10.1.1.77/24"), "10.2.0.%d:8080"},
+			&loyal{network, "[2001:db8::10]:80", netip.MustParsePrefix("fd01::77/64"), netip.MustParsePrefix("fd01:0:0:1::77/64"), "[fd02::%d]:8080"})
+	}
+	for _, l := range all[:2] {
+		b.Address(b.Client, "eth0", l.near.String(), l.far.String())
+		b.Check(b.Balancer.AddLinkRoute(l.far.Masked(), "eth0"))
+	}
+	each := func(do func(l *loyal) string) (met []string) {
+		for _, l := range all {
+			met = append(met, do(l))
+		}
+		return met
+	}
+	apply := func(servers func(i int) []int, drained func(i int) int) {
+		text := "profile: shop\nservices:\n"
+		for i, l := range all {
+			text += l.yaml(servers(i), drained(i))
+		}
+		b.Apply(text)
+	}
+	keep := func(met []string) {
+		t.Helper()
+		for i, l := range all {
+			l.keeps(b, met[i])
+		}
+	}
+	near := func(l *loyal) string { return l.meets(b, l.near.Addr()) }
+
+	none := func(int) int { return 0 }
+	three := func(int) []int { return []int{11, 12, 13} }
+	apply(func(int) []int { return []int{11, 12} }, none)
+	first := each(near)
+	keep(first)
+	for i, l := range all {
+		if other := l.meets(b, l.far.Addr()); other == first[i] {
+			t.Errorf("%s %s: a client of another network meets %s too: the round does not go on", l.network, l.listen, other)
+		}
+		if got := l.meets(b, ofFamily(l.near.Addr(), "10.1.0.2", "fd01::2")); got != first[i] {
+			t.Errorf("%s %s: a neighbour meets %s, want %s", l.network, l.listen, got, first[i])
+		}
+	}
+	apply(three, none)
+	keep(first)
+	// Each connection makes the time begin again.
+	for range 3 {
+		time.Sleep(2 * time.Second)
+		keep(first)
+	}
+	// Afterwards it is balanced anew: over four timeouts a round of three
+	// backends cannot always come to the same.
+	met := make([]map[string]bool, len(all))
+	for range 3 {
+		time.Sleep(5500 * time.Millisecond)
+		for i, backend := range each(near) {
+			if met[i] == nil {
+				met[i] = map[string]bool{}
+			}
+			met[i][backend] = true
+		}
+	}
+	for i, l := range all {
+		if len(met[i]) < 2 {
+			t.Errorf("%s %s: after the timeout the client still meets only %v", l.network, l.listen, met[i])
+		}
+	}
+	// Drained to nothing, then gone: the client lets go of it.
+	last := each(near)
+	at := func(i int) int {
+		return slices.IndexFunc(three(i), func(s int) bool { return strings.Contains(fmt.Sprintf(all[i].server, s), last[i]) })
+	}
+	apply(three, func(i int) int { return three(i)[at(i)] })
+	next := each(near)
+	for i := range all {
+		if next[i] == last[i] {
+			t.Errorf("%s %s: a drained backend keeps its client", all[i].network, all[i].listen)
+		}
+	}
+	keep(next)
+	apply(func(i int) []int { return slices.Delete(three(i), at(i), at(i)+1) }, none)
+	keep(next)
 }
