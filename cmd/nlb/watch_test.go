@@ -341,7 +341,8 @@ func TestWatchElsewhere(t *testing.T) {
 		rest, _ := io.ReadAll(r)
 		netlabtest.Must(t, c.Wait())
 		text := got.String() + string(rest)
-		if n := strings.Count(text, "203.0.113.10:80"); n != 3 || strings.Contains(text, "\x1b") || len(args) == 0 && !strings.Contains(text, "\n\n") {
+		// A look counts connections after it has read counters, so a datagram amid one makes two blocks.
+		if n := strings.Count(text, "203.0.113.10:80"); n < 3 || n > 5 || strings.Contains(text, "\x1b") || len(args) == 0 && !strings.Contains(text, "\n\n") {
 			t.Errorf("%d blocks, want one for each of 3 changes: %q", n, text)
 		}
 	}
