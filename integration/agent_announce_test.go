@@ -155,6 +155,35 @@ func TestAgentAnnounces(t *testing.T) {
 	one.Close()
 }
 
+// TestAgentTracks: where an interface that is tracked has no carrier, or is not there,
+// nothing is announced, and why is said.
+func TestAgentTracks(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.serve("10.2.0.11")
+	a := b.agent(strings.Replace(announcedShop(), "drain: 2s", "drain: none, track: [eth0, eth1]", 1))
+	b.announces("203.0.113.10")
+	for _, by := range []*netlab.Host{b.Client, b.Balancer} {
+		b.Check(by.Cut("eth0"))
+		b.announces()
+		found := b.doctor(a.file, "--socket", a.socket)
+		if !slices.ContainsFunc(found, func(f finding) bool {
+			return f.Check == "announce" && f.Why == "track names interface eth0, which is down"
+		}) {
+			t.Errorf("doctor finds %+v", found)
+		}
+		if code, _ := a.process("healthy"); code != 4 || a.fault() != "1" {
+			t.Errorf("healthy: exit %d, keepalived is told %q", code, a.fault())
+		}
+		b.Check(by.Mend("eth0"))
+		b.announces("203.0.113.10")
+	}
+	a.rewrite(strings.Replace(announcedShop(), "drain: 2s", "drain: none, track: [eth0, eth7]", 1))
+	b.announces()
+	a.rewrite(announcedShop())
+	b.announces("203.0.113.10")
+}
+
 // TestAgentLeftovers: what a killed agent left goes on where it still has somebody, and
 // goes where it has not, or nobody wants it. nlb flush takes it away, too.
 func TestAgentLeftovers(t *testing.T) {

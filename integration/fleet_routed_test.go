@@ -31,7 +31,7 @@ type routed struct {
 }
 
 func newRouted(t *testing.T, kind string, most, balancers int) *routed {
-	f := &routed{fleetOf: newFleet(t, kind, most), file: "announce: {interface: lo, delay: 200ms, drain: 2s}\n"}
+	f := &routed{fleetOf: newFleet(t, kind, most), file: "announce: {interface: lo, delay: 200ms, drain: 2s, track: eth0}\n"}
 	w := f.World
 	f.front, f.back = f.Host("front"), f.Host("back")
 	f.sync = f.network("sync")
@@ -223,6 +223,16 @@ func (f *routed) linkEvents() {
 	}})
 	f.happens(event{what: "it is mended", do: func() {
 		undo()
+		f.spread(all)
+	}})
+	port := n.Balancer.Name() // of the router, to this balancer
+	f.Check(f.front.SetSysctl("net.ipv6.conf."+port+".keep_addr_on_down", "1"))
+	f.happens(event{what: "the link to the clients alone has no carrier", do: func() {
+		f.Check(f.front.Cut(port))
+		f.spread(all - 1) // track names it
+	}})
+	f.happens(event{what: "it has one again", do: func() {
+		f.Check(f.front.Mend(port))
 		f.spread(all)
 	}})
 	others := f.opened(openOnes())

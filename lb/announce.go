@@ -25,6 +25,9 @@ type Announce struct {
 	// Drain is how long an agent that ends stays after it has taken the addresses
 	// away, at most a minute; 0: it does not.
 	Drain time.Duration
+	// Track are interfaces that all have to be up for an address to be announced:
+	// distinct, sorted, at most MaxDevices.
+	Track []string
 }
 
 // AnnounceDefault holds where a profile that announces does not say otherwise.
@@ -69,6 +72,14 @@ func (a *Announce) checkTimes() (bad *Problem) {
 	return bad
 }
 
+// CheckTracked is what is wrong with the name of an interface that has to be up.
+func CheckTracked(s string) *Problem {
+	if strings.HasSuffix(s, "*") {
+		return &Problem{Msg: "interface " + safe.Show(s) + " is more than one", Want: "the whole name of an interface"}
+	}
+	return CheckInterface(s)
+}
+
 // AnnounceProblem is what is wrong with the announcing of a profile, and the listen that
 // cannot be announced; no listen: it is the device or a time. Addresses that only this host
 // itself uses are none to announce.
@@ -77,7 +88,7 @@ func (p *Profile) AnnounceProblem() (*Listen, *Problem) {
 	if a == nil {
 		return nil, nil
 	}
-	if bad := cmp.Or(CheckDummy(a.Interface), a.checkTimes()); bad != nil {
+	if bad := cmp.Or(CheckDummy(a.Interface), a.checkTimes(), checkNames("track", a.Track, CheckTracked)); bad != nil {
 		return nil, bad
 	}
 	for i := range p.Services {

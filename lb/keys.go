@@ -350,7 +350,7 @@ var serviceKeys = []key[Service]{
 		},
 		value:  func(s *Service) (any, bool) { return list(s.Devices), false },
 		change: func(s *Service) (string, bool) { return strings.Join(s.Devices, ", "), true },
-		check:  func(s *Service) *Problem { return checkDevices(s.Devices) },
+		check:  func(s *Service) *Problem { return checkNames("devices", s.Devices, CheckDevice) },
 	},
 	helperKey,
 	balanceKey,

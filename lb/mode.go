@@ -158,23 +158,23 @@ func CheckDevice(s string) *Problem {
 	return nil
 }
 
-// checkDevices is what is wrong with the devices of a service.
-func checkDevices(devices []string) *Problem {
-	for i, d := range devices {
-		if p := CheckDevice(d); p != nil {
+// checkNames is what is wrong with the interfaces that a key has, each by itself and in all.
+func checkNames(key string, names []string, check func(string) *Problem) *Problem {
+	for i, n := range names {
+		if p := check(n); p != nil {
 			return p
 		}
-		if i > 0 && devices[i-1] >= d {
-			return &Problem{Msg: "devices are not sorted, or not distinct"}
+		if i > 0 && names[i-1] >= n {
+			return &Problem{Msg: key + " is not sorted, or not distinct"}
 		}
 	}
-	return CheckDevices(len(devices))
+	return CheckNames(key, len(names))
 }
 
-// CheckDevices is what is wrong with the number of devices of a service.
-func CheckDevices(n int) *Problem {
+// CheckNames is what is wrong with the number of interfaces that a key has.
+func CheckNames(key string, n int) *Problem {
 	if n > MaxDevices {
-		return &Problem{Msg: fmt.Sprintf("devices has %d interfaces", n), Want: fmt.Sprintf("at most %d", MaxDevices)}
+		return &Problem{Msg: fmt.Sprintf("%s has %d interfaces", key, n), Want: fmt.Sprintf("at most %d", MaxDevices)}
 	}
 	return nil
 }

@@ -219,6 +219,12 @@ var announceKeys = table[lb.Announce]{what: "announce", keys: []key[lb.Announce]
 	}, read: func(d *decoder, k *lb.Key, v *node, a *lb.Announce) {
 		readOptionalSpan(d, k, v, &a.Drain, lb.CheckDrain)
 	}},
+	{word: "track", Key: lb.Key{
+		Path: "announce.track", Values: "the name of an interface, a list of them, or none", Default: "none",
+		Meaning: "interfaces that have to be up, all of them, for an address to be announced",
+	}, read: func(d *decoder, k *lb.Key, v *node, a *lb.Announce) {
+		a.Track = readInterfaces(d, k, v, lb.CheckTracked)
+	}},
 }}
 
 // Reference returns all keys that a profile may have, the outermost first.

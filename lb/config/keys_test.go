@@ -17,6 +17,7 @@ var example = map[string]string{
 	"announce.interface":           "announce: {interface: lo}\nservices: []",
 	"announce.delay":               "announce: {delay: none}\nservices: []",
 	"announce.drain":               "announce: {drain: 1s}\nservices: []",
+	"announce.track":               "announce: {track: [eth1, eth0]}\nservices: []",
 	"service.name":                 "",
 	"service.listen":               "",
 	"service.backends":             "",

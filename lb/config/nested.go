@@ -178,9 +178,12 @@ func announcing(a *lb.Announce) lb.Mapping {
 	delay, drain := a.Times()
 	usualDelay, usualDrain := lb.AnnounceDefault.Times()
 	m := lb.Mapping{Values: lb.Values{
-		{Word: "interface", Value: a.Interface}, {Word: "delay", Value: delay, Default: delay == usualDelay}, {Word: "drain", Value: drain, Default: drain == usualDrain},
+		{Word: "interface", Value: a.Interface},
+		{Word: "delay", Value: delay, Default: delay == usualDelay},
+		{Word: "drain", Value: drain, Default: drain == usualDrain},
+		{Word: "track", Value: a.Track, Default: len(a.Track) == 0},
 	}}
-	if m.Values[1].Default && m.Values[2].Default {
+	if m.Values[1].Default && m.Values[2].Default && m.Values[3].Default {
 		m.Short = a.Interface
 	}
 	return m

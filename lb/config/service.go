@@ -106,9 +106,13 @@ func readInterface(d *decoder, k *lb.Key, v *node, s *draft) {
 }
 
 func readDevices(d *decoder, k *lb.Key, v *node, s *draft) {
-	s.Devices, s.at.devices = nil, v
+	s.Devices, s.at.devices = readInterfaces(d, k, v, lb.CheckDevice), v
+}
+
+// readInterfaces reads one or several names, sorted; none where one is wrong.
+func readInterfaces(d *decoder, k *lb.Key, v *node, check func(string) *lb.Problem) []string {
 	if none(v) {
-		return
+		return nil
 	}
 	items, _ := readItems(d, k, v, false)
 	var out []string
@@ -118,18 +122,19 @@ func readDevices(d *decoder, k *lb.Key, v *node, s *draft) {
 		if !ok {
 			continue
 		}
-		if p := lb.CheckDevice(text); p != nil {
+		if p := check(text); p != nil {
 			d.refuse(item, p)
 			continue
 		}
 		out, at = append(out, text), append(at, item)
 	}
-	if p := lb.CheckDevices(len(items)); p != nil {
+	if p := lb.CheckNames(k.Word(), len(items)); p != nil {
 		d.refuse(v, p)
 	} else if again(d, k, at, out) && len(out) > 0 {
 		slices.Sort(out)
-		s.Devices = out
+		return out
 	}
+	return nil
 }
 
 // snatModes are the words of snat; a pool has none.

@@ -90,7 +90,7 @@ func Full() []*lb.Profile {
 		{Name: "p", Services: []lb.Service{whole}},
 		{Name: "p", Services: []lb.Service{plain}},
 		{Name: "p", Services: []lb.Service{empty}},
-		{Name: "p", Services: []lb.Service{announced}, Announce: &lb.Announce{Interface: "vips", Delay: 20 * time.Second, Drain: 3 * time.Second}},
+		{Name: "p", Services: []lb.Service{announced}, Announce: &lb.Announce{Interface: "vips", Delay: 20 * time.Second, Drain: 3 * time.Second, Track: []string{"eth0", "eth1"}}},
 		{Name: "p", Services: []lb.Service{chosen}},
 		{Name: "p", Services: []lb.Service{forgets}},
 		{Name: "p", Services: []lb.Service{spread}},

@@ -27,7 +27,7 @@ func Profile(r *rand.Rand) *lb.Profile {
 		a := lb.AnnounceDefault
 		a.Interface = "lo"
 		if p.Announce = &a; r.IntN(2) == 0 {
-			a.Delay, a.Drain = 0, time.Second
+			a.Delay, a.Drain, a.Track = 0, time.Second, []string{"eth0", "eth1"}[:1+r.IntN(2)]
 		}
 	}
 	used, fleet := map[string]bool{}, []lb.Fleet{0, 0, 0, lb.FleetPair, lb.FleetAnycast, lb.FleetMesh}[r.IntN(6)]

@@ -122,6 +122,7 @@ func Run(ctx context.Context, c Config) error {
 	a.board = board.New(c.Table, figures)
 	a.Log = a.board.Log(c.Log)
 	a.announcer = announcer.New(c.Table, c.Socket, c.Fault, a.Log)
+	a.announcer.Follow(ctx.Done())
 	stop, err := a.serve()
 	if err != nil {
 		return err
@@ -200,6 +201,8 @@ func (a *agent) loop(ctx context.Context) {
 		case <-a.due.C:
 			a.noted()
 		case <-a.announcer.Due.C:
+			a.announce()
+		case <-a.announcer.Links:
 			a.announce()
 		case <-a.changed:
 			_ = a.reread(ctx, "files changed")

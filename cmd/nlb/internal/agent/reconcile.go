@@ -117,9 +117,9 @@ func (a *agent) announce() {
 }
 
 // serves reports whether a service has somebody to serve, by what the checks have
-// found. An agent that is told to end, or is out, has nobody.
+// found. An agent that is told to end, is out, or has lost an interface, has nobody.
 func (a *agent) serves(p *lb.Profile, s *lb.Service, f lb.Family) bool {
-	return !a.announcer.Leaving && !a.out && announce.Serves(a.roster.Judged(p, s), f)
+	return !a.announcer.Leaving && !a.out && a.announcer.Linked(p) && announce.Serves(a.roster.Judged(p, s), f)
 }
 
 // guard brings the status up to date, and puts back what somebody else has changed,

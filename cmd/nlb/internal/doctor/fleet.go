@@ -30,6 +30,8 @@ func (e *exam) announced() {
 			e.add(Warn, v.Addr.String(), "it is announced, and nobody looks whether its servers are up", "no nlb run keeps its profile", "systemctl start nlb-agent")
 		case !e.kept(v.Addr):
 			e.add(Warn, v.Addr.String(), "it is not announced", "that needs nlb run, and none keeps its profile", "systemctl start nlb-agent")
+		case !ours && e.trackedDown(&v) != "":
+			e.add(Warn, v.Addr.String(), "it is not announced", "track names interface "+e.trackedDown(&v)+", which is down", "")
 		case !ours:
 			e.add(Warn, v.Addr.String(), "it is not announced", "nobody is up to serve, or not for as long as delay says; nlb show and journalctl -u nlb-agent say more", "")
 		}
@@ -37,6 +39,17 @@ func (e *exam) announced() {
 	if len(wanted) > 0 {
 		e.fine("this host has the addresses that are to be announced")
 	}
+}
+
+// trackedDown is an interface that has to be up for an address to be announced, and is
+// not; empty: there is none.
+func (e *exam) trackedDown(v *announce.VIP) string {
+	for _, name := range v.Track {
+		if l := e.link(name); l == nil || !l.Up {
+			return name
+		}
+	}
+	return ""
 }
 
 // kept reports whether nlb run keeps a profile that announces an address.

@@ -27,6 +27,8 @@ import (
 type Announcer struct {
 	// Due has a value when the next address is to be announced.
 	Due *time.Timer
+	// Links has a value when an interface may have come up or gone down; see Follow.
+	Links chan struct{}
 	// Trouble is what of the addresses is not as it should be; empty: all is.
 	Trouble string
 	// Leaving: nothing is to be announced any more.
@@ -37,6 +39,7 @@ type Announcer struct {
 	log    *slog.Logger
 	judge  announce.Judge
 	held   map[netip.Addr]bool // nil: nobody has looked yet
+	down   map[string]bool     // interfaces that are tracked: whether they are down
 	others string              // addresses that somebody else has made
 	fault  string              // what the file says; empty: nothing yet
 	untold string              // why the file could not be written; empty: it could
@@ -47,7 +50,7 @@ type Announcer struct {
 func New(table, socket, file string, log *slog.Logger) *Announcer {
 	due := time.NewTimer(0)
 	due.Stop()
-	return &Announcer{Due: due, table: table, path: cmp.Or(file, faultOf(socket)), log: log}
+	return &Announcer{Due: due, Links: make(chan struct{}, 1), table: table, path: cmp.Or(file, faultOf(socket)), log: log}
 }
 
 // Held is how many addresses are announced.
@@ -60,6 +63,7 @@ type Serves = func(*lb.Profile, *lb.Service, lb.Family) bool
 // away. Those that come wait until the table is current: until it has what is known of
 // their servers. It reports whether something has changed.
 func (r *Announcer) Update(profiles []*lb.Profile, serves Serves, current bool) (changed bool) {
+	r.track(profiles)
 	r.noteFault(profiles, serves)
 	if r.table != engine.Announcing {
 		return false
