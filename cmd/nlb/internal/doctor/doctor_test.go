@@ -342,22 +342,32 @@ func TestProtected(t *testing.T) {
 		want     string // empty: nothing
 	}{
 		{
-			"a SYN behind nlb is not translated", firewall.Base{Type: "filter", Hook: "prerouting", Drop: true}, firewall.Rule{}, 0,
+			"a SYN behind nlb is not translated",
+			firewall.Base{Type: "filter", Hook: "prerouting", Drop: true},
+			firewall.Rule{},
+			0,
 			"fail filter: table ip f, chain c drops what comes in: nft insert rule ip f c ip daddr 203.0.113.10/32 accept",
 		},
 		{
-			"translated at the same priority", firewall.Base{Type: "nat", Hook: "prerouting", Priority: natPriority}, firewall.Rule{Action: firewall.Translate, Number: 5}, 0,
+			"translated at the same priority",
+			firewall.Base{Type: "nat", Hook: "prerouting", Priority: natPriority},
+			firewall.Rule{Action: firewall.Translate, Number: 5},
+			0,
 			"fail nat: table ip f, chain c takes what is for 203.0.113.10:80: nft delete rule ip f c handle 5",
 		},
 		{"new ones are not forwarded", firewall.Base{Type: "filter", Hook: "forward", Drop: true}, state(isEstablished, firewall.Rule{Action: firewall.Accept}), 0, ""},
 		{
-			"few new ones are", firewall.Base{Type: "filter", Hook: "forward", Drop: true}, state(isEstablished, firewall.Rule{Action: firewall.Accept}), 100,
+			"few new ones are",
+			firewall.Base{Type: "filter", Hook: "forward", Drop: true},
+			state(isEstablished, firewall.Rule{Action: firewall.Accept}), 100,
 			"fail filter: table ip f, chain c drops what is forwarded: nft insert rule ip f c ct status dnat accept",
 		},
 		{"new ones are not marked", firewall.Base{Type: "filter", Hook: "forward"}, state(isNew, firewall.Rule{Mark: firewall.MarkUse{Sets: 1}}), 0, ""},
 		{"cookies are not marked", firewall.Base{Type: "filter", Hook: "output"}, state(isEstablished, firewall.Rule{Mark: firewall.MarkUse{Sets: 1}}), 0, ""},
 		{
-			"what the kernel begins is", firewall.Base{Type: "filter", Hook: "output"}, state(isNew, firewall.Rule{Mark: firewall.MarkUse{Sets: 1}}), 0,
+			"what the kernel begins is",
+			firewall.Base{Type: "filter", Hook: "output"},
+			state(isNew, firewall.Rule{Mark: firewall.MarkUse{Sets: 1}}), 0,
 			"warn mark: table ip f, chain c sets the connection mark (mask 0x1): ",
 		},
 	} {
