@@ -28,6 +28,9 @@ func replace(old, new string) func(string) string {
 	return func(s string) string { return strings.ReplaceAll(s, old, new) }
 }
 
+// forgetful changes a comment alone: the witness knows nothing of the key.
+var forgetful = replace("# a ruleset without", "# one without")
+
 func TestFaults(t *testing.T) {
 	t.Parallel()
 	requireNFT(t)
@@ -97,6 +100,12 @@ func TestFaults(t *testing.T) {
 		}},
 		{"too many on a backend", find("max"), replace("ct count over 20", "ct count over 22"), []string{
 			"10.0.0.11:8080 had 22 live connections, due were 20",
+		}},
+		{"the ports of clients", with(web, func(s *lb.Service) { s.RandomPorts = true }), forgetful, []string{
+			"10.0.0.12:8080 saw 120 of 120 connections with the client's port, due is one at random",
+		}},
+		{"too many half-open", with(web, func(s *lb.Service) { s.Limit.HalfOpen = 40 }), forgetful, []string{
+			"half-open 40: 43 half-open connections, due were 40",
 		}},
 		{"too fast", find("limit"), replace("limit rate over 20/second", "limit rate over 50000/second"), []string{
 			"were let through, due were 1 to",

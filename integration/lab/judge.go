@@ -205,12 +205,19 @@ func (r *Trial) judgeKept(t *trial, calls [][]*traffic.Call) {
 func (s *site) sources(t *trial, b lb.Backend, calls []*traffic.Call, alpha float64, r *Trial) []string {
 	seen := map[netip.Addr]bool{}
 	wrong := map[netip.Addr]int{}
+	kept := 0 // ports of clients
 	for _, c := range calls {
 		a := c.Reply.Seen.Addr()
 		seen[a] = true
 		if !s.mayBeSeen(t, b, c) {
 			wrong[a]++
 		}
+		if c.Reply.Seen.Port() == c.Reply.From.Port() {
+			kept++
+		}
+	}
+	if t.service.RandomPorts && b.SNAT.Mode != lb.SNATNone && !s.local(b.Address.Addr) && 2*kept > len(calls) {
+		r.problem("%s saw %d of %d connections with the client's port, due is one at random", b.Name, kept, len(calls))
 	}
 	if len(wrong) > 0 {
 		all := slices.SortedFunc(maps.Keys(wrong), netip.Addr.Compare)

@@ -160,12 +160,19 @@ func (l *Lab) shorten() {
 // settled is how long connections take to end, and to be counted no longer.
 const settled = 25 * time.Millisecond
 
+// collected is how long the kernel counts what is half-open no longer, at most
+// (docs/profile.md, half-open).
+const collected = 200 * time.Millisecond
+
 // forget has connection tracking forget all connections, so that none counts
-// for a limit. Where the kernel cannot do it, limits may be found too low.
-func (l *Lab) forget() {
+// for a limit of a trial. Where the kernel cannot do it, limits may be found too low.
+func (l *Lab) forget(t *trial) {
 	time.Sleep(settled)
 	_ = l.balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	time.Sleep(settled)
+	if t.halfOpen() > 0 {
+		time.Sleep(collected)
+	}
 }
 
 func names(profiles []*lb.Profile) string {

@@ -9,7 +9,11 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
@@ -19,6 +23,7 @@ import (
 // long.
 const (
 	mostLive   = 300
+	mostHalf   = 600
 	mostFast   = 3000
 	mostSilent = 100 // that are dropped, and wait in vain
 	overLive   = 3   // live connections over a limit that are tried
@@ -61,6 +66,9 @@ func (s *site) probes(t *trial) []*probe {
 	}
 	if r := limit.New; r.Events > 0 {
 		add("new "+rate(r), t.spread(int(min(r.Events, mostFast))*2), (*Lab).probeNew)
+	}
+	if n := t.halfOpen(); n > 0 {
+		add(fmt.Sprintf("half-open %d", n), t.spread(n+overLive), (*Lab).probeHalfOpen)
 	}
 	var last time.Time // when backends of the service were full
 	for _, b := range t.backends() {
@@ -106,13 +114,13 @@ func rate(r lb.Rate) string {
 
 // probe drives a limit, and leaves conntrack empty.
 func (l *Lab) probe(ctx context.Context, p *probe) (Limit, int, error) {
-	l.forget()
+	l.forget(p.trial)
 	r, n, err := p.run(l, ctx, p)
 	r.What = p.what
 	if r.Problems == nil {
 		r.Problems = []string{}
 	}
-	l.forget()
+	l.forget(p.trial)
 	return r, n, err
 }
 
@@ -193,6 +201,54 @@ func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, int, error) {
 		r.Problems = append(r.Problems, fmt.Sprintf("%d live connections of one client, due were %d", answered, most))
 	}
 	return r, len(calls), nil
+}
+
+// probeHalfOpen begins as many connections as may be half-open, and some more. What is over
+// is not tracked: it is refused, or answered by a cookie.
+func (l *Lab) probeHalfOpen(ctx context.Context, p *probe) (Limit, int, error) {
+	most := p.halfOpen()
+	n := most + overLive
+	switch q, all := p.perClient(), p.service.Limit.New.Events; {
+	case most > mostHalf:
+		return notTried(fmt.Sprintf("that is more than the %d half-open connections of a rehearsal", mostHalf))
+	case q > 0 && p.perClients(len(p.clients)) < n, all > 0 && all < uint64(n), p.chunk < most:
+		return notTried("another limit comes first")
+	}
+	for i := range n {
+		c := l.request(p, i)
+		open, err := c.Client.Knock(c.To)
+		if err != nil {
+			return Limit{}, 0, err
+		}
+		defer open.Close()
+	}
+	time.Sleep(settled)
+	tracked, err := l.tracked(p)
+	if err != nil {
+		return Limit{}, 0, err
+	}
+	r := Limit{Found: fmt.Sprintf("of %d that no client completes %d were tracked", n, tracked)}
+	if tracked != most {
+		r.Problems = append(r.Problems, fmt.Sprintf("%d half-open connections, due were %d", tracked, most))
+	}
+	return r, n, nil
+}
+
+var inet = map[lb.Family]netlink.InetFamily{lb.IPv4: unix.AF_INET, lb.IPv6: unix.AF_INET6}
+
+// tracked is how many TCP connections of a probe's clients the balancer knows.
+func (l *Lab) tracked(p *probe) (n int, err error) {
+	err = l.balancer.Do(func() error {
+		flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, inet[p.family])
+		for _, f := range flows {
+			from, _ := netip.AddrFromSlice(f.Forward.SrcIP)
+			if f.Forward.Protocol == unix.IPPROTO_TCP && slices.Contains(p.clients, from.Unmap()) {
+				n++
+			}
+		}
+		return err
+	})
+	return n, err
 }
 
 // probeSource opens connections of one client as fast as they go.

@@ -156,7 +156,7 @@ func (l *Lab) call(ctx context.Context, t *trial, calls []traffic.Call) ([]traff
 	for done, size := 0, workers; done < len(calls); size = 256 {
 		if t.chunk > 0 {
 			size = t.chunk
-			l.forget()
+			l.forget(t)
 		}
 		part := calls[done:min(done+size, len(calls))]
 		if err := l.send(ctx, t, part); err != nil {

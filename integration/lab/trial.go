@@ -35,8 +35,8 @@ type trial struct {
 	// rest is what to wait after each call, one at a time; 0: several at once.
 	rest time.Duration
 	// chunk is how many calls may be made before conntrack must be emptied, for
-	// a limit on live connections: the kernel counts those that ended a while
-	// longer. 0: any number.
+	// a limit on live or half-open connections: the kernel counts those that
+	// ended a while longer. 0: any number.
 	chunk int
 }
 
@@ -155,10 +155,18 @@ func (t *trial) size(connections int) (clients int) {
 	return clients
 }
 
-// atOnce is how many connections surely bring no backend to its limit of live
-// ones; 0: there is no limit.
+// halfOpen is how many of the trial's connections may be half-open; 0: any number.
+func (t *trial) halfOpen() int {
+	if t.protocol != lb.TCP || t.fromHost {
+		return 0
+	}
+	return int(t.service.Limit.HalfOpen)
+}
+
+// atOnce is how many connections surely bring neither the service to its limit of
+// half-open ones nor a backend to that of live ones; 0: there is no limit.
 func (t *trial) atOnce() int {
-	n, sum := math.MaxInt32, 0
+	n, sum := cmp.Or(t.halfOpen(), math.MaxInt32), 0
 	for _, w := range t.weights() {
 		sum += w
 	}

@@ -16,7 +16,7 @@ import (
 )
 
 func listenSCTP(at netip.AddrPort) (net.Listener, error) {
-	f, err := sctpSocket(at)
+	f, err := bound(at, unix.IPPROTO_SCTP)
 	if err != nil {
 		return nil, err
 	}
@@ -28,7 +28,7 @@ func listenSCTP(at netip.AddrPort) (net.Listener, error) {
 }
 
 func dialSCTP(ctx context.Context, from, to netip.AddrPort, deadline time.Time) (net.Conn, error) {
-	f, err := sctpSocket(from)
+	f, err := bound(from, unix.IPPROTO_SCTP)
 	if err != nil {
 		return nil, err
 	}
@@ -63,17 +63,17 @@ func dialSCTP(ctx context.Context, from, to netip.AddrPort, deadline time.Time) 
 	return net.FileConn(f)
 }
 
-// sctpSocket is a bound socket that does not block.
-func sctpSocket(at netip.AddrPort) (*os.File, error) {
+// bound is a bound socket of a protocol that does not block.
+func bound(at netip.AddrPort, protocol int) (*os.File, error) {
 	family := unix.AF_INET
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_SCTP)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	f := os.NewFile(uintptr(fd), "sctp")
+	f := os.NewFile(uintptr(fd), at.String())
 	err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
 	if err == nil {
 		err = os.NewSyscallError("bind", unix.Bind(fd, sockaddr(at)))
@@ -97,7 +97,7 @@ func Supported(network string) bool {
 	if network != "sctp" {
 		return true
 	}
-	f, err := sctpSocket(netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+	f, err := bound(netip.AddrPortFrom(netip.IPv4Unspecified(), 0), unix.IPPROTO_SCTP)
 	if err != nil {
 		return false
 	}
