@@ -10,7 +10,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
-	"iter"
 	"math"
 	"slices"
 	"strconv"
@@ -129,47 +128,6 @@ func (e *PartialError) Unwrap() error { return e.Err }
 // not be ended. The next apply tries again.
 type FlowsError = flows.Error
 
-// retiredNumbers are those of backends that an earlier plan has retired and
-// that nobody has now.
-func (s *State) retiredNumbers(owners compile.Owners) map[uint32]flows.Change {
-	out := map[uint32]flows.Change{}
-	for n := range s.marked() {
-		if _, owned := owners.Of(n); !owned {
-			out[n] = flows.Stale
-		}
-	}
-	for _, b := range s.backends {
-		delete(out, b.mark&compile.NumberMask)
-	}
-	return out
-}
-
-// marked are the numbers of the backends that the kernel has elements for,
-// those included that an earlier plan retired.
-func (s *State) marked() iter.Seq[uint32] {
-	return func(yield func(uint32) bool) {
-		if s.last != nil {
-			for _, r := range s.last.retired {
-				for i := range r.count {
-					if r.gone && !yield((r.first+i)&compile.NumberMask) {
-						return
-					}
-				}
-			}
-			return
-		}
-		for _, f := range compile.Families {
-			for _, name := range f.Servers() {
-				for key := range s.elements(name) {
-					if !yield(ruleset.MarkOf(key) & compile.NumberMask) {
-						return
-					}
-				}
-			}
-		}
-	}
-}
-
 // request is what an apply is asked for, as a record has it.
 type request struct {
 	digest   string        // of the options and the names of the profiles
@@ -268,24 +226,50 @@ func keptStandings(profiles []*lb.Profile) []*lb.Profile {
 	return out
 }
 
+// goal is what a table is to hold: these profiles in place of those in scope, beside the
+// others.
+type goal struct {
+	profiles, others []*lb.Profile
+	inScope          func(profile string) bool
+	Options
+	asked func() request // all that is applied; nil: it is not recorded
+}
+
+// all are the profiles that the table is to hold.
+func (g *goal) all() []*lb.Profile { return slices.Concat(g.profiles, g.others) }
+
+// take puts others into scope: those of these names.
+func (g *goal) take(names map[string]bool) {
+	inScope := g.inScope
+	g.inScope = func(profile string) bool { return inScope(profile) || names[profile] }
+	g.profiles, g.others = slices.Clone(g.profiles), slices.Clone(g.others)
+	g.others = slices.DeleteFunc(g.others, func(p *lb.Profile) bool {
+		if names[p.Name] {
+			g.profiles = append(g.profiles, p)
+		}
+		return names[p.Name]
+	})
+}
+
 // planFor plans an apply. asked is all that is applied; nil: it is not recorded. The
 // profiles may be a part of it, where the state is.
 func planFor(have *State, profiles []*lb.Profile, o Options, asked func() request) (*plan, *Result, error) {
-	inScope := o.scope(profiles)
-	scope, others := have.split(inScope)
-	if len(others) > 0 {
-		if errs := lb.Conflicts(slices.Concat(others, profiles)); len(errs) > 0 {
+	g := goal{profiles: profiles, inScope: o.scope(profiles), Options: o, asked: asked}
+	var scope []*lb.Profile
+	scope, g.others = have.split(g.inScope)
+	if len(g.others) > 0 {
+		if errs := lb.Conflicts(slices.Concat(g.others, profiles)); len(errs) > 0 {
 			return nil, nil, &ConflictError{errs}
 		}
 	}
-	if err := have.linkWith(&o, profiles, others); err != nil {
+	if err := have.linkWith(&g.Options, profiles, g.others); err != nil {
 		return nil, nil, err
 	}
 	changes := sync.OnceValues(func() ([]lb.Change, int) {
 		return lb.CompareFirst(scope, profiles, cmp.Or(o.MostChanges, math.MaxInt))
 	})
 	go changes()
-	p := have.planTo(profiles, others, inScope, o, asked)
+	p := have.planTo(g)
 	if have.last != nil && p.numbers.KeysClients() {
 		return nil, nil, errNotPartial
 	}
@@ -320,47 +304,27 @@ func (s *State) split(inScope func(profile string) bool) (scope, others []*lb.Pr
 	return scope, others
 }
 
-// planTo plans to hold these profiles in place of those in scope, beside the
-// others.
-func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile string) bool, o Options, asked func() request) *plan {
-	n := s.numbers(o.Keep, profiles, others)
-	n.Counted = s.counted(inScope, o)
-	record := record{whole: len(others) == 0 && (s.last == nil || s.last.whole)}
-	renumbered := s.renumbered(others, n)
-	inPlan := func(profile string) bool { return inScope(profile) || renumbered[profile] }
-	for _, p := range others {
-		if renumbered[p.Name] {
-			profiles = append(slices.Clip(profiles), p)
-		}
-	}
-	others = slices.DeleteFunc(slices.Clone(others), func(p *lb.Profile) bool { return renumbered[p.Name] })
-	there := func(object string) bool {
-		// A part of a table does not say who needs what lapses.
-		stays := s.last != nil || !compile.Lapses(object)
-		if object == compile.PostroutingChain {
-			// Packets may be under way to it until the next plan.
-			stays = s.last != nil || compile.ChangesSources(s.Profiles)
-		}
-		return stays && (s.objects.maps[object] != nil || s.objects.chains[object] != nil) ||
-			object == compile.ParamsSet && len(o.Params)+len(s.params) > 0 || object == compile.ProbesChain && o.Probes
-	}
-	all := slices.Concat(profiles, others)
+// planTo plans to reach a goal.
+func (s *State) planTo(g goal) *plan {
+	n := s.numbers(g.Keep, g.profiles, g.others)
+	n.Counted = s.counted(g.inScope, g.Options)
+	record := record{whole: len(g.others) == 0 && (s.last == nil || s.last.whole)}
+	g.take(s.renumbered(g.others, n))
+	all := g.all()
 	servers := sync.OnceValue(func() flows.Servers { return serversOf(all, n) })
-	successors := s.successors(profiles, n, servers)
-	s.renewKeys(profiles, n, successors)
-	want := compile.Beside(o.Table, profiles, others, n, there)
-	s.offload(slices.Concat(profiles, others), o).AddTo(want, profiles, others, n, there)
-	addParams(want, s, append(s.params, o.Params...))
+	successors := s.successors(g.profiles, n, servers)
+	s.renewKeys(g.profiles, n, successors)
+	want := s.wanted(&g, n)
 	s.carryCounters(want, successors)
-	p := diff(s, want, inPlan)
-	p.direct(s, profiles, others, n, o, inPlan)
+	p := diff(s, want, g.inScope)
+	p.direct(s, &g, n)
 	record.direct = direct.Has(all)
 	p.markLayout(s)
 	p.owners, p.profiles, p.servers, p.successors = n.Owners, all, servers, successors
 	p.numbers, p.affinities = n, clientMaps(want)
 	record.slots, p.free = s.slotsEnd(want), append(n.Free(), s.freed()...)
-	if o.Record && asked != nil {
-		request := asked()
+	if g.Record && g.asked != nil {
+		request := g.asked()
 		record.digest, record.services = request.digest, request.services
 	}
 	p.remember(s, record)
@@ -368,6 +332,32 @@ func (s *State) planTo(profiles, others []*lb.Profile, inScope func(profile stri
 		p.fixed = p.leaves(s)
 	}
 	return p
+}
+
+// wanted is the ruleset of a goal.
+func (s *State) wanted(g *goal, n *compile.Numbers) *ruleset.Ruleset {
+	there := func(object string) bool {
+		return s.keeps(object) || object == compile.ParamsSet && len(g.Params)+len(s.params) > 0 || object == compile.ProbesChain && g.Probes
+	}
+	want := compile.Beside(g.Table, g.profiles, g.others, n, there)
+	s.offload(g.all(), g.Options).AddTo(want, g.profiles, g.others, n, there)
+	addParams(want, s, append(s.params, g.Params...))
+	return want
+}
+
+// keeps reports whether the table keeps an object that it has, although no profile may
+// need it any more.
+func (s *State) keeps(object string) bool {
+	if s.objects.maps[object] == nil && s.objects.chains[object] == nil {
+		return false
+	}
+	switch {
+	case s.last != nil: // a part of a table does not say who needs what lapses
+		return true
+	case object == compile.PostroutingChain: // packets may be under way to it until the next plan
+		return compile.ChangesSources(s.Profiles)
+	}
+	return !compile.Lapses(object)
 }
 
 // renumbered are the profiles with a backend whose number another profile's

@@ -111,14 +111,14 @@ func (o *Options) readLinks(profiles, others []*lb.Profile) (err error) {
 }
 
 // direct plans the table. Drift, which has no links, leaves it as it is.
-func (p *plan) direct(have *State, profiles, others []*lb.Profile, n *compile.Numbers, o Options, inScope func(profile string) bool) {
+func (p *plan) direct(have *State, g *goal, n *compile.Numbers) {
 	is := have.objects.direct
-	if is != nil && is.unknown || o.links == nil && direct.Has(profiles) {
+	if is != nil && is.unknown || g.links == nil && direct.Has(g.profiles) {
 		return
 	}
-	want := direct.Ruleset(o.Table, profiles, others, n, o.links, func(name string) bool {
+	want := direct.Ruleset(g.Table, g.profiles, g.others, n, g.links, func(name string) bool {
 		return is != nil && is.maps[name] != nil && slices.ContainsFunc(slices.Collect(maps.Values(is.maps[name].elements)), func(e ruleset.Element) bool {
-			return !inScope(direct.ProfileOf(is.maps[name].spec, e))
+			return !g.inScope(direct.ProfileOf(is.maps[name].spec, e))
 		})
 	})
 	if want == nil {
@@ -131,10 +131,10 @@ func (p *plan) direct(have *State, profiles, others []*lb.Profile, n *compile.Nu
 		p.add(op{verb: add, table: true})
 		is = newObjects(ruleset.Netdev)
 	}
-	leaving := p.directMaps(is, want, inScope)
-	p.directChains(is, want, inScope)
+	leaving := p.directMaps(is, want, g.inScope)
+	p.directChains(is, want, g.inScope)
 	if !p.empty() { // else nobody has left now
-		p.leave(leaving, have, profiles, o)
+		p.leave(leaving, have, g.profiles, g.Options)
 	}
 }
 

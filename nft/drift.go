@@ -33,7 +33,7 @@ func (s *State) Drift() []Drift {
 	if !s.objects.exists || s.isLeftover() {
 		return nil
 	}
-	p := s.planTo(s.Profiles, nil, func(string) bool { return true }, Options{Table: s.Table, Keep: s.kept, asIs: true}, nil)
+	p := s.planTo(goal{profiles: s.Profiles, inScope: func(string) bool { return true }, Options: Options{Table: s.Table, Keep: s.kept, asIs: true}})
 	var out []Drift
 	if s.objects.layout == compile.LayoutVersion { // an older one has other objects
 		for _, d := range s.tallies(p) {

@@ -316,7 +316,7 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 			if err := have.linkWith(&o, nil, others); err != nil {
 				return err
 			}
-			p = have.planTo(nil, others, inScope, o, nil)
+			p = have.planTo(goal{others: others, inScope: inScope, Options: o})
 		} else if p, err = w.removal(have, o, result); err != nil {
 			return err
 		}

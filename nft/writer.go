@@ -15,6 +15,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -23,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nlb/nft/compile"
 	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
@@ -257,6 +259,47 @@ func (w *writer) endFlows(gone map[uint32]flows.Change, o Options, result *Resul
 		return &FlowsError{Err: err}
 	}
 	return nil
+}
+
+// retiredNumbers are those of backends that an earlier plan has retired and
+// that nobody has now.
+func (s *State) retiredNumbers(owners compile.Owners) map[uint32]flows.Change {
+	out := map[uint32]flows.Change{}
+	for n := range s.marked() {
+		if _, owned := owners.Of(n); !owned {
+			out[n] = flows.Stale
+		}
+	}
+	for _, b := range s.backends {
+		delete(out, b.mark&compile.NumberMask)
+	}
+	return out
+}
+
+// marked are the numbers of the backends that the kernel has elements for,
+// those included that an earlier plan retired.
+func (s *State) marked() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		if s.last != nil {
+			for _, r := range s.last.retired {
+				for i := range r.count {
+					if r.gone && !yield((r.first+i)&compile.NumberMask) {
+						return
+					}
+				}
+			}
+			return
+		}
+		for _, f := range compile.Families {
+			for _, name := range f.Servers() {
+				for key := range s.elements(name) {
+					if !yield(ruleset.MarkOf(key) & compile.NumberMask) {
+						return
+					}
+				}
+			}
+		}
+	}
 }
 
 // unknown says that neither the kernel's answer came nor what it holds could
