@@ -115,6 +115,13 @@ func newFlooded(t *testing.T, own bool) *bed {
 	return b
 }
 
+// persist dials for as long as it takes where segments are lost, and come again.
+func (b *bed) persist(to string) (*traffic.Conn, error) {
+	c := b.From()
+	c.Timeout = time.Minute
+	return c.Dial(b.T.Context(), "tcp", netip.MustParseAddrPort(to))
+}
+
 // TestSYNFlood: forged SYNs leave nothing behind and reach no backend, and clients that
 // exist are served meanwhile, over both families, with all that they send and get. Each
 // server answers one SYN once: it has taken the ACK that completes the handshake.
@@ -139,7 +146,7 @@ func TestSYNFlood(t *testing.T) {
 				honest := func() {
 					for _, vip := range []netip.Addr{vip4, vip6} {
 						for _, size := range []int{1, 1 << 20} {
-							c, err := b.dial("tcp", at(vip.String(), 80))
+							c, err := b.persist(at(vip.String(), 80))
 							if err != nil {
 								t.Fatalf("a client of %s: %v", vip, err)
 							}
@@ -223,11 +230,11 @@ func TestSYNProtectionMeets(t *testing.T) {
 	if got := count(b.Row("tcp", at(both[0], 80), 6)); len(got) != 1 {
 		t.Errorf("with affinity: %v", got)
 	}
-	c, err := b.dial("tcp", at(both[0], 80))
+	c, err := b.persist(at(both[0], 80))
 	b.Check(err)
 	open := []*traffic.Conn{c}
 	for i := range 15 {
-		c, err := b.dial("tcp", at(both[i%2], 80))
+		c, err := b.persist(at(both[i%2], 80))
 		b.Check(err)
 		open = append(open, c)
 	}
