@@ -4,6 +4,7 @@ package config
 
 import (
 	"errors"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -22,9 +23,13 @@ type complaint struct {
 }
 
 const (
-	noTags    = "a tag (!) has no meaning in a profile"
-	quoteStar = "a value that begins with & or * needs quotes"
+	noTags     = "a tag (!) has no meaning in a profile"
+	quoteStar  = "a value that begins with & or * needs quotes"
+	tabIndents = "a tab is used to indent"
 )
+
+// bareAddress finds an IPv6 address with a port that no quotes are around.
+var bareAddress = regexp.MustCompile(`(?:^|[^"'])(\[[^\][{}"',]*\]:)`)
 
 var complaints = []complaint{
 	{
@@ -54,7 +59,7 @@ var complaints = []complaint{
 	{theirs: "did not find expected node content", msg: "a value is missing", want: "a value, or the bracket that closes"},
 	{theirs: "found unexpected end of stream", msg: "the quoted text has no end", want: "a closing quote", context: true},
 	{theirs: "found unexpected document indicator", msg: "the quoted text has no end", want: "a closing quote", context: true},
-	{theirs: "found a tab character", msg: "a tab is used to indent", want: "spaces"},
+	{theirs: "found a tab character", msg: tabIndents, want: "spaces"},
 	{
 		theirs: "did not find expected alphabetic or numeric character", msg: "a name is missing after & or *", want: "a name",
 		hint: quoteStar, context: true,
@@ -107,14 +112,17 @@ func syntaxError(file, text string, err error) *lb.Error {
 		out.Msg = "unknown alias " + safe.Show(at[:safe.Offset(at, width(at, 0))])
 		out.Want, out.Hint = "one that &name marks above", quoteStar
 	case strings.HasPrefix(le.Message, "found character that cannot start any token") && strings.HasPrefix(at, "\t"):
-		out.Msg, out.Want = "a tab is used to indent", "spaces"
+		out.Msg, out.Want = tabIndents, "spaces"
 	case strings.HasPrefix(le.Message, "found character that cannot start any token"):
 		out.Msg, out.Want = "a value cannot begin with "+safe.Show(at[:safe.Offset(at, 1)]), "quotes around it"
 	}
-	switch i := strings.IndexByte(line, '['); {
-	case i >= 0 && strings.Contains(line[i:], "]:") && !strings.ContainsAny(line[:i], `"'`):
+	switch indent, bare := spaces(line), bareAddress.FindStringSubmatchIndex(line); {
+	case strings.HasPrefix(line[indent:], "\t"):
+		out.Msg, out.Want, out.Hint = tabIndents, "spaces", ""
+		out.Pos.Column = indent + 1
+	case bare != nil:
 		out.Msg, out.Want, out.Hint = "an address in brackets without quotes", `"[2001:db8::1]:80"`, "without quotes, [ begins a list"
-		out.Pos.Column = utf8.RuneCountInString(line[:i]) + 1
+		out.Pos.Column = utf8.RuneCountInString(line[:bare[2]]) + 1
 	case strings.HasPrefix(le.Message, "mapping values") && strings.Contains(line[:len(line)-len(at)], ": "):
 		out.Msg, out.Want, out.Hint = "a second KEY: in one line", "one KEY: VALUE in a line", `a value with ": " in it needs quotes`
 	case strings.HasPrefix(le.Message, "mapping values"):
