@@ -244,16 +244,22 @@ func (t *Table) follow(generation uint32) (touched bool) {
 	return touched || err != nil
 }
 
-// Touched reports whether anybody else has changed the table, or removed it,
-// since the last commit of ours, or may have, or whether routes or interfaces of services
-// with mode: dsr or tunnel have changed. It stays so until an Apply, which repairs. It
-// costs little where others change other tables.
-func (t *Table) Touched() (bool, error) {
+// Intact reports that nobody else has changed the table, or removed it, since the last
+// commit of ours. It stays false until an Apply, which repairs. It costs one question
+// to the kernel, where others change other tables as well.
+func (t *Table) Intact() bool {
 	if t.memory == nil {
-		return true, nil
+		return false
 	}
 	t.isPending()
-	if _, ok := t.memory.current(t.conn); !ok {
+	_, ok := t.memory.current(t.conn)
+	return ok
+}
+
+// Touched reports that the table is not Intact, or that routes or interfaces of services
+// with mode: dsr or tunnel have changed.
+func (t *Table) Touched() (bool, error) {
+	if !t.Intact() {
 		return true, nil
 	}
 	return t.linksChanged()

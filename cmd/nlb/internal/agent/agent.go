@@ -9,6 +9,7 @@ package agent
 // The agent: its tasks, and the loop that owns all of it.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -49,6 +50,8 @@ type Config struct {
 	// Reload has a value when the files are to be read again.
 	Reload <-chan os.Signal
 	Log    *slog.Logger
+
+	guardEvery time.Duration // of a test; 0: as ever
 }
 
 // agent is a running one. Its goroutine owns all of it; the others send it values.
@@ -82,6 +85,7 @@ type agent struct {
 	// mistakes kept the files from being applied, and were said.
 	mistakes string
 	retry    time.Time
+	repaired time.Time // when the last repair ended
 
 	update, due *time.Timer
 	updating    bool      // update is running
@@ -173,8 +177,10 @@ func (a *agent) serve() (stop func(), err error) {
 // loop goes on until ctx ends, and then for as long as addresses that were announced
 // drain.
 func (a *agent) loop(ctx context.Context) {
-	tick := time.NewTicker(min(a.systemd.Every(), guardEvery))
+	tick := time.NewTicker(cmp.Or(a.guardEvery, min(a.systemd.Every(), guardEvery)))
 	defer tick.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	ended := ctx.Done()
 	ctx = context.WithoutCancel(ctx)
 	var drained <-chan time.Time
@@ -221,6 +227,8 @@ func (a *agent) loop(ctx context.Context) {
 		case q := <-a.socket.Requests:
 			value, err := a.answer(ctx, q)
 			q.Reply <- Reply{value, err}
+		case <-look.C:
+			a.look(ctx)
 		case <-tick.C:
 			a.guard(ctx)
 		}

@@ -43,6 +43,7 @@ type bed struct {
 	reload chan os.Signal
 	told   func() string
 	stop   func() error
+	guard  time.Duration
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -105,7 +106,7 @@ func (b *bed) run() {
 		ended <- b.host.Do(func() error {
 			return Run(ctx, Config{
 				Table: "nlb", Args: []string{b.dir + "/etc"}, Socket: b.socket, Reload: b.reload, Lookup: b.lookup,
-				Log: slog.New(slog.NewTextHandler(b, nil)),
+				guardEvery: b.guard, Log: slog.New(slog.NewTextHandler(b, nil)),
 			})
 		})
 	}()
@@ -511,6 +512,27 @@ func TestAgentBegins(t *testing.T) {
 	}
 	if err := run(Config{Args: []string{b.dir + "/nosuch"}, Socket: b.dir + "/x.sock"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("without its files: got %v", err)
+	}
+}
+
+// TestAgentLooks: a table that somebody else removes is back before the guard, which
+// looks at all that the agent keeps, has its turn.
+func TestAgentLooks(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, netlabtest.NewHost(t, netlabtest.NewWorld(t), "host"))
+	b.guard = time.Hour
+	b.begin()
+	for range 2 {
+		must(t, b.host.Do(func() error {
+			e, err := engine.Open("nlb")
+			if err != nil {
+				return err
+			}
+			defer e.Close()
+			_, err = e.Flush(t.Context(), nil, engine.FlushOptions{})
+			return err
+		}))
+		b.await("shop 10.0.0.11 10.0.0.12")
 	}
 }
 

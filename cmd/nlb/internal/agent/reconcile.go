@@ -25,8 +25,12 @@ const (
 	// gather is from one update to the next at least: what comes meanwhile goes in one
 	// batch.
 	gather = 5 * time.Millisecond
-	// guardEvery is how often the agent looks whether somebody else has changed its
-	// table.
+	// lookEvery is how often the agent looks whether somebody else has changed its
+	// table: meanwhile this host refuses connections that it should balance, the live ones
+	// too.
+	lookEvery = 100 * time.Millisecond
+	// guardEvery is how often it looks at all that it keeps, and how often at most it
+	// repairs.
 	guardEvery = 500 * time.Millisecond
 	// again is when what failed is tried again.
 	again = time.Second
@@ -132,6 +136,12 @@ func (a *agent) guard(ctx context.Context) {
 	if a.names.gone(time.Now()) {
 		a.rename(ctx, "names do not have it any more")
 	}
+	if !a.retry.IsZero() {
+		if time.Now().After(a.retry) {
+			a.repair(ctx)
+		}
+		return
+	}
 	touched, err := a.engine.Touched()
 	switch {
 	case err != nil:
@@ -143,12 +153,26 @@ func (a *agent) guard(ctx context.Context) {
 		a.Log.Info("what can be offloaded has changed: devices, routes or the filters of others")
 	case !a.engine.Sourced():
 		a.Log.Info("the routes to backends with snat: auto say other sources")
-	case a.retry.IsZero() || time.Now().Before(a.retry):
+	default:
 		return
 	}
+	a.repair(ctx)
+}
+
+// look is the part of guard that cannot wait.
+func (a *agent) look(ctx context.Context) {
+	if a.applied && a.retry.IsZero() && time.Since(a.repaired) >= guardEvery && !a.engine.Intact() {
+		a.Log.Warn("something else has changed the table", "table", a.Table)
+		a.repair(ctx)
+	}
+}
+
+// repair applies all again.
+func (a *agent) repair(ctx context.Context) {
 	if err := a.apply(ctx, a.names.written, nil, "repair"); err != nil {
 		a.fail(err)
 	}
+	a.repaired = time.Now()
 }
 
 // fail notes that the kernel is not as it should be. The guard tries again.
