@@ -536,6 +536,23 @@ func TestAgentLooks(t *testing.T) {
 	}
 }
 
+// TestAgentParameters: a kernel parameter that the services need is put back.
+func TestAgentParameters(t *testing.T) {
+	b := start(t)
+	forwards := func() string {
+		value, err := b.host.Sysctl("net.ipv4.ip_forward")
+		must(t, err)
+		return value
+	}
+	for range 2 {
+		must(t, b.host.SetSysctl("net.ipv4.ip_forward", "0"))
+		b.until(func() bool { return forwards() == "1" }, func() string { return "net.ipv4.ip_forward is " + forwards() })
+	}
+	if got := b.logged(); !strings.Contains(got, "something else has changed a kernel parameter") {
+		t.Errorf("logged:\n%s", got)
+	}
+}
+
 // TestForbidden: commands are run only where that was allowed.
 func TestForbidden(t *testing.T) {
 	check := func(kind lb.CheckKind) []source.Source {

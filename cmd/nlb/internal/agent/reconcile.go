@@ -149,6 +149,9 @@ func (a *agent) guard(ctx context.Context) {
 		return
 	case touched:
 		a.Log.Warn("something else has changed the table", "table", a.Table)
+	case !a.engine.Tuned(a.wanted):
+		a.board.Counts.Repairs.Inc()
+		a.Log.Warn("something else has changed a kernel parameter")
 	case !a.engine.Offloaded():
 		a.Log.Info("what can be offloaded has changed: devices, routes or the filters of others")
 	case !a.engine.Sourced():

@@ -74,6 +74,13 @@ func (e *Engine) parameters(profiles []*lb.Profile) (changes []sysctl.Change, le
 	return changes, left, withParameterHint(err)
 }
 
+// Tuned reports whether the kernel parameters are as profiles that were applied need them,
+// and that those that are only wanted are, where they can be. An Apply sets them.
+func (e *Engine) Tuned(profiles []*lb.Profile) bool {
+	changes, _, err := e.parameters(profiles)
+	return err == nil && len(changes) == 0
+}
+
 // wanted reports whether a parameter is as it should be. An error says why it
 // is not and cannot be, without the parameter's name.
 func (e *Engine) wanted(need needs.Need) (met bool, err error) {
