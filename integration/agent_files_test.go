@@ -93,7 +93,8 @@ func TestAgentRepairs(t *testing.T) {
 	}
 }
 
-// TestAgentKeepsShop: an apply beside it is refused its profile, and may have others.
+// TestAgentKeepsShop: an apply or a flush beside it is refused its profile, and may have
+// others.
 func TestAgentKeepsShop(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
@@ -108,6 +109,17 @@ func TestAgentKeepsShop(t *testing.T) {
 		t.Fatalf("apply of another profile: %d\n%s", code, text)
 	}
 	b.becomes(lb.Up, "smtp", "10.2.0.12")
+	for _, args := range [][]string{{"flush"}, {"flush", "mail", "shop"}, {"apply", "--prune", mail}} {
+		if code, text := a.process(args...); code != 1 || !strings.Contains(text, "nlb run keeps shop, and would put it back; nothing was changed") {
+			t.Errorf("%v: %d\n%s", args, code, text)
+		}
+	}
+	if code, text := a.process("flush", "mail"); code != 0 {
+		t.Errorf("flush of another profile: %d\n%s", code, text)
+	}
+	if code, text := a.process("apply", mail); code != 0 {
+		t.Fatalf("apply of another profile: %d\n%s", code, text)
+	}
 	a.rewrite(web + "    health: {check: tcp, interval: 100ms}\n" + backends(8080, -1, -1))
 	b.becomes(lb.Up, "web", "10.2.0.12")
 	b.becomes(lb.Up, "smtp", "10.2.0.12")

@@ -110,7 +110,7 @@ func commands(a *app) []*cli.Command {
 			Name: "flush", ArgsUsage: "[PROFILE...]", Usage: "remove these profiles, or everything that nlb made",
 			Flags: with(
 				&cli.BoolFlag{Name: "cut", Usage: "also end the live connections of what is removed"},
-				&cli.BoolFlag{Name: "sysctl", Usage: "also put kernel parameters back to what nlb found"},
+				&cli.BoolFlag{Name: "sysctl", Usage: "also put kernel parameters back to what nlb found"}, socketFlag(),
 			),
 			Action: a.action(flush, 0, -1),
 		},

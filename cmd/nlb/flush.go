@@ -8,6 +8,7 @@ import (
 	"context"
 	"strings"
 
+	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/text"
 	"nlb/cmd/nlb/internal/view"
@@ -33,6 +34,9 @@ func flush(ctx context.Context, j *job) error {
 			return err
 		}
 	}
+	if err := agent.MayFlush(ctx, j.socket(), j.table, j.args); err != nil {
+		return withOutcome(err, unchanged)
+	}
 	e, err := engine.Open(j.table)
 	if err != nil {
 		return withOutcome(err, unchanged)
@@ -47,8 +51,7 @@ func flush(ctx context.Context, j *job) error {
 	}
 	j.NoteEnded(result.Ended)
 	if result.Open > 0 {
-		j.Notef("left %s open: table inet %s stays, without services, until nlb flush finds none open; nlb flush --cut ends them",
-			text.Count(result.Open, "connection"), j.table)
+		j.Notef("left %s open: table inet %s stays, without services, until nlb flush finds none open; nlb flush --cut ends them", text.Count(result.Open, "connection"), j.table)
 	}
 	value := flushedValue{
 		Table: j.table, Generation: result.Generation, Flushed: append([]string{}, result.Removed...),

@@ -164,9 +164,9 @@ func Find(ctx context.Context, socket, table string) (*Client, Status, error) {
 }
 
 // MayApply makes sure that no profile is one that a running agent keeps, in this
-// table and network namespace; else the error is a *RefusedError. Where no agent can
-// be asked, none is.
-func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile) error {
+// table and network namespace, and with prune that it keeps none at all; else the error is
+// a *RefusedError. Where no agent can be asked, none is.
+func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile, prune bool) error {
 	_, s, err := Find(ctx, socket, table)
 	if err != nil {
 		return nil
@@ -178,6 +178,33 @@ func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile)
 			return &RefusedError{"nlb run has " + p.Name + " from its fleet; push it", "nlb push, for all nodes of the fleet"}
 		default:
 			return &RefusedError{"nlb run keeps " + p.Name + "; reload it", "systemctl reload nlb-agent, or change its files: they are read then"}
+		}
+	}
+	if prune {
+		return s.mayRemove(nil)
+	}
+	return nil
+}
+
+// MayFlush is MayApply for a flush of these profiles; none: of all.
+func MayFlush(ctx context.Context, socket, table string, names []string) error {
+	_, s, err := Find(ctx, socket, table)
+	if err != nil {
+		return nil
+	}
+	return s.mayRemove(names)
+}
+
+// mayRemove makes sure that the agent keeps none of these profiles, since it would put
+// it back; none: none at all.
+func (s *Status) mayRemove(names []string) error {
+	for _, name := range s.Profiles {
+		switch {
+		case len(names) > 0 && !slices.Contains(names, name):
+		case s.Fleet:
+			return &RefusedError{"nlb run has " + name + " from its fleet, and would put it back", "nlb push --remove " + name + ", for all nodes; or systemctl stop nlb-agent before"}
+		default:
+			return &RefusedError{"nlb run keeps " + name + ", and would put it back", "systemctl stop nlb-agent before; or take its file away: then nlb run removes it"}
 		}
 	}
 	return nil

@@ -238,20 +238,28 @@ func TestMayApply(t *testing.T) {
 	for _, tt := range []struct {
 		status Status
 		want   string
+		remove string
 	}{
-		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail", "shop"}}, "nlb run keeps shop; reload it"},
-		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"shop"}, Fleet: true}, "nlb run has shop from its fleet; push it"},
-		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail"}}, ""},
-		{Status{Table: "other", Namespace: namespace(), Profiles: []string{"shop"}}, ""},
-		{Status{Table: "nlb", Namespace: "net:[1]", Profiles: []string{"shop"}}, ""},
+		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail", "shop"}}, "nlb run keeps shop; reload it", "nlb run keeps shop, and would put it back"},
+		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"shop"}, Fleet: true}, "nlb run has shop from its fleet; push it", "nlb run has shop from its fleet, and would put it back"},
+		{Status{Table: "nlb", Namespace: namespace(), Profiles: []string{"mail"}}, "", ""},
+		{Status{Table: "other", Namespace: namespace(), Profiles: []string{"shop"}}, "", ""},
+		{Status{Table: "nlb", Namespace: "net:[1]", Profiles: []string{"shop"}}, "", ""},
 	} {
 		path, _ := serve(t, func(Request) Reply { return Reply{Value: tt.status} })
 		got := ""
-		if err := MayApply(t.Context(), path, "nlb", profiles); err != nil {
+		if err := MayApply(t.Context(), path, "nlb", profiles, false); err != nil {
 			got = err.Error()
 		}
 		if got != tt.want {
 			t.Errorf("%+v: got %q, want %q", tt.status, got, tt.want)
+		}
+		got = ""
+		if err := MayFlush(t.Context(), path, "nlb", []string{"web", "shop"}); err != nil {
+			got = err.Error()
+		}
+		if got != tt.remove {
+			t.Errorf("%+v: got %q, want %q", tt.status, got, tt.remove)
 		}
 		if free := Unkept(t.Context(), path, "nlb", profiles); free[0] != profiles[0] || len(free) == 2 != (tt.want == "") {
 			t.Errorf("%+v: %d are free", tt.status, len(free))
@@ -261,7 +269,7 @@ func TestMayApply(t *testing.T) {
 			t.Errorf("%+v: got %v", tt.status, err)
 		}
 	}
-	must(t, MayApply(t.Context(), filepath.Join(t.TempDir(), "none.sock"), "nlb", profiles))
+	must(t, MayApply(t.Context(), filepath.Join(t.TempDir(), "none.sock"), "nlb", profiles, true))
 }
 
 // FuzzParseOrder: what is read as an order is one, and is written and read back as
