@@ -86,9 +86,13 @@ func (f *Files) Close() error {
 	return f.events.Close()
 }
 
-// Read reads all profiles, or none. Errors are those of source.Read, and
-// ErrUnsettled: then Changed will have a value.
+// Read reads all profiles, or none, and watches what was put in their place without a
+// word of inotify, as a mount. Errors are those of source.Read, and ErrUnsettled: then
+// Changed will have a value.
 func (f *Files) Read(ctx context.Context) ([]source.Source, error) {
+	f.mu.Lock()
+	f.rewatch()
+	f.mu.Unlock()
 	sources, err := source.Read(ctx, nil, f.args)
 	if !f.settled() {
 		return nil, ErrUnsettled

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"nlb/cmd/nlb/internal/source"
 )
 
@@ -310,6 +312,25 @@ func TestFilesOverflow(t *testing.T) {
 	if got, err := await(t, f); err != nil || !slices.Equal(got, []int{1}) {
 		t.Errorf("got %v, %v", got, err)
 	}
+}
+
+// TestFilesUnseen: inotify does not tell of a folder that is mounted over another one.
+// Whoever has it read makes it watched. Here the watches are gone, as those of the
+// folder below are of no use.
+func TestFilesUnseen(t *testing.T) {
+	d := newTree(t)
+	f := watch(t, d.at("one"))
+	raw, err := f.events.SyscallConn()
+	must(t, err)
+	f.mu.Lock()
+	for wd := range f.folders {
+		must(t, raw.Control(func(fd uintptr) { _, _ = unix.InotifyRmWatch(int(fd), uint32(wd)) }))
+	}
+	f.mu.Unlock()
+	must(t, d.write("one/web.yaml", 2))
+	wantServers(t, f, 2)
+	must(t, d.write("one/web.yaml", 3))
+	awaitServers(t, f, 3)
 }
 
 // TestFilesInvalid: a mistake is that of source.Read; a path may be a relative one.
