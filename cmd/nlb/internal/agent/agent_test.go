@@ -484,6 +484,9 @@ func TestAgentReload(t *testing.T) {
 	if done.Done != "reloaded" {
 		t.Errorf("got %q", done.Done)
 	}
+	if got := b.logged(); strings.Count(got, `msg=applied profiles=shop size="1 service, 2 backends" reason="told to reload`) != 2 {
+		t.Errorf("two reloads without a change, logged:\n%s", got)
+	}
 	must(t, os.WriteFile(b.dir+"/etc/shop.yaml", []byte("services: 1\n"), 0o644))
 	b.until(func() bool { _, err = c.Reload(t.Context()); return err != nil }, func() string { return "a mistake is reloaded" })
 	if err.Error() != "1 error in "+b.dir+"/etc/shop.yaml" {

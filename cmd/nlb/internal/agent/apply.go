@@ -315,7 +315,8 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 	return nil
 }
 
-// logResult is one line for each change of an apply.
+// logResult is one line for each change of an apply, and one for all of it: that it was
+// read, where nothing in the kernel had to change.
 func (a *agent) logResult(result *engine.Result, reason string) {
 	for _, c := range result.Changes {
 		a.Log.Info("changed", "op", string(c.Op), "service", c.Service, "backend", c.Backend, "detail", c.Detail, "reason", reason)
@@ -329,4 +330,5 @@ func (a *agent) logResult(result *engine.Result, reason string) {
 	for _, p := range view.Parameters(result.Parameters) {
 		a.Log.Info("set a kernel parameter", "name", p.Name, "from", p.From, "to", p.To)
 	}
+	a.Log.Info("applied", "profiles", view.Names(a.wanted), "size", view.Size(a.wanted...), "reason", reason)
 }
