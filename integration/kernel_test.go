@@ -222,7 +222,7 @@ services:
 }
 
 // TestTextIsNetlink: the rendered text and the netlink form are the same to nft,
-// for every feature of a profile.
+// for every feature of a profile, and what nft lists can be loaded.
 func TestTextIsNetlink(t *testing.T) {
 	t.Parallel()
 	for name, profile := range features {
@@ -230,6 +230,8 @@ func TestTextIsNetlink(t *testing.T) {
 			b := newBed(t)
 			b.Apply(profile)
 			ours := b.list()
+			// An admin can save what nft lists, and load it again.
+			b.Witness(b.Balancer, "flush ruleset\n"+b.Witness(b.Balancer, "", "nft", "list", "ruleset"), "nft", "-c", "-f", "-")
 			parsed := []*lb.Profile{b.Parse(profile)}
 			if changes := lb.Compare(b.Load().Profiles, parsed); len(changes) > 0 {
 				t.Errorf("read back, the profile differs: %v", changes)

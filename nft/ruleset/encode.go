@@ -375,9 +375,9 @@ func Udata(typ byte, value string) string {
 const (
 	keyTypeof, dataTypeof = 3, 4
 	exprID, exprData      = 0, 1
-	numgenExpr            = 23 // EXPR_NUMGEN
-	payloadExpr           = 7  // EXPR_PAYLOAD
-	tcpHeader, tcpAck     = 6, 4
+	numgenExpr            = 23   // EXPR_NUMGEN
+	payloadExpr           = 7    // EXPR_PAYLOAD
+	tcpHeader, tcpAck     = 8, 4 // PROTO_DESC_TCP, TCPHDR_ACKSEQ
 )
 
 // SourcesUdata is nft's description of `typeof numgen inc mod 2 : ip saddr`:

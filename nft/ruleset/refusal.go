@@ -86,5 +86,9 @@ func RateByAck(set string, r Rate, timeout time.Duration) Statement {
 		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout, Exprs: []expr.Any{r.expr(false)}})
 }
 
-// AckUdata is nft's description of `typeof tcp ackseq`.
-func AckUdata() string { return Udata(keyTypeof, payloadUdata(tcpHeader, tcpAck)) }
+// AckUdata is nft's description of `typeof tcp ackseq`: of a field that is a plain
+// number it says the length, too, in bits.
+func AckUdata() string {
+	field := udataNumber(0, tcpHeader) + udataNumber(1, tcpAck) + udataNumber(4, 32)
+	return Udata(keyTypeof, udataNumber(exprID, payloadExpr)+Udata(exprData, field))
+}
