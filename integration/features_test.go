@@ -135,6 +135,8 @@ services:
     log: {prefix: "web: ", level: debug, rate: 10/second}
     backends: ["10.2.0.11:80", "[fd02::11]:80"]
   - {name: allowed, listen: "203.0.113.11:80", allow: 10.0.0.0/8, backends: ["10.2.0.11:80"]}
+  - {name: other-family, listen: "203.0.113.17:80", allow: [10.0.0.0/8, "fd00::/8"], deny: "fd66::/16", backends: ["10.2.0.11:80"]}
+  - {name: refused-family, listen: "[2001:db8::12]:80", allow: 10.0.0.0/8, backends: ["[fd02::11]:80"]}
   - {name: logged, listen: "203.0.113.12:80", log: true, backends: ["10.2.0.11:80"]}
   - {name: networks, on-refuse: drop, listen: ["203.0.113.14:80", "[2001:db8::2]:80"], limit: {connections-per-source: 50, new-per-source: 100/second, prefix: 24, prefix6: 64}, backends: ["10.2.0.11:80", "[fd02::11]:80"]}
   - {name: full, on-refuse: drop, listen: "203.0.113.15:80", backends: [{address: "10.2.0.11:80", max-connections: 9}]}

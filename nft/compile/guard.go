@@ -68,10 +68,14 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 		if len(list.prefixes) == 0 {
 			continue
 		}
-		for _, f := range s.Families() {
-			f := FamilyOf(f)
-			set := c.clientList(f, list.prefixes)
-			add(list.name+" "+set, f.IP.SourceIn(set, list.not))
+		// Of a family that the list alone has no packet comes here: its rule is what
+		// the list is read from.
+		for _, f := range Families {
+			named := slices.ContainsFunc(list.prefixes, func(p netip.Prefix) bool { return lb.FamilyOf(p.Addr()) == f.Family })
+			if named || slices.Contains(s.Families(), f.Family) {
+				set := c.clientList(f, list.prefixes)
+				add(list.name+" "+set, f.IP.SourceIn(set, list.not))
+			}
 		}
 	}
 	enter, full := handshake.Enter(chain, s)
