@@ -125,6 +125,11 @@ services:
   - {name: single, listen: "203.0.113.11:80", affinity: 1d, scheduler: random, backends: ["10.2.0.11:80"]}
   - {name: empty, listen: "203.0.113.12:80", affinity: 10s, backends: []}
 `,
+	"nobody serves": `profile: nobody
+services:
+  - {name: drained, listen: ["203.0.113.10:80", "[2001:db8::1]:80"], scheduler: consistent, backends: [{address: "10.2.0.11:80", weight: 0, max-connections: 5}, {address: "fd02::11", weight: 0, max-connections: 5000}]}
+  - {name: empty, listen: "203.0.113.11:80", offload: auto, backends: []}
+`,
 	"guards": `profile: guards
 services:
   - name: all

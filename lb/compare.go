@@ -158,6 +158,9 @@ func compareService(name string, have, want *Service) []Change {
 		if !have.refuses() || !want.refuses() {
 			a.OnRefuse, b.OnRefuse = 0, 0
 		}
+		if len(have.Backends) == 0 || len(want.Backends) == 0 {
+			a.Offload, b.Offload = 0, 0
+		}
 		if len(have.Backends)+len(want.Backends) > 0 {
 			a.Log, b.Log = nil, nil
 		}

@@ -341,7 +341,9 @@ var serviceKeys = []key[Service]{
 			Meaning: "packets of live connections pass by all chains: never, where nothing speaks against it, always, or in the network card",
 		},
 		value: func(s *Service) (any, bool) { return s.Offload.String(), s.Offload == OffloadNone },
-		check: func(s *Service) *Problem { return checkEnum("offload", s.Offload, OffloadHardware) },
+		// The table has it with the backends.
+		change: func(s *Service) (string, bool) { return s.Offload.String(), len(s.Backends) > 0 },
+		check:  func(s *Service) *Problem { return checkEnum("offload", s.Offload, OffloadHardware) },
 	},
 	{
 		word: "devices", Key: Key{

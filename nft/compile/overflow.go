@@ -64,6 +64,7 @@ func Countable(b lb.Backend) bool { return b.MaxConnections > listSize }
 // connectionLimit turns back what is over a backend's limit.
 func (c *compiler) connectionLimit(service string, mark uint32, b lb.Backend) []ruleset.Rule {
 	if !Countable(b) || c.Counted == nil || !c.Counted(BackendKey{service, b.Address}) {
+		c.needed[fullSet] = true
 		return connectionLists(mark, b.MaxConnections)
 	}
 	c.needed[SaturatedSet] = true
