@@ -232,6 +232,25 @@ func TestDoctorCapacity(t *testing.T) {
 	b.sees("warn", "capacity", "it has 2 connections, of max-connections 2; new ones go to other backends, or are refused")
 }
 
+// TestDoctorHalfOpen: a service that has all the half-open connections that it may have.
+func TestDoctorHalfOpen(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{8080}, "10.2.0.11")
+	b.shell(b.Balancer, "nlb apply "+b.write("shop.yaml", one(`{name: web, listen: "203.0.113.10:80", limit: {half-open: 2}, backends: ["10.2.0.11:8080"]}`)))
+	for i := range 2 {
+		if sick := b.doctor(); len(sick) > 0 {
+			t.Errorf("%d of 2: %+v", i, sick)
+		}
+		c := b.From()
+		c.Source = netip.MustParseAddr("10.1.0.2")
+		open, err := c.Knock(netip.MustParseAddrPort("203.0.113.10:80"))
+		b.Check(err)
+		defer open.Close()
+	}
+	b.sees("warn", "capacity", "it has 2 half-open connections, of half-open 2; other new ones are refused")
+}
+
 func TestDoctorGone(t *testing.T) {
 	t.Parallel()
 	b, path := tracked(t)

@@ -30,7 +30,8 @@ type Use struct {
 	// Unanswered counts live TCP and SCTP connections that the backend has not
 	// answered, Silent such UDP flows. Own are the TCP and SCTP connections that it has
 	// begun itself, those that have ended included; it has answered Met of them.
-	Unanswered, Silent, Own, Met int
+	// HalfOpen counts TCP connections whose clients have not completed them.
+	Unanswered, Silent, Own, Met, HalfOpen int
 	// Left is of the established TCP connection that has been without a packet for
 	// longest: in how many seconds it is forgotten. 0: there is none.
 	Left int
@@ -45,7 +46,7 @@ type counts struct {
 	entries, live [3]int // in the order of protocols
 	left          uint32
 
-	unanswered, silent, own, met int
+	unanswered, silent, own, met, halfOpen int
 }
 
 var protocols = [3]lb.Protocol{lb.TCP, lb.UDP, lb.SCTP}
@@ -63,6 +64,9 @@ func (t *counts) add(f *conntrack.Flow) {
 		return
 	}
 	t.live[i]++
+	if f.HalfOpen {
+		t.halfOpen++
+	}
 	if f.Left > 0 && (t.left == 0 || f.Left < t.left) {
 		t.left = f.Left
 	}
@@ -126,7 +130,7 @@ func (t *counts) use() Use {
 	if t == nil {
 		return Use{}
 	}
-	out := Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}, Unanswered: t.unanswered, Silent: t.silent, Own: t.own, Met: t.met, Left: int(t.left)}
+	out := Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}, Unanswered: t.unanswered, Silent: t.silent, Own: t.own, Met: t.met, HalfOpen: t.halfOpen, Left: int(t.left)}
 	for i, p := range protocols {
 		if t.entries[i] > 0 {
 			out.Entries[p] = t.entries[i]

@@ -50,7 +50,11 @@ const (
 
 	statusSeenReply = 1 << 1 // IPS_SEEN_REPLY (nf_conntrack_common.h)
 
-	tcpEstablished = 3 // nf_conntrack_tcp.h
+	// States of TCP connections (nf_conntrack_tcp.h). Until a client has completed its
+	// handshake it is one of the first two.
+	tcpSYNSent     = 1
+	tcpSYNReceived = 2
+	tcpEstablished = 3
 
 	// TCP connections in these states have ended (nf_conntrack_tcp.h).
 	tcpTimeWait = 7
@@ -75,6 +79,8 @@ type Flow struct {
 	// Ended says that a TCP connection has ended and is only remembered
 	// (TIME_WAIT, CLOSE).
 	Ended bool
+	// HalfOpen says that the client of a TCP connection has not completed the handshake.
+	HalfOpen bool
 	// Answered says that packets were seen in both directions.
 	Answered bool
 	// Left is how many seconds an established TCP connection may still be without a
@@ -175,6 +181,7 @@ func (f *Flow) decode(b []byte, key *wire.Encoder) {
 		case attrProtoinfo:
 			state := wire.Attr(wire.Attr(v, attrProtoinfoTCP), attrTCPState)
 			f.Ended = len(state) == 1 && (state[0] == tcpTimeWait || state[0] == tcpClose)
+			f.HalfOpen = len(state) == 1 && (state[0] == tcpSYNSent || state[0] == tcpSYNReceived)
 			if len(state) == 1 && state[0] == tcpEstablished {
 				f.Left = 1
 			}

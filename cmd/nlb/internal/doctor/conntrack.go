@@ -180,9 +180,10 @@ func sources(p *path) (string, int) {
 }
 
 // capacity finds backends that have as many connections as max-connections lets
-// them. Those whose ends are gone count until conntrack forgets them.
+// them, and services with as many as half-open lets them. Connections whose ends are gone
+// count until conntrack forgets them.
 func (e *exam) capacity() {
-	limited := false
+	limited := e.halfOpen()
 	for i := range e.paths {
 		p := &e.paths[i]
 		most := p.backend.MaxConnections
@@ -207,8 +208,33 @@ func (e *exam) capacity() {
 			fmt.Sprintf("conntrack -L --reply-src %s", p.at))
 	}
 	if limited && e.Track.Listed {
-		e.fine("no backend has all the connections that it may have")
+		e.fine("no backend or service has all the connections that it may have")
 	}
+}
+
+// halfOpen finds services with as many half-open connections as they may have, and
+// reports whether any service has such a limit.
+func (e *exam) halfOpen() (limited bool) {
+	for p, s := range lb.Services(e.Profiles) {
+		most, n := int(s.Limit.HalfOpen), 0
+		if most == 0 {
+			continue
+		}
+		limited = true
+		for _, b := range s.Backends {
+			n += e.Track.Uses[Key{p.Name, s.Name, b.Address}].HalfOpen
+		}
+		if n < most {
+			continue
+		}
+		why := "other new ones are refused"
+		if s.SYNProtection != nil {
+			why = "other new ones have to answer a cookie first"
+		}
+		e.add(Warn, p.Name+"/"+s.Name, fmt.Sprintf("it has %s, of half-open %d", text.Count(n, "half-open connection"), most),
+			why+". Either somebody floods, or the limit is below a fifth of what is new in a second", "conntrack -L -p tcp --state SYN_RECV")
+	}
+	return limited
 }
 
 // few is how many connections say something about a backend.

@@ -192,6 +192,30 @@ func TestCapacity(t *testing.T) {
 	}
 }
 
+// TestHalfOpen: a service with as many half-open connections as it may have, of all its
+// backends.
+func TestHalfOpen(t *testing.T) {
+	for keys, why := range map[string]string{"": "other new ones are refused. ", "    syn-protection: synproxy\n": "other new ones have to answer a cookie first. "} {
+		p := shop(t, keys)
+		s := &p.Services[0]
+		s.Limit.HalfOpen = 10
+		h := router(p)
+		at := func(i int) Key { return Key{"shop", "web", s.Backends[i].Address} }
+		h.Track.Uses[at(0)], h.Track.Uses[at(1)] = Use{HalfOpen: 4}, Use{HalfOpen: 5}
+		if got := sick(h, p); len(got) > 0 {
+			t.Errorf("9 of 10: %q", got)
+		}
+		h.Track.Uses[at(1)] = Use{HalfOpen: 6}
+		if got := sick(h, p); !slices.Equal(got, []string{"warn capacity shop/web: it has 10 half-open connections, of half-open 10"}) {
+			t.Errorf("10 of 10: %q", got)
+		}
+		found := Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}})
+		if i := slices.IndexFunc(found, func(f Finding) bool { return f.Check == "capacity" }); !strings.HasPrefix(found[i].Why, why) {
+			t.Errorf("%+v", found[i])
+		}
+	}
+}
+
 // TestHelperModule: a helper whose other half is a module that nobody has loaded.
 func TestHelperModule(t *testing.T) {
 	p := shop(t, "")

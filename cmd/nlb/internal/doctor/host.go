@@ -216,7 +216,8 @@ type Use struct {
 	// Unanswered counts live TCP and SCTP connections that the backend has not
 	// answered, Silent such UDP flows. Own are the TCP and SCTP connections that it has
 	// begun itself, those that have ended included; it has answered Met of them.
-	Unanswered, Silent, Own, Met int
+	// HalfOpen counts TCP connections whose clients have not completed them.
+	Unanswered, Silent, Own, Met, HalfOpen int
 	// Left is in how many seconds the established TCP connection is forgotten that
 	// has been without a packet for longest; 0: there is none.
 	Left int
