@@ -90,14 +90,11 @@ func CompareFirst(have, want []*Profile, most int) (out []Change, more int) {
 // mostOf is how many changes there are at most between services, about.
 func mostOf(old, new map[string]*Service) int {
 	n := 0
-	for name, s := range old {
-		if new[name] == nil {
-			n += 1 + len(s.Backends)
-		}
-	}
-	for name, s := range new {
-		if old[name] == nil {
-			n += 1 + len(s.Backends)
+	for _, both := range [][2]map[string]*Service{{old, new}, {new, old}} {
+		for name, s := range both[0] {
+			if both[1][name] == nil {
+				n += 1 + len(s.Backends)
+			}
 		}
 	}
 	return n

@@ -37,8 +37,7 @@ type Use struct {
 	Left int
 }
 
-// Usage is what conntrack holds for connections with a mark of ours, by the
-// backend's number.
+// Usage is what conntrack holds for backends, by their numbers.
 type Usage map[uint32]*counts
 
 // counts are the connections of one number.
