@@ -266,11 +266,15 @@ var hostFaults = []fault{
 	{name: "a listen that is taken", file: true, breaks: "nlb flush; sed s/shop/other/ NAME | nlb apply -", level: "fail", check: "rules", says: "an apply would refuse", lasts: true, also: []string{"rules"}},
 	{
 		name: "held down while nobody checks", file: true, profile: failing("none"), breaks: findsDown,
-		level: "warn", check: "health", says: "it is held down by health, and nobody checks it; found at ", probe: "203.0.113.10:80",
+		level: "warn", check: "health", says: "it is held down by health, and nobody checks it; found at ", probe: "203.0.113.10:80", also: []string{"health"},
 	},
 	{
 		name: "health is ignored", profile: failing("all-down"), breaks: findsDown,
 		level: "warn", check: "health", says: "too few backends are up", lasts: true,
+	},
+	{
+		name: "all are drained", profile: one(`{name: web, listen: "203.0.113.10:80", backends: ["10.2.0.11:8080"]}`), breaks: "nlb drain shop/web/10.2.0.11:8080",
+		level: "fail", check: "health", says: "no backend takes IPv4 connections: they are refused; 10.2.0.11:8080 is drained by order", probe: "203.0.113.10:80",
 	},
 	{ // as a new network namespace has it
 		name: "pings are forbidden", file: true, profile: one(`{name: web, listen: "203.0.113.10:80", health: icmp, backends: ["10.2.0.11:8080"]}`),

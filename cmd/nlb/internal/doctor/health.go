@@ -47,6 +47,7 @@ func (e *exam) health() {
 			}
 		}
 	}
+	e.refusals()
 	some := len(e.Ours.Fallen) > 0
 	for p, s := range lb.Services(e.Profiles) {
 		for i := range s.Health {
@@ -67,7 +68,7 @@ func (e *exam) health() {
 func (e *exam) fallen(f Fallen) {
 	service := f.Profile + "/" + f.Service
 	if f.Open {
-		e.add(Warn, service, "too few backends are up: those that are down get connections, too", "its fail-open says so", "")
+		e.add(Warn, service, "too few backends are up: those that are down get connections, too", "its fail-open says so; nlb show says why they are down", "")
 	}
 	if slices.Contains(e.Agent.Profiles, f.Profile) || f.Open || e.Blind[e.check] {
 		return
@@ -78,6 +79,35 @@ func (e *exam) fallen(f Fallen) {
 	}
 	e.add(Warn, service+" "+f.Backend, "it is held down by health, and nobody checks it",
 		fmt.Sprintf("found at %s: %s; no nlb run keeps its profile", f.Since.Local().Format("2006-01-02 15:04:05"), f.Reason), mend)
+}
+
+// refusals finds services that have servers, none of which takes connections.
+func (e *exam) refusals() {
+	for p, s := range lb.Services(e.Ours.Held) {
+		if !slices.ContainsFunc(e.Profiles, func(asked *lb.Profile) bool { return asked.Name == p.Name }) {
+			continue
+		}
+		for _, f := range s.Families() {
+			servers := slices.DeleteFunc(slices.Clone(s.Of(f)), func(b lb.Backend) bool { return b.Weight == 0 })
+			if len(servers) == 0 || slices.ContainsFunc(servers, func(b lb.Backend) bool { return b.Effective() > 0 }) {
+				continue
+			}
+			var why, mends []string
+			for _, b := range servers[:min(len(servers), most)] {
+				switch {
+				case b.Standing.Order != lb.NoOrder:
+					why = append(why, fmt.Sprintf("%s is %s by order", b.Name, map[lb.Order]string{lb.OrderDrain: "drained", lb.OrderDisable: "disabled"}[b.Standing.Order]))
+					mends = append(mends, strings.Join(slices.Concat([]string{"nlb enable"}, e.tableFlag(), []string{p.Name + "/" + s.Name + "/" + b.Name}), " "))
+				case b.Standing.Verdict == lb.VerdictDown:
+					why = append(why, b.Name+" is down: "+b.Standing.Reason)
+				default:
+					why = append(why, b.Name+" is "+b.State.String())
+				}
+			}
+			does := map[lb.OnEmpty]string{lb.Reject: "refused", lb.Drop: "dropped"}[s.OnEmpty]
+			e.add(Fail, p.Name+"/"+s.Name, fmt.Sprintf("no backend takes %s connections: they are %s", f, does), strings.Join(why, "; "), strings.Join(mends, " && "))
+		}
+	}
 }
 
 // ability says that checks of a kind cannot be made here.

@@ -70,3 +70,48 @@ func TestHealth(t *testing.T) {
 		t.Errorf("blind: %v", got)
 	}
 }
+
+// TestRefusals: services that have servers and refuse clients, and why.
+func TestRefusals(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(s *lb.Service)
+		want   string
+		mend   string
+	}{
+		{name: "all serve", change: func(*lb.Service) {}},
+		{name: "one of two is drained", change: func(s *lb.Service) { s.Backends[0].Standing.Order, s.Backends[0].State = lb.OrderDrain, lb.Draining }},
+		{name: "there are none", change: func(s *lb.Service) { s.Backends = s.Backends[:2] }},
+		{name: "without a weight", change: func(s *lb.Service) { s.Backends[2].Weight = 0 }},
+		{
+			"by order", func(s *lb.Service) {
+				s.Backends[2].Standing.Order, s.Backends[2].State, s.OnEmpty = lb.OrderDisable, lb.Down, lb.Drop
+			},
+			"no backend takes IPv6 connections: they are dropped; [fd02::11]:8080 is disabled by order", "nlb enable shop/web/[fd02::11]:8080",
+		},
+		{
+			"one is down, one drained", func(s *lb.Service) {
+				s.Backends[0].Standing, s.Backends[0].State = lb.Standing{Verdict: lb.VerdictDown, Reason: "tcp: refused"}, lb.Down
+				s.Backends[1].Standing.Order, s.Backends[1].State = lb.OrderDrain, lb.Draining
+			},
+			"no backend takes IPv4 connections: they are refused; 10.2.0.11:8080 is down: tcp: refused; 10.2.0.12:8080 is drained by order", "nlb enable shop/web/10.2.0.12:8080",
+		},
+	} {
+		p := shop(t, "")
+		tt.change(&p.Services[0])
+		h := router(p)
+		h.Ours.Held = []*lb.Profile{p}
+		var got, mend string
+		for _, f := range Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}}) {
+			if f.Level == Fail && f.Check == "health" {
+				got, mend = f.Problem+"; "+f.Why, f.Mend
+			}
+		}
+		if got != tt.want || mend != tt.mend {
+			t.Errorf("%s: got %q, mend %q", tt.name, got, mend)
+		}
+		if other := []*lb.Profile{{Name: "other"}}; len(sick(h, other...)) > 0 && tt.want != "" {
+			t.Errorf("%s: it is not asked for, got %v", tt.name, sick(h, other...))
+		}
+	}
+}

@@ -154,6 +154,8 @@ type Table struct {
 	Taken []string
 	// Repair says that an apply would change what is no difference of profiles.
 	Repair bool
+	// Held is what it holds, with the states of backends.
+	Held []*lb.Profile
 	// Fallen are the backends that it holds for down.
 	Fallen []Fallen
 	// Found are the kernel parameters that nlb has set, as they were before:

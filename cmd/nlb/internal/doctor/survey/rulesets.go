@@ -57,7 +57,7 @@ func (s *survey) own(conn *wire.Conn) *nft.State {
 		s.unseen("table inet "+s.ask.Table, err, "rules", "ports", "capacity", "answers", "gone", "health")
 		return nil
 	}
-	t.Exists = state.Exists()
+	t.Exists, t.Held = state.Exists(), state.Profiles
 	for _, p := range state.Profiles {
 		t.Profiles = append(t.Profiles, p.Name)
 	}
