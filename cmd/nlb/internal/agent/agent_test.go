@@ -215,6 +215,16 @@ func TestAgentFiles(t *testing.T) {
 		return strings.HasPrefix(b.status().Status, "Keeps what was read before: 1 error in "+b.dir+"/etc/wrong.yaml")
 	}, func() string { return b.status().Status })
 	b.await("other 10.0.0.99 store 10.0.0.14")
+	// Who looks learns it, whether the agent is asked for the rest or the kernel.
+	must(t, b.host.Do(func() error {
+		l := NewLooker(b.socket, "nlb")
+		defer l.Close()
+		snapshot, _, err := l.Snapshot(t.Context())
+		if want := "Keeps what was read before: 1 error in " + b.dir + "/etc/wrong.yaml. Balances store: 1 service, 1 backend."; err == nil && snapshot.Trouble != want {
+			t.Errorf("show has %q, want %q", snapshot.Trouble, want)
+		}
+		return err
+	}))
 	// A repair does not mend the files.
 	repairs := func() int { return strings.Count(b.logged(), "something else has changed the table") }
 	before := repairs()

@@ -24,6 +24,7 @@ type Looker struct {
 	socket, table string
 	engine        *engine.Engine // nil: the kernel was not asked yet
 	known         uint64         // how often what the agent shows had changed at the last look
+	trouble       string         // of the agent, then
 }
 
 // NewLooker is one that has asked nobody yet. socket is that of the table's agent.
@@ -49,11 +50,12 @@ const (
 // nothing else, and it is this program; in all other cases, and where it does not answer,
 // the kernel. Errors are those of the kernel.
 func (l *Looker) Snapshot(ctx context.Context) (snapshot *view.Snapshot, unknown, err error) {
+	l.trouble = ""
 	if snapshot, err = l.ofAgent(ctx); err != nil {
 		snapshot, unknown, err = l.ofKernel()
 	}
 	if err == nil {
-		snapshot.Announced = engine.Announced(l.table)
+		snapshot.Announced, snapshot.Trouble = engine.Announced(l.table), l.trouble
 	}
 	return snapshot, unknown, err
 }
@@ -86,7 +88,7 @@ func (l *Looker) ofAgent(ctx context.Context) (*view.Snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.known = s.Changes
+	l.known, l.trouble = s.Changes, s.Trouble
 	if !s.Alone || s.Program != program() {
 		return nil, errNotAll
 	}

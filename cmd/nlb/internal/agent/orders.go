@@ -177,6 +177,7 @@ type Status struct {
 	Namespace string   `json:"namespace"` // the network namespace
 	Profiles  []string `json:"profiles"`  // that it keeps, sorted
 	Status    string   `json:"status"`    // in a sentence, as systemctl status has it
+	Trouble   string   `json:"trouble"`   // the same, where something does not work; else empty
 	AllowExec bool     `json:"allow-exec"`
 	Fleet     bool     `json:"fleet"`  // it has its profiles from one
 	Groups    []int    `json:"groups"` // of its process

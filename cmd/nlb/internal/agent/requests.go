@@ -49,7 +49,7 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 
 // report is how the agent is.
 func (a *agent) report() Status {
-	s := Status{Table: a.Table, Namespace: namespace(), Status: a.sentence(), Profiles: []string{}, AllowExec: a.AllowExec, Fleet: a.Fleet != nil, Groups: []int{os.Getegid()}, Program: program(), Changes: a.board.Changes()}
+	s := Status{Table: a.Table, Namespace: namespace(), Status: a.sentence(), Trouble: a.board.Trouble(), Profiles: []string{}, AllowExec: a.AllowExec, Fleet: a.Fleet != nil, Groups: []int{os.Getegid()}, Program: program(), Changes: a.board.Changes()}
 	s.Alone = len(a.wanted) > 0 && a.trouble == "" && a.engine.Alone()
 	if more, err := os.Getgroups(); err == nil {
 		s.Groups = append(s.Groups, more...)

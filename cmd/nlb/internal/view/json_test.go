@@ -33,7 +33,7 @@ func TestSnapshotReference(t *testing.T) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([^|]+) \\|").FindAllStringSubmatch(section, -1) {
 		got = append(got, m[1]+": "+m[2])
 	}
-	want := append(snapshotFields(t), "table: string", "generation: number", "announced[]: string, or missing", "profiles[].name: string")
+	want := append(snapshotFields(t), "table: string", "generation: number", "announced[]: string, or missing", "trouble: string, or missing", "profiles[].name: string")
 	slices.Sort(want)
 	slices.Sort(got)
 	if d := cmp.Diff(want, got); d != "" {

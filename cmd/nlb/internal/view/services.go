@@ -19,6 +19,9 @@ import (
 
 // PrintSnapshot prints a snapshot.
 func (c *Console) PrintSnapshot(v *Snapshot) {
+	if v.Trouble != "" {
+		fmt.Fprintln(c.Out, c.Out.Paint(text.Yellow, "nlb run: "+v.Trouble)+"\n")
+	}
 	switch {
 	case v.single:
 		s := &v.Profiles[0].Services[0]

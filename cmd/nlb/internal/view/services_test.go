@@ -108,6 +108,17 @@ var (
 	both     = lb.Standing{Verdict: lb.VerdictDown, Since: now.Add(-50 * time.Hour), Order: lb.OrderDrain, By: "ann", Reason: "http: 503"}
 )
 
+// TestTrouble: what nlb run says of itself comes first, also where nothing is balanced.
+func TestTrouble(t *testing.T) {
+	var b strings.Builder
+	c := &Console{Out: &Stream{W: &b}, Width: 80}
+	c.PrintSnapshot(&Snapshot{Table: "nlb", Trouble: "Keeps what was read before: 1 error in web.yaml. Balances nothing."})
+	const want = "nlb run: Keeps what was read before: 1 error in web.yaml. Balances nothing.\n\nnothing is balanced here (no table inet nlb)\n"
+	if b.String() != want {
+		t.Errorf("got %q, want %q", b.String(), want)
+	}
+}
+
 // TestStanding: what a table says of backends that are not up, and why.
 func TestStanding(t *testing.T) {
 	all := standing(

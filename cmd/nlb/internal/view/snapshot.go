@@ -20,8 +20,10 @@ type Snapshot struct {
 	Table      string `json:"table"`
 	Generation uint32 `json:"generation"`
 	// Announced are the addresses that this host announces, on their devices.
-	Announced []string       `json:"announced,omitempty"`
-	Profiles  []ShownProfile `json:"profiles"`
+	Announced []string `json:"announced,omitempty"`
+	// Trouble is how nlb run is, in sentences, where something does not work.
+	Trouble  string         `json:"trouble,omitempty"`
+	Profiles []ShownProfile `json:"profiles"`
 
 	exists bool // there is a table
 	single bool // it has one backend alone

@@ -181,8 +181,8 @@ func announced(all *view.Snapshot) string {
 
 // alarm is what is wrong with the agent itself.
 func (s *Server) alarm() string {
-	if c := s.board.Counts; c.Astray.Load() || c.Keeps.Load() {
-		return s.board.Status()
+	if trouble := s.board.Trouble(); trouble != "" {
+		return trouble
 	}
 	if s.board.Still() > stillTime {
 		return "The agent does not go on."

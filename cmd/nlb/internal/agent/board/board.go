@@ -226,6 +226,14 @@ func (b *Board) Status() string {
 	return ""
 }
 
+// Trouble is Status, where files or the kernel are not as they should be; else empty.
+func (b *Board) Trouble() string {
+	if b.Counts.Astray.Load() || b.Counts.Keeps.Load() {
+		return b.Status()
+	}
+	return ""
+}
+
 // Beat says that the agent goes on.
 func (b *Board) Beat() { b.beat.Store(time.Now().UnixNano()) }
 

@@ -60,6 +60,7 @@ func (b *Board) lookAgain(fresh bool) (*view.Snapshot, error) {
 	changes := b.changes.Load()
 	if l.snapshot == nil || l.changes != changes || now.Sub(l.made) > lookEvery {
 		l.snapshot = e.snapshot(b.table, l.figures, b.offload.Load())
+		l.snapshot.Trouble = b.Trouble()
 		l.made, l.changes = time.Now(), changes
 	}
 	return l.snapshot, nil
