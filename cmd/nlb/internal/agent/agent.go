@@ -118,6 +118,11 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer a.engine.Close()
 	a.engine.Stay()
+	release, taken := a.engine.Claim(ctx)
+	defer release()
+	if taken {
+		c.Log.Warn("another agent keeps this table, by another socket: each undoes what the other does", "table", c.Table)
+	}
 	figures, err := a.engine.Counter()
 	if err != nil {
 		return err

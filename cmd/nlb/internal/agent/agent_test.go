@@ -528,6 +528,27 @@ func TestAgentBegins(t *testing.T) {
 	}
 }
 
+// TestAgentTwice: an agent says that another one keeps its table. When that has ended, it
+// says nothing.
+func TestAgentTwice(t *testing.T) {
+	const warning = "another agent keeps this table"
+	one := start(t)
+	run := func() *bed {
+		other := newBed(t, one.host)
+		other.begin()
+		other.until(func() bool { return strings.Contains(other.logged(), "msg=applied") }, func() string { return "it does not begin" })
+		must(t, other.stop())
+		return other
+	}
+	if got := run().logged(); !strings.Contains(got, warning) {
+		t.Errorf("beside another one, it logs:\n%s", got)
+	}
+	must(t, one.stop())
+	if got := run().logged() + one.logged(); strings.Contains(got, warning) {
+		t.Errorf("alone, it logs:\n%s", got)
+	}
+}
+
 // TestAgentLooks: a table that somebody else removes is back before the guard, which
 // looks at all that the agent keeps, has its turn.
 func TestAgentLooks(t *testing.T) {

@@ -88,6 +88,17 @@ func (e *Engine) Stay() {
 	_ = e.links.Follow() // without it Sourced looks at all, now and then
 }
 
+// Claim says to others that this process keeps the table, until it ends or release is
+// called, and whether another process of this network namespace says so. Anybody may say
+// it, so it is no reason to give up.
+func (e *Engine) Claim(ctx context.Context) (release func(), taken bool) {
+	release, err := e.conn.Lock(ctx, "agent of "+e.table, 0)
+	if err != nil {
+		return func() {}, errors.Is(err, wire.ErrBusy)
+	}
+	return release, false
+}
+
 // State reads what the table holds. Errors are *Error.
 func (e *Engine) State() (*nft.State, error) {
 	state, err := nft.Load(e.conn, e.table)
