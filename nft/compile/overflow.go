@@ -87,12 +87,16 @@ func connectionLists(mark, n uint32) []ruleset.Rule {
 	}
 	out := make([]ruleset.Rule, lists)
 	for i := range lists {
+		most := n / lists
+		if i < n%lists {
+			most++
+		}
 		var which []ruleset.Statement
 		if lists > 1 {
 			which = append(which, ruleset.SourcePortIs(uint16(lists-1)<<1, uint16(i)<<1))
 		}
 		out[i] = ruleset.Rule{
-			Statements: append(which, ruleset.CountOver((n-i+lists-1)/lists), ruleset.AddMark(fullSet, fullTime), ruleset.SetMark(FullMark(mark)), ruleset.Return()),
+			Statements: append(which, ruleset.CountOver(most), ruleset.AddMark(fullSet, fullTime), ruleset.SetMark(FullMark(mark)), ruleset.Return()),
 			Comment:    limitComment(n),
 		}
 	}
