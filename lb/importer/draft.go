@@ -12,13 +12,13 @@ import (
 	"nlb/lb/internal/safe"
 )
 
-// Draft collects what an importer finds.
+// Draft collects what an importer finds in a text, its mistakes included.
 type Draft struct {
-	file, format string
-	lines        []string
-	found        []Finding
-	same         map[string]int // findings by what they say
-	services     []*entry
+	Mistakes
+	format   string
+	found    []Finding
+	same     map[string]int // findings by what they say
+	services []*entry
 }
 
 // entry is a service that waits for its name.
@@ -31,14 +31,13 @@ type entry struct {
 // New begins the import of a text. lines are what Lines has returned, file is
 // its name for messages.
 func New(file, format string, lines []string) *Draft {
-	return &Draft{file: file, format: format, lines: lines, same: map[string]int{}}
+	return &Draft{Mistakes: Mistakes{File: file, Lines: lines}, format: format, same: map[string]int{}}
 }
 
-// More adds lines to the text, behind those that it has. It returns all, and the name of
-// the text.
-func (d *Draft) More(lines []string) (all []string, file string) {
-	d.lines = slices.Concat(d.lines, lines)
-	return d.lines, d.file
+// Begin is New with the lines of a text. The errors are those of Lines.
+func Begin(file, format string, data []byte) (*Draft, error) {
+	lines, err := Lines(file, data)
+	return New(file, format, lines), err
 }
 
 // Note reports something good to know.
@@ -56,7 +55,7 @@ func (d *Draft) Tell(level Level, msg, hint string, at ...Place) {
 	if !ok {
 		i = len(d.found)
 		d.same[key] = i
-		d.found = append(d.found, Finding{Level: level, Msg: msg, Hint: hint, file: d.file})
+		d.found = append(d.found, Finding{Level: level, Msg: msg, Hint: hint, file: d.File})
 	}
 	d.found[i].Places = append(d.found[i].Places, at...)
 }
@@ -68,10 +67,19 @@ func (d *Draft) Add(s lb.Service, at Place, notes ...string) {
 	d.services = append(d.services, &entry{s, at, notes})
 }
 
+// Import is Finish, where the text has no mistakes; otherwise they are the error,
+// lb.Errors.
+func (d *Draft) Import() (*Import, error) {
+	if err := d.Err(); err != nil {
+		return nil, err
+	}
+	return d.Finish(), nil
+}
+
 // Finish is the import. What nlb refuses is left out, and said. An import of
 // nothing is not complete.
 func (d *Draft) Finish() *Import {
-	m := &Import{Profile: &lb.Profile{Name: fileName(d.file, d.format)}, file: d.title(), source: d.file}
+	m := &Import{Profile: &lb.Profile{Name: fileName(d.File, d.format)}, file: d.title(), source: d.File}
 	taken := names{}
 	d.joinFamilies()
 	kept := d.services[:0]
@@ -143,8 +151,8 @@ func (d *Draft) joinFamilies() {
 
 // title is what the text is called in the profile.
 func (d *Draft) title() string {
-	name := d.file[strings.LastIndexByte(d.file, '/')+1:]
-	if d.file == "-" || name == "" {
+	name := d.File[strings.LastIndexByte(d.File, '/')+1:]
+	if d.File == "-" || name == "" {
 		name = "stdin"
 	}
 	return name + " (" + d.format + ")"
@@ -175,9 +183,9 @@ func (d *Draft) withoutConflicts(entries []*entry) []*entry {
 		p := &lb.Profile{Name: "p", Services: make([]lb.Service, 0, len(entries))}
 		for i := range entries {
 			s := &entries[i].service
-			s.Pos = lb.Pos{File: d.file, Line: entries[i].place.Line, Column: 1}
+			s.Pos = lb.Pos{File: d.File, Line: entries[i].place.Line, Column: 1}
 			for j := range s.Listen {
-				s.Listen[j].Pos = lb.Pos{File: d.file, Line: i + 1, Column: j + 1}
+				s.Listen[j].Pos = lb.Pos{File: d.File, Line: i + 1, Column: j + 1}
 			}
 			p.Services = append(p.Services, *s)
 		}
@@ -215,8 +223,8 @@ func (d *Draft) findings() []Finding {
 		f := &d.found[i]
 		slices.SortStableFunc(f.Places, place)
 		f.Places = slices.CompactFunc(f.Places, func(a, b Place) bool { return place(a, b) == 0 })
-		if len(f.Places) > 0 && f.Places[0].Line <= len(d.lines) && f.Places[0].Line > 0 {
-			f.line = d.lines[f.Places[0].Line-1]
+		if len(f.Places) > 0 && f.Places[0].Line <= len(d.Lines) && f.Places[0].Line > 0 {
+			f.line = d.Lines[f.Places[0].Line-1]
 		}
 	}
 	slices.SortStableFunc(d.found, func(a, b Finding) int {

@@ -40,8 +40,8 @@ func (m *Mistakes) Fail(at Place, msg, want string) {
 	}
 }
 
-// Any reports whether there are mistakes.
-func (m *Mistakes) Any() bool { return len(m.errs) > 0 }
+// Count is how many mistakes there are, MaxMistakes at most.
+func (m *Mistakes) Count() int { return len(m.errs) }
 
 // Err is lb.Errors in the order of the text, nil where there are none.
 func (m *Mistakes) Err() error {

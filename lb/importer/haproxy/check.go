@@ -79,13 +79,13 @@ func (p *proxy) checks(m params, t timing) []lb.Check {
 			out[0].Send, out[0].Expect = "*1\r\n$4\r\nPING\r\n", "+PONG\r\n"
 		case "smtpchk":
 			out[0].Expect = "220"
-			p.draft.Lost("smtpchk greets the server; the check of the profile reads its banner only", "", at)
+			p.Lost("smtpchk greets the server; the check of the profile reads its banner only", "", at)
 		default:
-			p.draft.Lost(name+" is not translated; the check of the profile is that the server takes connections", "check: exec runs a command of yours", at)
+			p.Lost(name+" is not translated; the check of the profile is that the server takes connections", "check: exec runs a command of yours", at)
 		}
 	}
 	for i := range out {
-		t.into(&out[i], p.draft, p.at)
+		t.into(&out[i], p.Draft, p.at)
 		if w, ok := m["check-sni"]; ok && out[i].Kind.Takes("host") && out[i].Host == "" {
 			out[i].Host = w.Text
 		}
@@ -135,22 +135,22 @@ func (p *proxy) http(option *words.Directive, tls bool) lb.Check {
 					p.header(&c, d.Arg(i+1), d.Arg(i+2), d.Words[i].Place)
 					i += 2
 				default:
-					p.draft.Lost("http-check send "+d.Arg(i)+" is not translated", "", d.Words[i].Place)
+					p.Lost("http-check send "+d.Arg(i)+" is not translated", "", d.Words[i].Place)
 					i++
 				}
 			}
 		case "expect":
 			p.expect(&c, d)
 		default:
-			p.draft.Lost("http-check "+d.Arg(1)+" is not translated", "", d.Place())
+			p.Lost("http-check "+d.Arg(1)+" is not translated", "", d.Place())
 		}
 	}
 	switch method {
 	case "GET":
 	case "HEAD":
-		p.draft.Note("checks ask with GET in place of HEAD", "", at)
+		p.Note("checks ask with GET in place of HEAD", "", at)
 	default:
-		p.draft.Lost("checks ask with GET in place of "+method, "a server may answer that otherwise: try it", at)
+		p.Lost("checks ask with GET in place of "+method, "a server may answer that otherwise: try it", at)
 	}
 	return c
 }
@@ -159,7 +159,7 @@ func (p *proxy) header(c *lb.Check, name, value string, at importer.Place) {
 	if strings.EqualFold(name, "Host") && !strings.Contains(value, "%[") {
 		c.Host = value
 	} else if !strings.EqualFold(name, "User-Agent") && !strings.EqualFold(name, "Connection") {
-		p.draft.Lost("checks do not send the header "+name, "", at)
+		p.Lost("checks do not send the header "+name, "", at)
 	}
 }
 
@@ -187,7 +187,7 @@ func (p *proxy) expect(c *lb.Check, d *words.Directive) {
 			return
 		}
 	}
-	p.draft.Lost("what this http-check expects is not translated", "status and body of a check are a list of numbers and a text", d.Place())
+	p.Lost("what this http-check expects is not translated", "status and body of a check are a list of numbers and a text", d.Place())
 }
 
 // talk reads tcp-check: for each answer that is expected a check that sends all
@@ -209,17 +209,17 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 					i++
 					n, err := strconv.ParseUint(d.Arg(i), 10, 16)
 					if err != nil {
-						p.draft.Lost("the port "+d.Arg(i)+" of a check is not translated", "", at)
+						p.Lost("the port "+d.Arg(i)+" of a check is not translated", "", at)
 					}
 					c.Port = uint16(n)
 				case "ssl":
-					p.draft.Lost("checks by TLS that send and expect are not translated; the check of the profile shakes hands", "", at)
+					p.Lost("checks by TLS that send and expect are not translated; the check of the profile shakes hands", "", at)
 					return []lb.Check{lb.DefaultCheck(lb.CheckTLS)}
 				case "comment", "sni", "alpn":
 					i++
 				case "default", "linger":
 				default:
-					p.draft.Lost("tcp-check connect "+d.Arg(i)+" is not translated", "", at)
+					p.Lost("tcp-check connect "+d.Arg(i)+" is not translated", "", at)
 				}
 			}
 			c.Send, c.Expect = "", ""
@@ -238,7 +238,7 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 				text, ok = string(b), err == nil
 			}
 			if !ok {
-				p.draft.Lost("tcp-check expect "+d.Arg(2)+" is not translated", "expect of a check is a text", at)
+				p.Lost("tcp-check expect "+d.Arg(2)+" is not translated", "expect of a check is a text", at)
 				continue
 			}
 			one := c
@@ -246,7 +246,7 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 			out = append(out, one)
 		case "comment":
 		default:
-			p.draft.Lost("tcp-check "+d.Arg(1)+" is not translated", "", at)
+			p.Lost("tcp-check "+d.Arg(1)+" is not translated", "", at)
 		}
 	}
 	switch {
@@ -254,11 +254,11 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 		c.Send = "" // HAProxy does not wait for an answer
 		return []lb.Check{c}
 	case len(out) > lb.MaxChecks:
-		p.draft.Lost(fmt.Sprintf("a service has at most %d checks; the others are not in the profile", lb.MaxChecks), "", at)
+		p.Lost(fmt.Sprintf("a service has at most %d checks; the others are not in the profile", lb.MaxChecks), "", at)
 		out = out[:lb.MaxChecks]
 	}
 	if len(out) > 1 {
-		p.draft.Note("each answer that is expected is a check with a connection of its own", "", at)
+		p.Note("each answer that is expected is a check with a connection of its own", "", at)
 	}
 	return out
 }
@@ -268,7 +268,7 @@ func (p *proxy) agent(s *lb.Service, members []member) {
 	first := members[0].params
 	for _, m := range members {
 		if !m.has("agent-check") || m.params["agent-port"].Text != first["agent-port"].Text {
-			p.draft.Lost("not all servers have an agent at the same port, so agents are not asked", "", m.Place)
+			p.Lost("not all servers have an agent at the same port, so agents are not asked", "", m.Place)
 			return
 		}
 	}
@@ -280,10 +280,10 @@ func (p *proxy) agent(s *lb.Service, members []member) {
 	}
 	t := timing{interval: p.span(first, "agent-inter", 2*time.Second), rise: 1, fall: 1}
 	t.timeout = t.interval
-	t.into(&c, p.draft, members[0].Place)
+	t.into(&c, p.Draft, members[0].Place)
 	if w, ok := first["agent-addr"]; ok {
 		if a, err := netip.ParseAddr(w.Text); err != nil || a != members[0].Address.Addr {
-			p.draft.Lost("agents are asked at the address of their server", "", w.Place)
+			p.Lost("agents are asked at the address of their server", "", w.Place)
 		}
 	}
 	s.Health = append(s.Health, c)

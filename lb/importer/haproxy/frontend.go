@@ -45,7 +45,7 @@ func (p *proxy) binds(s *lb.Service) []relay.Bind {
 			e, ok := relay.Parse(plain, true)
 			switch {
 			case !ok || e.Host != "" || e.Ports.First == 0:
-				p.draft.Lost("bind "+text+" is not translated: it is no address with a port", "", d.Words[1].Place)
+				p.Lost("bind "+text+" is not translated: it is no address with a port", "", d.Words[1].Place)
 				continue
 			case e.Any && e.Addr.IsValid(): // *:80 is IPv4
 				v4, v6 = e.Addr.Is4() || params["v4v6"] != "", e.Addr.Is6()
@@ -55,7 +55,7 @@ func (p *proxy) binds(s *lb.Service) []relay.Bind {
 	}
 	if len(interfaces) > 1 {
 		s.Interface = ""
-		p.draft.Lost("these binds have different interfaces; the profile takes what enters anywhere", "", p.at)
+		p.Lost("these binds have different interfaces; the profile takes what enters anywhere", "", p.at)
 	}
 	return out
 }
@@ -69,21 +69,21 @@ func (p *proxy) bindParams(d *words.Directive) (map[string]string, bool) {
 		given[w.Text] = w.Text
 		switch w.Text {
 		case "ssl":
-			p.draft.Lost("TLS that ends here is not translated, so this bind is left out", "nlb passes TLS on to servers that end it", w.Place)
+			p.Lost("TLS that ends here is not translated, so this bind is left out", "nlb passes TLS on to servers that end it", w.Place)
 			return nil, false
 		case "accept-proxy", "accept-netscaler-cip":
-			p.draft.Lost(w.Text+" reads the client's address from the connection, which nlb does not, so this bind is left out", "", w.Place)
+			p.Lost(w.Text+" reads the client's address from the connection, which nlb does not, so this bind is left out", "", w.Place)
 			return nil, false
 		case "interface":
 			i++
 			given["interface"] = d.Arg(i)
 		case "maxconn":
-			p.draft.Lost("a limit of all connections of a service is not in the profile", "max-connections limits those of a backend", w.Place)
+			p.Lost("a limit of all connections of a service is not in the profile", "max-connections limits those of a backend", w.Place)
 			i++
 		case "v4v6", "v6only", "transparent", "defer-accept", "tfo", "allow-0rtt", "quic-force-retry":
 		default:
 			if !bindValues[w.Text] {
-				p.draft.Lost(w.Text+" of bind is not translated", "", w.Place)
+				p.Lost(w.Text+" of bind is not translated", "", w.Place)
 				continue
 			}
 			i++
@@ -136,7 +136,7 @@ func (p *proxy) guards(s *lb.Service) {
 			ok = false
 		}
 		if !ok {
-			p.draft.Lost("this tcp-request is not translated", "deny: and allow: are by the client's address", d.Place())
+			p.Lost("this tcp-request is not translated", "deny: and allow: are by the client's address", d.Place())
 		}
 	}
 	if !closed && s.Allow != nil { // accepted, as everybody else was

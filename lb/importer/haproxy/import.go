@@ -14,15 +14,15 @@ import (
 
 // Import reads haproxy.cfg. The error is lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
-	lines, err := importer.Lines(file, data)
+	draft, err := importer.Begin(file, "haproxy", data)
 	if err != nil {
 		return nil, err
 	}
-	all, err := words.Parse(file, lines, words.Syntax{Comments: "#", Anywhere: true, Single: true, Escapes: true, To: len(lines)})
+	all, err := words.Parse(&draft.Mistakes, words.Syntax{Comments: "#", Anywhere: true, Single: true, Escapes: true, To: len(draft.Lines)})
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{Mistakes: importer.Mistakes{File: file, Lines: lines}, draft: importer.New(file, "haproxy", lines), backends: map[string]*proxy{}, used: map[*proxy]bool{}}
+	r := &reader{Draft: draft, backends: map[string]*proxy{}, used: map[*proxy]bool{}}
 	r.sections(all)
 	for _, p := range r.proxies {
 		if p.kind == "backend" || p.kind == "listen" {
@@ -36,19 +36,15 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	}
 	for _, p := range r.proxies {
 		if p.kind == "backend" && !r.used[p] && p.mode() == "tcp" {
-			r.draft.Note("no frontend of mode tcp in this text uses this backend, so it is not in the profile", "", p.at)
+			r.Note("no frontend of mode tcp in this text uses this backend, so it is not in the profile", "", p.at)
 		}
 	}
-	if err := r.Err(); err != nil {
-		return nil, err
-	}
-	return r.draft.Finish(), nil
+	return r.Import()
 }
 
 // reader reads a configuration.
 type reader struct {
-	importer.Mistakes
-	draft    *importer.Draft
+	*importer.Draft
 	proxies  []*proxy // frontend, backend and listen, in order
 	backends map[string]*proxy
 	used     map[*proxy]bool // backends that a service has
@@ -113,7 +109,7 @@ func (r *reader) sections(all []*words.Directive) {
 		case slices.Contains(others, kind):
 			into = func(*words.Directive) {}
 		case len(kind) > 0 && kind[0] == '.': // .if, .else, .endif
-			r.draft.Lost("it is not known which of the lines between .if and .endif hold; all are read", "", at)
+			r.Lost("it is not known which of the lines between .if and .endif hold; all are read", "", at)
 		case into == nil:
 			r.Fail(d.Words[0].Place, fmt.Sprintf("%q stands in no section", d.Text()), "global, defaults, frontend, backend or listen before it")
 			into = func(*words.Directive) {}

@@ -99,15 +99,15 @@ func (p *proxy) rest() {
 	for _, d := range p.lines {
 		switch name := d.Name(); {
 		case name == "timeout" && (d.Arg(1) == "client" || d.Arg(1) == "server" || d.Arg(1) == "tunnel"):
-			p.draft.Note("HAProxy ends connections that are silent for this time; the profile does not", "", d.Place())
+			p.Note("HAProxy ends connections that are silent for this time; the profile does not", "", d.Place())
 		case name == "option" && !quiet(d.Arg(1)):
-			p.draft.Lost("option "+d.Arg(1)+" is not translated", "", d.Place())
+			p.Lost("option "+d.Arg(1)+" is not translated", "", d.Place())
 		case strings.HasPrefix(name, "http-") || strings.HasPrefix(name, "capture") || strings.HasPrefix(name, "req") || strings.HasPrefix(name, "rsp"):
 			// HAProxy itself passes over these where the mode is tcp.
 		case name == "maxconn" && p.at.Line < d.Place().Line && p.kind != "backend":
-			p.draft.Lost("a limit of all connections of a service is not in the profile", "max-connections limits those of a backend", d.Place())
+			p.Lost("a limit of all connections of a service is not in the profile", "max-connections limits those of a backend", d.Place())
 		case name == "dispatch" || name == "use-server" || !silent[name]:
-			p.draft.Lost(name+" is not translated", "", d.Place())
+			p.Lost(name+" is not translated", "", d.Place())
 		}
 	}
 }
@@ -123,25 +123,25 @@ func (r *reader) front(p *proxy) {
 		if p.last("stats") != nil && p.last("server") == nil {
 			hint = "nlb run has a page of its own: nlb run --listen"
 		}
-		r.draft.Lost(p.kind+" "+p.name+" reads HTTP; nlb balances connections and reads nothing of them, so it is left out", hint, p.at)
+		r.Lost(p.kind+" "+p.name+" reads HTTP; nlb balances connections and reads nothing of them, so it is left out", hint, p.at)
 		return
 	default:
-		r.draft.Lost("mode "+mode+" is not translated, so "+p.kind+" "+p.name+" is left out", "", p.at)
+		r.Lost("mode "+mode+" is not translated, so "+p.kind+" "+p.name+" is left out", "", p.at)
 		return
 	}
 	if d := p.last("disabled"); d != nil {
-		r.draft.Note(p.kind+" "+p.name+" is disabled, so it is left out", "", d.Place())
+		r.Note(p.kind+" "+p.name+" is disabled, so it is left out", "", d.Place())
 		return
 	}
 	back, at := p.chosen()
 	if back == nil {
 		if at.Line > 0 {
-			r.draft.Lost(p.kind+" "+p.name+" has no backend that is always right, so it is left out", "", at)
+			r.Lost(p.kind+" "+p.name+" has no backend that is always right, so it is left out", "", at)
 		}
 		return
 	}
 	if back.mode() != "tcp" {
-		r.draft.Lost("backend "+back.name+" has mode "+back.mode()+", so "+p.kind+" "+p.name+" is left out", "", p.at)
+		r.Lost("backend "+back.name+" has mode "+back.mode()+", so "+p.kind+" "+p.name+" is left out", "", p.at)
 		return
 	}
 	if !r.Spend(len(p.lines)+len(back.lines), p.at) {
@@ -157,7 +157,7 @@ func (r *reader) front(p *proxy) {
 	}
 	servers := back.servers(&s)
 	if len(binds) == 0 {
-		r.draft.Lost(p.kind+" "+p.name+" listens nowhere that a profile can have, so it is left out", "", p.at)
+		r.Lost(p.kind+" "+p.name+" listens nowhere that a profile can have, so it is left out", "", p.at)
 		return
 	}
 	back.balance(&s, len(servers))
@@ -167,7 +167,7 @@ func (r *reader) front(p *proxy) {
 	if back != p {
 		note += fmt.Sprintf("; backend %s, line %d", back.name, back.at.Line)
 	}
-	relay.Add(r.draft, s, binds, servers, p.at, note)
+	relay.Add(r.Draft, s, binds, servers, p.at, note)
 }
 
 // chosen is the backend that connections get which no condition sends elsewhere.
@@ -185,7 +185,7 @@ func (p *proxy) chosen() (*proxy, importer.Place) {
 			continue
 		}
 		if name.Text == "" {
-			p.draft.Lost("a backend that is chosen by what a connection says is not translated", "a service has one set of backends; by address or port, it can be several services", d.Place())
+			p.Lost("a backend that is chosen by what a connection says is not translated", "a service has one set of backends; by address or port, it can be several services", d.Place())
 		}
 	}
 	if d := p.last("default_backend"); d != nil && name.Text == "" && len(d.Words) > 1 {
@@ -211,13 +211,13 @@ func (p *proxy) balance(s *lb.Service, servers int) {
 		return
 	}
 	algorithm := d.Arg(1)
-	lost := func(msg string) { p.draft.Lost(msg, "", d.Place()) }
+	lost := func(msg string) { p.Lost(msg, "", d.Place()) }
 	switch algorithm {
 	case "roundrobin", "static-rr":
 		return
 	case "leastconn":
 		s.Scheduler = lb.LeastConnections
-		p.draft.Note("leastconn chooses the server with the fewest connections; the profile makes live connections even, each second and under nlb run only", "", d.Place())
+		p.Note("leastconn chooses the server with the fewest connections; the profile makes live connections even, each second and under nlb run only", "", d.Place())
 		return
 	case "first":
 		lost("first fills a server before the next; the profile gives all their share")
@@ -231,7 +231,7 @@ func (p *proxy) balance(s *lb.Service, servers int) {
 		if name, _, _ := strings.Cut(algorithm, "("); name == "random" {
 			s.Scheduler = lb.Random
 			if algorithm != "random(1)" {
-				p.draft.Note("random takes the less loaded of random servers; the profile is random by weight", "", d.Place())
+				p.Note("random takes the less loaded of random servers; the profile is random by weight", "", d.Place())
 			}
 			return
 		}
@@ -242,7 +242,7 @@ func (p *proxy) balance(s *lb.Service, servers int) {
 	if h := p.last("hash-type"); h != nil && h.Arg(1) == "consistent" {
 		s.Scheduler = lb.Consistent
 	}
-	p.draft.Note("the hash is another than HAProxy's: a client may meet another server than before", "", d.Place())
+	p.Note("the hash is another than HAProxy's: a client may meet another server than before", "", d.Place())
 }
 
 // table is the type of keys of the stick-table, and how long it keeps them.
@@ -281,6 +281,6 @@ func (p *proxy) sticks(s *lb.Service) {
 		if d.Arg(1) == "store-request" && d.Arg(2) == "src" && len(d.Words) == 3 {
 			continue // goes with stick match src
 		}
-		p.draft.Lost("stick "+d.Arg(1)+" "+d.Arg(2)+" is not translated", "affinity: is by the client's address or network", d.Place())
+		p.Lost("stick "+d.Arg(1)+" "+d.Arg(2)+" is not translated", "affinity: is by the client's address or network", d.Place())
 	}
 }

@@ -56,7 +56,7 @@ func (p *proxy) parameters(m params, ws []words.Word) {
 		takes, known := serverParams[name]
 		if !known {
 			takes = unknownParams[name]
-			p.draft.Lost(name+" of a server is not translated", "", w.Place)
+			p.Lost(name+" of a server is not translated", "", w.Place)
 		}
 		value := w
 		if takes {
@@ -107,7 +107,7 @@ func (p *proxy) servers(s *lb.Service) []relay.Server {
 		}
 		weights = append(weights, m.weight)
 	}
-	for i, w := range p.draft.Weights(weights, p.at) {
+	for i, w := range p.Weights(weights, p.at) {
 		members[i].Weight = w
 	}
 	p.together(s, members)
@@ -142,41 +142,41 @@ func (p *proxy) server(d *words.Directive, usual params) (m member, ok bool) {
 	e, ok := relay.Parse(text, true)
 	switch {
 	case !ok || e.Any || e.Ports.First != e.Ports.Last:
-		p.draft.Lost("the address "+where.Text+" is not translated, so this server is left out", "an address or a name, and a port", where.Place)
+		p.Lost("the address "+where.Text+" is not translated, so this server is left out", "an address or a name, and a port", where.Place)
 		return m, false
 	case m.has("ssl"):
-		p.draft.Lost("TLS to the server is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", m.params["ssl"].Place)
+		p.Lost("TLS to the server is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", m.params["ssl"].Place)
 		return m, false
 	}
 	m.Address.Port = e.Ports.First
 	if e.Addr.IsValid() {
 		m.Address.Addr = e.Addr
 		if d.Name() == "server-template" && d.Arg(2) != "1" {
-			p.draft.Lost("all of these servers have one address, so they are one in the profile", "", d.Place())
+			p.Lost("all of these servers have one address, so they are one in the profile", "", d.Place())
 		}
 	} else {
 		m.Host = lb.Host{Name: e.Host}
 		m.Name = ""
-		p.draft.Note("a name stands for all its addresses; HAProxy takes one for a server", "", where.Place)
+		p.Note("a name stands for all its addresses; HAProxy takes one for a server", "", where.Place)
 	}
 	m.weight = int64(p.number(m.params, "weight", 1, 0, 256))
 	m.MaxConnections = uint32(p.number(m.params, "maxconn", 0, 0, 1<<31-1))
 	if m.MaxConnections > 0 {
-		p.draft.Lost("what is over maxconn waits in HAProxy's queue; the profile gives it to other servers, and refuses it where they are full, too", "", m.params["maxconn"].Place)
+		p.Lost("what is over maxconn waits in HAProxy's queue; the profile gives it to other servers, and refuses it where they are full, too", "", m.params["maxconn"].Place)
 	}
 	if m.has("disabled") {
-		p.draft.Note("a server that is disabled has weight 0", "", m.params["disabled"].Place)
+		p.Note("a server that is disabled has weight 0", "", m.params["disabled"].Place)
 		m.weight = 0
 	}
 	if m.has("backup") {
 		m.Priority = 2
 	}
 	if w, ok := m.params["track"]; ok && !m.has("check") {
-		p.draft.Lost("the state of "+w.Text+" is not taken over for this server, which is not checked", "", w.Place)
+		p.Lost("the state of "+w.Text+" is not taken over for this server, which is not checked", "", w.Place)
 	}
 	for _, name := range []string{"send-proxy", "send-proxy-v2", "send-proxy-v2-ssl", "send-proxy-v2-ssl-cn"} {
 		if m.has(name) {
-			p.draft.Lost("this server waits for the header of the PROXY protocol, which the profile does not send",
+			p.Lost("this server waits for the header of the PROXY protocol, which the profile does not send",
 				"turn it off at the server; with snat: none it sees the client itself", m.params[name].Place)
 		}
 	}
@@ -243,10 +243,10 @@ func (p *proxy) together(s *lb.Service, members []member) {
 		s.SNAT = members[0].SNAT
 	}
 	if slow > 0 && slow < len(members) {
-		p.draft.Lost("slowstart is of some servers only; the profile has it for all", "", p.at)
+		p.Lost("slowstart is of some servers only; the profile has it for all", "", p.at)
 	}
 	if cut > 0 && cut < len(members) {
-		p.draft.Lost("on-marked-down is of some servers only; the profile has on-down: cut for all", "", p.at)
+		p.Lost("on-marked-down is of some servers only; the profile has on-down: cut for all", "", p.at)
 	}
 }
 
@@ -261,13 +261,13 @@ func (p *proxy) source(m params) lb.SNAT {
 		return lb.SNAT{Mode: lb.SNATNone}
 	case "":
 	default:
-		p.draft.Lost("source with "+by+" is not translated; servers see this host", "", w.Place)
+		p.Lost("source with "+by+" is not translated; servers see this host", "", w.Place)
 		return lb.SNAT{}
 	}
 	e, ok := relay.Parse(w.Text, false)
 	if !ok || e.Any || !e.Addr.IsValid() {
 		if !e.Any {
-			p.draft.Lost("source "+w.Text+" is not translated; servers see this host", "", w.Place)
+			p.Lost("source "+w.Text+" is not translated; servers see this host", "", w.Place)
 		}
 		return lb.SNAT{}
 	}
@@ -281,7 +281,7 @@ func (p *proxy) health(s *lb.Service, members []member) {
 	if i < 0 && agent < 0 {
 		s.SlowStart, s.OnDown = 0, lb.KeepConnections // nothing finds that a server is down
 		if j := slices.IndexFunc(members, func(m member) bool { return m.Priority > 1 }); j >= 0 {
-			p.draft.Note("no server is checked, so a backup is never used, here as there", "", members[j].Place)
+			p.Note("no server is checked, so a backup is never used, here as there", "", members[j].Place)
 		}
 		return
 	}
@@ -292,15 +292,15 @@ func (p *proxy) health(s *lb.Service, members []member) {
 		base := p.timing(first, check, connect)
 		for _, m := range members {
 			if m.has("check") && p.timing(m.params, check, connect) != base {
-				p.draft.Lost("servers are checked at different times; the profile has those of the first that is checked", "", m.Place)
+				p.Lost("servers are checked at different times; the profile has those of the first that is checked", "", m.Place)
 			}
 			for _, name := range []string{"fastinter", "downinter"} {
 				if w, ok := m.params[name]; ok {
-					p.draft.Note(name+" is not in the profile: checks have one interval", "", w.Place)
+					p.Note(name+" is not in the profile: checks have one interval", "", w.Place)
 				}
 			}
 			if w, ok := m.params["check-send-proxy"]; ok {
-				p.draft.Lost("checks do not send the header of the PROXY protocol", "", w.Place)
+				p.Lost("checks do not send the header of the PROXY protocol", "", w.Place)
 			}
 		}
 		s.Health = p.checks(first, base)
@@ -318,7 +318,7 @@ func (p *proxy) health(s *lb.Service, members []member) {
 		if w, ok := m.params["addr"]; ok {
 			e, ok := relay.Parse(w.Text, false)
 			if !ok || !e.Addr.IsValid() {
-				p.draft.Lost("checks go to the server's own address: "+w.Text+" is no address", "", w.Place)
+				p.Lost("checks go to the server's own address: "+w.Text+" is no address", "", w.Place)
 				continue
 			}
 			m.CheckAt.Addr = e.Addr

@@ -18,12 +18,11 @@ import (
 // file is the name of the text for messages. The error is lb.Errors: the text
 // is not what iptables would take.
 func Import(file string, data []byte) (*importer.Import, error) {
-	lines, err := importer.Lines(file, data)
+	draft, err := importer.Begin(file, "iptables", data)
 	if err != nil {
 		return nil, err
 	}
-	draft := importer.New(file, "iptables", lines)
-	sets, err := syntax.Parse(file, lines, draft)
+	sets, err := syntax.Parse(file, draft.Lines, draft)
 	if err != nil {
 		return nil, err
 	}

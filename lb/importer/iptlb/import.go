@@ -18,52 +18,35 @@ import (
 // Import reads a state file, YAML or JSON. Each of its profiles becomes a
 // service. The error is lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
-	lines, err := importer.Lines(file, data)
+	draft, err := importer.Begin(file, "iptlb", data)
 	if err != nil {
 		return nil, err
 	}
-	root, err := document.Parse(file, lines, false)
+	root, err := document.Parse(file, draft.Lines, false)
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{file: file, lines: lines, draft: importer.New(file, "iptlb", lines)}
+	r := &reader{draft}
 	if root.Kind != document.Mapping {
-		r.fail(root, "the state is "+root.Kind.String(), "a mapping of profiles")
+		r.Fail(root.Place, "the state is "+root.Kind.String(), "a mapping of profiles")
 	}
 	for _, e := range root.Entries {
 		r.profile(e)
 	}
-	if len(r.errs) > 0 {
-		importer.SortErrors(r.errs)
-		return nil, r.errs
-	}
-	return r.draft.Finish(), nil
+	return r.Import()
 }
 
-type reader struct {
-	file  string
-	lines []string
-	draft *importer.Draft
-	errs  lb.Errors
-}
-
-func (r *reader) fail(n *document.Node, msg, want string) {
-	r.failAt(n.Place, msg, want)
-}
-
-func (r *reader) failAt(at importer.Place, msg, want string) {
-	r.errs = append(r.errs, importer.Mistake(r.file, r.lines, at, msg, want))
-}
+type reader struct{ *importer.Draft }
 
 // profile reads one profile of IPTLB. Its rules are a cascade of random
 // matches that gives all destinations the same share, to 5 decimals.
 func (r *reader) profile(e document.Entry) {
 	if e.Value.Kind != document.Mapping {
-		r.fail(e.Value, fmt.Sprintf("profile %q is %s", e.Key, e.Value.Kind), "a mapping with source and destination")
+		r.Fail(e.Value.Place, fmt.Sprintf("profile %q is %s", e.Key, e.Value.Kind), "a mapping with source and destination")
 		return
 	}
 	s := lb.Service{Name: e.Key, Role: lb.RoleClient, Scheduler: lb.Random, Protocols: []lb.Protocol{lb.TCP}, SNAT: lb.SNAT{Mode: lb.SNATNone}}
-	said := len(r.errs)
+	said := r.Count()
 	for _, key := range e.Value.Entries {
 		switch key.Key {
 		case "source":
@@ -77,31 +60,31 @@ func (r *reader) profile(e document.Entry) {
 		case "logEnabled", "logLevel":
 			// together, below
 		default:
-			r.draft.Lost("key "+key.Key+" is not translated", "", key.At)
+			r.Lost("key "+key.Key+" is not translated", "", key.At)
 		}
 	}
 	r.log(e, &s)
-	if len(r.errs) > said {
+	if r.Count() > said {
 		return
 	}
 	if s.Listen == nil {
-		r.failAt(e.At, fmt.Sprintf("profile %q has no source", e.Key), "source: ADDRESS:PORT")
+		r.Fail(e.At, fmt.Sprintf("profile %q has no source", e.Key), "source: ADDRESS:PORT")
 		return
 	}
 	if len(s.Backends) == 0 {
-		r.failAt(e.At, fmt.Sprintf("profile %q has no destination", e.Key), "destination: a list of ADDRESS:PORT")
+		r.Fail(e.At, fmt.Sprintf("profile %q has no destination", e.Key), "destination: a list of ADDRESS:PORT")
 		return
 	}
 	if len(s.Backends) == 1 {
 		s.Scheduler = lb.RoundRobin // there is nothing to choose
 	}
-	r.draft.Add(s, e.At, "profile "+e.Key+", line "+strconv.Itoa(e.At.Line))
+	r.Add(s, e.At, "profile "+e.Key+", line "+strconv.Itoa(e.At.Line))
 }
 
 // text is a scalar that must be there.
 func (r *reader) text(n *document.Node, want string) (string, bool) {
 	if n.Kind != document.Scalar || n.Null {
-		r.fail(n, "a value is missing", want)
+		r.Fail(n.Place, "a value is missing", want)
 		return "", false
 	}
 	return n.Text, true
@@ -115,7 +98,7 @@ func (r *reader) endpoint(n *document.Node) (netip.AddrPort, bool) {
 	}
 	a, err := netip.ParseAddrPort(text)
 	if err != nil || a.Addr().Zone() != "" || a.Port() == 0 {
-		r.fail(n, fmt.Sprintf("%q is not an address with a port", text), "ADDRESS:PORT")
+		r.Fail(n.Place, fmt.Sprintf("%q is not an address with a port", text), "ADDRESS:PORT")
 		return a, false
 	}
 	return a, true
@@ -133,7 +116,7 @@ func (r *reader) source(n *document.Node, s *lb.Service) {
 
 func (r *reader) destinations(n *document.Node, s *lb.Service) {
 	if n.Kind != document.List {
-		r.fail(n, "destination is "+n.Kind.String(), "a list of ADDRESS:PORT")
+		r.Fail(n.Place, "destination is "+n.Kind.String(), "a list of ADDRESS:PORT")
 		return
 	}
 	there := map[lb.Endpoint]int{}
@@ -159,12 +142,12 @@ func (r *reader) protocol(n *document.Node, s *lb.Service) {
 	}
 	var p lb.Protocol
 	if err := p.UnmarshalText([]byte(strings.ToLower(text))); err != nil {
-		r.fail(n, fmt.Sprintf("protocol %q is not known", text), "tcp, udp or sctp")
+		r.Fail(n.Place, fmt.Sprintf("protocol %q is not known", text), "tcp, udp or sctp")
 		return
 	}
 	s.Protocols = []lb.Protocol{p}
 	if p != lb.TCP {
-		r.draft.Note("the rules that IPTLB makes for this profile are all for TCP, so they never matched; the profile balances "+p.String(), "", n.Place)
+		r.Note("the rules that IPTLB makes for this profile are all for TCP, so they never matched; the profile balances "+p.String(), "", n.Place)
 	}
 }
 
@@ -174,14 +157,14 @@ func (r *reader) role(n *document.Node, s *lb.Service) {
 		return
 	}
 	if err := s.Role.UnmarshalText([]byte(text)); err != nil {
-		r.fail(n, fmt.Sprintf("rulesBackend %q is not known", text), "client, proxy or server")
+		r.Fail(n.Place, fmt.Sprintf("rulesBackend %q is not known", text), "client, proxy or server")
 		return
 	}
 	switch s.Role {
 	case lb.RoleServer:
-		r.draft.Note("no kernel takes the rules that IPTLB makes for this profile, DNAT in chain INPUT; the profile does what they were for", "", n.Place)
+		r.Note("no kernel takes the rules that IPTLB makes for this profile, DNAT in chain INPUT; the profile does what they were for", "", n.Place)
 	case lb.RoleProxy:
-		r.draft.Note("IPTLB balances what comes from the network only; the profile also what this host itself sends to the same address", "", n.Place)
+		r.Note("IPTLB balances what comes from the network only; the profile also what this host itself sends to the same address", "", n.Place)
 	}
 }
 
@@ -199,7 +182,7 @@ func (r *reader) log(e document.Entry, s *lb.Service) {
 			l.Level = lb.LogLevel(n)
 		case l.Level.UnmarshalText([]byte(text)) == nil:
 		default:
-			r.fail(level, fmt.Sprintf("logLevel %q is not a level", text), "0 to 7")
+			r.Fail(level.Place, fmt.Sprintf("logLevel %q is not a level", text), "0 to 7")
 		}
 	}
 	if enabled == nil {
@@ -215,6 +198,6 @@ func (r *reader) log(e document.Entry, s *lb.Service) {
 		}
 	case strings.EqualFold(text, "false") || text == "":
 	default:
-		r.fail(enabled, fmt.Sprintf("logEnabled %q is neither true nor false", text), "true or false")
+		r.Fail(enabled.Place, fmt.Sprintf("logEnabled %q is neither true nor false", text), "true or false")
 	}
 }

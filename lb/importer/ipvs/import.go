@@ -17,58 +17,53 @@ import (
 // where the text has those, too (iptables-save -t mangle). The error is
 // lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
-	lines, err := importer.Lines(file, data)
+	draft, err := importer.Begin(file, "ipvs", data)
 	if err != nil {
 		return nil, err
 	}
-	t := &table{file: file, lines: lines, draft: importer.New(file, "ipvs", lines)}
-	if slices.ContainsFunc(lines, listing.MatchString) {
+	t := &table{Draft: draft}
+	if slices.ContainsFunc(t.Lines, listing.MatchString) {
 		var after []importer.Place
-		for i, line := range lines {
+		for i, line := range t.Lines {
 			switch t.row(i); {
 			case listing.MatchString(line):
 				after = nil
 			case changes.MatchString(line):
-				after = append(after, importer.PlaceOf(lines, i))
+				after = append(after, importer.PlaceOf(t.Lines, i))
 			}
 		}
 		if len(after) > 0 {
-			t.draft.Lost("this changes what was listed before, and is not read", "import what ipvsadm -Ln prints in the end", after...)
+			t.Lost("this changes what was listed before, and is not read", "import what ipvsadm -Ln prints in the end", after...)
 		}
 	} else {
-		shell.Read(file, lines, t.draft, t)
+		shell.Read(file, t.Lines, draft, t)
 	}
-	if !t.ran && len(t.marks.rules) == 0 && len(t.errs) == 0 {
-		t.fail(importer.Place{Line: 1, Column: 1}, "nothing in this text is of ipvsadm", "what ipvsadm -S -n prints, or its commands")
+	if !t.ran && len(t.marks.rules) == 0 && t.Count() == 0 {
+		t.Fail(importer.Place{Line: 1, Column: 1}, "nothing in this text is of ipvsadm", "what ipvsadm -S -n prints, or its commands")
 	}
-	if err := t.finish(); err != nil {
-		return nil, err
-	}
-	return t.draft.Finish(), nil
+	t.finish()
+	return t.Import()
 }
 
 // Add adds services that ipvsadm -S -n prints so to the draft of something else. The
 // error is lb.Errors.
 func Add(draft *importer.Draft, saved []string) error {
-	t := &table{draft: draft}
-	t.lines, t.file = draft.More(saved)
+	t := &table{Draft: draft}
+	before := len(t.Lines)
+	t.Lines = slices.Concat(t.Lines, saved)
 	for i := range saved {
-		t.Line(len(t.lines) - len(saved) + i)
+		t.Line(before + i)
 	}
-	return t.finish()
+	t.finish()
+	return t.Err()
 }
 
 // finish turns the table into services.
-func (t *table) finish() error {
-	if len(t.errs) > 0 {
-		importer.SortErrors(t.errs)
-		return t.errs
-	}
+func (t *table) finish() {
 	for _, v := range t.services {
 		t.translate(v, &t.marks)
 	}
 	t.marks.rest(t)
-	return nil
 }
 
 // Command reads a command of a script.
@@ -81,7 +76,7 @@ func (t *table) Command(c *shell.Command) (shell.Outcome, bool) {
 // Line reads a line that ipvsadm -S or iptables-save has printed.
 func (t *table) Line(line int) bool {
 	var words []word
-	text := t.lines[line]
+	text := t.Lines[line]
 	for _, at := range blanks.FindAllStringIndex(text, -1) {
 		words = append(words, word{Text: text[at[0]:at[1]], Bare: true, Place: importer.Place{
 			Line: line + 1, Column: len([]rune(text[:at[0]])) + 1, Width: len([]rune(text[at[0]:at[1]])),
@@ -103,14 +98,14 @@ var blanks = regexp.MustCompile(`[^ \t]+`)
 
 // words reads a command.
 func (t *table) words(words []word, place importer.Place, c *shell.Command) (shell.Outcome, bool) {
-	if len(t.errs) == maxErrors {
+	if t.Count() == importer.MaxMistakes {
 		return shell.Succeeds, true
 	}
 	program := path.Base(words[0].Text)
 	// Lines of ipvsadm -S have an option behind the first; others are of iptables.
 	saved := len(program) == 2 && program[0] == '-' && (program == "-C" || len(words) > 1 && words[1].Text[0] == '-')
 	if to := slices.IndexFunc(words, func(w word) bool { return w.Text == "DNAT" || w.Text == "REDIRECT" }); to > 0 && (words[to-1].Text == "-j" || words[to-1].Text == "--jump") {
-		t.draft.Lost("this rule of iptables sends connections to a backend, and is not read here", "nlb import iptables reads it", place)
+		t.Lost("this rule of iptables sends connections to a backend, and is not read here", "nlb import iptables reads it", place)
 	}
 	switch {
 	case t.marks.line(t, words, place):
@@ -118,13 +113,13 @@ func (t *table) words(words []word, place importer.Place, c *shell.Command) (she
 	case program == "ipvsadm-restore" || program == "ipvsadm" && slices.ContainsFunc(words, func(w word) bool { return w.Text == "-R" || w.Text == "--restore" }):
 		t.ran = true
 		if c.Input == nil {
-			t.draft.Lost("what this command loads is not in this text", "import that file, too", place)
+			t.Lost("what this command loads is not in this text", "import that file, too", place)
 			return shell.Succeeds, true
 		}
-		t.lines = slices.Clone(t.lines)
+		t.Lines = slices.Clone(t.Lines)
 		for i, line := range c.Input.Lines {
-			if at := c.Input.First + i; at < len(t.lines) {
-				t.lines[at] = line
+			if at := c.Input.First + i; at < len(t.Lines) {
+				t.Lines[at] = line
 				t.Line(at)
 			}
 		}
@@ -140,22 +135,22 @@ func (t *table) words(words []word, place importer.Place, c *shell.Command) (she
 		if what == "" {
 			what = words[i].Text
 		}
-		t.draft.Lost("the value of "+what+" is not known here, so this command is left out", "set it in a line before: NAME=value", place)
+		t.Lost("the value of "+what+" is not known here, so this command is left out", "set it in a line before: NAME=value", place)
 		return shell.Unsure, true
 	}
 	one, errs := parse(words, place)
 	for _, e := range errs {
-		t.fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
+		t.Fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
 	}
 	switch {
 	case len(errs) > 0 || one.verb == 0:
 	case c.May != "" && strings.IndexByte("DdC", one.verb) >= 0:
 		if len(t.services) > 0 {
-			t.draft.Lost("it is not known whether this command runs, so what it takes away stays", "", place)
+			t.Lost("it is not known whether this command runs, so what it takes away stays", "", place)
 		}
 	default:
 		if c.May != "" {
-			t.draft.Lost(c.May, "", place)
+			t.Lost(c.May, "", place)
 		}
 		t.do(one)
 	}

@@ -17,8 +17,8 @@ var listing = regexp.MustCompile(`^\s*(Prot LocalAddress:Port|-> RemoteAddress:P
 // row reads a row of a listing (from 0). Its services and servers become the
 // commands that would have made them.
 func (t *table) row(line int) {
-	f := strings.Fields(t.lines[line])
-	place := importer.PlaceOf(t.lines, line)
+	f := strings.Fields(t.Lines[line])
+	place := importer.PlaceOf(t.Lines, line)
 	place.Width = 0
 	var args []string
 	switch {
@@ -41,11 +41,11 @@ func (t *table) row(line int) {
 	case len(f) >= 4 && f[0] == "->" && f[1] != "RemoteAddress:Port" && t.listed != nil:
 		forward := map[string]string{"Masq": "-m", "Route": "-g", "Tunnel": "-i", "Local": "-m"}[f[2]]
 		if forward == "" {
-			t.draft.Lost("it is not known what "+f[2]+" means, so this server is left out", "", place)
+			t.Lost("it is not known what "+f[2]+" means, so this server is left out", "", place)
 			return
 		}
 		if f[2] == "Local" {
-			t.draft.Lost("this server is this host itself, which takes what is for the service's address; the profile sends to the server's own address", "its program has to listen there, too", place)
+			t.Lost("this server is this host itself, which takes what is for the service's address; the profile sends to the server's own address", "its program has to listen there, too", place)
 		}
 		args = append(append([]string{"-a"}, t.listed...), "-r", f[1], forward, "-w", f[3])
 		if _, err := strconv.Atoi(f[3]); err != nil {
@@ -58,11 +58,11 @@ func (t *table) row(line int) {
 	t.ran = true
 	var words []word
 	for _, a := range args {
-		words = append(words, word{Text: a, Place: importer.PlaceOf(t.lines, line)})
+		words = append(words, word{Text: a, Place: importer.PlaceOf(t.Lines, line)})
 	}
 	one, errs := parse(words, place)
 	for _, e := range errs {
-		t.fail(importer.PlaceOf(t.lines, line), e.Msg, e.Want)
+		t.Fail(importer.PlaceOf(t.Lines, line), e.Msg, e.Want)
 	}
 	if len(errs) == 0 {
 		t.do(one)

@@ -163,7 +163,7 @@ func (m *marks) rest(t *table) {
 		}
 	}
 	if len(at) > 0 {
-		t.draft.Note("no service of IPVS is for the mark that this sets", "", at...)
+		t.Note("no service of IPVS is for the mark that this sets", "", at...)
 	}
 }
 
@@ -171,7 +171,7 @@ func (m *marks) rest(t *table) {
 func (m *marks) resolve(t *table, v *Virtual) []*markRule {
 	rules := m.of(v)
 	if len(rules) == 0 {
-		t.draft.Lost(fmt.Sprintf("what mark %d stands for is not in this text, so this service is left out", v.mark),
+		t.Lost(fmt.Sprintf("what mark %d stands for is not in this text, so this service is left out", v.mark),
 			"import it together with what iptables-save -t mangle prints", v.Place)
 		return nil
 	}
@@ -183,7 +183,7 @@ func (m *marks) resolve(t *table, v *Virtual) []*markRule {
 			why = "it is for all protocols"
 		}
 		if why != "" {
-			t.draft.Lost(fmt.Sprintf("this rule is not understood as it sets mark %d: %s", v.mark, why), "", r.place)
+			t.Lost(fmt.Sprintf("this rule is not understood as it sets mark %d: %s", v.mark, why), "", r.place)
 			continue
 		}
 		out = append(out, r)

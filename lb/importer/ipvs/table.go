@@ -47,24 +47,11 @@ type Server struct {
 
 // table is all virtual services.
 type table struct {
-	file     string
-	lines    []string
-	draft    *importer.Draft
+	*importer.Draft
 	services []*Virtual
-	errs     lb.Errors
 	marks    marks
 	ran      bool     // there was something of ipvsadm
 	listed   []string // the service of the rows before, as options
-}
-
-// maxErrors is after how many errors a text is given up.
-const maxErrors = 50
-
-func (t *table) fail(at importer.Place, msg, want string) {
-	if len(t.errs) == maxErrors {
-		return
-	}
-	t.errs = append(t.errs, importer.Mistake(t.file, t.lines, at, msg, want))
 }
 
 func (t *table) find(key string) *Virtual {
@@ -94,11 +81,11 @@ func (t *table) do(c *command) {
 	case c.verb == 'A' && old != nil && v.same(old):
 		t.again(c.place)
 	case c.verb == 'A' && old != nil:
-		t.fail(c.place, "this service is here twice", "each service once")
+		t.Fail(c.place, "this service is here twice", "each service once")
 	case c.verb == 'A':
 		t.services = append(t.services, v)
 	case old == nil:
-		t.fail(c.given["service"].Place, "no -A before has this service", "a service that was added")
+		t.Fail(c.given["service"].Place, "no -A before has this service", "a service that was added")
 	case c.verb == 'E':
 		v.Servers = old.Servers
 		*old = *v
@@ -111,7 +98,7 @@ func (t *table) do(c *command) {
 
 // again notes what a text has twice, as one that shows commands and what they saved.
 func (t *table) again(at importer.Place) {
-	t.draft.Note("this is here twice, and the same", "", at)
+	t.Note("this is here twice, and the same", "", at)
 }
 
 func (v *Virtual) same(o *Virtual) bool {
@@ -132,7 +119,7 @@ func (t *table) service(c *command) (*Virtual, bool) {
 	if c.transport == "f" {
 		n, err := strconv.ParseUint(w.Text, 0, 32)
 		if err != nil || n == 0 {
-			t.fail(w.Place, fmt.Sprintf("%q is not a mark", w.Text), "1 to 4294967295")
+			t.Fail(w.Place, fmt.Sprintf("%q is not a mark", w.Text), "1 to 4294967295")
 			return nil, false
 		}
 		v.mark, v.IPv6 = uint32(n), has(c, "6")
@@ -155,7 +142,7 @@ func (t *table) service(c *command) (*Virtual, bool) {
 	if p, ok := c.given["p"]; ok {
 		n, err := strconv.ParseUint(p.Text, 10, 31)
 		if err != nil || n == 0 {
-			t.fail(p.Place, fmt.Sprintf("%q is not a number of seconds", p.Text), "1 or more")
+			t.Fail(p.Place, fmt.Sprintf("%q is not a number of seconds", p.Text), "1 or more")
 		}
 		v.Persistent = uint32(n)
 	}
@@ -175,7 +162,7 @@ func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
 	case strings.HasPrefix(host, "["):
 		end := strings.IndexByte(host, ']')
 		if end < 0 || end+1 < len(host) && host[end+1] != ':' {
-			t.fail(w.Place, fmt.Sprintf("%q has [ without ]", w.Text), want)
+			t.Fail(w.Place, fmt.Sprintf("%q has [ without ]", w.Text), want)
 			return netip.Addr{}, 0, false
 		}
 		port = strings.TrimPrefix(host[end+1:], ":")
@@ -189,7 +176,7 @@ func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
 		if err != nil && strings.ContainsAny(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") && !strings.Contains(host, ":") {
 			hint = "an address: ipvsadm -S -n prints numbers"
 		}
-		t.fail(w.Place, fmt.Sprintf("%q is not an address", host), hint)
+		t.Fail(w.Place, fmt.Sprintf("%q is not an address", host), hint)
 		return a, 0, false
 	}
 	if port == "" {
@@ -201,7 +188,7 @@ func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
 		if !isNumber(port) {
 			hint = "a number: ipvsadm -S -n prints numbers"
 		}
-		t.fail(w.Place, fmt.Sprintf("%q is not a port", port), hint)
+		t.Fail(w.Place, fmt.Sprintf("%q is not a port", port), hint)
 		return a, 0, false
 	}
 	return a, uint16(n), true
@@ -227,7 +214,7 @@ func (t *table) server(c *command, v *Virtual) {
 		if w, given := c.given[option]; given {
 			n, err := strconv.ParseUint(w.Text, 10, 31)
 			if err != nil {
-				t.fail(w.Place, fmt.Sprintf("%q is not a number", w.Text), "0 or more")
+				t.Fail(w.Place, fmt.Sprintf("%q is not a number", w.Text), "0 or more")
 			}
 			*into = uint32(n)
 		}
@@ -237,11 +224,11 @@ func (t *table) server(c *command, v *Virtual) {
 	case c.verb == 'a' && i >= 0 && s.same(v.Servers[i]):
 		t.again(c.place)
 	case c.verb == 'a' && i >= 0:
-		t.fail(c.given["r"].Place, "this server is here twice", "each server once")
+		t.Fail(c.given["r"].Place, "this server is here twice", "each server once")
 	case c.verb == 'a':
 		v.Servers = append(v.Servers, s)
 	case i < 0:
-		t.fail(c.given["r"].Place, "no -a before has this server", "a server that was added")
+		t.Fail(c.given["r"].Place, "no -a before has this server", "a server that was added")
 	case c.verb == 'e':
 		v.Servers[i] = s
 	default:

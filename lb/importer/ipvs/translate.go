@@ -27,9 +27,9 @@ func (v *Virtual) Service(d *importer.Draft) lb.Service {
 }
 
 func (t *table) translate(v *Virtual, m *marks) {
-	s := v.Service(t.draft)
+	s := v.Service(t.Draft)
 	if len(s.Backends) == 0 && len(v.Servers) > 0 {
-		t.draft.Lost("no server of this service is left, so it is left out", "", v.Place)
+		t.Lost("no server of this service is left, so it is left out", "", v.Place)
 		return
 	}
 	lines := []int{v.Place.Line}
@@ -46,7 +46,7 @@ func (t *table) translate(v *Virtual, m *marks) {
 		s.Protocols = []lb.Protocol{v.Protocol}
 		s.Listen = []lb.Listen{{Prefix: netip.PrefixFrom(v.Addr, v.Addr.BitLen()), Ports: ports}}
 		s.Name = NameOf(s)
-		t.draft.Add(s, v.Place, note)
+		t.Add(s, v.Place, note)
 		return
 	}
 	for _, r := range m.resolve(t, v) {
@@ -60,7 +60,7 @@ func (t *table) translate(v *Virtual, m *marks) {
 		slices.SortFunc(ports, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
 		one.Listen = []lb.Listen{{Prefix: r.prefix, Ports: ports}}
 		one.Name = NameOf(one)
-		t.draft.Add(one, v.Place, note, fmt.Sprintf("mark %d is set in line %d", v.mark, r.place.Line))
+		t.Add(one, v.Place, note, fmt.Sprintf("mark %d is set in line %d", v.mark, r.place.Line))
 	}
 }
 

@@ -40,7 +40,7 @@ func init() { // they refer to what refers to them
 		"SMTP_CHECK": func(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
 			c := lb.DefaultCheck(lb.CheckTCP)
 			c.Expect = "220"
-			r.draft.Lost("SMTP_CHECK greets the server; the check of the profile reads its banner only", "", d.Place())
+			r.Lost("SMTP_CHECK greets the server; the check of the profile reads its banner only", "", d.Place())
 			return []lb.Check{c}
 		},
 		"MISC_CHECK": lost("check: exec runs a command of yours, which finds NLB_ADDRESS and NLB_PORT in its environment"),
@@ -51,7 +51,7 @@ func init() { // they refer to what refers to them
 
 func lost(hint string) func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
 	return func(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
-		r.draft.Lost(d.Name()+" is not translated", hint, d.Place())
+		r.Lost(d.Name()+" is not translated", hint, d.Place())
 		return nil
 	}
 }
@@ -99,13 +99,13 @@ func pages(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive)
 				case "regex":
 					if c.Body = o.Arg(1); !literal.MatchString(c.Body) || unwanted {
 						c.Body = ""
-						r.draft.Lost("a regular expression is not translated", "body of a check is a text", o.Place())
+						r.Lost("a regular expression is not translated", "body of a check is a text", o.Place())
 					}
 				case "digest":
-					r.draft.Lost("the digest of a page is not checked", "body of a check is a text that the page must have", o.Place())
+					r.Lost("the digest of a page is not checked", "body of a check is a text that the page must have", o.Place())
 				default:
 					if !strings.HasPrefix(o.Name(), "regex_") {
-						r.draft.Lost(o.Name()+" is not translated", "", o.Place())
+						r.Lost(o.Name()+" is not translated", "", o.Place())
 					}
 				}
 			}
@@ -127,7 +127,7 @@ func names(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
 	if kind := text(d.Block, "type"); kind != "" {
 		if c.QueryType = strings.ToUpper(kind); !slices.Contains([]string{"A", "AAAA", "NS", "SOA", "TXT"}, c.QueryType) {
 			c.QueryType = "SOA"
-			r.draft.Lost("checks ask for SOA in place of "+kind, "", d.Place())
+			r.Lost("checks ask for SOA in place of "+kind, "", d.Place())
 		}
 	}
 	return []lb.Check{c}
@@ -149,14 +149,14 @@ func datagrams(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check
 	}
 	payload, reply := last(d.Block, "payload"), last(d.Block, "require_reply")
 	if payload == nil || reply == nil {
-		r.draft.Lost("UDP_CHECK without a payload and an answer to it is not translated", "check: udp sends, and waits for an answer", d.Place())
+		r.Lost("UDP_CHECK without a payload and an answer to it is not translated", "check: udp sends, and waits for an answer", d.Place())
 		return nil
 	}
 	var ok, ok2 bool
 	c.Send, ok = bytes(payload)
 	c.Expect, ok2 = bytes(reply)
 	if !ok || !ok2 {
-		r.draft.Lost("the bytes of this UDP_CHECK are not translated", "pairs of digits, without X", d.Place())
+		r.Lost("the bytes of this UDP_CHECK are not translated", "pairs of digits, without X", d.Place())
 		return nil
 	}
 	return []lb.Check{c}
@@ -219,7 +219,7 @@ func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own
 					}
 				default:
 					if !silentInChecks[o.Name()] {
-						r.draft.Lost(o.Name()+" is not translated", "", o.Place())
+						r.Lost(o.Name()+" is not translated", "", o.Place())
 					}
 				}
 			}
@@ -250,10 +250,10 @@ func (r *reader) timed(c *lb.Check, d *words.Directive, levels [][]*words.Direct
 	}
 	c.Rise, c.Fall = 1, int(min(n+1, 100))
 	if c.Interval != want[0] || c.Timeout != want[1] {
-		r.draft.Note("the times of these checks are not what a profile can have; it has the nearest", "", d.Place())
+		r.Note("the times of these checks are not what a profile can have; it has the nearest", "", d.Place())
 	}
 	if n > 0 {
-		r.draft.Note("keepalived tries a server that failed again after delay_before_retry; the profile at the next interval, so it takes longer to find a failure",
+		r.Note("keepalived tries a server that failed again after delay_before_retry; the profile at the next interval, so it takes longer to find a failure",
 			"a shorter interval finds it sooner", d.Place())
 	}
 }
@@ -279,13 +279,13 @@ func (r *reader) health(s *lb.Service, virtual []*words.Directive, v *ipvs.Virtu
 			base = checks
 		}
 		if !alike(base, checks) {
-			r.draft.Lost("real servers are checked in different ways; the profile has those of the first that is checked", "", real.Place())
+			r.Lost("real servers are checked in different ways; the profile has those of the first that is checked", "", real.Place())
 			continue
 		}
 		for j, c := range checks {
 			samePort = samePort && c.at == (lb.Endpoint{Port: base[j].at.Port})
 			if c.at != checks[0].at {
-				r.draft.Lost("checks of a server go to different places; the profile has that of the first", "check-at is one for each backend", real.Place())
+				r.Lost("checks of a server go to different places; the profile has that of the first", "check-at is one for each backend", real.Place())
 			}
 		}
 		s.Backends[i].CheckAt = lb.CheckAt{Addr: checks[0].at.Addr, Port: checks[0].at.Port}
@@ -304,7 +304,7 @@ func (r *reader) health(s *lb.Service, virtual []*words.Directive, v *ipvs.Virtu
 		s.Health = append(s.Health, c.Check)
 	}
 	if len(s.Health) > lb.MaxChecks {
-		r.draft.Lost(fmt.Sprintf("a service has at most %d checks; the others are not in the profile", lb.MaxChecks), "", reals[0].Place())
+		r.Lost(fmt.Sprintf("a service has at most %d checks; the others are not in the profile", lb.MaxChecks), "", reals[0].Place())
 		s.Health = s.Health[:lb.MaxChecks]
 	}
 	for i := range s.Backends {

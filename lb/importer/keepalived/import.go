@@ -17,26 +17,22 @@ import (
 
 // Import reads keepalived.conf. The error is lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
-	lines, err := importer.Lines(file, data)
+	draft, err := importer.Begin(file, "keepalived", data)
 	if err != nil {
 		return nil, err
 	}
-	all, err := words.Parse(file, lines, words.Syntax{Comments: "#!", Anywhere: true, Braces: true, To: len(lines)})
+	all, err := words.Parse(&draft.Mistakes, words.Syntax{Comments: "#!", Anywhere: true, Braces: true, To: len(draft.Lines)})
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{Mistakes: importer.Mistakes{File: file, Lines: lines}, draft: importer.New(file, "keepalived", lines), values: map[string]string{}, groups: map[string]*words.Directive{}}
+	r := &reader{Draft: draft, values: map[string]string{}, groups: map[string]*words.Directive{}}
 	r.main(r.plain(all))
-	if err := r.Err(); err != nil {
-		return nil, err
-	}
-	return r.draft.Finish(), nil
+	return r.Import()
 }
 
 // reader reads a configuration.
 type reader struct {
-	importer.Mistakes
-	draft  *importer.Draft
+	*importer.Draft
 	values map[string]string // of $NAME=value
 	groups map[string]*words.Directive
 	// services wait for what VRRP says of all of them.
@@ -58,16 +54,16 @@ func (r *reader) plain(all []*words.Directive) []*words.Directive {
 		name := d.Name()
 		if key, value, ok := strings.Cut(name, "="); ok && len(key) > 1 && key[0] == '$' {
 			if r.values[key[1:]] = value; len(d.Words) > 1 {
-				r.draft.Lost("the parameter "+key+" has several words, of which the first is read", "", d.Place())
+				r.Lost("the parameter "+key+" has several words, of which the first is read", "", d.Place())
 			}
 			continue
 		}
 		if strings.HasPrefix(name, "@") {
-			r.draft.Lost("a line for the hosts "+name+" is left out: it is not known which host this is", "take the @ away from lines that hold", d.Place())
+			r.Lost("a line for the hosts "+name+" is left out: it is not known which host this is", "take the @ away from lines that hold", d.Place())
 			continue
 		}
 		if name == "include" || name == "includer" || name == "includem" || name == "includew" || name == "includeb" {
-			r.draft.Lost("what "+d.Arg(1)+" has is not in this text", "put it in the place of this line", d.Place())
+			r.Lost("what "+d.Arg(1)+" has is not in this text", "put it in the place of this line", d.Place())
 			continue
 		}
 		one := &words.Directive{Words: slices.Clone(d.Words)}
@@ -126,12 +122,12 @@ func (r *reader) main(all []*words.Directive) {
 		case name == "vrrp_instance":
 			instances = append(instances, d)
 		default:
-			r.draft.Lost(name+" is not translated", "", d.Place())
+			r.Lost(name+" is not translated", "", d.Place())
 		}
 	}
 	r.pair(instances)
 	for _, one := range r.services {
-		r.draft.Add(one.Service, one.place, one.note)
+		r.Add(one.Service, one.place, one.note)
 	}
 }
 
@@ -153,12 +149,12 @@ func (r *reader) pair(instances []*words.Directive) {
 		what := fmt.Sprintf("VRRP (%s) moves %s between hosts", d.Arg(1), listed(list))
 		switch {
 		case !slices.ContainsFunc(list, func(a string) bool { return served[a] }):
-			r.draft.Note(what+"; no service here has them, and keepalived goes on with that", "", d.Place())
+			r.Note(what+"; no service here has them, and keepalived goes on with that", "", d.Place())
 		case blocked != "":
-			r.draft.Lost(what+", which is fleet: pair; the profile is not, since service "+blocked+" has snat: masquerade, whose connections end when they move",
+			r.Lost(what+", which is fleet: pair; the profile is not, since service "+blocked+" has snat: masquerade, whose connections end when they move",
 				"with snat: none, or an address that moves along, it can be", d.Place())
 		default:
-			r.draft.Note(what+": fleet: pair. keepalived goes on with that, without its virtual_servers",
+			r.Note(what+": fleet: pair. keepalived goes on with that, without its virtual_servers",
 				"both hosts need this profile, and conntrackd for connections to go on; nlb render prints configurations of both daemons", d.Place())
 			pair = true
 		}

@@ -48,9 +48,9 @@ func (r *reader) unknown(all []*words.Directive) {
 		switch name := d.Name(); {
 		case silent[name] || checkers[name] != nil:
 		case strings.HasPrefix(name, "notify_") || name == "quorum_up" || name == "quorum_down":
-			r.draft.Lost("scripts that run when a state changes are not in the profile", "nlb run shows changes as a stream of events", d.Place())
+			r.Lost("scripts that run when a state changes are not in the profile", "nlb run shows changes as a stream of events", d.Place())
 		default:
-			r.draft.Lost(name+" is not translated", "", d.Place())
+			r.Lost(name+" is not translated", "", d.Place())
 		}
 	}
 }
@@ -83,7 +83,7 @@ func (r *reader) virtual(d *words.Directive) {
 		}
 		at := lb.Endpoint{Addr: s.Addr, Port: s.Port}
 		if there[at] {
-			r.draft.Note("this real_server stands here twice; keepalived goes by the first", "", one.Place())
+			r.Note("this real_server stands here twice; keepalived goes by the first", "", one.Place())
 			continue
 		}
 		there[at] = true
@@ -91,10 +91,10 @@ func (r *reader) virtual(d *words.Directive) {
 		reals = append(reals, one)
 	}
 	if len(v.Servers) == 0 {
-		r.draft.Lost("this virtual_server has no real_server, so it is left out", "", v.Place)
+		r.Lost("this virtual_server has no real_server, so it is left out", "", v.Place)
 		return
 	}
-	s := v.Service(r.draft)
+	s := v.Service(r.Draft)
 	s.Protocols, s.Listen = []lb.Protocol{v.Protocol}, listens
 	if len(s.Backends) == 0 {
 		return // every server was said to be left out
@@ -115,7 +115,7 @@ func (r *reader) listens(d *words.Directive, v *ipvs.Virtual) ([]lb.Listen, bool
 	var lines []*words.Directive
 	switch d.Arg(1) {
 	case "fwmark":
-		r.draft.Lost("a service of a firewall mark is not translated, so this virtual_server is left out", "what ipvsadm -S -n and iptables-save -t mangle print, in one text, is: nlb import ipvs", v.Place)
+		r.Lost("a service of a firewall mark is not translated, so this virtual_server is left out", "what ipvsadm -S -n and iptables-save -t mangle print, in one text, is: nlb import ipvs", v.Place)
 		return nil, false
 	case "group":
 		g := r.groups[d.Arg(2)]
@@ -134,7 +134,7 @@ func (r *reader) listens(d *words.Directive, v *ipvs.Virtual) ([]lb.Listen, bool
 	var out []lb.Listen
 	for _, l := range lines {
 		if l.Name() == "fwmark" {
-			r.draft.Lost("a firewall mark in a group is not translated", "", l.Place())
+			r.Lost("a firewall mark in a group is not translated", "", l.Place())
 			continue
 		}
 		first, end, ok := addressRange(l.Name())
@@ -152,7 +152,7 @@ func (r *reader) listens(d *words.Directive, v *ipvs.Virtual) ([]lb.Listen, bool
 		if len(out) == 0 {
 			v.Addr, v.Port, v.IPv6 = first, port, first.Is6()
 		} else if v.IPv6 != first.Is6() {
-			r.draft.Lost("an address of another family than the first of its group is not in the profile", "a service with backends of both families has both", l.Place())
+			r.Lost("an address of another family than the first of its group is not in the profile", "a service with backends of both families has both", l.Place())
 			continue
 		}
 		for a := first; ; a = a.Next() {
@@ -238,7 +238,7 @@ func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs
 		if v.SchedulerAt = s.Place(); ipvs.Scheduled(s.Arg(1)) {
 			v.Scheduler = s.Arg(1)
 		} else {
-			r.draft.Lost("the scheduler "+s.Arg(1)+" is not known, so keepalived takes wlc, as does the profile", "", s.Place())
+			r.Lost("the scheduler "+s.Arg(1)+" is not known, so keepalived takes wlc, as does the profile", "", s.Place())
 		}
 	}
 	for _, flag := range []string{"flag-1", "flag-2", "flag-3", "sh-port", "sh-fallback", "mh-port", "mh-fallback"} {
@@ -257,12 +257,12 @@ func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs
 		}
 	} else if slices.ContainsFunc(listens, func(l lb.Listen) bool { return l.Ports[0] == lb.AllPorts }) {
 		v.Persistent = persistent
-		r.draft.Note("a virtual_server of all ports is persistent, whether that is said or not", "", v.Place)
+		r.Note("a virtual_server of all ports is persistent, whether that is said or not", "", v.Place)
 	}
 	switch p := last(all, "protocol"); {
 	case p == nil:
 		v.Protocol = lb.UDP
-		r.draft.Lost("this virtual_server has no protocol: keepalived balances UDP then, and so does the profile", "protocol: tcp, if that is meant", v.Place)
+		r.Lost("this virtual_server has no protocol: keepalived balances UDP then, and so does the profile", "protocol: tcp, if that is meant", v.Place)
 	case v.Protocol.UnmarshalText([]byte(strings.ToLower(p.Arg(1)))) != nil:
 		r.Fail(p.Place(), fmt.Sprintf("protocol %q is not known", p.Arg(1)), "TCP, UDP or SCTP")
 	}
@@ -302,7 +302,7 @@ func (r *reader) real(d *words.Directive, around []*words.Directive, v *ipvs.Vir
 	if port == 0 {
 		port = v.Port
 	} else if port != v.Port && way != 'm' {
-		r.draft.Note("without NAT a packet keeps its port, so this real_server has that of its virtual_server, as with keepalived", "", d.Place())
+		r.Note("without NAT a packet keeps its port, so this real_server has that of its virtual_server, as with keepalived", "", d.Place())
 		port = v.Port
 	}
 	r.unknown(d.Block)
@@ -318,7 +318,7 @@ func (r *reader) sorry(s *lb.Service, all []*words.Directive, v *ipvs.Virtual) {
 	quorum := last(all, "quorum")
 	if d == nil {
 		if quorum != nil && quorum.Arg(1) != "1" {
-			r.draft.Note("a quorum without a sorry_server changes nothing of where connections go", "", quorum.Place())
+			r.Note("a quorum without a sorry_server changes nothing of where connections go", "", quorum.Place())
 		}
 		return
 	}
@@ -335,16 +335,16 @@ func (r *reader) sorry(s *lb.Service, all []*words.Directive, v *ipvs.Virtual) {
 	b := lb.Backend{Name: "sorry", Address: e, Weight: 1, Priority: 2, SNAT: s.SNAT, CheckAt: lb.CheckAt{None: true}}
 	switch {
 	case a.Is6() != v.IPv6:
-		r.draft.Lost("this sorry_server is of another family than the service, so it is left out", "", d.Place())
+		r.Lost("this sorry_server is of another family than the service, so it is left out", "", d.Place())
 		return
 	case slices.ContainsFunc(s.Backends, func(o lb.Backend) bool { return o.Address == e }):
-		r.draft.Lost("this sorry_server is a real_server, too, so it is left out", "", d.Place())
+		r.Lost("this sorry_server is a real_server, too, so it is left out", "", d.Place())
 		return
 	case s.Mode == lb.DSR && port != v.Port:
-		r.draft.Lost("this sorry_server has another port than the service, which mode: dsr cannot have, so it is left out", "", d.Place())
+		r.Lost("this sorry_server has another port than the service, which mode: dsr cannot have, so it is left out", "", d.Place())
 		return
 	case s.Health == nil:
-		r.draft.Note("no real_server is checked, so the sorry_server is never used, here as there", "", d.Place())
+		r.Note("no real_server is checked, so the sorry_server is never used, here as there", "", d.Place())
 		b.CheckAt = lb.CheckAt{}
 	}
 	s.Backends = append(s.Backends, b)
@@ -353,12 +353,12 @@ func (r *reader) sorry(s *lb.Service, all []*words.Directive, v *ipvs.Virtual) {
 		return
 	}
 	if slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.Weight != 1 }) {
-		r.draft.Lost("a quorum of weights is not translated: the sorry_server takes over where no real_server is up", "min-up is a number of backends, or a part of them", quorum.Place())
+		r.Lost("a quorum of weights is not translated: the sorry_server takes over where no real_server is up", "min-up is a number of backends, or a part of them", quorum.Place())
 		return
 	}
 	s.MinUp = lb.MinUp{Count: int(min(n, lb.MaxMinUp))}
-	r.draft.Note("below its quorum, keepalived puts the sorry_server in the place of all; in the profile it joins those that are up", "", quorum.Place())
+	r.Note("below its quorum, keepalived puts the sorry_server in the place of all; in the profile it joins those that are up", "", quorum.Place())
 	if h := last(all, "hysteresis"); h != nil && h.Arg(1) != "0" {
-		r.draft.Lost("hysteresis is not translated", "", h.Place())
+		r.Lost("hysteresis is not translated", "", h.Place())
 	}
 }

@@ -77,16 +77,14 @@ func Ruleset(file, format string, objects []json.RawMessage, own string) (*impor
 // Draft is Ruleset before its end: more can be added.
 func Draft(file, format string, objects []json.RawMessage, own string) (*importer.Draft, error) {
 	r := &ruleset{own: own, chains: map[string]*object{}, rules: map[string][]*object{}, sets: map[string]*object{}, written: map[string]bool{}}
-	var lines []string
-	var errs importer.Mistakes
+	r.draft = importer.New(file, format, nil)
 	for i, raw := range objects {
 		place := importer.Place{Line: i + 1, Column: 1}
 		var one map[string]*object
 		err := json.Unmarshal(raw, &one)
-		lines = append(lines, line(raw, one))
-		errs.File, errs.Lines = file, lines
+		r.draft.Lines = append(r.draft.Lines, line(raw, one))
 		if err != nil || len(one) != 1 {
-			errs.Fail(place, "this is no object of nft", "a table, chain, rule, set or map")
+			r.draft.Fail(place, "this is no object of nft", "a table, chain, rule, set or map")
 			continue
 		}
 		for kind, o := range one {
@@ -96,10 +94,9 @@ func Draft(file, format string, objects []json.RawMessage, own string) (*importe
 			}
 		}
 	}
-	if err := errs.Err(); err != nil {
+	if err := r.draft.Err(); err != nil {
 		return nil, err
 	}
-	r.draft = importer.New(file, format, lines)
 	iptables.Translate(r.draft, r.build())
 	return r.draft, nil
 }

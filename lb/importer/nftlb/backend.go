@@ -33,7 +33,7 @@ func (r *reader) backends(o *document.Node, s *lb.Service) []lb.Backend {
 			continue
 		}
 		if addresses[m.Address] {
-			r.draft.Lost(fmt.Sprintf("backend %s is here twice, and is left out the second time", m.Address), "", m.place)
+			r.Lost(fmt.Sprintf("backend %s is here twice, and is left out the second time", m.Address), "", m.place)
 			continue
 		}
 		addresses[m.Address] = true
@@ -52,7 +52,7 @@ func (r *reader) backends(o *document.Node, s *lb.Service) []lb.Backend {
 		}
 		shares = append(shares, w)
 	}
-	weights := r.draft.Weights(shares, lineOf(o))
+	weights := r.Weights(shares, lineOf(o))
 	var out []lb.Backend
 	for i, m := range members {
 		m.Weight, m.Priority = weights[i], 1
@@ -79,7 +79,7 @@ func (r *reader) level(o *document.Node, members []member) uint64 {
 		}
 	}
 	if len(spare) > 0 {
-		r.draft.Lost("backends with a lower priority do not take over by themselves; the profile has them with weight 0", "", spare...)
+		r.Lost("backends with a lower priority do not take over by themselves; the profile has them with weight 0", "", spare...)
 	}
 	return level
 }
@@ -92,14 +92,14 @@ func (r *reader) backend(n *document.Node) (member, bool) {
 		case "fqdn", "ether-addr", "iface", "est-connlimit-log-prefix":
 		default:
 			if !strings.HasPrefix(e.Key, "counter-") {
-				r.draft.Lost("key "+e.Key+" is not translated", "", e.At)
+				r.Lost("key "+e.Key+" is not translated", "", e.At)
 			}
 		}
 	}
 	a := r.address(n, "ip-addr")
 	if !a.IsValid() {
 		if r.text(n, "ip-addr", "") == "" {
-			r.fail(n.Place, "a backend has no ip-addr", `"ip-addr"`)
+			r.Fail(n.Place, "a backend has no ip-addr", `"ip-addr"`)
 		}
 		return m, false
 	}
@@ -115,14 +115,14 @@ func (r *reader) backend(n *document.Node) (member, bool) {
 		m.SNAT = lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{src}}
 	}
 	if mark := r.text(n, "mark", "0x0"); strings.Trim(mark, "0x") != "" {
-		r.draft.Note("marks of backends are not in the profile: nlb gives its own to connections", "", at(n, "mark"))
+		r.Note("marks of backends are not in the profile: nlb gives its own to connections", "", at(n, "mark"))
 	}
 	state := r.text(n, "state", "up")
 	m.up = state == "up" || state == "available"
 	if !slices.Contains([]string{"up", "available", "down", "off", "config_error"}, state) {
-		r.fail(at(n, "state"), fmt.Sprintf("unknown state %q", state), "up, down or off")
+		r.Fail(at(n, "state"), fmt.Sprintf("unknown state %q", state), "up, down or off")
 	} else if !m.up {
-		r.draft.Note("a backend that is "+state+" has weight 0", "", at(n, "state"))
+		r.Note("a backend that is "+state+" has weight 0", "", at(n, "state"))
 	}
 	return m, true
 }

@@ -31,22 +31,21 @@ func (r *reader) farm(o *document.Node) {
 	place := lineOf(o)
 	name := r.text(o, "name", "")
 	if name == "" {
-		r.fail(o.Place, "a farm has no name", `"name"`)
+		r.Fail(o.Place, "a farm has no name", `"name"`)
 		return
 	}
-	said := len(r.errs)
 	for _, e := range o.Entries {
 		if _, ok := known[e.Key]; !ok && !strings.HasPrefix(e.Key, "counter-") {
-			r.draft.Lost("key "+e.Key+" is not translated", "", e.At)
+			r.Lost("key "+e.Key+" is not translated", "", e.At)
 		}
 	}
 	switch state := r.text(o, "state", "up"); state {
 	case "up":
 	case "down", "off", "config_error":
-		r.draft.Note("this farm is "+state+", so it is left out", "", at(o, "state"))
+		r.Note("this farm is "+state+", so it is left out", "", at(o, "state"))
 		return
 	default:
-		r.fail(at(o, "state"), fmt.Sprintf("unknown state %q", state), "up, down or off")
+		r.Fail(at(o, "state"), fmt.Sprintf("unknown state %q", state), "up, down or off")
 	}
 	s := lb.Service{Name: name}
 	switch mode := r.text(o, "mode", ""); mode {
@@ -57,10 +56,10 @@ func (r *reader) farm(o *document.Node) {
 		why := map[string]string{
 			"dsr": "direct server return", "stlsdnat": "DNAT without connection tracking", "local": "a farm for programs of this host",
 		}[mode]
-		r.draft.Lost(fmt.Sprintf("mode %s (%s) is not translated, so this farm is left out", mode, why), "", at(o, "mode"))
+		r.Lost(fmt.Sprintf("mode %s (%s) is not translated, so this farm is left out", mode, why), "", at(o, "mode"))
 		return
 	default:
-		r.fail(at(o, "mode"), fmt.Sprintf("unknown mode %q", mode), "snat, dnat, dsr, stlsdnat or local")
+		r.Fail(at(o, "mode"), fmt.Sprintf("unknown mode %q", mode), "snat, dnat, dsr, stlsdnat or local")
 	}
 	listens := r.listens(o)
 	r.scheduler(o, &s)
@@ -70,11 +69,8 @@ func (r *reader) farm(o *document.Node) {
 	r.clients(o, &s)
 	r.others(o)
 	backends := r.backends(o, &s)
-	if len(r.errs) > said {
-		return
-	}
 	if len(listens) == 0 {
-		r.draft.Lost("this farm has no address, so it is left out", "", place)
+		r.Lost("this farm has no address, so it is left out", "", place)
 		return
 	}
 	for _, l := range listens {
@@ -92,7 +88,7 @@ func (r *reader) farm(o *document.Node) {
 			}
 			b.Log = one.Log
 		}
-		r.draft.Add(one, place, "farm "+name+", line "+strconv.Itoa(place.Line))
+		r.Add(one, place, "farm "+name+", line "+strconv.Itoa(place.Line))
 	}
 }
 
@@ -113,7 +109,7 @@ func (r *reader) listens(o *document.Node) []listen {
 			return
 		}
 		if f := r.text(from, "family", ""); f == "ipv4" && a.Is6() || f == "ipv6" && a.Is4() {
-			r.fail(at(from, "family"), fmt.Sprintf("family %s, and the address is %s", f, a), "the family of the address")
+			r.Fail(at(from, "family"), fmt.Sprintf("family %s, and the address is %s", f, a), "the family of the address")
 			return
 		}
 		i := slices.IndexFunc(out, func(l listen) bool { return slices.Equal(l.protocols, protocols) })
@@ -132,7 +128,7 @@ func (r *reader) listens(o *document.Node) []listen {
 		from := ref
 		if name := r.text(ref, "name", ""); ref.Get("ip-addr") == nil {
 			if from = r.addresses[name]; from == nil {
-				r.fail(ref.Place, fmt.Sprintf("there is no address %q", name), `one of "addresses"`)
+				r.Fail(ref.Place, fmt.Sprintf("there is no address %q", name), `one of "addresses"`)
 				continue
 			}
 			r.used[from] = true
@@ -143,7 +139,7 @@ func (r *reader) listens(o *document.Node) []listen {
 			case "verdict":
 				r.verdict(from)
 			default:
-				r.draft.Lost("key "+e.Key+" is not translated", "", e.At)
+				r.Lost("key "+e.Key+" is not translated", "", e.At)
 			}
 		}
 		add(from, "ip-addr", "ports")
@@ -154,12 +150,12 @@ func (r *reader) listens(o *document.Node) []listen {
 func (r *reader) protocols(o *document.Node) []lb.Protocol {
 	text := r.text(o, "protocol", "tcp")
 	if text == "all" {
-		r.draft.Lost("connections of protocols other than TCP, UDP and SCTP are not in the profile", "", at(o, "protocol"))
+		r.Lost("connections of protocols other than TCP, UDP and SCTP are not in the profile", "", at(o, "protocol"))
 		return []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP}
 	}
 	var p lb.Protocol
 	if p.UnmarshalText([]byte(text)) != nil {
-		r.fail(at(o, "protocol"), fmt.Sprintf("unknown protocol %q", text), "tcp, udp, sctp or all")
+		r.Fail(at(o, "protocol"), fmt.Sprintf("unknown protocol %q", text), "tcp, udp, sctp or all")
 		return nil
 	}
 	return []lb.Protocol{p}
@@ -196,22 +192,22 @@ func (r *reader) scheduler(o *document.Node, s *lb.Service) {
 				s.HashBy = append(s.HashBy, f)
 			case ok || word == "none":
 			case word == "srcmac" || word == "dstmac":
-				r.draft.Lost("a hash by "+word+" is not translated", "", at(o, "sched-param"))
+				r.Lost("a hash by "+word+" is not translated", "", at(o, "sched-param"))
 			default:
-				r.fail(at(o, "sched-param"), fmt.Sprintf("unknown sched-param %q", word), "srcip, dstip, srcport, dstport, srcmac, dstmac or none")
+				r.Fail(at(o, "sched-param"), fmt.Sprintf("unknown sched-param %q", word), "srcip, dstip, srcport, dstport, srcmac, dstmac or none")
 			}
 		}
 		if s.HashBy == nil {
 			s.HashBy = []lb.HashField{lb.SourceAddress}
 		}
 		slices.Sort(s.HashBy)
-		r.draft.Note("the hash is another than nftlb's: a client may meet another backend than before", "", at(o, "scheduler"))
+		r.Note("the hash is another than nftlb's: a client may meet another backend than before", "", at(o, "scheduler"))
 	case "symhash":
 		s.Scheduler = lb.Hash
 		s.HashBy = []lb.HashField{lb.SourceAddress, lb.SourcePort, lb.DestinationAddress, lb.DestinationPort, lb.ByProtocol}
-		r.draft.Note("symhash is the same for both directions of a connection; the profile's hash is by the same fields of the first packet", "", at(o, "scheduler"))
+		r.Note("symhash is the same for both directions of a connection; the profile's hash is by the same fields of the first packet", "", at(o, "scheduler"))
 	default:
-		r.fail(at(o, "scheduler"), fmt.Sprintf("unknown scheduler %q", text), "rr, weight, hash or symhash")
+		r.Fail(at(o, "scheduler"), fmt.Sprintf("unknown scheduler %q", text), "rr, weight, hash or symhash")
 	}
 }
 
@@ -224,13 +220,13 @@ func (r *reader) persistence(o *document.Node, s *lb.Service) {
 	case slices.Equal(words, []string{"srcip"}) && seconds > 0:
 		s.Affinity = &lb.Affinity{Timeout: time.Duration(seconds) * time.Second, Bits: 32, Bits6: 128}
 	default:
-		r.draft.Lost("persistence by "+strings.Join(words, " ")+" is not translated", "affinity: is by the client's address or network", at(o, "persistence"))
+		r.Lost("persistence by "+strings.Join(words, " ")+" is not translated", "affinity: is by the client's address or network", at(o, "persistence"))
 	}
 }
 
 // others reads keys that have no equivalent.
 func (r *reader) others(o *document.Node) {
-	lost := func(key, msg, hint string) { r.draft.Lost(msg, hint, at(o, key)) }
+	lost := func(key, msg, hint string) { r.Lost(msg, hint, at(o, key)) }
 	if h := r.text(o, "helper", "none"); h != "none" {
 		lost("helper", "helper "+h+" is not translated", "")
 	}
@@ -244,26 +240,26 @@ func (r *reader) others(o *document.Node) {
 		lost("tcp-strict", "tcp-strict is not translated", "")
 	}
 	if r.on(o, "flow-offload") {
-		r.draft.Note("flow-offload is not in the profile: it makes connections cheaper, and does not choose backends", "", at(o, "flow-offload"))
+		r.Note("flow-offload is not in the profile: it makes connections cheaper, and does not choose backends", "", at(o, "flow-offload"))
 	}
 	if q := r.text(o, "queue", "-1"); q != "-1" {
 		lost("queue", "packets are not given to user space: queue is not translated", "")
 	}
 	if !r.on(o, "intra-connect") {
-		r.draft.Note("without intra-connect, nftlb balances what comes from the network only; the profile also what this host itself sends", "", lineOf(o))
+		r.Note("without intra-connect, nftlb balances what comes from the network only; the profile also what this host itself sends", "", lineOf(o))
 	}
 	r.verdict(o)
 	for _, n := range r.objects(o.Get("sessions")) {
 		if n.Get("expiration") != nil {
-			r.draft.Note("sessions that end by themselves are not in the profile", "", lineOf(n))
+			r.Note("sessions that end by themselves are not in the profile", "", lineOf(n))
 		} else {
-			r.draft.Lost("fixed sessions of clients are not translated", "", lineOf(n))
+			r.Lost("fixed sessions of clients are not translated", "", lineOf(n))
 		}
 	}
 }
 
 func (r *reader) verdict(o *document.Node) {
 	if v := r.text(o, "verdict", ""); v != "" && !strings.Contains(v, "drop") {
-		r.draft.Lost("verdict "+v+" lets pass what is over a limit; the profile refuses it", "", at(o, "verdict"))
+		r.Lost("verdict "+v+" lets pass what is over a limit; the profile refuses it", "", at(o, "verdict"))
 	}
 }

@@ -29,10 +29,10 @@ func (r *reader) log(o *document.Node, s *lb.Service) {
 				s.Log.Rate = rate
 			}
 		case "output":
-			r.draft.Lost("a log of replies is not translated", "log: true is about new connections", at(o, "log"))
+			r.Lost("a log of replies is not translated", "log: true is about new connections", at(o, "log"))
 		case "none":
 		default:
-			r.fail(at(o, "log"), fmt.Sprintf("unknown log %q", word), "none, input, forward or output")
+			r.Fail(at(o, "log"), fmt.Sprintf("unknown log %q", word), "none, input, forward or output")
 		}
 	}
 }
@@ -59,7 +59,7 @@ func (r *reader) limits(o *document.Node, s *lb.Service) {
 	}
 	s.Limit.ConnectionsPerSource = uint32(r.number(o, "est-connlimit", 0, 1<<32-1))
 	if r.number(o, "limits-ttl", 0, 1<<32) > 0 && s.Limit != (lb.Limit{}) {
-		r.draft.Note("limits-ttl is not in the profile: a client over a limit is refused for as long as it is over it", "", at(o, "limits-ttl"))
+		r.Note("limits-ttl is not in the profile: a client over a limit is refused for as long as it is over it", "", at(o, "limits-ttl"))
 	}
 }
 
@@ -74,14 +74,14 @@ func (r *reader) rate(o *document.Node, key string) (lb.Rate, bool) {
 	per := map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour}[unit]
 	switch {
 	case err != nil || per == 0:
-		r.fail(at(o, key), fmt.Sprintf("%s %q is not a rate", key, text), "N or N/second, minute, hour, day or week")
+		r.Fail(at(o, key), fmt.Sprintf("%s %q is not a rate", key, text), "N or N/second, minute, hour, day or week")
 		return lb.Rate{}, false
 	case n == 0:
 		return lb.Rate{}, false
 	case unit == "week":
 		per = 24 * time.Hour
 		if n%7 != 0 {
-			r.draft.Lost(fmt.Sprintf("%s %s is rounded: a profile has no weeks", key, text), "", at(o, key))
+			r.Lost(fmt.Sprintf("%s %s is rounded: a profile has no weeks", key, text), "", at(o, key))
 		}
 		n = max(1, n/7)
 	}
@@ -96,7 +96,7 @@ func (r *reader) clients(o *document.Node, s *lb.Service) {
 		name := r.text(ref, "name", "")
 		p := r.policies[name]
 		if p == nil {
-			r.fail(ref.Place, fmt.Sprintf("there is no policy %q", name), `one of "policies"`)
+			r.Fail(ref.Place, fmt.Sprintf("there is no policy %q", name), `one of "policies"`)
 			continue
 		}
 		r.used[p] = true
@@ -108,7 +108,7 @@ func (r *reader) clients(o *document.Node, s *lb.Service) {
 			white = append(white, prefixes...)
 			whiteAt = lineOf(p)
 		default:
-			r.fail(at(p, "type"), fmt.Sprintf("unknown type %q", kind), "blacklist or whitelist")
+			r.Fail(at(p, "type"), fmt.Sprintf("unknown type %q", kind), "blacklist or whitelist")
 		}
 	}
 	slices.SortFunc(s.Deny, netip.Prefix.Compare)
@@ -120,9 +120,9 @@ func (r *reader) clients(o *document.Node, s *lb.Service) {
 		return slices.ContainsFunc(s.Deny, w.Overlaps)
 	})
 	if overlap || s.Limit != (lb.Limit{}) {
-		r.draft.Lost("a whitelist exempts clients from blacklists and limits; that is not translated", "", whiteAt)
+		r.Lost("a whitelist exempts clients from blacklists and limits; that is not translated", "", whiteAt)
 	} else {
-		r.draft.Note("a whitelist exempts clients from blacklists and limits, and refuses nobody: there is nothing to exempt from here", "", whiteAt)
+		r.Note("a whitelist exempts clients from blacklists and limits, and refuses nobody: there is nothing to exempt from here", "", whiteAt)
 	}
 }
 
@@ -137,9 +137,9 @@ func (r *reader) elements(p *document.Node) []netip.Prefix {
 		}
 		if err != nil {
 			if strings.Contains(text, "-") {
-				r.draft.Lost("a range of clients is not translated: "+text, "write it as networks", at(e, "data"))
+				r.Lost("a range of clients is not translated: "+text, "write it as networks", at(e, "data"))
 			} else {
-				r.fail(at(e, "data"), fmt.Sprintf("%q is neither an address nor a network", text), "an address or network")
+				r.Fail(at(e, "data"), fmt.Sprintf("%q is neither an address nor a network", text), "an address or network")
 			}
 			continue
 		}

@@ -17,17 +17,17 @@ import (
 // Import reads a configuration of nftlb, or what its API prints: objects with
 // farms, addresses and policies. The error is lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
-	lines, err := importer.Lines(file, data)
+	draft, err := importer.Begin(file, "nftlb", data)
 	if err != nil {
 		return nil, err
 	}
-	root, err := document.Parse(file, lines, true) // nftlb reads with jansson: the last of two keys counts
+	root, err := document.Parse(file, draft.Lines, true) // nftlb reads with jansson: the last of two keys counts
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{file: file, lines: lines, draft: importer.New(file, "nftlb", lines)}
+	r := &reader{Draft: draft, used: map[*document.Node]bool{}}
 	if root.Kind != document.Mapping {
-		r.fail(root.Place, "the configuration is "+root.Kind.String(), `an object with "farms"`)
+		r.Fail(root.Place, "the configuration is "+root.Kind.String(), `an object with "farms"`)
 	}
 	// What farms refer to may stand after them.
 	for _, e := range root.Entries {
@@ -38,36 +38,24 @@ func Import(file string, data []byte) (*importer.Import, error) {
 			r.policies = r.named(e.Value)
 		case "farms":
 		default:
-			r.draft.Lost("key "+e.Key+" is not translated", "", e.At)
+			r.Lost("key "+e.Key+" is not translated", "", e.At)
 		}
 	}
-	r.used = map[*document.Node]bool{}
 	farms := r.objects(root.Get("farms"))
 	for _, f := range farms {
 		r.farm(f)
 	}
 	r.unused("address", r.addresses)
 	r.unused("policy", r.policies)
-	if len(r.errs) > 0 {
-		importer.SortErrors(r.errs)
-		return nil, r.errs
-	}
-	return r.draft.Finish(), nil
+	return r.Import()
 }
 
 // reader reads a configuration.
 type reader struct {
-	file      string
-	lines     []string
-	draft     *importer.Draft
-	errs      lb.Errors
+	*importer.Draft
 	addresses map[string]*document.Node
 	policies  map[string]*document.Node
 	used      map[*document.Node]bool
-}
-
-func (r *reader) fail(at importer.Place, msg, want string) {
-	r.errs = append(r.errs, importer.Mistake(r.file, r.lines, at, msg, want))
 }
 
 // objects are the items of a list of objects; none where there is no list.
@@ -76,13 +64,13 @@ func (r *reader) objects(n *document.Node) []*document.Node {
 		return nil
 	}
 	if n.Kind != document.List {
-		r.fail(n.Place, "this is "+n.Kind.String(), "a list of objects")
+		r.Fail(n.Place, "this is "+n.Kind.String(), "a list of objects")
 		return nil
 	}
 	var out []*document.Node
 	for _, item := range n.Items {
 		if item.Kind != document.Mapping {
-			r.fail(item.Place, "an item is "+item.Kind.String(), "an object")
+			r.Fail(item.Place, "an item is "+item.Kind.String(), "an object")
 			continue
 		}
 		out = append(out, item)
@@ -96,7 +84,7 @@ func (r *reader) named(n *document.Node) map[string]*document.Node {
 	for _, o := range r.objects(n) {
 		name := r.text(o, "name", "")
 		if name == "" {
-			r.fail(o.Place, "an object has no name", `"name"`)
+			r.Fail(o.Place, "an object has no name", `"name"`)
 			continue
 		}
 		out[name] = o
@@ -113,7 +101,7 @@ func (r *reader) unused(what string, objects map[string]*document.Node) {
 		}
 	}
 	if len(at) > 0 {
-		r.draft.Note("no farm that is translated uses this "+what, "", at...)
+		r.Note("no farm that is translated uses this "+what, "", at...)
 	}
 }
 
@@ -134,7 +122,7 @@ func (r *reader) text(o *document.Node, key, otherwise string) string {
 	case n == nil || n.Null || n.Kind == document.Scalar && n.Text == "":
 		return otherwise
 	case n.Kind != document.Scalar:
-		r.fail(n.Place, key+" is "+n.Kind.String(), "a single value")
+		r.Fail(n.Place, key+" is "+n.Kind.String(), "a single value")
 		return otherwise
 	}
 	return n.Text
@@ -156,7 +144,7 @@ func (r *reader) number(o *document.Node, key string, otherwise, most uint64) ui
 	}
 	n, err := strconv.ParseUint(text, 10, 64)
 	if err != nil || n > most {
-		r.fail(at(o, key), fmt.Sprintf("%s %q is not a number that fits", key, text), fmt.Sprintf("0 to %d", most))
+		r.Fail(at(o, key), fmt.Sprintf("%s %q is not a number that fits", key, text), fmt.Sprintf("0 to %d", most))
 		return otherwise
 	}
 	return n
@@ -170,7 +158,7 @@ func (r *reader) address(o *document.Node, key string) netip.Addr {
 	}
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" {
-		r.fail(at(o, key), fmt.Sprintf("%s %q is not an address", key, text), "an address")
+		r.Fail(at(o, key), fmt.Sprintf("%s %q is not an address", key, text), "an address")
 		return netip.Addr{}
 	}
 	return a
@@ -183,7 +171,7 @@ func (r *reader) on(o *document.Node, key string) bool {
 		return true
 	case "off":
 	default:
-		r.fail(at(o, key), fmt.Sprintf("%s %q is neither on nor off", key, text), "on or off")
+		r.Fail(at(o, key), fmt.Sprintf("%s %q is neither on nor off", key, text), "on or off")
 	}
 	return false
 }
@@ -203,7 +191,7 @@ func (r *reader) ports(o *document.Node, key string) []lb.PortRange {
 		a, err := strconv.ParseUint(first, 10, 16)
 		b, err2 := strconv.ParseUint(last, 10, 16)
 		if err != nil || err2 != nil || a == 0 || a > b {
-			r.fail(at(o, key), fmt.Sprintf("%s %q are not ports", key, text), "80,443,8000-8010")
+			r.Fail(at(o, key), fmt.Sprintf("%s %q are not ports", key, text), "80,443,8000-8010")
 			return nil
 		}
 		out = append(out, lb.PortRange{First: uint16(a), Last: uint16(b)})

@@ -17,26 +17,22 @@ import (
 // Import reads nginx.conf, a file that one includes in stream, or what nginx -T
 // prints. The error is lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
-	lines, err := importer.Lines(file, data)
+	draft, err := importer.Begin(file, "nginx", data)
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{Mistakes: importer.Mistakes{File: file, Lines: lines}, draft: importer.New(file, "nginx", lines), zones: map[string]string{}, upstreams: map[string]*upstream{}}
-	main, err := r.parse(file, lines)
+	r := &reader{Draft: draft, zones: map[string]string{}, upstreams: map[string]*upstream{}}
+	main, err := r.parse()
 	if err != nil {
 		return nil, err
 	}
 	r.main(r.included(main, 0))
-	if err := r.Err(); err != nil {
-		return nil, err
-	}
-	return r.draft.Finish(), nil
+	return r.Import()
 }
 
 // reader reads a configuration.
 type reader struct {
-	importer.Mistakes
-	draft     *importer.Draft
+	*importer.Draft
 	files     []document // of nginx -T
 	upstreams map[string]*upstream
 	zones     map[string]string // of limit_conn_zone: the key
@@ -52,9 +48,9 @@ type document struct {
 var heading = regexp.MustCompile(`^# configuration file (\S+):$`)
 
 // parse reads the files of a text, and returns what the first has.
-func (r *reader) parse(file string, lines []string) ([]*words.Directive, error) {
+func (r *reader) parse() ([]*words.Directive, error) {
 	var starts []int
-	for i, line := range lines {
+	for i, line := range r.Lines {
 		if heading.MatchString(line) {
 			starts = append(starts, i)
 		}
@@ -63,17 +59,17 @@ func (r *reader) parse(file string, lines []string) ([]*words.Directive, error) 
 		starts = []int{0}
 	}
 	for i, from := range starts {
-		to := len(lines)
+		to := len(r.Lines)
 		if i+1 < len(starts) {
 			to = starts[i+1]
 		}
-		all, err := words.Parse(file, lines, words.Syntax{Comments: "#", Semicolons: true, Braces: true, Single: true, From: from, To: to})
+		all, err := words.Parse(&r.Mistakes, words.Syntax{Comments: "#", Semicolons: true, Braces: true, Single: true, From: from, To: to})
 		if err != nil {
 			return nil, err
 		}
 		name := ""
-		if len(lines) > 0 {
-			if m := heading.FindStringSubmatch(lines[from]); m != nil {
+		if to > 0 {
+			if m := heading.FindStringSubmatch(r.Lines[from]); m != nil {
 				name = m[1]
 			}
 		}
@@ -122,7 +118,7 @@ func (r *reader) block(all []*words.Directive) []*words.Directive {
 	var out []*words.Directive
 	for _, d := range r.included(all, 0) {
 		if d.Name() == "include" {
-			r.draft.Lost("what "+d.Arg(1)+" has is not in this text", "nginx -T prints all of the configuration", d.Place())
+			r.Lost("what "+d.Arg(1)+" has is not in this text", "nginx -T prints all of the configuration", d.Place())
 			continue
 		}
 		out = append(out, d)
@@ -151,10 +147,10 @@ func (r *reader) main(all []*words.Directive) {
 			if d.Name() == "mail" {
 				what = "mail"
 			}
-			r.draft.Lost(d.Name()+" { } is about "+what+"; nlb balances connections and reads nothing of them, so it is left out", "what nginx does in stream is translated", d.Place())
+			r.Lost(d.Name()+" { } is about "+what+"; nlb balances connections and reads nothing of them, so it is left out", "what nginx does in stream is translated", d.Place())
 		case "include":
 			if !strings.Contains(d.Arg(1), "modules") {
-				r.draft.Lost("what "+d.Arg(1)+" has is not in this text", "nginx -T prints all of the configuration", d.Place())
+				r.Lost("what "+d.Arg(1)+" has is not in this text", "nginx -T prints all of the configuration", d.Place())
 			}
 		}
 	}
@@ -203,7 +199,7 @@ func (r *reader) stream(all []*words.Directive) {
 	}
 	for _, d := range all {
 		if u := r.upstreams[d.Arg(1)]; d.Name() == "upstream" && u != nil && u.directive == d && !used[u] {
-			r.draft.Note("no server that is translated uses this upstream, so it is not in the profile", "", d.Place())
+			r.Note("no server that is translated uses this upstream, so it is not in the profile", "", d.Place())
 		}
 	}
 }
@@ -211,7 +207,7 @@ func (r *reader) stream(all []*words.Directive) {
 // known says of a directive that it is not translated, where that matters.
 func (r *reader) known(d *words.Directive) {
 	if name := d.Name(); !quiet[name] && !strings.HasPrefix(name, "ssl_") && !strings.HasPrefix(name, "proxy_ssl_") {
-		r.draft.Lost(name+" is not translated", "", d.Place())
+		r.Lost(name+" is not translated", "", d.Place())
 	}
 }
 

@@ -25,13 +25,13 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 	pass := last("proxy_pass", own)
 	switch {
 	case pass == nil:
-		r.draft.Note("this server sends no connections anywhere, so it is left out", "", at)
+		r.Note("this server sends no connections anywhere, so it is left out", "", at)
 		return
 	case len(binds) == 0:
-		r.draft.Lost("this server listens nowhere that a profile can have, so it is left out", "", at)
+		r.Lost("this server listens nowhere that a profile can have, so it is left out", "", at)
 		return
 	case on(last("proxy_ssl", own, stream)):
-		r.draft.Lost("TLS to the servers is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", last("proxy_ssl", own, stream).Place())
+		r.Lost("TLS to the servers is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", last("proxy_ssl", own, stream).Place())
 		return
 	}
 	for _, o := range own {
@@ -48,10 +48,10 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 	r.guards(&s, own, stream)
 	r.source(&s, last("proxy_bind", own, stream))
 	if p := last("proxy_protocol", own, stream); on(p) {
-		r.draft.Lost("the servers wait for the header of the PROXY protocol, which the profile does not send", "turn it off at the servers; with snat: none they see the client itself", p.Place())
+		r.Lost("the servers wait for the header of the PROXY protocol, which the profile does not send", "turn it off at the servers; with snat: none they see the client itself", p.Place())
 	}
 	if p := last("proxy_timeout", own, stream); p != nil {
-		r.draft.Note("nginx ends connections that are silent for this time; the profile does not", "", p.Place())
+		r.Note("nginx ends connections that are silent for this time; the profile does not", "", p.Place())
 	}
 	note := "server, line " + strconv.Itoa(at.Line)
 	if u.directive != nil {
@@ -69,7 +69,7 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 			one.Name = fmt.Sprintf("%s-%d", p, binds[p][0].Ports.First)
 		}
 		servers := r.balance(&one, u, last("health_check", own), next == nil || on(next))
-		relay.Add(r.draft, one, binds[p], servers, at, note)
+		relay.Add(r.Draft, one, binds[p], servers, at, note)
 	}
 }
 
@@ -86,7 +86,7 @@ func (r *reader) binds(own []*words.Directive) map[lb.Protocol][]relay.Bind {
 		}
 		e, ok := relay.Parse(text, false)
 		if !ok || e.Host != "" || e.Ports.First == 0 {
-			r.draft.Lost("listen "+text+" is not translated: it is no address with a port", "", d.Place())
+			r.Lost("listen "+text+" is not translated: it is no address with a port", "", d.Place())
 			continue
 		}
 		b := relay.Bind{Endpoint: e, V4: !e.Addr.IsValid() || e.Addr.Is4(), V6: e.Addr.IsValid() && e.Addr.Is6(), Place: d.Place()}
@@ -97,16 +97,16 @@ func (r *reader) binds(own []*words.Directive) map[lb.Protocol][]relay.Bind {
 			case "udp":
 				p = lb.UDP
 			case "ssl":
-				r.draft.Lost("TLS that ends here is not translated, so this listen is left out", "nlb passes TLS on to servers that end it", w.Place)
+				r.Lost("TLS that ends here is not translated, so this listen is left out", "nlb passes TLS on to servers that end it", w.Place)
 				ok = false
 			case "proxy_protocol":
-				r.draft.Lost("proxy_protocol reads the client's address from the connection, which nlb does not, so this listen is left out", "", w.Place)
+				r.Lost("proxy_protocol reads the client's address from the connection, which nlb does not, so this listen is left out", "", w.Place)
 				ok = false
 			case "ipv6only":
 				b.V4 = b.V4 || value == "off"
 			case "reuseport", "bind", "backlog", "so_keepalive", "rcvbuf", "sndbuf", "fastopen", "deferred", "default_server", "multipath":
 			default:
-				r.draft.Lost(name+" of listen is not translated", "", w.Place)
+				r.Lost(name+" of listen is not translated", "", w.Place)
 			}
 		}
 		if ok {
@@ -135,7 +135,7 @@ func (r *reader) target(pass *words.Directive) *upstream {
 		} else if e.Host != "" {
 			msg = "there is no upstream " + to + " in this text, so this server is left out"
 		}
-		r.draft.Lost(msg, "", at)
+		r.Lost(msg, "", at)
 		return nil
 	}
 	m := member{Server: relay.Server{Place: at}, weight: 1}
@@ -159,7 +159,7 @@ func (r *reader) source(s *lb.Service, d *words.Directive) {
 		s.SNAT = lb.SNAT{Mode: lb.SNATNone}
 		return
 	}
-	r.draft.Lost("proxy_bind "+d.Arg(1)+" is not translated; servers see this host", "", d.Place())
+	r.Lost("proxy_bind "+d.Arg(1)+" is not translated; servers see this host", "", d.Place())
 }
 
 // guards reads allow and deny, of which the first counts that a client matches, and
@@ -193,7 +193,7 @@ func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
 			ok = false
 		}
 		if !ok {
-			r.draft.Lost("this "+d.Name()+" is not translated: deny wins in a profile, whatever the order", "", d.Place())
+			r.Lost("this "+d.Name()+" is not translated: deny wins in a profile, whatever the order", "", d.Place())
 		}
 	}
 	if !closed {
@@ -205,7 +205,7 @@ func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
 		if key := r.zones[d.Arg(1)]; err == nil && n > 0 && (key == "$binary_remote_addr" || key == "$remote_addr") {
 			s.Limit.ConnectionsPerSource = uint32(n)
 		} else {
-			r.draft.Lost("this limit_conn is not translated", "connections-per-source is by the client's address", d.Place())
+			r.Lost("this limit_conn is not translated", "connections-per-source is by the client's address", d.Place())
 		}
 	}
 }

@@ -45,14 +45,14 @@ func (r *reader) upstream(d *words.Directive) *upstream {
 			u.method = one
 		case "zone", "resolver", "resolver_timeout", "state":
 		default:
-			r.draft.Lost(one.Name()+" is not translated", "", one.Place())
+			r.Lost(one.Name()+" is not translated", "", one.Place())
 		}
 	}
 	var weights []int64
 	for _, m := range u.members {
 		weights = append(weights, m.weight)
 	}
-	for i, w := range r.draft.Weights(weights, d.Place()) {
+	for i, w := range r.Weights(weights, d.Place()) {
 		u.members[i].Weight = w
 	}
 	return u
@@ -64,7 +64,7 @@ func (r *reader) member(d *words.Directive) (member, bool) {
 	m.Priority = 1
 	e, ok := relay.Parse(d.Arg(1), false)
 	if !ok || e.Any || e.Ports.First != e.Ports.Last {
-		r.draft.Lost("the address "+d.Arg(1)+" is not translated, so this server is left out", "an address or a name, and a port", d.Place())
+		r.Lost("the address "+d.Arg(1)+" is not translated, so this server is left out", "an address or a name, and a port", d.Place())
 		return m, false
 	}
 	if m.Address = (lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}); e.Host != "" {
@@ -81,7 +81,7 @@ func (r *reader) member(d *words.Directive) (member, bool) {
 		case "max_conns":
 			if wrong = err != nil || n < 0; n > 0 && !wrong {
 				m.MaxConnections = uint32(n)
-				r.draft.Note("max_conns counts the connections of each worker, unless zone shares them; the profile counts all", "", w.Place)
+				r.Note("max_conns counts the connections of each worker, unless zone shares them; the profile counts all", "", w.Place)
 			}
 		case "max_fails":
 			m.never, wrong = n == 0, err != nil || n < 0
@@ -93,7 +93,7 @@ func (r *reader) member(d *words.Directive) (member, bool) {
 		case "backup":
 			m.Priority = 2
 		case "down":
-			r.draft.Note("a server that is down has weight 0", "", w.Place)
+			r.Note("a server that is down has weight 0", "", w.Place)
 			m.weight = 0
 		case "resolve":
 		case "service":
@@ -103,7 +103,7 @@ func (r *reader) member(d *words.Directive) (member, bool) {
 			m.Host = lb.Host{Name: strings.ToLower(value) + "." + e.Host, SRV: true}
 			wrong = e.Host == ""
 		default:
-			r.draft.Lost(name+" of a server is not translated", "", w.Place)
+			r.Lost(name+" of a server is not translated", "", w.Place)
 		}
 		if wrong {
 			r.Fail(w.Place, fmt.Sprintf("%s %q is not what it can be", name, value), "")
@@ -133,11 +133,11 @@ func (r *reader) method(s *lb.Service, d *words.Directive) {
 	switch d.Name() {
 	case "least_conn", "least_time":
 		s.Scheduler = lb.LeastConnections
-		r.draft.Note(d.Name()+" chooses a server for each connection; the profile makes live connections even, each second and under nlb run only", "", d.Place())
+		r.Note(d.Name()+" chooses a server for each connection; the profile makes live connections even, each second and under nlb run only", "", d.Place())
 	case "random":
 		s.Scheduler = lb.Random
 		if d.Arg(1) != "" {
-			r.draft.Note("random "+d.Arg(1)+" takes the less loaded of two random servers; the profile is random by weight", "", d.Place())
+			r.Note("random "+d.Arg(1)+" takes the less loaded of two random servers; the profile is random by weight", "", d.Place())
 		}
 	case "hash":
 		s.Scheduler = lb.Hash
@@ -156,10 +156,10 @@ func (r *reader) method(s *lb.Service, d *words.Directive) {
 		slices.Sort(s.HashBy)
 		if len(s.HashBy) == 0 || strings.ContainsAny(rest, "$") {
 			s.HashBy = []lb.HashField{lb.SourceAddress}
-			r.draft.Lost("a hash of "+d.Arg(1)+" is not translated; the profile hashes the client's address", "", d.Place())
+			r.Lost("a hash of "+d.Arg(1)+" is not translated; the profile hashes the client's address", "", d.Place())
 			return
 		}
-		r.draft.Note("the hash is another than nginx's: a client may meet another server than before", "", d.Place())
+		r.Note("the hash is another than nginx's: a client may meet another server than before", "", d.Place())
 	}
 }
 
@@ -192,22 +192,22 @@ func (r *reader) balance(s *lb.Service, u *upstream, check *words.Directive, nex
 	case len(u.members) < 2:
 	case never == len(u.members) || !next:
 		if backup {
-			r.draft.Note("no failure counts, so a backup is never used, here as there", "", at)
+			r.Note("no failure counts, so a backup is never used, here as there", "", at)
 		}
 	case backup && tcp:
 		c := lb.DefaultCheck(lb.CheckTCP)
 		s.Health = []lb.Check{c}
 		s.Retry = true
-		r.draft.Lost("nginx finds by its connections that a server fails; the profile has a check of tcp for it, so that backups are used, and needs nlb run",
+		r.Lost("nginx finds by its connections that a server fails; the profile has a check of tcp for it, so that backups are used, and needs nlb run",
 			"", at)
 	case !tcp:
-		r.draft.Lost("nginx finds by its sessions that a server fails; the profile does not: a UDP server that fails keeps its share", "health: has checks for UDP and DNS; they need nlb run", at)
+		r.Lost("nginx finds by its sessions that a server fails; the profile does not: a UDP server that fails keeps its share", "health: has checks for UDP and DNS; they need nlb run", at)
 	case own:
 		s.Retry = true
-		r.draft.Lost("max_fails and fail_timeout are not in the profile: a server that refuses is passed over for five seconds (retry)", "health: tcp finds one that is silent, too; it needs nlb run", at)
+		r.Lost("max_fails and fail_timeout are not in the profile: a server that refuses is passed over for five seconds (retry)", "health: tcp finds one that is silent, too; it needs nlb run", at)
 	default:
 		s.Retry = true
-		r.draft.Note("nginx passes over a server that refuses or is silent; the profile (retry) over one that refuses", "health: tcp finds one that is silent, too; it needs nlb run", at)
+		r.Note("nginx passes over a server that refuses or is silent; the profile (retry) over one that refuses", "health: tcp finds one that is silent, too; it needs nlb run", at)
 	}
 	if s.Health == nil {
 		s.SlowStart = 0
@@ -234,12 +234,12 @@ func (r *reader) check(s *lb.Service, d *words.Directive) {
 			c.Port = uint16(n)
 		case name == "mandatory" || name == "persistent" || name == "jitter":
 		default:
-			r.draft.Lost(name+" of health_check is not translated", "", w.Place)
+			r.Lost(name+" of health_check is not translated", "", w.Place)
 		}
 	}
 	c.Interval, _ = relay.Within(c.Interval, 100*time.Millisecond, time.Hour)
 	if c.Timeout = min(5*time.Second, c.Interval); s.Protocols[0] != lb.TCP {
-		r.draft.Lost("health_check of UDP is not translated", "health: udp sends and expects", d.Place())
+		r.Lost("health_check of UDP is not translated", "health: udp sends and expects", d.Place())
 		return
 	}
 	s.Health, s.FailOpen = []lb.Check{c}, lb.NeverOpen

@@ -84,11 +84,11 @@ type Syntax struct {
 // maxDepth bounds how deep blocks nest.
 const maxDepth = 30
 
-// Parse reads lines of a text. The error is lb.Errors.
-func Parse(file string, lines []string, s Syntax) ([]*Directive, error) {
-	p := &parser{Syntax: s, Mistakes: importer.Mistakes{File: file, Lines: lines}, lines: lines, blocks: []*Directive{{}}}
+// Parse reads lines of the text of m. The error is lb.Errors.
+func Parse(m *importer.Mistakes, s Syntax) ([]*Directive, error) {
+	p := &parser{Syntax: s, Mistakes: m, blocks: []*Directive{{}}}
 	for p.line = s.From; p.line < s.To; p.line++ {
-		p.rest, p.column = lines[p.line], 1
+		p.rest, p.column = p.Lines[p.line], 1
 		p.words()
 		if !s.Semicolons {
 			p.end()
@@ -106,8 +106,7 @@ func Parse(file string, lines []string, s Syntax) ([]*Directive, error) {
 // parser reads word by word.
 type parser struct {
 	Syntax
-	importer.Mistakes
-	lines  []string
+	*importer.Mistakes
 	line   int // from 0
 	rest   string
 	column int
@@ -237,7 +236,7 @@ func (p *parser) quoted(b *strings.Builder, quote byte) {
 		switch {
 		case p.rest == "" && p.Semicolons && p.line+1 < p.To:
 			p.line++
-			p.rest, p.column = p.lines[p.line], 1
+			p.rest, p.column = p.Lines[p.line], 1
 			b.WriteByte('\n')
 		case p.rest == "":
 			p.Fail(at, "this quote does not end", string(quote))

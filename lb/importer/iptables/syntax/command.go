@@ -33,7 +33,7 @@ func program(w string) (family lb.Family, restore, ok bool) {
 
 // Command reads a command that runs.
 func (p *parser) Command(c *shell.Command) (shell.Outcome, bool) {
-	if len(p.errs) == maxErrors {
+	if p.Count() == importer.MaxMistakes {
 		return shell.Succeeds, true
 	}
 	p.may = c.May
@@ -47,11 +47,11 @@ func (p *parser) Command(c *shell.Command) (shell.Outcome, bool) {
 	switch {
 	case !ok && name.Unknown != "" && has("-A", "-I", "--append", "--insert"):
 		p.ran = true
-		p.draft.Lost("the value of "+name.Unknown+" is not known here, so this command is left out",
+		p.Lost("the value of "+name.Unknown+" is not known here, so this command is left out",
 			"set it in a line before, as in "+strings.Trim(name.Unknown, "${}")+"=iptables", c.Place)
 		return shell.Succeeds, true
 	case !ok && c.Input == nil && c.Place.Line == name.Place.Line && (looksSaved(c.Words) || p.table != nil):
-		return shell.Succeeds, p.saved(p.lines[c.Place.Line-1], c.Place.Line-1, false)
+		return shell.Succeeds, p.saved(p.Lines[c.Place.Line-1], c.Place.Line-1, false)
 	case !ok:
 		return shell.Succeeds, false
 	case restore:
@@ -75,9 +75,9 @@ func looksSaved(words []word) bool {
 
 // comments reads the comments up to a line (from 0).
 func (p *parser) comments(line int) {
-	for ; p.seen < line && p.seen < len(p.lines); p.seen++ {
-		if text := strings.TrimSpace(p.lines[p.seen]); strings.HasPrefix(text, "#") {
-			p.comment(text, importer.PlaceOf(p.lines, p.seen))
+	for ; p.seen < line && p.seen < len(p.Lines); p.seen++ {
+		if text := strings.TrimSpace(p.Lines[p.seen]); strings.HasPrefix(text, "#") {
+			p.comment(text, importer.PlaceOf(p.Lines, p.seen))
 		}
 	}
 }
@@ -85,17 +85,17 @@ func (p *parser) comments(line int) {
 // restore reads what iptables-restore loads.
 func (p *parser) restore(c *shell.Command, keep bool) {
 	if c.Input == nil {
-		p.draft.Lost("what this command loads is not in this text", "import that file, too", c.Place)
+		p.Lost("what this command loads is not in this text", "import that file, too", c.Place)
 		return
 	}
 	if c.May != "" {
-		p.draft.Lost(c.May, "", c.Place)
+		p.Lost(c.May, "", c.Place)
 	}
 	p.may = ""
 	p.restoring, p.keep = true, keep || c.May != ""
 	for i, line := range c.Input.Lines {
-		if at := min(c.Input.First+i, len(p.lines)-1); !p.saved(line, at, c.Input.Dollar) {
-			p.fail(importer.PlaceOf(p.lines, at), fmt.Sprintf("%q is no line of iptables-save", importer.Shorten(line)), "*TABLE, a rule, :CHAIN or COMMIT")
+		if at := min(c.Input.First+i, len(p.Lines)-1); !p.saved(line, at, c.Input.Dollar) {
+			p.Fail(importer.PlaceOf(p.Lines, at), fmt.Sprintf("%q is no line of iptables-save", importer.Shorten(line)), "*TABLE, a rule, :CHAIN or COMMIT")
 		}
 	}
 	p.commit()
@@ -120,9 +120,9 @@ func (p *parser) command(words []word, place importer.Place) shell.Outcome {
 		}
 		if builtin[value] == nil {
 			if n == 2 && words[i+1].Unknown != "" {
-				p.draft.Lost("the value of "+words[i+1].Unknown+" is not known here, so this command is left out", "", place)
+				p.Lost("the value of "+words[i+1].Unknown+" is not known here, so this command is left out", "", place)
 			} else {
-				p.fail(w.Place, fmt.Sprintf("unknown table %q", value), "raw, mangle, nat, filter or security")
+				p.Fail(w.Place, fmt.Sprintf("unknown table %q", value), "raw, mangle, nat, filter or security")
 			}
 			return shell.Unsure
 		}
@@ -140,7 +140,7 @@ func (p *parser) command(words []word, place importer.Place) shell.Outcome {
 			}
 		}
 		if name == "nat" {
-			p.draft.Note("without -t nat, iptables refuses this command; it is taken as if it had that", "", place)
+			p.Note("without -t nat, iptables refuses this command; it is taken as if it had that", "", place)
 		}
 	}
 	return p.edit(words, p.set().table(name), place)

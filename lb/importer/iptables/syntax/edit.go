@@ -33,9 +33,9 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcom
 	at := slices.IndexFunc(words, func(w word) bool { return verbOf(w) != 0 })
 	if at < 0 {
 		if i := slices.IndexFunc(words, func(w word) bool { return w.Unknown != "" }); i >= 0 {
-			p.draft.Lost("the value of "+words[i].Unknown+" is not known here, so this command is left out", "", place)
+			p.Lost("the value of "+words[i].Unknown+" is not known here, so this command is left out", "", place)
 		} else {
-			p.fail(place, "no command", "-A CHAIN, -I CHAIN or another command of iptables")
+			p.Fail(place, "no command", "-A CHAIN, -I CHAIN or another command of iptables")
 		}
 		return shell.Unsure
 	}
@@ -54,7 +54,7 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcom
 	}
 	for _, w := range operands {
 		if w.Unknown != "" {
-			p.draft.Lost("the value of "+w.Unknown+" is not known here, so this command is left out", "", place)
+			p.Lost("the value of "+w.Unknown+" is not known here, so this command is left out", "", place)
 			return shell.Unsure
 		}
 	}
@@ -63,7 +63,7 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcom
 		rule = slices.Concat(words[:at], rest)
 	}
 	if strings.IndexByte("AIDRCNPE", verb) >= 0 && len(operands) == 0 {
-		p.fail(words[at].Place, words[at].Text+" needs a chain", "a name after it")
+		p.Fail(words[at].Place, words[at].Text+" needs a chain", "a name after it")
 		return shell.Unsure
 	}
 	switch verb {
@@ -89,10 +89,10 @@ func (p *parser) add(verb byte, operands, words []word, t *Table, place importer
 	c := t.chain(operands[0].Text)
 	rules, errs := readRule(words, p.family, place)
 	for _, e := range errs {
-		p.fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
+		p.Fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
 	}
 	if p.may != "" && t.Name == "nat" {
-		p.draft.Lost(p.may, "", place)
+		p.Lost(p.may, "", place)
 	}
 	at := len(c.Rules)
 	if verb == 'I' {
@@ -108,7 +108,7 @@ func (p *parser) change(verb byte, operands, words []word, t *Table, place impor
 	at := number(operands) - 1
 	if verb == 'C' || verb == 'D' && at < 0 {
 		if slices.ContainsFunc(words, func(w word) bool { return w.Unknown != "" }) {
-			p.draft.Note("it is not known which rule this is about", "", place)
+			p.Note("it is not known which rule this is about", "", place)
 			return shell.Unsure
 		}
 		at = -1
@@ -122,7 +122,7 @@ func (p *parser) change(verb byte, operands, words []word, t *Table, place impor
 	case verb == 'C':
 		return shell.Fails
 	case c == nil || at < 0 || at >= len(c.Rules):
-		p.draft.Note("the rule that this changes is not in this text", "", place)
+		p.Note("the rule that this changes is not in this text", "", place)
 		if verb == 'D' || c == nil {
 			return shell.Fails
 		}
@@ -140,7 +140,7 @@ func (p *parser) change(verb byte, operands, words []word, t *Table, place impor
 
 // spare says that a command does not take away what it may.
 func (p *parser) spare(place importer.Place) {
-	p.draft.Lost("it is not known whether this command runs, so what it takes away stays", "", place)
+	p.Lost("it is not known whether this command runs, so what it takes away stays", "", place)
 }
 
 func (p *parser) editChains(verb byte, operands []word, t *Table, place importer.Place) shell.Outcome {
