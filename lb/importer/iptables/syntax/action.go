@@ -82,8 +82,7 @@ func (r *reader) natFlags(g *group) {
 func (r *reader) dnat(g *group) {
 	target := DNAT{Persistent: g.get("persistent") != nil, Random: g.random()}
 	n := 0
-	for i := range g.options {
-		o := &g.options[i]
+	for _, o := range g.options {
 		if o.name != "to-destination" {
 			continue
 		}
@@ -194,8 +193,7 @@ func (r *reader) setMark(g *group) {
 		}
 		return n, err == nil
 	}
-	for i := range g.options {
-		o := &g.options[i]
+	for _, o := range g.options {
 		switch o.name {
 		case "save-mark", "restore-mark":
 			mask, _ := bits("mask", ^uint32(0))

@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
+	"nlb/lb"
 	"nlb/lb/importer"
 	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/share"
@@ -16,30 +18,16 @@ import (
 // match adds the conditions of one group.
 func (r *reader) match(g *group) {
 	switch g.name {
-	case "tcp", "udp", "udplite", "sctp", "dccp", "multiport", "icmp", "icmp6", "icmpv6":
-		r.transport(g)
 	case "comment":
 		if o := g.get("comment"); o != nil && r.rule.Comment == "" {
 			r.rule.Comment = o.value()
 		}
-	case "state", "conntrack":
-		r.conntrack(g)
 	case "statistic":
 		r.statistic(g)
-	case "mark", "connmark":
-		r.mark(g)
-	case "addrtype":
-		r.addressType(g)
-	case "iprange":
-		r.addressRange(g)
 	case "recent":
 		r.recent(g)
-	case "limit", "hashlimit", "connlimit", "quota":
+	case "limit", "hashlimit", "connlimit":
 		r.limit(g)
-	case "pkttype":
-		if o := g.get("pkt-type"); o != nil {
-			r.add(Fixed{(o.value() == "unicast" || o.value() == "host") != o.not})
-		}
 	case "rpfilter":
 		r.add(Fixed{g.get("invert") == nil})
 	case "nfacct": // it counts, and always holds
@@ -47,44 +35,64 @@ func (r *reader) match(g *group) {
 		r.lost(g.at, "-m nth is not in Linux since 2.6.18",
 			"its rules shared one counter, so --every 4 with --packet 0 to 3 gave a quarter each; those of -m statistic do not")
 	case "random":
-		percent := "50" // its default
-		if o := g.get("average"); o != nil {
-			percent = o.value()
+		r.random(g)
+	case "mark", "connmark":
+		if g.get("mark") == nil {
+			r.fail(g.at, "-m "+g.name+" has no --mark", "--mark VALUE[/MASK]")
 		}
-		n, ok := parseUint(percent, 100)
-		if !ok {
-			r.fail(g.at, fmt.Sprintf("%q is not an average", percent), "1 to 99, in percent")
-			return
+		fallthrough
+	case "tcp", "udp", "udplite", "sctp", "dccp", "multiport", "icmp", "icmp6", "icmpv6", "state", "conntrack", "addrtype", "iprange", "pkttype":
+		for _, o := range g.options {
+			r.condition(g, o)
 		}
-		p, _ := share.Parse(fmt.Sprintf("%d.%02d", n/100, n%100))
-		r.add(Chance{p, false})
-		r.issue(importer.Lost, g.at, "-m random is not in Linux since 2.6.18; it is read as -m statistic --mode random", "")
 	default:
 		r.lost(g.at, "-m "+g.name+" is not translated", "")
 	}
 }
 
-// transport is about ports and flags.
-func (r *reader) transport(g *group) {
-	for i := range g.options {
-		o := &g.options[i]
-		switch o.name {
-		case "destination-port", "destination-ports":
-			r.port(o, false)
-		case "syn":
-			r.add(Fixed{!o.not})
-		case "tcp-flags":
-			holds, err := synFits(o.values[0].Text, o.values[1].Text)
-			if err != nil {
-				r.fail(o.at, err.Error(), "lists of SYN, ACK, FIN, RST, URG, PSH, ALL or NONE")
-				continue
-			}
-			r.add(Fixed{holds != o.not})
-		case "icmp-type", "icmpv6-type":
-			// No connection that a service of ours takes is ICMP.
-		default:
-			r.lost(o.at, "--"+o.name+" is not translated", "")
+// condition adds that of one option, where each option of a group is one.
+func (r *reader) condition(g *group, o *setting) {
+	switch o.name {
+	case "protocol", "ctproto":
+		set, err := parseProtocol(o.value())
+		if r.good(o, err, "tcp, udp, sctp, a number or all") {
+			r.add(Protocol{o.but(set, space.AllProtocols())})
 		}
+	case "in-interface":
+		r.add(Entering{o.value(), o.not})
+	case "out-interface":
+		r.add(Leaving{o.value(), o.not})
+	case "fragment":
+		r.add(Fixed{o.not})
+	case "destination-port", "destination-ports", "ctorigdstport":
+		set, err := parsePorts(o.value())
+		if r.good(o, err, "80, http or 8000:8010") {
+			r.add(Port{o.but(set, space.AllPorts()), o.name == "ctorigdstport"})
+		}
+	case "syn":
+		r.add(Fixed{!o.not})
+	case "tcp-flags":
+		holds, err := synFits(o.values[0].Text, o.values[1].Text)
+		if err != nil {
+			r.fail(o.at, err.Error(), "lists of SYN, ACK, FIN, RST, URG, PSH, ALL or NONE")
+			return
+		}
+		r.add(Fixed{holds != o.not})
+	case "icmp-type", "icmpv6-type": // no connection that a service of ours takes is ICMP
+	case "mark":
+		value, mask, _, err := parseMark(o.value())
+		if r.good(o, err, "VALUE or VALUE/MASK") {
+			r.add(Mark{g.name == "connmark", value, mask, o.not})
+		}
+	case "src-type", "dst-type":
+		r.addressType(o)
+	case "limit-iface-in", "limit-iface-out": // which interface an address is on: local is local
+	case "src-range", "dst-range":
+		r.addressRange(o)
+	case "pkt-type":
+		r.add(Fixed{(o.value() == "unicast" || o.value() == "host") != o.not})
+	default:
+		r.tracked(o)
 	}
 }
 
@@ -105,40 +113,31 @@ func synFits(mask, want string) (bool, error) {
 	return bits["SYN"]&sets[0] == sets[1], nil
 }
 
-func (r *reader) conntrack(g *group) {
-	for i := range g.options {
-		o := &g.options[i]
-		switch o.name {
-		case "state", "ctstate":
-			states := strings.Split(strings.ToUpper(o.value()), ",")
-			for _, s := range states {
-				if !slices.Contains([]string{"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "SNAT", "DNAT"}, s) {
-					r.fail(o.values[0], fmt.Sprintf("%q is not a state", s), "NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, SNAT or DNAT")
-				}
+// tracked adds a condition on what is known of the connection.
+func (r *reader) tracked(o *setting) {
+	has := func(word string) bool { return slices.Contains(strings.Split(strings.ToUpper(o.value()), ","), word) }
+	switch o.name {
+	case "state", "ctstate":
+		for s := range strings.SplitSeq(strings.ToUpper(o.value()), ",") {
+			if !slices.Contains([]string{"NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED", "SNAT", "DNAT"}, s) {
+				r.fail(o.values[0], fmt.Sprintf("%q is not a state", s), "NEW, ESTABLISHED, RELATED, INVALID, UNTRACKED, SNAT or DNAT")
 			}
-			r.add(State{
-				slices.Contains(states, "NEW"), slices.Contains(states, "DNAT"),
-				slices.Contains(states, "ESTABLISHED") || slices.Contains(states, "RELATED"), o.not,
-			})
-		case "ctproto":
-			r.protocol(o)
-		case "ctorigsrc":
-			if set, ok := r.network(o, o.value()); ok {
-				r.add(Source{set})
-			}
-		case "ctorigdst":
-			if set, ok := r.network(o, o.value()); ok {
-				r.add(Destination{set, true})
-			}
-		case "ctorigdstport":
-			r.port(o, true)
-		case "ctdir":
-			r.add(Fixed{strings.EqualFold(o.value(), "ORIGINAL") != o.not})
-		case "ctstatus":
-			r.add(Fixed{strings.Contains(strings.ToUpper(o.value()), "NONE") != o.not})
-		default:
-			r.lost(o.at, "--"+o.name+" is not translated", "")
 		}
+		r.add(State{has("NEW"), has("DNAT"), has("ESTABLISHED") || has("RELATED"), o.not})
+	case "ctorigsrc":
+		if set, ok := r.network(o, o.value()); ok {
+			r.add(Source{set})
+		}
+	case "ctorigdst":
+		if set, ok := r.network(o, o.value()); ok {
+			r.add(Destination{set, true})
+		}
+	case "ctdir":
+		r.add(Fixed{has("ORIGINAL") != o.not})
+	case "ctstatus":
+		r.add(Fixed{has("NONE") != o.not})
+	default:
+		r.lost(o.at, "--"+o.name+" is not translated", "")
 	}
 }
 
@@ -156,11 +155,9 @@ func (r *reader) statistic(g *group) {
 			return
 		}
 		p, err := share.Parse(o.value())
-		if err != nil {
-			r.fail(o.values[0], err.Error(), "0 to 1")
-			return
+		if r.good(o, err, "0 to 1") {
+			r.add(Chance{p, o.not})
 		}
-		r.add(Chance{p, o.not})
 	case "nth":
 		r.nth(g)
 	default:
@@ -191,67 +188,52 @@ func (r *reader) nth(g *group) {
 	r.add(m)
 }
 
-func (r *reader) mark(g *group) {
-	o := g.get("mark")
-	if o == nil {
-		r.fail(g.at, "-m "+g.name+" has no --mark", "--mark VALUE[/MASK]")
+// random is -m random, which Linux has no more.
+func (r *reader) random(g *group) {
+	percent := "50" // its default
+	if o := g.get("average"); o != nil {
+		percent = o.value()
+	}
+	n, ok := parseUint(percent, 100)
+	if !ok {
+		r.fail(g.at, fmt.Sprintf("%q is not an average", percent), "1 to 99, in percent")
 		return
 	}
-	value, mask, _, err := parseMark(o.value())
+	p, _ := share.Parse(fmt.Sprintf("%d.%02d", n/100, n%100))
+	r.add(Chance{p, false})
+	r.issue(importer.Lost, g.at, "-m random is not in Linux since 2.6.18; it is read as -m statistic --mode random", "")
+}
+
+func (r *reader) addressType(o *setting) {
+	types := strings.Split(strings.ToUpper(o.value()), ",")
+	local, unicast := slices.Contains(types, "LOCAL"), slices.Contains(types, "UNICAST")
+	switch {
+	case local == unicast: // both, or neither: no connection is to a broadcast
+		r.add(Fixed{local != o.not})
+	case o.name == "dst-type":
+		r.add(ToLocal{Not: local == o.not})
+	default:
+		r.add(FromLocal{Not: local == o.not})
+	}
+}
+
+func (r *reader) addressRange(o *setting) {
+	first, last, err := parseRange(o.value(), r.family)
 	if err != nil {
-		r.fail(o.values[0], err.Error(), "VALUE or VALUE/MASK")
+		r.fail(o.values[0], fmt.Sprintf("%q is not a range of %s addresses", o.value(), r.family), "FIRST-LAST")
 		return
 	}
-	r.add(Mark{g.name == "connmark", value, mask, o.not})
-}
-
-func (r *reader) addressType(g *group) {
-	for i := range g.options {
-		o := &g.options[i]
-		if o.name != "src-type" && o.name != "dst-type" {
-			continue // which interface an address is on: local is local
-		}
-		types := strings.Split(strings.ToUpper(o.value()), ",")
-		local, unicast := slices.Contains(types, "LOCAL"), slices.Contains(types, "UNICAST")
-		var m Match
-		switch {
-		case local == unicast: // both, or neither: no connection is to a broadcast
-			m = Fixed{local != o.not}
-		case o.name == "dst-type":
-			m = ToLocal{Not: local == o.not}
-		default:
-			m = FromLocal{Not: local == o.not}
-		}
-		r.add(m)
-	}
-}
-
-func (r *reader) addressRange(g *group) {
-	for i := range g.options {
-		o := &g.options[i]
-		first, last, isRange := strings.Cut(o.value(), "-")
-		if !isRange {
-			last = first
-		}
-		a, err := netip.ParseAddr(first)
-		b, err2 := netip.ParseAddr(last)
-		if err != nil || err2 != nil || b.Less(a) || a.BitLen() != b.BitLen() || a.Is4() != (r.family == 4) || a.Zone()+b.Zone() != "" {
-			r.fail(o.values[0], fmt.Sprintf("%q is not a range of %s addresses", o.value(), r.family), "FIRST-LAST")
-			continue
-		}
-		set := o.but(space.Between(a, b), space.Addresses(r.family))
-		if o.name == "src-range" {
-			r.add(Source{set})
-		} else {
-			r.add(Destination{Set: set})
-		}
+	set := o.but(space.Between(first, last), space.Addresses(r.family))
+	if o.name == "src-range" {
+		r.add(Source{set})
+	} else {
+		r.add(Destination{Set: set})
 	}
 }
 
 func (r *reader) recent(g *group) {
 	m := Recent{List: "DEFAULT", Bits: 32, Bits6: 128}
-	for i := range g.options {
-		o := &g.options[i]
+	for _, o := range g.options {
 		switch o.name {
 		case "set":
 			m.Set, m.Not = true, o.not
@@ -290,40 +272,30 @@ func (r *reader) recent(g *group) {
 
 // limit is about conditions that hold until there is too much of something.
 func (r *reader) limit(g *group) {
-	switch g.name {
+	switch above := g.get(g.name + "-above"); g.name {
 	case "limit":
-		m := Limit{}
-		m.Events, m.Per = 3, 3600e9 // xt_limit's default is 3/hour
+		m := Limit{lb.Rate{Events: 3, Per: time.Hour}} // xt_limit's default
 		if o := g.get("limit"); o != nil {
-			rate, err := parseRate(o.value())
-			if err != nil {
-				r.fail(o.values[0], err.Error(), "a rate such as 5/second")
+			var err error
+			if m.Rate, err = parseRate(o.value()); !r.good(o, err, "a rate such as 5/second") {
 				return
 			}
-			m.Rate = rate
 			if o.not {
 				r.lost(o.at, "! --limit is not translated", "")
 			}
 		}
 		r.add(m)
-		return
 	case "connlimit":
-		above := g.get("connlimit-above")
-		upto := g.get("connlimit-upto")
 		r.add(Fixed{above == nil || above.not})
 		hint := ""
-		for _, o := range []*setting{above, upto} {
+		for _, o := range []*setting{above, g.get("connlimit-upto")} {
 			if o != nil {
 				hint = "a service can have limit: {connections-per-source: " + o.value() + "}"
 			}
 		}
 		r.issue(importer.Lost, g.at, "the limit of connections is not in the profile", hint)
-		return
 	case "hashlimit":
-		above := g.get("hashlimit-above")
 		r.add(Fixed{above == nil || above.not})
 		r.issue(importer.Lost, g.at, "the limit of this rule is not in the profile", "a service can have limit: with new-per-source or new")
-		return
 	}
-	r.lost(g.at, "-m "+g.name+" is not translated", "")
 }

@@ -35,8 +35,7 @@ func (r *reader) networks(name string) []space.Set {
 func (r *reader) network(o *setting, part string) (space.Set, bool) {
 	set, named, err := parseNetwork(part, r.family)
 	switch {
-	case err != nil:
-		r.fail(o.values[0], err.Error(), "an "+r.family.String()+" address or prefix")
+	case !r.good(o, err, "an "+r.family.String()+" address or prefix"):
 		return nil, false
 	case named:
 		r.lost(o.values[0], "names of hosts are not resolved: "+part, "write the address")
@@ -51,39 +50,4 @@ func (o *setting) but(set, all space.Set) space.Set {
 		return all.Without(set)
 	}
 	return set
-}
-
-func (r *reader) protocol(o *setting) {
-	set, err := parseProtocol(o.value())
-	if err != nil {
-		r.fail(o.values[0], err.Error(), "tcp, udp, sctp, a number or all")
-		return
-	}
-	r.add(Protocol{o.but(set, space.AllProtocols())})
-}
-
-func (r *reader) port(o *setting, original bool) {
-	set, err := parsePorts(o.value())
-	if err != nil {
-		r.fail(o.values[0], err.Error(), "80, http or 8000:8010")
-		return
-	}
-	r.add(Port{o.but(set, space.AllPorts()), original})
-}
-
-// basics are the conditions that need no module, but for the addresses.
-func (r *reader) basics() {
-	for i := range r.base.options {
-		o := &r.base.options[i]
-		switch o.name {
-		case "protocol":
-			r.protocol(o)
-		case "in-interface":
-			r.add(Entering{o.value(), o.not})
-		case "out-interface":
-			r.add(Leaving{o.value(), o.not})
-		case "fragment":
-			r.add(Fixed{o.not})
-		}
-	}
 }

@@ -3,30 +3,11 @@ package syntax
 // The options of iptables: which modules have which, and how many values each
 // takes (iptables-extensions(8), 1.8).
 
-import (
-	"strings"
-)
-
-// spec is a match, a target, or what every rule has.
-type spec struct {
-	name string
-	// options are names with the number of values that follow, "name" for one,
-	// "name/0" and "name/2" for others. Names that mean the same are joined by
-	// '=', the one that we use first.
-	options string
-	// open: there are options that we do not know.
-	open bool
-}
-
-// module is a spec with its options by their names.
-type module struct {
-	spec
-	exact map[string]named
-}
+import "strings"
 
 // base are the options of every rule.
-var base = *(&spec{name: "", options: "source=src destination=dst protocol=proto in-interface out-interface " +
-	"jump goto match fragment/0 set-counters/2 ipv4/0 ipv6/0 table wait/? wait-interval numeric/0 verbose/0 modprobe line-numbers/0"}).module()
+var base = moduleOf("source=src destination=dst protocol=proto in-interface out-interface " +
+	"jump goto match fragment/0 set-counters/2 ipv4/0 ipv6/0 table wait/? wait-interval numeric/0 verbose/0 modprobe line-numbers/0")
 
 var short = map[byte]string{
 	's': "source", 'd': "destination", 'p': "protocol", 'i': "in-interface", 'o': "out-interface", 'j': "jump",
@@ -36,118 +17,115 @@ var short = map[byte]string{
 
 const portOptions = "source-port=sport destination-port=dport "
 
-var matches = byName(
-	spec{"tcp", portOptions + "tcp-flags/2 syn/0 tcp-option", false},
-	spec{"udp", portOptions, false},
-	spec{"udplite", portOptions, false},
-	spec{"sctp", portOptions + "chunk-types/2", false},
-	spec{"dccp", portOptions + "dccp-types dccp-option", false},
-	spec{"icmp", "icmp-type", false},
-	spec{"icmp6", "icmpv6-type", false},
-	spec{"multiport", "source-ports=sports destination-ports=dports ports", false},
-	spec{"comment", "comment", false},
-	spec{"state", "state", false},
-	spec{"conntrack", "ctstate ctproto ctorigsrc ctorigdst ctreplsrc ctrepldst ctorigsrcport ctorigdstport " +
-		"ctreplsrcport ctrepldstport ctstatus ctexpire ctdir", false},
-	spec{"statistic", "mode every packet probability", false},
-	spec{"nth", "every counter start packet", false},
-	spec{"random", "average", false},
-	spec{"mark", "mark", false},
-	spec{"connmark", "mark", false},
-	spec{"addrtype", "src-type dst-type limit-iface-in/0 limit-iface-out/0", false},
-	spec{"iprange", "src-range dst-range", false},
-	spec{"limit", "limit limit-burst", false},
-	spec{"hashlimit", "hashlimit-upto=hashlimit hashlimit-above hashlimit-burst hashlimit-mode hashlimit-srcmask hashlimit-dstmask " +
+// matches and targets are the modules that are known.
+var matches = byName(map[string]string{
+	"tcp":       portOptions + "tcp-flags/2 syn/0 tcp-option",
+	"udp":       portOptions,
+	"udplite":   portOptions,
+	"sctp":      portOptions + "chunk-types/2",
+	"dccp":      portOptions + "dccp-types dccp-option",
+	"icmp":      "icmp-type",
+	"icmp6":     "icmpv6-type",
+	"icmpv6":    "icmpv6-type",
+	"multiport": "source-ports=sports destination-ports=dports ports",
+	"comment":   "comment",
+	"state":     "state",
+	"conntrack": "ctstate ctproto ctorigsrc ctorigdst ctreplsrc ctrepldst ctorigsrcport ctorigdstport " +
+		"ctreplsrcport ctrepldstport ctstatus ctexpire ctdir",
+	"statistic": "mode every packet probability",
+	"nth":       "every counter start packet",
+	"random":    "average",
+	"mark":      "mark",
+	"connmark":  "mark",
+	"addrtype":  "src-type dst-type limit-iface-in/0 limit-iface-out/0",
+	"iprange":   "src-range dst-range",
+	"limit":     "limit limit-burst",
+	"hashlimit": "hashlimit-upto=hashlimit hashlimit-above hashlimit-burst hashlimit-mode hashlimit-srcmask hashlimit-dstmask " +
 		"hashlimit-name hashlimit-htable-size hashlimit-htable-max hashlimit-htable-expire hashlimit-htable-gcinterval " +
-		"hashlimit-rate-match/0 hashlimit-rate-interval", false},
-	spec{"connlimit", "connlimit-upto connlimit-above connlimit-mask connlimit-saddr/0 connlimit-daddr/0", false},
-	spec{"recent", "set/0 rcheck/0 update/0 remove/0 seconds reap/0 hitcount rttl/0 name mask rsource/0 rdest/0", false},
-	spec{"pkttype", "pkt-type", false},
-	spec{"physdev", "physdev-in physdev-out physdev-is-in/0 physdev-is-out/0 physdev-is-bridged/0", false},
-	spec{"set", "match-set/2 return-nomatch/0 update-counters/0 update-subcounters/0 packets-eq packets-lt packets-gt bytes-eq bytes-lt bytes-gt", false},
-	spec{"rpfilter", "loose/0 validmark/0 accept-local/0 invert/0", false},
-	spec{"owner", "uid-owner gid-owner socket-exists/0 suppl-groups/0", false},
-	spec{"socket", "transparent/0 nowildcard/0 restore-skmark/0", false},
-	spec{"quota", "quota", false},
-	spec{"nfacct", "nfacct-name", false},
-)
+		"hashlimit-rate-match/0 hashlimit-rate-interval",
+	"connlimit": "connlimit-upto connlimit-above connlimit-mask connlimit-saddr/0 connlimit-daddr/0",
+	"recent":    "set/0 rcheck/0 update/0 remove/0 seconds reap/0 hitcount rttl/0 name mask rsource/0 rdest/0",
+	"pkttype":   "pkt-type",
+	"physdev":   "physdev-in physdev-out physdev-is-in/0 physdev-is-out/0 physdev-is-bridged/0",
+	"set":       "match-set/2 return-nomatch/0 update-counters/0 update-subcounters/0 packets-eq packets-lt packets-gt bytes-eq bytes-lt bytes-gt",
+	"rpfilter":  "loose/0 validmark/0 accept-local/0 invert/0",
+	"owner":     "uid-owner gid-owner socket-exists/0 suppl-groups/0",
+	"socket":    "transparent/0 nowildcard/0 restore-skmark/0",
+	"quota":     "quota",
+	"nfacct":    "nfacct-name",
+})
 
 var natFlags = "random/0 persistent/0 random-fully/0"
 
 var markOptions = "set-mark set-xmark and-mark or-mark xor-mark "
 
-var targets = byName(
-	spec{"ACCEPT", "", false}, spec{"DROP", "", false}, spec{"RETURN", "", false}, spec{"QUEUE", "", false},
-	spec{"REJECT", "reject-with", false},
-	spec{"DNAT", "to-destination " + natFlags, false},
-	spec{"REDIRECT", "to-ports " + natFlags, false},
-	spec{"SNAT", "to-source " + natFlags, false},
-	spec{"MASQUERADE", "to-ports " + natFlags, false},
-	spec{"NETMAP", "to", false},
-	spec{"MARK", markOptions, false},
-	spec{"CONNMARK", markOptions + "save-mark/0 restore-mark/0 mask nfmask ctmask", false},
-	spec{"LOG", "log-prefix log-level log-tcp-sequence/0 log-tcp-options/0 log-ip-options/0 log-uid/0 log-macdecode/0", false},
-	spec{"NFLOG", "nflog-group nflog-prefix nflog-range nflog-size nflog-threshold", false},
-	spec{"TCPMSS", "set-mss clamp-mss-to-pmtu/0", false},
-	spec{"CT", "notrack/0 helper ctevents expevents zone zone-orig zone-reply timeout", false},
-	spec{"NOTRACK", "", false},
-	spec{"CHECKSUM", "checksum-fill/0", false},
-	spec{"TRACE", "", false},
-	spec{"TPROXY", "on-port on-ip tproxy-mark", false},
-)
+var targets = byName(map[string]string{
+	"ACCEPT": "", "DROP": "", "RETURN": "", "QUEUE": "", "NOTRACK": "", "TRACE": "",
+	"REJECT":     "reject-with",
+	"DNAT":       "to-destination " + natFlags,
+	"REDIRECT":   "to-ports " + natFlags,
+	"SNAT":       "to-source " + natFlags,
+	"MASQUERADE": "to-ports " + natFlags,
+	"NETMAP":     "to",
+	"MARK":       markOptions,
+	"CONNMARK":   markOptions + "save-mark/0 restore-mark/0 mask nfmask ctmask",
+	"LOG":        "log-prefix log-level log-tcp-sequence/0 log-tcp-options/0 log-ip-options/0 log-uid/0 log-macdecode/0",
+	"NFLOG":      "nflog-group nflog-prefix nflog-range nflog-size nflog-threshold",
+	"TCPMSS":     "set-mss clamp-mss-to-pmtu/0",
+	"CT":         "notrack/0 helper ctevents expevents zone zone-orig zone-reply timeout",
+	"CHECKSUM":   "checksum-fill/0",
+	"TPROXY":     "on-port on-ip tproxy-mark",
+})
 
-func byName(specs ...spec) map[string]*module {
-	out := map[string]*module{}
-	for i := range specs {
-		out[specs[i].name] = specs[i].module()
+func byName(all map[string]string) map[string]module {
+	out := map[string]module{}
+	for name, options := range all {
+		out[name] = moduleOf(options)
 	}
-	out["icmpv6"] = out["icmp6"]
 	return out
 }
 
-// named is an option by one of its names.
-type named struct {
-	option string
+// option is an option by the first of its names, and how many values it takes; -1 is
+// one that may be missing.
+type option struct {
+	name   string
 	values int
 }
 
-// find returns the option of this name, or the only one that begins so, as
-// getopt_long does, and how many values it takes; -1 is one that may be
-// missing.
-func (m *module) find(name string) (option string, values int, ok bool) {
-	if o, ok := m.exact[name]; ok {
-		return o.option, o.values, true
-	}
-	near := map[named]bool{}
-	for spelling, o := range m.exact {
-		if strings.HasPrefix(spelling, name) {
-			near[o] = true
-		}
-	}
-	if len(near) != 1 {
-		return "", 0, false
-	}
-	for o := range near {
-		option, values = o.option, o.values
-	}
-	return option, values, true
-}
+// module is the options of a match, of a target, or of every rule by all of their names.
+type module map[string]option
 
-// module reads the options of a spec.
-func (s *spec) module() *module {
-	m := &module{*s, map[string]named{}}
-	for o := range strings.FieldsSeq(s.options) {
+// moduleOf reads names of options with the number of values that follow, "name" for one,
+// "name/0" and "name/2" for others. Names that mean the same are joined by '='.
+func moduleOf(options string) module {
+	m := module{}
+	for o := range strings.FieldsSeq(options) {
 		names, number, has := strings.Cut(o, "/")
 		spellings := strings.Split(names, "=")
-		one := named{spellings[0], 1}
+		one := option{spellings[0], 1}
 		if has {
 			one.values = map[string]int{"0": 0, "2": 2, "?": -1}[number]
 		}
 		for _, s := range spellings {
-			if _, ok := m.exact[s]; !ok {
-				m.exact[s] = one
-			}
+			m[s] = one
 		}
 	}
 	return m
+}
+
+// find returns the option of this name, or the only one that begins so, as
+// getopt_long does.
+func (m module) find(name string) (o option, ok bool) {
+	if o, ok = m[name]; ok {
+		return o, true
+	}
+	for spelling, other := range m {
+		if strings.HasPrefix(spelling, name) {
+			if ok && o != other {
+				return option{}, false
+			}
+			o, ok = other, true
+		}
+	}
+	return o, ok
 }

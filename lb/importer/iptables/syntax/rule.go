@@ -4,6 +4,7 @@ package syntax
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"nlb/lb"
@@ -29,15 +30,15 @@ func (o *setting) value() string {
 type group struct {
 	name    string
 	at      word
-	module  *module // nil: unknown
-	options []setting
+	module  module // nil: unknown
+	options []*setting
 }
 
 // get returns the last option of this name; nil where there is none.
 func (g *group) get(name string) *setting {
-	for i := len(g.options) - 1; i >= 0; i-- {
-		if g.options[i].name == name {
-			return &g.options[i]
+	for _, o := range slices.Backward(g.options) {
+		if o.name == name {
+			return o
 		}
 	}
 	return nil
@@ -63,6 +64,14 @@ func (r *reader) fail(at word, msg, want string) {
 	})
 }
 
+// good reports whether a value could be read; where not, that is said.
+func (r *reader) good(o *setting, err error, want string) bool {
+	if err != nil {
+		r.fail(o.values[0], err.Error(), want)
+	}
+	return err == nil
+}
+
 // lost notes a part of the rule that is not understood; the rule is left out.
 func (r *reader) lost(at word, msg, hint string) {
 	r.rule.Issues = append(r.rule.Issues, Issue{importer.Lost, at.Place, msg + ", so this rule is left out", hint})
@@ -82,7 +91,7 @@ const maxWords = 1024
 func readRule(words []word, f lb.Family, at importer.Place) ([]*Rule, []*lb.Error) {
 	at.Width = 0 // all of it
 	r := &reader{family: f, rule: &Rule{Place: at, Text: textOf(words)}}
-	r.base.module = &base
+	r.base.module = base
 	if len(words) > maxWords {
 		r.fail(words[maxWords], "a rule has too many words", fmt.Sprintf("at most %d", maxWords))
 		words = words[:maxWords]
@@ -152,8 +161,8 @@ func (r *reader) option(w word, words []word, not bool) []word {
 		attached, has = w.Text[2:], len(w.Text) > 2
 		name = full
 	}
-	g, option, count := r.owner(name, long, w)
-	o := setting{name: option, not: not, at: w}
+	g, known := r.owner(name, long, w)
+	o, count := &setting{name: known.name, not: not, at: w}, known.values
 	if g == nil {
 		if !r.guessed { // else -p may be what is not known, and the rule is left out
 			r.lost(w, "the option --"+name+" is not known", "")
@@ -170,7 +179,7 @@ func (r *reader) option(w word, words []word, not bool) []word {
 		words = words[1:]
 	}
 	switch {
-	case g.module == nil || g.module.open:
+	case g.module == nil:
 		n := len(words) - len(loose(words))
 		o.values = append(o.values, words[:n]...)
 		words = words[n:]
@@ -208,47 +217,41 @@ func loose(words []word) []word {
 
 // owner finds the group that an option belongs to: what was loaded last has
 // precedence. The match of a protocol is loaded when an option asks for it.
-func (r *reader) owner(name string, long bool, at word) (*group, string, int) {
-	if option, n, ok := base.find(name); ok && (!long || option == name || r.target == nil && len(r.matches) == 0) {
-		return &r.base, option, n
+func (r *reader) owner(name string, long bool, at word) (*group, option) {
+	general, isGeneral := base.find(name)
+	if isGeneral && (!long || general.name == name || r.target == nil && len(r.matches) == 0) {
+		return &r.base, general
 	}
-	if !long {
-		return nil, "", 0
-	}
-	var loaded []*group
+	loaded := slices.Clone(r.matches)
 	if r.target != nil {
 		loaded = append(loaded, r.target)
 	}
-	for i := len(r.matches) - 1; i >= 0; i-- {
-		loaded = append(loaded, r.matches[i])
-	}
+	slices.Reverse(loaded)
 	for _, g := range loaded {
-		if g.module != nil {
-			if option, n, ok := g.module.find(name); ok {
-				return g, option, n
-			}
+		if o, ok := g.module.find(name); ok {
+			return g, o
 		}
 	}
-	if m := matches[r.proto]; m != nil && protocols[r.proto] != 0 || r.proto == "icmp6" {
-		if option, n, ok := m.find(name); ok {
+	if m := matches[r.proto]; protocols[r.proto] != 0 || r.proto == "icmp6" {
+		if o, ok := m.find(name); ok {
 			g := &group{name: r.proto, at: at, module: m}
 			r.matches = append(r.matches, g)
-			return g, option, n
+			return g, o
 		}
 	}
 	for _, g := range loaded {
 		if g.module == nil {
-			return g, name, 0
+			return g, option{name: name}
 		}
 	}
-	if option, n, ok := base.find(name); ok {
-		return &r.base, option, n
+	if isGeneral {
+		return &r.base, general
 	}
-	return nil, "", 0
+	return nil, option{}
 }
 
 // take puts an option where it belongs. Some begin a new group.
-func (r *reader) take(g *group, o setting) {
+func (r *reader) take(g *group, o *setting) {
 	if g != &r.base {
 		g.options = append(g.options, o)
 		return
@@ -282,7 +285,12 @@ func (r *reader) take(g *group, o setting) {
 func (r *reader) build() []*Rule {
 	sources := r.networks("source")
 	destinations := r.networks("destination")
-	r.basics()
+	for _, o := range r.base.options {
+		switch o.name {
+		case "protocol", "in-interface", "out-interface", "fragment":
+			r.condition(&r.base, o)
+		}
+	}
 	for _, g := range r.matches {
 		r.match(g)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,19 +57,8 @@ func prefixLength(mask netip.Addr) (int, bool) {
 	return n, err == nil && p.Addr() == mask
 }
 
-func hostName(s string) bool {
-	letters := false
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '_':
-			letters = true
-		case c >= '0' && c <= '9', c == '.', c == '-':
-		default:
-			return false
-		}
-	}
-	return letters
-}
+// hostName reports whether a text can be the name of a host, which no address can.
+var hostName = regexp.MustCompile(`^[\w.-]*[A-Za-z_][\w.-]*$`).MatchString
 
 func parseUint(s string, most uint64) (uint64, bool) {
 	if s == "" || strings.Trim(s, "0123456789") != "" {
@@ -198,43 +188,47 @@ func parseNAT(s string, f lb.Family) (r NATRange, named bool, err error) {
 	if host == "" && ports == "" {
 		return r, false, fmt.Errorf("%q has neither an address nor a port", s)
 	}
+	if hostName(host) {
+		return r, true, nil
+	}
 	if host != "" {
-		first, last, isRange := strings.Cut(host, "-")
-		if !isRange {
-			last = first
-		}
-		for i, text := range []string{first, last} {
-			a, err := netip.ParseAddr(text)
-			switch {
-			case err != nil && hostName(host):
-				return r, true, nil
-			case err != nil:
-				return r, false, fmt.Errorf("%q is not an address", text)
-			case a.Zone() != "" || lb.FamilyOf(a) != f:
-				return r, false, fmt.Errorf("%s is not an %s address", text, f)
-			case i == 0:
-				r.First = a
-			default:
-				r.Last = a
-			}
-		}
-		if r.Last.Less(r.First) {
-			return r, false, fmt.Errorf("addresses %s end before they begin", host)
+		if r.First, r.Last, err = parseRange(host, f); err != nil {
+			return r, false, err
 		}
 	}
 	if ports != "" {
-		err = r.parsePorts(ports)
+		ports, base, shifted := strings.Cut(ports, "/")
+		if r.Ports, err = parseNATPorts(ports); err == nil && shifted {
+			r.Base, err = parsePort(base)
+		}
 	}
 	return r, false, err
 }
 
-func (r *NATRange) parsePorts(s string) (err error) {
-	ports, base, shifted := strings.Cut(s, "/")
-	r.Ports, err = parseNATPorts(ports)
-	if err == nil && shifted {
-		r.Base, err = parsePort(base)
+// parseRange reads ADDRESS and ADDRESS-ADDRESS.
+func parseRange(s string, f lb.Family) (first, last netip.Addr, err error) {
+	low, high, isRange := strings.Cut(s, "-")
+	if !isRange {
+		high = low
 	}
-	return err
+	if first, err = parseAddr(low, f); err == nil {
+		last, err = parseAddr(high, f)
+	}
+	if err == nil && last.Less(first) {
+		err = fmt.Errorf("addresses %s end before they begin", s)
+	}
+	return first, last, err
+}
+
+func parseAddr(s string, f lb.Family) (netip.Addr, error) {
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil:
+		return a, fmt.Errorf("%q is not an address", s)
+	case a.Zone() != "" || lb.FamilyOf(a) != f:
+		return a, fmt.Errorf("%s is not an %s address", s, f)
+	}
+	return a, nil
 }
 
 func parseNATPorts(s string) (r lb.PortRange, err error) {
