@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/importer"
 	"nlb/lb/importer/relay"
 	"nlb/lb/importer/words"
 )
@@ -142,7 +143,7 @@ func (p *proxy) guards(s *lb.Service) {
 	if !closed && s.Allow != nil { // accepted, as everybody else was
 		s.Allow = nil
 	}
-	s.Deny, s.Allow = relay.Sorted(s.Deny), relay.Sorted(s.Allow)
+	s.Deny, s.Allow = importer.Prefixes(s.Deny), importer.Prefixes(s.Allow)
 }
 
 // condition is that of a rule: for which clients it holds, or not. Without a
@@ -175,7 +176,7 @@ func condition(d *words.Directive, named map[string][]netip.Prefix) (list []neti
 func prefixes(ws []words.Word) ([]netip.Prefix, bool) {
 	var out []netip.Prefix
 	for _, w := range ws {
-		prefix, ok := relay.Clients(w.Text)
+		prefix, ok := importer.Prefix(w.Text)
 		if !ok {
 			return nil, false
 		}

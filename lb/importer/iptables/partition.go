@@ -260,7 +260,14 @@ func sortRules(rules []*syntax.Rule) {
 // loopback is the addresses that a host has for itself.
 func loopback(f lb.Family) space.Set {
 	if f == lb.IPv4 {
-		return space.Prefix(netip.MustParsePrefix("127.0.0.0/8"))
+		return prefixes("127.0.0.0/8")
 	}
-	return space.Prefix(netip.MustParsePrefix("::1/128"))
+	return prefixes("::1/128")
+}
+
+func prefixes(texts ...string) (out space.Set) {
+	for _, text := range texts {
+		out = out.Union(space.Prefix(netip.MustParsePrefix(text)))
+	}
+	return out
 }

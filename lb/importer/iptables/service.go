@@ -124,10 +124,9 @@ func (t *translator) listen(c *candidate, at []importer.Place) []lb.Listen {
 // unreachable are addresses that no connection is made to.
 func unreachable(f lb.Family) space.Set {
 	if f == lb.IPv4 {
-		return space.Of(space.Prefix(netip.MustParsePrefix("0.0.0.0/32"))[0], space.Prefix(netip.MustParsePrefix("224.0.0.0/4"))[0],
-			space.Prefix(netip.MustParsePrefix("255.255.255.255/32"))[0])
+		return prefixes("0.0.0.0/32", "224.0.0.0/4", "255.255.255.255/32")
 	}
-	return space.Of(space.Prefix(netip.MustParsePrefix("::/128"))[0], space.Prefix(netip.MustParsePrefix("ff00::/8"))[0])
+	return prefixes("::/128", "ff00::/8")
 }
 
 // entering are the interfaces of the services that a candidate needs; "" is
@@ -318,14 +317,7 @@ func (t *translator) log(c *candidate, numbers string) *lb.Log {
 	i, _ := strconv.Atoi(first)
 	rule := c.logs[i]
 	from := rule.Target.(syntax.Log)
-	l := &lb.Log{Level: from.Level}
-	l.Prefix = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' || r == '"' || r == '\\' {
-			return '?'
-		}
-		return r
-	}, from.Prefix)
-	l.Prefix = l.Prefix[:min(len(l.Prefix), lb.MaxLogPrefix)]
+	l := &lb.Log{Level: from.Level, Prefix: importer.LogPrefix(from.Prefix)}
 	for _, m := range rule.Matches {
 		if limit, ok := m.(syntax.Limit); ok {
 			l.Rate = limit.Rate

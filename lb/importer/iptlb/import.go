@@ -110,7 +110,7 @@ func (r *reader) source(n *document.Node, s *lb.Service) {
 		return
 	}
 	s.Listen = []lb.Listen{{
-		Prefix: netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), Ports: []lb.PortRange{{First: a.Port(), Last: a.Port()}},
+		Prefix: netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), Ports: importer.Ports(a.Port()),
 	}}
 }
 
@@ -175,13 +175,8 @@ func (r *reader) log(e document.Entry, s *lb.Service) {
 	l := &lb.Log{Prefix: chain + ":ACCEPT:", Level: 4} // warning is IPTLB's default
 	if level != nil {
 		text, ok := r.text(level, "0 to 7")
-		n, err := strconv.ParseUint(text, 10, 8)
-		switch {
-		case !ok:
-		case err == nil && n <= 7:
-			l.Level = lb.LogLevel(n)
-		case l.Level.UnmarshalText([]byte(text)) == nil:
-		default:
+		var err error
+		if l.Level, err = importer.LogLevel(text); ok && err != nil {
 			r.Fail(level.Place, fmt.Sprintf("logLevel %q is not a level", text), "0 to 7")
 		}
 	}

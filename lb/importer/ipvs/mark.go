@@ -115,30 +115,22 @@ func (r *markRule) because(why string) {
 }
 
 func (r *markRule) destination(s string) {
-	p, err := netip.ParsePrefix(s)
-	if a, err2 := netip.ParseAddr(s); err2 == nil {
-		p, err = netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	if err != nil {
+	p, ok := importer.Prefix(s)
+	if !ok {
 		r.because("its destination is " + s)
 		return
 	}
-	r.prefix = p.Masked()
+	r.prefix = p
 }
 
 func (r *markRule) port(s string) {
 	for part := range strings.SplitSeq(s, ",") {
-		first, last, isRange := strings.Cut(part, ":")
-		if !isRange {
-			last = first
-		}
-		a, err := strconv.ParseUint(first, 10, 16)
-		b, err2 := strconv.ParseUint(last, 10, 16)
-		if err != nil || err2 != nil || a == 0 || a > b {
+		ports, ok := importer.PortRange(part, ":")
+		if !ok {
 			r.because("its ports are " + s)
 			return
 		}
-		r.ports = append(r.ports, lb.PortRange{First: uint16(a), Last: uint16(b)})
+		r.ports = append(r.ports, ports)
 	}
 }
 

@@ -170,10 +170,10 @@ func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
 	case strings.Count(host, ":") == 1:
 		host, port, _ = strings.Cut(host, ":")
 	}
-	a, err := netip.ParseAddr(host)
-	if err != nil || a.Zone() != "" {
+	a, ok := importer.Addr(host)
+	if !ok {
 		hint := want
-		if err != nil && strings.ContainsAny(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") && !strings.Contains(host, ":") {
+		if !a.IsValid() && strings.ContainsAny(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") && !strings.Contains(host, ":") {
 			hint = "an address: ipvsadm -S -n prints numbers"
 		}
 		t.Fail(w.Place, fmt.Sprintf("%q is not an address", host), hint)

@@ -39,12 +39,8 @@ func (t *table) translate(v *Virtual, m *marks) {
 	slices.Sort(lines)
 	note := importer.LineList(slices.Compact(lines)) + ": scheduler " + v.Scheduler
 	if v.mark == 0 {
-		ports := []lb.PortRange{{First: v.Port, Last: v.Port}}
-		if v.Port == 0 {
-			ports = []lb.PortRange{lb.AllPorts}
-		}
 		s.Protocols = []lb.Protocol{v.Protocol}
-		s.Listen = []lb.Listen{{Prefix: netip.PrefixFrom(v.Addr, v.Addr.BitLen()), Ports: ports}}
+		s.Listen = []lb.Listen{{Prefix: netip.PrefixFrom(v.Addr, v.Addr.BitLen()), Ports: importer.Ports(v.Port)}}
 		s.Name = NameOf(s)
 		t.Add(s, v.Place, note)
 		return
@@ -55,7 +51,7 @@ func (t *table) translate(v *Virtual, m *marks) {
 		one.Protocols = []lb.Protocol{r.protocol}
 		ports := r.ports
 		if ports == nil {
-			ports = []lb.PortRange{lb.AllPorts}
+			ports = importer.Ports(0)
 		}
 		slices.SortFunc(ports, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
 		one.Listen = []lb.Listen{{Prefix: r.prefix, Ports: ports}}

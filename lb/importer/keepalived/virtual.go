@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/importer"
 	"nlb/lb/importer/ipvs"
 	"nlb/lb/importer/words"
 )
@@ -145,10 +146,6 @@ func (r *reader) listens(d *words.Directive, v *ipvs.Virtual) ([]lb.Listen, bool
 		if !ok || !ok2 {
 			return nil, false
 		}
-		ports := []lb.PortRange{{First: port, Last: port}}
-		if port == 0 {
-			ports = []lb.PortRange{lb.AllPorts}
-		}
 		if len(out) == 0 {
 			v.Addr, v.Port, v.IPv6 = first, port, first.Is6()
 		} else if v.IPv6 != first.Is6() {
@@ -159,7 +156,7 @@ func (r *reader) listens(d *words.Directive, v *ipvs.Virtual) ([]lb.Listen, bool
 			if !r.Spend(1, v.Place) {
 				return nil, false
 			}
-			if out = append(out, lb.Listen{Prefix: netip.PrefixFrom(a, a.BitLen()), Ports: ports}); a == end {
+			if out = append(out, lb.Listen{Prefix: netip.PrefixFrom(a, a.BitLen()), Ports: importer.Ports(port)}); a == end {
 				break
 			}
 		}
@@ -289,8 +286,8 @@ func (r *reader) forwarding(blocks ...[]*words.Directive) byte {
 
 // real reads a real server.
 func (r *reader) real(d *words.Directive, around []*words.Directive, v *ipvs.Virtual) (*ipvs.Server, bool) {
-	a, err := netip.ParseAddr(d.Arg(1))
-	if err != nil || a.Zone() != "" {
+	a, ok := importer.Addr(d.Arg(1))
+	if !ok {
 		r.Fail(d.Place(), fmt.Sprintf("real_server %q is not an address", d.Arg(1)), "real_server ADDRESS PORT")
 		return nil, false
 	}
@@ -322,9 +319,9 @@ func (r *reader) sorry(s *lb.Service, all []*words.Directive, v *ipvs.Virtual) {
 		}
 		return
 	}
-	a, err := netip.ParseAddr(d.Arg(1))
-	port, ok := r.port(d, 2)
-	if err != nil || !ok || a.Zone() != "" {
+	a, ok := importer.Addr(d.Arg(1))
+	port, ok2 := r.port(d, 2)
+	if !ok || !ok2 {
 		r.Fail(d.Place(), fmt.Sprintf("sorry_server %q is not an address", d.Arg(1)), "sorry_server ADDRESS PORT")
 		return
 	}

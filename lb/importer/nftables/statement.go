@@ -10,7 +10,6 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/importer"
-	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/iptables/syntax"
 )
 
@@ -123,8 +122,8 @@ func (p *program) statement(name string, value any) ([]branch, bool) {
 			p.lost("the port of this redirect is not translated", "")
 		}
 		to := syntax.NATRange{Ports: ports}
-		if random := strings.Contains(fmt.Sprint(get(value, "flags")), "random"); !narrow(to, random) {
-			p.lost("a range of more than 256 addresses or ports is not translated", "")
+		if random := strings.Contains(fmt.Sprint(get(value, "flags")), "random"); to.Wide(random) {
+			p.lost(syntax.WideRange, "")
 		} else {
 			return one(syntax.DNAT{Host: true, Random: random, To: []syntax.NATRange{to}})
 		}
@@ -183,8 +182,8 @@ func (p *program) nat(name string, value any) []branch {
 	}
 	flags := fmt.Sprint(get(value, "flags"))
 	target := func(to syntax.NATRange) syntax.Target {
-		if !narrow(to, strings.Contains(flags, "random")) {
-			p.lost("a range of more than 256 addresses or ports is not translated", "")
+		if to.Wide(strings.Contains(flags, "random")) {
+			p.lost(syntax.WideRange, "")
 			return syntax.Pass{}
 		}
 		if name == "snat" {
@@ -213,13 +212,6 @@ func (p *program) nat(name string, value any) []branch {
 		return nil
 	}
 	return []branch{{target: target(to)}}
-}
-
-// narrow reports whether a target has few enough addresses, and ports at random, to list
-// them.
-func narrow(to syntax.NATRange, random bool) bool {
-	const most = 256
-	return !(to.First.IsValid() && space.Between(to.First, to.Last).Size() > most) && !(random && int(to.Ports.Last)-int(to.Ports.First) >= most)
 }
 
 // natRange is an address, or a range of them, with a port or a range of ports.

@@ -24,7 +24,7 @@ func (r *reader) log(o *document.Node, s *lb.Service) {
 			prefix := r.text(o, "log-prefix", "TYPE-FNAME")
 			kind := map[string]string{"input": "IN", "forward": "FWD"}[word]
 			prefix = strings.NewReplacer("KNAME", "", "TYPE", kind, "FNAME", s.Name, "ANAME", "").Replace(prefix) + " "
-			s.Log = &lb.Log{Prefix: printable(prefix), Level: 4}
+			s.Log = &lb.Log{Prefix: importer.LogPrefix(prefix), Level: 4}
 			if rate, ok := r.rate(o, "log-rtlimit"); ok {
 				s.Log.Rate = rate
 			}
@@ -35,17 +35,6 @@ func (r *reader) log(o *document.Node, s *lb.Service) {
 			r.Fail(at(o, "log"), fmt.Sprintf("unknown log %q", word), "none, input, forward or output")
 		}
 	}
-}
-
-// printable is text that can be the prefix of a log.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' || r == '"' || r == '\\' {
-			return '?'
-		}
-		return r
-	}, s)
-	return s[:min(len(s), lb.MaxLogPrefix)]
 }
 
 // limits reads new-rtlimit and est-connlimit, which are for each client.
@@ -111,8 +100,7 @@ func (r *reader) clients(o *document.Node, s *lb.Service) {
 			r.Fail(at(p, "type"), fmt.Sprintf("unknown type %q", kind), "blacklist or whitelist")
 		}
 	}
-	slices.SortFunc(s.Deny, netip.Prefix.Compare)
-	s.Deny = slices.Compact(s.Deny)
+	s.Deny = importer.Prefixes(s.Deny)
 	if len(white) == 0 {
 		return
 	}
@@ -131,19 +119,15 @@ func (r *reader) elements(p *document.Node) []netip.Prefix {
 	var out []netip.Prefix
 	for _, e := range r.objects(p.Get("elements")) {
 		text := r.text(e, "data", "")
-		prefix, err := netip.ParsePrefix(text)
-		if a, err2 := netip.ParseAddr(text); err2 == nil && a.Zone() == "" {
-			prefix, err = netip.PrefixFrom(a, a.BitLen()), nil
+		prefix, ok := importer.Prefix(text)
+		switch {
+		case ok:
+			out = append(out, prefix)
+		case strings.Contains(text, "-"):
+			r.Lost("a range of clients is not translated: "+text, "write it as networks", at(e, "data"))
+		default:
+			r.Fail(at(e, "data"), fmt.Sprintf("%q is neither an address nor a network", text), "an address or network")
 		}
-		if err != nil {
-			if strings.Contains(text, "-") {
-				r.Lost("a range of clients is not translated: "+text, "write it as networks", at(e, "data"))
-			} else {
-				r.Fail(at(e, "data"), fmt.Sprintf("%q is neither an address nor a network", text), "an address or network")
-			}
-			continue
-		}
-		out = append(out, prefix.Masked())
 	}
 	return out
 }

@@ -156,8 +156,8 @@ func (r *reader) address(o *document.Node, key string) netip.Addr {
 	if text == "" {
 		return netip.Addr{}
 	}
-	a, err := netip.ParseAddr(text)
-	if err != nil || a.Zone() != "" {
+	a, ok := importer.Addr(text)
+	if !ok {
 		r.Fail(at(o, key), fmt.Sprintf("%s %q is not an address", key, text), "an address")
 		return netip.Addr{}
 	}
@@ -184,17 +184,12 @@ func (r *reader) ports(o *document.Node, key string) []lb.PortRange {
 	}
 	var out []lb.PortRange
 	for part := range strings.SplitSeq(text, ",") {
-		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
-		if !isRange {
-			last = first
-		}
-		a, err := strconv.ParseUint(first, 10, 16)
-		b, err2 := strconv.ParseUint(last, 10, 16)
-		if err != nil || err2 != nil || a == 0 || a > b {
+		ports, ok := importer.PortRange(strings.TrimSpace(part), "-")
+		if !ok {
 			r.Fail(at(o, key), fmt.Sprintf("%s %q are not ports", key, text), "80,443,8000-8010")
 			return nil
 		}
-		out = append(out, lb.PortRange{First: uint16(a), Last: uint16(b)})
+		out = append(out, ports)
 	}
 	return lb.JoinPorts(out)
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/importer"
 	"nlb/lb/importer/relay"
 	"nlb/lb/importer/words"
 )
@@ -151,7 +152,7 @@ func (r *reader) source(s *lb.Service, d *words.Directive) {
 	if d == nil || d.Arg(1) == "off" {
 		return
 	}
-	if a, err := netip.ParseAddr(d.Arg(1)); err == nil && a.Zone() == "" {
+	if a, ok := importer.Addr(d.Arg(1)); ok {
 		s.SNAT = lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{a}}
 		return
 	}
@@ -176,7 +177,7 @@ func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
 			continue
 		}
 		allow := d.Name() == "allow"
-		list, ok := relay.Clients(d.Arg(1))
+		list, ok := importer.Prefix(d.Arg(1))
 		switch {
 		case d.Arg(1) == "all":
 			closed, ok = true, true
@@ -199,7 +200,7 @@ func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
 	if !closed {
 		s.Allow = nil // all others are let in, too
 	}
-	s.Deny, s.Allow = relay.Sorted(s.Deny), relay.Sorted(s.Allow)
+	s.Deny, s.Allow = importer.Prefixes(s.Deny), importer.Prefixes(s.Allow)
 	if d := last("limit_conn", own, stream); d != nil {
 		n, err := strconv.ParseUint(d.Arg(2), 10, 32)
 		if key := r.zones[d.Arg(1)]; err == nil && n > 0 && (key == "$binary_remote_addr" || key == "$remote_addr") {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"nlb/lb"
+	"nlb/lb/importer"
 )
 
 // Endpoint is where a program listens, or what it connects to.
@@ -41,7 +42,7 @@ func Parse(text string, loose bool) (e Endpoint, ok bool) {
 		}
 	}
 	if ports != "" {
-		if e.Ports, ok = numbers(ports); !ok || e.Ports.First == 0 {
+		if e.Ports, ok = importer.PortRange(ports, "-"); !ok {
 			return e, false
 		}
 	}
@@ -62,22 +63,11 @@ func Parse(text string, loose bool) (e Endpoint, ok bool) {
 	return e, lb.CheckHost(lb.Host{Name: e.Host}) == nil
 }
 
-// numbers reads FIRST or FIRST-LAST.
-func numbers(text string) (lb.PortRange, bool) {
-	first, last, isRange := strings.Cut(text, "-")
-	if !isRange {
-		last = first
-	}
-	a, err := strconv.ParseUint(first, 10, 16)
-	b, err2 := strconv.ParseUint(last, 10, 16)
-	return lb.PortRange{First: uint16(a), Last: uint16(b)}, err == nil && err2 == nil && a <= b
-}
-
 // Statuses reads status codes of HTTP and ranges of them, such as 200 and 301-399.
 func Statuses(texts []string) ([]lb.StatusRange, bool) {
 	var out []lb.StatusRange
 	for _, text := range texts {
-		r, ok := numbers(text)
+		r, ok := importer.PortRange(text, "-")
 		if !ok || r.First < 100 || r.Last > 599 {
 			return nil, false
 		}
@@ -85,21 +75,6 @@ func Statuses(texts []string) ([]lb.StatusRange, bool) {
 	}
 	slices.SortFunc(out, func(a, b lb.StatusRange) int { return int(a.First) - int(b.First) })
 	return out, len(out) > 0
-}
-
-// Clients reads an address or a prefix of clients.
-func Clients(text string) (netip.Prefix, bool) {
-	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
-		return netip.PrefixFrom(a, a.BitLen()), true
-	}
-	p, err := netip.ParsePrefix(text)
-	return p.Masked(), err == nil
-}
-
-// Sorted puts clients in order in place, each once.
-func Sorted(list []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(list, netip.Prefix.Compare)
-	return slices.Compact(list)
 }
 
 // maxSpan is longer than any time of a profile.

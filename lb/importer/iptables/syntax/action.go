@@ -8,118 +8,119 @@ import (
 	"strings"
 
 	"nlb/lb/importer"
-	"nlb/lb/importer/iptables/space"
 )
 
-// passing are targets that do nothing to where a connection goes.
-var passing = map[string]bool{
-	"TCPMSS": true, "CHECKSUM": true, "TOS": true, "DSCP": true, "TTL": true, "HL": true, "CLASSIFY": true, "TRACE": true,
-	"SECMARK": true, "CONNSECMARK": true, "RATEEST": true, "IDLETIMER": true, "AUDIT": true, "LED": true, "ECN": true,
-	"TCPOPTSTRIP": true, "SET": true, "NFLOG": true, "ULOG": true,
-}
+// simple are targets without options that matter, passing those that do nothing to where
+// a connection goes.
+var (
+	simple = map[string]Target{
+		"ACCEPT": Accept{}, "DROP": Drop{}, "REJECT": Drop{}, "RETURN": Return{}, "NOTRACK": Untrack{},
+	}
+	passing = importer.Words("TCPMSS CHECKSUM TOS DSCP TTL HL CLASSIFY TRACE SECMARK CONNSECMARK RATEEST IDLETIMER AUDIT LED ECN TCPOPTSTRIP SET NFLOG ULOG")
+)
 
 func (r *reader) readTarget() {
 	g := r.target
-	if g == nil {
+	switch {
+	case g == nil:
 		r.rule.Target = Pass{}
 		return
-	}
-	if r.isGoto {
+	case r.isGoto:
 		r.rule.Target = Jump{g.name, true}
+		return
+	case simple[g.name] != nil:
+		r.rule.Target = simple[g.name]
+		return
+	case passing[g.name]:
+		r.rule.Target = Pass{g.name}
 		return
 	}
 	switch g.name {
-	case "ACCEPT":
-		r.rule.Target = Accept{}
-	case "DROP", "REJECT":
-		r.rule.Target = Drop{}
-	case "RETURN":
-		r.rule.Target = Return{}
-	case "DNAT":
+	case "DNAT", "REDIRECT":
 		r.dnat(g)
-	case "REDIRECT":
-		r.redirect(g)
 	case "SNAT":
 		r.snat(g)
 	case "MASQUERADE":
 		r.rule.Target = Masquerade{g.random()}
-		if o := g.get("to-ports"); o != nil {
-			r.issue(importer.Note, o.at, "the ports of MASQUERADE are not in the profile", "")
-		}
+		r.noted(g, "the ports of MASQUERADE are not in the profile", "to-ports")
 	case "MARK", "CONNMARK":
 		r.setMark(g)
 	case "LOG":
 		r.log(g)
-	case "NOTRACK":
-		r.rule.Target = Untrack{}
 	case "CT":
 		r.rule.Target = Pass{"CT"}
 		if g.get("notrack") != nil {
 			r.rule.Target = Untrack{}
 		}
 	default:
-		switch {
-		case passing[g.name]:
-			r.rule.Target = Pass{g.name}
-		case g.module != nil:
+		if r.rule.Target = (Jump{g.name, false}); g.module != nil { // else a chain, or nothing that we know
 			r.rule.Target = Pass{g.name}
 			r.lost(g.at, "-j "+g.name+" is not translated", "")
-		default: // a chain, or nothing that we know
-			r.rule.Target = Jump{g.name, false}
 		}
 	}
 }
 
-// natFlags notes flags of NAT that a profile does not have.
-func (r *reader) natFlags(g *group) {
-	for _, name := range []string{"random", "random-fully"} {
-		if o := g.get(name); o != nil && !r.rule.randomPorts() {
-			r.issue(importer.Note, o.at, "--"+name+" is not in the profile: it is about ports, and does not choose backends", "")
+// noted notes of options that a profile does not have them.
+func (r *reader) noted(g *group, msg string, options ...string) {
+	for _, name := range options {
+		if o := g.get(name); o != nil {
+			r.issue(importer.Note, o.at, strings.ReplaceAll(msg, "OPTION", "--"+name), "")
 		}
 	}
 }
 
+// dnat is DNAT and REDIRECT.
 func (r *reader) dnat(g *group) {
-	target := DNAT{Persistent: g.get("persistent") != nil, Random: g.random()}
+	target := DNAT{Host: g.name == "REDIRECT", Persistent: g.get("persistent") != nil, Random: g.random()}
 	n := 0
 	for _, o := range g.options {
-		if o.name != "to-destination" {
+		var to NATRange
+		ok := true
+		switch o.name {
+		case "to-destination":
+			to, ok = r.natRange(o)
+		case "to-ports":
+			var err error
+			to.Ports, err = parseNATPorts(o.value())
+			ok = r.good(o, err, "PORT or PORT-PORT")
+		default:
 			continue
 		}
-		n++
-		to, ok := r.natRange(o)
 		switch {
 		case !ok:
-		case to.wide() || target.Random && int(to.Ports.Last)-int(to.Ports.First) >= maxRange:
-			r.lost(o.values[0], fmt.Sprintf("a range of more than %d addresses or ports is not translated", maxRange), "")
+		case to.Wide(target.Random):
+			r.lost(o.values[0], WideRange, "")
 		default:
 			target.To = append(target.To, to)
-			if to.Ports.First != 0 && !r.hasPorts() {
+			if to.Ports.First != 0 && !target.Host && !r.hasPorts() {
 				r.issue(importer.Note, o.values[0], "iptables refuses a port here without -p tcp, udp, sctp or dccp", "")
 			}
 		}
-		if n == 2 {
+		if n++; n == 2 {
 			r.issue(importer.Note, o.at, "no kernel since 2.6.11 takes several --to-destination: iptables refuses this rule today",
 				"the profile balances over them as older kernels did")
 		}
 	}
-	if n == 0 {
+	switch {
+	case n > 0:
+	case target.Host: // to the port that the client has sent to
+		target.To = []NATRange{{}}
+	default:
 		r.fail(g.at, "DNAT has no --to-destination", "--to-destination ADDRESS[:PORT]")
 	}
 	r.rule.Target = target
-	r.natFlags(g)
+	if !r.rule.randomPorts() {
+		r.noted(g, "OPTION is not in the profile: it is about ports, and does not choose backends", "random", "random-fully")
+	}
 }
 
 // natRange is what NAT chooses from; false where that is not known.
 func (r *reader) natRange(o *setting) (NATRange, bool) {
 	to, named, err := parseNAT(o.value(), r.family)
-	switch {
-	case err != nil:
-		r.fail(o.values[0], err.Error(), "ADDRESS[-ADDRESS][:PORT[-PORT]]")
-	case named:
+	if named {
 		r.lost(o.values[0], "names of hosts are not resolved: "+o.value(), "write the address")
 	}
-	return to, err == nil && !named
+	return to, r.good(o, err, "ADDRESS[-ADDRESS][:PORT[-PORT]]") && !named
 }
 
 // random reports whether NAT chooses ports at random.
@@ -131,14 +132,6 @@ func (r *Rule) randomPorts() bool {
 	return ok && d.Random && slices.ContainsFunc(d.To, func(n NATRange) bool { return n.Ports.First != n.Ports.Last })
 }
 
-// maxRange is how many addresses a range of DNAT may have.
-const maxRange = 256
-
-// wide reports whether a range has more addresses.
-func (r NATRange) wide() bool {
-	return r.First.IsValid() && space.Between(r.First, r.Last).Size() > maxRange
-}
-
 // hasPorts reports whether the rule is for a protocol with ports.
 func (r *reader) hasPorts() bool {
 	switch r.proto {
@@ -146,24 +139,6 @@ func (r *reader) hasPorts() bool {
 		return true
 	}
 	return false
-}
-
-func (r *reader) redirect(g *group) {
-	var to NATRange
-	target := DNAT{Host: true, Random: g.random()}
-	if o := g.get("to-ports"); o != nil {
-		ports, err := parseNATPorts(o.value())
-		switch {
-		case err != nil:
-			r.fail(o.values[0], err.Error(), "PORT or PORT-PORT")
-		case target.Random && int(ports.Last)-int(ports.First) >= maxRange:
-			r.lost(o.values[0], fmt.Sprintf("a range of more than %d addresses or ports is not translated", maxRange), "")
-		}
-		to.Ports = ports
-	}
-	target.To = []NATRange{to}
-	r.rule.Target = target
-	r.natFlags(g)
 }
 
 func (r *reader) snat(g *group) {
@@ -188,10 +163,7 @@ func (r *reader) setMark(g *group) {
 			return other, true
 		}
 		n, err := parseBits(o.value())
-		if err != nil {
-			r.fail(o.values[0], err.Error(), "a number of 32 bits")
-		}
-		return n, err == nil
+		return n, r.good(o, err, "a number of 32 bits")
 	}
 	for _, o := range g.options {
 		switch o.name {
@@ -234,16 +206,10 @@ func (r *reader) log(g *group) {
 		target.Prefix = o.value()
 	}
 	if o := g.get("log-level"); o != nil {
-		level, err := parseLevel(o.value())
-		if err != nil {
-			r.fail(o.values[0], err.Error(), "emerg to debug, or 0 to 7")
-		}
-		target.Level = level
+		var err error
+		target.Level, err = importer.LogLevel(o.value())
+		r.good(o, err, "emerg to debug, or 0 to 7")
 	}
 	r.rule.Target = target
-	for _, name := range []string{"log-tcp-sequence", "log-tcp-options", "log-ip-options", "log-uid", "log-macdecode"} {
-		if o := g.get(name); o != nil {
-			r.issue(importer.Note, o.at, "--"+name+" is not in the profile", "")
-		}
-	}
+	r.noted(g, "OPTION is not in the profile", "log-tcp-sequence", "log-tcp-options", "log-ip-options", "log-uid", "log-macdecode")
 }

@@ -142,26 +142,20 @@ func (r *reader) tracked(o *setting) {
 }
 
 func (r *reader) statistic(g *group) {
-	mode := g.get("mode")
-	if mode == nil {
+	switch mode, o := g.get("mode"), g.get("probability"); {
+	case mode == nil:
 		r.fail(g.at, "-m statistic has no --mode", "--mode nth or --mode random")
-		return
-	}
-	switch mode.value() {
-	case "random":
-		o := g.get("probability")
-		if o == nil {
-			r.fail(g.at, "--mode random has no --probability", "--probability P, 0 to 1")
-			return
-		}
+	case mode.value() == "nth":
+		r.nth(g)
+	case mode.value() != "random":
+		r.fail(mode.values[0], fmt.Sprintf("%q is not a mode", mode.value()), "nth or random")
+	case o == nil:
+		r.fail(g.at, "--mode random has no --probability", "--probability P, 0 to 1")
+	default:
 		p, err := share.Parse(o.value())
 		if r.good(o, err, "0 to 1") {
 			r.add(Chance{p, o.not})
 		}
-	case "nth":
-		r.nth(g)
-	default:
-		r.fail(mode.values[0], fmt.Sprintf("%q is not a mode", mode.value()), "nth or random")
 	}
 }
 

@@ -3,9 +3,11 @@ package syntax
 // Targets: what a rule does.
 
 import (
+	"fmt"
 	"net/netip"
 
 	"nlb/lb"
+	"nlb/lb/importer/iptables/space"
 )
 
 // Target is what a rule does: one of the types below.
@@ -46,6 +48,17 @@ type NATRange struct {
 	First, Last netip.Addr
 	Ports       lb.PortRange
 	Base        uint16
+}
+
+// maxRange is how many addresses a range may have, and ports that are taken at random.
+const maxRange = 256
+
+// WideRange says that a range is not translated because of that.
+var WideRange = fmt.Sprintf("a range of more than %d addresses or ports is not translated", maxRange)
+
+// Wide reports whether a range has more. random: its ports are taken at random.
+func (r NATRange) Wide(random bool) bool {
+	return r.First.IsValid() && space.Between(r.First, r.Last).Size() > maxRange || random && int(r.Ports.Last)-int(r.Ports.First) >= maxRange
 }
 
 // SNAT changes the source to one of a range of addresses. Random: with a port at random.

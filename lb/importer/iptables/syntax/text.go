@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"nlb/lb"
 	"nlb/lb/importer"
@@ -76,9 +75,8 @@ func (p *parser) Line(line int) bool {
 
 // saved reads a line of iptables-save; false where it is none.
 func (p *parser) saved(raw string, line int, dollar bool) bool {
-	text := strings.TrimSpace(raw)
-	indent := len(raw) - len(strings.TrimLeft(raw, " \t"))
-	place := importer.Place{Line: line + 1, Column: indent + 1, Width: max(1, utf8.RuneCountInString(text))}
+	text, place := strings.TrimSpace(raw), importer.PlaceOf([]string{raw}, 0)
+	place.Line = line + 1
 	switch {
 	case text == "":
 	case text[0] == '#':

@@ -253,18 +253,3 @@ func parseNATPorts(s string) (r lb.PortRange, err error) {
 	}
 	return r, err
 }
-
-// levels are the names of syslog levels (libxt_LOG.c).
-var levels = map[string]lb.LogLevel{
-	"emerg": 0, "panic": 0, "alert": 1, "crit": 2, "err": 3, "error": 3, "warn": 4, "warning": 4, "notice": 5, "info": 6, "debug": 7,
-}
-
-func parseLevel(s string) (lb.LogLevel, error) {
-	if l, ok := levels[strings.ToLower(s)]; ok {
-		return l, nil
-	}
-	if n, ok := parseUint(s, 7); ok {
-		return lb.LogLevel(n), nil
-	}
-	return 0, fmt.Errorf("%q is not a log level", s)
-}

@@ -1,0 +1,88 @@
+package importer
+
+// Values that several programs write alike.
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"nlb/lb"
+)
+
+// Words are the words of a text, as a set.
+func Words(text string) map[string]bool {
+	out := map[string]bool{}
+	for w := range strings.FieldsSeq(text) {
+		out[w] = true
+	}
+	return out
+}
+
+// Addr reads an address, without a zone.
+func Addr(text string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(text)
+	return a, err == nil && a.Zone() == ""
+}
+
+// Prefix reads an address, or a prefix of a network.
+func Prefix(text string) (netip.Prefix, bool) {
+	if a, ok := Addr(text); ok {
+		return netip.PrefixFrom(a, a.BitLen()), true
+	}
+	p, err := netip.ParsePrefix(text)
+	return p.Masked(), err == nil
+}
+
+// Prefixes puts prefixes in order in place, each once.
+func Prefixes(list []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(list, netip.Prefix.Compare)
+	return slices.Compact(list)
+}
+
+// PortRange reads FIRST, or FIRST and LAST with what is between. Port 0 is none.
+func PortRange(text, between string) (lb.PortRange, bool) {
+	first, last, isRange := strings.Cut(text, between)
+	if !isRange {
+		last = first
+	}
+	a, err := strconv.ParseUint(first, 10, 16)
+	b, err2 := strconv.ParseUint(last, 10, 16)
+	return lb.PortRange{First: uint16(a), Last: uint16(b)}, err == nil && err2 == nil && 0 < a && a <= b
+}
+
+// Ports are those of a listen for one port; 0: for all.
+func Ports(port uint16) []lb.PortRange {
+	if port == 0 {
+		return []lb.PortRange{lb.AllPorts}
+	}
+	return []lb.PortRange{{First: port, Last: port}}
+}
+
+// LogLevel reads a level of syslog, by its number or name (syslog(3)).
+func LogLevel(text string) (level lb.LogLevel, err error) {
+	word := strings.ToLower(text)
+	if n, err := strconv.ParseUint(word, 10, 8); err == nil && n <= 7 {
+		return lb.LogLevel(n), nil
+	}
+	if other := map[string]string{"panic": "emerg", "error": "err", "warning": "warn"}[word]; other != "" {
+		word = other
+	}
+	if level.UnmarshalText([]byte(word)) != nil {
+		return 0, fmt.Errorf("%q is not a log level", text)
+	}
+	return level, nil
+}
+
+// LogPrefix is text as the prefix of a log.
+func LogPrefix(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' || r == '"' || r == '\\' {
+			return '?'
+		}
+		return r
+	}, text)
+	return text[:min(len(text), lb.MaxLogPrefix)]
+}
