@@ -16,10 +16,9 @@ import (
 
 // bindValues are parameters of bind that have a value, and say nothing of where
 // connections go.
-var bindValues = map[string]bool{
-	"name": true, "backlog": true, "mss": true, "nice": true, "process": true, "thread": true, "id": true, "uid": true, "gid": true, "user": true, "group": true,
-	"mode": true, "level": true, "severity-output": true, "tcp-ut": true, "shards": true, "proto": true, "guid-prefix": true, "expose-fd": true, "cc": true,
-}
+var bindValues = importer.Words(`
+	name backlog mss nice process thread id uid gid user group mode level severity-output tcp-ut shards proto guid-prefix expose-fd cc
+`)
 
 // binds are where it listens.
 func (p *proxy) binds(s *lb.Service) []relay.Bind {

@@ -23,15 +23,7 @@ type proxy struct {
 	lines []*words.Directive
 }
 
-// last is the last directive of a name; nil where there is none.
-func (p *proxy) last(name string) *words.Directive {
-	for _, d := range slices.Backward(p.lines) {
-		if d.Name() == name {
-			return d
-		}
-	}
-	return nil
-}
+func (p *proxy) last(name string) *words.Directive { return words.Last(p.lines, name) }
 
 // option is the last line that turns an option on, nil where it is off.
 func (p *proxy) option(name string) *words.Directive {
@@ -70,28 +62,25 @@ func (p *proxy) mode() string {
 }
 
 // silent are keywords that are read elsewhere, or say nothing of where connections go.
-var silent = map[string]bool{
-	"mode": true, "log": true, "log-format": true, "log-format-sd": true, "log-tag": true, "description": true, "id": true, "backlog": true,
-	"errorfile": true, "errorfiles": true, "errorloc": true, "errorloc302": true, "errorloc303": true, "unique-id-format": true, "unique-id-header": true, "timeout": true,
-	"retries": true, "fullconn": true, "bind-process": true, "grace": true, "email-alert": true, "guid": true, "option": true, "no": true, "default": true,
-	"cookie": true, "compression": true, "http-reuse": true, "http-error": true, "stats": true, "declare": true, "clitcpka-cnt": true, "clitcpka-idle": true,
-	"clitcpka-intvl": true, "srvtcpka-cnt": true, "srvtcpka-idle": true, "srvtcpka-intvl": true, "retry-on": true, "monitor-uri": true, "error-log-format": true,
-	"load-server-state-from-file": true, "server-state-file-name": true, "max-keep-alive-queue": true, "persist": true, "hash-balance-factor": true, "http-send-name-header": true,
-	"bind": true, "default_backend": true, "use_backend": true, "acl": true, "tcp-request": true, "maxconn": true, "balance": true, "hash-type": true, "server": true,
-	"default-server": true, "server-template": true, "stick-table": true, "stick": true, "tcp-check": true, "http-check": true, "source": true, "external-check": true,
-	"disabled": true, "enabled": true, "dispatch": true, "use-server": true,
-}
+var silent = importer.Words(`
+	mode log log-format log-format-sd log-tag description id backlog errorfile errorfiles errorloc errorloc302 errorloc303 unique-id-format
+	unique-id-header timeout retries fullconn bind-process grace email-alert guid option no default cookie compression http-reuse http-error stats declare
+	clitcpka-cnt clitcpka-idle clitcpka-intvl srvtcpka-cnt srvtcpka-idle srvtcpka-intvl retry-on monitor-uri error-log-format load-server-state-from-file
+	server-state-file-name max-keep-alive-queue persist hash-balance-factor http-send-name-header bind default_backend use_backend acl tcp-request maxconn
+	balance hash-type server default-server server-template stick-table stick tcp-check http-check source external-check disabled enabled dispatch
+	use-server
+`)
 
-// quiet reports whether an option changes nothing of where connections go, or is read.
+// quietOptions are those that change nothing of where connections go, or are read.
+var quietOptions = importer.Words(`
+	tcp-check ssl-hello-chk mysql-check pgsql-check redis-check smtpchk ldap-check spop-check external-check lb-agent-chk redispatch allbackups tcplog
+	dontlognull dontlog-normal logasap tcpka clitcpka srvtcpka contstats nolinger abortonclose persist socket-stats independent-streams log-health-checks
+	log-separate-errors splice-auto splice-request splice-response prefer-last-server checkcache forwardfor originalto forceclose idle-close-on-response
+	disable-h2-upgrade
+`)
+
 func quiet(option string) bool {
-	switch option {
-	case "tcp-check", "httpchk", "ssl-hello-chk", "mysql-check", "pgsql-check", "redis-check", "smtpchk", "ldap-check", "spop-check", "external-check", "lb-agent-chk",
-		"redispatch", "allbackups", "tcplog", "dontlognull", "dontlog-normal", "logasap", "tcpka", "clitcpka", "srvtcpka", "contstats", "nolinger", "abortonclose", "persist",
-		"socket-stats", "independent-streams", "log-health-checks", "log-separate-errors", "splice-auto", "splice-request", "splice-response", "prefer-last-server",
-		"checkcache", "forwardfor", "originalto", "httplog", "httpclose", "forceclose", "idle-close-on-response", "http_proxy", "disable-h2-upgrade":
-		return true
-	}
-	return strings.HasPrefix(option, "http") || strings.HasPrefix(option, "tcp-smart") || strings.HasPrefix(option, "accept-")
+	return quietOptions[option] || strings.HasPrefix(option, "http") || strings.HasPrefix(option, "tcp-smart") || strings.HasPrefix(option, "accept-")
 }
 
 // rest says which lines are not translated.

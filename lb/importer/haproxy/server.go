@@ -22,26 +22,22 @@ type params map[string]words.Word // the value, or the flag itself
 
 func (m params) has(name string) bool { _, ok := m[name]; return ok }
 
-// What parameters mean: those with a value are true.
+// Parameters with a value, those without, and those that are named since they are not
+// translated.
 var (
-	serverParams = map[string]bool{
-		// read
-		"weight": true, "check": false, "inter": true, "rise": true, "fall": true, "port": true, "addr": true, "backup": false, "maxconn": true, "slowstart": true,
-		"disabled": false, "ssl": false, "check-ssl": false, "check-sni": true, "send-proxy": false, "send-proxy-v2": false, "send-proxy-v2-ssl": false,
-		"send-proxy-v2-ssl-cn": false, "agent-check": false, "agent-port": true, "agent-addr": true, "agent-inter": true, "on-marked-down": true, "source": true, "track": true,
-		"verify": true, "verifyhost": true, "ca-file": true, "sni": true, "check-send-proxy": false, "fastinter": true, "downinter": true,
-		// without a meaning for where connections go
-		"alpn": true, "check-alpn": true, "ciphers": true, "ciphersuites": true, "cookie": true, "crl-file": true, "crt": true, "curves": true, "enabled": false,
-		"error-limit": true, "hash-key": true, "id": true, "guid": true, "init-addr": true, "init-state": true, "log-bufsize": true, "log-proto": true, "max-reuse": true,
-		"maxqueue": true, "non-stick": false, "observe": true, "on-error": true, "pool-conn-name": true, "pool-low-conn": true, "pool-max-conn": true,
-		"pool-purge-delay": true, "proto": true, "redir": true, "resolve-net": true, "resolve-opts": true, "resolve-prefer": true, "resolvers": true, "shard": true,
-		"sigalgs": true, "ssl-max-ver": true, "ssl-min-ver": true, "stick": false, "tcp-ut": true, "tfo": false, "tls-tickets": false, "ws": true, "allow-0rtt": false,
-		"force-sslv3": false, "force-tlsv10": false, "force-tlsv11": false, "force-tlsv12": false, "force-tlsv13": false, "renegotiate": false, "ssl-reuse": false,
-	}
-	unknownParams = map[string]bool{ // named, not translated
-		"minconn": true, "namespace": true, "socks4": true, "check-via-socks4": false, "on-marked-up": true, "agent-send": true, "check-proto": true,
-		"proxy-v2-options": true, "set-proxy-v2-tlv-fmt": true, "tcp-md5sig": true,
-	}
+	valued = importer.Words(`
+		weight inter rise fall port addr maxconn slowstart check-sni agent-port agent-addr agent-inter on-marked-down source track verify verifyhost ca-file
+		sni fastinter downinter alpn check-alpn ciphers ciphersuites cookie crl-file crt curves error-limit hash-key id guid init-addr init-state log-bufsize
+		log-proto max-reuse maxqueue observe on-error pool-conn-name pool-low-conn pool-max-conn pool-purge-delay proto redir resolve-net resolve-opts
+		resolve-prefer resolvers shard sigalgs ssl-max-ver ssl-min-ver tcp-ut ws
+	`)
+	flags = importer.Words(`
+		check backup disabled ssl check-ssl send-proxy send-proxy-v2 send-proxy-v2-ssl send-proxy-v2-ssl-cn agent-check check-send-proxy enabled non-stick
+		stick tfo tls-tickets allow-0rtt force-sslv3 force-tlsv10 force-tlsv11 force-tlsv12 force-tlsv13 renegotiate ssl-reuse
+	`)
+	unknown = importer.Words(`
+		minconn namespace socks4 on-marked-up agent-send check-proto proxy-v2-options set-proxy-v2-tlv-fmt tcp-md5sig
+	`)
 )
 
 // parameters reads the words from the first one on into m.
@@ -53,13 +49,11 @@ func (p *proxy) parameters(m params, ws []words.Word) {
 			delete(m, off)
 			continue
 		}
-		takes, known := serverParams[name]
-		if !known {
-			takes = unknownParams[name]
+		if !valued[name] && !flags[name] {
 			p.Lost(name+" of a server is not translated", "", w.Place)
 		}
 		value := w
-		if takes {
+		if valued[name] || unknown[name] {
 			if i++; i == len(ws) {
 				p.Fail(w.Place, name+" has no value", "a value after it")
 				return

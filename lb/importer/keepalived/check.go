@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"nlb/lb"
+	"nlb/lb/importer"
 	"nlb/lb/importer/ipvs"
 	"nlb/lb/importer/relay"
 	"nlb/lb/importer/words"
@@ -75,7 +76,7 @@ func pages(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive)
 			}
 			c := lb.DefaultCheck(k)
 			c.Status = []lb.StatusRange{{First: 200, Last: 299}}
-			unwanted := last(u.Block, "regex_no_match") != nil
+			unwanted := words.Last(u.Block, "regex_no_match") != nil
 			for _, level := range append([][]*words.Directive{u.Block}, levels...) {
 				if !r.Spend(len(level), u.Place()) {
 					return out
@@ -147,7 +148,7 @@ func datagrams(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check
 		b, err := hex.DecodeString(all)
 		return string(b), err == nil
 	}
-	payload, reply := last(d.Block, "payload"), last(d.Block, "require_reply")
+	payload, reply := words.Last(d.Block, "payload"), words.Last(d.Block, "require_reply")
 	if payload == nil || reply == nil {
 		r.Lost("UDP_CHECK without a payload and an answer to it is not translated", "check: udp sends, and waits for an answer", d.Place())
 		return nil
@@ -165,7 +166,7 @@ func datagrams(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check
 // span is a time in seconds, of the first level that says it.
 func (r *reader) span(name string, otherwise time.Duration, levels [][]*words.Directive) time.Duration {
 	for _, level := range levels {
-		d := last(level, name)
+		d := words.Last(level, name)
 		if d == nil {
 			continue
 		}
@@ -180,11 +181,10 @@ func (r *reader) span(name string, otherwise time.Duration, levels [][]*words.Di
 }
 
 // silentInChecks are words of checks that are read elsewhere, or change nothing here.
-var silentInChecks = map[string]bool{
-	"connect_timeout": true, "retry": true, "nb_get_retry": true, "delay_before_retry": true, "delay_loop": true, "warmup": true, "alpha": true, "log_all_failures": true,
-	"url": true, "virtualhost": true, "http_protocol": true, "enable_sni": true, "fast_recovery": true, "name": true, "type": true,
-	"payload": true, "require_reply": true, "helo_name": true, "host": true,
-}
+var silentInChecks = importer.Words(`
+	connect_timeout retry nb_get_retry delay_before_retry delay_loop warmup alpha log_all_failures url virtualhost http_protocol enable_sni fast_recovery
+	name type payload require_reply helo_name host
+`)
 
 // checksOf are the checks of a real server. Of times, those of the check count
 // before those of the server, and these before those of the virtual server.

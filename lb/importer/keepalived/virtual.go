@@ -15,19 +15,9 @@ import (
 	"nlb/lb/importer/words"
 )
 
-// last is the last directive of one of the names; nil where there is none.
-func last(all []*words.Directive, names ...string) *words.Directive {
-	for _, d := range slices.Backward(all) {
-		if slices.Contains(names, d.Name()) {
-			return d
-		}
-	}
-	return nil
-}
-
 // text is the first argument of a directive; empty where there is none.
 func text(all []*words.Directive, names ...string) string {
-	if d := last(all, names...); d != nil {
+	if d := words.Last(all, names...); d != nil {
 		return d.Arg(1)
 	}
 	return ""
@@ -35,13 +25,12 @@ func text(all []*words.Directive, names ...string) string {
 
 // silent are directives of virtual and real servers that are read elsewhere, or say
 // nothing of where connections go.
-var silent = map[string]bool{
-	"lvs_sched": true, "lb_algo": true, "lvs_method": true, "lb_kind": true, "flag-1": true, "flag-2": true, "flag-3": true, "sh-port": true, "sh-fallback": true,
-	"mh-port": true, "mh-fallback": true, "ops": true, "persistence_engine": true, "persistence_timeout": true, "persistence_granularity": true, "protocol": true,
-	"ha_suspend": true, "smtp_alert": true, "virtualhost": true, "snmp_name": true, "alpha": true, "omega": true, "quorum": true, "ip_family": true, "sorry_server": true,
-	"sorry_server_inhibit": true, "sorry_server_lvs_method": true, "connect_timeout": true, "retry": true, "delay_before_retry": true, "warmup": true, "delay_loop": true,
-	"inhibit_on_failure": true, "real_server": true, "weight": true, "uthreshold": true, "lthreshold": true, "log_all_failures": true,
-}
+var silent = importer.Words(`
+	lvs_sched lb_algo lvs_method lb_kind flag-1 flag-2 flag-3 sh-port sh-fallback mh-port mh-fallback ops persistence_engine persistence_timeout
+	persistence_granularity protocol ha_suspend smtp_alert virtualhost snmp_name alpha omega quorum ip_family sorry_server sorry_server_inhibit
+	sorry_server_lvs_method connect_timeout retry delay_before_retry warmup delay_loop inhibit_on_failure real_server weight uthreshold lthreshold
+	log_all_failures
+`)
 
 // unknown says what of a block is not translated.
 func (r *reader) unknown(all []*words.Directive) {
@@ -217,7 +206,7 @@ func (r *reader) port(d *words.Directive, i int) (uint16, bool) {
 
 // number is the argument of a directive; otherwise where there is none.
 func (r *reader) number(all []*words.Directive, name string, otherwise uint32) uint32 {
-	d := last(all, name)
+	d := words.Last(all, name)
 	if d == nil {
 		return otherwise
 	}
@@ -231,7 +220,7 @@ func (r *reader) number(all []*words.Directive, name string, otherwise uint32) u
 
 // scheduling reads what IPVS has to know of a virtual server.
 func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs.Virtual) {
-	if s := last(all, "lvs_sched", "lb_algo"); s != nil {
+	if s := words.Last(all, "lvs_sched", "lb_algo"); s != nil {
 		if v.SchedulerAt = s.Place(); ipvs.Scheduled(s.Arg(1)) {
 			v.Scheduler = s.Arg(1)
 		} else {
@@ -239,15 +228,15 @@ func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs
 		}
 	}
 	for _, flag := range []string{"flag-1", "flag-2", "flag-3", "sh-port", "sh-fallback", "mh-port", "mh-fallback"} {
-		if last(all, flag) != nil {
+		if words.Last(all, flag) != nil {
 			v.Flags = append(v.Flags, flag)
 		}
 	}
-	v.OnePacket = last(all, "ops") != nil
+	v.OnePacket = words.Last(all, "ops") != nil
 	v.Engine = text(all, "persistence_engine")
 	v.Netmask = text(all, "persistence_granularity")
 	const persistent = 360 // unless it is said, keepalived.conf(5)
-	if last(all, "persistence_timeout") != nil || v.Netmask != "" {
+	if words.Last(all, "persistence_timeout") != nil || v.Netmask != "" {
 		v.Persistent = persistent
 		if text(all, "persistence_timeout") != "" {
 			v.Persistent = r.number(all, "persistence_timeout", persistent)
@@ -256,7 +245,7 @@ func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs
 		v.Persistent = persistent
 		r.Note("a virtual_server of all ports is persistent, whether that is said or not", "", v.Place)
 	}
-	switch p := last(all, "protocol"); {
+	switch p := words.Last(all, "protocol"); {
 	case p == nil:
 		v.Protocol = lb.UDP
 		r.Lost("this virtual_server has no protocol: keepalived balances UDP then, and so does the profile", "protocol: tcp, if that is meant", v.Place)
@@ -268,7 +257,7 @@ func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs
 // forwarding is how packets get to a server; of blocks, the first that says it.
 func (r *reader) forwarding(blocks ...[]*words.Directive) byte {
 	for _, b := range blocks {
-		if d := last(b, "lvs_method", "lb_kind"); d != nil {
+		if d := words.Last(b, "lvs_method", "lb_kind"); d != nil {
 			switch d.Arg(1) {
 			case "NAT":
 			case "DR":
@@ -311,8 +300,8 @@ func (r *reader) real(d *words.Directive, around []*words.Directive, v *ipvs.Vir
 
 // sorry reads the server that takes over where too few others are up.
 func (r *reader) sorry(s *lb.Service, all []*words.Directive, v *ipvs.Virtual) {
-	d := last(all, "sorry_server")
-	quorum := last(all, "quorum")
+	d := words.Last(all, "sorry_server")
+	quorum := words.Last(all, "quorum")
 	if d == nil {
 		if quorum != nil && quorum.Arg(1) != "1" {
 			r.Note("a quorum without a sorry_server changes nothing of where connections go", "", quorum.Place())
@@ -355,7 +344,7 @@ func (r *reader) sorry(s *lb.Service, all []*words.Directive, v *ipvs.Virtual) {
 	}
 	s.MinUp = lb.MinUp{Count: int(min(n, lb.MaxMinUp))}
 	r.Note("below its quorum, keepalived puts the sorry_server in the place of all; in the profile it joins those that are up", "", quorum.Place())
-	if h := last(all, "hysteresis"); h != nil && h.Arg(1) != "0" {
+	if h := words.Last(all, "hysteresis"); h != nil && h.Arg(1) != "0" {
 		r.Lost("hysteresis is not translated", "", h.Place())
 	}
 }

@@ -11,20 +11,18 @@ import (
 	"time"
 
 	"nlb/lb"
+	"nlb/lb/importer"
 	"nlb/lb/importer/document"
 )
 
-// known says of the keys of a farm which are read here (true), and which say
-// nothing that matters for a profile.
-var known = map[string]bool{
-	"name": true, "family": true, "virtual-addr": true, "virtual-ports": true, "source-addr": true, "mode": true, "protocol": true,
-	"scheduler": true, "sched-param": true, "persistence": true, "persist-ttl": true, "helper": true, "log": true, "log-prefix": true,
-	"log-rtlimit": true, "mark": true, "priority": true, "limits-ttl": true, "new-rtlimit": true, "new-rtlimit-burst": true,
-	"rst-rtlimit": true, "rst-rtlimit-burst": true, "est-connlimit": true, "tcp-strict": true, "verdict": true, "flow-offload": true,
-	"intra-connect": true, "queue": true, "state": true, "addresses": true, "backends": true, "sessions": true, "policies": true,
-	"new-rtlimit-log-prefix": false, "rst-rtlimit-log-prefix": false, "est-connlimit-log-prefix": false, "tcp-strict-log-prefix": false,
-	"iface": false, "oface": false, "ether-addr": false, "iether-addr": false, "oether-addr": false, "fqdn": false, "responsettl": false,
-}
+// known are the keys of a farm that are read here, and last those that say nothing that
+// matters for a profile.
+var known = importer.Words(`
+	name family virtual-addr virtual-ports source-addr mode protocol scheduler sched-param persistence persist-ttl helper log log-prefix log-rtlimit mark
+	priority limits-ttl new-rtlimit new-rtlimit-burst rst-rtlimit rst-rtlimit-burst est-connlimit tcp-strict verdict flow-offload intra-connect queue
+	state addresses backends sessions policies new-rtlimit-log-prefix rst-rtlimit-log-prefix est-connlimit-log-prefix tcp-strict-log-prefix iface oface
+	ether-addr iether-addr oether-addr fqdn responsettl
+`)
 
 // farm reads a farm and adds what it becomes.
 func (r *reader) farm(o *document.Node) {
@@ -35,7 +33,7 @@ func (r *reader) farm(o *document.Node) {
 		return
 	}
 	for _, e := range o.Entries {
-		if _, ok := known[e.Key]; !ok && !strings.HasPrefix(e.Key, "counter-") {
+		if !known[e.Key] && !strings.HasPrefix(e.Key, "counter-") {
 			r.Lost("key "+e.Key+" is not translated", "", e.At)
 		}
 	}

@@ -160,17 +160,14 @@ func (r *reader) main(all []*words.Directive) {
 }
 
 // quiet are directives that say nothing of where connections go, of stream and
-// its servers.
-var quiet = map[string]bool{
-	"access_log": true, "error_log": true, "log_format": true, "open_log_file_cache": true, "preread_buffer_size": true, "preread_timeout": true, "proxy_buffer_size": true,
-	"proxy_connect_timeout": true, "proxy_socket_keepalive": true, "proxy_half_close": true, "proxy_next_upstream_timeout": true, "proxy_next_upstream_tries": true,
-	"proxy_requests": true, "proxy_responses": true, "resolver": true, "resolver_timeout": true, "tcp_nodelay": true, "variables_hash_bucket_size": true,
-	"variables_hash_max_size": true, "server_names_hash_bucket_size": true, "map_hash_bucket_size": true, "map_hash_max_size": true, "limit_conn_log_level": true,
-	"limit_conn_dry_run": true, "proxy_protocol_timeout": true, "status_zone": true, "server_name": true, "ssl_preread": true, "set": true,
-	// read, or said elsewhere
-	"listen": true, "proxy_pass": true, "proxy_bind": true, "proxy_next_upstream": true, "allow": true, "deny": true, "limit_conn": true, "limit_conn_zone": true,
-	"server": true, "upstream": true, "map": true, "geo": true, "split_clients": true, "proxy_timeout": true, "proxy_ssl": true, "proxy_protocol": true, "health_check": true, "match": true,
-}
+// its servers, and those that are read, or said elsewhere.
+var quiet = importer.Words(`
+	access_log error_log log_format open_log_file_cache preread_buffer_size preread_timeout proxy_buffer_size proxy_connect_timeout proxy_socket_keepalive
+	proxy_half_close proxy_next_upstream_timeout proxy_next_upstream_tries proxy_requests proxy_responses resolver resolver_timeout tcp_nodelay
+	variables_hash_bucket_size variables_hash_max_size server_names_hash_bucket_size map_hash_bucket_size map_hash_max_size limit_conn_log_level
+	limit_conn_dry_run proxy_protocol_timeout status_zone server_name ssl_preread set listen proxy_pass proxy_bind proxy_next_upstream allow deny
+	limit_conn limit_conn_zone server upstream map geo split_clients proxy_timeout proxy_ssl proxy_protocol health_check match
+`)
 
 // stream reads the block of that name. What it says holds for the servers that do
 // not say otherwise.
@@ -209,18 +206,6 @@ func (r *reader) known(d *words.Directive) {
 	if name := d.Name(); !quiet[name] && !strings.HasPrefix(name, "ssl_") && !strings.HasPrefix(name, "proxy_ssl_") {
 		r.Lost(name+" is not translated", "", d.Place())
 	}
-}
-
-// last is the last directive of a name, of a server or else of stream.
-func last(name string, levels ...[]*words.Directive) *words.Directive {
-	for _, level := range levels {
-		for _, d := range slices.Backward(level) {
-			if d.Name() == name {
-				return d
-			}
-		}
-	}
-	return nil
 }
 
 // on reports whether a switch is on.

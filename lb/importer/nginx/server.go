@@ -18,12 +18,13 @@ import (
 // server adds the services of a block `server`: one for TCP, one for UDP.
 func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[*upstream]bool) {
 	own := r.block(d.Block)
+	all := slices.Concat(stream, own)
 	at := d.Place()
 	if !r.Spend(len(stream)+len(own), at) {
 		return
 	}
 	binds := r.binds(own)
-	pass := last("proxy_pass", own)
+	pass := words.Last(own, "proxy_pass")
 	switch {
 	case pass == nil:
 		r.Note("this server sends no connections anywhere, so it is left out", "", at)
@@ -31,8 +32,8 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 	case len(binds) == 0:
 		r.Lost("this server listens nowhere that a profile can have, so it is left out", "", at)
 		return
-	case on(last("proxy_ssl", own, stream)):
-		r.Lost("TLS to the servers is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", last("proxy_ssl", own, stream).Place())
+	case on(words.Last(all, "proxy_ssl")):
+		r.Lost("TLS to the servers is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", words.Last(all, "proxy_ssl").Place())
 		return
 	}
 	for _, o := range own {
@@ -46,19 +47,19 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 		return
 	}
 	s := lb.Service{}
-	r.guards(&s, own, stream)
-	r.source(&s, last("proxy_bind", own, stream))
-	if p := last("proxy_protocol", own, stream); on(p) {
+	r.guards(&s, own, all)
+	r.source(&s, words.Last(all, "proxy_bind"))
+	if p := words.Last(all, "proxy_protocol"); on(p) {
 		r.Lost("the servers wait for the header of the PROXY protocol, which the profile does not send", "turn it off at the servers; with snat: none they see the client itself", p.Place())
 	}
-	if p := last("proxy_timeout", own, stream); p != nil {
+	if p := words.Last(all, "proxy_timeout"); p != nil {
 		r.Note("nginx ends connections that are silent for this time; the profile does not", "", p.Place())
 	}
 	note := "server, line " + strconv.Itoa(at.Line)
 	if u.directive != nil {
 		note += "; upstream " + u.name + ", line " + strconv.Itoa(u.directive.Place().Line)
 	}
-	next := last("proxy_next_upstream", own, stream)
+	next := words.Last(all, "proxy_next_upstream")
 	for _, p := range []lb.Protocol{lb.TCP, lb.UDP} {
 		if len(binds[p]) == 0 {
 			continue
@@ -69,7 +70,7 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 		if one.Name == "" {
 			one.Name = fmt.Sprintf("%s-%d", p, binds[p][0].Ports.First)
 		}
-		servers := r.balance(&one, u, last("health_check", own), next == nil || on(next))
+		servers := r.balance(&one, u, words.Last(own, "health_check"), next == nil || on(next))
 		relay.Add(r.Draft, one, binds[p], servers, at, note)
 	}
 }
@@ -165,11 +166,11 @@ func (r *reader) source(s *lb.Service, d *words.Directive) {
 
 // guards reads allow and deny, of which the first counts that a client matches, and
 // limit_conn.
-func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
+func (r *reader) guards(s *lb.Service, own, all []*words.Directive) {
 	rule := func(d *words.Directive) bool { return d.Name() == "allow" || d.Name() == "deny" }
 	level := own
 	if !slices.ContainsFunc(own, rule) {
-		level = stream
+		level = all
 	}
 	closed := false
 	for _, d := range level {
@@ -201,7 +202,7 @@ func (r *reader) guards(s *lb.Service, own, stream []*words.Directive) {
 		s.Allow = nil // all others are let in, too
 	}
 	s.Deny, s.Allow = importer.Prefixes(s.Deny), importer.Prefixes(s.Allow)
-	if d := last("limit_conn", own, stream); d != nil {
+	if d := words.Last(all, "limit_conn"); d != nil {
 		n, err := strconv.ParseUint(d.Arg(2), 10, 32)
 		if key := r.zones[d.Arg(1)]; err == nil && n > 0 && (key == "$binary_remote_addr" || key == "$remote_addr") {
 			s.Limit.ConnectionsPerSource = uint32(n)

@@ -8,6 +8,7 @@ package words
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -60,6 +61,16 @@ func (d *Directive) Place() importer.Place {
 	at := d.Words[0].Place
 	at.Width = 0
 	return at
+}
+
+// Last is the last directive that has one of the names; nil where there is none.
+func Last(all []*Directive, names ...string) *Directive {
+	for _, d := range slices.Backward(all) {
+		if slices.Contains(names, d.Name()) {
+			return d
+		}
+	}
+	return nil
 }
 
 // Syntax is how a program writes its directives.
