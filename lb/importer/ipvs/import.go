@@ -38,7 +38,7 @@ func Import(file string, data []byte) (*importer.Import, error) {
 	} else {
 		shell.Read(file, t.Lines, draft, t)
 	}
-	if !t.ran && len(t.marks.rules) == 0 && t.Count() == 0 {
+	if !t.ran && len(t.marks) == 0 && t.Count() == 0 {
 		t.Fail(importer.Place{Line: 1, Column: 1}, "nothing in this text is of ipvsadm", "what ipvsadm -S -n prints, or its commands")
 	}
 	t.finish()
@@ -61,9 +61,9 @@ func Add(draft *importer.Draft, saved []string) error {
 // finish turns the table into services.
 func (t *table) finish() {
 	for _, v := range t.services {
-		t.translate(v, &t.marks)
+		t.translate(v)
 	}
-	t.marks.rest(t)
+	t.unused()
 }
 
 // Command reads a command of a script.
@@ -108,7 +108,7 @@ func (t *table) words(words []word, place importer.Place, c *shell.Command) (she
 		t.Lost("this rule of iptables sends connections to a backend, and is not read here", "nlb import iptables reads it", place)
 	}
 	switch {
-	case t.marks.line(t, words, place):
+	case t.rule(words, place):
 		return shell.Succeeds, true
 	case program == "ipvsadm-restore" || program == "ipvsadm" && slices.ContainsFunc(words, func(w word) bool { return w.Text == "-R" || w.Text == "--restore" }):
 		t.ran = true
@@ -138,12 +138,9 @@ func (t *table) words(words []word, place importer.Place, c *shell.Command) (she
 		t.Lost("the value of "+what+" is not known here, so this command is left out", "set it in a line before: NAME=value", place)
 		return shell.Unsure, true
 	}
-	one, errs := parse(words, place)
-	for _, e := range errs {
-		t.Fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
-	}
+	one, ok := t.parse(words, place)
 	switch {
-	case len(errs) > 0 || one.verb == 0:
+	case !ok || one.verb == 0:
 	case c.May != "" && strings.IndexByte("DdC", one.verb) >= 0:
 		if len(t.services) > 0 {
 			t.Lost("it is not known whether this command runs, so what it takes away stays", "", place)

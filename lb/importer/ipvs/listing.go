@@ -60,11 +60,7 @@ func (t *table) row(line int) {
 	for _, a := range args {
 		words = append(words, word{Text: a, Place: importer.PlaceOf(t.Lines, line)})
 	}
-	one, errs := parse(words, place)
-	for _, e := range errs {
-		t.Fail(importer.PlaceOf(t.Lines, line), e.Msg, e.Want)
-	}
-	if len(errs) == 0 {
+	if one, ok := t.parse(words, place); ok {
 		t.do(one)
 	}
 }

@@ -6,21 +6,19 @@ package ipvs
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
+	"slices"
 	"strings"
 
 	"nlb/lb"
 	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/space"
+	"nlb/lb/importer/iptables/syntax"
 )
 
-// marks are rules of iptables that set a mark.
-type marks struct {
-	rules []markRule
-}
-
-type markRule struct {
+// mark is a rule of iptables that sets a mark, as far as a service can be made of it.
+type mark struct {
 	place    importer.Place
-	mark     uint32
+	value    uint32
 	prefix   netip.Prefix
 	protocol lb.Protocol
 	ports    []lb.PortRange
@@ -29,129 +27,100 @@ type markRule struct {
 	used bool
 }
 
-// line reads a line of iptables, of iptables-save or as a command; false where
+// rule reads a line of iptables, of iptables-save or as a command; false where
 // it is neither. Only rules that set a mark are kept.
-func (m *marks) line(t *table, ws []word, place importer.Place) bool {
-	if len(ws) == 0 {
-		return false
-	}
+func (t *table) rule(ws []word, place importer.Place) bool {
 	switch first := ws[0].Text; {
 	case first[0] == '*' || first[0] == ':' || first == "COMMIT":
 		return true
 	case first[0] == '[' && len(ws) > 1:
 		ws = ws[1:]
 	}
-	program := strings.HasSuffix(ws[0].Text, "iptables") || strings.HasSuffix(ws[0].Text, "ip6tables")
-	// -A of ipvsadm is followed by an option, that of iptables by a chain.
-	if !program && !((ws[0].Text == "-A" || ws[0].Text == "-N" || ws[0].Text == "-P") && len(ws) > 1 && ws[1].Text[0] != '-') {
-		return false
+	switch {
+	case strings.HasSuffix(ws[0].Text, "iptables") || strings.HasSuffix(ws[0].Text, "ip6tables"):
+		ws = ws[1:]
+	case !slices.Contains([]string{"-A", "-N", "-P"}, ws[0].Text) || len(ws) < 2 || ws[1].Text[0] == '-':
+		return false // -A of ipvsadm is followed by an option, that of iptables by a chain
 	}
-	r := markRule{place: place}
-	sets := false
+	chain := ""
+	var rest []word
 	for i := 0; i < len(ws); i++ {
-		value := ""
-		if i+1 < len(ws) {
-			value = ws[i+1].Text
-		}
 		switch ws[i].Text {
-		case "!":
-			r.because("it has a !")
-		case "-d", "--destination":
-			r.destination(value)
+		case "-t", "--table":
 			i++
-		case "-p", "--protocol":
-			switch value {
-			case "tcp", "udp", "sctp":
-				_ = r.protocol.UnmarshalText([]byte(value))
-			default:
-				r.because("it is for protocol " + value)
+		case "-A", "-I", "--append", "--insert":
+			if i++; i < len(ws) {
+				chain = ws[i].Text
 			}
-			i++
-		case "--dport", "--dports", "--destination-port", "--destination-ports":
-			r.port(value)
-			i++
-		case "-t", "-A", "-I", "--append":
-			i++
-			if ws[i-1].Text != "-t" && value != "PREROUTING" && value != "OUTPUT" {
-				r.because("it is in chain " + value)
-			}
-		case "-m", "--match":
-			if value != "tcp" && value != "udp" && value != "sctp" && value != "multiport" && value != "comment" {
-				r.because("it has -m " + value)
-			}
-			i++
-		case "--comment":
-			for i++; i < len(ws) && strings.HasPrefix(value, `"`) && !strings.HasSuffix(ws[i].Text, `"`); i++ {
-			}
-		case "-j", "--jump":
-			sets = value == "MARK"
-			i++
-		case "--set-mark", "--set-xmark":
-			v, mask, _ := strings.Cut(value, "/")
-			n, err := strconv.ParseUint(v, 0, 32)
-			if err != nil || mask != "" && !strings.EqualFold(mask, "0xffffffff") {
-				r.because("its mark has a mask")
-			}
-			r.mark = uint32(n)
-			i++
-		case "iptables", "ip6tables":
 		default:
-			if !strings.HasSuffix(ws[i].Text, "tables") {
-				r.because("it has " + ws[i].Text)
-			}
+			rest = append(rest, ws[i])
 		}
 	}
-	if sets {
-		m.rules = append(m.rules, r)
+	family := lb.IPv4
+	rules, errs := syntax.ReadRule(rest, family, place)
+	if other, wrong := syntax.ReadRule(rest, lb.IPv6, place); errs != nil && wrong == nil {
+		family, rules, errs = lb.IPv6, other, nil
+	}
+	for _, r := range rules {
+		set, ok := r.Target.(syntax.SetMark)
+		if !ok || set.Connection || chain == "" {
+			continue
+		}
+		m := &mark{place: place, value: set.Value}
+		switch {
+		case errs != nil:
+			m.why = errs[0].Msg
+		case chain != "PREROUTING" && chain != "OUTPUT":
+			m.why = "it is in chain " + chain
+		case r.Skip:
+			m.why = strings.TrimSuffix(r.Issues[0].Msg, syntax.LeftOut)
+		case set.Mask != ^uint32(0):
+			m.why = "its mark has a mask"
+		default:
+			m.why = m.conditions(r.Matches, family)
+		}
+		t.marks = append(t.marks, m)
 	}
 	return true
 }
 
-// because notes the first reason.
-func (r *markRule) because(why string) {
-	if r.why == "" {
-		r.why = why
-	}
-}
-
-func (r *markRule) destination(s string) {
-	p, ok := importer.Prefix(s)
-	if !ok {
-		r.because("its destination is " + s)
-		return
-	}
-	r.prefix = p
-}
-
-func (r *markRule) port(s string) {
-	for part := range strings.SplitSeq(s, ",") {
-		ports, ok := importer.PortRange(part, ":")
-		if !ok {
-			r.because("its ports are " + s)
-			return
-		}
-		r.ports = append(r.ports, ports)
-	}
-}
-
-// of returns the rules that set a mark for a family.
-func (m *marks) of(v *Virtual) []*markRule {
-	var out []*markRule
-	for i := range m.rules {
-		r := &m.rules[i]
-		if r.mark == v.mark && (!r.prefix.IsValid() || r.prefix.Addr().Is6() == v.IPv6) {
-			out = append(out, r)
+// conditions reads those of a rule. It returns why they are not what a service can have;
+// empty: they are.
+func (m *mark) conditions(matches []syntax.Match, f lb.Family) string {
+	for _, one := range matches {
+		switch one := one.(type) {
+		case syntax.Destination:
+			prefixes, ok := one.Prefixes(f, 1)
+			if !ok || len(prefixes) == 0 || one.Original {
+				return "its destination is no network"
+			}
+			m.prefix = prefixes[0]
+		case syntax.Protocol:
+			for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
+				if one.Equal(space.Protocols(uint8(p))) {
+					m.protocol = p
+				}
+			}
+		case syntax.Port:
+			m.ports = one.PortRanges()
+		case syntax.Source:
+			return "it has -s"
+		default:
+			return "it asks for more than destination, protocol and port"
 		}
 	}
-	return out
+	if m.protocol == 0 {
+		return "it is not for TCP, UDP or SCTP alone"
+	}
+	return ""
 }
 
-// rest notes rules that set marks of no service.
-func (m *marks) rest(t *table) {
+// unused notes rules that set marks of no service.
+func (t *table) unused() {
 	var at []importer.Place
-	for _, r := range m.rules {
-		if !r.used {
-			at = append(at, r.place)
+	for _, m := range t.marks {
+		if !m.used {
+			at = append(at, m.place)
 		}
 	}
 	if len(at) > 0 {
@@ -159,26 +128,23 @@ func (m *marks) rest(t *table) {
 	}
 }
 
-// resolve makes one service of each rule that sets the mark.
-func (m *marks) resolve(t *table, v *Virtual) []*markRule {
-	rules := m.of(v)
-	if len(rules) == 0 {
-		t.Lost(fmt.Sprintf("what mark %d stands for is not in this text, so this service is left out", v.mark),
-			"import it together with what iptables-save -t mangle prints", v.Place)
-		return nil
-	}
-	var out []*markRule
-	for _, r := range rules {
-		r.used = true
-		why := r.why
-		if why == "" && r.protocol == 0 {
-			why = "it is for all protocols"
-		}
-		if why != "" {
-			t.Lost(fmt.Sprintf("this rule is not understood as it sets mark %d: %s", v.mark, why), "", r.place)
+// resolve returns what makes a service each: the rules that set the mark.
+func (t *table) resolve(v *Virtual) (out []*mark) {
+	known := false
+	for _, m := range t.marks {
+		if m.value != v.mark || m.prefix.IsValid() && m.prefix.Addr().Is6() != v.IPv6 {
 			continue
 		}
-		out = append(out, r)
+		known, m.used = true, true
+		if m.why != "" {
+			t.Lost(fmt.Sprintf("this rule is not understood as it sets mark %d: %s", v.mark, m.why), "", m.place)
+			continue
+		}
+		out = append(out, m)
+	}
+	if !known {
+		t.Lost(fmt.Sprintf("what mark %d stands for is not in this text, so this service is left out", v.mark),
+			"import it together with what iptables-save -t mangle prints", v.Place)
 	}
 	return out
 }

@@ -7,7 +7,6 @@ package ipvs
 import (
 	"strings"
 
-	"nlb/lb"
 	"nlb/lb/importer"
 	"nlb/lb/importer/shell"
 )
@@ -15,135 +14,106 @@ import (
 // word is an argument of a command.
 type word = shell.Word
 
-// options are those of ipvsadm by their letters; true: a value follows.
-var options = map[string]bool{
-	"A": false, "E": false, "D": false, "a": false, "e": false, "d": false, "C": false, "R": false, "S": false, "Z": false,
-	"L": false, "l": false, "h": false, "n": false, "o": false, "6": false, "g": false, "i": false, "m": false,
-	"t": true, "u": true, "f": true, "s": true, "M": true, "r": true, "w": true, "x": true, "y": true, "b": true,
-	"p": false, // its value may be missing, and is looked for
-}
-
-// long are the long names of options.
-var long = map[string]string{
-	"add-service": "A", "edit-service": "E", "delete-service": "D", "add-server": "a", "edit-server": "e", "delete-server": "d",
-	"clear": "C", "restore": "R", "save": "S", "zero": "Z", "list": "L", "help": "h", "numeric": "n", "ops": "o", "ipv6": "6",
-	"gatewaying": "g", "ipip": "i", "masquerading": "m", "tcp-service": "t", "udp-service": "u", "sctp-service": "sctp",
-	"fwmark-service": "f", "scheduler": "s", "netmask": "M", "real-server": "r", "weight": "w", "u-threshold": "x",
-	"l-threshold": "y", "sched-flags": "b", "persistent": "p", "pe": "pe", "tun-type": "tun-type", "tun-port": "tun-port",
-	"tun-nocsum": "tun-nocsum", "tun-csum": "tun-csum", "tun-remcsum": "tun-remcsum", "set": "set", "start-daemon": "start-daemon",
-	"stop-daemon": "stop-daemon", "exact": "n",
-}
-
-// longValues are long options with values and without a letter.
-var longValues = map[string]bool{"sctp": true, "pe": true, "tun-type": true, "tun-port": true}
+// options are those of ipvsadm.
+var options = shell.OptionsOf(`
+	-A=--add-service/0 -E=--edit-service/0 -D=--delete-service/0 -a=--add-server/0 -e=--edit-server/0 -d=--delete-server/0
+	-C=--clear/0 -R=--restore/0 -S=--save/0 -Z=--zero/0 -L=-l=--list/0 -h=--help/0 -n=--numeric=--exact/0 -o=--ops/0 -6=--ipv6/0
+	-g=--gatewaying/0 -i=--ipip/0 -m=--masquerading/0 -t=--tcp-service -u=--udp-service --sctp-service -f=--fwmark-service
+	-s=--scheduler -M=--netmask -r=--real-server -w=--weight -x=--u-threshold -y=--l-threshold -b=--sched-flags
+	-p=--persistent/? --pe --tun-type --tun-port --tun-nocsum/0 --tun-csum/0 --tun-remcsum/0 --set/0 --start-daemon/0 --stop-daemon/0
+`)
 
 // command is one line of ipvsadm.
 type command struct {
 	verb  byte // one of AEDaedC; 0: nothing that we need
 	place importer.Place
-	given map[string]word
-	// transport is t, u, sctp or f.
+	given map[string]word // values of options, or the options themselves
+	// transport is the option that says the service, whose value is service.
 	transport string
+	service   word
 }
 
-// parse reads the arguments of a command. Errors have no file.
-func parse(ws []word, place importer.Place) (*command, []*lb.Error) {
-	c := &command{place: place, given: map[string]word{}}
-	var errs []*lb.Error
-	fail := func(w word, msg, want string) {
-		errs = append(errs, &lb.Error{Pos: lb.Pos{Line: w.Place.Line, Column: w.Place.Column}, Width: w.Place.Width, Msg: msg, Want: want})
+// has reports whether a command has an option.
+func (c *command) has(option string) bool {
+	_, ok := c.given[option]
+	return ok
+}
+
+// parse reads the arguments of a command; false where there are mistakes.
+func (t *table) parse(ws []word, place importer.Place) (*command, bool) {
+	c, ok := &command{place: place, given: map[string]word{}}, true
+	fail := func(at importer.Place, msg, want string) {
+		t.Fail(at, msg, want)
+		ok = false
 	}
 	for len(ws) > 0 {
 		w := ws[0]
 		ws = ws[1:]
-		var letters []string
-		value, attached := "", false
-		switch {
-		case strings.HasPrefix(w.Text, "--"):
-			name := w.Text[2:]
-			name, value, attached = strings.Cut(name, "=")
-			letter, ok := find(name)
-			if !ok {
-				fail(w, "unknown option --"+name, "an option of ipvsadm")
-				continue
-			}
-			letters = []string{letter}
-		case strings.HasPrefix(w.Text, "-") && len(w.Text) > 1:
-			for i := 1; i < len(w.Text); i++ {
-				letter := w.Text[i : i+1]
-				takes, ok := options[letter]
-				if !ok {
-					fail(w, "unknown option -"+letter, "an option of ipvsadm")
-					break
-				}
-				letters = append(letters, letter)
-				if takes && i+1 < len(w.Text) {
-					value, attached = w.Text[i+1:], true
-					break
-				}
-			}
-		default:
-			fail(w, w.Text+" is no option", "an option of ipvsadm")
-			continue
+		names, value, attached := split(w.Text)
+		if len(names) == 0 {
+			fail(w.Place, w.Text+" is no option", "an option of ipvsadm")
 		}
-		for i, letter := range letters {
+		for i, name := range names {
+			o, known := options.Find(name)
 			v := w
-			takes := options[letter] || longValues[letter]
-			optional := letter == "p" && len(ws) > 0 && isNumber(ws[0].Text)
 			switch {
-			case takes && attached && i == len(letters)-1 || letter == "p" && attached:
-				v.Text = value
-			case takes && len(ws) == 0:
-				fail(w, w.Text+" needs a value", "a value after it")
+			case !known:
+				fail(w.Place, "unknown option "+name, "an option of ipvsadm")
 				continue
-			case takes || optional:
+			case attached && o.Values != 0 && i == len(names)-1:
+				v.Text = value
+			case o.Values > 0 && len(ws) == 0:
+				fail(w.Place, w.Text+" needs a value", "a value after it")
+				continue
+			case o.Values > 0 || o.Values < 0 && len(ws) > 0 && isNumber(ws[0].Text):
 				v, ws = ws[0], ws[1:]
-			case letter == "p":
+			case o.Values < 0:
 				v.Text = "300" // IP_VS_TEMPLATE_TIMEOUT
 			}
-			switch letter {
-			case "A", "E", "D", "a", "e", "d", "C":
+			switch o.Name {
+			case "-A", "-E", "-D", "-a", "-e", "-d", "-C":
 				if c.verb != 0 {
-					fail(w, "a second command", "one of -A, -E, -D, -a, -e, -d, -C")
+					fail(w.Place, "a second command", "one of -A, -E, -D, -a, -e, -d, -C")
 				}
-				c.verb = letter[0]
-			case "t", "u", "sctp", "f":
+				c.verb = o.Name[1]
+			case "-t", "-u", "--sctp-service", "-f":
 				if c.transport != "" {
-					fail(w, "a second service", "one of -t, -u, --sctp-service, -f")
+					fail(w.Place, "a second service", "one of -t, -u, --sctp-service, -f")
 				}
-				c.transport = letter
-				c.given["service"] = v
-			case "set", "start-daemon", "stop-daemon":
-				return c, errs
+				c.transport, c.service = o.Name, v
+			case "--set", "--start-daemon", "--stop-daemon":
+				return c, ok
 			default:
-				c.given[letter] = v
+				c.given[o.Name] = v
 			}
 		}
 	}
 	switch {
-	case len(errs) > 0:
+	case !ok:
 	case c.verb != 0 && c.verb != 'C' && c.transport == "":
-		fail(word{Place: place}, "the command has no service", "-t, -u, --sctp-service or -f")
-	case strings.IndexByte("aed", c.verb) >= 0 && c.verb != 0 && c.given["r"].Text == "":
-		fail(word{Place: place}, "the command has no server", "-r ADDRESS:PORT")
+		fail(place, "the command has no service", "-t, -u, --sctp-service or -f")
+	case strings.IndexByte("aed", c.verb) >= 0 && c.given["-r"].Text == "":
+		fail(place, "the command has no server", "-r ADDRESS:PORT")
 	}
-	return c, errs
+	return c, ok
 }
 
-// find returns the option of a long name, or the only one that begins so.
-func find(name string) (string, bool) {
-	if letter, ok := long[name]; ok {
-		return letter, true
-	}
-	found := map[string]bool{}
-	letter := ""
-	for full, l := range long {
-		if strings.HasPrefix(full, name) && name != "" {
-			found[l] = true
-			letter = l
+// split is a word as options, of which the last may have a value attached: --weight=5,
+// and -aw5, which are -a and -w.
+func split(text string) (names []string, value string, attached bool) {
+	switch {
+	case strings.HasPrefix(text, "--"):
+		text, value, attached = strings.Cut(text, "=")
+		return []string{text}, value, attached
+	case strings.HasPrefix(text, "-"):
+		for i := 1; i < len(text); i++ {
+			names = append(names, "-"+text[i:i+1])
+			if o, ok := options[names[i-1]]; !ok || o.Values > 0 && i+1 < len(text) {
+				return names, text[i+1:], ok
+			}
 		}
 	}
-	return letter, len(found) == 1
+	return names, "", false
 }
 
 func isNumber(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }

@@ -49,7 +49,7 @@ type Server struct {
 type table struct {
 	*importer.Draft
 	services []*Virtual
-	marks    marks
+	marks    []*mark
 	ran      bool     // there was something of ipvsadm
 	listed   []string // the service of the rows before, as options
 }
@@ -85,7 +85,7 @@ func (t *table) do(c *command) {
 	case c.verb == 'A':
 		t.services = append(t.services, v)
 	case old == nil:
-		t.Fail(c.given["service"].Place, "no -A before has this service", "a service that was added")
+		t.Fail(c.service.Place, "no -A before has this service", "a service that was added")
 	case c.verb == 'E':
 		v.Servers = old.Servers
 		*old = *v
@@ -113,19 +113,19 @@ func (s *Server) same(o *Server) bool {
 
 // service reads the virtual service of a command.
 func (t *table) service(c *command) (*Virtual, bool) {
-	w := c.given["service"]
-	v := &Virtual{Place: c.place, Scheduler: "wlc", OnePacket: has(c, "o"), Engine: c.given["pe"].Text}
+	w := c.service
+	v := &Virtual{Place: c.place, Scheduler: "wlc", OnePacket: c.has("-o"), Engine: c.given["--pe"].Text}
 	v.Place.Width = 0
-	if c.transport == "f" {
+	if c.transport == "-f" {
 		n, err := strconv.ParseUint(w.Text, 0, 32)
 		if err != nil || n == 0 {
 			t.Fail(w.Place, fmt.Sprintf("%q is not a mark", w.Text), "1 to 4294967295")
 			return nil, false
 		}
-		v.mark, v.IPv6 = uint32(n), has(c, "6")
+		v.mark, v.IPv6 = uint32(n), c.has("-6")
 		v.key = fmt.Sprint("f ", n, v.IPv6)
 	} else {
-		v.Protocol = map[string]lb.Protocol{"t": lb.TCP, "u": lb.UDP, "sctp": lb.SCTP}[c.transport]
+		v.Protocol = map[string]lb.Protocol{"-t": lb.TCP, "-u": lb.UDP, "--sctp-service": lb.SCTP}[c.transport]
 		var ok bool
 		if v.Addr, v.Port, ok = t.endpoint(w, "an address that is listened on"); !ok {
 			return nil, false
@@ -133,26 +133,21 @@ func (t *table) service(c *command) (*Virtual, bool) {
 		v.IPv6 = v.Addr.Is6()
 		v.key = fmt.Sprint(v.Protocol, v.Addr, v.Port)
 	}
-	if s, ok := c.given["s"]; ok {
+	if s, ok := c.given["-s"]; ok {
 		v.Scheduler, v.SchedulerAt = s.Text, s.Place
 	}
-	if b, ok := c.given["b"]; ok {
+	if b, ok := c.given["-b"]; ok {
 		v.Flags = strings.Split(b.Text, ",")
 	}
-	if p, ok := c.given["p"]; ok {
+	if p, ok := c.given["-p"]; ok {
 		n, err := strconv.ParseUint(p.Text, 10, 31)
 		if err != nil || n == 0 {
 			t.Fail(p.Place, fmt.Sprintf("%q is not a number of seconds", p.Text), "1 or more")
 		}
 		v.Persistent = uint32(n)
 	}
-	v.Netmask = c.given["M"].Text
+	v.Netmask = c.given["-M"].Text
 	return v, true
-}
-
-func has(c *command, option string) bool {
-	_, ok := c.given[option]
-	return ok
 }
 
 // endpoint reads ADDRESS[:PORT] and [IPV6][:PORT].
@@ -199,18 +194,18 @@ func (t *table) server(c *command, v *Virtual) {
 	s := &Server{Place: c.place, Forwarding: 'g', Weight: 1}
 	s.Place.Width = 0
 	var ok bool
-	if s.Addr, s.Port, ok = t.endpoint(c.given["r"], "the address of a server"); !ok {
+	if s.Addr, s.Port, ok = t.endpoint(c.given["-r"], "the address of a server"); !ok {
 		return
 	}
 	if s.Port == 0 {
 		s.Port = v.Port
 	}
-	for _, f := range []string{"g", "i", "m"} {
-		if has(c, f) {
-			s.Forwarding = f[0]
+	for _, f := range []string{"-g", "-i", "-m"} {
+		if c.has(f) {
+			s.Forwarding = f[1]
 		}
 	}
-	for option, into := range map[string]*uint32{"w": &s.Weight, "x": &s.Most} {
+	for option, into := range map[string]*uint32{"-w": &s.Weight, "-x": &s.Most} {
 		if w, given := c.given[option]; given {
 			n, err := strconv.ParseUint(w.Text, 10, 31)
 			if err != nil {
@@ -224,11 +219,11 @@ func (t *table) server(c *command, v *Virtual) {
 	case c.verb == 'a' && i >= 0 && s.same(v.Servers[i]):
 		t.again(c.place)
 	case c.verb == 'a' && i >= 0:
-		t.Fail(c.given["r"].Place, "this server is here twice", "each server once")
+		t.Fail(c.given["-r"].Place, "this server is here twice", "each server once")
 	case c.verb == 'a':
 		v.Servers = append(v.Servers, s)
 	case i < 0:
-		t.Fail(c.given["r"].Place, "no -a before has this server", "a server that was added")
+		t.Fail(c.given["-r"].Place, "no -a before has this server", "a server that was added")
 	case c.verb == 'e':
 		v.Servers[i] = s
 	default:

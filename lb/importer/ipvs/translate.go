@@ -26,7 +26,7 @@ func (v *Virtual) Service(d *importer.Draft) lb.Service {
 	return s
 }
 
-func (t *table) translate(v *Virtual, m *marks) {
+func (t *table) translate(v *Virtual) {
 	s := v.Service(t.Draft)
 	if len(s.Backends) == 0 && len(v.Servers) > 0 {
 		t.Lost("no server of this service is left, so it is left out", "", v.Place)
@@ -45,7 +45,7 @@ func (t *table) translate(v *Virtual, m *marks) {
 		t.Add(s, v.Place, note)
 		return
 	}
-	for _, r := range m.resolve(t, v) {
+	for _, r := range t.resolve(v) {
 		one := s
 		one.Backends = slices.Clone(s.Backends)
 		one.Protocols = []lb.Protocol{r.protocol}

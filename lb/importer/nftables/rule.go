@@ -73,7 +73,7 @@ func (p *program) finish(r *syntax.Rule, chain string) {
 
 // lost notes a part of the rule that is not understood; the rule is left out.
 func (p *program) lost(msg, hint string) {
-	p.issues = append(p.issues, syntax.Issue{Level: importer.Lost, Place: p.place, Msg: msg + ", so this rule is left out", Hint: hint})
+	p.issues = append(p.issues, syntax.Issue{Level: importer.Lost, Place: p.place, Msg: msg + syntax.LeftOut, Hint: hint})
 	p.skip = true
 }
 

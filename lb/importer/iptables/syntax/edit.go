@@ -87,7 +87,7 @@ func number(operands []word) int {
 // add is -A and -I.
 func (p *parser) add(verb byte, operands, words []word, t *Table, place importer.Place) shell.Outcome {
 	c := t.chain(operands[0].Text)
-	rules, errs := readRule(words, p.family, place)
+	rules, errs := ReadRule(words, p.family, place)
 	for _, e := range errs {
 		p.Fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
 	}

@@ -3,10 +3,10 @@ package syntax
 // The options of iptables: which modules have which, and how many values each
 // takes (iptables-extensions(8), 1.8).
 
-import "strings"
+import "nlb/lb/importer/shell"
 
 // base are the options of every rule.
-var base = moduleOf("source=src destination=dst protocol=proto in-interface out-interface " +
+var base = shell.OptionsOf("source=src destination=dst protocol=proto in-interface out-interface " +
 	"jump goto match fragment/0 set-counters/2 ipv4/0 ipv6/0 table wait/? wait-interval numeric/0 verbose/0 modprobe line-numbers/0")
 
 var short = map[byte]string{
@@ -77,55 +77,10 @@ var targets = byName(map[string]string{
 	"TPROXY":     "on-port on-ip tproxy-mark",
 })
 
-func byName(all map[string]string) map[string]module {
-	out := map[string]module{}
+func byName(all map[string]string) map[string]shell.Options {
+	out := map[string]shell.Options{}
 	for name, options := range all {
-		out[name] = moduleOf(options)
+		out[name] = shell.OptionsOf(options)
 	}
 	return out
-}
-
-// option is an option by the first of its names, and how many values it takes; -1 is
-// one that may be missing.
-type option struct {
-	name   string
-	values int
-}
-
-// module is the options of a match, of a target, or of every rule by all of their names.
-type module map[string]option
-
-// moduleOf reads names of options with the number of values that follow, "name" for one,
-// "name/0" and "name/2" for others. Names that mean the same are joined by '='.
-func moduleOf(options string) module {
-	m := module{}
-	for o := range strings.FieldsSeq(options) {
-		names, number, has := strings.Cut(o, "/")
-		spellings := strings.Split(names, "=")
-		one := option{spellings[0], 1}
-		if has {
-			one.values = map[string]int{"0": 0, "2": 2, "?": -1}[number]
-		}
-		for _, s := range spellings {
-			m[s] = one
-		}
-	}
-	return m
-}
-
-// find returns the option of this name, or the only one that begins so, as
-// getopt_long does.
-func (m module) find(name string) (o option, ok bool) {
-	if o, ok = m[name]; ok {
-		return o, true
-	}
-	for spelling, other := range m {
-		if strings.HasPrefix(spelling, name) {
-			if ok && o != other {
-				return option{}, false
-			}
-			o, ok = other, true
-		}
-	}
-	return o, ok
 }

@@ -9,6 +9,7 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/importer"
+	"nlb/lb/importer/shell"
 )
 
 // setting is an option with its values.
@@ -30,7 +31,7 @@ func (o *setting) value() string {
 type group struct {
 	name    string
 	at      word
-	module  module // nil: unknown
+	module  shell.Options // nil: unknown
 	options []*setting
 }
 
@@ -72,9 +73,12 @@ func (r *reader) good(o *setting, err error, want string) bool {
 	return err == nil
 }
 
+// LeftOut is how issues end because of which a rule is left out.
+const LeftOut = ", so this rule is left out"
+
 // lost notes a part of the rule that is not understood; the rule is left out.
 func (r *reader) lost(at word, msg, hint string) {
-	r.rule.Issues = append(r.rule.Issues, Issue{importer.Lost, at.Place, msg + ", so this rule is left out", hint})
+	r.rule.Issues = append(r.rule.Issues, Issue{importer.Lost, at.Place, msg + LeftOut, hint})
 	r.rule.Skip = true
 }
 
@@ -85,10 +89,10 @@ func (r *reader) issue(level importer.Level, at word, msg, hint string) {
 // maxWords bounds the words of a rule; iptables-restore takes 255.
 const maxWords = 1024
 
-// readRule reads the words of a rule, without the command. It is several rules
+// ReadRule reads the words of a rule, without the command. It is several rules
 // where -s or -d have lists, as iptables makes them. Places in errors have no
 // file.
-func readRule(words []word, f lb.Family, at importer.Place) ([]*Rule, []*lb.Error) {
+func ReadRule(words []word, f lb.Family, at importer.Place) ([]*Rule, []*lb.Error) {
 	at.Width = 0 // all of it
 	r := &reader{family: f, rule: &Rule{Place: at, Text: textOf(words)}}
 	r.base.module = base
@@ -162,7 +166,7 @@ func (r *reader) option(w word, words []word, not bool) []word {
 		name = full
 	}
 	g, known := r.owner(name, long, w)
-	o, count := &setting{name: known.name, not: not, at: w}, known.values
+	o, count := &setting{name: known.Name, not: not, at: w}, known.Values
 	if g == nil {
 		if !r.guessed { // else -p may be what is not known, and the rule is left out
 			r.lost(w, "the option --"+name+" is not known", "")
@@ -217,9 +221,9 @@ func loose(words []word) []word {
 
 // owner finds the group that an option belongs to: what was loaded last has
 // precedence. The match of a protocol is loaded when an option asks for it.
-func (r *reader) owner(name string, long bool, at word) (*group, option) {
-	general, isGeneral := base.find(name)
-	if isGeneral && (!long || general.name == name || r.target == nil && len(r.matches) == 0) {
+func (r *reader) owner(name string, long bool, at word) (*group, shell.Option) {
+	general, isGeneral := base.Find(name)
+	if isGeneral && (!long || general.Name == name || r.target == nil && len(r.matches) == 0) {
 		return &r.base, general
 	}
 	loaded := slices.Clone(r.matches)
@@ -228,12 +232,12 @@ func (r *reader) owner(name string, long bool, at word) (*group, option) {
 	}
 	slices.Reverse(loaded)
 	for _, g := range loaded {
-		if o, ok := g.module.find(name); ok {
+		if o, ok := g.module.Find(name); ok {
 			return g, o
 		}
 	}
 	if m := matches[r.proto]; protocols[r.proto] != 0 || r.proto == "icmp6" {
-		if o, ok := m.find(name); ok {
+		if o, ok := m.Find(name); ok {
 			g := &group{name: r.proto, at: at, module: m}
 			r.matches = append(r.matches, g)
 			return g, o
@@ -241,13 +245,13 @@ func (r *reader) owner(name string, long bool, at word) (*group, option) {
 	}
 	for _, g := range loaded {
 		if g.module == nil {
-			return g, option{name: name}
+			return g, shell.Option{Name: name}
 		}
 	}
 	if isGeneral {
 		return &r.base, general
 	}
-	return nil, option{}
+	return nil, shell.Option{}
 }
 
 // take puts an option where it belongs. Some begin a new group.

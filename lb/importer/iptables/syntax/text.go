@@ -316,5 +316,5 @@ func resolve(s *Ruleset) {
 
 func (r *Rule) leaveOut(why string) {
 	r.Skip = true
-	r.Issues = append(r.Issues, Issue{importer.Lost, r.Place, why + ", so this rule is left out", ""})
+	r.Issues = append(r.Issues, Issue{importer.Lost, r.Place, why + LeftOut, ""})
 }
