@@ -57,9 +57,10 @@ func (f *Finding) Painted(paint func(config.Part, string) string) string {
 // maxListed is how many ranges of lines a message names.
 const maxListed = 8
 
-// LineList is sorted, distinct numbers of lines as people write them: line 7,
-// lines 3, 5-9.
+// LineList is numbers of lines as people write them: line 7, lines 3, 5-9.
 func LineList(lines []int) string {
+	slices.Sort(lines)
+	lines = slices.Compact(lines)
 	var parts []string
 	for i := 0; i < len(lines); {
 		j := i

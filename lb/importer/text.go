@@ -4,6 +4,7 @@ package importer
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -46,6 +47,14 @@ func PlaceOf(lines []string, line int) Place {
 	text := strings.TrimSpace(lines[line])
 	indent := len(lines[line]) - len(strings.TrimLeft(lines[line], " \t"))
 	return Place{Line: line + 1, Column: indent + 1, Width: max(1, utf8.RuneCountInString(text))}
+}
+
+// Some lists texts, and says of what is over the most how many they are.
+func Some(texts []string, most int) string {
+	if len(texts) > most {
+		texts = append(slices.Clip(texts[:most]), fmt.Sprintf("%d more", len(texts)-most))
+	}
+	return strings.Join(texts, ", ")
 }
 
 // Shorten is text for a message.

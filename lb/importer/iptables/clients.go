@@ -22,9 +22,9 @@ func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
 	var none, refused, other []class
 	for _, o := range c.classes[1:] {
 		switch {
-		case o.part(dropped).real > 0 && o.part(balanced).real == 0 && o.part(unbalanced).real == 0:
+		case o.parts[dropped].real > 0 && o.parts[balanced].real == 0 && o.parts[unbalanced].real == 0:
 			refused = append(refused, o)
-		case o.part(balanced).real == 0:
+		case o.parts[balanced].real == 0:
 			none = append(none, o)
 		default:
 			other = append(other, o)
@@ -51,9 +51,9 @@ func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
 	text := "those of " + prefixText(allow)
 	switch {
 	case ok && (!ok2 || len(allow) <= len(deny)):
-		s.Allow = sorted(allow)
+		s.Allow = importer.Prefixes(allow)
 	case ok2:
-		s.Deny = sorted(deny)
+		s.Deny = importer.Prefixes(deny)
 		text = "all but those of " + prefixText(deny)
 	default:
 		t.draft.Lost("these rules are for too many different networks of clients; the profile is for all clients", "", at...)
@@ -73,25 +73,16 @@ func (t *translator) behind(clients space.Set, c *candidate) bool {
 	})
 }
 
-func sorted(prefixes []netip.Prefix) []netip.Prefix {
-	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	return prefixes
-}
-
 func prefixText(prefixes []netip.Prefix) string {
 	var parts []string
-	for i, p := range prefixes {
-		if i == 4 {
-			parts = append(parts, fmt.Sprintf("%d more", len(prefixes)-4))
-			break
-		}
+	for _, p := range prefixes {
 		text := p.String()
 		if p.IsSingleIP() {
 			text = p.Addr().String()
 		}
 		parts = append(parts, text)
 	}
-	return strings.Join(parts, ", ")
+	return importer.Some(parts, 4)
 }
 
 // otherwise says how clients are balanced that are not balanced like most.

@@ -125,10 +125,10 @@ func (w *walker) test(r *syntax.Rule, m syntax.Match, f *flow) (rest *flow, hold
 		return byPart(m.Part, m.Part, false, f)
 	case syntax.Recent:
 		if m.Set {
-			put(&w.trace.set, m.List, true)
+			w.note(r, lists)
 			holds = !m.Not
 		} else {
-			put(&w.checked, r, m)
+			w.note(r, looksUp)
 			holds = m.Not // a client that is new here is on no list
 		}
 	default:

@@ -145,13 +145,6 @@ func (t *trace) add(o *trace) {
 	for r, is := range o.rules {
 		t.note(r, is)
 	}
-	for l := range o.set {
-		put(&t.set, l, true)
-	}
-	for r, m := range o.checked {
-		put(&t.checked, r, m)
-	}
-	t.shifted = append(t.shifted, o.shifted...)
 	if o.hashBy != nil {
 		t.hashBy = o.hashBy
 	}

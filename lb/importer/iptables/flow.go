@@ -127,14 +127,10 @@ type trace struct {
 	// nth, chance and hash say how shares came about.
 	nth, chance, hash bool
 	hashBy            []lb.HashField // of rules that say it; nil: of a range of DNAT
-	// set and checked are the lists of -m recent.
-	set     map[string]bool
-	checked map[*syntax.Rule]syntax.Recent
-	shifted []*syntax.Rule // DNAT to shifted ports that cannot be translated
 }
 
 // said is what a walk has found of a rule, as bits.
-type said uint8
+type said uint16
 
 const (
 	matched     said = 1 << iota // it applied to something
@@ -145,6 +141,9 @@ const (
 	spared                       // it is open, and passed over, since it would keep sources as they are
 	routed                       // it is of OUTPUT, for one interface
 	firstPort                    // it sends many ports to the first of a range
+	shifted                      // it shifts too many ports to translate it
+	lists                        // it puts clients on a list of -m recent
+	looksUp                      // it looks clients up there
 )
 
 func (t *trace) note(r *syntax.Rule, s said) { put(&t.rules, r, t.rules[r]|s) }

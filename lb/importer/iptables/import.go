@@ -133,18 +133,10 @@ func (t *translator) translate(budget *int) {
 		}
 	}
 	services := t.roles(both)
-	slices.SortStableFunc(services, func(a, b *candidate) int { return a.first().Place.Line - b.first().Place.Line })
+	slices.SortStableFunc(services, func(a, b *candidate) int { return a.deciding()[0].Place.Line - b.deciding()[0].Place.Line })
 	for _, c := range services {
 		t.service(c)
 	}
-}
-
-// first is the first rule that decides.
-func (c *candidate) first() *syntax.Rule {
-	if rules := c.deciding(); len(rules) > 0 {
-		return rules[0]
-	}
-	return &syntax.Rule{}
 }
 
 // roles says whose traffic each candidate is about. What both hooks do alike is

@@ -115,11 +115,10 @@ func (t *translator) notes(c *candidate, s *lb.Service) []string {
 	for _, r := range c.those(matched) {
 		lines = append(lines, r.Place.Line)
 	}
-	slices.Sort(lines)
-	out := []string{importer.LineList(slices.Compact(lines))}
+	out := []string{importer.LineList(lines)}
 	main := c.classes[0]
 	text, equal := c.shares(s)
-	lost := main.part(unbalanced).real+main.part(dropped).real > 0
+	lost := main.parts[unbalanced].real+main.parts[dropped].real > 0
 	if len(s.Backends) > 1 && (!equal || lost) {
 		out = append(out, "the rules gave "+text)
 	}
@@ -144,10 +143,10 @@ func (c *candidate) shares(s *lb.Service) (text string, equal bool) {
 	if len(s.Backends) > maxShares {
 		parts = append(parts, fmt.Sprintf("%d backends %s to %s", len(got), percent(slices.Min(got)), percent(slices.Max(got))))
 	}
-	if p := main.part(dropped).real; p > 0 {
+	if p := main.parts[dropped].real; p > 0 {
 		parts = append(parts, "dropped "+percent(p))
 	}
-	if p := main.part(unbalanced).real; p > 0 {
+	if p := main.parts[unbalanced].real; p > 0 {
 		parts = append(parts, "no backend "+percent(p))
 	}
 	return strings.Join(parts, ", "), equal

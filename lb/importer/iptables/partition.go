@@ -46,9 +46,6 @@ type class struct {
 	key      string        // the same for classes that differ in src only
 }
 
-// part is the share that has one fate.
-func (c *class) part(f fate) amount { return c.parts[f] }
-
 // finding is connections that the rules send somewhere else.
 type finding struct {
 	hook    hook
@@ -197,12 +194,8 @@ func (w *walker) classesOf(ends []end, everyone space.Set) []class {
 		out = append(out, c)
 	}
 	slices.SortStableFunc(out, func(a, b class) int {
-		x, y := a.part(balanced).real > 0, b.part(balanced).real > 0
-		switch {
-		case x != y && x:
-			return -1
-		case x != y:
-			return 1
+		if x, y := a.parts[balanced].real > 0, b.parts[balanced].real > 0; x != y {
+			return map[bool]int{true: -1, false: 1}[x]
 		}
 		return cmp.Compare(b.src.Size(), a.src.Size())
 	})

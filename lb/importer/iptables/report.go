@@ -19,14 +19,14 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	text, equal := c.shares(s)
 	hint := t.cascade(c, len(s.Backends))
 	listens := "these rules"
-	switch lost := main.part(unbalanced).real; {
+	switch lost := main.parts[unbalanced].real; {
 	case lost > 0:
 		t.draft.Lost(fmt.Sprintf("%s leave %s of the new connections to %s unbalanced: %s", listens, percent(lost), listenText(s), text), hint, at...)
-	case main.part(dropped).real > 0:
+	case main.parts[dropped].real > 0:
 	case !equal && hint != "":
 		t.draft.Note(fmt.Sprintf("these rules do not give all backends of %s the same: %s", listenText(s), text), hint, at...)
 	}
-	if p := main.part(dropped).real; p > 0 {
+	if p := main.parts[dropped].real; p > 0 {
 		t.draft.Lost(fmt.Sprintf("these rules drop %s of the new connections to %s, and the profile none", percent(p), listenText(s)), "", at...)
 	}
 	if c.notExact != nil {
@@ -48,8 +48,8 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	t.about(c.those(firstPort), importer.Note, "this rule sends all its ports to the first of its range, and so does the profile: a range is not mapped one to one",
 		"--to-destination ADDRESS:FIRST-LAST/PORT maps it, PORT being the first of the ports here")
 	t.about(c.those(routed), importer.Lost, "this rule is for connections that leave by one interface; the profile takes all that this host makes to the same address", "")
-	if len(c.shifted) > 0 {
-		t.draft.Lost("ports that are shifted are not translated; the profile leaves them as they are", "", places(c.shifted)...)
+	if rules := c.those(shifted); len(rules) > 0 {
+		t.draft.Lost("ports that are shifted are not translated; the profile leaves them as they are", "", places(rules)...)
 	}
 	if s.Scheduler == lb.Hash && c.hashBy != nil {
 		t.draft.Note("the hash of the profile is another than that of the rules, so a client may meet another backend than before", "", at...)
@@ -91,10 +91,7 @@ func listenText(s *lb.Service) string {
 	for _, l := range s.Listen {
 		parts = append(parts, l.String())
 	}
-	if len(parts) > 3 {
-		parts = append(parts[:3], fmt.Sprintf("%d more", len(s.Listen)-3))
-	}
-	return strings.Join(parts, ", ")
+	return importer.Some(parts, 3)
 }
 
 // cascade explains rules that repeat the same share, each of what the others

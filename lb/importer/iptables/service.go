@@ -51,7 +51,7 @@ func (t *translator) service(c *candidate) {
 		one := s
 		one.Interface = name
 		one.Backends = slices.Clone(s.Backends)
-		t.draft.Add(one, c.first().Place, notes...)
+		t.draft.Add(one, c.deciding()[0].Place, notes...)
 	}
 }
 
@@ -329,20 +329,33 @@ func (t *translator) log(c *candidate, numbers string) *lb.Log {
 // affinity reads -m recent as it is used for it: a client that is on the list
 // of a backend goes there again.
 func (t *translator) affinity(c *candidate, s *lb.Service, at []importer.Place) {
-	if len(c.checked) == 0 {
+	filled := map[string]bool{}
+	for _, r := range c.those(lists) {
+		filled[recent(r, true).List] = true
+	}
+	rules := c.those(looksUp)
+	if len(rules) == 0 {
 		return
 	}
-	var first *syntax.Recent
-	for r, m := range c.checked {
+	first := recent(rules[0], false)
+	for _, r := range rules {
 		t.used[r] = true
 		c.note(r, matched)
-		if first == nil {
-			first = &m
-		}
-		if m.Not || m.Seconds == 0 || !c.set[m.List] || m.Seconds != first.Seconds || m.Bits != first.Bits || m.Bits6 != first.Bits6 {
+		m := recent(r, false)
+		if m.Not || m.Seconds == 0 || !filled[m.List] || m.Seconds != first.Seconds || m.Bits != first.Bits || m.Bits6 != first.Bits6 {
 			t.draft.Lost("these rules look into lists of -m recent in a way that is not translated", "affinity: keeps clients with their backend", at...)
 			return
 		}
 	}
 	s.Affinity = &lb.Affinity{Timeout: time.Duration(first.Seconds) * time.Second, Bits: first.Bits, Bits6: first.Bits6}
+}
+
+// recent is the -m recent of a rule that adds to a list, or looks into it.
+func recent(r *syntax.Rule, adds bool) syntax.Recent {
+	for _, m := range r.Matches {
+		if m, ok := m.(syntax.Recent); ok && m.Set == adds {
+			return m
+		}
+	}
+	return syntax.Recent{}
 }

@@ -327,7 +327,7 @@ func (w *walker) port(r *syntax.Rule, n syntax.NATRange) (uint16, bool) {
 	if n.Base != 0 {
 		port, ok := w.onePort()
 		if !ok || port == 0 {
-			w.shifted = append(w.shifted, r)
+			w.note(r, shifted)
 			return 0, ok
 		}
 		size := int(n.Ports.Last) - int(n.Ports.First) + 1

@@ -3,6 +3,7 @@ package iptables
 // Ways: behind which interface a backend is, as far as the rules say.
 
 import (
+	"cmp"
 	"slices"
 
 	"nlb/lb/importer/iptables/space"
@@ -63,15 +64,7 @@ func passages(set *syntax.Ruleset) map[string]passage {
 		if !ok || r.Skip {
 			return
 		}
-		var p passage
-		for _, m := range r.Matches {
-			switch m := m.(type) {
-			case syntax.Entering:
-				p.in = one(m.Pattern, m.Not)
-			case syntax.Leaving:
-				p.out = one(m.Pattern, m.Not)
-			}
-		}
+		p := passageOf(r)
 		key := r.Table + " " + jump.Chain
 		if old := out[key]; seen[key] {
 			p = passage{both(old.in, p.in), both(old.out, p.out)}
@@ -79,6 +72,19 @@ func passages(set *syntax.Ruleset) map[string]passage {
 		out[key], seen[key] = p, true
 	})
 	return out
+}
+
+// passageOf is what a rule itself says.
+func passageOf(r *syntax.Rule) (p passage) {
+	for _, m := range r.Matches {
+		switch m := m.(type) {
+		case syntax.Entering:
+			p.in = one(m.Pattern, m.Not)
+		case syntax.Leaving:
+			p.out = one(m.Pattern, m.Not)
+		}
+	}
+	return p
 }
 
 // waysOf reads the rules.
@@ -96,7 +102,8 @@ func waysOf(set *syntax.Ruleset) *ways {
 			return
 		}
 		var src, dst space.Set
-		in, out := under[r.Table+" "+r.Chain].in, under[r.Table+" "+r.Chain].out
+		chain, own := under[r.Table+" "+r.Chain], passageOf(r)
+		in, out := cmp.Or(own.in, chain.in), cmp.Or(own.out, chain.out)
 		later := false
 		for _, m := range r.Matches {
 			switch m := m.(type) {
@@ -104,10 +111,6 @@ func waysOf(set *syntax.Ruleset) *ways {
 				src = m.Set
 			case syntax.Destination:
 				dst = m.Set
-			case syntax.Entering:
-				in = one(m.Pattern, m.Not)
-			case syntax.Leaving:
-				out = one(m.Pattern, m.Not)
 			case syntax.State:
 				later = !m.New
 			}

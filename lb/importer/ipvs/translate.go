@@ -36,8 +36,7 @@ func (t *table) translate(v *Virtual) {
 	for _, server := range v.Servers {
 		lines = append(lines, server.Place.Line)
 	}
-	slices.Sort(lines)
-	note := importer.LineList(slices.Compact(lines)) + ": scheduler " + v.Scheduler
+	note := importer.LineList(lines) + ": scheduler " + v.Scheduler
 	if v.mark == 0 {
 		s.Protocols = []lb.Protocol{v.Protocol}
 		s.Listen = []lb.Listen{{Prefix: netip.PrefixFrom(v.Addr, v.Addr.BitLen()), Ports: importer.Ports(v.Port)}}

@@ -4,6 +4,7 @@ package keepalived
 // Import: blocks, and which of them become services.
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -146,7 +147,7 @@ func (r *reader) pair(instances []*words.Directive) {
 	pair := false
 	for _, d := range instances {
 		list := addresses(d)
-		what := fmt.Sprintf("VRRP (%s) moves %s between hosts", d.Arg(1), listed(list))
+		what := fmt.Sprintf("VRRP (%s) moves %s between hosts", d.Arg(1), cmp.Or(importer.Some(list, 4), "addresses"))
 		switch {
 		case !slices.ContainsFunc(list, func(a string) bool { return served[a] }):
 			r.Note(what+"; no service here has them, and keepalived goes on with that", "", d.Place())
@@ -181,14 +182,4 @@ func addresses(d *words.Directive) []string {
 		}
 	}
 	return list
-}
-
-func listed(list []string) string {
-	switch {
-	case len(list) == 0:
-		return "addresses"
-	case len(list) > 4:
-		return strings.Join(list[:4], ", ") + fmt.Sprintf(" and %d more", len(list)-4)
-	}
-	return strings.Join(list, ", ")
 }
