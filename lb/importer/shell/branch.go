@@ -34,24 +34,23 @@ func (r *reader) under(why string, f func()) {
 
 // clause is if, elif and else.
 func (r *reader) clause(c *syntax.IfClause) {
-	switch o := r.stmts(c.Cond); {
-	case len(c.Cond) == 0: // else
-		r.stmts(c.Then)
-	case o == Succeeds:
-		r.stmts(c.Then)
-		if c.Else != nil {
-			r.under(condition, func() { r.clause(c.Else) })
-		}
-	case o == Fails:
+	o := r.stmts(c.Cond) // an else has no condition, so it succeeds
+	then := func() { r.stmts(c.Then) }
+	otherwise := func() {
 		if c.Else != nil {
 			r.clause(c.Else)
 		}
-		r.under(condition, func() { r.stmts(c.Then) })
+	}
+	switch o {
+	case Succeeds:
+		then()
+		r.under(condition, otherwise)
+	case Fails:
+		otherwise()
+		r.under(condition, then)
 	default:
-		r.under(condition, func() { r.stmts(c.Then) })
-		if c.Else != nil {
-			r.under(condition, func() { r.clause(c.Else) })
-		}
+		r.under(condition, then)
+		r.under(condition, otherwise)
 	}
 }
 
@@ -67,17 +66,15 @@ func (r *reader) binary(c *syntax.BinaryCmd) Outcome {
 		}
 		return r.stmt(c.Y)
 	}
-	var o Outcome
-	switch first := r.stmt(c.X); {
+	first := r.stmt(c.X)
+	switch {
 	case r.ended:
-		return first
 	case (first == Succeeds || first == likely) && c.Op == syntax.AndStmt, first == Fails && c.Op == syntax.OrStmt:
 		return r.stmt(c.Y)
 	default:
-		o = first
 		r.under(condition, func() { r.stmt(c.Y) })
 	}
-	return o
+	return first
 }
 
 // loop is for: over words that are known it is unrolled.

@@ -98,7 +98,12 @@ func (r *reader) named(words []Word) *Input {
 	if !strings.HasSuffix(path.Base(words[0].Text), "restore") {
 		return nil
 	}
-	for _, w := range words[1:] {
+	return r.load(words[1:]...)
+}
+
+// load is the text of the first file that this text has, which counts as read then.
+func (r *reader) load(names ...Word) *Input {
+	for _, w := range names {
 		if in := r.files[w.Text]; in != nil {
 			r.files[w.Text] = nil
 			return in
@@ -214,9 +219,8 @@ func (r *reader) input(s *syntax.Stmt) *Input {
 				in = &Input{Lines: strings.Split(w.Text, "\n"), First: w.Place.Line - 1}
 			}
 		case syntax.RdrIn:
-			if w := r.literal(d.Word); r.files[w.Text] != nil {
-				in = r.files[w.Text]
-				r.files[w.Text] = nil
+			if file := r.load(r.literal(d.Word)); file != nil {
+				in = file
 			}
 		}
 	}
@@ -291,12 +295,7 @@ func (r *reader) output(s *syntax.Stmt) *Input {
 		if in := r.input(s); in != nil {
 			return in
 		}
-		for _, w := range r.fields(c.Args[1:]) {
-			if in := r.files[w.Text]; in != nil {
-				r.files[w.Text] = nil
-				return in
-			}
-		}
+		return r.load(r.fields(c.Args[1:])...)
 	case "echo", "printf":
 		words := options(r.fields(c.Args[1:]), "")
 		if len(words) == 0 || slices.ContainsFunc(words, func(w Word) bool { return w.Unknown != "" }) {
