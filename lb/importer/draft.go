@@ -5,10 +5,12 @@ package importer
 import (
 	"cmp"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/importer/share"
 	"nlb/lb/internal/safe"
 )
 
@@ -65,6 +67,22 @@ func (d *Draft) Tell(level Level, msg, hint string, at ...Place) {
 // hashes the seed that goes with it. notes are lines of comment.
 func (d *Draft) Add(s lb.Service, at Place, notes ...string) {
 	d.services = append(d.services, &entry{s, at, notes})
+}
+
+// Weights are the smallest weights of a profile for others in the same relation.
+// Where they have to be rounded, that is said.
+func (d *Draft) Weights(others []int64, at Place) []int {
+	var shares []*big.Rat
+	for _, w := range others {
+		shares = append(shares, big.NewRat(w, 1))
+	}
+	weights, off := share.Weights(shares)
+	if rounded := fmt.Sprintf("the weights are rounded to at most %d: within %.2g %%", lb.MaxWeight, off*100); off > 0.01 {
+		d.Lost(rounded, "", at)
+	} else if off > 0 {
+		d.Note(rounded, "", at)
+	}
+	return weights
 }
 
 // Import is Finish, where the text has no mistakes; otherwise they are the error,

@@ -3,7 +3,6 @@ package importer
 // Findings as people read them.
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,7 +10,6 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/config"
-	"nlb/lb/internal/safe"
 )
 
 // Pos is the first place; where there is none, the beginning of the text.
@@ -83,20 +81,4 @@ func LineList(lines []int) string {
 		word = "lines "
 	}
 	return word + strings.Join(parts, ", ")
-}
-
-// Mistake is an error in a text, with its line.
-func Mistake(file string, lines []string, at Place, msg, want string) *lb.Error {
-	e := &lb.Error{Pos: lb.Pos{File: file, Line: at.Line, Column: at.Column}, Width: at.Width, Msg: safe.Visible(msg), Want: safe.Visible(want)}
-	if 0 < at.Line && at.Line <= len(lines) {
-		e.Line = lines[at.Line-1]
-	}
-	return e
-}
-
-// SortErrors puts errors in the order of the text.
-func SortErrors(errs lb.Errors) {
-	slices.SortStableFunc(errs, func(a, b *lb.Error) int {
-		return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
-	})
 }

@@ -3,9 +3,11 @@ package importer
 // Mistakes of a text, while it is read.
 
 import (
+	"cmp"
 	"slices"
 
 	"nlb/lb"
+	"nlb/lb/internal/safe"
 )
 
 // MaxMistakes is after how many mistakes no more are kept.
@@ -50,4 +52,20 @@ func (m *Mistakes) Err() error {
 	}
 	SortErrors(m.errs)
 	return m.errs
+}
+
+// Mistake is an error in a text, with its line.
+func Mistake(file string, lines []string, at Place, msg, want string) *lb.Error {
+	e := &lb.Error{Pos: lb.Pos{File: file, Line: at.Line, Column: at.Column}, Width: at.Width, Msg: safe.Visible(msg), Want: safe.Visible(want)}
+	if 0 < at.Line && at.Line <= len(lines) {
+		e.Line = lines[at.Line-1]
+	}
+	return e
+}
+
+// SortErrors puts errors in the order of the text.
+func SortErrors(errs lb.Errors) {
+	slices.SortStableFunc(errs, func(a, b *lb.Error) int {
+		return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
+	})
 }

@@ -132,10 +132,7 @@ func (p *program) drawn(r round, elements []any, target func(any) syntax.Target)
 		if !ok || len(pair) != 2 {
 			continue
 		}
-		first, last := plain(pair[0]), plain(pair[0])
-		if b, ok := get(first, "range").([]any); ok && len(b) == 2 {
-			first, last = b[0], b[1]
-		}
+		first, last := bounds(plain(pair[0]))
 		a, ok := number(first)
 		b, ok2 := number(last)
 		t := target(plain(pair[1]))

@@ -172,10 +172,7 @@ func compared(op string, s, all space.Set, ok bool) (space.Set, bool) {
 
 // numbers are a number, or a range of them.
 func numbers(v any) (space.Set, bool) {
-	first, last := v, v
-	if r, ok := get(v, "range").([]any); ok && len(r) == 2 {
-		first, last = r[0], r[1]
-	}
+	first, last := bounds(v)
 	a, ok := number(first)
 	b, ok2 := number(last)
 	if !ok || !ok2 || b < a {

@@ -34,6 +34,14 @@ func get(v any, key string) any {
 	return m[key]
 }
 
+// bounds are the ends of a range; of what is none, itself.
+func bounds(v any) (first, last any) {
+	if r, ok := get(v, "range").([]any); ok && len(r) == 2 {
+		return r[0], r[1]
+	}
+	return v, v
+}
+
 func text(v any) string {
 	s, _ := v.(string)
 	return s
@@ -228,10 +236,7 @@ func (p *program) natRange(addr, port any) (to syntax.NATRange, ok bool) {
 	if addr == nil {
 		return to, true
 	}
-	first, last := addr, addr
-	if r, isRange := get(addr, "range").([]any); isRange && len(r) == 2 {
-		first, last = r[0], r[1]
-	}
+	first, last := bounds(addr)
 	a, err := netip.ParseAddr(text(first))
 	b, err2 := netip.ParseAddr(text(last))
 	if err != nil || err2 != nil || a.BitLen() != b.BitLen() || b.Less(a) || a.Zone()+b.Zone() != "" {
@@ -250,10 +255,7 @@ func portRange(v any) (lb.PortRange, bool) {
 	if v == nil {
 		return lb.PortRange{}, true
 	}
-	first, last := v, v
-	if r, ok := get(v, "range").([]any); ok && len(r) == 2 {
-		first, last = r[0], r[1]
-	}
+	first, last := bounds(v)
 	a, ok := number(first)
 	b, ok2 := number(last)
 	return lb.PortRange{First: uint16(a), Last: uint16(b)}, ok && ok2 && a > 0 && a <= b && b <= 65535
