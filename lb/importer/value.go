@@ -12,6 +12,23 @@ import (
 	"nlb/lb"
 )
 
+// HostPort parts HOST, HOST:PORT and [HOST]:PORT. Several colons without brackets are
+// those of a host. ok is false for a [ without ].
+func HostPort(text string) (host, port string, ok bool) {
+	switch {
+	case strings.HasPrefix(text, "["):
+		end := strings.LastIndexByte(text, ']')
+		if end < 0 || end+1 < len(text) && text[end+1] != ':' {
+			return "", "", false
+		}
+		return text[1:end], strings.TrimPrefix(text[end+1:], ":"), true
+	case strings.Count(text, ":") == 1:
+		host, port, _ = strings.Cut(text, ":")
+		return host, port, true
+	}
+	return text, "", true
+}
+
 // Words are the words of a text, as a set.
 func Words(text string) map[string]bool {
 	out := map[string]bool{}

@@ -152,18 +152,10 @@ func (t *table) service(c *command) (*Virtual, bool) {
 
 // endpoint reads ADDRESS[:PORT] and [IPV6][:PORT].
 func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
-	host, port := w.Text, ""
-	switch {
-	case strings.HasPrefix(host, "["):
-		end := strings.IndexByte(host, ']')
-		if end < 0 || end+1 < len(host) && host[end+1] != ':' {
-			t.Fail(w.Place, fmt.Sprintf("%q has [ without ]", w.Text), want)
-			return netip.Addr{}, 0, false
-		}
-		port = strings.TrimPrefix(host[end+1:], ":")
-		host = host[1:end]
-	case strings.Count(host, ":") == 1:
-		host, port, _ = strings.Cut(host, ":")
+	host, port, ok := importer.HostPort(w.Text)
+	if !ok {
+		t.Fail(w.Place, fmt.Sprintf("%q has [ without ]", w.Text), want)
+		return netip.Addr{}, 0, false
 	}
 	a, ok := importer.Addr(host)
 	if !ok {

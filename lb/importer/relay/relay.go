@@ -28,18 +28,12 @@ type Endpoint struct {
 // Parse reads ADDRESS[:PORT[-PORT]], [IPV6][:PORT], IPV6:PORT where loose, NAME[:PORT],
 // *:PORT and :PORT. ok is false where it is none of them.
 func Parse(text string, loose bool) (e Endpoint, ok bool) {
-	host, ports := text, ""
-	switch {
-	case strings.HasPrefix(text, "["):
-		end := strings.IndexByte(text, ']')
-		if end < 0 || end+1 < len(text) && text[end+1] != ':' {
-			return e, false
-		}
-		host, ports = text[1:end], strings.TrimPrefix(text[end+1:], ":")
-	case loose || strings.Count(text, ":") == 1:
-		if i := strings.LastIndexByte(text, ':'); i >= 0 {
-			host, ports = text[:i], text[i+1:]
-		}
+	host, ports, ok := importer.HostPort(text)
+	if i := strings.LastIndexByte(host, ':'); loose && i >= 0 && text[0] != '[' {
+		host, ports = host[:i], host[i+1:]
+	}
+	if !ok {
+		return e, false
 	}
 	if ports != "" {
 		if e.Ports, ok = importer.PortRange(ports, "-"); !ok {

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"nlb/lb"
+	"nlb/lb/importer"
 	"nlb/lb/importer/iptables/space"
 )
 
@@ -173,19 +174,12 @@ func parseRate(s string) (lb.Rate, error) {
 // parseNAT reads what --to-destination and --to-source take:
 // ADDRESS[-ADDRESS][:PORT[-PORT[/BASE]]], each part of which may be missing.
 func parseNAT(s string, f lb.Family) (r NATRange, named bool, err error) {
-	host, ports := s, ""
+	host, ports, ok := importer.HostPort(s)
+	host = strings.ReplaceAll(host, "]-[", "-")
 	switch {
-	case strings.HasPrefix(s, "["):
-		end := strings.LastIndexByte(s, ']')
-		if end < 0 || end+1 < len(s) && s[end+1] != ':' {
-			return r, false, fmt.Errorf("%q has [ without ]", s)
-		}
-		host = strings.ReplaceAll(s[1:end], "]-[", "-")
-		ports = strings.TrimPrefix(s[end+1:], ":")
-	case strings.Count(s, ":") == 1:
-		host, ports, _ = strings.Cut(s, ":")
-	}
-	if host == "" && ports == "" {
+	case !ok:
+		return r, false, fmt.Errorf("%q has [ without ]", s)
+	case host == "" && ports == "":
 		return r, false, fmt.Errorf("%q has neither an address nor a port", s)
 	}
 	if hostName(host) {
