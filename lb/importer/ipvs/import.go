@@ -103,7 +103,7 @@ func (t *table) words(words []word, place importer.Place, c *shell.Command) (she
 	}
 	program := path.Base(words[0].Text)
 	// Lines of ipvsadm -S have an option behind the first; others are of iptables.
-	saved := len(program) == 2 && program[0] == '-' && (program == "-C" || len(words) > 1 && words[1].Text[0] == '-')
+	saved := len(program) == 2 && program[0] == '-' && (program == "-C" || len(words) > 1 && strings.HasPrefix(words[1].Text, "-"))
 	if to := slices.IndexFunc(words, func(w word) bool { return w.Text == "DNAT" || w.Text == "REDIRECT" }); to > 0 && (words[to-1].Text == "-j" || words[to-1].Text == "--jump") {
 		t.Lost("this rule of iptables sends connections to a backend, and is not read here", "nlb import iptables reads it", place)
 	}

@@ -31,15 +31,15 @@ type mark struct {
 // it is neither. Only rules that set a mark are kept.
 func (t *table) rule(ws []word, place importer.Place) bool {
 	switch first := ws[0].Text; {
-	case first[0] == '*' || first[0] == ':' || first == "COMMIT":
+	case strings.HasPrefix(first, "*") || strings.HasPrefix(first, ":") || first == "COMMIT":
 		return true
-	case first[0] == '[' && len(ws) > 1:
+	case strings.HasPrefix(first, "[") && len(ws) > 1:
 		ws = ws[1:]
 	}
 	switch {
 	case strings.HasSuffix(ws[0].Text, "iptables") || strings.HasSuffix(ws[0].Text, "ip6tables"):
 		ws = ws[1:]
-	case !slices.Contains([]string{"-A", "-N", "-P"}, ws[0].Text) || len(ws) < 2 || ws[1].Text[0] == '-':
+	case !slices.Contains([]string{"-A", "-N", "-P"}, ws[0].Text) || len(ws) < 2 || strings.HasPrefix(ws[1].Text, "-"):
 		return false // -A of ipvsadm is followed by an option, that of iptables by a chain
 	}
 	chain := ""
