@@ -4,6 +4,7 @@ package importer
 
 import (
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -57,6 +58,18 @@ func Prefix(text string) (netip.Prefix, bool) {
 func Prefixes(list []netip.Prefix) []netip.Prefix {
 	slices.SortFunc(list, netip.Prefix.Compare)
 	return slices.Compact(list)
+}
+
+// MaskBits is the length of a prefix that has this mask.
+func MaskBits(mask netip.Addr) (int, bool) {
+	n := 0
+	for _, b := range mask.AsSlice() {
+		if n += bits.LeadingZeros8(^b); b != 0xff {
+			break
+		}
+	}
+	p, err := mask.Prefix(n)
+	return n, err == nil && p.Addr() == mask
 }
 
 // PortRange reads FIRST, or FIRST and LAST with what is between. Port 0 is none.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/syntax"
 	"nlb/lb/importer/shell"
 )
 
@@ -75,14 +76,8 @@ func (t *table) Command(c *shell.Command) (shell.Outcome, bool) {
 
 // Line reads a line that ipvsadm -S or iptables-save has printed.
 func (t *table) Line(line int) bool {
-	var words []word
-	text := t.Lines[line]
-	for _, at := range blanks.FindAllStringIndex(text, -1) {
-		words = append(words, word{Text: text[at[0]:at[1]], Bare: true, Place: importer.Place{
-			Line: line + 1, Column: len([]rune(text[:at[0]])) + 1, Width: len([]rune(text[at[0]:at[1]])),
-		}})
-	}
-	if len(words) == 0 || words[0].Text[0] == '#' {
+	words := syntax.Lex(t.Lines[line], line, false)
+	if len(words) == 0 || strings.HasPrefix(words[0].Text, "#") {
 		return true
 	}
 	place := words[0].Place
@@ -93,8 +88,6 @@ func (t *table) Line(line int) bool {
 
 // changes finds a command that changes the table, in a session that lists it.
 var changes = regexp.MustCompile(`\bipvsadm\s+(-[AaEeDdCR]|--(add|edit|delete|clear|restore))`)
-
-var blanks = regexp.MustCompile(`[^ \t]+`)
 
 // words reads a command.
 func (t *table) words(words []word, place importer.Place, c *shell.Command) (shell.Outcome, bool) {

@@ -151,17 +151,9 @@ func maskBits(s string, ipv6 bool) (int, bool) {
 	if n, err := strconv.Atoi(s); err == nil && ipv6 && n >= 1 && n <= 128 {
 		return n, true
 	}
-	a, err := netip.ParseAddr(s)
-	if err != nil || !a.Is4() || ipv6 {
-		return 0, false
-	}
-	for bits := 1; bits <= 32; bits++ {
-		all, _ := netip.AddrFrom4([4]byte{255, 255, 255, 255}).Prefix(bits)
-		if all.Addr() == a {
-			return bits, true
-		}
-	}
-	return 0, false
+	a, _ := importer.Addr(s)
+	bits, ok := importer.MaskBits(a)
+	return bits, ok && bits > 0 && a.Is4() && !ipv6
 }
 
 // backends fills in the servers.

@@ -11,6 +11,7 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/ipvs"
 	"nlb/lb/importer/words"
 )
@@ -158,38 +159,19 @@ const maxRange = 256
 
 // addressRange reads 192.0.2.1, 192.0.2.1-10, 192.0.2.1-192.0.2.10 and 192.0.2.0/29.
 func addressRange(text string) (first, last netip.Addr, ok bool) {
-	if p, err := netip.ParsePrefix(text); err == nil {
-		first = p.Masked().Addr()
-		if p.Addr().BitLen()-p.Bits() > 8 {
-			return first, last, false
-		}
-		for last = first; p.Contains(last.Next()); last = last.Next() {
-		}
-		return first, last, true
-	}
 	low, high, isRange := strings.Cut(text, "-")
-	first, err := netip.ParseAddr(low)
-	if err != nil || first.Zone() != "" {
+	if p, ok := importer.Prefix(low); ok && !isRange {
+		all, family := space.Prefix(p)[0], lb.FamilyOf(p.Addr())
+		first, last = all.First.Addr(family), all.Last.Addr(family)
+		return first, last, space.Between(first, last).Size() <= maxRange
+	}
+	if first, ok = importer.Addr(low); !ok {
 		return first, last, false
 	}
-	if last = first; !isRange {
-		return first, last, true
+	if last, ok = importer.Addr(high); !ok {
+		last, ok = importer.Addr(low[:strings.LastIndexAny(low, ".:")+1] + high)
 	}
-	if last, err = netip.ParseAddr(high); err != nil {
-		separator := "."
-		if first.Is6() {
-			separator = ":"
-		}
-		last, err = netip.ParseAddr(low[:strings.LastIndex(low, separator)+1] + high)
-	}
-	if err != nil || last.Less(first) || first.BitLen() != last.BitLen() {
-		return first, last, false
-	}
-	n := 1
-	for a := first; a != last && n <= maxRange; a = a.Next() {
-		n++
-	}
-	return first, last, n <= maxRange
+	return first, last, ok && !last.Less(first) && first.BitLen() == last.BitLen() && space.Between(first, last).Size() <= maxRange
 }
 
 // port is an argument that is a port; 0 where there is none.

@@ -60,6 +60,9 @@ func (r *reader) readTarget() {
 	}
 }
 
+// withPorts are the protocols that have ports.
+var withPorts = importer.Words("tcp udp sctp dccp udplite 33 136")
+
 // noted notes of options that a profile does not have them.
 func (r *reader) noted(g *group, msg string, options ...string) {
 	for _, name := range options {
@@ -92,7 +95,7 @@ func (r *reader) dnat(g *group) {
 			r.lost(o.values[0], WideRange, "")
 		default:
 			target.To = append(target.To, to)
-			if to.Ports.First != 0 && !target.Host && !r.hasPorts() {
+			if to.Ports.First != 0 && !target.Host && !withPorts[r.proto] {
 				r.issue(importer.Note, o.values[0], "iptables refuses a port here without -p tcp, udp, sctp or dccp", "")
 			}
 		}
@@ -130,15 +133,6 @@ func (g *group) random() bool { return g.get("random") != nil || g.get("random-f
 func (r *Rule) randomPorts() bool {
 	d, ok := r.Target.(DNAT)
 	return ok && d.Random && slices.ContainsFunc(d.To, func(n NATRange) bool { return n.Ports.First != n.Ports.Last })
-}
-
-// hasPorts reports whether the rule is for a protocol with ports.
-func (r *reader) hasPorts() bool {
-	switch r.proto {
-	case "tcp", "udp", "sctp", "dccp", "udplite", "33", "136":
-		return true
-	}
-	return false
 }
 
 func (r *reader) snat(g *group) {

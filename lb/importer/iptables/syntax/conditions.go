@@ -286,7 +286,7 @@ func (r *reader) recent(g *group) {
 			m.Seconds = uint32(n)
 		case "mask":
 			a, err := netip.ParseAddr(o.value())
-			bits, ok := prefixLength(a.Unmap())
+			bits, ok := importer.MaskBits(a.Unmap())
 			if err != nil || !ok || bits == 0 {
 				r.fail(o.values[0], fmt.Sprintf("%q is not a mask that a prefix has", o.value()), "a netmask")
 				continue

@@ -15,10 +15,10 @@ import (
 // word is one argument of a command.
 type word = shell.Word
 
-// lex parts a line as iptables-restore does: only double quotes and
+// Lex parts a line as iptables-restore does: only double quotes and
 // backslashes in them mean something. at is the line's number from 0. dollar: a
 // word with a '$' is not known.
-func lex(line string, at int, dollar bool) []word {
+func Lex(line string, at int, dollar bool) []word {
 	var out []word
 	columns := len(line) < 1<<14
 	for i := 0; i < len(line); {

@@ -103,7 +103,7 @@ var counters = regexp.MustCompile(`^\[\d+:\d+\] -`)
 // rule reads a rule of iptables-save, with or without counters before it. It is false
 // for the options of another program, outside a table.
 func (p *parser) rule(raw string, line int, dollar bool, place importer.Place) bool {
-	words := lex(raw, line, dollar)
+	words := Lex(raw, line, dollar)
 	if words[0].Text[0] == '[' {
 		words = words[1:]
 	}

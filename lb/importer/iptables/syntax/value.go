@@ -4,7 +4,6 @@ package syntax
 
 import (
 	"fmt"
-	"math/bits"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -38,24 +37,12 @@ func parseNetwork(s string, f lb.Family) (set space.Set, named bool, err error) 
 		return space.Prefix(netip.PrefixFrom(a, int(n))), false, nil
 	}
 	if m, err := netip.ParseAddr(mask); err == nil && m.BitLen() == a.BitLen() {
-		if n, ok := prefixLength(m); ok {
+		if n, ok := importer.MaskBits(m); ok {
 			return space.Prefix(netip.PrefixFrom(a, n)), false, nil
 		}
 		return nil, false, fmt.Errorf("%s is not a mask that a prefix has", mask)
 	}
 	return nil, false, fmt.Errorf("%q is neither a prefix length nor a mask", mask)
-}
-
-// prefixLength is the length of a prefix that has this mask.
-func prefixLength(mask netip.Addr) (int, bool) {
-	n := 0
-	for _, b := range mask.AsSlice() {
-		if n += bits.LeadingZeros8(^b); b != 0xff {
-			break
-		}
-	}
-	p, err := mask.Prefix(n)
-	return n, err == nil && p.Addr() == mask
 }
 
 // hostName reports whether a text can be the name of a host, which no address can.
