@@ -125,9 +125,9 @@ func (p *program) concatenated(op string, parts []any, right any) [][]syntax.Mat
 
 // numbered is a condition on what is drawn.
 func (p *program) numbered(op string, r round, right any) [][]syntax.Match {
-	values, ok := p.values(right)
-	set, known := union(values, numbers)
-	if set, ok = compared(op, set, space.One(0, 1<<32-1), ok && known); !ok {
+	values, known := p.values(right)
+	set, ok := compared(op, values, numbers, space.One(0, 1<<32-1))
+	if !known || !ok {
 		p.lost("a condition on a number that is drawn is not translated", "")
 		return always
 	}
@@ -145,10 +145,18 @@ func (p *program) numbered(op string, r round, right any) [][]syntax.Match {
 	return [][]syntax.Match{{r.part(n, r.mod)}}
 }
 
-// compared is the set that a comparison holds for.
-func compared(op string, s, all space.Set, ok bool) (space.Set, bool) {
-	if !ok || len(s) == 0 {
-		return s, ok && op == "=="
+// compared is the set, of all, that a comparison with values holds for. read reads one.
+func compared(op string, values []any, read func(any) (space.Set, bool), all space.Set) (space.Set, bool) {
+	var s space.Set
+	for _, v := range values {
+		one, ok := read(v)
+		if !ok {
+			return nil, false
+		}
+		s = append(s, one...)
+	}
+	if s = space.Of(s...); len(s) == 0 {
+		return s, op == "=="
 	}
 	low, high := s[0].First, s[len(s)-1].Last
 	below := space.Of(space.Range{First: all[0].First, Last: low}).Without(space.Of(space.Range{First: low, Last: low}))
@@ -200,19 +208,6 @@ func (p *program) addresses(v any) (space.Set, bool) {
 
 var protocols = map[string]uint64{"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58, "ipv6-icmp": 58, "esp": 50, "ah": 51, "gre": 47, "udplite": 136, "dccp": 33}
 
-// union reads values that are parts of a set.
-func union(values []any, read func(any) (space.Set, bool)) (space.Set, bool) {
-	var all []space.Range
-	for _, v := range values {
-		one, ok := read(v)
-		if !ok {
-			return nil, false
-		}
-		all = append(all, one...)
-	}
-	return space.Of(all...), true
-}
-
 // field is a condition on one field.
 func (p *program) field(op string, left any, values []any) ([][]syntax.Match, bool) {
 	kind, value, ok := single(left)
@@ -254,8 +249,7 @@ func (p *program) payload(op, protocol, field string, values []any) ([][]syntax.
 		p.never = true
 		return always, true
 	case (protocol == "ip" || protocol == "ip6") && (field == "saddr" || field == "daddr"):
-		set, ok := union(values, p.addresses)
-		set, ok = compared(op, set, space.Addresses(p.family), ok)
+		set, ok := compared(op, values, p.addresses, space.Addresses(p.family))
 		if field == "saddr" {
 			out = append(out, syntax.Source{Set: set})
 		} else {
@@ -273,8 +267,7 @@ func (p *program) payload(op, protocol, field string, values []any) ([][]syntax.
 	}
 	switch {
 	case field == "dport":
-		set, ok := union(values, numbers)
-		set, ok = compared(op, set, space.AllPorts(), ok)
+		set, ok := compared(op, values, numbers, space.AllPorts())
 		return [][]syntax.Match{append(out, syntax.Port{Set: set})}, ok
 	case protocol == "tcp" && field == "flags" && equality(op):
 		return [][]syntax.Match{append(out, syntax.Fixed{Holds: slices.Contains(values, any("syn")) == (op == "==")})}, true
@@ -316,13 +309,12 @@ func (p *program) meta(op, key string, values []any) ([][]syntax.Match, bool) {
 		}
 		return always, equality(op)
 	case "l4proto":
-		set, ok := union(values, func(v any) (space.Set, bool) {
+		set, ok := compared(op, values, func(v any) (space.Set, bool) {
 			if n, ok := protocols[text(v)]; ok {
 				return space.One(n, n), true
 			}
 			return numbers(v)
-		})
-		set, ok = compared(op, set, space.AllProtocols(), ok)
+		}, space.AllProtocols())
 		return [][]syntax.Match{{syntax.Protocol{Set: set}}}, ok
 	case "mark":
 		return p.mark(op, false, 1<<32-1, values)
@@ -368,12 +360,10 @@ func (p *program) conntrack(op string, value any, values []any) ([][]syntax.Matc
 	case key == "mark":
 		return p.mark(op, true, 1<<32-1, values)
 	case original && strings.HasSuffix(key, "daddr"):
-		set, ok := union(values, p.addresses)
-		set, ok = compared(op, set, space.Addresses(p.family), ok)
+		set, ok := compared(op, values, p.addresses, space.Addresses(p.family))
 		return [][]syntax.Match{{syntax.Destination{Set: set, Original: true}}}, ok
 	case original && key == "proto-dst":
-		set, ok := union(values, numbers)
-		set, ok = compared(op, set, space.AllPorts(), ok)
+		set, ok := compared(op, values, numbers, space.AllPorts())
 		return [][]syntax.Match{{syntax.Port{Set: set, Original: true}}}, ok
 	}
 	return nil, false
