@@ -26,101 +26,96 @@ type check struct {
 	at lb.Endpoint // what is zero is the server's own
 }
 
-// checkers are the kinds of checks, as what they make of a check with its times. One
-// that makes none has said why.
-var checkers map[string]func(r *reader, d *words.Directive, levels [][]*words.Directive) []lb.Check
+// checkers are the kinds of checks.
+var checkers = importer.Words("TCP_CHECK PING_CHECK HTTP_GET SSL_GET DNS_CHECK UDP_CHECK SMTP_CHECK MISC_CHECK FILE_CHECK BFD_CHECK")
 
-func init() { // they refer to what refers to them
-	checkers = map[string]func(*reader, *words.Directive, [][]*words.Directive) []lb.Check{
-		"TCP_CHECK":  simple(lb.CheckTCP),
-		"PING_CHECK": simple(lb.CheckICMP),
-		"HTTP_GET":   pages(lb.CheckHTTP),
-		"SSL_GET":    pages(lb.CheckHTTPS),
-		"DNS_CHECK":  names,
-		"UDP_CHECK":  datagrams,
-		"SMTP_CHECK": func(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
-			c := lb.DefaultCheck(lb.CheckTCP)
-			c.Expect = "220"
-			r.Lost("SMTP_CHECK greets the server; the check of the profile reads its banner only", "", d.Place())
-			return []lb.Check{c}
-		},
-		"MISC_CHECK": lost("check: exec runs a command of yours, which finds NLB_ADDRESS and NLB_PORT in its environment"),
-		"FILE_CHECK": lost(""),
-		"BFD_CHECK":  lost(""),
-	}
-}
-
-func lost(hint string) func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
-	return func(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
-		r.Lost(d.Name()+" is not translated", hint, d.Place())
+// made are what a checker becomes, without its times. Where that is nothing, it is said
+// why.
+func (r *reader) made(d *words.Directive, levels [][]*words.Directive) []lb.Check {
+	kind := lb.CheckTCP
+	switch d.Name() {
+	case "TCP_CHECK", "SMTP_CHECK":
+	case "PING_CHECK":
+		kind = lb.CheckICMP
+	case "HTTP_GET":
+		return r.pages(lb.CheckHTTP, d, levels)
+	case "SSL_GET":
+		return r.pages(lb.CheckHTTPS, d, levels)
+	case "DNS_CHECK":
+		return r.names(d)
+	case "UDP_CHECK":
+		return r.datagrams(d)
+	case "MISC_CHECK":
+		r.Lost("MISC_CHECK is not translated", "check: exec runs a command of yours, which finds NLB_ADDRESS and NLB_PORT in its environment", d.Place())
+		return nil
+	default:
+		r.Lost(d.Name()+" is not translated", "", d.Place())
 		return nil
 	}
-}
-
-func simple(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
-	return func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
-		return []lb.Check{lb.DefaultCheck(k)}
+	c := lb.DefaultCheck(kind)
+	if d.Name() == "SMTP_CHECK" {
+		c.Expect = "220"
+		r.Lost("SMTP_CHECK greets the server; the check of the profile reads its banner only", "", d.Place())
 	}
+	return []lb.Check{c}
 }
 
 // literal are regular expressions that stand for themselves.
 var literal = regexp.MustCompile(`^[^\\^$.|?*+()\[\]{}]+$`)
 
 // pages are checks of HTTP_GET and SSL_GET: one for each url.
-func pages(k lb.CheckKind) func(*reader, *words.Directive, [][]*words.Directive) []lb.Check {
-	return func(r *reader, d *words.Directive, levels [][]*words.Directive) []lb.Check {
-		var out []lb.Check
-		for _, u := range d.Block {
-			if u.Name() != "url" {
-				continue
-			}
-			c := lb.DefaultCheck(k)
-			c.Status = []lb.StatusRange{{First: 200, Last: 299}}
-			unwanted := words.Last(u.Block, "regex_no_match") != nil
-			for _, level := range append([][]*words.Directive{u.Block}, levels...) {
-				if !r.Spend(len(level), u.Place()) {
-					return out
-				}
-				if host := text(level, "virtualhost"); host != "" {
-					c.Host = host
-					break
-				}
-			}
-			for _, o := range u.Block {
-				switch o.Name() {
-				case "path":
-					c.Path = o.Arg(1)
-				case "status_code":
-					if list, ok := relay.Statuses(words.Texts(o.Args())); ok {
-						c.Status = list
-					} else {
-						r.Fail(o.Place(), "these are no status codes", "200, or 200-299")
-					}
-				case "virtualhost":
-				case "regex":
-					if c.Body = o.Arg(1); !literal.MatchString(c.Body) || unwanted {
-						c.Body = ""
-						r.Lost("a regular expression is not translated", "body of a check is a text", o.Place())
-					}
-				case "digest":
-					r.Lost("the digest of a page is not checked", "body of a check is a text that the page must have", o.Place())
-				default:
-					if !strings.HasPrefix(o.Name(), "regex_") {
-						r.Lost(o.Name()+" is not translated", "", o.Place())
-					}
-				}
-			}
-			out = append(out, c)
+func (r *reader) pages(k lb.CheckKind, d *words.Directive, levels [][]*words.Directive) []lb.Check {
+	var out []lb.Check
+	for _, u := range d.Block {
+		if u.Name() != "url" {
+			continue
 		}
-		if len(out) == 0 {
-			r.Fail(d.Place(), d.Name()+" has no url", "url { path / }")
+		c := lb.DefaultCheck(k)
+		c.Status = []lb.StatusRange{{First: 200, Last: 299}}
+		unwanted := words.Last(u.Block, "regex_no_match") != nil
+		for _, level := range append([][]*words.Directive{u.Block}, levels...) {
+			if !r.Spend(len(level), u.Place()) {
+				return out
+			}
+			if host := text(level, "virtualhost"); host != "" {
+				c.Host = host
+				break
+			}
 		}
-		return out
+		for _, o := range u.Block {
+			switch o.Name() {
+			case "path":
+				c.Path = o.Arg(1)
+			case "status_code":
+				if list, ok := relay.Statuses(words.Texts(o.Args())); ok {
+					c.Status = list
+				} else {
+					r.Fail(o.Place(), "these are no status codes", "200, or 200-299")
+				}
+			case "virtualhost":
+			case "regex":
+				if c.Body = o.Arg(1); !literal.MatchString(c.Body) || unwanted {
+					c.Body = ""
+					r.Lost("a regular expression is not translated", "body of a check is a text", o.Place())
+				}
+			case "digest":
+				r.Lost("the digest of a page is not checked", "body of a check is a text that the page must have", o.Place())
+			default:
+				if !strings.HasPrefix(o.Name(), "regex_") {
+					r.Lost(o.Name()+" is not translated", "", o.Place())
+				}
+			}
+		}
+		out = append(out, c)
 	}
+	if len(out) == 0 {
+		r.Fail(d.Place(), d.Name()+" has no url", "url { path / }")
+	}
+	return out
 }
 
 // names are checks of DNS_CHECK.
-func names(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
+func (r *reader) names(d *words.Directive) []lb.Check {
 	c := lb.DefaultCheck(lb.CheckDNS)
 	if name := text(d.Block, "name"); name != "" {
 		c.Query = name
@@ -135,7 +130,7 @@ func names(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
 }
 
 // datagrams are checks of UDP_CHECK.
-func datagrams(r *reader, d *words.Directive, _ [][]*words.Directive) []lb.Check {
+func (r *reader) datagrams(d *words.Directive) []lb.Check {
 	c := lb.DefaultCheck(lb.CheckUDP)
 	bytes := func(o *words.Directive) (string, bool) {
 		var all string
@@ -191,15 +186,14 @@ var silentInChecks = importer.Words(`
 func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own uint16) []check {
 	var out []check
 	for _, d := range real.Block {
-		read := checkers[d.Name()]
-		if read == nil {
+		if !checkers[d.Name()] {
 			continue
 		}
 		if !r.Spend(len(d.Block)+len(real.Block), d.Place()) {
 			break
 		}
 		levels := [][]*words.Directive{d.Block, real.Block, virtual}
-		for _, c := range read(r, d, levels) {
+		for _, c := range r.made(d, levels) {
 			one := check{Check: c}
 			r.timed(&one.Check, d, levels)
 			for _, o := range d.Block {

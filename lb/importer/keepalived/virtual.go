@@ -37,7 +37,7 @@ var silent = importer.Words(`
 func (r *reader) unknown(all []*words.Directive) {
 	for _, d := range all {
 		switch name := d.Name(); {
-		case silent[name] || checkers[name] != nil:
+		case silent[name] || checkers[name]:
 		case strings.HasPrefix(name, "notify_") || name == "quorum_up" || name == "quorum_down":
 			r.Lost("scripts that run when a state changes are not in the profile", "nlb run shows changes as a stream of events", d.Place())
 		default:
