@@ -7,7 +7,6 @@ package importer
 
 import (
 	"bytes"
-	"slices"
 	"strings"
 
 	"nlb/lb"
@@ -67,9 +66,7 @@ type Import struct {
 }
 
 // Complete reports whether all of the original is in the profile.
-func (m *Import) Complete() bool {
-	return !slices.ContainsFunc(m.Findings, func(f Finding) bool { return f.Level == Lost })
-}
+func (m *Import) Complete() bool { return m.lost() == 0 }
 
 // beginning is how config.Write begins a service, and nothing else.
 const beginning = "  - name: "

@@ -84,18 +84,13 @@ func (r *reader) level(o *document.Node, members []member) uint64 {
 	return level
 }
 
+// backendKeys are those of a backend, last those that say nothing that matters for a
+// profile.
+var backendKeys = importer.Words("name ip-addr port source-addr weight priority mark est-connlimit state fqdn ether-addr iface est-connlimit-log-prefix")
+
 func (r *reader) backend(n *document.Node) (member, bool) {
 	m := member{place: lineOf(n)}
-	for _, e := range n.Entries {
-		switch e.Key {
-		case "name", "ip-addr", "port", "source-addr", "weight", "priority", "mark", "est-connlimit", "state":
-		case "fqdn", "ether-addr", "iface", "est-connlimit-log-prefix":
-		default:
-			if !strings.HasPrefix(e.Key, "counter-") {
-				r.Lost("key "+e.Key+" is not translated", "", e.At)
-			}
-		}
-	}
+	r.keys(n, backendKeys)
 	a := r.address(n, "ip-addr")
 	if !a.IsValid() {
 		if r.text(n, "ip-addr", "") == "" {

@@ -24,6 +24,9 @@ var known = importer.Words(`
 	ether-addr iether-addr oether-addr fqdn responsettl
 `)
 
+// addressKeys are those of an address.
+var addressKeys = importer.Words("name family ip-addr ports protocol log-prefix log-rtlimit ether-addr iface policies used verdict")
+
 // farm reads a farm and adds what it becomes.
 func (r *reader) farm(o *document.Node) {
 	place := lineOf(o)
@@ -32,11 +35,7 @@ func (r *reader) farm(o *document.Node) {
 		r.Fail(o.Place, "a farm has no name", `"name"`)
 		return
 	}
-	for _, e := range o.Entries {
-		if !known[e.Key] && !strings.HasPrefix(e.Key, "counter-") {
-			r.Lost("key "+e.Key+" is not translated", "", e.At)
-		}
-	}
+	r.keys(o, known)
 	switch state := r.text(o, "state", "up"); state {
 	case "up":
 	case "down", "off", "config_error":
@@ -131,15 +130,8 @@ func (r *reader) listens(o *document.Node) []listen {
 			}
 			r.used[from] = true
 		}
-		for _, e := range from.Entries {
-			switch e.Key {
-			case "name", "family", "ip-addr", "ports", "protocol", "log-prefix", "log-rtlimit", "ether-addr", "iface", "policies", "used":
-			case "verdict":
-				r.verdict(from)
-			default:
-				r.Lost("key "+e.Key+" is not translated", "", e.At)
-			}
-		}
+		r.keys(from, addressKeys)
+		r.verdict(from)
 		add(from, "ip-addr", "ports")
 	}
 	return out

@@ -78,6 +78,15 @@ func (r *reader) objects(n *document.Node) []*document.Node {
 	return out
 }
 
+// keys names those of an object that are not known.
+func (r *reader) keys(o *document.Node, known map[string]bool) {
+	for _, e := range o.Entries {
+		if !known[e.Key] && !strings.HasPrefix(e.Key, "counter-") {
+			r.Lost("key "+e.Key+" is not translated", "", e.At)
+		}
+	}
+}
+
 // named are objects by their names.
 func (r *reader) named(n *document.Node) map[string]*document.Node {
 	out := map[string]*document.Node{}
