@@ -206,8 +206,6 @@ func (p *program) addresses(v any) (space.Set, bool) {
 	return space.Between(to.First, to.Last), true
 }
 
-var protocols = map[string]uint64{"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58, "ipv6-icmp": 58, "esp": 50, "ah": 51, "gre": 47, "udplite": 136, "dccp": 33}
-
 // field is a condition on one field.
 func (p *program) field(op string, left any, values []any) ([][]syntax.Match, bool) {
 	kind, value, ok := single(left)
@@ -259,11 +257,11 @@ func (p *program) payload(op, protocol, field string, values []any) ([][]syntax.
 	case field == "protocol" || field == "nexthdr":
 		return p.meta(op, "l4proto", values)
 	case protocol != "th":
-		n, ok := protocols[protocol]
-		if !ok {
+		set, err := syntax.ParseProtocol(protocol)
+		if err != nil {
 			return nil, false
 		}
-		out = append(out, syntax.Protocol{Set: space.One(n, n)})
+		out = append(out, syntax.Protocol{Set: set})
 	}
 	switch {
 	case field == "dport":
@@ -310,8 +308,8 @@ func (p *program) meta(op, key string, values []any) ([][]syntax.Match, bool) {
 		return always, equality(op)
 	case "l4proto":
 		set, ok := compared(op, values, func(v any) (space.Set, bool) {
-			if n, ok := protocols[text(v)]; ok {
-				return space.One(n, n), true
+			if set, err := syntax.ParseProtocol(text(v)); err == nil {
+				return set, true
 			}
 			return numbers(v)
 		}, space.AllProtocols())

@@ -61,11 +61,7 @@ func (p *program) conditional(name string, value any, matches *[]syntax.Match) b
 	case "limit":
 		rate, _ := number(get(value, "rate"))
 		l := syntax.Limit{}
-		for _, u := range lb.Units {
-			if text(get(value, "per")) == u.Long {
-				l.Rate = lb.Rate{Events: rate, Per: u.Duration}
-			}
-		}
+		_ = l.UnmarshalText(fmt.Appendf(nil, "%d/%s", rate, text(get(value, "per"))))
 		if !p.onlyLogs() {
 			p.issue(importer.Lost, "the limit of this rule is not in the profile", "a service can have limit: with new-per-source or new")
 		}

@@ -97,7 +97,7 @@ func (r *reader) match(g *group) {
 func (r *reader) condition(g *group, o *setting) {
 	switch o.name {
 	case "protocol", "ctproto":
-		set, err := parseProtocol(o.value())
+		set, err := ParseProtocol(o.value())
 		if r.good(o, err, "tcp, udp, sctp, a number or all") {
 			r.add(Protocol{o.but(set, space.AllProtocols())})
 		}

@@ -110,7 +110,8 @@ var protocols = map[string]uint8{
 	"sctp": 132, "udplite": 136,
 }
 
-func parseProtocol(s string) (space.Set, error) {
+// ParseProtocol reads the name of a protocol, its number, or all.
+func ParseProtocol(s string) (space.Set, error) {
 	if s == "all" || s == "0" {
 		return space.AllProtocols(), nil
 	}
