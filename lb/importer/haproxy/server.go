@@ -5,6 +5,7 @@ package haproxy
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -124,16 +125,9 @@ func (p *proxy) server(d *words.Directive, usual params) (m member, ok bool) {
 	if d.Name() == "server-template" { // PREFIX NUMBER NAME:PORT
 		where, first = d.Words[3], 4
 	}
-	m = member{params: params{}, weight: 1}
-	for name, value := range usual {
-		m.params[name] = value
-	}
+	e, ok := relay.Parse(strings.TrimPrefix(strings.TrimPrefix(where.Text, "ipv4@"), "ipv6@"), true)
+	m = member{Server: relay.Server{Backend: e.Backend(), Place: d.Place()}, params: maps.Clone(usual)}
 	p.parameters(m.params, d.Words[first:])
-	m.Place = d.Place()
-	m.Name = importer.Name(d.Arg(1))
-	m.Priority = 1
-	text := strings.TrimPrefix(strings.TrimPrefix(where.Text, "ipv4@"), "ipv6@")
-	e, ok := relay.Parse(text, true)
 	switch {
 	case !ok || e.Any || e.Ports.First != e.Ports.Last:
 		p.Lost("the address "+where.Text+" is not translated, so this server is left out", "an address or a name, and a port", where.Place)
@@ -142,16 +136,12 @@ func (p *proxy) server(d *words.Directive, usual params) (m member, ok bool) {
 		p.Lost("TLS to the server is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", m.params["ssl"].Place)
 		return m, false
 	}
-	m.Address.Port = e.Ports.First
-	if e.Addr.IsValid() {
-		m.Address.Addr = e.Addr
-		if d.Name() == "server-template" && d.Arg(2) != "1" {
-			p.Lost("all of these servers have one address, so they are one in the profile", "", d.Place())
-		}
-	} else {
-		m.Host = lb.Host{Name: e.Host}
+	switch m.Name = importer.Name(d.Arg(1)); {
+	case m.Named():
 		m.Name = ""
 		p.Note("a name stands for all its addresses; HAProxy takes one for a server", "", where.Place)
+	case d.Name() == "server-template" && d.Arg(2) != "1":
+		p.Lost("all of these servers have one address, so they are one in the profile", "", d.Place())
 	}
 	m.weight = int64(p.number(m.params, "weight", 1, 0, 256))
 	m.MaxConnections = uint32(p.number(m.params, "maxconn", 0, 0, 1<<31-1))

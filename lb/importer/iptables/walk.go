@@ -331,11 +331,7 @@ func (w *walker) port(r *syntax.Rule, n syntax.NATRange) (uint16, bool) {
 			return 0, ok
 		}
 		size := int(n.Ports.Last) - int(n.Ports.First) + 1
-		shift := (int(port) - int(n.Base)) % size
-		if shift < 0 {
-			shift = (int(port) - int(n.Base) + 1<<16) % size
-		}
-		return n.Ports.First + uint16(shift), true
+		return n.Ports.First + uint16(int(port-n.Base)%size), true
 	}
 	if n.Ports.First == n.Ports.Last {
 		return n.Ports.First, true

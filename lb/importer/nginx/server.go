@@ -140,11 +140,8 @@ func (r *reader) target(pass *words.Directive) *upstream {
 		r.Lost(msg, "", at)
 		return nil
 	}
-	m := member{Server: relay.Server{Place: at}, weight: 1}
-	m.Address = lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}
-	if m.Priority, m.Weight = 1, 1; e.Host != "" {
-		m.Host = lb.Host{Name: e.Host}
-	}
+	m := member{Server: relay.Server{Backend: e.Backend(), Place: at}, weight: 1}
+	m.Weight = 1
 	return &upstream{members: []member{m}}
 }
 

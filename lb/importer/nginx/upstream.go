@@ -60,16 +60,12 @@ func (r *reader) upstream(d *words.Directive) *upstream {
 
 // member reads a server.
 func (r *reader) member(d *words.Directive) (member, bool) {
-	m := member{Server: relay.Server{Place: d.Place()}, weight: 1}
-	m.Priority = 1
 	e, ok := relay.Parse(d.Arg(1), false)
 	if !ok || e.Any || e.Ports.First != e.Ports.Last {
 		r.Lost("the address "+d.Arg(1)+" is not translated, so this server is left out", "an address or a name, and a port", d.Place())
-		return m, false
+		return member{}, false
 	}
-	if m.Address = (lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}); e.Host != "" {
-		m.Host = lb.Host{Name: e.Host}
-	}
+	m := member{Server: relay.Server{Backend: e.Backend(), Place: d.Place()}, weight: 1}
 	for _, w := range d.Words[2:] {
 		name, value, _ := strings.Cut(w.Text, "=")
 		n, err := strconv.ParseInt(value, 10, 32)

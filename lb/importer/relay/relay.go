@@ -25,6 +25,15 @@ type Endpoint struct {
 	Ports lb.PortRange
 }
 
+// Backend is it as a server.
+func (e Endpoint) Backend() lb.Backend {
+	b := lb.Backend{Address: lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}, Priority: 1}
+	if e.Host != "" {
+		b.Host = lb.Host{Name: e.Host}
+	}
+	return b
+}
+
 // Parse reads ADDRESS[:PORT[-PORT]], [IPV6][:PORT], IPV6:PORT where loose, NAME[:PORT],
 // *:PORT and :PORT. ok is false where it is none of them.
 func Parse(text string, loose bool) (e Endpoint, ok bool) {
