@@ -3,6 +3,7 @@ package ipvs
 // Import: from commands to a profile.
 
 import (
+	"cmp"
 	"path"
 	"regexp"
 	"slices"
@@ -124,11 +125,7 @@ func (t *table) words(words []word, place importer.Place, c *shell.Command) (she
 	}
 	t.ran = true
 	if i := slices.IndexFunc(words, func(w word) bool { return w.Unknown != "" || strings.Contains(w.Text, "$") }); i >= 0 {
-		what := words[i].Unknown
-		if what == "" {
-			what = words[i].Text
-		}
-		t.Lost("the value of "+what+" is not known here, so this command is left out", "set it in a line before: NAME=value", place)
+		t.Lost("the value of "+cmp.Or(words[i].Unknown, words[i].Text)+" is not known here, so this command is left out", "set it in a line before: NAME=value", place)
 		return shell.Unsure, true
 	}
 	one, ok := t.parse(words, place)

@@ -65,26 +65,21 @@ func (t *table) row(line int) {
 	}
 }
 
+// listed are the words behind a scheduler that have a value, as options.
+var listed = map[string]string{"persistent": "-p", "mask": "-M", "pe": "--pe"}
+
 // flags are the words behind a scheduler as options: (flag,flag) persistent 300
 // mask 255.255.255.0 pe sip ops.
 func flags(words []string) []string {
 	var out []string
-	for i := 0; i < len(words); i++ {
-		value := ""
-		if i+1 < len(words) {
-			value = words[i+1]
-		}
-		switch w := words[i]; {
+	for i, w := range words {
+		switch {
 		case strings.HasPrefix(w, "(") && strings.HasSuffix(w, ")"):
 			out = append(out, "-b", strings.Trim(w, "()"))
-		case w == "persistent" && value != "":
-			out = append(out, "-p", value)
-		case w == "mask" && value != "":
-			out = append(out, "-M", value)
-		case w == "pe" && value != "":
-			out = append(out, "--pe", value)
 		case w == "ops":
 			out = append(out, "-o")
+		case i > 0 && listed[words[i-1]] != "":
+			out = append(out, listed[words[i-1]], w)
 		}
 	}
 	return out

@@ -3,6 +3,7 @@ package ipvs
 // The table: what the commands leave.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -189,9 +190,7 @@ func (t *table) server(c *command, v *Virtual) {
 	if s.Addr, s.Port, ok = t.endpoint(c.given["-r"], "the address of a server"); !ok {
 		return
 	}
-	if s.Port == 0 {
-		s.Port = v.Port
-	}
+	s.Port = cmp.Or(s.Port, v.Port)
 	for _, f := range []string{"-g", "-i", "-m"} {
 		if c.has(f) {
 			s.Forwarding = f[1]

@@ -229,10 +229,9 @@ func (r *reader) timed(c *lb.Check, d *words.Directive, levels [][]*words.Direct
 	want := [2]time.Duration{r.span("delay_loop", time.Minute, levels), r.span("connect_timeout", 5*time.Second, levels)}
 	c.Interval, _ = relay.Within(want[0], 100*time.Millisecond, time.Hour)
 	c.Timeout, _ = relay.Within(want[1], 10*time.Millisecond, c.Interval)
-	retry := map[string]uint32{"DNS_CHECK": 3, "MISC_CHECK": 0}
-	n, ok := retry[d.Name()]
-	if !ok {
-		n = 1
+	n := uint32(1)
+	if d.Name() == "DNS_CHECK" {
+		n = 3
 	}
 	for i, level := range slices.Backward(levels) {
 		if k := r.number(level, "retry", n); k > 0 || i == 0 { // around checks keepalived refuses 0

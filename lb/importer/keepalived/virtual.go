@@ -3,6 +3,7 @@ package keepalived
 // Virtual servers: each becomes a service.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -92,9 +93,7 @@ func (r *reader) virtual(d *words.Directive) {
 	}
 	r.health(&s, settings, v, reals)
 	r.sorry(&s, settings, v)
-	if s.Name = text(settings, "snmp_name"); s.Name == "" {
-		s.Name = ipvs.NameOf(s)
-	}
+	s.Name = cmp.Or(text(settings, "snmp_name"), ipvs.NameOf(s))
 	if d.Arg(1) == "group" {
 		s.Name = d.Arg(2)
 	}
@@ -296,9 +295,7 @@ func (r *reader) sorry(s *lb.Service, all []*words.Directive, v *ipvs.Virtual) {
 		r.Fail(d.Place(), fmt.Sprintf("sorry_server %q is not an address", d.Arg(1)), "sorry_server ADDRESS PORT")
 		return
 	}
-	if port == 0 {
-		port = v.Port
-	}
+	port = cmp.Or(port, v.Port)
 	e := lb.Endpoint{Addr: a, Port: port}
 	b := lb.Backend{Name: "sorry", Address: e, Weight: 1, Priority: 2, SNAT: s.SNAT, CheckAt: lb.CheckAt{None: true}}
 	switch {
