@@ -34,16 +34,9 @@ func (p *proxy) timing(m params, check, connect time.Duration) timing {
 	return t
 }
 
-// into gives a check its times, within what a profile can have.
+// into gives a check its times.
 func (t timing) into(c *lb.Check, d *importer.Draft, at importer.Place) {
-	var fits [4]bool
-	c.Interval, fits[0] = relay.Within(t.interval, 100*time.Millisecond, time.Hour)
-	c.Interval = c.Interval.Round(time.Millisecond)
-	c.Timeout, fits[1] = relay.Within(t.timeout, 10*time.Millisecond, c.Interval)
-	c.Timeout = c.Timeout.Round(time.Millisecond)
-	c.Rise, c.Fall = min(t.rise, 100), min(t.fall, 100)
-	fits[2], fits[3] = c.Rise == t.rise, c.Fall == t.fall
-	if slices.Contains(fits[:], false) {
+	if !relay.Timed(c, t.interval, t.timeout, t.rise, t.fall) {
 		d.Lost("the times of these checks are not what a profile can have; it has the nearest", "", at)
 	}
 }

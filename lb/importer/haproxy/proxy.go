@@ -250,7 +250,7 @@ func (p *proxy) table() (kind string, timeout time.Duration) {
 			if !ok {
 				p.Fail(table.Words[min(i+1, len(table.Words)-1)].Place, "expire has no time", "a time such as 30m")
 			}
-			timeout, _ = relay.Within(t.Round(time.Second), time.Second, lb.MaxTimeout)
+			timeout = relay.Seconds(t, lb.MaxTimeout)
 		}
 	}
 	return kind, timeout

@@ -216,7 +216,7 @@ func (p *proxy) together(s *lb.Service, members []member) {
 		m.SNAT = p.source(m.params)
 		if m.has("slowstart") {
 			slow++
-			s.SlowStart, _ = relay.Within(p.span(m.params, "slowstart", 0).Round(time.Second), time.Second, time.Hour)
+			s.SlowStart = relay.Seconds(p.span(m.params, "slowstart", 0), time.Hour)
 		}
 		if m.params["on-marked-down"].Text == "shutdown-sessions" {
 			cut++

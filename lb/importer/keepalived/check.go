@@ -226,9 +226,6 @@ func (r *reader) checksOf(real *words.Directive, virtual []*words.Directive, own
 // timed gives a check its times. A failure is tried again after
 // delay_before_retry there, and at the next interval here.
 func (r *reader) timed(c *lb.Check, d *words.Directive, levels [][]*words.Directive) {
-	want := [2]time.Duration{r.span("delay_loop", time.Minute, levels), r.span("connect_timeout", 5*time.Second, levels)}
-	c.Interval, _ = relay.Within(want[0], 100*time.Millisecond, time.Hour)
-	c.Timeout, _ = relay.Within(want[1], 10*time.Millisecond, c.Interval)
 	n := uint32(1)
 	if d.Name() == "DNS_CHECK" {
 		n = 3
@@ -241,8 +238,7 @@ func (r *reader) timed(c *lb.Check, d *words.Directive, levels [][]*words.Direct
 	if strings.HasSuffix(d.Name(), "_GET") { // as it was called before
 		n = r.number(d.Block, "nb_get_retry", n)
 	}
-	c.Rise, c.Fall = 1, int(min(n+1, 100))
-	if c.Interval != want[0] || c.Timeout != want[1] {
+	if !relay.Timed(c, r.span("delay_loop", time.Minute, levels), r.span("connect_timeout", 5*time.Second, levels), 1, int(min(n+1, 100))) {
 		r.Note("the times of these checks are not what a profile can have; it has the nearest", "", d.Place())
 	}
 	if n > 0 {

@@ -173,7 +173,7 @@ func (r *reader) balance(s *lb.Service, u *upstream, check *words.Directive, nex
 		}
 		own, backup = own || m.own, backup || m.Priority > 1
 		if m.slow > 0 {
-			s.SlowStart, _ = relay.Within(m.slow.Round(time.Second), time.Second, time.Hour)
+			s.SlowStart = relay.Seconds(m.slow, time.Hour)
 		}
 		out = append(out, m.Server)
 	}
@@ -223,9 +223,9 @@ func (r *reader) check(s *lb.Service, d *words.Directive) {
 		case name == "interval" && isTime:
 			c.Interval = t
 		case name == "passes" && err == nil:
-			c.Rise = int(min(n, 100))
+			c.Rise = int(n)
 		case name == "fails" && err == nil:
-			c.Fall = int(min(n, 100))
+			c.Fall = int(n)
 		case name == "port" && err == nil:
 			c.Port = uint16(n)
 		case name == "mandatory" || name == "persistent" || name == "jitter":
@@ -233,8 +233,8 @@ func (r *reader) check(s *lb.Service, d *words.Directive) {
 			r.Lost(name+" of health_check is not translated", "", w.Place)
 		}
 	}
-	c.Interval, _ = relay.Within(c.Interval, 100*time.Millisecond, time.Hour)
-	if c.Timeout = min(5*time.Second, c.Interval); s.Protocols[0] != lb.TCP {
+	relay.Timed(&c, c.Interval, 5*time.Second, c.Rise, c.Fall)
+	if s.Protocols[0] != lb.TCP {
 		r.Lost("health_check of UDP is not translated", "health: udp sends and expects", d.Place())
 		return
 	}

@@ -108,7 +108,17 @@ func Span(text string, bare time.Duration) (time.Duration, bool) {
 	return total, total < maxSpan
 }
 
-// Within is a time that is at least low and at most high, and whether it was before.
-func Within(t, low, high time.Duration) (time.Duration, bool) {
-	return min(max(t, low), high), t >= low && t <= high
+// Seconds is a time in whole seconds, from one to most.
+func Seconds(t, most time.Duration) time.Duration {
+	return min(max(t.Round(time.Second), time.Second), most)
+}
+
+// Timed gives a check its times, or the nearest that a profile can have. It reports
+// whether they are the same.
+func Timed(c *lb.Check, interval, timeout time.Duration, rise, fall int) bool {
+	interval, timeout = interval.Round(time.Millisecond), timeout.Round(time.Millisecond)
+	c.Interval = min(max(interval, 100*time.Millisecond), time.Hour)
+	c.Timeout = min(max(timeout, 10*time.Millisecond), c.Interval)
+	c.Rise, c.Fall = min(rise, 100), min(fall, 100)
+	return c.Interval == interval && c.Timeout == timeout && c.Rise == rise && c.Fall == fall
 }

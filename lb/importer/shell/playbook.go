@@ -35,7 +35,7 @@ func (r *reader) plays() []*fragment {
 }
 
 // play is a line of a playbook, or of cloud-init.
-func play(_ int, line string) (string, bool) {
+func play(line string) (string, bool) {
 	if !listed.MatchString(line) || strings.HasPrefix(strings.TrimSpace(line), "#") {
 		return "", false
 	}

@@ -113,9 +113,9 @@ func (r *reader) split(file string) []*fragment {
 	whole := &fragment{first: 0, lines: len(r.lines), text: strings.Join(r.lines, "\n")}
 	switch {
 	case !slices.ContainsFunc(r.lines, func(s string) bool { return !saved.MatchString(s) }) && !hashes(r.lines):
-		return r.each(func(i int, line string) (string, bool) { return "", false })
+		return r.each(func(line string) (string, bool) { return "", false })
 	case has("iface", interfaces):
-		return r.each(func(i int, line string) (string, bool) {
+		return r.each(func(line string) (string, bool) {
 			if m := interfaces.FindStringSubmatch(line); m != nil {
 				return "IFACE=" + m[1], true
 			}
@@ -123,11 +123,11 @@ func (r *reader) split(file string) []*fragment {
 		})
 	case has("Up", tunnelLine):
 		r.vars["i"] = value{known: true, text: strings.TrimSuffix(path.Base(file), ".conf")}
-		return r.each(func(i int, line string) (string, bool) {
+		return r.each(func(line string) (string, bool) {
 			return behind(tunnelLine, strings.ReplaceAll(line, "%i", "$i"))
 		})
 	case has("[", unit):
-		return r.each(func(i int, line string) (string, bool) { return behind(unitLine, line) })
+		return r.each(func(line string) (string, bool) { return behind(unitLine, line) })
 	case Playbook(r.lines):
 		return r.plays()
 	case has("```", fence) || has("~~~", fence):
@@ -155,10 +155,10 @@ var (
 
 // each makes a fragment of each line that is run, with those that it goes on
 // in, and offers the others to the handler.
-func (r *reader) each(run func(i int, line string) (text string, ok bool)) []*fragment {
+func (r *reader) each(run func(line string) (text string, ok bool)) []*fragment {
 	var out []*fragment
 	for i := 0; i < len(r.lines); i++ {
-		text, ok := run(i, r.lines[i])
+		text, ok := run(r.lines[i])
 		if !ok {
 			if saved.MatchString(r.lines[i]) {
 				out = append(out, &fragment{first: i, lines: 1, raw: true})
@@ -226,7 +226,7 @@ func (r *reader) fences() []*fragment {
 
 // session is what was typed, and printed, at a prompt.
 func (r *reader) session(hash bool) []*fragment {
-	out := r.each(func(i int, line string) (string, bool) {
+	out := r.each(func(line string) (string, bool) {
 		if text, ok := behind(prompt, line); ok {
 			return text, true
 		}
@@ -248,7 +248,7 @@ func (r *reader) session(hash bool) []*fragment {
 // byLine is a fragment line by line.
 func (r *reader) byLine(f *fragment) []*fragment {
 	part := &reader{lines: strings.Split(f.text, "\n")}
-	out := part.each(func(i int, line string) (string, bool) {
+	out := part.each(func(line string) (string, bool) {
 		return line, !saved.MatchString(line) && (command.MatchString(line) || assignment.MatchString(line))
 	})
 	for _, one := range out {
