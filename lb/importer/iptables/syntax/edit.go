@@ -10,20 +10,14 @@ import (
 	"nlb/lb/importer/shell"
 )
 
-// verbs are the commands of iptables by their names.
-var verbs = map[string]byte{
-	"--append": 'A', "--insert": 'I', "--delete": 'D', "--replace": 'R', "--new-chain": 'N', "--new": 'N', "--delete-chain": 'X',
-	"--flush": 'F', "--policy": 'P', "--zero": 'Z', "--list": 'L', "--list-rules": 'S', "--check": 'C', "--rename-chain": 'E',
-	"--version": 'V', "--help": 'h',
-}
+// verbs are the commands of iptables by their names, with how many words they are about.
+var verbs = shell.OptionsOf("-A=--append -I=--insert/2 -D=--delete/2 -R=--replace/2 -N=--new-chain=--new -X=--delete-chain -F=--flush -P=--policy/2 " +
+	"-C=--check -E=--rename-chain/2 -Z=--zero/0 -L=--list/0 -S=--list-rules/0 -V=--version/0 -h=--help/0")
 
 // verbOf is the letter of a command; 0: it is none.
 func verbOf(w word) byte {
-	if v, ok := verbs[w.Text]; ok {
-		return v
-	}
-	if len(w.Text) == 2 && w.Text[0] == '-' && strings.IndexByte("AIDRNXFPZLSCEVh", w.Text[1]) >= 0 {
-		return w.Text[1]
+	if o, ok := verbs[w.Text]; ok {
+		return o.Name[1]
 	}
 	return 0
 }
@@ -42,8 +36,7 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcom
 	verb := verbOf(words[at])
 	var operands []word
 	rest := words[at+1:]
-	most := map[byte]int{'A': 1, 'C': 1, 'N': 1, 'X': 1, 'F': 1, 'I': 2, 'D': 2, 'R': 2, 'P': 2, 'E': 2}[verb]
-	for len(rest) > 0 && len(operands) < most && !(rest[0].Text == "!" || rest[0].Bare && strings.HasPrefix(rest[0].Text, "-")) {
+	for len(rest) > 0 && len(operands) < verbs[words[at].Text].Values && !(rest[0].Text == "!" || rest[0].Bare && strings.HasPrefix(rest[0].Text, "-")) {
 		if len(operands) == 1 && verb != 'P' && verb != 'E' {
 			if _, ok := parseUint(rest[0].Text, 1<<31); !ok {
 				break

@@ -241,14 +241,8 @@ func familyOf(lines []string, unless lb.Family) lb.Family {
 			continue
 		}
 		for w := range strings.FieldsSeq(line) {
-			host, _, _ := strings.Cut(strings.TrimPrefix(w, "["), "/")
-			if i := strings.LastIndexByte(host, ']'); i >= 0 {
-				host = host[:i]
-			}
-			if strings.Count(host, ".") == 3 {
-				host, _, _ = strings.Cut(host, ":")
-				host, _, _ = strings.Cut(host, "-")
-			}
+			host, _, _ := importer.HostPort(w)
+			host = host[:strings.IndexAny(host+"/", "/-")] // of prefixes and ranges the first
 			if a, err := netip.ParseAddr(host); err == nil {
 				return lb.FamilyOf(a)
 			}
