@@ -50,7 +50,9 @@ func (m *Mistakes) Err() error {
 	if len(m.errs) == 0 {
 		return nil
 	}
-	SortErrors(m.errs)
+	slices.SortStableFunc(m.errs, func(a, b *lb.Error) int {
+		return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
+	})
 	return m.errs
 }
 
@@ -61,11 +63,4 @@ func Mistake(file string, lines []string, at Place, msg, want string) *lb.Error 
 		e.Line = lines[at.Line-1]
 	}
 	return e
-}
-
-// SortErrors puts errors in the order of the text.
-func SortErrors(errs lb.Errors) {
-	slices.SortStableFunc(errs, func(a, b *lb.Error) int {
-		return cmp.Or(cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Column, b.Pos.Column))
-	})
 }
