@@ -162,10 +162,7 @@ func (p *program) then(branches []branch, rest []any, matches []syntax.Match, ou
 		_, isReturn := b.target.(syntax.Return)
 		leaves = leaves || isReturn || isJump && j.Goto
 		target := b.target
-		if drawn && jumps && isJump { // what comes back is not drawn again
-			target = syntax.Jump{Chain: p.sub([]*syntax.Rule{{Target: b.target}}), Goto: true}
-		}
-		if drawn && len(branches) > 1 && !isJump && goesOn(b.target) {
+		if drawn && (isJump && jumps || !isJump && len(branches) > 1 && goesOn(b.target)) { // what comes back is not drawn again
 			target = syntax.Jump{Chain: p.sub([]*syntax.Rule{{Target: b.target}}), Goto: true}
 			jumps = true
 		}

@@ -116,21 +116,10 @@ func (p *program) statement(name string, value any) ([]branch, bool) {
 			}
 			return p.verdict(name, value)
 		}), true
-	case "dnat", "snat":
+	case "dnat", "snat", "redirect":
 		return p.nat(name, value), true
 	case "masquerade":
 		return one(syntax.Masquerade{Random: strings.Contains(fmt.Sprint(get(value, "flags")), "random")})
-	case "redirect":
-		ports, ok := portRange(get(value, "port"))
-		if !ok {
-			p.lost("the port of this redirect is not translated", "")
-		}
-		to := syntax.NATRange{Ports: ports}
-		if random := strings.Contains(fmt.Sprint(get(value, "flags")), "random"); to.Wide(random) {
-			p.lost(syntax.WideRange, "")
-		} else {
-			return one(syntax.DNAT{Host: true, Random: random, To: []syntax.NATRange{to}})
-		}
 	case "mangle":
 		return p.mangle(value), true
 	case "log":
@@ -178,22 +167,23 @@ func (p *program) verdict(name string, value any) syntax.Target {
 	return syntax.Pass{}
 }
 
-// nat is dnat and snat.
+// nat is dnat, snat and redirect.
 func (p *program) nat(name string, value any) []branch {
 	if f := text(get(value, "family")); f != "" && !has(f, p.family) {
 		p.never = true
 		return nil
 	}
 	flags := fmt.Sprint(get(value, "flags"))
+	random := strings.Contains(flags, "random")
 	target := func(to syntax.NATRange) syntax.Target {
-		if to.Wide(strings.Contains(flags, "random")) {
+		switch {
+		case to.Wide(random):
 			p.lost(syntax.WideRange, "")
 			return syntax.Pass{}
+		case name == "snat":
+			return syntax.SNAT{To: to, Random: random}
 		}
-		if name == "snat" {
-			return syntax.SNAT{To: to, Random: strings.Contains(flags, "random")}
-		}
-		return syntax.DNAT{To: []syntax.NATRange{to}, Persistent: strings.Contains(flags, "persistent"), Random: strings.Contains(flags, "random")}
+		return syntax.DNAT{To: []syntax.NATRange{to}, Host: name == "redirect", Persistent: strings.Contains(flags, "persistent"), Random: random}
 	}
 	addr, port := get(value, "addr"), get(value, "port")
 	for i, v := range []any{addr, port} {
