@@ -47,17 +47,13 @@ var protocolChecks = []string{"tcp-check", "httpchk", "ssl-hello-chk", "redis-ch
 // checks are those of the backend.
 func (p *proxy) checks(m params, t timing) []lb.Check {
 	var option *words.Directive
-	for _, d := range p.lines {
-		if d.Name() == "option" && slices.Contains(protocolChecks, d.Arg(1)) {
+	for d := range words.All(p.lines, "option") {
+		if slices.Contains(protocolChecks, d.Arg(1)) {
 			option = d
 		}
 	}
 	tls := m.has("check-ssl")
-	kind := lb.CheckTCP
-	if tls {
-		kind = lb.CheckTLS
-	}
-	c := lb.DefaultCheck(kind)
+	c := lb.DefaultCheck(map[bool]lb.CheckKind{false: lb.CheckTCP, true: lb.CheckTLS}[tls])
 	out := []lb.Check{c}
 	if option != nil {
 		at := option.Place()
@@ -88,11 +84,7 @@ func (p *proxy) checks(m params, t timing) []lb.Check {
 
 // http reads `option httpchk` and http-check.
 func (p *proxy) http(option *words.Directive, tls bool) lb.Check {
-	kind := lb.CheckHTTP
-	if tls {
-		kind = lb.CheckHTTPS
-	}
-	c := lb.DefaultCheck(kind)
+	c := lb.DefaultCheck(map[bool]lb.CheckKind{false: lb.CheckHTTP, true: lb.CheckHTTPS}[tls])
 	method := "OPTIONS"
 	switch args := option.Words[2:]; {
 	case len(args) == 1:
@@ -108,10 +100,7 @@ func (p *proxy) http(option *words.Directive, tls bool) lb.Check {
 		}
 	}
 	at := option.Place()
-	for _, d := range p.lines {
-		if d.Name() != "http-check" {
-			continue
-		}
+	for d := range words.All(p.lines, "http-check") {
 		switch d.Arg(1) {
 		case "send":
 			for i := 2; i < len(d.Words); i++ {
@@ -189,10 +178,7 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 	var out []lb.Check
 	c := base
 	var at importer.Place
-	for _, d := range p.lines {
-		if d.Name() != "tcp-check" {
-			continue
-		}
+	for d := range words.All(p.lines, "tcp-check") {
 		at = d.Place()
 		switch d.Arg(1) {
 		case "connect":

@@ -24,10 +24,7 @@ var bindValues = importer.Words(`
 func (p *proxy) binds(s *lb.Service) []relay.Bind {
 	var out []relay.Bind
 	interfaces := map[string]bool{}
-	for _, d := range p.lines {
-		if d.Name() != "bind" {
-			continue
-		}
+	for d := range words.All(p.lines, "bind") {
 		if len(d.Words) < 2 {
 			p.Fail(d.Place(), "bind has no address", "ADDRESS:PORT")
 			continue
@@ -95,8 +92,8 @@ func (p *proxy) bindParams(d *words.Directive) (map[string]string, bool) {
 // guards reads rules that let clients in by their address.
 func (p *proxy) guards(s *lb.Service) {
 	named, other := map[string][]netip.Prefix{}, map[string]bool{} // ACLs: by addresses alone, or not
-	for _, d := range p.lines {
-		if d.Name() != "acl" || len(d.Words) < 3 {
+	for d := range words.All(p.lines, "acl") {
+		if len(d.Words) < 3 {
 			continue
 		}
 		list, ok := prefixes(d.Words[3:])
@@ -105,10 +102,7 @@ func (p *proxy) guards(s *lb.Service) {
 	}
 	maps.DeleteFunc(named, func(name string, _ []netip.Prefix) bool { return other[name] })
 	closed := false // all others are refused
-	for _, d := range p.lines {
-		if d.Name() != "tcp-request" {
-			continue
-		}
+	for d := range words.All(p.lines, "tcp-request") {
 		if d.Arg(1) == "inspect-delay" {
 			continue
 		}

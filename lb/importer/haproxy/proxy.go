@@ -41,8 +41,8 @@ func (p *proxy) option(name string) *words.Directive {
 // timeout is a time of `timeout NAME`; 0 where it is not given.
 func (p *proxy) timeout(name string) time.Duration {
 	var out time.Duration
-	for _, d := range p.lines {
-		if d.Name() == "timeout" && d.Arg(1) == name {
+	for d := range words.All(p.lines, "timeout") {
+		if d.Arg(1) == name {
 			t, ok := relay.Span(d.Arg(2), time.Millisecond)
 			if !ok {
 				p.Fail(d.Place(), fmt.Sprintf("timeout %s %q is not a time", name, d.Arg(2)), "a time such as 5s")
@@ -163,10 +163,7 @@ func (r *reader) front(p *proxy) {
 // Where there is none, the place says where it should be; 0: it was said.
 func (p *proxy) chosen() (*proxy, importer.Place) {
 	var name words.Word
-	for _, d := range p.lines {
-		if d.Name() != "use_backend" {
-			continue
-		}
+	for d := range words.All(p.lines, "use_backend") {
 		if len(d.Words) == 2 && !strings.Contains(d.Arg(1), "%[") {
 			if name.Text == "" {
 				name = d.Words[1]
@@ -259,10 +256,7 @@ func (p *proxy) table() (kind string, timeout time.Duration) {
 // sticks reads rules that keep clients with their server.
 func (p *proxy) sticks(s *lb.Service) {
 	kind, timeout := p.table()
-	for _, d := range p.lines {
-		if d.Name() != "stick" {
-			continue
-		}
+	for d := range words.All(p.lines, "stick") {
 		if (d.Arg(1) == "on" || d.Arg(1) == "match") && d.Arg(2) == "src" && len(d.Words) == 3 && (kind == "ip" || kind == "ipv6") {
 			s.Affinity = &lb.Affinity{Timeout: timeout, Bits: 32, Bits6: 128}
 			continue

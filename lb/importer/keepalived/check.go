@@ -66,10 +66,7 @@ var literal = regexp.MustCompile(`^[^\\^$.|?*+()\[\]{}]+$`)
 // pages are checks of HTTP_GET and SSL_GET: one for each url.
 func (r *reader) pages(k lb.CheckKind, d *words.Directive, levels [][]*words.Directive) []lb.Check {
 	var out []lb.Check
-	for _, u := range d.Block {
-		if u.Name() != "url" {
-			continue
-		}
+	for u := range words.All(d.Block, "url") {
 		c := lb.DefaultCheck(k)
 		c.Status = []lb.StatusRange{{First: 200, Last: 299}}
 		unwanted := words.Last(u.Block, "regex_no_match") != nil

@@ -109,10 +109,8 @@ var vrrp = []string{
 var other = []string{"global_defs", "SSL", "random_seed", "net_namespace", "net_namespace_ipvs", "instance", "use_pid_dir", "child_wait_time", "namespace_with_ipsets", "process_names"}
 
 func (r *reader) main(all []*words.Directive) {
-	for _, d := range all {
-		if d.Name() == "virtual_server_group" {
-			r.groups[d.Arg(1)] = d
-		}
+	for d := range words.All(all, "virtual_server_group") {
+		r.groups[d.Arg(1)] = d
 	}
 	var instances []*words.Directive
 	for _, d := range all {
@@ -170,15 +168,13 @@ func (r *reader) pair(instances []*words.Directive) {
 // addresses are those that an instance of VRRP moves.
 func addresses(d *words.Directive) []string {
 	var list []string
-	for _, b := range d.Block {
-		if b.Name() == "virtual_ipaddress" || b.Name() == "virtual_ipaddress_excluded" {
-			for _, a := range b.Block {
-				text, _, _ := strings.Cut(a.Name(), "/")
-				if addr, err := netip.ParseAddr(text); err == nil {
-					text = addr.String()
-				}
-				list = append(list, text)
+	for b := range words.All(d.Block, "virtual_ipaddress", "virtual_ipaddress_excluded") {
+		for _, a := range b.Block {
+			text, _, _ := strings.Cut(a.Name(), "/")
+			if addr, err := netip.ParseAddr(text); err == nil {
+				text = addr.String()
 			}
+			list = append(list, text)
 		}
 	}
 	return list

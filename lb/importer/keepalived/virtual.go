@@ -65,10 +65,7 @@ func (r *reader) virtual(d *words.Directive) {
 	r.scheduling(settings, listens, v)
 	r.unknown(settings)
 	there := map[lb.Endpoint]bool{}
-	for _, one := range d.Block {
-		if one.Name() != "real_server" {
-			continue
-		}
+	for one := range words.All(d.Block, "real_server") {
 		s, ok := r.real(one, settings, v)
 		if !ok {
 			continue

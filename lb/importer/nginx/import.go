@@ -130,7 +130,7 @@ func (r *reader) block(all []*words.Directive) []*words.Directive {
 // stream.
 func (r *reader) main(all []*words.Directive) {
 	relays := slices.ContainsFunc(all, func(d *words.Directive) bool {
-		return d.Name() == "server" && slices.ContainsFunc(d.Block, func(d *words.Directive) bool { return d.Name() == "proxy_pass" })
+		return d.Name() == "server" && words.Last(d.Block, "proxy_pass") != nil
 	})
 	if relays {
 		r.stream(all)

@@ -78,10 +78,7 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 // binds are where it listens, by protocol.
 func (r *reader) binds(own []*words.Directive) map[lb.Protocol][]relay.Bind {
 	out := map[lb.Protocol][]relay.Bind{}
-	for _, d := range own {
-		if d.Name() != "listen" {
-			continue
-		}
+	for d := range words.All(own, "listen") {
 		text := d.Arg(1)
 		if text != "" && strings.Trim(text, "0123456789-") == "" {
 			text = "*:" + text
@@ -164,15 +161,14 @@ func (r *reader) source(s *lb.Service, d *words.Directive) {
 // guards reads allow and deny, of which the first counts that a client matches, and
 // limit_conn.
 func (r *reader) guards(s *lb.Service, own, all []*words.Directive) {
-	rule := func(d *words.Directive) bool { return d.Name() == "allow" || d.Name() == "deny" }
 	level := own
-	if !slices.ContainsFunc(own, rule) {
+	if words.Last(own, "allow", "deny") == nil {
 		level = all
 	}
 	closed := false
-	for _, d := range level {
-		if !rule(d) || closed {
-			continue
+	for d := range words.All(level, "allow", "deny") {
+		if closed {
+			break
 		}
 		allow := d.Name() == "allow"
 		list, ok := importer.Prefix(d.Arg(1))

@@ -8,6 +8,7 @@ package words
 import (
 	"encoding/hex"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -61,6 +62,17 @@ func (d *Directive) Place() importer.Place {
 	at := d.Words[0].Place
 	at.Width = 0
 	return at
+}
+
+// All are the directives that have one of the names.
+func All(all []*Directive, names ...string) iter.Seq[*Directive] {
+	return func(yield func(*Directive) bool) {
+		for _, d := range all {
+			if slices.Contains(names, d.Name()) && !yield(d) {
+				return
+			}
+		}
+	}
 }
 
 // Last is the last directive that has one of the names; nil where there is none.
