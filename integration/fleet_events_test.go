@@ -180,13 +180,10 @@ func (f *fleetOf) happens(e event) {
 	if e.removes {
 		row += fmt.Sprintf(", of these %d of the removed one", theirs)
 		most += theirs
-		if f.kind == "anycast" {
-			most += openOnes() / 50 // clients that draw another backend, though theirs stays
-		}
 	}
 	figures(t, "%s | %d ms | %d |", row, longest.Milliseconds(), failed)
 	if e.adds && f.kind == "anycast" {
-		most += openOnes()/3 + openOnes()/50 // the clients that draw the new one, if all of them came to another balancer
+		most += openOnes() / 50 // what was opened between two changes
 	}
 	if len(gone) > most {
 		t.Errorf("%s: %d of %d lost, at most %d may be", e.what, len(gone), openOnes(), most)

@@ -67,7 +67,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 		case ruleset.Destinations, ruleset.Exemptions, ruleset.Addresses:
 		case ruleset.OwnSlots:
 			p.change(m, have.inPlace(m))
-		case ruleset.Members:
+		case ruleset.Members, ruleset.Before:
 			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
 		case ruleset.Backends:
 			p.change(m, have.immediate(m, func(e ruleset.Element) bool {
@@ -207,6 +207,18 @@ func (s *State) draws(name string) bool {
 		}
 	}
 	return false
+}
+
+// past is what there is of the slots that a service and family has for itself, and the comments
+// of its rules.
+func (s *State) past(key compile.PoolKey) (slots, before map[string]ruleset.Element, comments []string) {
+	if c := s.objects.chains[key.Chain]; c != nil {
+		for _, r := range c.rules {
+			comments = append(comments, r.comment)
+		}
+	}
+	f := compile.FamilyOf(key.Family)
+	return s.elements(compile.OwnSlotsOf(key.Chain, f)), s.elements(compile.BeforeOf(key.Chain, f)), comments
 }
 
 // poolInUse reports whether a backend that stays leads to a pool's chain.

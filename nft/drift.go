@@ -128,7 +128,7 @@ func (s *State) tallies(p *plan) []*tally {
 				of("chain "+o.chain.Name, "rule").absent = true
 			}
 		case o.mapping != nil:
-			if o.mapping.Kind == ruleset.Slots || o.mapping.Kind == ruleset.Record {
+			if o.mapping.Kind == ruleset.Slots || o.mapping.Kind == ruleset.Before || o.mapping.Kind == ruleset.Record {
 				continue
 			}
 			replaced := i+1 < len(ops) && ops[i+1].joined && ops[i+1].mapping != nil

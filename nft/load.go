@@ -363,7 +363,7 @@ func (s *State) server(chain string, f *compile.Family, servers []string, m uint
 // a part of a table keeps the numbers that it has.
 func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers {
 	n := compile.NewNumbers(kept, profiles...)
-	h := compile.Held{Maps: maps.Keys(s.objects.maps), Blocks: map[compile.PoolKey]compile.Block{}, Sources: s.sources}
+	h := compile.Held{Maps: maps.Keys(s.objects.maps), Blocks: map[compile.PoolKey]compile.Block{}, Sources: s.sources, Past: s.past}
 	if s.last != nil {
 		there := make(map[compile.BackendKey]uint32, len(s.backends))
 		for key, b := range s.backends {

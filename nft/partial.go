@@ -308,7 +308,7 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 		}
 		for _, f := range compile.Families {
 			servers := compile.ServersOf(chain, f)
-			o.readWhole(table, compile.OwnSlotsOf(chain, f), compile.MembersOf(chain, f), servers)
+			o.readWhole(table, compile.OwnSlotsOf(chain, f), compile.BeforeOf(chain, f), compile.MembersOf(chain, f), servers)
 			has := map[string]bool{compile.DrawChainOf(chain, f): draws, compile.SYNProxyOf(chain, f): wanted[chain].SYNProtection != nil, compile.HalfOpenOf(chain): wanted[chain].Limit.HalfOpen > 0, servers: o.maps[servers] != nil}
 			for name, has := range has {
 				if has {

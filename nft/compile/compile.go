@@ -63,6 +63,9 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 	}
 	c.border(all, there)
 	c.needed[fleet.PickUpChain] = x.picksUp
+	if asked, needed := fleet.NeedsAsked(all); needed {
+		c.needed[asked] = true
+	}
 	c.othersRetry(others)
 	c.needed[handshake.Backends] = handshake.Bounds(all)
 	if ChangesSources(profiles) || ChangesSources(others) {
@@ -150,7 +153,7 @@ func (c *compiler) service(p *lb.Profile, s *lb.Service) {
 		case s.Affinity != nil && slices.ContainsFunc(s.Of(f.Family), func(b lb.Backend) bool { return b.Weight > 0 }):
 			own.Rules = append(own.Rules, c.newAffinity(p.Name, s, f).noted(), draw.alone())
 		default:
-			own.Rules = append(own.Rules, draw.alone())
+			own.Rules = append(append(own.Rules, draw.before...), draw.alone())
 			switch {
 			case draw.refuses:
 			case draw.inline:
@@ -228,6 +231,7 @@ type drawRule struct {
 	retries [][]ruleset.Statement // what draws again, where a backend is passed over
 	away    string                // the chain that refuses what finds all full
 	shard   uint32
+	before  []ruleset.Rule // for connections that are picked up
 }
 
 // alone is the rule without an affinity.
@@ -284,7 +288,11 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 		}
 		c.backendChain(chain, marks[i], b, shared)
 	}
-	return c.draw(chain, s, f, block)
+	draw := c.draw(chain, s, f, block)
+	if block.Own && s.PicksUp() && s.Affinity == nil && !draw.repeats {
+		draw.before = c.before(PoolKey{chain, f.Family}, s, block, marks)
+	}
+	return draw
 }
 
 // backendChain writes the statements that a backend has of its own.

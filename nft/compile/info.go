@@ -67,6 +67,12 @@ func (p poolInfo) String() string {
 	return s
 }
 
+// draw is how a slot is drawn, and nothing else.
+func (p poolInfo) draw() string {
+	s := p.service
+	return poolInfo{p.family, &lb.Service{Scheduler: s.Scheduler, HashBy: s.HashBy, HashSeed: s.HashSeed}, Block{Slots: p.block.Slots}}.String()
+}
+
 // parsePoolInfo reads what String writes.
 func parsePoolInfo(s string) (poolInfo, bool) {
 	p := poolInfo{service: &lb.Service{}}
@@ -157,8 +163,9 @@ func ReadDraw(comment string, s *lb.Service) (family lb.Family, b Block, ok bool
 }
 
 const (
-	modeWord  = "mode "
-	fleetWord = " fleet "
+	modeWord   = "mode "
+	fleetWord  = " fleet "
+	beforeWord = "before "
 )
 
 // modeComment says that another table has the packets of a service, which this one lets

@@ -68,7 +68,7 @@ var LayoutVersion = LayoutOf(TableComment)
 
 // rulesNumber is the version of the rules within a layout. It changes with every
 // rule that the same profiles get.
-const rulesNumber = " rules 12"
+const rulesNumber = " rules 13"
 
 // A backend's mark is its identity: the top byte says what SNAT its
 // connections get, the rest is its number.
@@ -253,7 +253,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 		r.Chains = append(r.Chains, probesChain())
 	}
 	if x.picksUp {
-		r.Chains = append(r.Chains, fleet.Chains(segments()...)...)
+		r.Chains = append(r.Chains, fleet.Chains(ruleset.MarkIs(OursMask, OursMark), segments()...)...)
 	}
 	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))

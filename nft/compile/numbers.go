@@ -60,6 +60,7 @@ type Numbers struct {
 	many                 bool    // no other service begins to translate inline
 	free                 []Block // slots to be used again
 	clients              clientKeys
+	past                 func(PoolKey) (slots, before map[string]ruleset.Element, comments []string)
 
 	// Counted are the backends whose connections an agent counts, of those that are
 	// Countable; nil: none.
@@ -204,13 +205,16 @@ type Held struct {
 	FirstSlot uint32            // none below is given away,
 	Free      []Block           // but for these
 	Addresses []uint32          // numbers of SNAT addresses that are taken, in any order
+	// Past is what a service and family with slots of its own has in fleet.Past, and the
+	// comments of its rules.
+	Past func(PoolKey) (slots, before map[string]ruleset.Element, comments []string)
 }
 
 // Hold makes new slots and SNAT addresses find their place beside what a table has. It
 // sorts the slices of h.
 func (n *Numbers) Hold(h Held) {
 	n.extent = extentIn(h.Maps)
-	n.slots = h.Blocks
+	n.slots, n.past = h.Blocks, h.Past
 	maps.Copy(n.sources, h.Sources)
 	n.freeSlot, n.freeSource = newSpace(h.Slots), newSpace(h.Addresses)
 	n.freeInline.used = n.freeSlot.used

@@ -26,6 +26,7 @@ import (
 	"nlb/nft/compile/datagrams"
 	"nlb/nft/compile/handshake"
 	"nlb/nft/compile/synproxy"
+	"nlb/nft/fleet"
 	"nlb/nft/ruleset"
 )
 
@@ -41,10 +42,13 @@ func OwnSlotsOf(chain string, f *Family) string { return chain + ownSlots + f.IP
 
 const ownSlots = "/" + SlotsMap
 
-// OwnSlots is the map of a service's own slots, or servers, that has this name, empty;
-// nil: it is none.
+// OwnSlots is the map of a service's own slots, of where these led before, or of servers
+// that has this name, empty; nil: it is none.
 func OwnSlots(name string) *ruleset.Map {
 	if m := datagrams.Servers(name); m != nil {
+		return m
+	}
+	if m := fleet.BeforeMap(name); m != nil {
 		return m
 	}
 	for _, f := range Families {
@@ -224,6 +228,52 @@ func (c *compiler) needShard(base uint32) {
 	c.byName[m.Name] = m
 	c.insertSlots(m)
 	c.Chains = append(c.Chains, shardChains(shard)...)
+}
+
+// BeforeOf names the map of where a service's own slots led before they changed.
+func BeforeOf(chain string, f *Family) string { return fleet.BeforeOf(chain, f.IP) }
+
+// before writes that map of a service whose own slots were written last, and returns the rule
+// that asks it for connections that are picked up; see package fleet.
+func (c *compiler) before(key PoolKey, s *lb.Service, b Block, marks []uint32) []ruleset.Rule {
+	f, own := FamilyOf(key.Family), c.ownSlots[len(c.ownSlots)-1]
+	backends := fleet.Asleep{}
+	for i, backend := range s.Of(key.Family) {
+		backends[ruleset.MarkBytes(marks[i])] = backend.State == lb.Down
+	}
+	m := fleet.BeforeMap(BeforeOf(key.Chain, f))
+	elements, asks := c.pastOf(key).Note(poolInfo{key.Family, s, b}.draw(), own.Elements[:b.Slots], backends)
+	m.Elements = elements
+	c.ownSlots = append(c.ownSlots, m)
+	ask, _ := parsePoolInfo(asks)
+	if ask.block.Slots == 0 {
+		return nil
+	}
+	return []ruleset.Rule{{
+		Statements: slices.Concat([]ruleset.Statement{f.match}, fleet.AskedBefore(),
+			[]ruleset.Statement{f.drawSlot(ask.service, ask.block, 0), ruleset.SetMarkByMap(m.Name), ruleset.Goto(f.Deliver)}),
+		Comment: beforeWord + asks,
+	}}
+}
+
+// pastOf is what a table has of the slots of a service and family.
+func (n *Numbers) pastOf(key PoolKey) (p fleet.Past) {
+	if n.past == nil {
+		return p
+	}
+	var comments []string
+	p.Slots, p.Before, comments = n.past(key)
+	for _, comment := range comments {
+		text, asks := strings.CutPrefix(comment, beforeWord)
+		switch info, ok := parsePoolInfo(text); {
+		case !ok || info.family != key.Family || !info.block.Own:
+		case asks:
+			p.Asks = info.draw()
+		default:
+			p.Draw, p.Drawn = info.draw(), info.block.Slots
+		}
+	}
+	return p
 }
 
 // ServersOf names the map of a service's servers by datagram, and the chain that looks

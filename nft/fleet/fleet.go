@@ -63,7 +63,7 @@ func Objects() []string {
 
 // Maps are the maps of the layout that fleets need, empty.
 func Maps() []*ruleset.Map {
-	var out []*ruleset.Map
+	out := []*ruleset.Map{{Name: askedSet, Key: ruleset.Type{ruleset.Number}, Dynamic: true, Timeout: true, Size: mostAsked, TypeOf: "tcp ackseq", Udata: ruleset.AckUdata()}}
 	for _, f := range ruleset.Families {
 		out = append(out,
 			&ruleset.Map{Name: addresses(f), Kind: ruleset.Exemptions, Key: ruleset.Type{f.Addr, ruleset.InetProto}, Interval: true},
@@ -72,12 +72,13 @@ func Maps() []*ruleset.Map {
 	return out
 }
 
-// Chains are the chains of fleets. The others are the rules that segments without SYN to
-// other addresses meet.
-func Chains(others ...ruleset.Rule) []*ruleset.Chain {
+// Chains are the chains of fleets. ours matches connections with a mark of nlb. The others
+// are the rules that segments without SYN to other addresses meet.
+func Chains(ours ruleset.Statement, others ...ruleset.Rule) []*ruleset.Chain {
 	one := func(s ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: s} }
 	pickUp := &ruleset.Chain{Name: PickUpChain, Rules: []ruleset.Rule{one(ruleset.HasSocket(), ruleset.Accept())}}
 	strays := &ruleset.Chain{Name: straysChain, Hook: ruleset.Prerouting(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{
+		vain(ours),
 		one(ruleset.IsTracked(), ruleset.Accept()),
 		one(ruleset.IsSYN(), ruleset.Accept()),
 		one(ruleset.IsInvalid(), ruleset.HasSocket(), ruleset.Accept()),

@@ -86,6 +86,25 @@ func RateByAck(set string, r Rate, timeout time.Duration) Statement {
 		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout, Exprs: []expr.Any{r.expr(false)}})
 }
 
+// NotAsked matches TCP segments, known as such, whose acknowledgement number is not in a set.
+// A server that does not know their connection answers with a reset of this sequence number
+// (RFC 9293, 3.10.7.1), and the client sends the same number again.
+func NotAsked(set string) Statement {
+	return NewStatement("tcp ackseq != @"+set, tcpField(tcpAckNumber, 4), &expr.Lookup{SourceRegister: reg, SetName: set, Invert: true})
+}
+
+// AskedInVain matches such a reset, and notes its number in the set for a time. One that is
+// there already, or finds the set full, does not match.
+func AskedInVain(set string, timeout time.Duration) []Statement {
+	number := tcpField(tcpSequence, 4)
+	return []Statement{
+		NewStatement("tcp flags rst / fin,syn,rst,ack", flagsAre(expr.CmpOpEq, rst)...),
+		NewStatement("tcp sequence != @"+set, number, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: true}),
+		NewStatement(fmt.Sprintf("add @%s { tcp sequence timeout %s }", set, durationText(timeout)), number,
+			&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD, Timeout: timeout}),
+	}
+}
+
 // AckUdata is nft's description of `typeof tcp ackseq`: of a field that is a plain
 // number it says the length, too, in bits.
 func AckUdata() string {

@@ -45,6 +45,8 @@ const (
 	Slots
 	// OwnSlots are those of one service alone, which are replaced in place.
 	OwnSlots
+	// Before is where those have led, until it ends by itself.
+	Before
 	// Members lead from the backends of one service to what they are in a group of
 	// services, and back.
 	Members

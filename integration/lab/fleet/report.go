@@ -56,11 +56,9 @@ func (r *Report) OK() bool { return len(r.Problems) == 0 }
 // AllProblems are the problems.
 func (r *Report) AllProblems() []string { return r.Problems }
 
-// slack is the part of connections that may be lost where backends change while a
-// balancer dies, beside those of the backend that changes: consistent hashing moves 2 to
-// 3 % of the clients between backends that stay, and about half of them come to another
-// balancer. The rest is for chance.
-const slack = 0.04
+// slack is the part of connections that may be lost where a backend is added while a
+// balancer dies. Where one is removed, its own may.
+const slack = 0.02
 
 // due says how many connections a step may cost.
 func (s *Step) due(l *Lab, did *step) {
@@ -68,9 +66,9 @@ func (s *Step) due(l *Lab, did *step) {
 	case !kept, did.changed != nil && !consistent:
 		s.Most = -1
 	case did.changed != nil && did.then != nil:
-		s.Most = s.Removed + int(slack*float64(s.Of))
+		s.Most = s.Removed
 		if did.added {
-			s.Most += int(l.share(did.changed) * float64(s.Of)) // the clients that the new one takes over
+			s.Most = int(slack * float64(s.Of))
 		}
 	}
 }
@@ -82,21 +80,6 @@ func (l *Lab) promise() (kept, consistent bool) {
 		return !slices.ContainsFunc(l.site.targets, func(t target) bool { return !ok(t.service) })
 	}
 	return all(func(s *lb.Service) bool { return s.Fleet == lb.FleetAnycast }), all(func(s *lb.Service) bool { return s.Scheduler == lb.Consistent })
-}
-
-// share is the largest part of a target's weight that backends have.
-func (l *Lab) share(backends map[string]bool) (most float64) {
-	for _, t := range l.site.targets {
-		theirs, sum := 0, 0
-		for _, b := range t.service.Of(lb.FamilyOf(t.to.Addr())) {
-			sum += b.Effective()
-			if backends[b.Address.Addr.String()] {
-				theirs += b.Effective()
-			}
-		}
-		most = max(most, float64(theirs)/float64(sum))
-	}
-	return most
 }
 
 // judge finds the problems, and says what is not promised.
