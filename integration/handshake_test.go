@@ -4,6 +4,7 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -90,6 +91,25 @@ func TestHalfOpenLimit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHalfOpenHost: connections that this host opens do not count, also while nothing has
+// come over them.
+func TestHalfOpenHost(t *testing.T) {
+	t.Parallel()
+	const most = 10
+	b := newFlooded(t, true)
+	b.Apply(bounded(most))
+	for range most {
+		b.Check(b.Balancer.Do(func() error {
+			c, err := net.Dial("tcp", "203.0.113.10:80")
+			if err == nil {
+				t.Cleanup(func() { c.Close() })
+			}
+			return err
+		}))
+	}
+	b.fate("a client", b.Client, "tcp", at("203.0.113.10", 80), "served")
 }
 
 // TestHalfOpenBusy: a connection that sends without a pause is not half-open.

@@ -99,7 +99,7 @@ func Service(service string, s *lb.Service) (sets []*ruleset.Map, segments *rule
 	sets = []*ruleset.Map{connections(service, begun, s.Limit.HalfOpen), connections(service, completed, mostCompleted)}
 	unknown := ruleset.IDIn(completed, true)
 	return sets, &ruleset.Chain{Name: Of(service), Rules: []ruleset.Rule{
-		rule(ruleset.HasSYN(), unknown, ruleset.UpdateID(begun, lifetime(s)), ruleset.Return()),
+		rule(ruleset.HasSYN(), ruleset.IDIn(begun, false), unknown, ruleset.UpdateID(begun, lifetime(s)), ruleset.Return()),
 		rule(ruleset.IDIn(begun, false), unknown, ruleset.AddID(completed, known), ruleset.UpdateID(begun, over)),
 	}}
 }
