@@ -73,7 +73,6 @@ func (p *proxy) parameters(m params, ws []words.Word) {
 type member struct {
 	relay.Server
 	params
-	weight int64
 }
 
 // servers are the servers of a backend, and what of the service follows from them.
@@ -91,7 +90,6 @@ func (p *proxy) servers(s *lb.Service) []relay.Server {
 		}
 	}
 	backups, together := 1, p.option("allbackups") != nil
-	var weights []int64
 	for i := range members {
 		m := &members[i]
 		if m.Priority > 1 { // HAProxy uses the first backup that is up, unless allbackups
@@ -100,10 +98,6 @@ func (p *proxy) servers(s *lb.Service) []relay.Server {
 			}
 			m.Priority = min(backups, lb.MaxPriority)
 		}
-		weights = append(weights, m.weight)
-	}
-	for i, w := range p.Weights(weights, p.at) {
-		members[i].Weight = w
 	}
 	p.together(s, members)
 	p.health(s, members)
@@ -143,14 +137,14 @@ func (p *proxy) server(d *words.Directive, usual params) (m member, ok bool) {
 	case d.Name() == "server-template" && d.Arg(2) != "1":
 		p.Lost("all of these servers have one address, so they are one in the profile", "", d.Place())
 	}
-	m.weight = int64(p.number(m.params, "weight", 1, 0, 256))
+	m.Weight = p.number(m.params, "weight", 1, 0, 256)
 	m.MaxConnections = uint32(p.number(m.params, "maxconn", 0, 0, 1<<31-1))
 	if m.MaxConnections > 0 {
 		p.Lost("what is over maxconn waits in HAProxy's queue; the profile gives it to other servers, and refuses it where they are full, too", "", m.params["maxconn"].Place)
 	}
 	if m.has("disabled") {
 		p.Note("a server that is disabled has weight 0", "", m.params["disabled"].Place)
-		m.weight = 0
+		m.Weight = 0
 	}
 	if m.has("backup") {
 		m.Priority = 2

@@ -137,9 +137,7 @@ func (r *reader) target(pass *words.Directive) *upstream {
 		r.Lost(msg, "", at)
 		return nil
 	}
-	m := member{Server: relay.Server{Backend: e.Backend(), Place: at}, weight: 1}
-	m.Weight = 1
-	return &upstream{members: []member{m}}
+	return &upstream{members: []member{{Server: relay.Server{Backend: e.Backend(), Place: at}}}}
 }
 
 // source reads proxy_bind: what servers see.

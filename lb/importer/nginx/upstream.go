@@ -26,8 +26,7 @@ type upstream struct {
 // member is a server of an upstream.
 type member struct {
 	relay.Server
-	weight int64
-	slow   time.Duration
+	slow time.Duration
 	// fails says how failures count: not at all, or otherwise than by default.
 	never, own bool
 }
@@ -48,13 +47,6 @@ func (r *reader) upstream(d *words.Directive) *upstream {
 			r.Lost(one.Name()+" is not translated", "", one.Place())
 		}
 	}
-	var weights []int64
-	for _, m := range u.members {
-		weights = append(weights, m.weight)
-	}
-	for i, w := range r.Weights(weights, d.Place()) {
-		u.members[i].Weight = w
-	}
 	return u
 }
 
@@ -65,7 +57,7 @@ func (r *reader) member(d *words.Directive) (member, bool) {
 		r.Lost("the address "+d.Arg(1)+" is not translated, so this server is left out", "an address or a name, and a port", d.Place())
 		return member{}, false
 	}
-	m := member{Server: relay.Server{Backend: e.Backend(), Place: d.Place()}, weight: 1}
+	m := member{Server: relay.Server{Backend: e.Backend(), Place: d.Place()}}
 	for _, w := range d.Words[2:] {
 		name, value, _ := strings.Cut(w.Text, "=")
 		n, err := strconv.ParseInt(value, 10, 32)
@@ -73,7 +65,7 @@ func (r *reader) member(d *words.Directive) (member, bool) {
 		wrong := false
 		switch name {
 		case "weight":
-			m.weight, wrong = n, err != nil || n < 1
+			m.Weight, wrong = int(n), err != nil || n < 1
 		case "max_conns":
 			if wrong = err != nil || n < 0; n > 0 && !wrong {
 				m.MaxConnections = uint32(n)
@@ -90,7 +82,7 @@ func (r *reader) member(d *words.Directive) (member, bool) {
 			m.Priority = 2
 		case "down":
 			r.Note("a server that is down has weight 0", "", w.Place)
-			m.weight = 0
+			m.Weight = 0
 		case "resolve":
 		case "service":
 			if !strings.Contains(value, ".") {

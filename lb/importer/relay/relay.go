@@ -27,7 +27,7 @@ type Endpoint struct {
 
 // Backend is it as a server.
 func (e Endpoint) Backend() lb.Backend {
-	b := lb.Backend{Address: lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}, Priority: 1}
+	b := lb.Backend{Address: lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}, Weight: 1, Priority: 1}
 	if e.Host != "" {
 		b.Host = lb.Host{Name: e.Host}
 	}

@@ -19,7 +19,8 @@ type Bind struct {
 	Place  importer.Place
 }
 
-// Server is a backend with its place.
+// Server is a backend with its place. Its weight is that of the program, in relation to
+// those of the others.
 type Server struct {
 	lb.Backend
 	Place importer.Place
@@ -30,16 +31,7 @@ type Server struct {
 // on any address; what a translation of addresses cannot do is said. s has the
 // rest of the service.
 func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at importer.Place, notes ...string) {
-	if elsewhere := func(b Bind) bool { return b.Any || !b.Addr.IsLoopback() }; slices.ContainsFunc(binds, elsewhere) {
-		binds = slices.DeleteFunc(slices.Clone(binds), func(b Bind) bool {
-			if elsewhere(b) {
-				return false
-			}
-			d.Lost("what listens on the loopback address is not in the profile: the kernel drops answers that come for that from elsewhere",
-				"programs of this host can connect to another of its addresses", b.Place)
-			return true
-		})
-	}
+	binds = reachable(d, binds)
 	var wide, single []lb.Listen
 	var families [2]bool // of clients, IPv4 and IPv6
 	local := len(binds) > 0
@@ -56,7 +48,7 @@ func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at imp
 			local = local && b.Addr.IsLoopback()
 		}
 	}
-	s.Backends = backends(d, servers, families, local)
+	s.Backends = backends(d, servers, families, local, at)
 	if len(s.Backends) == 0 {
 		d.Lost(fmt.Sprintf("service %s has no server that a profile can have, so it is left out", s.Name), "", at)
 		return
@@ -101,6 +93,21 @@ func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at imp
 	}
 }
 
+// reachable are binds without those of loopback addresses, where there are others.
+func reachable(d *importer.Draft, binds []Bind) []Bind {
+	elsewhere := func(b Bind) bool { return b.Any || !b.Addr.IsLoopback() }
+	if !slices.ContainsFunc(binds, elsewhere) {
+		return binds
+	}
+	return slices.DeleteFunc(slices.Clone(binds), func(b Bind) bool {
+		if !elsewhere(b) {
+			d.Lost("what listens on the loopback address is not in the profile: the kernel drops answers that come for that from elsewhere",
+				"programs of this host can connect to another of its addresses", b.Place)
+		}
+		return !elsewhere(b)
+	})
+}
+
 func index(a netip.Addr) int {
 	if a.Is6() {
 		return 1
@@ -109,8 +116,9 @@ func index(a netip.Addr) int {
 }
 
 // backends are the servers that clients of these families can reach by translation.
-func backends(d *importer.Draft, servers []Server, families [2]bool, local bool) []lb.Backend {
+func backends(d *importer.Draft, servers []Server, families [2]bool, local bool, at importer.Place) []lb.Backend {
 	var out []lb.Backend
+	var weights []int64
 	there := map[lb.Endpoint]bool{}
 	names := map[string]bool{}
 	for _, b := range servers {
@@ -136,6 +144,10 @@ func backends(d *importer.Draft, servers []Server, families [2]bool, local bool)
 		}
 		names[b.Name] = true
 		out = append(out, b.Backend)
+		weights = append(weights, int64(b.Weight))
+	}
+	for i, w := range d.Weights(weights, at) {
+		out[i].Weight = w
 	}
 	return out
 }

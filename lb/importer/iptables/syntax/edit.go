@@ -51,10 +51,7 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcom
 			return shell.Unsure
 		}
 	}
-	rule := rest
-	if at > 0 {
-		rule = slices.Concat(words[:at], rest)
-	}
+	rule := slices.Concat(words[:at], rest)
 	if strings.IndexByte("AIDRCNPE", verb) >= 0 && len(operands) == 0 {
 		p.Fail(words[at].Place, words[at].Text+" needs a chain", "a name after it")
 		return shell.Unsure
