@@ -110,7 +110,6 @@ func (r *reader) split(file string) []*fragment {
 	has := func(word string, re *regexp.Regexp) bool {
 		return slices.ContainsFunc(r.lines, func(line string) bool { return strings.Contains(line, word) && re.MatchString(line) })
 	}
-	whole := &fragment{first: 0, lines: len(r.lines), text: strings.Join(r.lines, "\n")}
 	switch {
 	case !slices.ContainsFunc(r.lines, func(s string) bool { return !saved.MatchString(s) }) && !hashes(r.lines):
 		return r.each(func(line string) (string, bool) { return "", false })
@@ -135,7 +134,7 @@ func (r *reader) split(file string) []*fragment {
 	case has("", prompt) || hashes(r.lines):
 		return r.session(hashes(r.lines))
 	}
-	return []*fragment{whole}
+	return []*fragment{{lines: len(r.lines), text: strings.Join(r.lines, "\n")}}
 }
 
 // behind is a line in which only what is behind a beginning is left.

@@ -124,11 +124,5 @@ func (s Set) PortRanges() []lb.PortRange {
 // AllProtocols is the set of all numbers of protocols.
 func AllProtocols() Set { return One(0, 255) }
 
-// Protocols is the set of these protocols.
-func Protocols(numbers ...uint8) Set {
-	out := make([]Range, len(numbers))
-	for i, n := range numbers {
-		out[i] = Range{N(uint64(n)), N(uint64(n))}
-	}
-	return Of(out...)
-}
+// Protocols is the set of one protocol.
+func Protocols(number uint8) Set { return One(uint64(number), uint64(number)) }
