@@ -76,7 +76,7 @@ func Ruleset(file, format string, objects []json.RawMessage, own string) (*impor
 
 // Draft is Ruleset before its end: more can be added.
 func Draft(file, format string, objects []json.RawMessage, own string) (*importer.Draft, error) {
-	r := &ruleset{own: own, chains: map[string]*object{}, rules: map[string][]*object{}, sets: map[string]*object{}, written: map[string]bool{}}
+	r := &ruleset{own: own, chains: map[string]*object{}, rules: map[string][]*object{}, sets: map[string]*object{}, written: map[string]bool{}, out: map[lb.Family]*syntax.Ruleset{}}
 	r.draft = importer.New(file, format, nil)
 	for i, raw := range objects {
 		place := importer.Place{Line: i + 1, Column: 1}
@@ -136,9 +136,9 @@ type ruleset struct {
 	sets   map[string]*object
 	// written are sets that rules write into.
 	written map[string]bool
-	out     [2]*syntax.Ruleset // IPv4, IPv6
-	subs    int                // chains that were made here
-	size    int                // rules that were made
+	out     map[lb.Family]*syntax.Ruleset
+	subs    int // chains that were made here
+	size    int // rules that were made
 }
 
 func (r *ruleset) add(o *object) {
@@ -178,15 +178,15 @@ func (r *ruleset) build() []*syntax.Ruleset {
 	}
 	slices.SortStableFunc(r.bases, func(a, b *object) int { return cmp.Compare(a.Prio, b.Prio) })
 	done := map[string]bool{}
-	for i, f := range []lb.Family{lb.IPv4, lb.IPv6} {
-		r.out[i] = syntax.NewRuleset(f)
+	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
+		r.out[f] = syntax.NewRuleset(f)
 		accepts := map[string]*object{} // base chains that accept something, by where they are called
 		for _, b := range r.bases {
 			table, hook := where(b)
 			if table == "" || skip[b.Family+" "+b.Table] || !has(b.Family, f) {
 				continue
 			}
-			main := r.out[i].Make(table, hook)
+			main := r.out[f].Make(table, hook)
 			if earlier := accepts[table+hook]; earlier != nil && len(r.rules[b.chain(b.Name)]) > 0 {
 				r.draft.Lost("an earlier chain of this hook accepts packets: that they come here all the same is not translated", "", b.place)
 			}
@@ -200,22 +200,13 @@ func (r *ruleset) build() []*syntax.Ruleset {
 			}
 		}
 		for _, c := range r.all { // what no hook leads to
-			if !skip[c.Family+" "+c.Table] && has(c.Family, f) && !reached(done, f, c) {
+			if !skip[c.Family+" "+c.Table] && has(c.Family, f) && !done[fmt.Sprint(f, c.chain(c.Name))] {
 				w := &writer{ruleset: r, family: f, table: "nat", made: done}
 				w.chain(c)
 			}
 		}
 	}
-	return r.out[:]
-}
-
-func reached(done map[string]bool, f lb.Family, c *object) bool {
-	for _, table := range []string{"raw", "mangle", "nat", "filter"} {
-		if done[fmt.Sprint(f, table, c.chain(c.Name))] {
-			return true
-		}
-	}
-	return false
+	return []*syntax.Ruleset{r.out[lb.IPv4], r.out[lb.IPv6]}
 }
 
 // has reports whether a table of a family has packets of an IP version.

@@ -16,7 +16,7 @@ type writer struct {
 	*ruleset
 	family  lb.Family
 	table   string
-	made    map[string]bool
+	made    map[string]bool // by family and table, and by family alone
 	accepts bool
 }
 
@@ -30,8 +30,8 @@ func (w *writer) chain(c *object) string {
 	if w.made[key] {
 		return name
 	}
-	w.made[key] = true
-	to := w.out[index(w.family)].Make(w.table, name)
+	w.made[key], w.made[fmt.Sprint(w.family, name)] = true, true
+	to := w.out[w.family].Make(w.table, name)
 	for _, r := range w.rules[name] {
 		if w.size > maxRules {
 			w.draft.Lost("the ruleset has too many rules, or maps too many elements: not all are looked at", "import a part of it", r.place)
@@ -45,13 +45,6 @@ func (w *writer) chain(c *object) string {
 		to.Rules = append(to.Rules, rules...)
 	}
 	return name
-}
-
-func index(f lb.Family) int {
-	if f == lb.IPv6 {
-		return 1
-	}
-	return 0
 }
 
 // program is a rule while it is read.
@@ -88,7 +81,7 @@ func (p *program) sub(rules []*syntax.Rule) string {
 	for _, r := range rules {
 		p.finish(r, name)
 	}
-	p.out[index(p.family)].Make(p.table, name).Rules = rules
+	p.out[p.family].Make(p.table, name).Rules = rules
 	return name
 }
 
