@@ -54,9 +54,6 @@ type Entry struct {
 
 // Get is the value of a key; nil where there is none.
 func (n *Node) Get(key string) *Node {
-	if n == nil {
-		return nil
-	}
 	for _, e := range n.Entries {
 		if e.Key == key {
 			return e.Value

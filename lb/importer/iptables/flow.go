@@ -29,9 +29,7 @@ func (a amount) times(real float64, meant *big.Rat) amount {
 	out := amount{a.real * real, new(big.Rat).Mul(a.meant, meant)}
 	if out.meant.Denom().BitLen() > maxBits {
 		rounded, _ := out.meant.Float64()
-		if out.meant.SetFloat64(rounded) == nil {
-			out.meant = new(big.Rat)
-		}
+		out.meant.SetFloat64(rounded)
 	}
 	return out
 }

@@ -195,9 +195,6 @@ func (w *walker) spares(r *syntax.Rule) bool {
 // changes reports whether a chain, or one that it leads to, changes sources.
 func (w *walker) changes(table, name string) bool {
 	c := w.set.Table(table).Chain(name)
-	if c == nil {
-		return false
-	}
 	does, known := w.changing[c]
 	if !known {
 		w.changing[c] = false // circles are left out

@@ -186,9 +186,8 @@ func (r round) part(n, rest uint64) syntax.Match {
 		return &syntax.Nth{Every: uint32(rest)}
 	}
 	if rest == xtScale {
-		if meant, err := share.Parse(p.FloatString(11)); err == nil {
-			return syntax.Chance{Probability: meant}
-		}
+		meant, _ := share.Parse(p.FloatString(11))
+		return syntax.Chance{Probability: meant}
 	}
 	return syntax.Chance{Probability: share.Probability{Kernel: p, Meant: p}}
 }

@@ -20,12 +20,8 @@ type setting struct {
 	values []word
 }
 
-func (o *setting) value() string {
-	if len(o.values) == 0 {
-		return ""
-	}
-	return o.values[0].Text
-}
+// value is the first value, of an option that has any.
+func (o *setting) value() string { return o.values[0].Text }
 
 // group is a match or a target with its options.
 type group struct {
