@@ -182,24 +182,9 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 		at = d.Place()
 		switch d.Arg(1) {
 		case "connect":
-			for i := 2; i < len(d.Words); i++ {
-				switch d.Arg(i) {
-				case "port":
-					i++
-					n, err := strconv.ParseUint(d.Arg(i), 10, 16)
-					if err != nil {
-						p.Lost("the port "+d.Arg(i)+" of a check is not translated", "", at)
-					}
-					c.Port = uint16(n)
-				case "ssl":
-					p.Lost("checks by TLS that send and expect are not translated; the check of the profile shakes hands", "", at)
-					return []lb.Check{lb.DefaultCheck(lb.CheckTLS)}
-				case "comment", "sni", "alpn":
-					i++
-				case "default", "linger":
-				default:
-					p.Lost("tcp-check connect "+d.Arg(i)+" is not translated", "", at)
-				}
+			if p.connect(d, &c) {
+				p.Lost("checks by TLS that send and expect are not translated; the check of the profile shakes hands", "", at)
+				return []lb.Check{lb.DefaultCheck(lb.CheckTLS)}
 			}
 			c.Send, c.Expect = "", ""
 		case "send":
@@ -240,6 +225,29 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 		p.Note("each answer that is expected is a check with a connection of its own", "", at)
 	}
 	return out
+}
+
+// connect reads tcp-check connect, and reports whether it is by TLS.
+func (p *proxy) connect(d *words.Directive, c *lb.Check) (tls bool) {
+	for i := 2; i < len(d.Words); i++ {
+		switch d.Arg(i) {
+		case "port":
+			i++
+			n, err := strconv.ParseUint(d.Arg(i), 10, 16)
+			if err != nil {
+				p.Lost("the port "+d.Arg(i)+" of a check is not translated", "", d.Place())
+			}
+			c.Port = uint16(n)
+		case "ssl":
+			tls = true
+		case "comment", "sni", "alpn":
+			i++
+		case "default", "linger":
+		default:
+			p.Lost("tcp-check connect "+d.Arg(i)+" is not translated", "", d.Place())
+		}
+	}
+	return tls
 }
 
 // agent adds the check of agents, which all servers must have.
