@@ -47,6 +47,7 @@ const maxSequence = 70_000
 // sequence is what seq prints: LAST, FIRST LAST or FIRST STEP LAST.
 func sequence(words []Word) (string, bool) {
 	n := []int{1, 1, 1}
+	given := [][]int{{2}, {0, 2}, {0, 1, 2}} // which of these the words are
 	if len(words) == 0 || len(words) > 3 {
 		return "", false
 	}
@@ -55,12 +56,7 @@ func sequence(words []Word) (string, bool) {
 		if err != nil {
 			return "", false
 		}
-		switch {
-		case i == len(words)-1:
-			n[2] = v
-		default:
-			n[i] = v
-		}
+		n[given[len(words)-1][i]] = v
 	}
 	if n[1] == 0 || (n[2]-n[0])/n[1] > maxSequence {
 		return "", false
