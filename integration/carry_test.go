@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"runtime"
 	"slices"
@@ -371,5 +372,55 @@ func eventually(t testing.TB, what string, is func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("it is not so: %s", what)
 		}
+	}
+}
+
+// TestEarlierFlow: a UDP flow that began before there was a service is balanced as soon
+// as there is one, although its client goes on without a pause. What a program of this
+// host answers stays with it.
+func TestEarlierFlow(t *testing.T) {
+	t.Parallel()
+	for _, f := range []struct{ name, vip, own, backend string }{
+		{"IPv4", "203.0.113.10:8080", "203.0.113.10/32", "10.2.0.11:8080"},
+		{"IPv6", "[2001:db8::10]:8080", "2001:db8::10/128", "[fd02::11]:8080"},
+	} {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Serve([]int{8080}, netip.MustParseAddrPort(f.backend).Addr().String())
+			b.Address(b.Balancer, "lo", f.own)
+			b.NFT(b.Balancer, "table inet tracks { chain c { type filter hook prerouting priority 0; ct state new counter; }; }")
+			var c net.Conn
+			b.Check(b.Client.Do(func() (err error) { c, err = net.Dial("udp", f.vip); return err }))
+			defer c.Close()
+			ask := func() bool { // a refusal of before is none of now
+				_, _ = c.Write([]byte("?\n"))
+				b.Check(c.SetReadDeadline(time.Now().Add(200 * time.Millisecond)))
+				_, err := c.Read(make([]byte, 512))
+				return err == nil
+			}
+			for range 3 {
+				if ask() {
+					t.Fatal("somebody answers before there is a service")
+				}
+			}
+			local := netip.AddrPortFrom(netip.MustParseAddrPort(f.vip).Addr(), 8081)
+			_, err := traffic.Serve(b.Balancer, "local", traffic.Port{Network: "udp", At: local})
+			b.Check(err)
+			live, err := b.From().Dial(t.Context(), "udp", local)
+			b.Check(err)
+			defer live.Close()
+			b.Apply(fmt.Sprintf("profile: shop\nservices: [{name: dns, listen: [%q, %q], protocol: udp, backends: [%q]}]\n", f.vip, local, f.backend))
+			answered := false
+			for deadline := time.Now().Add(10 * time.Second); !answered && time.Now().Before(deadline); {
+				answered = ask()
+			}
+			if !answered {
+				t.Error("it stays with nobody")
+			}
+			if got, err := live.Again(); err != nil || got.Backend != "local" {
+				t.Errorf("what this host answered is answered by %q, %v", got.Backend, err)
+			}
+		})
 	}
 }

@@ -243,10 +243,10 @@ func readPackets(c *wire.Conn, family uint8, table, name string, each func(mark 
 // newCleanup compares what is there with what a plan leads to: whose connections
 // it changes.
 func newCleanup(have *State, p *plan, o Options) *flows.Cleanup {
-	c := &flows.Cleanup{
-		Table: p.table, Gone: p.owners.None(), Cut: o.Cut, Settle: o.Settle, Numbers: map[uint32]flows.Change{}, Owners: p.owners, Kept: have.kept, Flowtables: p.flowtables,
-	}
 	idle, services := p.idle(), byChain(have.Profiles)
+	c := &flows.Cleanup{
+		Came: flows.Came(services, p.profiles), Table: p.table, Gone: p.owners.None(), Cut: o.Cut, Settle: o.Settle, Numbers: map[uint32]flows.Change{}, Owners: p.owners, Kept: have.kept, Flowtables: p.flowtables,
+	}
 	for key, b := range have.backends {
 		if s := services[key.Chain]; s != nil && s.Mode.Direct() {
 			continue // conntrack does not know of them

@@ -245,6 +245,17 @@ func update(t *testing.T, table *nft.Table, part ...*lb.Profile) *nft.Result {
 	return r
 }
 
+// whole is update of all.
+func whole(t *testing.T, table *nft.Table, profiles ...*lb.Profile) {
+	t.Helper()
+	r, err := table.Apply(t.Context(), profiles, recorded)
+	must(t, err)
+	if r.Cleanup != nil {
+		_, err := r.Cleanup.Run(t.Context())
+		must(t, err)
+	}
+}
+
 func touched(t *testing.T, table *nft.Table, want bool) {
 	t.Helper()
 	if got, err := table.Touched(); err != nil || got != want {
@@ -365,8 +376,7 @@ func TestCounted(t *testing.T) {
 func TestSlotsAreUsedAgain(t *testing.T) {
 	open(t, func(table *nft.Table, _ *wiretest.Asking, c, _ *wire.Conn) {
 		p := parse(t, mixed)
-		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
-		must(t, err)
+		whole(t, table, p)
 		highest := slotsEnd(t, c)
 		for step := range 200 {
 			state := lb.Down
@@ -434,8 +444,7 @@ func TestPortOfCleanup(t *testing.T) {
 		})
 		defer table.Close()
 		p := parse(t, mixed)
-		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
-		must(t, err)
+		whole(t, table, p)
 		update(t, table, standing(p, 0, lb.Down, down)...)
 		touched(t, table, false)
 		s, err := wire.Open()

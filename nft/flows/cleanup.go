@@ -72,6 +72,8 @@ type Cleanup struct {
 	Owners compile.Owners
 	// Kept are the bits of marks that were left to others until now.
 	Kept uint32
+	// Came are services that were not there before.
+	Came []*lb.Service
 	// Datagrams says that one of the numbers may have flows of UDP.
 	Datagrams bool
 	// Flowtables are those that flows may be in.
@@ -94,7 +96,7 @@ type Cleanup struct {
 }
 
 // Idle reports whether there is nothing to do.
-func (c *Cleanup) Idle() bool { return !c.Cut && !c.changes() }
+func (c *Cleanup) Idle() bool { return !c.Cut && !c.changes() && len(c.Came) == 0 }
 
 // changes reports whether any number changes.
 func (c *Cleanup) changes() bool {
@@ -130,6 +132,9 @@ func (c *Cleanup) Run(ctx context.Context) (ended int, err error) {
 		defer c.Conn.Close()
 	}
 	defer c.Turn.End()
+	if len(c.Came) > 0 {
+		c.forgetEarlier()
+	}
 	if c.changes() {
 		err = c.settle(ctx)
 	}
