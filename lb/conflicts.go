@@ -335,6 +335,9 @@ func (c *conflicts) describe(f conflict) *Error {
 	default:
 		e.Msg = fmt.Sprintf("service %s claims %s, which service %s claims %s", second, what, first, a.listen.Pos.where())
 	}
+	if a.listen.Pos == (Pos{}) && a.profile != b.profile {
+		e.Hint = "nlb flush " + a.profile.Name + " removes that profile; nlb apply --prune, all that it is not given"
+	}
 	if (a.service.Balance == Datagrams || b.service.Balance == Datagrams) && a.service.Interface != b.service.Interface {
 		e.Hint = "balance: datagrams takes what comes by any interface"
 	}

@@ -39,7 +39,7 @@ type page struct {
 // settings, name=value. Errors say which there are.
 func Write(daemon string, profiles []*lb.Profile, with []string) (config string, notes []string, err error) {
 	if !slices.Contains(Names, daemon) {
-		return "", nil, fmt.Errorf("there is nothing to write for %q: want %s", daemon, text.List(Names))
+		return "", nil, fmt.Errorf("there is nothing to write for %q: want one of %s", daemon, strings.Join(Names, ", "))
 	}
 	p := page{settings: defaults}
 	if err := p.read(with); err != nil {

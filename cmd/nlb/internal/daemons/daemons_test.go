@@ -97,7 +97,7 @@ func TestMistakes(t *testing.T) {
 	for _, tt := range []struct {
 		daemon, with, want string
 	}{
-		{"quagga", "", "want bird, frr, keepalived and conntrackd"},
+		{"quagga", "", "want one of bird, frr, keepalived, conntrackd"},
 		{"bird", "slef=10.0.0.1", "is no setting"},
 		{"bird", "self", "is no setting"},
 		{"bird", "self=10.0.0.256", "want an address of this host"},
