@@ -27,6 +27,8 @@ import (
 // ErrNoAgent says that nobody is behind a socket.
 var ErrNoAgent = errors.New("no agent is running")
 
+var errSilent = errors.New("the agent does not answer in time")
+
 // maxAnswer bounds an answer.
 const maxAnswer = 256 << 20
 
@@ -144,6 +146,9 @@ func (c *Client) ask(ctx context.Context, method, path string, body any) ([]byte
 func cause(err error) error {
 	if e, ok := errors.AsType[*net.OpError](err); ok {
 		return e.Err
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		return errSilent
 	}
 	return err
 }

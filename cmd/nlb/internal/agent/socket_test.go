@@ -4,6 +4,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -228,6 +229,24 @@ func TestSocketBound(t *testing.T) {
 	}
 	if n := most.Load(); n > 2 {
 		t.Errorf("%d connections were open", n)
+	}
+}
+
+// TestSilentAgent: of one that is stopped, or waits for a disk, the error says so in plain
+// words.
+func TestSilentAgent(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "nlb.sock")
+	l, err := net.Listen("unix", path)
+	must(t, err)
+	defer l.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	brief := Dial(path)
+	brief.http.Timeout = 10 * time.Millisecond
+	for _, err := range []error{Dial(path).Healthy(ctx), brief.Healthy(t.Context())} {
+		if err == nil || err.Error() != path+": the agent does not answer in time" {
+			t.Errorf("got %v", err)
+		}
 	}
 }
 
