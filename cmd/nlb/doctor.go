@@ -40,7 +40,7 @@ func examine(ctx context.Context, j *job) error {
 	}
 	switch _, s, err := agent.Find(ctx, j.socket(), j.table); {
 	case err == nil:
-		survey.Agent(host, doctor.Agent{Running: true, Profiles: s.Profiles, AllowExec: s.AllowExec, Groups: s.Groups}, nil)
+		survey.Agent(host, doctor.Agent{Running: true, Profiles: s.Profiles, AllowExec: s.AllowExec, Groups: s.Groups, Trouble: s.Trouble}, nil)
 	case !errors.Is(err, agent.ErrNoAgent):
 		survey.Agent(host, doctor.Agent{}, err)
 	}

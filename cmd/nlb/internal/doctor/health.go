@@ -20,6 +20,9 @@ type Agent struct {
 	// AllowExec says that it runs commands, and Groups are those of its process.
 	AllowExec bool
 	Groups    []int
+	// Trouble is how it is, where it keeps what it read before, or cannot change the
+	// kernel; empty: all is well.
+	Trouble string
 }
 
 // Fallen is a backend that checks have found down, as the table knows.
@@ -48,6 +51,9 @@ func (e *exam) health() {
 		}
 	}
 	e.refusals()
+	if e.Agent.Trouble != "" {
+		e.add(Warn, "", "nlb run is not as it should be", e.Agent.Trouble, "")
+	}
 	some := len(e.Ours.Fallen) > 0
 	for p, s := range lb.Services(e.Profiles) {
 		for i := range s.Health {

@@ -31,6 +31,7 @@ func TestHealth(t *testing.T) {
 		{name: "another agent's", fallen: []Fallen{fallen}, agent: Agent{Running: true, Profiles: []string{"mail"}}, want: "warn health shop/web b1: it is held down by health, and nobody checks it"},
 		{name: "not asked for", fallen: []Fallen{elsewhere}},
 		{name: "open", fallen: []Fallen{open}, agent: keeps, want: "warn health shop/web: too few backends are up: those that are down get connections, too"},
+		{name: "in trouble", agent: Agent{Running: true, Profiles: []string{"shop"}, Trouble: "Keeps what was read before."}, want: "warn health : nlb run is not as it should be"},
 		{name: "commands", kind: lb.CheckExec},
 		{name: "commands that are refused", kind: lb.CheckExec, agent: keeps, want: "fail health shop/web: its checks run commands, and nlb run refuses that"},
 		{name: "commands that are not", kind: lb.CheckExec, agent: Agent{Running: true, AllowExec: true}},
