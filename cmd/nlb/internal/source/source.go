@@ -116,7 +116,7 @@ func expand(args []string) ([]string, error) {
 		case arg == Stdin:
 			files = append(files, Stdin)
 		case err != nil:
-			return nil, fmt.Errorf("%s: %w", Title(arg), Cause(err))
+			return nil, unread(arg, err)
 		case info.IsDir():
 			found, err := folder(arg)
 			if err != nil {
@@ -148,7 +148,7 @@ func IsProfile(name string) bool {
 func folder(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", Title(dir), Cause(err))
+		return nil, unread(dir, err)
 	}
 	var files []string
 	for _, e := range entries {
@@ -158,7 +158,7 @@ func folder(dir string) ([]string, error) {
 		path := filepath.Join(dir, e.Name())
 		info, err := os.Stat(path)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", Title(path), Cause(err))
+			return nil, unread(path, err)
 		}
 		if !info.Mode().IsRegular() {
 			return nil, fmt.Errorf("%s: not a regular file", Title(path))
@@ -196,12 +196,22 @@ func ReadFile(ctx context.Context, stdin io.Reader, file string) ([]byte, error)
 	select {
 	case a := <-done:
 		if a.err != nil {
-			return nil, fmt.Errorf("%s: %w", Title(file), Cause(a.err))
+			return nil, unread(file, a.err)
 		}
 		return a.data, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// unread says why a file or folder was not read. Units run nlb as a user of its own, who
+// has to be allowed to read what root has written.
+func unread(name string, err error) error {
+	err = fmt.Errorf("%s: %w", Title(name), Cause(err))
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w to user %d, as whom nlb runs (chmod a+rX lets all read it)", err, os.Getuid())
+	}
+	return err
 }
 
 // Title is what to call a file in a message: quoted, where its name would be
