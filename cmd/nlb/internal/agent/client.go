@@ -144,6 +144,9 @@ func (c *Client) ask(ctx context.Context, method, path string, body any) ([]byte
 
 // cause is an error without what the HTTP client says of its request.
 func cause(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w; root may use it, and the group of the socket", fs.ErrPermission)
+	}
 	if e, ok := errors.AsType[*net.OpError](err); ok {
 		return e.Err
 	}

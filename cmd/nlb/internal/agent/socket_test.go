@@ -11,10 +11,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -232,8 +234,8 @@ func TestSocketBound(t *testing.T) {
 	}
 }
 
-// TestSilentAgent: of one that is stopped, or waits for a disk, the error says so in plain
-// words.
+// TestSilentAgent: of one that is stopped, or waits for a disk, or whose socket is
+// others', the error says so in plain words.
 func TestSilentAgent(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "nlb.sock")
 	l, err := net.Listen("unix", path)
@@ -247,6 +249,10 @@ func TestSilentAgent(t *testing.T) {
 		if err == nil || err.Error() != path+": the agent does not answer in time" {
 			t.Errorf("got %v", err)
 		}
+	}
+	denied := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.EACCES)}
+	if got := cause(&url.Error{Op: "Get", URL: "http://nlb/", Err: denied}); got.Error() != "permission denied; root may use it, and the group of the socket" {
+		t.Errorf("got %v", got)
 	}
 }
 
