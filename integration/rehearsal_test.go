@@ -123,6 +123,30 @@ func TestRehearsedFaults(t *testing.T) {
 	}
 }
 
+// corners are right, and leave little room: to limits that all trials of a service meet,
+// to backends that take the part of another one, to clients that may be anywhere.
+const corners = `
+profile: test
+services:
+  - {name: networks, listen: "203.0.113.1:80", protocol: [tcp, udp], limit: {new-per-source: 30/hour, prefix: 8}, backends: ["10.0.0.11:80", "10.0.0.12:80"]}
+  - {name: slow, listen: "203.0.113.2:80", limit: {new: 1/day}, backends: ["10.0.0.11:80", "10.0.0.12:80"]}
+  - {name: parts, listen: "203.0.113.3:80", protocol: [tcp, udp], limit: {new: 30/hour}, backends: ["10.0.0.11:80", "10.0.0.12:80"]}
+  - {name: few, listen: "203.0.113.4:80", backends: ["10.0.0.11:80", {address: "10.0.0.12:80", max-connections: 3}]}
+  - {name: family, listen: ["203.0.113.5:80", "[2001:db8::5]:80"], allow: "fd6e:6c62::/32", backends: ["10.0.0.11:80", "10.0.0.12:80", "[fd00::11]:80"]}
+  - {name: dropped, listen: "203.0.113.6:80", protocol: udp, on-refuse: drop, limit: {connections-per-source: 3}, backends: ["10.0.0.11:80", "10.0.0.12:80"]}
+  - {name: half-open, listen: ["203.0.113.7:80", "[2001:db8::7]:80"], limit: {half-open: 20}, backends: ["10.0.0.11:80", "[fd00::11]:80"]}
+  - {name: neighbours, listen: "[::/0]:81", deny: "fd6e:6c62::/32", backends: ["[fd00::11]:80", "[fd00::12]:80"]}
+`
+
+// TestRehearsedCorners: nothing is wrong with them, and the rehearsal ends soon.
+func TestRehearsedCorners(t *testing.T) {
+	t.Parallel()
+	code, out, errs := rehearse(t, rehearsal(t, false, []byte(corners), "30"))
+	if code != 0 || !strings.Contains(out, "\nall as due: ") {
+		t.Errorf("exit code %d, want 0 and all as due\n%s%s", code, out, errs)
+	}
+}
+
 // outages has a service for each way to check that nothing but the network is needed
 // for, with short intervals.
 const outages = `

@@ -16,6 +16,7 @@ import (
 type ground struct {
 	used  map[netip.Addr]bool
 	wide  []netip.Prefix // prefixes of the profiles, kept clear of where possible
+	links []netip.Prefix // networks of the balancer's links: who is in one is a neighbour
 	block map[lb.Family]netip.Prefix
 }
 
@@ -176,8 +177,21 @@ func candidates(bits, n int) int {
 	return most
 }
 
-// free reports whether nothing has an address.
-func (g *ground) free(a netip.Addr) bool { return !g.used[a] }
+// free reports whether nothing has an address, and no link has its network.
+func (g *ground) free(a netip.Addr) bool {
+	return !g.used[a] && !slices.ContainsFunc(g.links, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// anyIn reports whether some address is in the network of another.
+func anyIn[T any](all map[netip.Addr]T, a netip.Addr, bits int) bool {
+	network, _ := a.Prefix(bits)
+	for one := range all {
+		if network.Contains(one) {
+			return true
+		}
+	}
+	return false
+}
 
 // ordinary reports whether an address can be a host's.
 func ordinary(a netip.Addr) bool {

@@ -27,6 +27,7 @@ const (
 	mostFast   = 3000
 	mostSilent = 100 // that are dropped, and wait in vain
 	overLive   = 3   // live connections over a limit that are tried
+	dropLimit  = time.Second
 	// passedOver is for how long a backend that was found full gets no connection
 	// that another can take (docs/profile.md, max-connections).
 	passedOver = 10*time.Second + settled
@@ -58,10 +59,10 @@ func (s *site) probes(t *trial) []*probe {
 			out = append(out, p)
 		}
 	}
-	if n := limit.ConnectionsPerSource; n > 0 {
+	if n := limit.ConnectionsPerSource; n > 0 && !t.slow() {
 		add(fmt.Sprintf("connections-per-source %d", n), 1, (*Lab).probeLive)
 	}
-	if r := limit.NewPerSource; r.Events > 0 {
+	if r := limit.NewPerSource; r.Events > 0 && !t.slow() {
 		add(fmt.Sprintf("new-per-source %s, burst %d", rate(r), burst(limit)), 1, (*Lab).probeSource)
 	}
 	if r := limit.New; r.Events > 0 {
@@ -93,7 +94,7 @@ func (t *trial) spread(n int) int {
 	switch {
 	case t.sticky() > 0:
 		return min(n, mostClients)
-	case q > 0 && !t.sharesLimit():
+	case q > 0:
 		return min((n+q-1)/q, mostClients)
 	}
 	return someClients
@@ -124,6 +125,15 @@ func (l *Lab) probe(ctx context.Context, p *probe) (Limit, int, error) {
 	return r, n, err
 }
 
+// another reports whether so many connections at once may meet the limit of all new
+// ones, or be too many for backends, or too many half-open ones.
+func (p *probe) another(n int) bool {
+	r := p.service.Limit.New
+	return r.Events > 0 && r.Events < uint64(n) || p.crowded(n)
+}
+
+func (p *probe) crowded(n int) bool { return p.chunk > 0 && p.chunk < n }
+
 func notTried(why string) (Limit, int, error) {
 	return Limit{Found: "not tried, since " + why, Skipped: true}, 0, nil
 }
@@ -132,6 +142,9 @@ func notTried(why string) (Limit, int, error) {
 func (l *Lab) request(p *probe, i int) traffic.Call {
 	c := p.call(l.client(p.trial), i)
 	c.Client.Source = p.clients[i%len(p.clients)]
+	if p.service.OnRefuse == lb.Drop { // those before are not to be forgotten while this one waits
+		c.Client.Timeout = min(c.Client.Timeout, dropLimit)
+	}
 	return c
 }
 
@@ -186,7 +199,7 @@ func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, int, error) {
 		return notTried(fmt.Sprintf("that is more than the %d live connections of a rehearsal", mostLive))
 	case limit.NewPerSource.Events > 0 && burst(limit) < uint64(n):
 		return notTried("new-per-source comes first")
-	case limit.New.Events > 0 && limit.New.Events < uint64(n), p.chunk > 0 && p.chunk < n:
+	case p.another(n):
 		return notTried("another limit comes first")
 	}
 	calls, done, err := l.hold(ctx, p, most+overLive)
@@ -208,10 +221,10 @@ func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, int, error) {
 func (l *Lab) probeHalfOpen(ctx context.Context, p *probe) (Limit, int, error) {
 	most := p.halfOpen()
 	n := most + overLive
-	switch q, all := p.perClient(), p.service.Limit.New.Events; {
+	switch q := p.perClient(); {
 	case most > mostHalf:
 		return notTried(fmt.Sprintf("that is more than the %d half-open connections of a rehearsal", mostHalf))
-	case q > 0 && p.perClients(len(p.clients)) < n, all > 0 && all < uint64(n), p.chunk < most:
+	case q > 0 && q*len(p.clients) < n, p.another((most + 1) / 2):
 		return notTried("another limit comes first")
 	}
 	for i := range n {
@@ -261,7 +274,7 @@ func (l *Lab) probeSource(ctx context.Context, p *probe) (Limit, int, error) {
 		return notTried(fmt.Sprintf("it takes more than %d connections", mostFast))
 	case limit.ConnectionsPerSource > 0 && uint64(limit.ConnectionsPerSource) < tries:
 		return notTried("connections-per-source comes first")
-	case limit.New.Events > 0 && limit.New.Events < tries, p.chunk > 0 && uint64(p.chunk) < tries:
+	case p.another(int(tries)):
 		return notTried("another limit comes first")
 	}
 	return l.flood(ctx, p, int(tries), int(n), int(n), limit.NewPerSource)
@@ -277,7 +290,7 @@ func (l *Lab) probeNew(ctx context.Context, p *probe) (Limit, int, error) {
 	switch {
 	case tries > mostFast:
 		return notTried(fmt.Sprintf("it takes more than %d connections", mostFast))
-	case q > 0 && uint64(p.perClients(len(p.clients))) < tries, p.chunk > 0 && uint64(p.chunk) < tries:
+	case q > 0 && uint64(q*len(p.clients)) < tries, p.crowded(int(tries)):
 		return notTried("another limit comes first")
 	}
 	return l.flood(ctx, p, int(tries), 1, int(r.Events), r)
@@ -333,7 +346,7 @@ func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, 
 	switch {
 	case most > mostLive || n > 2*mostLive:
 		return notTried(fmt.Sprintf("it takes more than %d live connections", 2*mostLive))
-	case p.sticky() > 0 && n > len(p.clients), q > 0 && n > p.perClients(len(p.clients)), p.service.Limit.New.Events > 0:
+	case p.sticky() > 0 && n > len(p.clients), q > 0 && n > q*len(p.clients), p.service.Limit.New.Events > 0, p.service.Limit.HalfOpen > 0:
 		return notTried("other limits come first")
 	}
 	calls, done, err := l.hold(ctx, p, n)

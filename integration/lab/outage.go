@@ -49,7 +49,8 @@ func (l *Lab) outage(ctx context.Context, t *trial) (*Outage, int, error) {
 		c.Close()
 	}
 	n := 0
-	if o.Connections, o.Failures, _, err = l.sample(ctx, t); err != nil {
+	rest := t.beside(victim)
+	if o.Connections, o.Failures, _, err = l.sample(ctx, rest); err != nil {
 		return nil, 0, err
 	}
 	n += o.Connections
@@ -59,7 +60,7 @@ func (l *Lab) outage(ctx context.Context, t *trial) (*Outage, int, error) {
 	}
 	var still int
 	var calls []traffic.Call
-	if o.AfterConnections, o.AfterFailures, calls, err = l.sample(ctx, t); err != nil {
+	if o.AfterConnections, o.AfterFailures, calls, err = l.sample(ctx, rest); err != nil {
 		return nil, n, err
 	}
 	n += o.AfterConnections
@@ -104,7 +105,11 @@ func (l *Lab) keep(ctx context.Context, t *trial, victim lb.Backend, o *Outage) 
 
 // sample makes some calls and counts how they fail.
 func (l *Lab) sample(ctx context.Context, t *trial) (int, map[string]int, []traffic.Call, error) {
-	calls := make([]traffic.Call, min(t.whole(outageCalls), 10*outageCalls))
+	n := min(t.whole(outageCalls), 10*outageCalls)
+	if t.chunk > 0 {
+		n = min(n, mostChunks*t.chunk)
+	}
+	calls := make([]traffic.Call, n)
 	for i := range calls {
 		calls[i] = t.call(l.client(t), i)
 	}

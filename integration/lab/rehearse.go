@@ -80,7 +80,7 @@ func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha 
 			return s, err
 		}
 		s.Trials = append(s.Trials, result)
-		if len(result.Problems) == 0 { // outages are shown with such ones
+		if len(result.Problems) == 0 && t.calls > 0 { // outages are shown with such ones
 			whole[v] = append(whole[v], t)
 		}
 	}

@@ -95,6 +95,7 @@ func (s *site) link(name string, n int) link {
 	l := link{name: name, near: map[lb.Family]netip.Prefix{}, far: map[lb.Family]netip.Prefix{}}
 	for _, f := range s.families {
 		l.near[f], l.far[f] = s.ground.Transit(f, n)
+		s.ground.links = append(s.ground.links, l.near[f].Masked())
 	}
 	return l
 }
@@ -274,8 +275,16 @@ func (s *site) recruit(f lb.Family, n, bits int, inside, outside []netip.Prefix,
 	if t.fromHost {
 		here.link = host
 	}
+	network := t.limitBits()
+	apart := own && network > 0
+	if apart {
+		bits = min(bits, network)
+	}
 	addrs := s.ground.pick(f, n, bits, inside, outside, func(a netip.Addr) bool {
 		p, ok := s.clients[a]
+		if apart && anyIn(s.clients, a, network) {
+			return false
+		}
 		return !ok && s.ground.free(a) || ok && !own && p == here
 	})
 	for _, a := range addrs {

@@ -93,20 +93,23 @@ func (t *trial) perClient() int {
 	return n
 }
 
-// sharesLimit reports whether several client addresses may count as one.
-func (t *trial) sharesLimit() bool {
-	if t.family == lb.IPv4 {
-		return t.service.Limit.Bits > 0
+// limitBits is the length of the client networks that a limit counts as one; 0: it
+// counts addresses, or there is none.
+func (t *trial) limitBits() int {
+	switch {
+	case t.perClient() == 0:
+		return 0
+	case t.family == lb.IPv4:
+		return t.service.Limit.Bits
 	}
-	return t.service.Limit.Bits6 > 0
+	return t.service.Limit.Bits6
 }
 
-// perClients is how many calls so many client addresses may surely make in all.
-func (t *trial) perClients(n int) int {
-	if t.sharesLimit() {
-		return t.perClient()
-	}
-	return n * t.perClient()
+// slow reports whether the limit of new connections lets so few through that none
+// comes back in the time of a trial.
+func (t *trial) slow() bool {
+	r := t.service.Limit.New
+	return r.Events > 0 && r.Per/time.Duration(r.Events) > paceLimit
 }
 
 // turnedAway reports whether an error is what a connection meets that the service
@@ -141,15 +144,18 @@ func (t *trial) size(connections int) (clients int) {
 	if t.chunk = t.atOnce(); t.chunk > 0 {
 		connections = min(connections, mostChunks*t.chunk)
 	}
-	if r := s.Limit.New; r.Events > 0 {
+	if r := s.Limit.New; t.slow() {
+		// All trials of the service, and the probe of this limit, have a part.
+		connections = min(connections, int(r.Events)/(2*len(s.Families())*len(s.Protocols)+1))
+	} else if r.Events > 0 {
 		t.rest = r.Per * 5 / 4 / time.Duration(r.Events)
-		connections = min(connections, max(1, int(paceLimit/max(t.rest, 1))))
+	}
+	if t.rest > 0 {
+		connections = min(connections, max(1, int(paceLimit/t.rest)))
 	}
 	if q := t.perClient(); q > 0 {
-		if !t.sharesLimit() {
-			clients = min(max(clients, (connections+q-1)/q), mostClients)
-		}
-		connections = min(connections, t.perClients(clients))
+		clients = min(max(clients, (connections+q-1)/q), mostClients)
+		connections = min(connections, q*clients)
 	}
 	t.calls = connections
 	return clients
@@ -164,9 +170,10 @@ func (t *trial) halfOpen() int {
 }
 
 // atOnce is how many connections surely bring neither the service to its limit of
-// half-open ones nor a backend to that of live ones; 0: there is no limit.
+// half-open ones, beside as many that a busy kernel counts still, nor a backend to that
+// of live ones; 0: there is no limit.
 func (t *trial) atOnce() int {
-	n, sum := cmp.Or(t.halfOpen(), math.MaxInt32), 0
+	n, sum := cmp.Or((t.halfOpen()+1)/2, math.MaxInt32), 0
 	for _, w := range t.weights() {
 		sum += w
 	}
@@ -199,6 +206,18 @@ func (t *trial) whole(n int) int {
 		return (n + c - 1) / c * c
 	}
 	return n
+}
+
+// beside is the trial where the others take the part of a backend: all calls may go to
+// any of them.
+func (t *trial) beside(gone lb.Backend) *trial {
+	u := *t
+	for _, b := range t.backends() {
+		if most := int(min(b.MaxConnections, math.MaxInt32)); most > 0 && b.Address != gone.Address {
+			u.chunk = min(cmp.Or(u.chunk, most), most)
+		}
+	}
+	return &u
 }
 
 // plan returns the calls in the batches in which they are to be made: where
