@@ -98,6 +98,11 @@ func (l *Lab) own() error {
 			return err
 		}
 	}
+	for _, a := range l.site.idle() {
+		if err := l.balancer.AddLinkRoute(single(a), l.site.servers.name); err != nil {
+			return err
+		}
+	}
 	for _, a := range l.site.remote {
 		if err := l.backends.AddAddress("lo", single(a)); err != nil {
 			return err
@@ -107,6 +112,20 @@ func (l *Lab) own() error {
 		}
 	}
 	return nil
+}
+
+// idle are the backends of services with mode: dsr that are not rehearsed, and so have no
+// host: an apply takes them where they are on a link.
+func (s *site) idle() []netip.Addr {
+	var out []netip.Addr
+	for _, v := range services(s.profiles) {
+		for _, b := range v.Backends {
+			if a := b.Address.Addr; v.Mode == lb.DSR && !slices.Contains(slices.Concat(out, s.direct, s.remote), a) && !s.local(a) {
+				out = append(out, a)
+			}
+		}
+	}
+	return out
 }
 
 // neighbour builds the host of a backend with mode: dsr. It is on a link of the balancer,
