@@ -137,13 +137,17 @@ services:
   - {name: dropped, listen: "203.0.113.6:80", protocol: udp, on-refuse: drop, limit: {connections-per-source: 3}, backends: ["10.0.0.11:80", "10.0.0.12:80"]}
   - {name: half-open, listen: ["203.0.113.7:80", "[2001:db8::7]:80"], limit: {half-open: 20}, backends: ["10.0.0.11:80", "[fd00::11]:80"]}
   - {name: neighbours, listen: "[::/0]:81", deny: "fd6e:6c62::/32", backends: ["[fd00::11]:80", "[fd00::12]:80"]}
+  - {name: narrow, listen: "[2001:db8::/64]:82", backends: "[fd00::11]:80"}
+  - {name: wide, listen: "[::/0]:82", backends: ["[fd00::12]:80", "[::]:8080"]}
+  - {name: direct, mode: dsr, scheduler: hash, listen: "203.0.113.8:80", backends: [10.0.0.21, 10.0.0.22]}
+  - {name: twice, listen: "203.0.113.9:80", health: tcp, backends: ["10.0.0.21:80", "10.0.0.22:80"]}
 `
 
 // TestRehearsedCorners: nothing is wrong with them, and the rehearsal ends soon.
 func TestRehearsedCorners(t *testing.T) {
 	t.Parallel()
 	// These are too many to be rehearsed.
-	many := "  - {name: many, mode: dsr, scheduler: hash, listen: \"203.0.113.9:80\", backends: ["
+	many := "  - {name: many, mode: dsr, scheduler: hash, listen: \"203.0.113.10:80\", backends: ["
 	for i := range 65 {
 		many += fmt.Sprintf("10.0.1.%d, ", i+1)
 	}

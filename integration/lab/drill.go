@@ -198,6 +198,9 @@ func (l *Lab) unfit(d *drill) string {
 			if a != b.Address.Addr && l.site.local(a) {
 				return b.Name + " is checked on the balancer itself"
 			}
+			if l.direct[a] != nil {
+				return b.Name + " is a backend of a service with mode: dsr or tunnel, too"
+			}
 		}
 	}
 	if len(l.options.Plan) == 0 {

@@ -199,7 +199,8 @@ func ordinary(a netip.Addr) bool {
 		b := a.As4()
 		return a.IsGlobalUnicast() && b[0] != 0 && b[0] < 224 && b[3] != 0 && b[3] != 255
 	}
-	return a.IsGlobalUnicast() && a.As16()[15] != 0
+	b := a.As16()
+	return (b[0]>>5 == 1 || a.IsPrivate()) && b[15] != 0 // 2000::/3 (RFC 4291), fc00::/7
 }
 
 // step is the address that is i networks of this many bits further on.

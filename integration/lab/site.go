@@ -196,13 +196,13 @@ func (s *site) within(p netip.Prefix) []netip.Addr {
 			}
 		}
 	}
-	inside := []netip.Prefix{p}
-	for _, example := range []string{"203.0.113.0/24", "2001:db8::/64"} { // RFC 5737, RFC 3849
+	var inside []netip.Prefix
+	for _, example := range []string{"203.0.113.0/24", "2001:db8::/64", "2001:db8:ffff::/64"} { // RFC 5737, RFC 3849
 		if e := netip.MustParsePrefix(example); p.Bits() < e.Bits() && p.Overlaps(e) {
-			inside = []netip.Prefix{e, p}
+			inside = append(inside, e)
 		}
 	}
-	return s.ground.pick(lb.FamilyOf(p.Addr()), 2, p.Addr().BitLen(), inside, narrower, s.ground.free)
+	return s.ground.pick(lb.FamilyOf(p.Addr()), 2, p.Addr().BitLen(), append(inside, p), narrower, s.ground.free)
 }
 
 func (s *site) own(addrs ...netip.Addr) {
