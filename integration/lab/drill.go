@@ -38,6 +38,7 @@ const (
 	lateAfter   = time.Second
 	readyWithin = 15 * time.Second // beside a timeout
 	busy        = 2 * time.Second  // what a busy machine may add to a promise
+	mostFlows   = 300              // of UDP, which last for 5 s (short) at this pace, and more
 )
 
 // drill is a service that is tried.
@@ -190,6 +191,9 @@ func (l *Lab) unfit(d *drill) string {
 	owner := map[netip.Addr]string{}
 	for i := range v.Backends {
 		b := &v.Backends[i]
+		if b.MaxConnections > 0 && b.MaxConnections < mostFlows && slices.Contains(v.Protocols, lb.UDP) {
+			return "clients that come all the time would be too many flows for " + b.Name
+		}
 		for _, a := range addresses(v, b) {
 			if other, ok := owner[a]; ok {
 				return other + " and " + b.Name + " are on one server"

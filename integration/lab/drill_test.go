@@ -102,6 +102,7 @@ func TestLeftOut(t *testing.T) {
 		{func(s *lb.Service) { s.Backends = s.Backends[:1] }, "its outages are not rehearsed, since no backend could take over from another"},
 		{func(s *lb.Service) { s.Backends[1].Address = lb.Endpoint{Addr: s.Backends[0].Address.Addr, Port: 9} }, "its outages are not rehearsed, since 10.0.0.11:8080 and 10.0.0.12:8080 are on one server"},
 		{func(s *lb.Service) { s.Limit.New = lb.Rate{Events: 20, Per: time.Second} }, "its outages are not rehearsed, since its limit would turn away clients that come all the time"},
+		{func(s *lb.Service) { s.Protocols, s.Backends[1].MaxConnections = []lb.Protocol{lb.TCP, lb.UDP}, 10 }, "its outages are not rehearsed, since clients that come all the time would be too many flows for 10.0.0.12:8080"},
 		{func(s *lb.Service) { s.Health[0].Interval, s.Health[0].Timeout = time.Minute, time.Minute }, "no backend falls silent here, since that may take 262 s; --fail asks for it"},
 	} {
 		s := checked
