@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
+	"nlb/lb"
 )
 
 // routed is a fleet between two routers:
@@ -135,11 +137,28 @@ func (n *node) frr(file string) {
 	n.Witness(n.Balancer, "", "vtysh", "--vty_socket", n.dir, "-f", file)
 }
 
-// spread waits until both routers send to so many balancers.
+// spread waits until both routers send to so many balancers; where it is to all, also until
+// each of these has found all servers up: who comes back finds one after the other, and
+// clients that it gets meanwhile draw among those.
 func (f *routed) spread(balancers int) {
 	f.T.Helper()
+	for _, n := range f.nodes {
+		if balancers == len(f.nodes) {
+			f.eventually(n.Balancer.Name()+" has found all servers up", n.serves)
+		}
+	}
 	f.sends(f.front, balancers, "203.0.113.10", "2001:db8::10")
 	f.sends(f.back, balancers, "default", "default")
+}
+
+// serves reports whether all servers are up for a node.
+func (n *node) serves() bool {
+	for _, s := range lb.Services(n.Load().Profiles) {
+		if slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.State != lb.Up }) {
+			return false
+		}
+	}
+	return true
 }
 
 // sends waits until a router sends to so many balancers what goes there by IPv4 and by
