@@ -315,8 +315,8 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 	return nil
 }
 
-// logResult is one line for each change of an apply, and one for all of it: that it was
-// read, where nothing in the kernel had to change.
+// logResult is one line for each change of an apply, and one for the apply itself, which
+// may have changed nothing in the kernel.
 func (a *agent) logResult(result *engine.Result, reason string) {
 	for _, c := range result.Changes {
 		a.Log.Info("changed", "op", string(c.Op), "service", c.Service, "backend", c.Backend, "detail", c.Detail, "reason", reason)

@@ -203,8 +203,8 @@ func MayFlush(ctx context.Context, socket, table string, names []string) error {
 	return s.mayRemove(names)
 }
 
-// mayRemove makes sure that the agent keeps none of these profiles, since it would put
-// it back; none: none at all.
+// mayRemove makes sure that the agent keeps none of these profiles, which it would put
+// back. Without names, it must keep no profile at all.
 func (s *Status) mayRemove(names []string) error {
 	for _, name := range s.Profiles {
 		switch {

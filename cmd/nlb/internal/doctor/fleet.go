@@ -21,7 +21,7 @@ type Daemon struct{ File, Config string }
 func (e *exam) announced() {
 	wanted := announce.VIPs(e.Profiles, announce.Anybody)
 	for _, v := range wanted {
-		holder, ours := e.holder(v.Addr), slices.Contains(e.Announced, v.Addr)
+		holder, ours, down := e.holder(v.Addr), slices.Contains(e.Announced, v.Addr), e.trackedDown(&v)
 		switch {
 		case holder != nil && !ours:
 			e.add(Warn, v.Addr.String(), "it stays here, whoever is up", "somebody else than nlb run has made it, on "+holder.Name+", and nlb leaves it alone",
@@ -30,8 +30,8 @@ func (e *exam) announced() {
 			e.add(Warn, v.Addr.String(), "it is announced, and nobody looks whether its servers are up", "no nlb run keeps its profile", "systemctl start nlb-agent")
 		case !e.kept(v.Addr):
 			e.add(Warn, v.Addr.String(), "it is not announced", "that needs nlb run, and none keeps its profile", "systemctl start nlb-agent")
-		case !ours && e.trackedDown(&v) != "":
-			e.add(Warn, v.Addr.String(), "it is not announced", "track names interface "+e.trackedDown(&v)+", which is down", "")
+		case !ours && down != "":
+			e.add(Warn, v.Addr.String(), "it is not announced", "track names interface "+down+", which is down", "")
 		case !ours:
 			e.add(Warn, v.Addr.String(), "it is not announced", "nobody is up to serve, or not for as long as delay says; nlb show and journalctl -u nlb-agent say more", "")
 		}

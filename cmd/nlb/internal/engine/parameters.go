@@ -74,8 +74,8 @@ func (e *Engine) parameters(profiles []*lb.Profile) (changes []sysctl.Change, le
 	return changes, left, withParameterHint(err)
 }
 
-// Tuned reports whether the kernel parameters are as profiles that were applied need them,
-// and that those that are only wanted are, where they can be. An Apply sets them.
+// Tuned reports whether the kernel parameters have the values that the profiles need, and
+// those that they want, where these can be set. An Apply sets them.
 func (e *Engine) Tuned(profiles []*lb.Profile) bool {
 	changes, _, err := e.parameters(profiles)
 	return err == nil && len(changes) == 0
