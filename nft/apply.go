@@ -238,7 +238,7 @@ type goal struct {
 // all are the profiles that the table is to hold.
 func (g *goal) all() []*lb.Profile { return slices.Concat(g.profiles, g.others) }
 
-// take puts others into scope: those of these names.
+// take puts the others that have these names into scope.
 func (g *goal) take(names map[string]bool) {
 	inScope := g.inScope
 	g.inScope = func(profile string) bool { return inScope(profile) || names[profile] }

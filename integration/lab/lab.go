@@ -160,8 +160,8 @@ func (l *Lab) shorten() {
 // settled is how long connections take to end, and to be counted no longer.
 const settled = 25 * time.Millisecond
 
-// collected is how long the kernel counts what is half-open no longer, at most
-// (docs/profile.md, half-open).
+// collected is for how long, at most, the kernel still counts a connection that is not
+// half-open any more (docs/profile.md, half-open).
 const collected = 200 * time.Millisecond
 
 // forget has connection tracking forget all connections, so that none counts

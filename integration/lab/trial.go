@@ -208,8 +208,7 @@ func (t *trial) whole(n int) int {
 	return n
 }
 
-// beside is the trial where the others take the part of a backend: all calls may go to
-// any of them.
+// beside is the trial without a backend: all calls may go to any of the others.
 func (t *trial) beside(gone lb.Backend) *trial {
 	u := *t
 	for _, b := range t.backends() {

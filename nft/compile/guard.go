@@ -68,8 +68,8 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 		if len(list.prefixes) == 0 {
 			continue
 		}
-		// Of a family that the list alone has no packet comes here: its rule is what
-		// the list is read from.
+		// No packet comes here of a family that only the list has. Its rule is what the
+		// list is read from.
 		for _, f := range Families {
 			named := slices.ContainsFunc(list.prefixes, func(p netip.Prefix) bool { return lb.FamilyOf(p.Addr()) == f.Family })
 			if named || slices.Contains(s.Families(), f.Family) {

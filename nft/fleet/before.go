@@ -54,7 +54,7 @@ func vain(ours ruleset.Statement) ruleset.Rule {
 	}
 }
 
-// NeedsAsked reports whether a service of the profiles needs that set, which has this name.
+// NeedsAsked reports whether a service of the profiles needs the set asked, and names it.
 func NeedsAsked(profiles []*lb.Profile) (set string, needed bool) {
 	for _, s := range lb.Services(profiles) {
 		needed = needed || s.PicksUp() && s.Scheduler.OwnSlots()
@@ -80,9 +80,10 @@ func BeforeMap(name string) *ruleset.Map {
 	return nil
 }
 
-// Past is what a table has of a service and family: its slots, how one of them is drawn, and
-// how many can be; where slots led before, and how these are drawn. Elements are by their
-// keys. A draw is a text that is the same for the same draw; empty: there is none.
+// Past is what a table has of a service and family. Slots are where its slots lead, and
+// Before what is noted, both by their keys. Draw says how a slot is drawn, and Asks how one
+// that is noted is: the same text for the same draw; empty: none is. Drawn is how many slots
+// can be drawn.
 type Past struct {
 	Slots, Before map[string]ruleset.Element
 	Draw, Asks    string
@@ -92,9 +93,9 @@ type Past struct {
 // Asleep says of each backend of the service, by the bytes of its mark, whether it is down.
 type Asleep map[string]bool
 
-// Note is what the map is to have where slots are drawn in this way and lead there now, from
-// 0 on, and how the rule is to draw that asks it. Where slots are noted that are drawn in
-// another way, no others are added.
+// Note returns what the map is to have, and how its rule is to draw. draw says how slots are
+// drawn from now on, and now has where they lead then, from slot 0 on. While slots are noted
+// that are drawn in another way, no others are noted.
 func (p Past) Note(draw string, now []ruleset.Element, backends Asleep) (elements []ruleset.Element, asks string) {
 	noted := map[uint32]ruleset.Element{}
 	for _, e := range p.Before {
