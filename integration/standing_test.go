@@ -14,6 +14,8 @@ import (
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft"
+	"nlb/nft/compile"
+	"nlb/nft/conntrack"
 	"nlb/nft/wire"
 )
 
@@ -190,6 +192,7 @@ services:
 		}
 		b.Check(<-met)
 		b.Check(<-met) // the two that drew the other one
+		b.awaitFlows(conntrack.Filter{Mark: compile.OursMark, Mask: compile.OursMask, Unanswered: true}, func(n int) bool { return n == 2 })
 		cleanup = update(down)
 		b.Check(<-met)
 		b.Check(<-met)

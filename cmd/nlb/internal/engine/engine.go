@@ -89,10 +89,10 @@ func (e *Engine) Stay() {
 }
 
 // Claim says to others that this process keeps the table, until it ends or release is
-// called, and whether another process of this network namespace says so. Anybody may say
-// it, so it is no reason to give up.
+// called, and whether another process of this network namespace says so. It waits for one
+// that is about to end. Anybody may say it, so it is no reason to give up.
 func (e *Engine) Claim(ctx context.Context) (release func(), taken bool) {
-	release, err := e.conn.Lock(ctx, "agent of "+e.table, 0)
+	release, err := e.conn.Lock(ctx, "agent of "+e.table, time.Second/2)
 	if err != nil {
 		return func() {}, errors.Is(err, wire.ErrBusy)
 	}
