@@ -196,6 +196,16 @@ func (p *terminal) ended(code int) {
 	}
 }
 
+// writes waits until the terminal has been sent a text.
+func (p *terminal) writes(text string) {
+	p.t.Helper()
+	for end := time.Now().Add(patience); !strings.Contains(p.text(), text); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			p.t.Fatalf("%q is not in %q", text, p.text())
+		}
+	}
+}
+
 // restored compares the terminal with how it was.
 func (p *terminal) restored() {
 	p.t.Helper()
@@ -204,11 +214,7 @@ func (p *terminal) restored() {
 	if *after != p.before {
 		p.t.Errorf("the terminal is %+v, and was %+v", *after, p.before)
 	}
-	for end := time.Now().Add(patience); !strings.Contains(p.text(), leaveScreen); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			p.t.Fatalf("the screen was not left: %q", p.text())
-		}
-	}
+	p.writes(leaveScreen)
 	if text := p.text(); strings.Count(text, enterScreen) != 1 || strings.Count(text, leaveScreen) != 1 {
 		p.t.Errorf("the second screen: %q", text)
 	}
@@ -291,9 +297,7 @@ func TestWatchEnds(t *testing.T) {
 		netlabtest.Must(t, foreignTable(h, "nlb"))
 		p.ended(1)
 		p.restored()
-		if !strings.Contains(p.text(), "was not made by nlb") {
-			t.Errorf("%q", p.text())
-		}
+		p.writes("was not made by nlb")
 	})
 	t.Run("not there from the beginning", func(t *testing.T) {
 		p, _ := watchAt(t, 100, 30, "shopp")
