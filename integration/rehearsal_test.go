@@ -141,6 +141,8 @@ services:
   - {name: wide, listen: "[::/0]:82", backends: ["[fd00::12]:80", "[::]:8080"]}
   - {name: direct, mode: dsr, scheduler: hash, listen: "203.0.113.8:80", backends: [10.0.0.21, 10.0.0.22]}
   - {name: twice, listen: "203.0.113.9:80", health: tcp, backends: ["10.0.0.21:80", "10.0.0.22:80"]}
+  - {name: here, listen: "203.0.113.12:80", interface: eth0, backends: "10.0.0.11:80"}
+  - {name: elsewhere, listen: "203.0.113.12:80", backends: "10.0.0.12:80"}
 `
 
 // TestRehearsedCorners: nothing is wrong with them, and the rehearsal ends soon.

@@ -3,11 +3,12 @@
 package lab
 
 // The ground that a world is built on: which addresses the profiles leave free,
-// and which of them are a client's.
+// which of them are a client's, and how the links are called.
 
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"nlb/lb"
 )
@@ -214,6 +215,35 @@ func step(a netip.Addr, bits, i int) netip.Addr {
 	}
 	out, _ := netip.AddrFromSlice(b)
 	return out
+}
+
+// linkNames are the links from the balancer to clients. Those that services name come
+// last; before them stands one that no service names, for services without an interface.
+func linkNames(all []*lb.Service) []string {
+	var out []string
+	named := func(link string) bool {
+		return slices.ContainsFunc(all, func(v *lb.Service) bool { return v.Interface != "" && matches(v.Interface, link) })
+	}
+	for _, v := range all {
+		if v.Interface != "" && !slices.ContainsFunc(out, func(n string) bool { return matches(v.Interface, n) }) {
+			out = append(out, strings.ReplaceAll(v.Interface, "*", "0"))
+		}
+	}
+	if len(out) == 0 || slices.ContainsFunc(all, func(v *lb.Service) bool { return v.Interface == "" }) {
+		free := []string{"eth0", "lan0", "net0", "clients0", "zone0"}
+		if i := slices.IndexFunc(free, func(n string) bool { return !named(n) }); i >= 0 {
+			out = slices.Insert(out, 0, free[i])
+		}
+	}
+	return out
+}
+
+// matches reports whether a link's name fits a profile's.
+func matches(pattern, name string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(name, prefix)
+	}
+	return pattern == name
 }
 
 // services are those of all profiles, in order.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
@@ -70,17 +69,9 @@ func draft(profiles []*lb.Profile, connections int, sctp bool) *site {
 	return s
 }
 
-// lay plans the balancer's links, named as the profiles name them.
+// lay plans the balancer's links.
 func (s *site) lay(all []*lb.Service) {
-	var names []string
-	for _, v := range all {
-		if v.Interface != "" && !slices.ContainsFunc(names, func(n string) bool { return matches(v.Interface, n) }) {
-			names = append(names, strings.ReplaceAll(v.Interface, "*", "0"))
-		}
-	}
-	if len(names) == 0 {
-		names = []string{"eth0"}
-	}
+	names := linkNames(all)
 	inner := "backends"
 	for slices.Contains(names, inner) {
 		inner += "0"
@@ -98,14 +89,6 @@ func (s *site) link(name string, n int) link {
 		s.ground.links = append(s.ground.links, l.near[f].Masked())
 	}
 	return l
-}
-
-// matches reports whether a link's name fits a profile's.
-func matches(pattern, name string) bool {
-	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
-		return strings.HasPrefix(name, prefix)
-	}
-	return pattern == name
 }
 
 // mostNeighbours is how many backends of a service with mode: dsr or tunnel get a host.
