@@ -18,6 +18,7 @@ import (
 	"os"
 	"slices"
 	"syscall"
+	"time"
 
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
@@ -29,8 +30,13 @@ var ErrNoAgent = errors.New("no agent is running")
 
 var errSilent = errors.New("the agent does not answer in time")
 
-// maxAnswer bounds an answer.
-const maxAnswer = 256 << 20
+const (
+	// maxAnswer bounds an answer.
+	maxAnswer = 256 << 20
+	// findTime is how long an agent has to say that it is there. One that applies the
+	// largest profiles says it a few seconds later.
+	findTime = 5 * time.Second
+)
 
 // Client asks one agent.
 type Client struct {
@@ -162,7 +168,9 @@ func cause(err error) error {
 func Find(ctx context.Context, socket, table string) (*Client, Status, error) {
 	c := Dial(socket)
 	var s Status
-	if err := c.Status(ctx, &s); err != nil {
+	brief, cancel := context.WithTimeout(ctx, findTime)
+	defer cancel()
+	if err := c.Status(brief, &s); err != nil {
 		return nil, s, err
 	}
 	if s.Table != table || s.Namespace != namespace() {
