@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"net/url"
@@ -61,6 +62,9 @@ type file struct {
 // which key is wrong.
 func ReadConfig(path string) (*Config, error) {
 	b, err := readSmall(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &RefusedError{err.Error(), "a fleet.yaml has endpoints, ca, cert and key; --fleet names another file"}
+	}
 	if err != nil {
 		return nil, err
 	}
