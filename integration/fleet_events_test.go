@@ -5,6 +5,7 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -138,6 +139,23 @@ func silent(c *traffic.Conn) bool {
 	return err != nil || r.Backend != was
 }
 
+// copied waits until conntrackd has told all nodes of connections, which it does soon after.
+func (f *fleetOf) copied(conns []*traffic.Conn) {
+	f.T.Helper()
+	for _, n := range f.nodes {
+		f.eventually("a node knows all connections", func() bool {
+			known := ""
+			for _, family := range []string{"ipv4", "ipv6"} {
+				known += f.Witness(n.Balancer, "", "conntrack", "-L", "-f", family, "-p", "tcp", "--state", "ESTABLISHED")
+			}
+			return !slices.ContainsFunc(conns, func(c *traffic.Conn) bool {
+				_, port, _ := net.SplitHostPort(c.LocalAddr().String())
+				return !strings.Contains(known, " sport="+port+" dport=80 ")
+			})
+		})
+	}
+}
+
 // beyond is how long new connections are made when an event is over.
 const beyond = 200 * time.Millisecond
 
@@ -159,6 +177,9 @@ func (f *fleetOf) happens(e event) {
 	var listen []*traffic.Conn
 	if e.serversSpeak {
 		listen = f.opened(openOnes())
+	}
+	if f.kind == "pair" {
+		f.copied(slices.Concat(f.conns, listen))
 	}
 	var streams []*traffic.Loading
 	for _, to := range fleetVIPs {
