@@ -194,10 +194,12 @@ func (c Client) dial(ctx context.Context, network string, to netip.AddrPort) (*C
 	return k, nil
 }
 
-// attempts is how many ports of the host are tried.
+// attempts is how many ports of the host are tried, or how often the one that is given.
 const attempts = 200
 
-// connect is a connected socket, on the next port that is free.
+// connect is a connected socket, on the next port that is free. A port that is given may be
+// taken for a moment after its socket was closed: a process that is just being started
+// holds all of its parent's.
 func (c Client) connect(ctx context.Context, network string, to netip.AddrPort) (net.Conn, error) {
 	source := c.Source
 	if !source.IsValid() {
@@ -212,10 +214,12 @@ func (c Client) connect(ctx context.Context, network string, to netip.AddrPort) 
 		}
 		conn, err := c.connectFrom(ctx, network, netip.AddrPortFrom(source, port), to)
 		taken := errors.Is(err, unix.EADDRINUSE) || errors.Is(err, unix.EADDRNOTAVAIL)
-		if c.Port == 0 && taken && n < attempts {
-			continue
+		if !taken || n == attempts {
+			return conn, err
 		}
-		return conn, err
+		if c.Port != 0 {
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
 
