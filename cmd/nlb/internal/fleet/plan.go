@@ -32,6 +32,8 @@ type Ask struct {
 	Canary  string
 	By      string
 	Message string
+	// Quiet: nobody wants to know what changes.
+	Quiet bool
 }
 
 // Open is the function Open, and has the profiles read meanwhile. What is wrong with these
@@ -65,7 +67,7 @@ type Plan struct {
 	Steps []Step // sorted by profile
 	// Canary are the nodes that have it first; none: all at once.
 	Canary []string
-	// Changes are those for nodes that have what is wanted now.
+	// Changes are those for nodes that have what is wanted now; none with Ask.Quiet.
 	Changes []lb.Change
 	// Notes are what is to be known of the others.
 	Notes []string
@@ -83,7 +85,10 @@ func (e *RefusedError) Explain() (outcome, hint string) { return "nothing was ch
 // and those of etcd.
 func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 	known, err := s.Known(ctx)
-	now := s.sources(ctx, known)
+	var now map[string]current
+	if !a.Quiet {
+		now = s.sources(ctx, known, nil) // while profiles are read
+	}
 	var sources []source.Source
 	if a.Read != nil {
 		var unread error
@@ -123,7 +128,10 @@ func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 		return nil, &RefusedError{fmt.Sprintf("%d profiles", len(p.Steps)), fmt.Sprintf("a push takes at most %d; push the others after them", mostSteps)}
 	}
 	slices.SortFunc(p.Steps, func(a, b Step) int { return strings.Compare(a.Profile, b.Profile) })
-	return p, p.compare(now)
+	if a.Quiet {
+		now = s.sources(ctx, known, p.Steps)
+	}
+	return p, p.compare(now, a.Quiet)
 }
 
 func distinct(names []string) []string {
@@ -184,14 +192,15 @@ type current struct {
 	err error
 }
 
-// sources are what is wanted now, by profile. known is nil where that could not be asked.
-func (s *Store) sources(ctx context.Context, known *Known) map[string]current {
+// sources are what is wanted now, by profile, but of those that have a step. known is nil
+// where that could not be asked.
+func (s *Store) sources(ctx context.Context, known *Known, but []Step) map[string]current {
 	out := map[string]current{}
 	if known == nil {
 		return out
 	}
 	for name, e := range known.Pointers {
-		if e.Pointer != nil {
+		if e.Pointer != nil && !slices.ContainsFunc(but, func(st Step) bool { return st.Profile == name }) {
 			one, err := s.source(ctx, name, &e.Version)
 			out[name] = current{one, err}
 		}
@@ -200,7 +209,7 @@ func (s *Store) sources(ctx context.Context, known *Known) map[string]current {
 }
 
 // compare finds what changes, and makes sure that nothing is in the way.
-func (p *Plan) compare(now map[string]current) error {
+func (p *Plan) compare(now map[string]current, quiet bool) error {
 	var have, want []*lb.Profile
 	var all []source.Source
 	steps := map[string]bool{}
@@ -226,7 +235,9 @@ func (p *Plan) compare(now map[string]current) error {
 			all = append(all, *one.Source)
 		}
 	}
-	p.Changes = lb.Compare(have, want)
+	if !quiet {
+		p.Changes = lb.Compare(have, want)
+	}
 	return Conflicts(all)
 }
 

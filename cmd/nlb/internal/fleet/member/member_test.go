@@ -13,6 +13,7 @@ import (
 
 	"nlb/cmd/nlb/internal/fleet"
 	"nlb/cmd/nlb/internal/fleet/fleettest"
+	"nlb/cmd/nlb/internal/source"
 	"nlb/integration/netlab/netlabtest"
 )
 
@@ -30,8 +31,13 @@ func TestPush(t *testing.T) {
 	if said, err = s.admin.push(fleet.Ask{Read: these(sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.11", "10.2.0.12")))}, bound); err != nil || !strings.Contains(said, "nothing to push") {
 		t.Errorf("%v\n%s", err, said)
 	}
-	if said, err = s.admin.push(fleet.Ask{Undo: []string{"shop"}}, bound); err != nil {
-		t.Errorf("undo: %v\n%s", err, said)
+	// Where nobody wants to know what changes, only other profiles are looked at.
+	_, err = s.admin.push(fleet.Ask{Quiet: true, Read: these(sourceOf(t, "thief", yaml("thief", shopAt, "10.2.0.12")))}, bound)
+	if _, ok := errors.AsType[*source.InvalidError](err); !ok {
+		t.Errorf("quiet, and in conflict: %v", err)
+	}
+	if said, err = s.admin.push(fleet.Ask{Quiet: true, Undo: []string{"shop"}}, bound); err != nil || strings.Contains(said, "10.2.0.12") {
+		t.Errorf("undo, quiet: %v\n%s", err, said)
 	}
 	s.balances("mail 10.2.0.13 shop 10.2.0.11")
 	if _, err := s.admin.push(fleet.Ask{Undo: []string{"mail"}}, bound); !isRefused(err, "nothing was before sequence 1 of mail") {
