@@ -13,9 +13,11 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"runtime"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"nlb/integration/lab/plan"
 	"nlb/integration/netlab"
@@ -160,9 +162,9 @@ func (l *Lab) shorten() {
 // settled is how long connections take to end, and to be counted no longer.
 const settled = 25 * time.Millisecond
 
-// collected is for how long, at most, the kernel still counts a connection that is not
-// half-open any more (docs/profile.md, half-open).
-const collected = 200 * time.Millisecond
+// over is for how long the kernel still counts a connection that is not half-open any more
+// (docs/profile.md, half-open), and collected until its collector has ended.
+const over, collected = 130 * time.Millisecond, 70 * time.Millisecond
 
 // forget has connection tracking forget all connections, so that none counts
 // for a limit of a trial. Where the kernel cannot do it, limits may be found too low.
@@ -171,8 +173,34 @@ func (l *Lab) forget(t *trial) {
 	_ = l.balancer.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	time.Sleep(settled)
 	if t.halfOpen() > 0 {
+		time.Sleep(over)
+		wake()
 		time.Sleep(collected)
 	}
+}
+
+// tick is no shorter than a kernel's.
+const tick = 12 * time.Millisecond
+
+// wake keeps each processor at work for a moment. One that idles leaves what has to be
+// collected until it has something to do (INIT_DEFERRABLE_WORK in nft_set_hash.c).
+func wake() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all unix.CPUSet
+	if unix.SchedGetaffinity(0, &all) != nil {
+		return
+	}
+	for cpu := range len(all) * 64 {
+		if all.IsSet(cpu) {
+			var one unix.CPUSet
+			one.Set(cpu)
+			_ = unix.SchedSetaffinity(0, &one)
+			for end := time.Now().Add(tick); time.Now().Before(end); {
+			}
+		}
+	}
+	_ = unix.SchedSetaffinity(0, &all)
 }
 
 func names(profiles []*lb.Profile) string {
