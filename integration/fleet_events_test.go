@@ -208,6 +208,10 @@ func (f *fleetOf) happens(e event) {
 	}
 	if len(gone) > most {
 		t.Errorf("%s: %d of %d lost, at most %d may be", e.what, len(gone), openOnes(), most)
+		for _, c := range gone {
+			r, err := c.Again()
+			t.Logf("%v of backend %s: %v %v", c.LocalAddr(), c.Reply.Backend, r.Backend, err)
+		}
 	}
 	if e.serversSpeak {
 		f.serversSpeak(listen)

@@ -230,11 +230,9 @@ func (f *routed) events() {
 // linkEvents cut one link of a node alone.
 func (f *routed) linkEvents() {
 	f.T.Helper()
-	for _, c := range f.conns { // some were opened while there were other backends
-		c.Close()
-	}
-	f.conns = nil
+	f.run()
 	all, n := len(f.nodes), f.nodes[0]
+	f.spread(all)
 	var undo func()
 	f.happens(event{what: "the link to the servers alone is cut", do: func() {
 		undo = n.cut(`"eth1"`)
@@ -304,8 +302,11 @@ func TestFleetAnycast(t *testing.T) {
 	for _, program := range []string{"bird", "/usr/lib/frr/bgpd"} {
 		netlabtest.Needs(t, program)
 	}
-	f := newRouted(t, "anycast", 0, 3)
-	f.service = "    scheduler: consistent\n    hash-by: [source-address, source-port]\n"
-	f.events()
-	f.linkEvents()
+	for name, happen := range map[string]func(*routed){"nodes": (*routed).events, "links": (*routed).linkEvents} {
+		t.Run(name, func(t *testing.T) {
+			f := newRouted(t, "anycast", 0, 3)
+			f.service = "    scheduler: consistent\n    hash-by: [source-address, source-port]\n"
+			happen(f)
+		})
+	}
 }
