@@ -186,6 +186,9 @@ type admin struct {
 
 func newAdmin(t testing.TB, e *fleettest.Etcd) *admin {
 	s, err := fleet.Dial(e.Config("admin"))
+	for end := time.Now().Add(bound); err != nil && time.Now().Before(end); { // etcd has other work
+		s, err = fleet.Dial(e.Config("admin"))
+	}
 	netlabtest.Must(t, err)
 	t.Cleanup(s.Close)
 	return &admin{t: t, store: s}
