@@ -139,7 +139,7 @@ func silent(c *traffic.Conn) bool {
 	return err != nil || r.Backend != was
 }
 
-// copied waits until conntrackd has told all nodes of connections, which it does soon after.
+// copied waits until all nodes know these connections. conntrackd tells them a moment late.
 func (f *fleetOf) copied(conns []*traffic.Conn) {
 	f.T.Helper()
 	for _, n := range f.nodes {

@@ -128,8 +128,8 @@ func (p *pair) has(n *node) (count int) {
 }
 
 // cut takes a node off both networks, and waits until the other one has the addresses.
-// Before, what clients and servers send goes to that node: for a while after a change of
-// hands, they may know the other one only.
+// First it has clients and servers look for the addresses anew. They may still send to the
+// node that had them before, which balances on.
 func (p *pair) cut(n, other *node) {
 	p.T.Helper()
 	for i, address := range moving {

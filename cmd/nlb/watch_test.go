@@ -196,8 +196,8 @@ func (p *terminal) ended(code int) {
 	}
 }
 
-// writes waits until the terminal has been sent a text.
-func (p *terminal) writes(text string) {
+// sent waits until the terminal has been sent a text.
+func (p *terminal) sent(text string) {
 	p.t.Helper()
 	for end := time.Now().Add(patience); !strings.Contains(p.text(), text); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
@@ -214,7 +214,7 @@ func (p *terminal) restored() {
 	if *after != p.before {
 		p.t.Errorf("the terminal is %+v, and was %+v", *after, p.before)
 	}
-	p.writes(leaveScreen)
+	p.sent(leaveScreen)
 	if text := p.text(); strings.Count(text, enterScreen) != 1 || strings.Count(text, leaveScreen) != 1 {
 		p.t.Errorf("the second screen: %q", text)
 	}
@@ -297,7 +297,7 @@ func TestWatchEnds(t *testing.T) {
 		netlabtest.Must(t, foreignTable(h, "nlb"))
 		p.ended(1)
 		p.restored()
-		p.writes("was not made by nlb")
+		p.sent("was not made by nlb")
 	})
 	t.Run("not there from the beginning", func(t *testing.T) {
 		p, _ := watchAt(t, 100, 30, "shopp")

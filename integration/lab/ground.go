@@ -217,13 +217,11 @@ func step(a netip.Addr, bits, i int) netip.Addr {
 	return out
 }
 
-// linkNames are the links from the balancer to clients. Those that services name come
-// last; before them stands one that no service names, for services without an interface.
+// linkNames are the links from the balancer to clients. The first one is for services without
+// an interface, where there are any, and no service names it. The others are those that
+// services name.
 func linkNames(all []*lb.Service) []string {
 	var out []string
-	named := func(link string) bool {
-		return slices.ContainsFunc(all, func(v *lb.Service) bool { return v.Interface != "" && matches(v.Interface, link) })
-	}
 	for _, v := range all {
 		if v.Interface != "" && !slices.ContainsFunc(out, func(n string) bool { return matches(v.Interface, n) }) {
 			out = append(out, strings.ReplaceAll(v.Interface, "*", "0"))
@@ -231,9 +229,10 @@ func linkNames(all []*lb.Service) []string {
 	}
 	if len(out) == 0 || slices.ContainsFunc(all, func(v *lb.Service) bool { return v.Interface == "" }) {
 		free := []string{"eth0", "lan0", "net0", "clients0", "zone0"}
-		if i := slices.IndexFunc(free, func(n string) bool { return !named(n) }); i >= 0 {
-			out = slices.Insert(out, 0, free[i])
-		}
+		free = slices.DeleteFunc(free, func(n string) bool {
+			return slices.ContainsFunc(all, func(v *lb.Service) bool { return v.Interface != "" && matches(v.Interface, n) })
+		})
+		out = slices.Concat(free[:min(1, len(free))], out)
 	}
 	return out
 }

@@ -162,8 +162,8 @@ func (l *Lab) shorten() {
 // settled is how long connections take to end, and to be counted no longer.
 const settled = 25 * time.Millisecond
 
-// over is for how long the kernel still counts a connection that is not half-open any more
-// (docs/profile.md, half-open), and collected until its collector has ended.
+// A connection that is no longer half-open is over for the kernel's collector after the first
+// time (docs/profile.md, half-open). The collector takes the second one.
 const over, collected = 130 * time.Millisecond, 70 * time.Millisecond
 
 // forget has connection tracking forget all connections, so that none counts
@@ -182,8 +182,8 @@ func (l *Lab) forget(t *trial) {
 // tick is no shorter than a kernel's.
 const tick = 12 * time.Millisecond
 
-// wake keeps each processor at work for a moment. One that idles leaves what has to be
-// collected until it has something to do (INIT_DEFERRABLE_WORK in nft_set_hash.c).
+// wake keeps each processor at work for a moment. One that idles does not collect until it
+// has something to do (INIT_DEFERRABLE_WORK in net/netfilter/nft_set_hash.c).
 func wake() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -32,7 +32,7 @@ type Ask struct {
 	Canary  string
 	By      string
 	Message string
-	// Quiet: nobody wants to know what changes.
+	// Quiet leaves Plan.Changes out, so that what they differ from is not read.
 	Quiet bool
 }
 
@@ -67,7 +67,7 @@ type Plan struct {
 	Steps []Step // sorted by profile
 	// Canary are the nodes that have it first; none: all at once.
 	Canary []string
-	// Changes are those for nodes that have what is wanted now; none with Ask.Quiet.
+	// Changes are those for nodes that have what is wanted now; none where Ask.Quiet.
 	Changes []lb.Change
 	// Notes are what is to be known of the others.
 	Notes []string
@@ -192,15 +192,15 @@ type current struct {
 	err error
 }
 
-// sources are what is wanted now, by profile, but of those that have a step. known is nil
-// where that could not be asked.
-func (s *Store) sources(ctx context.Context, known *Known, but []Step) map[string]current {
+// sources are what is wanted now, by profile, without those that have a step. known is nil
+// where etcd could not be asked.
+func (s *Store) sources(ctx context.Context, known *Known, without []Step) map[string]current {
 	out := map[string]current{}
 	if known == nil {
 		return out
 	}
 	for name, e := range known.Pointers {
-		if e.Pointer != nil && !slices.ContainsFunc(but, func(st Step) bool { return st.Profile == name }) {
+		if e.Pointer != nil && !slices.ContainsFunc(without, func(st Step) bool { return st.Profile == name }) {
 			one, err := s.source(ctx, name, &e.Version)
 			out[name] = current{one, err}
 		}

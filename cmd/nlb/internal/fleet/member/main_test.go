@@ -186,7 +186,7 @@ type admin struct {
 
 func newAdmin(t testing.TB, e *fleettest.Etcd) *admin {
 	s, err := fleet.Dial(e.Config("admin"))
-	for end := time.Now().Add(bound); err != nil && time.Now().Before(end); { // etcd has other work
+	for end := time.Now().Add(bound); err != nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // a busy etcd answers late
 		s, err = fleet.Dial(e.Config("admin"))
 	}
 	netlabtest.Must(t, err)
