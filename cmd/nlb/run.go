@@ -109,7 +109,7 @@ func (j *job) obey(ctx context.Context, o agent.Order) (agent.Done, error) {
 
 // push is nlb push: profiles to the nodes of a fleet.
 func push(ctx context.Context, j *job) (err error) {
-	ask := fleet.Ask{Undo: j.texts("undo"), Remove: j.texts("remove"), Canary: j.text("canary"), By: fleet.Whoami(), Message: j.text("message"), Quiet: j.Quiet && !j.JSON}
+	ask := fleet.Ask{Undo: j.texts("undo"), Remove: j.texts("remove"), Canary: j.text("canary"), By: fleet.Whoami(), Message: j.text("message")}
 	if min(1, len(j.args))+min(1, len(ask.Undo))+min(1, len(ask.Remove)) != 1 {
 		return usagef("want profiles, or --undo NAME, or --remove NAME")
 	}

@@ -51,12 +51,7 @@ func Push(ctx context.Context, c *view.Console, s *Store, a Ask, wait, soak time
 	for _, n := range p.Notes {
 		c.Notef("%s", n)
 	}
-	if !c.JSON && !c.Quiet {
-		for _, change := range p.Changes {
-			c.PrintChange(change)
-		}
-	}
-	out := &Pushed{Profiles: []PushedProfile{}, Changes: view.Changes(p.Changes), Nodes: []string{}, Faults: []Fault{}}
+	out := &Pushed{Profiles: []PushedProfile{}, Changes: []view.Change{}, Nodes: []string{}, Faults: []Fault{}}
 	alive, lost := p.Known.There()
 	out.Lost = append([]string{}, lost...)
 	if len(p.Steps) == 0 {
@@ -72,6 +67,7 @@ func Push(ctx context.Context, c *view.Console, s *Store, a Ask, wait, soak time
 		return &failure{err, "it may have been pushed", "nlb fleet shows it"}
 	}
 	began := time.Now()
+	counts := s.show(ctx, c, p, out) // while the nodes work
 	if len(p.Canary) > 0 {
 		c.Progress("waits for " + strings.Join(p.Canary, ", ") + ", and watches for " + soak.String())
 		if err := s.stage(ctx, c, p, p.Canary, wait, soak, out); err != nil {
@@ -92,7 +88,25 @@ func Push(ctx context.Context, c *view.Console, s *Store, a Ask, wait, soak time
 		c.Notef("%s lost, and will have it once back", strings.Join(lost, ", ")+map[bool]string{true: " is", false: " are"}[len(lost) == 1])
 	}
 	out.note(p)
-	return c.Result(out, "pushed %s (%s): %s of %d, after %s", p.names(), view.ChangeCounts(p.Changes), text.Count(len(out.Nodes), "node"), len(alive)+len(lost), time.Since(began).Round(10*time.Millisecond))
+	return c.Result(out, "pushed %s (%s): %s of %d, after %s", p.names(), counts, text.Count(len(out.Nodes), "node"), len(alive)+len(lost), time.Since(began).Round(10*time.Millisecond))
+}
+
+// show prints the changes of a plan, and counts them.
+func (s *Store) show(ctx context.Context, c *view.Console, p *Plan, out *Pushed) (counts string) {
+	if c.Quiet && !c.JSON {
+		return ""
+	}
+	changes, notes := s.Changes(ctx, p)
+	for _, n := range notes {
+		c.Notef("%s", n)
+	}
+	out.Changes = view.Changes(changes)
+	if !c.JSON {
+		for _, change := range changes {
+			c.PrintChange(change)
+		}
+	}
+	return view.ChangeCounts(changes)
 }
 
 // stage waits for some nodes, and says what is wrong with them.

@@ -32,8 +32,6 @@ type Ask struct {
 	Canary  string
 	By      string
 	Message string
-	// Quiet leaves Plan.Changes out, so that what they differ from is not read.
-	Quiet bool
 }
 
 // Open is the function Open, and has the profiles read meanwhile. What is wrong with these
@@ -67,8 +65,6 @@ type Plan struct {
 	Steps []Step // sorted by profile
 	// Canary are the nodes that have it first; none: all at once.
 	Canary []string
-	// Changes are those for nodes that have what is wanted now; none where Ask.Quiet.
-	Changes []lb.Change
 	// Notes are what is to be known of the others.
 	Notes []string
 }
@@ -85,10 +81,6 @@ func (e *RefusedError) Explain() (outcome, hint string) { return "nothing was ch
 // and those of etcd.
 func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 	known, err := s.Known(ctx)
-	var now map[string]current
-	if !a.Quiet {
-		now = s.sources(ctx, known, nil) // while profiles are read
-	}
 	var sources []source.Source
 	if a.Read != nil {
 		var unread error
@@ -128,10 +120,7 @@ func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 		return nil, &RefusedError{fmt.Sprintf("%d profiles", len(p.Steps)), fmt.Sprintf("a push takes at most %d; push the others after them", mostSteps)}
 	}
 	slices.SortFunc(p.Steps, func(a, b Step) int { return strings.Compare(a.Profile, b.Profile) })
-	if a.Quiet {
-		now = s.sources(ctx, known, p.Steps)
-	}
-	return p, p.compare(now, a.Quiet)
+	return p, s.fits(ctx, p)
 }
 
 func distinct(names []string) []string {
@@ -185,60 +174,57 @@ func (s *Store) undo(ctx context.Context, p *Plan, name string, a Ask) error {
 	return err
 }
 
-// current is what is wanted of a profile now; nil: nothing. err says why it cannot be
-// read.
-type current struct {
-	*source.Source
-	err error
-}
-
-// sources are what is wanted now, by profile, without those that have a step. known is nil
-// where etcd could not be asked.
-func (s *Store) sources(ctx context.Context, known *Known, without []Step) map[string]current {
-	out := map[string]current{}
-	if known == nil {
-		return out
-	}
-	for name, e := range known.Pointers {
-		if e.Pointer != nil && !slices.ContainsFunc(without, func(st Step) bool { return st.Profile == name }) {
-			one, err := s.source(ctx, name, &e.Version)
-			out[name] = current{one, err}
-		}
-	}
-	return out
-}
-
-// compare finds what changes, and makes sure that nothing is in the way.
-func (p *Plan) compare(now map[string]current, quiet bool) error {
-	var have, want []*lb.Profile
+// fits makes sure that nothing is in the way of what is pushed: not in the other profiles
+// of the fleet, and not in itself.
+func (s *Store) fits(ctx context.Context, p *Plan) error {
 	var all []source.Source
 	steps := map[string]bool{}
 	for i := range p.Steps {
-		st := &p.Steps[i]
-		steps[st.Profile] = true
-		if st.source != nil {
-			want, all = append(want, st.source.Profile), append(all, *st.source)
+		steps[p.Steps[i].Profile] = true
+		if one := p.Steps[i].source; one != nil {
+			all = append(all, *one)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(now)) {
-		one := now[name]
-		if _, unread := errors.AsType[*ReadError](one.err); unread {
-			return one.err
+	for _, name := range slices.Sorted(maps.Keys(p.Known.Pointers)) {
+		e := p.Known.Pointers[name]
+		if e.Pointer == nil || steps[name] {
+			continue
+		}
+		one, err := s.source(ctx, name, &e.Version)
+		if _, unread := errors.AsType[*ReadError](err); unread {
+			return err
 		}
 		switch {
-		case one.err != nil:
-			p.Notes = append(p.Notes, fmt.Sprintf("%s of now cannot be compared: %v", name, one.err))
-		case one.Source == nil:
-		case steps[name]:
-			have = append(have, one.Profile)
-		default:
-			all = append(all, *one.Source)
+		case err != nil:
+			p.Notes = append(p.Notes, fmt.Sprintf("%s was not looked at for conflicts: %v", name, err))
+		case one != nil:
+			all = append(all, *one)
 		}
 	}
-	if !quiet {
-		p.Changes = lb.Compare(have, want)
-	}
 	return Conflicts(all)
+}
+
+// Changes are those of a plan for nodes that have what was wanted before it. notes name
+// the profiles whose changes are not known.
+func (s *Store) Changes(ctx context.Context, p *Plan) (changes []lb.Change, notes []string) {
+	var have, want []*lb.Profile
+	for i := range p.Steps {
+		st := &p.Steps[i]
+		if st.had.Pointer != nil {
+			one, err := s.source(ctx, st.Profile, &st.had.Version)
+			if err != nil {
+				notes = append(notes, fmt.Sprintf("the changes of %s are not known: %v", st.Profile, err))
+				continue
+			}
+			if one != nil {
+				have = append(have, one.Profile)
+			}
+		}
+		if st.source != nil {
+			want = append(want, st.source.Profile)
+		}
+	}
+	return lb.Compare(have, want), notes
 }
 
 // source is a version as a source; nil: there is to be none.

@@ -31,13 +31,12 @@ func TestPush(t *testing.T) {
 	if said, err = s.admin.push(fleet.Ask{Read: these(sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.11", "10.2.0.12")))}, bound); err != nil || !strings.Contains(said, "nothing to push") {
 		t.Errorf("%v\n%s", err, said)
 	}
-	// Where nobody wants to know what changes, only other profiles are looked at.
-	_, err = s.admin.push(fleet.Ask{Quiet: true, Read: these(sourceOf(t, "thief", yaml("thief", shopAt, "10.2.0.12")))}, bound)
+	_, err = s.admin.push(fleet.Ask{Read: these(sourceOf(t, "thief", yaml("thief", shopAt, "10.2.0.12")))}, bound)
 	if _, ok := errors.AsType[*source.InvalidError](err); !ok {
-		t.Errorf("quiet, and in conflict: %v", err)
+		t.Errorf("in conflict: %v", err)
 	}
-	if said, err = s.admin.push(fleet.Ask{Quiet: true, Undo: []string{"shop"}}, bound); err != nil || strings.Contains(said, "10.2.0.12") {
-		t.Errorf("undo, quiet: %v\n%s", err, said)
+	if said, err = s.admin.push(fleet.Ask{Undo: []string{"shop"}}, bound); err != nil || !strings.Contains(said, "- backend shop/web 10.2.0.12") {
+		t.Errorf("undo: %v\n%s", err, said)
 	}
 	s.balances("mail 10.2.0.13 shop 10.2.0.11")
 	if _, err := s.admin.push(fleet.Ask{Undo: []string{"mail"}}, bound); !isRefused(err, "nothing was before sequence 1 of mail") {
@@ -58,6 +57,11 @@ func TestPush(t *testing.T) {
 	s.goesOn()
 	s.admin.well(s.node)
 	s.fine()
+	s.etcd.Delete("nlb/v1/blob/"+fleet.HashOf([]byte(yaml("shop", shopAt, "10.2.0.11"))), etcd.WithPrefix())
+	said, err = s.admin.push(fleet.Ask{Read: these(sourceOf(t, "shop", yaml("shop", shopAt, "10.2.0.11", "10.2.0.12")))}, bound)
+	if err != nil || !strings.Contains(said, "the changes of shop are not known: ") || strings.Contains(said, "+ ") {
+		t.Errorf("what was before is gone: %v\n%s", err, said)
+	}
 }
 
 // TestRefused: what cannot be right is refused with its reason, on the node and for
