@@ -101,6 +101,11 @@ type Flow struct {
 // valid during the call only; Clone keeps it. Older kernels do not filter by
 // protocol (Linux 5.8) or by status (Linux 5.18); List does it for them.
 func List(c *wire.Conn, f Filter, each func(*Flow)) error {
+	// The kernel has one table for all namespaces, and visits each of its buckets:
+	// 13 ms where there are 262,144.
+	if n, err := Count(c); err != nil || n == 0 {
+		return err
+	}
 	var filter wire.Encoder
 	filter.Uint32(attrMark, f.Mark)
 	filter.Uint32(attrMarkMask, f.Mask)

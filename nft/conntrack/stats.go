@@ -3,6 +3,7 @@ package conntrack
 // Statistics: what connection tracking counts by itself.
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 
@@ -26,7 +27,9 @@ type Stats struct {
 
 const (
 	msgStats = unix.NFNL_SUBSYS_CTNETLINK<<8 | 4 // IPCTNL_MSG_CT_GET_STATS_CPU
+	msgCount = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5 // IPCTNL_MSG_CT_GET_STATS
 
+	attrEntries      = 1 // CTA_STATS_GLOBAL_ENTRIES
 	attrInsertFailed = 9
 	attrDrop         = 10
 	attrEarlyDrop    = 11
@@ -47,4 +50,18 @@ func ReadStats(c *wire.Conn) (Stats, error) {
 		return s, fmt.Errorf("read the statistics of conntrack: %w", err)
 	}
 	return s, nil
+}
+
+// Count asks the kernel how many connections this network namespace has, those
+// included that are not entered yet, or are just being freed.
+func Count(c *wire.Conn) (uint32, error) {
+	b, err := c.Request(msgCount, unix.AF_UNSPEC, nil)
+	entries := wire.Attr(b, attrEntries)
+	if err == nil && len(entries) < 4 {
+		err = errors.New("the kernel does not say")
+	}
+	if err != nil {
+		return 0, fmt.Errorf("count the connections of conntrack: %w", err)
+	}
+	return wire.Uint32(entries), nil
 }

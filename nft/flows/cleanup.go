@@ -229,9 +229,17 @@ func answers(k compile.BackendKey, f *conntrack.Flow) bool {
 	return (from.Addr() == k.Address.Addr || k.Address.OfHost()) && (k.Address.Port == 0 || from.Port() == k.Address.Port)
 }
 
+// few is how many connections are read as fast as the kernel visits its table once
+// more.
+const few = 5000
+
 // filters select what a cleanup has to see: all connections where some are to
-// be marked anew or cut, else those of UDP, and those that are not answered.
+// be marked anew or cut, or where there are few, else those of UDP, and those that
+// are not answered.
 func (c *Cleanup) filters() []conntrack.Filter {
+	if n, err := conntrack.Count(c.Conn); err == nil && n <= few {
+		return []conntrack.Filter{Ours}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	udp, unanswered := Ours, Ours
