@@ -129,7 +129,7 @@ func TestRefusalsAreHeard(t *testing.T) {
 // wanted.
 func (b *bed) awaitFlows(f conntrack.Filter, enough func(n int) bool) {
 	b.T.Helper()
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(200 * time.Millisecond) {
 		n := 0
 		b.Kernel(b.Balancer, func(c *wire.Conn) error {
 			return conntrack.List(c, f, func(*conntrack.Flow) { n++ })
