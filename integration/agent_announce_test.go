@@ -194,13 +194,15 @@ func TestAgentLeftovers(t *testing.T) {
 	b.Address(b.Balancer, "lo", "203.0.113.99/32") // an admin's
 	a := b.agent(announcedShop())
 	all := []string{"2001:db8::10", "203.0.113.10", "203.0.113.99"}
+	said := func() int { return strings.Count(a.log.String(), "msg=announced") }
 	b.announces(all...)
+	b.eventually("it is said", func() bool { return said() == 2 })
 	a.end(syscall.SIGKILL)
 	b.announces(all...)
 
 	a.begin()
 	b.announces(all...)
-	if text := a.log.String(); strings.Count(text, "msg=announced") != 2 || strings.Contains(text, "not announced any more") {
+	if text := a.log.String(); said() != 2 || strings.Contains(text, "not announced any more") {
 		t.Errorf("an address that had somebody all the time went and came:\n%s", text)
 	}
 
