@@ -7,6 +7,7 @@ package share
 
 import (
 	"fmt"
+	"iter"
 	"math/big"
 	"strings"
 )
@@ -62,7 +63,8 @@ func floor(r *big.Rat) *big.Int { return new(big.Int).Div(r.Num(), r.Denom()) }
 // since people round and people cut; and for no less than what the kernel
 // cannot tell apart. Two fractions with denominators up to q are at least
 // 1/q^2 apart, so at most one with 2q^2 <= 10^k is in there: if there is one,
-// that was meant. Otherwise the decimal was.
+// that was meant. Otherwise the decimal was. Since it is nearer to d than
+// 1/2q^2, it is among the convergents of d (Legendre).
 func meant(value *big.Rat, digits int, kernel *big.Int) *big.Rat {
 	decimal := value
 	for k := range min(digits, maxMeant+1) {
@@ -87,10 +89,14 @@ func meant(value *big.Rat, digits int, kernel *big.Int) *big.Rat {
 	if low.Sign() <= 0 {
 		return decimal
 	}
-	f := simplest(low, high)
-	q := f.Denom()
-	if new(big.Int).Mul(big.NewInt(2), new(big.Int).Mul(q, q)).Cmp(pow10(min(digits, maxMeant))) <= 0 {
-		return f
+	most := pow10(min(digits, maxMeant))
+	for f := range convergents(decimal) {
+		if q := f.Denom(); new(big.Int).Mul(big.NewInt(2), new(big.Int).Mul(q, q)).Cmp(most) > 0 {
+			break
+		}
+		if f.Cmp(low) >= 0 && f.Cmp(high) < 0 {
+			return f
+		}
 	}
 	return decimal
 }
@@ -103,45 +109,20 @@ func pow10(k int) *big.Int {
 	return new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(k)), nil)
 }
 
-// simplest is the fraction with the smallest denominator in [low, high), for
-// 0 < low < high: the common beginning of their continued fractions.
-func simplest(low, high *big.Rat) *big.Rat {
-	whole := floor(low)
-	if new(big.Rat).SetInt(whole).Cmp(low) == 0 {
-		return new(big.Rat).SetInt(whole)
+// convergents are those of the continued fraction of r, each nearer to it than the one
+// before, with a larger denominator; the last is r.
+func convergents(r *big.Rat) iter.Seq[*big.Rat] {
+	return func(yield func(*big.Rat) bool) {
+		// p/q is the last, before it was p0/q0.
+		p0, q0, p, q := big.NewInt(0), big.NewInt(1), big.NewInt(1), big.NewInt(0)
+		for rest := r; ; rest = new(big.Rat).Inv(rest) {
+			whole := floor(rest)
+			p0, p = p, p0.Add(p0, new(big.Int).Mul(whole, p))
+			q0, q = q, q0.Add(q0, new(big.Int).Mul(whole, q))
+			rest = new(big.Rat).Sub(rest, new(big.Rat).SetInt(whole))
+			if !yield(new(big.Rat).SetFrac(p, q)) || rest.Sign() == 0 {
+				return
+			}
+		}
 	}
-	next := new(big.Int).Add(whole, big.NewInt(1))
-	if new(big.Rat).SetInt(next).Cmp(high) < 0 {
-		return new(big.Rat).SetInt(next)
-	}
-	// Both lie between whole and next, high at most at next. With the whole
-	// part gone, the order of the reciprocals is turned around, and the open
-	// end with it.
-	part := new(big.Rat).SetInt(whole)
-	upper := new(big.Rat).Inv(new(big.Rat).Sub(low, part))
-	lower := new(big.Rat).Inv(new(big.Rat).Sub(high, part))
-	rest := simplestAbove(lower, upper)
-	return part.Add(part, rest.Inv(rest))
-}
-
-// simplestAbove is the same for (low, high].
-func simplestAbove(low, high *big.Rat) *big.Rat {
-	next := new(big.Int).Add(floor(low), big.NewInt(1))
-	if new(big.Rat).SetInt(next).Cmp(high) <= 0 {
-		return new(big.Rat).SetInt(next)
-	}
-	part := new(big.Rat).SetInt(floor(low))
-	upper := new(big.Rat).Sub(low, part)
-	lower := new(big.Rat).Inv(new(big.Rat).Sub(high, part))
-	var rest *big.Rat
-	if upper.Sign() == 0 { // no upper end
-		rest = new(big.Rat).SetInt(ceil(lower))
-	} else {
-		rest = simplest(lower, upper.Inv(upper))
-	}
-	return part.Add(part, rest.Inv(rest))
-}
-
-func ceil(r *big.Rat) *big.Int {
-	return new(big.Int).Neg(floor(new(big.Rat).Neg(r)))
 }

@@ -67,20 +67,34 @@ func TestMeantThroughTheKernel(t *testing.T) {
 	}
 }
 
-func TestSimplest(t *testing.T) {
+// TestMeantIsTheOnly: what is meant is the one simple fraction that is near, or the decimal.
+func TestMeantIsTheOnly(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
-	for range rounds(4000) {
-		low := big.NewRat(1+r.Int64N(300), 1+r.Int64N(300))
-		high := new(big.Rat).Add(low, big.NewRat(1, 1+r.Int64N(1000)))
-		got := simplest(low, high)
-		if got.Cmp(low) < 0 || got.Cmp(high) >= 0 {
-			t.Fatalf("simplest(%s, %s) = %s", low, high, got)
+	for range rounds(400) {
+		digits := 1 + r.IntN(5)
+		unit := pow10(digits)
+		number := 1 + r.Int64N(unit.Int64()-1)
+		p, err := Parse(big.NewRat(number, unit.Int64()).FloatString(digits))
+		if err != nil {
+			t.Fatal(err)
 		}
-		for q := int64(1); q < got.Denom().Int64(); q++ {
-			p := ceil(new(big.Rat).Mul(low, big.NewRat(q, 1)))
-			if f := new(big.Rat).SetFrac(p, big.NewInt(q)); f.Cmp(high) < 0 {
-				t.Fatalf("simplest(%s, %s) = %s, and %s is simpler", low, high, got, f)
+		value := big.NewRat(number, unit.Int64())
+		for number%10 == 0 { // the shortest decimal counts
+			number, unit = number/10, new(big.Int).Div(unit, big.NewInt(10))
+		}
+		low := new(big.Rat).Sub(value, new(big.Rat).SetFrac(big.NewInt(1), new(big.Int).Mul(big.NewInt(2), unit)))
+		high := new(big.Rat).Add(value, new(big.Rat).SetFrac(big.NewInt(1), unit))
+		want := value
+		for q := int64(1); 2*q*q <= unit.Int64() && low.Sign() > 0; q++ {
+			over := new(big.Rat).Mul(low, big.NewRat(-q, 1))
+			f := new(big.Rat).SetFrac(new(big.Int).Neg(floor(over)), big.NewInt(q)) // the first that is not below
+			if f.Cmp(high) < 0 {
+				want = f
+				break
 			}
+		}
+		if p.Meant.Cmp(want) != 0 {
+			t.Fatalf("%s means %s, want %s", value.FloatString(digits), p.Meant, want)
 		}
 	}
 }
