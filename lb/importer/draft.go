@@ -114,10 +114,6 @@ func (d *Draft) Finish() *Import {
 	kept = d.withoutConflicts(kept)
 	m.Profile.Services = make([]lb.Service, 0, len(kept))
 	for _, e := range kept {
-		e.service.Pos = lb.Pos{}
-		for j := range e.service.Listen {
-			e.service.Listen[j].Pos = lb.Pos{}
-		}
 		m.Profile.Services = append(m.Profile.Services, e.service)
 		m.notes = append(m.notes, e.notes)
 	}
@@ -198,32 +194,31 @@ func complete(s *lb.Service) {
 // withoutConflicts leaves out listens that an earlier service has.
 func (d *Draft) withoutConflicts(entries []*entry) []*entry {
 	for {
-		p := &lb.Profile{Name: "p", Services: make([]lb.Service, 0, len(entries))}
-		for i := range entries {
-			s := &entries[i].service
-			s.Pos = lb.Pos{File: d.File, Line: entries[i].place.Line, Column: 1}
+		p := &lb.Profile{Name: "p"}
+		for i, e := range entries {
+			s := e.service
+			s.Listen = slices.Clone(s.Listen)
 			for j := range s.Listen {
-				s.Listen[j].Pos = lb.Pos{File: d.File, Line: i + 1, Column: j + 1}
+				s.Listen[j].Pos = lb.Pos{Line: i + 1, Column: j + 1}
 			}
-			p.Services = append(p.Services, *s)
+			p.Services = append(p.Services, s)
 		}
-		errs := lb.Conflicts([]*lb.Profile{p})
-		if len(errs) == 0 {
+		gone := map[lb.Pos]bool{}
+		for _, e := range lb.Conflicts([]*lb.Profile{p}) {
+			gone[e.Pos] = true
+		}
+		if len(gone) == 0 {
 			return entries
-		}
-		gone := map[[2]int]bool{}
-		for _, e := range errs {
-			gone[[2]int{e.Pos.Line - 1, e.Pos.Column - 1}] = true
 		}
 		var kept []*entry
 		for i, e := range entries {
 			var listen []lb.Listen
 			for j, l := range e.service.Listen {
-				if !gone[[2]int{i, j}] {
+				if gone[lb.Pos{Line: i + 1, Column: j + 1}] {
+					d.Lost(fmt.Sprintf("service %s does not get %s, which another service has", e.service.Name, l), "", e.place)
+				} else {
 					listen = append(listen, l)
-					continue
 				}
-				d.Lost(fmt.Sprintf("service %s does not get %s, which another service has", e.service.Name, l), "", e.place)
 			}
 			if e.service.Listen = listen; len(listen) > 0 {
 				kept = append(kept, e)
