@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
-	"nlb/lb"
 	"nlb/lb/importer"
 )
 
@@ -67,37 +67,42 @@ const (
 	maxValues = 1_000_000
 )
 
-// Parse reads one document. twice: of two equal keys the last counts; else they
-// are an error. The error is lb.Errors.
-func Parse(file string, lines []string, twice bool) (*Node, error) {
-	text := strings.Join(lines, "\n") + "\n"
-	r := &reader{file: file, lines: lines, twice: twice}
+// Read begins the import of a text that is one document. twice: of two equal keys
+// the last counts; else they are an error. The error is lb.Errors.
+func Read(file, format string, data []byte, twice bool) (*importer.Draft, *Node, error) {
+	draft, err := importer.Begin(file, format, data)
+	if err != nil {
+		return nil, nil, err
+	}
+	r := &reader{draft, twice}
+	root := r.document(strings.Join(r.Lines, "\n") + "\n")
+	return draft, root, r.Err()
+}
+
+// document reads a text. Where it has mistakes, what is returned is of no use.
+func (r *reader) document(text string) *Node {
 	if strings.Count(text, "\n")+strings.Count(text, ",")+strings.Count(text, "[")+strings.Count(text, "{")+
 		strings.Count(text, "- ")+strings.Count(text, ": ") > maxValues {
-		return nil, r.fail(1, 1, "the text has too many values", fmt.Sprintf("at most %d", maxValues))
+		return r.fail(1, 1, "the text has too many values", fmt.Sprintf("at most %d", maxValues))
 	}
 	loader, err := yaml.NewLoader(strings.NewReader(text), yaml.WithPlugin(limits{}))
 	if err != nil {
-		return nil, r.syntax(err)
+		return r.syntax(err)
 	}
 	var doc, second yaml.Node
 	switch err := loader.Load(&doc); {
 	case err == io.EOF || err == nil && len(doc.Content) == 0:
-		return nil, r.fail(1, 1, "the text is empty", "JSON or YAML")
+		return r.fail(1, 1, "the text is empty", "JSON or YAML")
 	case err != nil:
-		return nil, r.syntax(err)
+		return r.syntax(err)
 	}
-	if err := loader.Load(&second); err != io.EOF {
-		if err != nil {
-			return nil, r.syntax(err)
-		}
-		return nil, r.fail(second.Line, second.Column, "a second document begins here", "one")
+	switch err := loader.Load(&second); {
+	case err == nil:
+		return r.fail(second.Line, second.Column, "a second document begins here", "one")
+	case err != io.EOF:
+		return r.syntax(err)
 	}
-	root, errs := r.node(doc.Content[0])
-	if errs != nil {
-		return nil, errs
-	}
-	return root, nil
+	return r.node(doc.Content[0])
 }
 
 type limits struct{}
@@ -116,17 +121,18 @@ func (limits) CheckDepth(depth int, _ *yaml.DepthContext) error {
 func (limits) CheckAlias(int, int) error { return nil }
 
 type reader struct {
-	file  string
-	lines []string
+	*importer.Draft
 	twice bool
 }
 
-func (r *reader) fail(line, column int, msg, want string) error {
-	return lb.Errors{importer.Mistake(r.file, r.lines, r.place(line, column, 1), msg, want)}
+// fail adds a mistake, and returns a value in place of the one that is wrong.
+func (r *reader) fail(line, column int, msg, want string) *Node {
+	r.Fail(r.place(line, column, 1), msg, want)
+	return &Node{}
 }
 
-// syntax is an error of the YAML package.
-func (r *reader) syntax(err error) error {
+// syntax is fail for an error of the YAML package.
+func (r *reader) syntax(err error) *Node {
 	if le, ok := errors.AsType[*yaml.LoadError](err); ok {
 		return r.fail(le.Mark.Line, le.Mark.Column, "neither JSON nor YAML: "+le.Message, "")
 	}
@@ -135,16 +141,16 @@ func (r *reader) syntax(err error) error {
 
 // place is a place that is in the text: the YAML package has some behind it.
 func (r *reader) place(line, column, width int) importer.Place {
-	line = min(max(1, line), max(1, len(r.lines)))
+	line = min(max(1, line), max(1, len(r.Lines)))
 	length := 0
-	if line <= len(r.lines) {
-		length = len([]rune(r.lines[line-1]))
+	if line <= len(r.Lines) {
+		length = len([]rune(r.Lines[line-1]))
 	}
 	return importer.Place{Line: line, Column: min(max(1, column), length+1), Width: max(1, width)}
 }
 
 // node turns the YAML package's tree into ours.
-func (r *reader) node(n *yaml.Node) (*Node, error) {
+func (r *reader) node(n *yaml.Node) *Node {
 	width := len([]rune(n.Value))
 	if n.Style&(yaml.SingleQuotedStyle|yaml.DoubleQuotedStyle) != 0 {
 		width += 2
@@ -157,40 +163,29 @@ func (r *reader) node(n *yaml.Node) (*Node, error) {
 	case yaml.SequenceNode:
 		out.Kind = List
 		for _, item := range n.Content {
-			kid, err := r.node(item)
-			if err != nil {
-				return nil, err
-			}
-			out.Items = append(out.Items, kid)
+			out.Items = append(out.Items, r.node(item))
 		}
 	case yaml.MappingNode:
 		out.Kind = Mapping
 		there := map[string]int{}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			key, err := r.node(n.Content[i])
-			if err != nil {
-				return nil, err
-			}
-			if key.Kind != Scalar {
-				return nil, r.fail(key.Place.Line, key.Place.Column, "a key is "+key.Kind.String(), "a word")
-			}
-			value, err := r.node(n.Content[i+1])
-			if err != nil {
-				return nil, err
-			}
-			one := Entry{key.Text, key.Place, value}
-			if i, ok := there[key.Text]; ok {
-				if !r.twice {
-					return nil, r.fail(key.Place.Line, key.Place.Column, fmt.Sprintf("key %q is here twice", key.Text), "each key once")
-				}
+		for pair := range slices.Chunk(n.Content, 2) {
+			key := r.node(pair[0])
+			one := Entry{key.Text, key.Place, r.node(pair[1])}
+			i, again := there[one.Key]
+			switch {
+			case key.Kind != Scalar:
+				r.Fail(key.Place, "a key is "+key.Kind.String(), "a word")
+			case again && !r.twice:
+				r.Fail(key.Place, fmt.Sprintf("key %q is here twice", one.Key), "each key once")
+			case again:
 				out.Entries[i] = one
-				continue
+			default:
+				there[one.Key] = len(out.Entries)
+				out.Entries = append(out.Entries, one)
 			}
-			there[key.Text] = len(out.Entries)
-			out.Entries = append(out.Entries, one)
 		}
 	default:
-		return nil, r.fail(n.Line, n.Column, "& and * are not read", "the values themselves")
+		return r.fail(n.Line, n.Column, "& and * are not read", "the values themselves")
 	}
-	return out, nil
+	return out
 }

@@ -18,11 +18,7 @@ import (
 // Import reads a state file, YAML or JSON. Each of its profiles becomes a
 // service. The error is lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
-	draft, err := importer.Begin(file, "iptlb", data)
-	if err != nil {
-		return nil, err
-	}
-	root, err := document.Parse(file, draft.Lines, false)
+	draft, root, err := document.Read(file, "iptlb", data, false)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +46,9 @@ func (r *reader) profile(e document.Entry) {
 	for _, key := range e.Value.Entries {
 		switch key.Key {
 		case "source":
-			r.source(key.Value, &s)
+			if e, ok := r.endpoint(key.Value); ok {
+				s.Listen = []lb.Listen{{Prefix: netip.PrefixFrom(e.Addr, e.Addr.BitLen()), Ports: importer.Ports(e.Port)}}
+			}
 		case "destination":
 			r.destinations(key.Value, &s)
 		case "protocol":
@@ -64,21 +62,18 @@ func (r *reader) profile(e document.Entry) {
 		}
 	}
 	r.log(e, &s)
-	if r.Count() > said {
-		return
-	}
-	if s.Listen == nil {
-		r.Fail(e.At, fmt.Sprintf("profile %q has no source", e.Key), "source: ADDRESS:PORT")
-		return
-	}
-	if len(s.Backends) == 0 {
-		r.Fail(e.At, fmt.Sprintf("profile %q has no destination", e.Key), "destination: a list of ADDRESS:PORT")
-		return
-	}
 	if len(s.Backends) == 1 {
 		s.Scheduler = lb.RoundRobin // there is nothing to choose
 	}
-	r.Add(s, e.At, "profile "+e.Key+", line "+strconv.Itoa(e.At.Line))
+	switch {
+	case r.Count() > said:
+	case s.Listen == nil:
+		r.Fail(e.At, fmt.Sprintf("profile %q has no source", e.Key), "source: ADDRESS:PORT")
+	case len(s.Backends) == 0:
+		r.Fail(e.At, fmt.Sprintf("profile %q has no destination", e.Key), "destination: a list of ADDRESS:PORT")
+	default:
+		r.Add(s, e.At, "profile "+e.Key+", line "+strconv.Itoa(e.At.Line))
+	}
 }
 
 // text is a scalar that must be there.
@@ -91,27 +86,17 @@ func (r *reader) text(n *document.Node, want string) (string, bool) {
 }
 
 // endpoint reads ADDRESS:PORT. IPTLB knows IPv4 only.
-func (r *reader) endpoint(n *document.Node) (netip.AddrPort, bool) {
+func (r *reader) endpoint(n *document.Node) (e lb.Endpoint, ok bool) {
 	text, ok := r.text(n, "ADDRESS:PORT")
 	if !ok {
-		return netip.AddrPort{}, false
+		return e, false
 	}
 	a, err := netip.ParseAddrPort(text)
 	if err != nil || a.Addr().Zone() != "" || a.Port() == 0 {
 		r.Fail(n.Place, fmt.Sprintf("%q is not an address with a port", text), "ADDRESS:PORT")
-		return a, false
+		return e, false
 	}
-	return a, true
-}
-
-func (r *reader) source(n *document.Node, s *lb.Service) {
-	a, ok := r.endpoint(n)
-	if !ok {
-		return
-	}
-	s.Listen = []lb.Listen{{
-		Prefix: netip.PrefixFrom(a.Addr(), a.Addr().BitLen()), Ports: importer.Ports(a.Port()),
-	}}
+	return lb.Endpoint{Addr: a.Addr(), Port: a.Port()}, true
 }
 
 func (r *reader) destinations(n *document.Node, s *lb.Service) {
@@ -121,11 +106,10 @@ func (r *reader) destinations(n *document.Node, s *lb.Service) {
 	}
 	there := map[lb.Endpoint]int{}
 	for _, item := range n.Items {
-		a, ok := r.endpoint(item)
+		e, ok := r.endpoint(item)
 		if !ok {
 			continue
 		}
-		e := lb.Endpoint{Addr: a.Addr(), Port: a.Port()}
 		if i, ok := there[e]; ok { // it has as many rules, and shares
 			s.Backends[i].Weight++
 			continue

@@ -3,6 +3,7 @@ package nftlb
 // Backends of a farm.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -45,12 +46,18 @@ func (r *reader) backends(o *document.Node, s *lb.Service) []lb.Backend {
 	}
 	level := r.level(o, members)
 	var shares []int64
+	var spare []importer.Place
 	for _, m := range members {
 		w := int64(0)
-		if m.up && m.priority <= level {
+		if m.priority > level {
+			spare = append(spare, m.place)
+		} else if m.up {
 			w = int64(m.weight)
 		}
 		shares = append(shares, w)
+	}
+	if len(spare) > 0 {
+		r.Lost("backends with a lower priority do not take over by themselves; the profile has them with weight 0", "", spare...)
 	}
 	weights := r.Weights(shares, lineOf(o))
 	var out []lb.Backend
@@ -65,23 +72,16 @@ func (r *reader) backends(o *document.Node, s *lb.Service) []lb.Backend {
 // of the first backends that are up.
 func (r *reader) level(o *document.Node, members []member) uint64 {
 	level := r.number(o, "priority", 1, 1<<32)
-	var spare []importer.Place
-	nearest := uint64(0)
+	var up []uint64
 	for _, m := range members {
-		if m.up && (nearest == 0 || m.priority < nearest) {
-			nearest = m.priority
+		if m.up {
+			up = append(up, m.priority)
 		}
 	}
-	level = max(level, nearest)
-	for _, m := range members {
-		if m.priority > level {
-			spare = append(spare, m.place)
-		}
+	if len(up) == 0 {
+		return level
 	}
-	if len(spare) > 0 {
-		r.Lost("backends with a lower priority do not take over by themselves; the profile has them with weight 0", "", spare...)
-	}
-	return level
+	return max(level, slices.Min(up))
 }
 
 // backendKeys are those of a backend, last those that say nothing that matters for a
@@ -99,10 +99,7 @@ func (r *reader) backend(n *document.Node) (member, bool) {
 		return m, false
 	}
 	m.Address = lb.Endpoint{Addr: a, Port: uint16(r.number(n, "port", 0, 65535))}
-	m.Name = importer.Name(r.text(n, "name", ""))
-	if m.Name == "" {
-		m.Name = m.Address.String()
-	}
+	m.Name = cmp.Or(importer.Name(r.text(n, "name", "")), m.Address.String())
 	m.weight = r.number(n, "weight", 1, 1<<31)
 	m.priority = r.number(n, "priority", 1, 1<<32)
 	m.MaxConnections = uint32(r.number(n, "est-connlimit", 0, 1<<32-1))

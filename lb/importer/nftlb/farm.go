@@ -223,7 +223,7 @@ func (r *reader) others(o *document.Node) {
 	if m := r.text(o, "mark", "0x0"); strings.Trim(m, "0x") != "" {
 		lost("mark", "mark "+m+" is not in the profile: nlb sets marks of connections of its own, and none of packets", "")
 	}
-	if _, ok := r.rate(o, "rst-rtlimit"); ok {
+	if r.rate(o, "rst-rtlimit").Events > 0 {
 		lost("rst-rtlimit", "a limit of TCP resets is not translated", "")
 	}
 	if r.on(o, "tcp-strict") {

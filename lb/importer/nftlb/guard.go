@@ -3,6 +3,7 @@ package nftlb
 // Guards: logs, limits and policies of a farm.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,10 +25,7 @@ func (r *reader) log(o *document.Node, s *lb.Service) {
 			prefix := r.text(o, "log-prefix", "TYPE-FNAME")
 			kind := map[string]string{"input": "IN", "forward": "FWD"}[word]
 			prefix = strings.NewReplacer("KNAME", "", "TYPE", kind, "FNAME", s.Name, "ANAME", "").Replace(prefix) + " "
-			s.Log = &lb.Log{Prefix: importer.LogPrefix(prefix), Level: 4}
-			if rate, ok := r.rate(o, "log-rtlimit"); ok {
-				s.Log.Rate = rate
-			}
+			s.Log = &lb.Log{Prefix: importer.LogPrefix(prefix), Level: 4, Rate: r.rate(o, "log-rtlimit")}
 		case "output":
 			r.Lost("a log of replies is not translated", "log: true is about new connections", at(o, "log"))
 		case "none":
@@ -39,12 +37,8 @@ func (r *reader) log(o *document.Node, s *lb.Service) {
 
 // limits reads new-rtlimit and est-connlimit, which are for each client.
 func (r *reader) limits(o *document.Node, s *lb.Service) {
-	if rate, ok := r.rate(o, "new-rtlimit"); ok {
-		s.Limit.NewPerSource = rate
-		s.Limit.Burst = uint32(r.number(o, "new-rtlimit-burst", 5, 1<<32-1)) // 5 is nft's default
-		if s.Limit.Burst == 0 {
-			s.Limit.Burst = 5
-		}
+	if s.Limit.NewPerSource = r.rate(o, "new-rtlimit"); s.Limit.NewPerSource.Events > 0 {
+		s.Limit.Burst = cmp.Or(uint32(r.number(o, "new-rtlimit-burst", 0, 1<<32-1)), 5) // 5 is nft's default
 	}
 	s.Limit.ConnectionsPerSource = uint32(r.number(o, "est-connlimit", 0, 1<<32-1))
 	if r.number(o, "limits-ttl", 0, 1<<32) > 0 && s.Limit != (lb.Limit{}) {
@@ -52,8 +46,8 @@ func (r *reader) limits(o *document.Node, s *lb.Service) {
 	}
 }
 
-// rate reads 10, 10/second and the like; false where there is no limit.
-func (r *reader) rate(o *document.Node, key string) (lb.Rate, bool) {
+// rate reads 10, 10/second and the like; zero where there is no limit.
+func (r *reader) rate(o *document.Node, key string) lb.Rate {
 	text := r.text(o, key, "0")
 	number, unit, has := strings.Cut(text, "/")
 	if !has {
@@ -64,9 +58,9 @@ func (r *reader) rate(o *document.Node, key string) (lb.Rate, bool) {
 	switch {
 	case err != nil || per == 0:
 		r.Fail(at(o, key), fmt.Sprintf("%s %q is not a rate", key, text), "N or N/second, minute, hour, day or week")
-		return lb.Rate{}, false
+		return lb.Rate{}
 	case n == 0:
-		return lb.Rate{}, false
+		return lb.Rate{}
 	case unit == "week":
 		per = 24 * time.Hour
 		if n%7 != 0 {
@@ -74,7 +68,7 @@ func (r *reader) rate(o *document.Node, key string) (lb.Rate, bool) {
 		}
 		n = max(1, n/7)
 	}
-	return lb.Rate{Events: n, Per: per}, true
+	return lb.Rate{Events: n, Per: per}
 }
 
 // clients reads the policies of a farm.

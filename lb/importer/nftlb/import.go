@@ -17,11 +17,7 @@ import (
 // Import reads a configuration of nftlb, or what its API prints: objects with
 // farms, addresses and policies. The error is lb.Errors.
 func Import(file string, data []byte) (*importer.Import, error) {
-	draft, err := importer.Begin(file, "nftlb", data)
-	if err != nil {
-		return nil, err
-	}
-	root, err := document.Parse(file, draft.Lines, true) // nftlb reads with jansson: the last of two keys counts
+	draft, root, err := document.Read(file, "nftlb", data, true) // nftlb reads with jansson: the last of two keys counts
 	if err != nil {
 		return nil, err
 	}
@@ -41,8 +37,7 @@ func Import(file string, data []byte) (*importer.Import, error) {
 			r.Lost("key "+e.Key+" is not translated", "", e.At)
 		}
 	}
-	farms := r.objects(root.Get("farms"))
-	for _, f := range farms {
+	for _, f := range r.objects(root.Get("farms")) {
 		r.farm(f)
 	}
 	r.unused("address", r.addresses)
