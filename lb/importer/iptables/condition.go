@@ -28,17 +28,10 @@ func (w *walker) concerns(r *syntax.Rule) bool {
 }
 
 // meets reports whether a condition can hold for a part of the region, as far as
-// the region tells: it has destinations, protocols and ports.
+// the region tells.
 func (w *walker) meets(m syntax.Match) bool {
-	switch m := m.(type) {
-	case syntax.Destination:
-		return w.region[space.Destination].Meets(m.Set)
-	case syntax.Protocol:
-		return w.region[space.Protocol].Meets(m.Set)
-	case syntax.Port:
-		return w.region[space.Port].Meets(m.Set)
-	}
-	return true
+	within, ok := m.(syntax.Within)
+	return !ok || w.region[within.Of].Meets(within.Set)
 }
 
 // match parts flows into those that a rule applies to, and the rest. The
@@ -76,31 +69,20 @@ func (w *walker) test(r *syntax.Rule, m syntax.Match, f *flow) (rest *flow, hold
 	switch m := m.(type) {
 	case syntax.Source:
 		return w.client(m.Set, f)
-	case syntax.Destination:
-		if f.to.addr.IsValid() && !m.Original {
-			holds = m.Has(space.NumberOf(f.to.addr))
+	case syntax.Within:
+		if now, changed := f.to.number(m.Of); changed && !m.Original {
+			holds = m.Has(now)
 		} else {
-			holds = w.inside(space.Destination, m.Set)
+			holds = w.inside(m.Of, m.Set)
 		}
-	case syntax.Protocol:
-		holds = w.inside(space.Protocol, m.Set)
-	case syntax.Port:
-		if f.to.port != 0 && !m.Original {
-			holds = m.Has(space.N(uint64(f.to.port)))
-		} else {
-			holds = w.inside(space.Port, m.Set)
-		}
-	case syntax.Entering:
-		holds = w.hook == prerouting && w.inside(space.Interface, w.interfaces.Matching(m.Pattern)) != m.Not ||
-			w.hook == output && m.Not
-	case syntax.Leaving:
-		holds = w.leaves(r, m, *f)
-	case syntax.ToLocal:
+	case syntax.Interface:
 		switch {
-		case f.to.natted && f.to.addr.IsValid():
-			holds = m.Not
+		case m.Leaving:
+			holds = w.leaves(r, m, *f)
+		case w.hook == prerouting:
+			holds = w.inside(space.Interface, w.interfaces.Matching(m.Pattern)) != m.Not
 		default:
-			holds = w.inside(space.Local, space.One(1, 1)) != m.Not
+			holds = m.Not
 		}
 	case syntax.FromLocal:
 		holds = (w.hook == output) != m.Not

@@ -47,7 +47,7 @@ func (w *walker) cycle(r space.Region, src space.Set) ([]end, error) {
 	defer func() { w.counters = nil }()
 	var start []byte
 	visits := w.visits
-	w.set.Rules(func(rule *syntax.Rule) {
+	for rule := range w.set.Rules {
 		for _, m := range rule.Matches {
 			if n, ok := m.(*syntax.Nth); ok && len(visits[n]) > 0 {
 				w.counters[n] = len(start) / 4
@@ -55,7 +55,7 @@ func (w *walker) cycle(r space.Region, src space.Set) ([]end, error) {
 				start = binary.BigEndian.AppendUint32(start, n.Every-1-n.Packet)
 			}
 		}
-	})
+	}
 	states := []string{string(start)}
 	number := map[string]int{states[0]: 0}
 	var ends [][]end

@@ -58,11 +58,11 @@ func TestEveryRuleIsAccountedFor(t *testing.T) {
 			}
 		}
 		for _, s := range sets {
-			s.Rules(func(r *syntax.Rule) {
+			for r := range s.Rules {
 				if !named[r.Place.Line] {
 					t.Errorf("%s:%d: nothing is said about %s", file, r.Place.Line, r.Text)
 				}
-			})
+			}
 		}
 	}
 }

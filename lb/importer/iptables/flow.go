@@ -48,6 +48,17 @@ type destination struct {
 	port uint16
 }
 
+// number is what NAT has made of a dimension, if anything.
+func (d destination) number(of space.Dimension) (n space.Number, changed bool) {
+	switch {
+	case of == space.Destination && d.addr.IsValid():
+		return space.NumberOf(d.addr), true
+	case of == space.Port && d.port != 0:
+		return space.N(uint64(d.port)), true
+	}
+	return space.N(0), of == space.Local && d.addr.IsValid() // it is elsewhere
+}
+
 // state is all that rules have done to a connection so far. It is comparable:
 // connections with equal states have the same future.
 type state struct {

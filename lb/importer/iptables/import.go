@@ -54,23 +54,20 @@ func Translate(draft *importer.Draft, sets []*syntax.Ruleset) {
 // interfacesOf divides the names of interfaces as the rules do.
 func interfacesOf(set *syntax.Ruleset) *space.Interfaces {
 	var patterns []string
-	set.Rules(func(r *syntax.Rule) {
+	for r := range set.Rules {
 		for _, m := range r.Matches {
-			switch m := m.(type) {
-			case syntax.Entering:
-				patterns = append(patterns, m.Pattern)
-			case syntax.Leaving:
+			if m, ok := m.(syntax.Interface); ok {
 				patterns = append(patterns, m.Pattern)
 			}
 		}
-	})
+	}
 	return space.NewInterfaces(patterns)
 }
 
 // backendsOf are the addresses that rules send to.
 func backendsOf(set *syntax.Ruleset) space.Set {
 	var out []space.Range
-	set.Rules(func(r *syntax.Rule) {
+	for r := range set.Rules {
 		if d, ok := r.Target.(syntax.DNAT); ok {
 			for _, to := range d.To {
 				if to.First.IsValid() {
@@ -78,7 +75,7 @@ func backendsOf(set *syntax.Ruleset) space.Set {
 				}
 			}
 		}
-	})
+	}
 	return space.Of(out...)
 }
 
@@ -190,7 +187,7 @@ func (t *translator) alike(p, o *candidate) bool {
 // own reports whether a region has to be this host's own addresses: because the
 // rules say so, or because nothing else fits what they say.
 func (t *translator) own(r space.Region) bool {
-	return r[space.Local].Equal(space.One(1, 1)) || t.everywhere(r) && t.anyInterface(r)
+	return r[space.Local].Equal(space.Own(true)) || t.everywhere(r) && t.anyInterface(r)
 }
 
 // anyInterface reports whether a service for a region cannot be limited to
@@ -204,7 +201,7 @@ func (t *translator) anyInterface(r space.Region) bool {
 // do the addresses of backends count: a bridge's containers are no addresses of
 // this host.
 func (t *translator) without(r space.Region, some space.Set) space.Set {
-	if !r[space.Local].Equal(space.One(1, 1)) {
+	if !r[space.Local].Equal(space.Own(true)) {
 		return r[space.Destination].Without(some)
 	}
 	return r[space.Destination].Without(some.Union(t.elsewhere))

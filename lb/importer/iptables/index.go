@@ -39,21 +39,13 @@ func newIndex(c *syntax.Chain, d space.Dimension) *index {
 // asked before it.
 func single(r *syntax.Rule, d space.Dimension) (space.Number, bool) {
 	for _, m := range r.Matches {
-		var s space.Set
 		switch m := m.(type) {
-		case syntax.Destination:
-			if d == space.Destination {
-				s = m.Set
-			}
-		case syntax.Port:
-			if d == space.Port {
-				s = m.Set
+		case syntax.Within:
+			if m.Of == d && len(m.Set) == 1 && m.Set[0].First == m.Set[0].Last {
+				return m.Set[0].First, true
 			}
 		case *syntax.Nth, syntax.Recent:
 			return space.Number{}, false
-		}
-		if len(s) == 1 && s[0].First == s[0].Last {
-			return s[0].First, true
 		}
 	}
 	return space.Number{}, false
@@ -61,13 +53,13 @@ func single(r *syntax.Rule, d space.Dimension) (space.Number, bool) {
 
 // pointsOf are the single values of all rules, sorted.
 func pointsOf(set *syntax.Ruleset) (out [len(indexed)][]space.Number) {
-	set.Rules(func(r *syntax.Rule) {
+	for r := range set.Rules {
 		for i, d := range indexed {
 			if n, ok := single(r, d); ok {
 				out[i] = append(out[i], n)
 			}
 		}
-	})
+	}
 	for i := range out {
 		slices.SortFunc(out[i], space.Number.Compare)
 		out[i] = slices.Compact(out[i])

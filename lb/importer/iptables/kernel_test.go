@@ -163,13 +163,13 @@ type walk struct {
 
 func (p sent) walk(set *syntax.Ruleset) walk {
 	var patterns []string
-	set.Rules(func(r *syntax.Rule) {
+	for r := range set.Rules {
 		for _, m := range r.Matches {
-			if m, ok := m.(syntax.Entering); ok {
+			if m, ok := m.(syntax.Interface); ok && !m.Leaving {
 				patterns = append(patterns, m.Pattern)
 			}
 		}
-	})
+	}
 	budget := maxSteps
 	interfaces := space.NewInterfaces(append(patterns, "eth0"))
 	w := &walker{set: set, interfaces: interfaces, ways: waysOf(set), hook: p.hook, budget: &budget, indexes: map[indexKey]*index{}, changing: map[*syntax.Chain]bool{}, single: pointsOf(set)}

@@ -149,9 +149,9 @@ func countdown(n int, condition func(k int) string) string {
 // in services.
 func (t *translator) account(elsewhere map[importer.Place]bool) {
 	reached := t.set.Reached()
-	t.set.Rules(func(r *syntax.Rule) {
+	for r := range t.set.Rules {
 		if t.used[r] || t.told[r] || elsewhere[r.Place] {
-			return
+			continue
 		}
 		switch {
 		case r.Table == "filter" || r.Table == "security":
@@ -162,7 +162,7 @@ func (t *translator) account(elsewhere map[importer.Place]bool) {
 			t.issues(r)
 		case r.Balances() && t.cut:
 			t.draft.Lost("these rules were not looked at", "", r.Place)
-		case r.Balances() && !reached[r.Table+" "+r.Chain]:
+		case r.Balances() && !reached[t.set.Table(r.Table).Chain(r.Chain)]:
 			t.draft.Lost("these rules send to a backend, but nothing in this text leads to chain "+r.Chain, "import all of the table", r.Place)
 		case r.Balances():
 			t.draft.Note("no connection comes to these rules: others take it before, nothing leads here, or nobody sends to their addresses", "", r.Place)
@@ -173,5 +173,5 @@ func (t *translator) account(elsewhere map[importer.Place]bool) {
 		default:
 			t.draft.Note("rules of table nat that no balanced connection meets: not in the profile", "", r.Place)
 		}
-	})
+	}
 }

@@ -97,13 +97,13 @@ func (t *translator) listen(c *candidate, at []importer.Place) []lb.Listen {
 	set := c.region[space.Destination]
 	everywhere := t.everywhere(c.region)
 	switch local := c.region[space.Local]; {
-	case everywhere && local.Equal(space.One(1, 1)):
+	case everywhere && local.Equal(space.Own(true)):
 		return []lb.Listen{own}
 	case everywhere && c.role == lb.RoleServer:
 		t.draft.Lost("these rules take connections to any address that come through here; the profile takes those to this host's own addresses",
 			"listen: "+any.Prefix.String()+", with the port, takes those to any address, also those that this host makes itself; with interface: only what enters there", at...)
 		return []lb.Listen{own}
-	case local.Equal(space.One(0, 0)):
+	case local.Equal(space.Own(false)):
 		t.draft.Lost("these rules leave out connections to this host's own addresses; the profile does not", "", at...)
 	}
 	if everywhere {
@@ -249,7 +249,7 @@ func (t *translator) endpoint(c *candidate, s *lb.Service, d destination, at []i
 	if e.Addr.IsValid() {
 		return e, true
 	}
-	own := !slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsValid() }) || c.region[space.Local].Equal(space.One(1, 1))
+	own := !slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsValid() }) || c.region[space.Local].Equal(space.Own(true))
 	switch {
 	case d.redirected && d.port == 0:
 		t.draft.Lost("REDIRECT leaves each of many ports as it is; a backend that is this host has one port, so this is left out", "", at...)

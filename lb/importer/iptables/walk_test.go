@@ -97,10 +97,13 @@ func (s *simulator) fits(r *syntax.Rule, p *packet) bool {
 		switch m := m.(type) {
 		case syntax.Source:
 			holds = m.Has(space.NumberOf(p.src))
-		case syntax.Destination:
-			holds = m.Has(space.NumberOf(p.dst))
-		case syntax.Port:
-			holds = m.Has(space.N(uint64(p.port)))
+		case syntax.Within:
+			switch m.Of {
+			case space.Destination:
+				holds = m.Has(space.NumberOf(p.dst))
+			case space.Port:
+				holds = m.Has(space.N(uint64(p.port)))
+			}
 		case syntax.Mark:
 			v := p.mark
 			if m.Connection {

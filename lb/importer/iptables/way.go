@@ -59,10 +59,10 @@ func passages(set *syntax.Ruleset) map[string]passage {
 		}
 		return &way{patterns: append(slices.Clip(a.patterns), b.patterns...)}
 	}
-	set.Rules(func(r *syntax.Rule) {
+	for r := range set.Rules {
 		jump, ok := r.Target.(syntax.Jump)
 		if !ok || r.Skip {
-			return
+			continue
 		}
 		p := passageOf(r)
 		key := r.Table + " " + jump.Chain
@@ -70,18 +70,17 @@ func passages(set *syntax.Ruleset) map[string]passage {
 			p = passage{both(old.in, p.in), both(old.out, p.out)}
 		}
 		out[key], seen[key] = p, true
-	})
+	}
 	return out
 }
 
 // passageOf is what a rule itself says.
 func passageOf(r *syntax.Rule) (p passage) {
 	for _, m := range r.Matches {
-		switch m := m.(type) {
-		case syntax.Entering:
-			p.in = one(m.Pattern, m.Not)
-		case syntax.Leaving:
+		if m, ok := m.(syntax.Interface); ok && m.Leaving {
 			p.out = one(m.Pattern, m.Not)
+		} else if ok {
+			p.in = one(m.Pattern, m.Not)
 		}
 	}
 	return p
@@ -97,9 +96,9 @@ func waysOf(set *syntax.Ruleset) *ways {
 			w.networks = append(w.networks, way{net, behind.patterns, not})
 		}
 	}
-	set.Rules(func(r *syntax.Rule) {
+	for r := range set.Rules {
 		if _, drops := r.Target.(syntax.Drop); drops || r.Skip {
-			return
+			continue
 		}
 		var src, dst space.Set
 		chain, own := under[r.Table+" "+r.Chain], passageOf(r)
@@ -109,8 +108,10 @@ func waysOf(set *syntax.Ruleset) *ways {
 			switch m := m.(type) {
 			case syntax.Source:
 				src = m.Set
-			case syntax.Destination:
-				dst = m.Set
+			case syntax.Within:
+				if m.Of == space.Destination {
+					dst = m.Set
+				}
 			case syntax.State:
 				later = !m.New
 			}
@@ -129,7 +130,7 @@ func waysOf(set *syntax.Ruleset) *ways {
 		case out != nil && !out.not && dst == nil && !later && r.Table == "filter":
 			w.forwards = append(w.forwards, [2]*way{in, out})
 		}
-	})
+	}
 	return w
 }
 
@@ -144,7 +145,7 @@ const (
 
 // leads reports whether the backend is behind interfaces, by what rules say of
 // its network, or of where connections go that enter as those of the region do.
-func (w *walker) leads(m syntax.Leaving, f flow) answer {
+func (w *walker) leads(m syntax.Interface, f flow) answer {
 	if m.Pattern == "lo" {
 		return no
 	}
@@ -210,10 +211,10 @@ func (w *walker) changes(table, name string) bool {
 // leaves reports whether a connection leaves as a rule wants it. Where that is
 // not known, it does: a backend that sees another source answers, one that is
 // not on the way back may not.
-func (w *walker) leaves(r *syntax.Rule, m syntax.Leaving, f flow) bool {
+func (w *walker) leaves(r *syntax.Rule, m syntax.Interface, f flow) bool {
 	if !w.leaving { // nat OUTPUT: the route to where it was sent
 		if m.Pattern == "lo" {
-			return w.inside(space.Local, space.One(1, 1)) != m.Not
+			return w.inside(space.Local, space.Own(true)) != m.Not
 		}
 		w.note(r, routed)
 		return w.hook == output

@@ -88,25 +88,28 @@ func (t *table) rule(ws []word, place importer.Place) bool {
 // empty: they are.
 func (m *mark) conditions(matches []syntax.Match, f lb.Family) string {
 	for _, one := range matches {
-		switch one := one.(type) {
-		case syntax.Destination:
-			prefixes, ok := one.Prefixes(f, 1)
-			if !ok || len(prefixes) == 0 || one.Original {
+		if _, isSource := one.(syntax.Source); isSource {
+			return "it has -s"
+		}
+		within, ok := one.(syntax.Within)
+		if !ok || within.Of == space.Local {
+			return "it asks for more than destination, protocol and port"
+		}
+		switch within.Of {
+		case space.Destination:
+			prefixes, ok := within.Prefixes(f, 1)
+			if !ok || len(prefixes) == 0 || within.Original {
 				return "its destination is no network"
 			}
 			m.prefix = prefixes[0]
-		case syntax.Protocol:
+		case space.Protocol:
 			for _, p := range []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP} {
-				if one.Equal(space.Protocols(uint8(p))) {
+				if within.Equal(space.Protocols(uint8(p))) {
 					m.protocol = p
 				}
 			}
-		case syntax.Port:
-			m.ports = one.PortRanges()
-		case syntax.Source:
-			return "it has -s"
-		default:
-			return "it asks for more than destination, protocol and port"
+		case space.Port:
+			m.ports = within.PortRanges()
 		}
 	}
 	if m.protocol == 0 {

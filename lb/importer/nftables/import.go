@@ -179,7 +179,7 @@ func (r *ruleset) build() []*syntax.Ruleset {
 	slices.SortStableFunc(r.bases, func(a, b *object) int { return cmp.Compare(a.Prio, b.Prio) })
 	done := map[string]bool{}
 	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
-		r.out[f] = syntax.NewRuleset(f)
+		r.out[f] = &syntax.Ruleset{Family: f}
 		accepts := map[string]*object{} // base chains that accept something, by where they are called
 		for _, b := range r.bases {
 			table, hook := where(b)

@@ -225,7 +225,7 @@ func (p *program) field(op string, left any, values []any) ([][]syntax.Match, bo
 		}
 		local := slices.Contains(values, any("local"))
 		if not := (op == "!=") == local; flags[0] == "daddr" {
-			return one(syntax.ToLocal{Not: not})
+			return one(syntax.ToLocal(not))
 		} else if flags[0] == "saddr" {
 			return one(syntax.FromLocal{Not: not})
 		}
@@ -249,11 +249,9 @@ func (p *program) payload(op, protocol, field string, values []any) ([][]syntax.
 	case (protocol == "ip" || protocol == "ip6") && (field == "saddr" || field == "daddr"):
 		set, ok := compared(op, values, p.addresses, space.Addresses(p.family))
 		if field == "saddr" {
-			out = append(out, syntax.Source{Set: set})
-		} else {
-			out = append(out, syntax.Destination{Set: set})
+			return [][]syntax.Match{{syntax.Source{Set: set}}}, ok
 		}
-		return [][]syntax.Match{out}, ok
+		return [][]syntax.Match{{syntax.Within{Of: space.Destination, Set: set}}}, ok
 	case field == "protocol" || field == "nexthdr":
 		return p.meta(op, "l4proto", values)
 	case protocol != "th":
@@ -261,12 +259,12 @@ func (p *program) payload(op, protocol, field string, values []any) ([][]syntax.
 		if err != nil {
 			return nil, false
 		}
-		out = append(out, syntax.Protocol{Set: set})
+		out = append(out, syntax.Within{Of: space.Protocol, Set: set})
 	}
 	switch {
 	case field == "dport":
 		set, ok := compared(op, values, numbers, space.AllPorts())
-		return [][]syntax.Match{append(out, syntax.Port{Set: set})}, ok
+		return [][]syntax.Match{append(out, syntax.Within{Of: space.Port, Set: set})}, ok
 	case protocol == "tcp" && field == "flags" && equality(op):
 		return [][]syntax.Match{append(out, syntax.Fixed{Holds: slices.Contains(values, any("syn")) == (op == "==")})}, true
 	}
@@ -287,10 +285,7 @@ func (p *program) meta(op, key string, values []any) ([][]syntax.Match, bool) {
 			if begin, ok := strings.CutSuffix(name, "*"); ok {
 				name = begin + "+"
 			}
-			var m syntax.Match = syntax.Entering{Pattern: name, Not: op == "!="}
-			if key[0] == 'o' {
-				m = syntax.Leaving{Pattern: name, Not: op == "!="}
-			}
+			m := syntax.Interface{Pattern: name, Leaving: key[0] == 'o', Not: op == "!="}
 			out = append(out, []syntax.Match{m})
 			all = append(all, m)
 		}
@@ -313,7 +308,7 @@ func (p *program) meta(op, key string, values []any) ([][]syntax.Match, bool) {
 			}
 			return numbers(v)
 		}, space.AllProtocols())
-		return [][]syntax.Match{{syntax.Protocol{Set: set}}}, ok
+		return [][]syntax.Match{{syntax.Within{Of: space.Protocol, Set: set}}}, ok
 	case "mark":
 		return p.mark(op, false, 1<<32-1, values)
 	case "pkttype":
@@ -359,10 +354,10 @@ func (p *program) conntrack(op string, value any, values []any) ([][]syntax.Matc
 		return p.mark(op, true, 1<<32-1, values)
 	case original && strings.HasSuffix(key, "daddr"):
 		set, ok := compared(op, values, p.addresses, space.Addresses(p.family))
-		return [][]syntax.Match{{syntax.Destination{Set: set, Original: true}}}, ok
+		return [][]syntax.Match{{syntax.Within{Of: space.Destination, Set: set, Original: true}}}, ok
 	case original && key == "proto-dst":
 		set, ok := compared(op, values, numbers, space.AllPorts())
-		return [][]syntax.Match{{syntax.Port{Set: set, Original: true}}}, ok
+		return [][]syntax.Match{{syntax.Within{Of: space.Port, Set: set, Original: true}}}, ok
 	}
 	return nil, false
 }

@@ -121,6 +121,14 @@ func (s Set) PortRanges() []lb.PortRange {
 	return out
 }
 
+// Own is the set for the dimension Local: of addresses of this host, or of all others.
+func Own(own bool) Set {
+	if own {
+		return One(1, 1)
+	}
+	return One(0, 0)
+}
+
 // AllProtocols is the set of all numbers of protocols.
 func AllProtocols() Set { return One(0, 255) }
 

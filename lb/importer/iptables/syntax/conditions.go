@@ -99,18 +99,16 @@ func (r *reader) condition(g *group, o *setting) {
 	case "protocol", "ctproto":
 		set, err := ParseProtocol(o.value())
 		if r.good(o, err, "tcp, udp, sctp, a number or all") {
-			r.add(Protocol{o.but(set, space.AllProtocols())})
+			r.add(Within{Of: space.Protocol, Set: o.but(set, space.AllProtocols())})
 		}
-	case "in-interface":
-		r.add(Entering{o.value(), o.not})
-	case "out-interface":
-		r.add(Leaving{o.value(), o.not})
+	case "in-interface", "out-interface":
+		r.add(Interface{o.value(), o.name == "out-interface", o.not})
 	case "fragment":
 		r.add(Fixed{o.not})
 	case "destination-port", "destination-ports", "ctorigdstport":
 		set, err := parsePorts(o.value())
 		if r.good(o, err, "80, http or 8000:8010") {
-			r.add(Port{o.but(set, space.AllPorts()), o.name == "ctorigdstport"})
+			r.add(Within{space.Port, o.but(set, space.AllPorts()), o.name == "ctorigdstport"})
 		}
 	case "syn":
 		r.add(Fixed{!o.not})
@@ -173,7 +171,7 @@ func (r *reader) tracked(o *setting) {
 		}
 	case "ctorigdst":
 		if set, ok := r.network(o, o.value()); ok {
-			r.add(Destination{set, true})
+			r.add(Within{space.Destination, set, true})
 		}
 	case "ctdir":
 		r.add(Fixed{has("ORIGINAL") != o.not})
@@ -248,7 +246,7 @@ func (r *reader) addressType(o *setting) {
 	case local == unicast: // both, or neither: no connection is to a broadcast
 		r.add(Fixed{local != o.not})
 	case o.name == "dst-type":
-		r.add(ToLocal{Not: local == o.not})
+		r.add(ToLocal(local == o.not))
 	default:
 		r.add(FromLocal{Not: local == o.not})
 	}
@@ -264,7 +262,7 @@ func (r *reader) addressRange(o *setting) {
 	if o.name == "src-range" {
 		r.add(Source{set})
 	} else {
-		r.add(Destination{Set: set})
+		r.add(Within{Of: space.Destination, Set: set})
 	}
 }
 

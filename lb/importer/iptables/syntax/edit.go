@@ -88,7 +88,7 @@ func (p *parser) add(verb byte, operands, words []word, t *Table, place importer
 	if verb == 'I' {
 		at = max(number(operands), 1) - 1
 	}
-	c.insert(at, rules...)
+	c.Rules = slices.Insert(c.Rules, min(at, len(c.Rules)), rules...)
 	return shell.Succeeds
 }
 
@@ -177,7 +177,8 @@ func (p *parser) empty(verb byte, name string, t *Table, place importer.Place) {
 		case verb == 'F':
 			c.Rules = nil
 		case c.Policy == "" && len(c.Rules) == 0 && p.may == "":
-			t.remove(c)
+			delete(t.byName, c.Name)
+			t.chains = slices.DeleteFunc(t.chains, func(o *Chain) bool { return o == c })
 		}
 	}
 }

@@ -17,42 +17,28 @@ type Match interface{ isMatch() }
 // Source holds for these client addresses.
 type Source struct{ space.Set }
 
-// Destination holds for these addresses; Original for those that the client
-// has sent to, whatever NAT has made of them since.
-type Destination struct {
+// Within holds for packets that have one of Set in a dimension: as their destination, as
+// its port, as their protocol, or as what says whether they are to an address of this host.
+// Original: as the client has sent them, whatever NAT has made of them since.
+type Within struct {
+	Of space.Dimension
 	space.Set
 	Original bool
 }
 
-// Protocol holds for these protocols.
-type Protocol struct{ space.Set }
+// ToLocal holds for destinations that are addresses of this host.
+func ToLocal(not bool) Within { return Within{Of: space.Local, Set: space.Own(!not)} }
 
-// Port holds for these destination ports; Original as in Destination.
-type Port struct {
-	space.Set
-	Original bool
+// FromLocal holds for sources that are.
+type FromLocal struct{ Not bool }
+
+// Interface holds for packets that enter by an interface that the pattern fits, as
+// nothing does that this host itself sends; or that leave by one. Which one that is, is
+// up to the routes.
+type Interface struct {
+	Pattern      string
+	Leaving, Not bool
 }
-
-// Entering holds for packets from interfaces that the pattern fits; none fits
-// what this host itself sends.
-type Entering struct {
-	Pattern string
-	Not     bool
-}
-
-// Leaving is a condition on the interface that a packet leaves by. Which that
-// is, is up to the routes.
-type Leaving struct {
-	Pattern string
-	Not     bool
-}
-
-// ToLocal holds for destinations that are addresses of this host, FromLocal
-// for sources that are.
-type (
-	ToLocal   struct{ Not bool }
-	FromLocal struct{ Not bool }
-)
 
 // State holds for the first packet of a connection if New says so, for one
 // whose destination was translated if DNAT does, and for later packets if Known
@@ -107,19 +93,15 @@ type Recent struct {
 // Limit holds until the rate is exceeded.
 type Limit struct{ lb.Rate }
 
-func (Source) isMatch()      {}
-func (Destination) isMatch() {}
-func (Protocol) isMatch()    {}
-func (Port) isMatch()        {}
-func (Entering) isMatch()    {}
-func (Leaving) isMatch()     {}
-func (ToLocal) isMatch()     {}
-func (FromLocal) isMatch()   {}
-func (State) isMatch()       {}
-func (Fixed) isMatch()       {}
-func (Mark) isMatch()        {}
-func (*Nth) isMatch()        {}
-func (Chance) isMatch()      {}
-func (Hashed) isMatch()      {}
-func (Recent) isMatch()      {}
-func (Limit) isMatch()       {}
+func (Source) isMatch()    {}
+func (Within) isMatch()    {}
+func (FromLocal) isMatch() {}
+func (Interface) isMatch() {}
+func (State) isMatch()     {}
+func (Fixed) isMatch()     {}
+func (Mark) isMatch()      {}
+func (*Nth) isMatch()      {}
+func (Chance) isMatch()    {}
+func (Hashed) isMatch()    {}
+func (Recent) isMatch()    {}
+func (Limit) isMatch()     {}

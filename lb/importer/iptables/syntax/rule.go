@@ -9,6 +9,7 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/importer"
+	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/shell"
 )
 
@@ -312,7 +313,7 @@ func (r *reader) build() []*Rule {
 				first = append(first, Source{s})
 			}
 			if d != nil {
-				first = append(first, Destination{Set: d})
+				first = append(first, Within{Of: space.Destination, Set: d})
 			}
 			for _, m := range r.rule.Matches {
 				if n, ok := m.(*Nth); ok { // each rule counts for itself

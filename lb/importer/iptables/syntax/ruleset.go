@@ -3,8 +3,6 @@ package syntax
 // Rulesets: tables, chains and rules, as commands leave them.
 
 import (
-	"slices"
-
 	"nlb/lb"
 	"nlb/lb/importer"
 )
@@ -68,9 +66,6 @@ var builtin = map[string][]string{
 	"security": {"INPUT", "FORWARD", "OUTPUT"},
 }
 
-// NewRuleset is a ruleset that rules of another program are put into.
-func NewRuleset(f lb.Family) *Ruleset { return &Ruleset{Family: f} }
-
 // Make is the chain of a table, which is made where it is not there yet.
 func (r *Ruleset) Make(table, chain string) *Chain { return r.table(table).chain(chain) }
 
@@ -84,21 +79,22 @@ func (r *Ruleset) Table(name string) *Table {
 	return nil
 }
 
-// Rules calls f for every rule, in the order of the tables and chains.
-func (r *Ruleset) Rules(f func(*Rule)) {
+// Rules are all rules, in the order of the tables and chains.
+func (r *Ruleset) Rules(yield func(*Rule) bool) {
 	for _, t := range r.tables {
 		for _, c := range t.chains {
 			for _, rule := range c.Rules {
-				f(rule)
+				if !yield(rule) {
+					return
+				}
 			}
 		}
 	}
 }
 
-// Reached are the chains, as "table chain", that the kernel calls or that rules
-// of these lead to.
-func (r *Ruleset) Reached() map[string]bool {
-	out := map[string]bool{}
+// Reached are the chains that the kernel calls or that rules of these lead to.
+func (r *Ruleset) Reached() map[*Chain]bool {
+	out := map[*Chain]bool{}
 	for _, t := range r.tables {
 		var todo []*Chain
 		for _, c := range t.chains {
@@ -106,15 +102,15 @@ func (r *Ruleset) Reached() map[string]bool {
 				todo = append(todo, c)
 			}
 		}
-		for len(todo) > 0 {
-			c := todo[0]
-			todo = todo[1:]
-			if key := t.Name + " " + c.Name; !out[key] {
-				out[key] = true
-				for _, rule := range c.Rules {
-					if j, ok := rule.Target.(Jump); ok && !rule.Skip && t.Chain(j.Chain) != nil {
-						todo = append(todo, t.Chain(j.Chain))
-					}
+		for i := 0; i < len(todo); i++ {
+			c := todo[i]
+			if c == nil || out[c] {
+				continue
+			}
+			out[c] = true
+			for _, rule := range c.Rules {
+				if j, ok := rule.Target.(Jump); ok && !rule.Skip {
+					todo = append(todo, t.Chain(j.Chain))
 				}
 			}
 		}
@@ -152,15 +148,4 @@ func (t *Table) chain(name string) *Chain {
 		t.byName[name] = c
 	}
 	return c
-}
-
-// remove takes a chain of the user's own away.
-func (t *Table) remove(c *Chain) {
-	delete(t.byName, c.Name)
-	t.chains = slices.DeleteFunc(t.chains, func(o *Chain) bool { return o == c })
-}
-
-// insert puts rules at a place, from 0.
-func (c *Chain) insert(at int, rules ...*Rule) {
-	c.Rules = slices.Insert(c.Rules, min(max(at, 0), len(c.Rules)), rules...)
 }
