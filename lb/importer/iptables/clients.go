@@ -22,9 +22,9 @@ func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
 	var none, refused, other []class
 	for _, o := range c.classes[1:] {
 		switch {
-		case o.parts[dropped].real > 0 && o.parts[balanced].real == 0 && o.parts[unbalanced].real == 0:
+		case o.parts[dropped] > 0 && o.parts[balanced] == 0 && o.parts[unbalanced] == 0:
 			refused = append(refused, o)
-		case o.parts[balanced].real == 0:
+		case o.parts[balanced] == 0:
 			none = append(none, o)
 		default:
 			other = append(other, o)
@@ -137,11 +137,7 @@ func goingTo(c class) map[kind]amount {
 	out := make(map[kind]amount, len(c.outcomes))
 	for _, o := range c.outcomes {
 		k := kind{fate: o.fate, to: o.to}
-		if sum, ok := out[k]; ok {
-			out[k] = sum.plus(o.share)
-		} else {
-			out[k] = o.share
-		}
+		out[k] = out[k].plus(o.share)
 	}
 	return out
 }

@@ -161,7 +161,7 @@ func (w *walker) everyNth(r *syntax.Rule, m *syntax.Nth, f *flow) (rest *flow, h
 	for _, src := range w.visits[m] {
 		w.entangled = w.entangled || src.Meets(f.src)
 	}
-	put(&w.visits, m, append(w.visits[m], f.src))
+	w.visits[m] = append(w.visits[m], f.src)
 	part := big.NewRat(1, int64(m.Every))
 	return byPart(part, part, m.Not, f)
 }

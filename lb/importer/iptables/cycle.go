@@ -60,7 +60,7 @@ func (w *walker) cycle(r space.Region, src space.Set) ([]end, error) {
 	number := map[string]int{states[0]: 0}
 	var ends [][]end
 	var next []map[int]*big.Rat
-	whole := &trace{}
+	whole := newTrace()
 	for i := 0; i < len(states); i++ {
 		found := w.run(r, src, states[i])
 		whole.add(w.trace)

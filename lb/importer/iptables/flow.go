@@ -35,6 +35,9 @@ func (a amount) times(real float64, meant *big.Rat) amount {
 }
 
 func (a amount) plus(b amount) amount {
+	if a.meant == nil { // the zero value
+		return b
+	}
 	return amount{a.real + b.real, new(big.Rat).Add(a.meant, b.meant)}
 }
 
@@ -138,6 +141,8 @@ type trace struct {
 	hashBy            []lb.HashField // of rules that say it; nil: of a range of DNAT
 }
 
+func newTrace() *trace { return &trace{rules: map[*syntax.Rule]said{}} }
+
 // said is what a walk has found of a rule, as bits.
 type said uint16
 
@@ -155,7 +160,7 @@ const (
 	looksUp                      // it looks clients up there
 )
 
-func (t *trace) note(r *syntax.Rule, s said) { put(&t.rules, r, t.rules[r]|s) }
+func (t *trace) note(r *syntax.Rule, s said) { t.rules[r] |= s }
 
 // those are the rules of which something of s is found, in the order of the text.
 func (t *trace) those(s said) []*syntax.Rule {
@@ -168,13 +173,3 @@ func (t *trace) those(s said) []*syntax.Rule {
 	sortRules(out)
 	return out
 }
-
-// put makes a map where there is none.
-func put[K comparable, V any](m *map[K]V, k K, v V) {
-	if *m == nil {
-		*m = map[K]V{}
-	}
-	(*m)[k] = v
-}
-
-func zero() *big.Rat { return new(big.Rat) }

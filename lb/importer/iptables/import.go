@@ -125,7 +125,7 @@ func (t *translator) translate(budget *int) {
 				if len(t.without(r, never)) == 0 {
 					continue
 				}
-				both[h] = append(both[h], &candidate{finding: f, region: r, logs: logs})
+				both[h] = append(both[h], &candidate{finding: f, region: r, logs: logs, at: map[destination]lb.Endpoint{}})
 			}
 		}
 	}

@@ -118,7 +118,7 @@ func (t *translator) notes(c *candidate, s *lb.Service) []string {
 	out := []string{importer.LineList(lines)}
 	main := c.classes[0]
 	text, equal := c.shares(s)
-	lost := main.parts[unbalanced].real+main.parts[dropped].real > 0
+	lost := main.parts[unbalanced]+main.parts[dropped] > 0
 	if len(s.Backends) > 1 && (!equal || lost) {
 		out = append(out, "the rules gave "+text)
 	}
@@ -143,10 +143,10 @@ func (c *candidate) shares(s *lb.Service) (text string, equal bool) {
 	if len(s.Backends) > maxShares {
 		parts = append(parts, fmt.Sprintf("%d backends %s to %s", len(got), percent(slices.Min(got)), percent(slices.Max(got))))
 	}
-	if p := main.parts[dropped].real; p > 0 {
+	if p := main.parts[dropped]; p > 0 {
 		parts = append(parts, "dropped "+percent(p))
 	}
-	if p := main.parts[unbalanced].real; p > 0 {
+	if p := main.parts[unbalanced]; p > 0 {
 		parts = append(parts, "no backend "+percent(p))
 	}
 	return strings.Join(parts, ", "), equal

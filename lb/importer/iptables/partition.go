@@ -42,8 +42,8 @@ type outcome struct {
 type class struct {
 	src      space.Set
 	outcomes []outcome
-	parts    [fates]amount // the shares with each fate
-	key      string        // the same for classes that differ in src only
+	parts    [fates]float64 // the shares with each fate
+	key      string         // the same for classes that differ in src only
 }
 
 // finding is connections that the rules send somewhere else.
@@ -110,7 +110,7 @@ func partition(set *syntax.Ruleset, interfaces *space.Interfaces, ways *ways, h 
 
 // follow walks a region with the counters of its nth matches, class by class.
 func (w *walker) follow(r space.Region, ends []end) ([]end, error) {
-	seen, whole := w.trace, &trace{}
+	seen, whole := w.trace, newTrace()
 	visits := w.visits
 	var out []end
 	for _, src := range atoms(ends, space.Addresses(w.set.Family)) {
@@ -194,7 +194,7 @@ func (w *walker) classesOf(ends []end, everyone space.Set) []class {
 		out = append(out, c)
 	}
 	slices.SortStableFunc(out, func(a, b class) int {
-		if x, y := a.parts[balanced].real > 0, b.parts[balanced].real > 0; x != y {
+		if x, y := a.parts[balanced] > 0, b.parts[balanced] > 0; x != y {
 			return map[bool]int{true: -1, false: 1}[x]
 		}
 		return cmp.Compare(b.src.Size(), a.src.Size())
@@ -204,13 +204,9 @@ func (w *walker) classesOf(ends []end, everyone space.Set) []class {
 
 // sum fills in what follows from the outcomes.
 func (c *class) sum() {
-	for i := range c.parts {
-		c.parts[i] = amount{0, zero()}
-	}
 	h := sha256.New()
 	for _, o := range c.outcomes {
-		c.parts[o.fate].real += o.share.real
-		c.parts[o.fate].meant.Add(c.parts[o.fate].meant, o.share.meant)
+		c.parts[o.fate] += o.share.real
 		fmt.Fprintf(h, "%d %v %v %q %s\n", o.fate, o.to, o.source, o.logs, o.share.meant)
 	}
 	c.key = string(h.Sum(nil))

@@ -19,14 +19,14 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	text, equal := c.shares(s)
 	hint := t.cascade(c, len(s.Backends))
 	listens := "these rules"
-	switch lost := main.parts[unbalanced].real; {
+	switch lost := main.parts[unbalanced]; {
 	case lost > 0:
 		t.draft.Lost(fmt.Sprintf("%s leave %s of the new connections to %s unbalanced: %s", listens, percent(lost), listenText(s), text), hint, at...)
-	case main.parts[dropped].real > 0:
+	case main.parts[dropped] > 0:
 	case !equal && hint != "":
 		t.draft.Note(fmt.Sprintf("these rules do not give all backends of %s the same: %s", listenText(s), text), hint, at...)
 	}
-	if p := main.parts[dropped].real; p > 0 {
+	if p := main.parts[dropped]; p > 0 {
 		t.draft.Lost(fmt.Sprintf("these rules drop %s of the new connections to %s, and the profile none", percent(p), listenText(s)), "", at...)
 	}
 	if c.notExact != nil {

@@ -32,8 +32,7 @@ func (t *translator) service(c *candidate) {
 	if s.Listen = t.listen(c, at); len(s.Listen) == 0 {
 		return
 	}
-	whole := c.classes[0]
-	t.backends(c, &s, whole, at)
+	t.backends(c, &s, at)
 	if len(s.Backends) == 0 {
 		return // endpoint has said why
 	}
@@ -153,7 +152,7 @@ func (t *translator) entering(c *candidate, at []importer.Place) []string {
 
 // backends fills in the backends with their weights, the scheduler, and what
 // the backends see.
-func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []importer.Place) {
+func (t *translator) backends(c *candidate, s *lb.Service, at []importer.Place) {
 	type sum struct {
 		amount
 		sources, logs map[string]float64
@@ -162,7 +161,7 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 	byLog := map[string]*lb.Log{}
 	sums := map[lb.Endpoint]*sum{}
 	var order []lb.Endpoint
-	for _, o := range whole.outcomes {
+	for _, o := range c.classes[0].outcomes {
 		if o.fate != balanced {
 			continue
 		}
@@ -170,9 +169,9 @@ func (t *translator) backends(c *candidate, s *lb.Service, whole class, at []imp
 		if !ok {
 			continue
 		}
-		put(&c.at, o.to, e)
+		c.at[o.to] = e
 		if sums[e] == nil {
-			sums[e] = &sum{amount{0, zero()}, map[string]float64{}, map[string]float64{}}
+			sums[e] = &sum{sources: map[string]float64{}, logs: map[string]float64{}}
 			order = append(order, e)
 		}
 		sums[e].amount = sums[e].plus(o.share)

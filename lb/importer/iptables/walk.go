@@ -73,9 +73,9 @@ const maxFlows = 4096
 // errBudget.
 func (w *walker) run(r space.Region, src space.Set, counters string) []end {
 	w.region, w.leaving, w.split = r, false, nil
-	w.trace = &trace{}
+	w.trace = newTrace()
 	w.ends, w.accepted, w.natted, w.sources = nil, nil, nil, nil
-	w.visits, w.entangled = nil, false
+	w.visits, w.entangled = map[*syntax.Nth][]space.Set{}, false
 	chain := map[hook]string{prerouting: "PREROUTING", output: "OUTPUT"}[w.hook]
 	flows := []flow{{share: all, src: src, state: state{counters: counters}}}
 	flows = w.table("raw", chain, flows)
