@@ -4,34 +4,29 @@ package iptables
 
 import (
 	"math/big"
-	"slices"
 
 	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/iptables/syntax"
 )
 
-// concerns reports whether a rule can apply to the region, before NAT. Most do
-// not, and there is no need to ask for each flow. A condition that holds for a
-// part of the region is for match, unless one after it holds for none: but only
-// up to the first that counts.
+// concerns reports whether a rule can apply to the region, as far as that tells:
+// before NAT. Most do not, and there is no need to ask for each flow. A condition
+// that holds for a part of the region is for match, unless one after it holds for
+// none: but only up to the first that counts, if the rule is followed.
 func (w *walker) concerns(r *syntax.Rule) bool {
 	for _, m := range r.Matches {
-		switch m.(type) {
+		switch m := m.(type) {
 		case *syntax.Nth, syntax.Recent:
-			return true
-		}
-		if !w.meets(m) {
-			return false
+			if !r.Skip {
+				return true
+			}
+		case syntax.Within:
+			if !w.leaving && !w.region[m.Of].Meets(m.Set) {
+				return false
+			}
 		}
 	}
 	return true
-}
-
-// meets reports whether a condition can hold for a part of the region, as far as
-// the region tells.
-func (w *walker) meets(m syntax.Match) bool {
-	within, ok := m.(syntax.Within)
-	return !ok || w.region[within.Of].Meets(within.Set)
 }
 
 // match parts flows into those that a rule applies to, and the rest. The
@@ -180,10 +175,4 @@ func byPart(kernel, meant *big.Rat, not bool, f *flow) (rest *flow, holds bool) 
 		f.share, other.share = other.share, f.share
 	}
 	return &other, true
-}
-
-// possible reports whether a rule that is not understood could apply to the
-// region, as far as it is understood.
-func (w *walker) possible(r *syntax.Rule) bool {
-	return w.leaving || !slices.ContainsFunc(r.Matches, func(m syntax.Match) bool { return !w.meets(m) })
 }

@@ -151,7 +151,7 @@ func (w *walker) chain(c *syntax.Chain, flows []flow) []flow {
 			break
 		}
 		if r.Skip {
-			if w.possible(r) {
+			if w.concerns(r) {
 				w.note(r, skipped)
 			}
 			continue
@@ -159,7 +159,7 @@ func (w *walker) chain(c *syntax.Chain, flows []flow) []flow {
 		if w.looks++; w.looks%16 == 0 {
 			w.spend(1)
 		}
-		if !w.leaving && !w.concerns(r) {
+		if !w.concerns(r) {
 			continue
 		}
 		if w.spend(len(flows)); len(flows) > maxFlows {
