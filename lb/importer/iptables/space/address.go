@@ -45,12 +45,7 @@ func Prefix(p netip.Prefix) Set {
 	return Set{{first, last}}
 }
 
-func ones(bits int) uint64 {
-	if bits >= 64 {
-		return ^uint64(0)
-	}
-	return 1<<bits - 1
-}
+func ones(bits int) uint64 { return 1<<bits - 1 }
 
 // Addresses is the set of all addresses of a family.
 func Addresses(f lb.Family) Set {

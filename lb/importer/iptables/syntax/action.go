@@ -112,7 +112,7 @@ func (r *reader) dnat(g *group) {
 		r.fail(g.at, "DNAT has no --to-destination", "--to-destination ADDRESS[:PORT]")
 	}
 	r.rule.Target = target
-	if !r.rule.randomPorts() {
+	if !target.Random || !slices.ContainsFunc(target.To, func(n NATRange) bool { return n.Ports.First != n.Ports.Last }) {
 		r.noted(g, "OPTION is not in the profile: it is about ports, and does not choose backends", "random", "random-fully")
 	}
 }
@@ -128,12 +128,6 @@ func (r *reader) natRange(o *setting) (NATRange, bool) {
 
 // random reports whether NAT chooses ports at random.
 func (g *group) random() bool { return g.get("random") != nil || g.get("random-fully") != nil }
-
-// randomPorts reports whether DNAT chooses a port at random.
-func (r *Rule) randomPorts() bool {
-	d, ok := r.Target.(DNAT)
-	return ok && d.Random && slices.ContainsFunc(d.To, func(n NATRange) bool { return n.Ports.First != n.Ports.Last })
-}
 
 func (r *reader) snat(g *group) {
 	o := g.get("to-source")

@@ -119,9 +119,7 @@ func (p *parser) command(words []word, place importer.Place) shell.Outcome {
 			continue
 		}
 		if builtin[value] == nil {
-			if n == 2 && words[i+1].Unknown != "" {
-				p.Lost("the value of "+words[i+1].Unknown+" is not known here, so this command is left out", "", place)
-			} else {
+			if !p.unknown(words[i:i+n], place) {
 				p.Fail(w.Place, fmt.Sprintf("unknown table %q", value), "raw, mangle, nat, filter or security")
 			}
 			return shell.Unsure

@@ -319,6 +319,9 @@ func (r *reader) limit(g *group) {
 				r.lost(o.at, "! --limit is not translated", "")
 			}
 		}
+		if r.target == nil || r.target.name != "LOG" {
+			r.issue(importer.Lost, word{Place: r.rule.Place}, "the limit of this rule is not in the profile", "a service can have limit: with new-per-source or new")
+		}
 		r.add(m)
 	case "connlimit":
 		r.add(Fixed{above == nil || above.not})

@@ -26,9 +26,7 @@ func verbOf(w word) byte {
 func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcome {
 	at := slices.IndexFunc(words, func(w word) bool { return verbOf(w) != 0 })
 	if at < 0 {
-		if i := slices.IndexFunc(words, func(w word) bool { return w.Unknown != "" }); i >= 0 {
-			p.Lost("the value of "+words[i].Unknown+" is not known here, so this command is left out", "", place)
-		} else {
+		if !p.unknown(words, place) {
 			p.Fail(place, "no command", "-A CHAIN, -I CHAIN or another command of iptables")
 		}
 		return shell.Unsure
@@ -45,11 +43,8 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcom
 		operands = append(operands, rest[0])
 		rest = rest[1:]
 	}
-	for _, w := range operands {
-		if w.Unknown != "" {
-			p.Lost("the value of "+w.Unknown+" is not known here, so this command is left out", "", place)
-			return shell.Unsure
-		}
+	if p.unknown(operands, place) {
+		return shell.Unsure
 	}
 	rule := slices.Concat(words[:at], rest)
 	if strings.IndexByte("AIDRCNPE", verb) >= 0 && len(operands) == 0 {
@@ -63,6 +58,15 @@ func (p *parser) edit(words []word, t *Table, place importer.Place) shell.Outcom
 		return p.change(verb, operands, rule, t, place)
 	}
 	return p.editChains(verb, operands, t, place)
+}
+
+// unknown reports whether the value of a word is not known, and says so.
+func (p *parser) unknown(words []word, place importer.Place) bool {
+	i := slices.IndexFunc(words, func(w word) bool { return w.Unknown != "" })
+	if i >= 0 {
+		p.Lost("the value of "+words[i].Unknown+" is not known here, so this command is left out", "", place)
+	}
+	return i >= 0
 }
 
 // number is the place of a rule in its chain, from 1; 0: not given.
@@ -79,7 +83,7 @@ func (p *parser) add(verb byte, operands, words []word, t *Table, place importer
 	c := t.chain(operands[0].Text)
 	rules, errs := ReadRule(words, p.family, place)
 	for _, e := range errs {
-		p.Fail(importer.Place{Line: e.Pos.Line, Column: e.Pos.Column, Width: e.Width}, e.Msg, e.Want)
+		p.Fail(e.Place, e.Msg, e.Hint)
 	}
 	if p.may != "" && t.Name == "nat" {
 		p.Lost(p.may, "", place)

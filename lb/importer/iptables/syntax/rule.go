@@ -51,15 +51,13 @@ type reader struct {
 	isGoto  bool
 	proto   string
 	rule    *Rule
-	errs    []*lb.Error
+	errs    []Issue // the hint is what is wanted
 	// guessed: a word has a part that is not known, so nothing can be wrong.
 	guessed bool
 }
 
 func (r *reader) fail(at word, msg, want string) {
-	r.errs = append(r.errs, &lb.Error{
-		Pos: lb.Pos{Line: at.Place.Line, Column: at.Place.Column}, Width: at.Place.Width, Msg: msg, Want: want,
-	})
+	r.errs = append(r.errs, Issue{Place: at.Place, Msg: msg, Hint: want})
 }
 
 // good reports whether a value could be read; where not, that is said.
@@ -87,9 +85,9 @@ func (r *reader) issue(level importer.Level, at word, msg, hint string) {
 const maxWords = 1024
 
 // ReadRule reads the words of a rule, without the command. It is several rules
-// where -s or -d have lists, as iptables makes them. Places in errors have no
-// file.
-func ReadRule(words []word, f lb.Family, at importer.Place) ([]*Rule, []*lb.Error) {
+// where -s or -d have lists, as iptables makes them. The hint of a mistake is what
+// is wanted.
+func ReadRule(words []word, f lb.Family, at importer.Place) (rules []*Rule, mistakes []Issue) {
 	at.Width = 0 // all of it
 	r := &reader{family: f, rule: &Rule{Place: at, Text: textOf(words)}}
 	r.base.module = base
@@ -98,7 +96,7 @@ func ReadRule(words []word, f lb.Family, at importer.Place) ([]*Rule, []*lb.Erro
 		words = words[:maxWords]
 	}
 	r.group(words)
-	rules := r.build()
+	rules = r.build()
 	if r.guessed {
 		return rules, nil
 	}
@@ -296,14 +294,6 @@ func (r *reader) build() []*Rule {
 		r.match(g)
 	}
 	r.readTarget()
-	for _, m := range r.rule.Matches {
-		if _, ok := m.(Limit); ok {
-			if _, isLog := r.rule.Target.(Log); !isLog {
-				r.issue(importer.Lost, word{Place: r.rule.Place}, "the limit of this rule is not in the profile",
-					"a service can have limit: with new-per-source or new")
-			}
-		}
-	}
 	var rules []*Rule
 	for _, s := range sources {
 		for _, d := range destinations {

@@ -22,36 +22,30 @@ func parseNetwork(s string, f lb.Family) (set space.Set, named bool, err error) 
 	if dots := strings.Count(host, "."); f == lb.IPv4 && dots < 3 && strings.Trim(host, "0123456789.") == "" && (masked || dots > 0) {
 		host += strings.Repeat(".0", 3-dots) // 10/8, as iptables has it
 	}
-	a, err := netip.ParseAddr(host)
-	switch {
-	case err != nil && hostName(host):
+	if hostName(host) {
 		return nil, true, nil
-	case err != nil:
-		return nil, false, fmt.Errorf("%q is not an address", s)
-	case a.Zone() != "" || lb.FamilyOf(a) != f:
-		return nil, false, fmt.Errorf("%s is not an %s address", s, f)
-	case !masked:
-		return space.Prefix(netip.PrefixFrom(a, a.BitLen())), false, nil
 	}
-	if n, ok := parseUint(mask, uint64(a.BitLen())); ok {
-		return space.Prefix(netip.PrefixFrom(a, int(n))), false, nil
+	a, err := parseAddr(host, s, f)
+	if err != nil {
+		return nil, false, err
 	}
-	if m, err := netip.ParseAddr(mask); err == nil && m.BitLen() == a.BitLen() {
-		if n, ok := importer.MaskBits(m); ok {
-			return space.Prefix(netip.PrefixFrom(a, n)), false, nil
+	bits := a.BitLen()
+	if n, ok := parseUint(mask, uint64(bits)); ok {
+		bits = int(n)
+	} else if m, err := netip.ParseAddr(mask); err == nil && m.BitLen() == bits {
+		if bits, ok = importer.MaskBits(m); !ok {
+			return nil, false, fmt.Errorf("%s is not a mask that a prefix has", mask)
 		}
-		return nil, false, fmt.Errorf("%s is not a mask that a prefix has", mask)
+	} else if masked {
+		return nil, false, fmt.Errorf("%q is neither a prefix length nor a mask", mask)
 	}
-	return nil, false, fmt.Errorf("%q is neither a prefix length nor a mask", mask)
+	return space.Prefix(netip.PrefixFrom(a, bits)), false, nil
 }
 
 // hostName reports whether a text can be the name of a host, which no address can.
 var hostName = regexp.MustCompile(`^[\w.-]*[A-Za-z_][\w.-]*$`).MatchString
 
 func parseUint(s string, most uint64) (uint64, bool) {
-	if s == "" || strings.Trim(s, "0123456789") != "" {
-		return 0, false
-	}
 	n, err := strconv.ParseUint(s, 10, 64)
 	return n, err == nil && n <= most
 }
@@ -193,8 +187,8 @@ func parseRange(s string, f lb.Family) (first, last netip.Addr, err error) {
 	if !isRange {
 		high = low
 	}
-	if first, err = parseAddr(low, f); err == nil {
-		last, err = parseAddr(high, f)
+	if first, err = parseAddr(low, low, f); err == nil {
+		last, err = parseAddr(high, high, f)
 	}
 	if err == nil && last.Less(first) {
 		err = fmt.Errorf("addresses %s end before they begin", s)
@@ -202,13 +196,14 @@ func parseRange(s string, f lb.Family) (first, last netip.Addr, err error) {
 	return first, last, err
 }
 
-func parseAddr(s string, f lb.Family) (netip.Addr, error) {
+// parseAddr reads an address, which messages name by the text that it is in.
+func parseAddr(s, text string, f lb.Family) (netip.Addr, error) {
 	a, err := netip.ParseAddr(s)
 	switch {
 	case err != nil:
-		return a, fmt.Errorf("%q is not an address", s)
+		return a, fmt.Errorf("%q is not an address", text)
 	case a.Zone() != "" || lb.FamilyOf(a) != f:
-		return a, fmt.Errorf("%s is not an %s address", s, f)
+		return a, fmt.Errorf("%s is not an %s address", text, f)
 	}
 	return a, nil
 }
