@@ -47,6 +47,29 @@ func (n names) unique(name string) string {
 	return free
 }
 
+// PortName names a service by its protocols, its first port unless it has most of them,
+// and IPv6.
+func PortName(protocols []lb.Protocol, ports []lb.PortRange, ipv6 bool) string {
+	var parts []string
+	for _, p := range protocols {
+		parts = append(parts, p.String())
+	}
+	if len(parts) == 3 {
+		parts = []string{"all"}
+	}
+	count := 0
+	for _, r := range ports {
+		count += int(r.Last) - int(r.First) + 1
+	}
+	if count <= 1<<15 {
+		parts = append(parts, ports[0].String())
+	}
+	if ipv6 {
+		parts = append(parts, "v6")
+	}
+	return strings.Join(parts, "-")
+}
+
 // fileName is the name of a profile that is made of a file.
 func fileName(file, format string) string {
 	base := file[strings.LastIndexByte(file, '/')+1:]

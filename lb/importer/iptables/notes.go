@@ -12,7 +12,6 @@ import (
 
 	"nlb/lb"
 	"nlb/lb/importer"
-	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/iptables/syntax"
 )
 
@@ -29,7 +28,7 @@ var ownChains = regexp.MustCompile(`^(PREROUTING|OUTPUT|POSTROUTING|DOCKER|KUBE-
 
 // name is what a service is called: as the comments of its rules say, or their
 // chain, or by protocol and port.
-func (t *translator) name(c *candidate) string {
+func (t *translator) name(c *candidate, s *lb.Service) string {
 	rules := c.those(matched)
 	var comments []string
 	for _, r := range rules {
@@ -59,7 +58,7 @@ func (t *translator) name(c *candidate) string {
 			return strings.ToLower(importer.Name(name))
 		}
 	}
-	return t.portName(c.region)
+	return importer.PortName(s.Protocols, s.Listen[0].Ports, t.set.Family == lb.IPv6)
 }
 
 // shared is what texts have in common at their beginning, without the number
@@ -70,39 +69,14 @@ func shared(texts []string) string {
 	}
 	first := texts[0]
 	for _, s := range texts[1:] {
-		n := 0
-		for n < min(len(first), len(s)) && first[n] == s[n] {
-			n++
+		for !strings.HasPrefix(s, first) {
+			first = first[:len(first)-1]
 		}
-		first = first[:n]
 	}
 	if len(texts) > 1 || strings.HasPrefix(strings.TrimSpace(first), "FARM_") {
 		first = strings.TrimRight(strings.TrimSpace(first), "0123456789_-:#/ ")
 	}
 	return strings.TrimSpace(first)
-}
-
-// portName is a name such as tcp-80.
-func (t *translator) portName(r space.Region) string {
-	var parts []string
-	for _, p := range transports {
-		if r[space.Protocol].Meets(space.Protocols(uint8(p))) {
-			parts = append(parts, p.String())
-		}
-	}
-	if len(parts) == len(transports) {
-		parts = []string{"all"}
-	}
-	ports := r[space.Port].PortRanges()
-	switch {
-	case len(ports) == 0 || r[space.Port].Size() > 1<<15:
-	default:
-		parts = append(parts, ports[0].String())
-	}
-	if t.set.Family == lb.IPv6 {
-		parts = append(parts, "v6")
-	}
-	return strings.Join(parts, "-")
 }
 
 // maxShares is how many shares a comment lists.

@@ -25,13 +25,14 @@ func (t *translator) service(c *candidate) {
 		t.used[r.Place] = true
 	}
 	at := places(c.deciding())
-	s := lb.Service{Name: t.name(c), Role: c.role}
+	s := lb.Service{Role: c.role}
 	if s.Protocols = t.protocols(c, at); len(s.Protocols) == 0 {
 		return
 	}
 	if s.Listen = t.listen(c, at); len(s.Listen) == 0 {
 		return
 	}
+	s.Name = t.name(c, &s)
 	t.backends(c, &s, at)
 	if len(s.Backends) == 0 {
 		return // endpoint has said why

@@ -214,10 +214,8 @@ func (w *walker) act(r *syntax.Rule, flows []flow) (on, back []flow) {
 			return flows, nil
 		}
 		w.dnat(r, t, flows)
-	case syntax.Masquerade:
-		return w.source(flows, source{masquerade: true, random: t.Random}), nil
 	case syntax.SNAT:
-		return w.source(flows, source{first: t.To.First, last: t.To.Last, random: t.Random}), nil
+		return w.source(flows, source{t.Masquerade, t.To.First, t.To.Last, t.Random}), nil
 	case syntax.SetMark:
 		return each(func(s *state) {
 			if t.Connection {

@@ -66,9 +66,6 @@ func (t *table) find(key string) *Virtual {
 
 // do does what a command says.
 func (t *table) do(c *command) {
-	if c.verb == 0 {
-		return
-	}
 	if c.verb == 'C' {
 		t.services = nil
 		return
@@ -116,7 +113,6 @@ func (s *Server) same(o *Server) bool {
 func (t *table) service(c *command) (*Virtual, bool) {
 	w := c.service
 	v := &Virtual{Place: c.place, Scheduler: "wlc", OnePacket: c.has("-o"), Engine: c.given["--pe"].Text}
-	v.Place.Width = 0
 	if c.transport == "-f" {
 		n, err := strconv.ParseUint(w.Text, 0, 32)
 		if err != nil || n == 0 {
@@ -185,7 +181,6 @@ func (t *table) endpoint(w word, want string) (netip.Addr, uint16, bool) {
 // server adds, changes or removes a real server.
 func (t *table) server(c *command, v *Virtual) {
 	s := &Server{Place: c.place, Forwarding: 'g', Weight: 1}
-	s.Place.Width = 0
 	var ok bool
 	if s.Addr, s.Port, ok = t.endpoint(c.given["-r"], "the address of a server"); !ok {
 		return

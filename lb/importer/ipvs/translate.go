@@ -3,11 +3,11 @@ package ipvs
 // Translation: a virtual service as one of ours.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"nlb/lb"
@@ -40,7 +40,7 @@ func (t *table) translate(v *Virtual) {
 	if v.mark == 0 {
 		s.Protocols = []lb.Protocol{v.Protocol}
 		s.Listen = []lb.Listen{{Prefix: netip.PrefixFrom(v.Addr, v.Addr.BitLen()), Ports: importer.Ports(v.Port)}}
-		s.Name = NameOf(s)
+		s.Name = importer.PortName(s.Protocols, s.Listen[0].Ports, v.IPv6)
 		t.Add(s, v.Place, note)
 		return
 	}
@@ -54,21 +54,9 @@ func (t *table) translate(v *Virtual) {
 		}
 		slices.SortFunc(ports, func(a, b lb.PortRange) int { return int(a.First) - int(b.First) })
 		one.Listen = []lb.Listen{{Prefix: r.prefix, Ports: ports}}
-		one.Name = NameOf(one)
+		one.Name = importer.PortName(one.Protocols, ports, r.prefix.Addr().Is6())
 		t.Add(one, v.Place, note, fmt.Sprintf("mark %d is set in line %d", v.mark, r.place.Line))
 	}
-}
-
-// NameOf names a service by protocol and port.
-func NameOf(s lb.Service) string {
-	parts := []string{s.Protocols[0].String()}
-	if p := s.Listen[0].Ports[0]; p != lb.AllPorts {
-		parts = append(parts, p.String())
-	}
-	if s.Listen[0].Prefix.Addr().Is6() {
-		parts = append(parts, "v6")
-	}
-	return strings.Join(parts, "-")
 }
 
 // schedulers says what is nearest to those of IPVS (ipvsadm(8)). The level is
@@ -100,10 +88,7 @@ var schedulers = map[string]struct {
 func Scheduled(name string) bool { _, ok := schedulers[name]; return ok }
 
 func (v *Virtual) schedule(d *importer.Draft, s *lb.Service) {
-	at := v.Place
-	if v.SchedulerAt.Line != 0 {
-		at = v.SchedulerAt
-	}
+	at := cmp.Or(v.SchedulerAt, v.Place)
 	k, ok := schedulers[v.Scheduler]
 	if !ok {
 		d.Lost("the scheduler "+v.Scheduler+" is not known; the profile is round-robin by weight", "", at)

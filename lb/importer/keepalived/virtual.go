@@ -90,7 +90,7 @@ func (r *reader) virtual(d *words.Directive) {
 	}
 	r.health(&s, settings, v, reals)
 	r.sorry(&s, settings, v)
-	s.Name = cmp.Or(text(settings, "snmp_name"), ipvs.NameOf(s))
+	s.Name = cmp.Or(text(settings, "snmp_name"), importer.PortName(s.Protocols, listens[0].Ports, listens[0].Prefix.Addr().Is6()))
 	if d.Arg(1) == "group" {
 		s.Name = d.Arg(2)
 	}

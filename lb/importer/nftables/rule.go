@@ -200,7 +200,7 @@ func madeHere(chain string) bool { return len(chain) > 0 && chain[len(chain)-1] 
 // goesOn reports whether a packet may come back from what a target does.
 func goesOn(t syntax.Target) bool {
 	switch t := t.(type) {
-	case syntax.Accept, syntax.Drop, syntax.Return, syntax.DNAT, syntax.SNAT, syntax.Masquerade:
+	case syntax.Accept, syntax.Drop, syntax.Return, syntax.DNAT, syntax.SNAT:
 		return false
 	case syntax.Jump:
 		return !t.Goto

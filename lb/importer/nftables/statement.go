@@ -119,7 +119,7 @@ func (p *program) statement(name string, value any) ([]branch, bool) {
 	case "dnat", "snat", "redirect":
 		return p.nat(name, value), true
 	case "masquerade":
-		return one(syntax.Masquerade{Random: strings.Contains(fmt.Sprint(get(value, "flags")), "random")})
+		return one(syntax.SNAT{Masquerade: true, Random: strings.Contains(fmt.Sprint(get(value, "flags")), "random")})
 	case "mangle":
 		return p.mangle(value), true
 	case "log":

@@ -41,7 +41,7 @@ func (r *reader) readTarget() {
 	case "SNAT":
 		r.snat(g)
 	case "MASQUERADE":
-		r.rule.Target = Masquerade{g.random()}
+		r.rule.Target = SNAT{Masquerade: true, Random: g.random()}
 		r.noted(g, "the ports of MASQUERADE are not in the profile", "to-ports")
 	case "MARK", "CONNMARK":
 		r.setMark(g)
@@ -140,7 +140,7 @@ func (r *reader) snat(g *group) {
 	if ok && to.Ports.First != 0 {
 		r.issue(importer.Note, o.values[0], "the ports of --to-source are not in the profile", "")
 	}
-	r.rule.Target = SNAT{to, g.random()}
+	r.rule.Target = SNAT{To: to, Random: g.random()}
 }
 
 func (r *reader) setMark(g *group) {

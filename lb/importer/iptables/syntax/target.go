@@ -61,15 +61,12 @@ func (r NATRange) Wide(random bool) bool {
 	return r.First.IsValid() && space.Between(r.First, r.Last).Size() > maxRange || random && int(r.Ports.Last)-int(r.Ports.First) >= maxRange
 }
 
-// SNAT changes the source to one of a range of addresses. Random: with a port at random.
+// SNAT changes the source to one of a range of addresses, or to one of the interface that
+// the packet leaves by: Masquerade. Random: with a port at random.
 type SNAT struct {
-	To     NATRange
-	Random bool
+	To                 NATRange
+	Masquerade, Random bool
 }
-
-// Masquerade changes the source to an address of the interface that the packet
-// leaves by. Random: with a port at random.
-type Masquerade struct{ Random bool }
 
 // SetMark makes the mark of a packet, or of its connection, (mark &^ Mask) ^
 // Value.
@@ -98,18 +95,17 @@ type Untrack struct{}
 // target's; empty where the rule has none.
 type Pass struct{ Name string }
 
-func (Jump) isTarget()       {}
-func (Accept) isTarget()     {}
-func (Return) isTarget()     {}
-func (Drop) isTarget()       {}
-func (DNAT) isTarget()       {}
-func (SNAT) isTarget()       {}
-func (Masquerade) isTarget() {}
-func (SetMark) isTarget()    {}
-func (CopyMark) isTarget()   {}
-func (Log) isTarget()        {}
-func (Untrack) isTarget()    {}
-func (Pass) isTarget()       {}
+func (Jump) isTarget()     {}
+func (Accept) isTarget()   {}
+func (Return) isTarget()   {}
+func (Drop) isTarget()     {}
+func (DNAT) isTarget()     {}
+func (SNAT) isTarget()     {}
+func (SetMark) isTarget()  {}
+func (CopyMark) isTarget() {}
+func (Log) isTarget()      {}
+func (Untrack) isTarget()  {}
+func (Pass) isTarget()     {}
 
 // Balances reports whether the rule sends connections to somewhere else.
 func (r *Rule) Balances() bool {
@@ -119,9 +115,6 @@ func (r *Rule) Balances() bool {
 
 // ChangesSource reports whether the rule is for what backends see.
 func (r *Rule) ChangesSource() bool {
-	switch r.Target.(type) {
-	case SNAT, Masquerade:
-		return true
-	}
-	return false
+	_, ok := r.Target.(SNAT)
+	return ok
 }
