@@ -19,33 +19,21 @@ const maxPrefixes = 256
 
 // clients compares the clients that the service is made for with the others.
 func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
-	var none, refused, other []class
+	served, passed := c.classes[0].src, false
 	for _, o := range c.classes[1:] {
-		switch {
-		case o.parts[dropped] > 0 && o.parts[balanced] == 0 && o.parts[unbalanced] == 0:
-			refused = append(refused, o)
-		case o.parts[balanced] == 0:
-			none = append(none, o)
-		default:
-			other = append(other, o)
+		if o.parts[balanced] == 0 {
+			passed = passed || o.parts[unbalanced] > 0
+			continue
 		}
-	}
-	if len(other) > 0 {
-		main := goingTo(c.classes[0])
-		for _, o := range other {
-			if !t.behind(o.src, c) {
-				t.otherwise(c, s, o, main, at)
-			}
-		}
-	}
-	if len(none)+len(refused) == 0 {
-		return
-	}
-	served := c.classes[0].src
-	for _, o := range other {
 		served = served.Union(o.src)
+		if !t.behind(o.src, c) {
+			t.otherwise(c, s, o, at)
+		}
 	}
 	everyone := space.Addresses(t.set.Family)
+	if served.Equal(everyone) {
+		return
+	}
 	allow, ok := served.Prefixes(t.set.Family, maxPrefixes)
 	deny, ok2 := everyone.Without(served).Prefixes(t.set.Family, maxPrefixes)
 	text := "those of " + prefixText(allow)
@@ -59,7 +47,7 @@ func (t *translator) clients(c *candidate, s *lb.Service, at []importer.Place) {
 		t.draft.Lost("these rules are for too many different networks of clients; the profile is for all clients", "", at...)
 		return
 	}
-	if len(none) > 0 {
+	if passed {
 		t.draft.Lost(fmt.Sprintf("these rules balance connections to %s from some clients only: %s; the others went on unbalanced, and the profile refuses them", listenText(s), text),
 			"", at...)
 	}
@@ -86,13 +74,13 @@ func prefixText(prefixes []netip.Prefix) string {
 }
 
 // otherwise says how clients are balanced that are not balanced like most.
-func (t *translator) otherwise(c *candidate, s *lb.Service, o class, main map[kind]amount, at []importer.Place) {
+func (t *translator) otherwise(c *candidate, s *lb.Service, o class, at []importer.Place) {
 	prefixes, ok := o.src.Prefixes(t.set.Family, maxPrefixes)
 	from := "clients of " + prefixText(prefixes)
 	if !ok {
 		from = "some clients"
 	}
-	if !maps.EqualFunc(main, goingTo(o), func(a, b amount) bool { return a.meant.Cmp(b.meant) == 0 }) {
+	if !maps.EqualFunc(goingTo(c.classes[0]), goingTo(o), func(a, b amount) bool { return a.meant.Cmp(b.meant) == 0 }) {
 		t.draft.Lost(fmt.Sprintf("%s met other backends of %s: %s; the profile treats all clients alike", from, listenText(s), o.text()), "", at...)
 		return
 	}

@@ -18,10 +18,9 @@ func (t *translator) report(c *candidate, s *lb.Service, at []importer.Place) {
 	main := c.classes[0]
 	text, equal := c.shares(s)
 	hint := t.cascade(c, len(s.Backends))
-	listens := "these rules"
 	switch lost := main.parts[unbalanced]; {
 	case lost > 0:
-		t.draft.Lost(fmt.Sprintf("%s leave %s of the new connections to %s unbalanced: %s", listens, percent(lost), listenText(s), text), hint, at...)
+		t.draft.Lost(fmt.Sprintf("these rules leave %s of the new connections to %s unbalanced: %s", percent(lost), listenText(s), text), hint, at...)
 	case main.parts[dropped] > 0:
 	case !equal && hint != "":
 		t.draft.Note(fmt.Sprintf("these rules do not give all backends of %s the same: %s", listenText(s), text), hint, at...)

@@ -187,14 +187,13 @@ func (r *reader) option(w word, words []word, not bool) []word {
 			words = words[1:]
 		}
 	default:
-		for len(o.values) < count {
-			if len(words) == 0 {
-				r.fail(w, fmt.Sprintf("%s needs %d value%s", w.Text, count, map[bool]string{true: "s"}[count > 1]), "a value after it")
-				return nil
-			}
-			o.values = append(o.values, words[0])
-			words = words[1:]
+		n := max(0, count-len(o.values))
+		if n > len(words) {
+			r.fail(w, fmt.Sprintf("%s needs %d value%s", w.Text, count, map[bool]string{true: "s"}[count > 1]), "a value after it")
+			return nil
 		}
+		o.values = append(o.values, words[:n]...)
+		words = words[n:]
 	}
 	for _, v := range o.values {
 		if v.Unknown != "" && o.name != "comment" && o.name != "log-prefix" {
@@ -251,33 +250,28 @@ func (r *reader) owner(name string, long bool, at word) (*group, shell.Option) {
 
 // take puts an option where it belongs. Some begin a new group.
 func (r *reader) take(g *group, o *setting) {
-	if g != &r.base {
-		g.options = append(g.options, o)
+	switch {
+	case g != &r.base:
+	case o.name == "match":
+		r.matches = append(r.matches, &group{name: o.value(), at: o.values[0], module: matches[o.value()]})
 		return
-	}
-	switch o.name {
-	case "match":
-		name := o.value()
-		r.matches = append(r.matches, &group{name: name, at: o.values[0], module: matches[name]})
-	case "jump", "goto":
+	case o.name == "jump" || o.name == "goto":
 		if r.target != nil {
 			r.fail(o.at, "a second target", "one -j or -g")
 			return
 		}
-		r.target = &group{name: o.value(), at: o.values[0], module: targets[o.value()]}
-		r.isGoto = o.name == "goto"
-		if r.isGoto {
-			r.target.module = nil
+		r.target = &group{name: o.value(), at: o.values[0]}
+		if r.isGoto = o.name == "goto"; !r.isGoto {
+			r.target.module = targets[o.value()]
 		}
-	case "protocol":
+		return
+	case o.name == "protocol":
 		r.proto = strings.ToLower(o.value())
 		if n, ok := map[string]string{"6": "tcp", "17": "udp", "132": "sctp", "ipv6-icmp": "icmp6", "icmpv6": "icmp6"}[r.proto]; ok {
 			r.proto = n
 		}
-		g.options = append(g.options, o)
-	default:
-		g.options = append(g.options, o)
 	}
+	g.options = append(g.options, o)
 }
 
 // build makes the rules of what was read.

@@ -3,6 +3,7 @@ package syntax
 // Values of options: addresses, ports, marks, rates.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -74,27 +75,29 @@ func parsePorts(s string) (space.Set, error) {
 	var ranges []lb.PortRange
 	for part := range strings.SplitSeq(s, ",") {
 		first, last, isRange := strings.Cut(part, ":")
-		r := lb.PortRange{First: 0, Last: 65535}
-		var err error
-		if first != "" || !isRange {
-			if r.First, err = parsePort(first); err != nil {
-				return nil, err
-			}
+		if !isRange {
+			last = first
+		} else {
+			first, last = cmp.Or(first, "0"), cmp.Or(last, "65535")
 		}
-		switch {
-		case !isRange:
-			r.Last = r.First
-		case last != "":
-			if r.Last, err = parsePort(last); err != nil {
-				return nil, err
-			}
-		}
-		if r.First > r.Last {
-			return nil, fmt.Errorf("ports %s end before they begin", part)
+		r, err := portRange(first, last, part)
+		if err != nil {
+			return nil, err
 		}
 		ranges = append(ranges, r)
 	}
 	return space.Ports(ranges...), nil
+}
+
+// portRange is the ports from one to another, which messages name by their text.
+func portRange(first, last, text string) (r lb.PortRange, err error) {
+	if r.First, err = parsePort(first); err == nil {
+		r.Last, err = parsePort(last)
+	}
+	if err == nil && r.First > r.Last {
+		err = fmt.Errorf("ports %s end before they begin", text)
+	}
+	return r, err
 }
 
 // protocols are the names in protocols(5) that rules have.
@@ -208,25 +211,14 @@ func parseAddr(s, text string, f lb.Family) (netip.Addr, error) {
 	return a, nil
 }
 
-func parseNATPorts(s string) (r lb.PortRange, err error) {
+func parseNATPorts(s string) (lb.PortRange, error) {
 	first, last, isRange := strings.Cut(s, "-")
-	if r.First, err = parsePort(first); err != nil {
-		// The name of a service may have a hyphen.
-		if r.First, err = parsePort(s); err != nil {
-			return r, err
-		}
-		isRange = false
+	if services[s] != 0 || !isRange { // the name of a service may have a hyphen
+		first, last = s, s
 	}
-	r.Last = r.First
-	if isRange {
-		r.Last, err = parsePort(last)
-	}
-	switch {
-	case err != nil:
-	case r.First == 0:
+	r, err := portRange(first, last, s)
+	if err == nil && r.First == 0 {
 		err = fmt.Errorf("port 0 in %q", s)
-	case r.First > r.Last:
-		err = fmt.Errorf("ports %s end before they begin", s)
 	}
 	return r, err
 }
