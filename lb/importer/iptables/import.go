@@ -34,15 +34,20 @@ func Import(file string, data []byte) (*importer.Import, error) {
 // that have the same place are one.
 func Translate(draft *importer.Draft, sets []*syntax.Ruleset) {
 	budget := maxSteps
-	used := map[importer.Place]bool{}
 	var all []*translator
 	for _, set := range sets {
-		t := &translator{set: set, elsewhere: backendsOf(set), draft: draft, interfaces: interfacesOf(set), ways: waysOf(set), used: used, told: map[*syntax.Rule]bool{}}
+		t := &translator{set: set, elsewhere: backendsOf(set), draft: draft, interfaces: interfacesOf(set), ways: waysOf(set), used: map[*syntax.Rule]bool{}, told: map[*syntax.Rule]bool{}}
 		t.translate(&budget)
 		all = append(all, t)
 	}
 	for _, t := range all {
-		t.account()
+		elsewhere := map[importer.Place]bool{}
+		for _, other := range all {
+			for r := range other.used {
+				elsewhere[r.Place] = elsewhere[r.Place] || other != t
+			}
+		}
+		t.account(elsewhere)
 	}
 }
 
@@ -80,10 +85,9 @@ type translator struct {
 	draft      *importer.Draft
 	interfaces *space.Interfaces
 	ways       *ways
-	// used are the places of rules that are in a service, of any ruleset.
-	used map[importer.Place]bool
-	// told are the rules that a finding is about.
-	told map[*syntax.Rule]bool
+	// used are the rules that are in a service, told those that a finding is
+	// about.
+	used, told map[*syntax.Rule]bool
 	// elsewhere are addresses of backends.
 	elsewhere space.Set
 	// cut: the search was ended before its end.

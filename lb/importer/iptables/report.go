@@ -144,11 +144,12 @@ func countdown(n int, condition func(k int) string) string {
 }
 
 // account says what becomes of the rules that are in no service, so that none
-// is passed over in silence.
-func (t *translator) account() {
+// is passed over in silence. elsewhere are the places of those that other rulesets have
+// in services.
+func (t *translator) account(elsewhere map[importer.Place]bool) {
 	reached := t.set.Reached()
 	for r := range t.set.Rules {
-		if t.used[r.Place] || t.told[r] {
+		if t.used[r] || t.told[r] || elsewhere[r.Place] {
 			continue
 		}
 		switch {

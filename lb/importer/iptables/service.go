@@ -22,7 +22,7 @@ import (
 // for it (two interfaces), they are alike.
 func (t *translator) service(c *candidate) {
 	for _, r := range c.those(matched) {
-		t.used[r.Place] = true
+		t.used[r] = true
 	}
 	at := places(c.deciding())
 	s := lb.Service{Role: c.role}
@@ -339,7 +339,7 @@ func (t *translator) affinity(c *candidate, s *lb.Service, at []importer.Place) 
 	}
 	first := recent(rules[0], false)
 	for _, r := range rules {
-		t.used[r.Place] = true
+		t.used[r] = true
 		c.note(r, matched)
 		m := recent(r, false)
 		if m.Not || m.Seconds == 0 || !filled[m.List] || m.Seconds != first.Seconds || m.Bits != first.Bits || m.Bits6 != first.Bits6 {

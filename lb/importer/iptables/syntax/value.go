@@ -213,7 +213,7 @@ func parseAddr(s, text string, f lb.Family) (netip.Addr, error) {
 
 func parseNATPorts(s string) (lb.PortRange, error) {
 	first, last, isRange := strings.Cut(s, "-")
-	if services[s] != 0 || !isRange { // the name of a service may have a hyphen
+	if _, err := parsePort(first); err != nil || !isRange { // the name of a service may have a hyphen
 		first, last = s, s
 	}
 	r, err := portRange(first, last, s)
