@@ -131,18 +131,16 @@ func (d *Draft) joinFamilies() {
 	var out []*entry
 	for _, e := range d.services {
 		s := &e.service
-		own := len(s.Backends) > 0
 		var alike, inside []lb.Listen // inside: of loopback addresses
 		for _, l := range s.Listen {
 			if l.Prefix.IsValid() && l.Prefix.Addr().IsLoopback() {
 				inside = append(inside, l)
-				continue
+			} else {
+				alike = append(alike, l)
 			}
-			own = own && !l.Prefix.IsValid()
-			alike = append(alike, l)
 		}
-		own = own && len(alike) > 0
-		if !own {
+		named := slices.ContainsFunc(alike, func(l lb.Listen) bool { return l.Prefix.IsValid() })
+		if named || len(alike) == 0 || len(s.Backends) == 0 {
 			out = append(out, e)
 			continue
 		}

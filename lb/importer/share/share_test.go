@@ -70,7 +70,7 @@ func TestMeantThroughTheKernel(t *testing.T) {
 // TestMeantIsTheOnly: what is meant is the one simple fraction that is near, or the decimal.
 func TestMeantIsTheOnly(t *testing.T) {
 	r := rand.New(rand.NewPCG(2, 2))
-	for range rounds(400) {
+	for range rounds(4000) {
 		digits := 1 + r.IntN(5)
 		unit := pow10(digits)
 		number := 1 + r.Int64N(unit.Int64()-1)

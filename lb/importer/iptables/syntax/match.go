@@ -17,9 +17,9 @@ type Match interface{ isMatch() }
 // Source holds for these client addresses.
 type Source struct{ space.Set }
 
-// Within holds for packets that have one of Set in a dimension: as their destination, as
-// its port, as their protocol, or as what says whether they are to an address of this host.
-// Original: as the client has sent them, whatever NAT has made of them since.
+// Within holds for packets whose destination, port or protocol is in Set, or what
+// space.Local says of them. Original: as the client has sent them, whatever NAT has
+// made of them since.
 type Within struct {
 	Of space.Dimension
 	space.Set
