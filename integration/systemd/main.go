@@ -14,7 +14,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -24,11 +23,13 @@ import (
 
 	"github.com/mdlayher/sdnotify"
 	"golang.org/x/sys/unix"
+
+	"nlb/integration/demand"
 )
 
 func main() {
 	code := 0
-	if err := run(context.Background()); err != nil {
+	if err := demand.Try(run); err != nil {
 		fmt.Println(err)
 		code = 1
 	}
@@ -38,27 +39,16 @@ func main() {
 	os.Exit(code)
 }
 
-func run(ctx context.Context) error {
-	s, err := build()
-	if err != nil {
-		return err
-	}
+func run() {
+	s := build()
 	defer s.world.Close()
-	if err := s.write(shop(1)); err != nil {
-		return err
-	}
+	s.write(shop(1))
 	manager, err := sdnotify.New()
 	if err != nil {
-		return fmt.Errorf("this is for systemd to start: %w", err)
+		demand.Fail("this is for systemd to start: %w", err)
 	}
-	if err := errors.Join(manager.Notify(sdnotify.Ready), manager.Close(), os.Unsetenv(sdnotify.Socket)); err != nil {
-		return err
-	}
-	version, err := command(ctx, "systemctl", "--version")
-	if err != nil {
-		return err
-	}
-	version, _, _ = strings.Cut(version, "\n")
+	demand.OK(errors.Join(manager.Notify(sdnotify.Ready), manager.Close(), os.Unsetenv(sdnotify.Socket)))
+	version, _, _ := strings.Cut(command("systemctl", "--version"), "\n")
 	fmt.Printf("nlb-lab: %s on Linux %s\n", version, release())
 	phases := agent
 	if len(os.Args) > 1 && os.Args[1] == "package" {
@@ -66,24 +56,23 @@ func run(ctx context.Context) error {
 	}
 	for _, p := range phases {
 		began := time.Now()
-		shown, err := p.play(ctx, s)
-		if err != nil {
-			fmt.Printf("nlb-lab: %s FAILED after %.1f s: %v\n%s", p.name, time.Since(began).Seconds(), err, scene(ctx))
-			return fmt.Errorf("nlb-lab: what comes after %s was not tried", p.name)
+		var shown string
+		if err := demand.Try(func() { shown = p.play(s) }); err != nil {
+			fmt.Printf("nlb-lab: %s FAILED after %.1f s: %v\n%s", p.name, time.Since(began).Seconds(), err, scene())
+			demand.Fail("nlb-lab: what comes after %s was not tried", p.name)
 		}
 		fmt.Printf("nlb-lab: %s: %s (%.1f s)\n", p.name, shown, time.Since(began).Seconds())
 	}
-	return nil
 }
 
 // scene is what can be seen of a failure.
-func scene(ctx context.Context) string {
+func scene() string {
 	var b strings.Builder
 	for _, c := range []string{
 		"systemctl --no-pager --full status " + unit, "journalctl --no-pager -b -n 100 -u " + unit, "nlb show", "nft list ruleset",
 	} {
 		words := strings.Fields(c)
-		out, err := exec.CommandContext(ctx, words[0], words[1:]...).CombinedOutput()
+		out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
 		fmt.Fprintf(&b, "$ %s\n%s", c, out)
 		if err != nil {
 			fmt.Fprintln(&b, err)
@@ -101,8 +90,11 @@ func release() string {
 }
 
 // command runs a program that has to end with 0, and returns what it printed.
-func command(ctx context.Context, name string, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+func command(name string, args ...string) string { return demand.Of(output(name, args...)) }
+
+// output runs a program, and returns what it printed.
+func output(name string, args ...string) (string, error) {
+	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
 	}

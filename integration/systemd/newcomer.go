@@ -22,6 +22,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"nlb/integration/demand"
 	"nlb/integration/netlab/traffic"
 )
 
@@ -45,101 +46,69 @@ func commandsIn(script string) (out []string) {
 
 // newcomer: five commands of the README lead from the package to a service that is
 // watched. The last one shows that a server dies.
-func newcomer(ctx context.Context, s *stage) (string, error) {
-	script, err := os.ReadFile("/root/readme.sh")
-	if err != nil {
-		return "", err
-	}
-	commands := commandsIn(string(script))
+func newcomer(s *stage) string {
+	script := string(demand.Of(os.ReadFile("/root/readme.sh")))
+	commands := commandsIn(script)
 	if len(commands) != 5 {
-		return "", fmt.Errorf("the README has %d commands, want 5:\n%s", len(commands), script)
+		demand.Fail("the README has %d commands, want 5:\n%s", len(commands), script)
 	}
-	listen, servers, err := s.serveReadme(string(script))
-	if err != nil {
-		return "", err
-	}
+	listen, servers := s.serveReadme(script)
 	home := "/root/downloads"
-	err = errors.Join(os.Remove(profile), os.Mkdir(home, 0o755), os.Symlink(deb("1.0.2"), filepath.Join(home, filepath.Base(deb("1.0.2")))),
-		os.WriteFile("/usr/bin/sudo", []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755))
-	if err != nil {
-		return "", err
-	}
+	demand.OK(errors.Join(os.Remove(profile), os.Mkdir(home, 0o755), os.Symlink(deb("1.0.2"), filepath.Join(home, filepath.Base(deb("1.0.2")))),
+		os.WriteFile("/usr/bin/sudo", []byte("#!/bin/sh\nexec \"$@\"\n"), 0o755)))
 	var seen console
 	var last *exec.Cmd
 	for i, text := range commands {
-		last = exec.CommandContext(ctx, "/bin/sh", "-ec", "exec "+text)
+		last = exec.Command("/bin/sh", "-ec", "exec "+text)
 		last.Dir, last.Stdout, last.Stderr = home, &seen, &seen
 		if i == len(commands)-1 {
 			break
 		}
 		if err := last.Run(); err != nil {
-			return "", fmt.Errorf("%s: %w\n%s", text, err, seen.String())
+			demand.Fail("%s: %w\n%s", text, err, seen.String())
 		}
 	}
-	if err := last.Start(); err != nil {
-		return "", err
-	}
-	shows := func(what string) error {
-		return soon(ctx, func() error {
+	demand.OK(last.Start())
+	shows := func(what string) {
+		soon(func() {
 			if !strings.Contains(seen.String(), what) {
-				return fmt.Errorf("%s does not show %q:\n%s", commands[4], what, seen.String())
+				demand.Fail("%s does not show %q:\n%s", commands[4], what, seen.String())
 			}
-			return nil
 		})
 	}
-	if err := shows("web/web  " + listen.String()); err != nil {
-		return "", err
-	}
+	shows("web/web  " + listen.String())
 	for range servers {
-		if _, err := s.from().Exchange(ctx, "tcp", listen); err != nil {
-			return "", err
-		}
+		demand.Of(s.from().Exchange(context.Background(), "tcp", listen))
 	}
 	began := time.Now()
 	servers[0].Stop()
-	if err := shows(fmt.Sprintf("%d of %d up", len(servers)-1, len(servers))); err != nil {
-		return "", err
-	}
+	shows(fmt.Sprintf("%d of %d up", len(servers)-1, len(servers)))
 	took := time.Since(began)
 	// As Ctrl-C does.
 	if err := errors.Join(last.Process.Signal(unix.SIGINT), last.Wait()); err != nil {
-		return "", fmt.Errorf("%s ended with %w", commands[4], err)
+		demand.Fail("%s ended with %w", commands[4], err)
 	}
-	return fmt.Sprintf("%d commands; a server that died was shown after %.1f s", len(commands), took.Seconds()), nil
+	return fmt.Sprintf("%d commands; a server that died was shown after %.1f s", len(commands), took.Seconds())
 }
 
 // serveReadme starts a server at each address of the README's profile but the first,
 // which clients connect to.
-func (s *stage) serveReadme(script string) (listen netip.AddrPort, servers []*traffic.Server, err error) {
-	back, err := netlink.LinkByName("back")
-	if err != nil {
-		return listen, nil, err
-	}
+func (s *stage) serveReadme(script string) (listen netip.AddrPort, servers []*traffic.Server) {
+	back := demand.Of(netlink.LinkByName("back"))
 	for i, text := range regexp.MustCompile(`\d+\.\d+\.\d+\.\d+:\d+`).FindAllString(script, -1) {
-		at, err := netip.ParseAddrPort(text)
-		if err != nil {
-			return listen, nil, err
-		}
+		at := demand.Of(netip.ParseAddrPort(text))
 		if i == 0 {
 			listen = at
 			continue
 		}
-		if err := s.servers.AddAddress("eth0", netip.PrefixFrom(at.Addr(), 32)); err != nil {
-			return listen, nil, err
-		}
-		if err := netlink.RouteAdd(&netlink.Route{LinkIndex: back.Attrs().Index, Dst: &net.IPNet{IP: at.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}}); err != nil {
-			return listen, nil, err
-		}
-		server, err := traffic.Serve(s.servers, text, traffic.Port{Network: "tcp", At: at})
-		if err != nil {
-			return listen, nil, err
-		}
-		servers = append(servers, server)
+		demand.OK(s.servers.AddAddress("eth0", netip.PrefixFrom(at.Addr(), 32)))
+		demand.OK(netlink.RouteAdd(&netlink.Route{LinkIndex: back.Attrs().Index, Dst: &net.IPNet{IP: at.Addr().AsSlice(), Mask: net.CIDRMask(32, 32)}}))
+		servers = append(servers, demand.Of(traffic.Serve(s.servers, text, traffic.Port{Network: "tcp", At: at})))
 	}
 	if len(servers) < 2 {
-		return listen, nil, fmt.Errorf("the README's profile has %d backends", len(servers))
+		demand.Fail("the README's profile has %d backends", len(servers))
 	}
-	return listen, servers, nil
+	return listen, servers
 }
 
 // console is what commands print, while they run.

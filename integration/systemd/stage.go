@@ -16,6 +16,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"nlb/integration/demand"
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
 )
@@ -61,82 +62,60 @@ func backend(name string) netip.AddrPort {
 }
 
 // build makes client and servers, and starts these.
-func build() (*stage, error) {
+func build() *stage {
 	s := &stage{running: map[string]*traffic.Server{}}
-	var err error
-	if s.world, err = netlab.New(); err != nil {
-		return nil, err
-	}
-	if s.client, err = s.world.Host("client"); err != nil {
-		return nil, err
-	}
-	if s.servers, err = s.world.Host("servers"); err != nil {
-		return nil, err
-	}
-	err = errors.Join(
-		join(s.client, "front", "192.168.56.2/24", "192.168.56.10/24"),
-		join(s.servers, "back", "192.168.57.2/24", "192.168.57.11/24", "192.168.57.12/24", "192.168.57.13/24"))
+	s.world = demand.Of(netlab.New())
+	s.client = demand.Of(s.world.Host("client"))
+	s.servers = demand.Of(s.world.Host("servers"))
+	join(s.client, "front", "192.168.56.2/24", "192.168.56.10/24")
+	join(s.servers, "back", "192.168.57.2/24", "192.168.57.11/24", "192.168.57.12/24", "192.168.57.13/24")
 	for _, name := range []string{"a", "b", "c"} {
-		err = errors.Join(err, s.serve(name))
+		s.serve(name)
 	}
-	return s, err
+	return s
 }
 
 // join is a cable between this machine and a host, with their addresses on it. The
 // machine is the host's default route.
-func join(h *netlab.Host, link, here string, there ...string) error {
-	ns, err := os.Open(h.Path())
-	if err != nil {
-		return err
-	}
+func join(h *netlab.Host, link, here string, there ...string) {
+	ns := demand.Of(os.Open(h.Path()))
 	defer ns.Close()
 	cable := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: link}, PeerName: "eth0", PeerNamespace: netlink.NsFd(ns.Fd())}
-	if err := netlink.LinkAdd(cable); err != nil {
-		return fmt.Errorf("link %s: %w", link, err)
-	}
-	address, err := netlink.ParseAddr(here)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(netlink.AddrAdd(cable, address), netlink.LinkSetUp(cable)); err != nil {
-		return fmt.Errorf("link %s: %w", link, err)
-	}
-	err = h.Do(func() error {
+	demand.In("link "+link, func() {
+		demand.OK(netlink.LinkAdd(cable))
+		demand.OK(netlink.AddrAdd(cable, demand.Of(netlink.ParseAddr(here))))
+		demand.OK(netlink.LinkSetUp(cable))
+	})
+	demand.OK(h.Do(func() error {
 		end, err := netlink.LinkByName("eth0")
 		if err != nil {
 			return err
 		}
 		return netlink.LinkSetUp(end)
-	})
+	}))
 	for _, prefix := range there {
-		err = errors.Join(err, h.AddAddress("eth0", netip.MustParsePrefix(prefix)))
+		demand.OK(h.AddAddress("eth0", netip.MustParsePrefix(prefix)))
 	}
-	return errors.Join(err, h.DefaultVia(netip.MustParsePrefix(here).Addr()))
+	demand.OK(h.DefaultVia(netip.MustParsePrefix(here).Addr()))
 }
 
 // serve starts a server.
-func (s *stage) serve(name string) error {
-	server, err := traffic.Serve(s.servers, name, traffic.Port{Network: "tcp", At: backend(name)}, traffic.Port{Network: "udp", At: backend(name)})
-	s.running[name] = server
-	return err
+func (s *stage) serve(name string) {
+	at := backend(name)
+	s.running[name] = demand.Of(traffic.Serve(s.servers, name, traffic.Port{Network: "tcp", At: at}, traffic.Port{Network: "udp", At: at}))
 }
 
 // write writes the profile, which the agent sees.
-func (s *stage) write(text string) error {
-	err := os.MkdirAll(filepath.Dir(profile), 0o755)
-	if err == nil {
-		err = os.WriteFile(profile, []byte(text), 0o644)
+func (s *stage) write(text string) {
+	demand.OK(os.MkdirAll(filepath.Dir(profile), 0o755))
+	demand.OK(os.WriteFile(profile, []byte(text), 0o644))
+	if err := os.Link(profile, hidden); !errors.Is(err, os.ErrExist) {
+		demand.OK(err)
 	}
-	if err == nil {
-		if err = os.Link(profile, hidden); errors.Is(err, os.ErrExist) {
-			err = nil
-		}
-	}
-	return err
 }
 
 // hide writes the profile so that the agent does not see it.
-func (s *stage) hide(text string) error { return os.WriteFile(hidden, []byte(text), 0o644) }
+func (s *stage) hide(text string) { demand.OK(os.WriteFile(hidden, []byte(text), 0o644)) }
 
 // from opens connections from the client. An emulated machine whose processor
 // others want as well is slow.
@@ -144,24 +123,25 @@ func (s *stage) from() traffic.Client {
 	return traffic.Client{Host: s.client, Timeout: 15 * time.Second, Reset: true}
 }
 
+// exchange asks the service once.
+func (s *stage) exchange(network string) (traffic.Reply, error) {
+	return s.from().Exchange(context.Background(), network, service)
+}
+
 // hold opens the connection that stays, to backend a, which lives all the while.
-func (s *stage) hold(ctx context.Context) error {
+func (s *stage) hold() {
 	for s.held == nil {
-		c, err := s.from().Dial(ctx, "tcp", service)
-		if err != nil {
-			return err
-		}
+		c := demand.Of(s.from().Dial(context.Background(), "tcp", service))
 		if c.Reply.Backend == "a" {
 			s.held = c
 		} else {
 			c.Close()
 		}
 	}
-	return nil
 }
 
 // shares demands that so many exchanges are answered by these servers.
-func (s *stage) shares(ctx context.Context, want map[string]int) error {
+func (s *stage) shares(want map[string]int) {
 	n := 0
 	for _, w := range want {
 		n += w
@@ -169,65 +149,61 @@ func (s *stage) shares(ctx context.Context, want map[string]int) error {
 	for _, network := range []string{"tcp", "udp"} {
 		got := map[string]int{}
 		for range n {
-			reply, err := s.from().Exchange(ctx, network, service)
+			reply, err := s.exchange(network)
 			if err != nil {
 				reply.Backend = traffic.Way(err)
 			}
 			got[reply.Backend]++
 		}
 		if !maps.Equal(got, want) {
-			return fmt.Errorf("answers by %s of %v, want %v", network, got, want)
+			demand.Fail("answers by %s of %v, want %v", network, got, want)
 		}
 	}
-	return nil
 }
 
 // still demands that the connection that has been open all the while goes on.
-func (s *stage) still() error {
+func (s *stage) still() {
 	if _, err := s.held.Again(); err != nil {
-		return fmt.Errorf("the connection that was open: %w", err)
+		demand.Fail("the connection that was open: %w", err)
 	}
-	return nil
 }
 
 // during plays f while new connections come, none of which may fail, and the old one
 // goes on. It says how many there were.
-func (s *stage) during(ctx context.Context, f func() error) (int, error) {
-	ctx, stop := context.WithCancel(ctx)
+func (s *stage) during(f func()) (n int) {
+	ctx, stop := context.WithCancel(context.Background())
 	over := make(chan error, 1)
-	n := 0
 	go func() {
-		for ctx.Err() == nil {
-			// Not with ctx: one that is under way goes to its end.
-			_, err := s.from().Exchange(context.WithoutCancel(ctx), "tcp", service)
-			if err == nil {
-				err = s.still()
+		err := demand.Try(func() {
+			for ; ctx.Err() == nil; n++ {
+				demand.Of(s.exchange("tcp"))
+				s.still()
+				time.Sleep(10 * time.Millisecond)
 			}
-			if err != nil {
-				over <- fmt.Errorf("after %d connections: %w", n, err)
-				return
-			}
-			n++
-			time.Sleep(10 * time.Millisecond)
+		})
+		if err != nil {
+			err = fmt.Errorf("after %d connections: %w", n, err)
 		}
-		over <- nil
+		over <- err
 	}()
-	err := f()
+	err := demand.Try(f)
 	stop()
-	err = errors.Join(err, <-over) // n is whole now
-	return n, err
+	demand.OK(errors.Join(err, <-over)) // n is whole now
+	return n
 }
 
 // patience is how long something may take to become so: an emulated machine, whose
 // processor others want as well.
 const patience = time.Minute
 
-// soon waits until f finds nothing wrong.
-func soon(ctx context.Context, f func() error) error {
+// soon plays f again and again, until all that it demands is so.
+func soon(f func()) {
 	for limit := time.Now().Add(patience); ; time.Sleep(100 * time.Millisecond) {
-		err := f()
-		if err == nil || ctx.Err() != nil || time.Now().After(limit) {
-			return err
+		switch err := demand.Try(f); {
+		case err == nil:
+			return
+		case time.Now().After(limit):
+			demand.OK(err)
 		}
 	}
 }
