@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"nlb/integration/demand"
 )
 
 // session is a program that runs until its stdin ends, which it does at the
@@ -26,11 +28,9 @@ type session struct {
 
 var sessions atomic.Int64
 
-func start(ctx context.Context, h Host, script string) (*session, error) {
+func start(ctx context.Context, h Host, script string) *session {
 	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
+	demand.OK(err)
 	file := fmt.Sprintf("/tmp/nlb-%d-%d-%d", os.Getpid(), time.Now().UnixNano(), sessions.Add(1))
 	s := &session{host: h, stdin: w, file: file, over: make(chan struct{})}
 	go func() {
@@ -42,31 +42,27 @@ func start(ctx context.Context, h Host, script string) (*session, error) {
 		}
 		s.err = err
 	}()
-	return s, nil
+	return s
 }
 
 // lines waits until the program has printed n lines.
-func (s *session) lines(ctx context.Context, n int) ([]string, error) {
+func (s *session) lines(ctx context.Context, n int) []string {
 	limit := time.Now().Add(30 * time.Second)
 	for {
 		select {
 		case <-s.over:
-			return nil, errors.Join(errors.New("it is over"), s.err)
+			demand.OK(errors.Join(errors.New("it is over"), s.err))
 		default:
 		}
-		r, err := s.host.Run(ctx, nil, "cat "+s.file)
-		if err != nil {
-			return nil, err
-		}
-		lines := slices.Collect(strings.Lines(r.Stdout))
+		lines := slices.Collect(strings.Lines(demand.Of(s.host.Run(ctx, nil, "cat "+s.file)).Stdout))
 		for i := range lines {
 			lines[i] = strings.TrimSpace(lines[i])
 		}
-		switch {
-		case len(lines) >= n:
-			return lines, nil
-		case time.Now().After(limit):
-			return nil, fmt.Errorf("it printed %q in 30 s, want %d lines", lines, n)
+		if len(lines) >= n {
+			return lines
+		}
+		if time.Now().After(limit) {
+			demand.Fail("it printed %q in 30 s, want %d lines", lines, n)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -83,29 +79,21 @@ type held struct {
 	said int
 }
 
-func (s *Stage) hold(ctx context.Context, network, to string) (*held, error) {
-	one, err := start(ctx, s.lab.Client, s.lab.Peer+" hold "+network+" '"+to+"'")
-	return &held{session: one}, err
+func (s *Stage) hold(ctx context.Context, network, to string) *held {
+	return &held{session: start(ctx, s.lab.Client, s.lab.Peer+" hold "+network+" '"+to+"'")}
 }
 
 // say makes one exchange on the connection.
-func (h *held) say(ctx context.Context) (string, error) {
-	if _, err := h.stdin.WriteString("hello\n"); err != nil {
-		return "", err
-	}
+func (h *held) say(ctx context.Context) string {
+	demand.Of(h.stdin.WriteString("hello\n"))
 	h.said++
-	lines, err := h.lines(ctx, h.said)
-	if err != nil {
-		return "", err
-	}
-	return lines[h.said-1], nil
+	return h.lines(ctx, h.said)[h.said-1]
 }
 
 // from demands that the next answer is one backend's.
-func (h *held) from(ctx context.Context, backend string) error {
-	line, err := h.say(ctx)
-	if name, _ := split(line); err == nil && name != backend {
-		err = fmt.Errorf("the connection got %q, want an answer of %s", line, backend)
+func (h *held) from(ctx context.Context, backend string) {
+	line := h.say(ctx)
+	if name, _ := split(line); name != backend {
+		demand.Fail("the connection got %q, want an answer of %s", line, backend)
 	}
-	return err
 }

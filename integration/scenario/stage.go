@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"nlb/integration/demand"
 )
 
 // Stage is a laboratory while the scenario is played on it.
@@ -43,11 +45,11 @@ func Play(t *testing.T, lab *Lab) {
 		}
 		ok := t.Run(p.Name, func(t *testing.T) {
 			s.Logf = t.Logf
-			var reason skip
-			switch err := p.Play(t.Context(), s); {
-			case errors.As(err, &reason):
+			err := p.Play(t.Context(), s)
+			if reason, ok := errors.AsType[skip](err); ok {
 				t.Skipf("SKIPPED, NOT PROVED: %s", string(reason))
-			case err != nil:
+			}
+			if err != nil {
 				t.Fatalf("%v\n%s", err, s.scene(t.Context()))
 			}
 		})
@@ -62,15 +64,13 @@ func Open(ctx context.Context, lab *Lab) (*Stage, error) {
 	// Ports below those that the kernel chooses, and others in each run.
 	first := 10000 + int(time.Now().Unix()%20)*1000
 	s := &Stage{Logf: func(string, ...any) {}, lab: lab, life: ctx, port: first}
-	if err := s.prepare(ctx); err != nil {
-		return nil, err
-	}
-	// What an earlier run may have left. No exit code says which part failed.
-	_, err := must(ctx, lab.Balancer, nil, "mkdir -p "+quote(lab.Folder)+"; "+lab.Nlb+" flush --sysctl >/dev/null 2>&1; "+
-		"for f in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 0 >/proc/sys/net/$f; done")
-	if err == nil {
-		err = s.serve(ctx)
-	}
+	err := demand.Try(func() {
+		s.prepare(ctx)
+		// What an earlier run may have left. No exit code says which part failed.
+		demand.Of(must(ctx, lab.Balancer, nil, "mkdir -p "+quote(lab.Folder)+"; "+lab.Nlb+" flush --sysctl >/dev/null 2>&1; "+
+			"for f in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 0 >/proc/sys/net/$f; done"))
+		s.serve(ctx)
+	})
 	if err != nil {
 		s.Close()
 		return nil, err
@@ -105,29 +105,23 @@ func (s *Stage) scene(ctx context.Context) string {
 	return b.String()
 }
 
-func (s *Stage) prepare(ctx context.Context) error {
-	if s.lab.Prepare == nil {
-		return nil
+func (s *Stage) prepare(ctx context.Context) {
+	if s.lab.Prepare != nil {
+		demand.OK(s.lab.Prepare(ctx))
 	}
-	return s.lab.Prepare(ctx)
 }
 
 // serve starts the stand-in backends, and ends those that were there.
-func (s *Stage) serve(ctx context.Context) error {
+func (s *Stage) serve(ctx context.Context) {
 	s.Close()
 	args := s.lab.Peer + " serve"
 	for _, name := range backendsInOrder {
 		args += fmt.Sprintf(" %c=%s:%s %c=[%s]:%s", name, backend(name), backendPort, name, backend6(name), backendPort)
 	}
-	var err error
-	if s.servers, err = start(s.life, s.lab.Server, args); err != nil {
-		return err
+	s.servers = start(s.life, s.lab.Server, args)
+	if lines := s.servers.lines(ctx, 1); lines[0] != "serving" {
+		demand.Fail("the servers said %q", lines)
 	}
-	lines, err := s.servers.lines(ctx, 1)
-	if err == nil && lines[0] != "serving" {
-		err = fmt.Errorf("the servers said %q", lines)
-	}
-	return err
 }
 
 // shop is the scenario's profile, with these backends and weights.
@@ -148,74 +142,61 @@ func shop(weights map[string]int, backends string) string {
 }
 
 // write puts the profile where the balancer finds it when it boots.
-func (s *Stage) write(ctx context.Context, profile string) error {
-	_, err := must(ctx, s.lab.Balancer, strings.NewReader(profile), "cat >"+quote(s.lab.Folder+"/shop.yaml")+" && sync")
-	return err
+func (s *Stage) write(ctx context.Context, profile string) {
+	demand.Of(must(ctx, s.lab.Balancer, strings.NewReader(profile), "cat >"+quote(s.lab.Folder+"/shop.yaml")+" && sync"))
 }
 
-func (s *Stage) apply(ctx context.Context, profile string, flags ...string) error {
-	if err := s.write(ctx, profile); err != nil {
-		return err
-	}
-	_, err := s.nlb(ctx, append([]string{"apply", s.lab.Folder}, flags...)...)
-	return err
+func (s *Stage) apply(ctx context.Context, profile string, flags ...string) {
+	s.write(ctx, profile)
+	s.nlb(ctx, append([]string{"apply", s.lab.Folder}, flags...)...)
 }
 
 // nlb runs the command, which has to end with 0.
-func (s *Stage) nlb(ctx context.Context, args ...string) (Result, error) {
+func (s *Stage) nlb(ctx context.Context, args ...string) Result {
 	for i := range args {
 		args[i] = quote(args[i])
 	}
 	script := s.lab.Nlb + " " + strings.Join(args, " ")
-	r, err := s.lab.Balancer.Run(ctx, nil, script)
-	if err == nil && r.Exit != 0 {
-		err = fmt.Errorf("%s ended with %d: %s%s", script, r.Exit, r.Stdout, r.Stderr)
+	r := demand.Of(s.lab.Balancer.Run(ctx, nil, script))
+	if r.Exit != 0 {
+		demand.Fail("%s ended with %d: %s%s", script, r.Exit, r.Stdout, r.Stderr)
 	}
-	return r, err
+	return r
 }
 
 // forwards demands that the balancer does forward, or does not, in both families.
-func (s *Stage) forwards(ctx context.Context, want string) error {
+func (s *Stage) forwards(ctx context.Context, want string) {
 	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		got, err := must(ctx, s.lab.Balancer, nil, "cat /proc/sys/net/"+name)
-		if err != nil {
-			return err
-		}
-		if got := strings.TrimSpace(got); got != want {
-			return fmt.Errorf("net/%s is %s, want %s", name, got, want)
+		got := strings.TrimSpace(demand.Of(must(ctx, s.lab.Balancer, nil, "cat /proc/sys/net/"+name)))
+		if got != want {
+			demand.Fail("net/%s is %s, want %s", name, got, want)
 		}
 	}
-	return nil
 }
 
 // ask makes exchanges from the client, and returns a line for each.
-func (s *Stage) ask(ctx context.Context, network, to string, n int) ([]string, error) {
-	out, err := must(ctx, s.lab.Client, nil, fmt.Sprintf("%s ask %s '%s' %d %d", s.lab.Peer, network, to, n, s.port))
+func (s *Stage) ask(ctx context.Context, network, to string, n int) []string {
+	out := demand.Of(must(ctx, s.lab.Client, nil, fmt.Sprintf("%s ask %s '%s' %d %d", s.lab.Peer, network, to, n, s.port)))
 	s.port += n
 	lines := strings.Split(strings.TrimSpace(out), "\n")
-	if err == nil && len(lines) != n {
-		err = fmt.Errorf("%d exchanges printed %q", n, lines)
+	if len(lines) != n {
+		demand.Fail("%d exchanges printed %q", n, lines)
 	}
-	return lines, err
+	return lines
 }
 
 // shares demands that exchanges are answered by these backends so many times,
 // and that the backends saw this source.
-func (s *Stage) shares(ctx context.Context, network, to string, n int, want map[string]int, source string) error {
-	lines, err := s.ask(ctx, network, to, n)
-	if err != nil {
-		return err
-	}
+func (s *Stage) shares(ctx context.Context, network, to string, n int, want map[string]int, source string) {
 	got := map[string]int{}
-	for _, line := range lines {
+	for _, line := range s.ask(ctx, network, to, n) {
 		name, seen, _ := strings.Cut(line, " ")
 		got[name]++
 		if i := strings.LastIndex(seen, ":"); i >= 0 && strings.Trim(seen[:i], "[]") != source {
-			return fmt.Errorf("%s %s: the backend saw %s, want %s", network, to, seen, source)
+			demand.Fail("%s %s: the backend saw %s, want %s", network, to, seen, source)
 		}
 	}
 	if !maps.Equal(got, want) {
-		return fmt.Errorf("%s %s: answers %v, want %v", network, to, got, want)
+		demand.Fail("%s %s: answers %v, want %v", network, to, got, want)
 	}
-	return nil
 }
