@@ -81,10 +81,8 @@ func (w *World) Join(host, router End) error {
 		return err
 	}
 	for _, e := range []End{router, host} {
-		for _, p := range e.Addresses {
-			if err := e.Host.AddAddress(e.Link, p); err != nil {
-				return err
-			}
+		if err := e.Host.AddAddress(e.Link, e.Addresses...); err != nil {
+			return err
 		}
 	}
 	for _, p := range router.Addresses {

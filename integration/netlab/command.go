@@ -36,12 +36,9 @@ func (c *Cmd) Start() error {
 	c.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	s, err := c.host.world.start()
 	if err != nil {
-		return c.host.errorf("%w", err)
+		return c.host.wrap(err, "")
 	}
-	if err := s.run(c.host, c.Cmd.Start); err != nil {
-		return c.host.errorf("run %s: %w", c.Args[0], err)
-	}
-	return nil
+	return c.host.wrap(s.run(c.host, c.Cmd.Start), "run %s: ", c.Args[0])
 }
 
 // Run starts the program and waits for its end.

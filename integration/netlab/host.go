@@ -87,7 +87,7 @@ func (w *World) Host(name string) (*Host, error) {
 	if h.ns != nil {
 		h.ns.Close()
 	}
-	return nil, h.errorf("%w", err)
+	return nil, h.wrap(err, "")
 }
 
 // Name is the name that the host was made with.
@@ -115,25 +115,36 @@ func (h *Host) Enter() string {
 func (h *Host) Do(f func() error) error {
 	return onThread(h.world.origin, func() error {
 		if err := h.world.enter(h.ns); err != nil {
-			return h.errorf("%w", err)
+			return h.wrap(err, "")
 		}
 		return f()
 	})
 }
 
-// AddAddress gives a link an address and the prefix that is reached over it.
-// The address can be used at once.
-func (h *Host) AddAddress(link string, p netip.Prefix) error {
-	l, err := h.handle.LinkByName(link)
-	if err == nil {
-		a := &netlink.Addr{IPNet: ipNet(p)}
-		if p.Addr().Is6() {
-			a.Flags = unix.IFA_F_NODAD
+// AddAddress gives a link addresses, and the prefixes that are reached over it.
+// The addresses can be used at once.
+func (h *Host) AddAddress(link string, prefixes ...netip.Prefix) error {
+	for _, p := range prefixes {
+		err := h.onLink(link, func(l netlink.Link) error {
+			a := &netlink.Addr{IPNet: ipNet(p)}
+			if p.Addr().Is6() {
+				a.Flags = unix.IFA_F_NODAD
+			}
+			return h.handle.AddrAdd(l, a)
+		})
+		if err != nil {
+			return h.wrap(err, "add address %s to %s: ", p, link)
 		}
-		err = h.handle.AddrAdd(l, a)
 	}
-	if err != nil {
-		return h.errorf("add address %s to %s: %w", p, link, err)
+	return nil
+}
+
+// Own gives the loopback addresses, which others need a route to.
+func (h *Host) Own(addresses ...netip.Addr) error {
+	for _, a := range addresses {
+		if err := h.AddAddress("lo", Single(a)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -141,23 +152,14 @@ func (h *Host) AddAddress(link string, p netip.Prefix) error {
 // RemoveAddress takes away what AddAddress gave. Sockets that are bound to it stay;
 // what comes for it is dropped without a word, as long as the host does not forward.
 func (h *Host) RemoveAddress(link string, p netip.Prefix) error {
-	l, err := h.handle.LinkByName(link)
-	if err == nil {
-		err = h.handle.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)})
-	}
-	if err != nil {
-		return h.errorf("remove address %s from %s: %w", p, link, err)
-	}
-	return nil
+	err := h.onLink(link, func(l netlink.Link) error { return h.handle.AddrDel(l, &netlink.Addr{IPNet: ipNet(p)}) })
+	return h.wrap(err, "remove address %s from %s: ", p, link)
 }
 
 // AddRoute sends what goes to dst by way of a neighbour.
 func (h *Host) AddRoute(dst netip.Prefix, via netip.Addr) error {
-	r := &netlink.Route{Dst: ipNet(dst), Gw: via.AsSlice()}
-	if err := h.handle.RouteAdd(r); err != nil {
-		return h.errorf("add route to %s via %s: %w", dst, via, err)
-	}
-	return nil
+	err := h.handle.RouteAdd(&netlink.Route{Dst: ipNet(dst), Gw: via.AsSlice()})
+	return h.wrap(err, "add route to %s via %s: ", dst, via)
 }
 
 // Spread sends what goes to dst by way of several neighbours, by a hash of each packet
@@ -172,48 +174,41 @@ func (h *Host) Spread(dst netip.Prefix, vias ...netip.Addr) error {
 	if len(vias) == 0 {
 		change = h.handle.RouteDel
 	}
-	if err := change(r); err != nil && !(len(vias) == 0 && errors.Is(err, unix.ESRCH)) {
-		return h.errorf("route to %s via %v: %w", dst, vias, err)
+	err := change(r)
+	if len(vias) == 0 && errors.Is(err, unix.ESRCH) {
+		return nil
 	}
-	return nil
+	return h.wrap(err, "route to %s via %v: ", dst, vias)
 }
 
 // AddLinkRoute sends what goes to dst out of a link, to neighbours there.
 func (h *Host) AddLinkRoute(dst netip.Prefix, link string) error {
-	l, err := h.handle.LinkByName(link)
-	if err == nil {
-		err = h.handle.RouteAdd(&netlink.Route{Dst: ipNet(dst), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK})
-	}
-	if err != nil {
-		return h.errorf("add route to %s over %s: %w", dst, link, err)
-	}
-	return nil
+	err := h.onLink(link, func(l netlink.Link) error {
+		return h.handle.RouteAdd(&netlink.Route{Dst: ipNet(dst), LinkIndex: l.Attrs().Index, Scope: netlink.SCOPE_LINK})
+	})
+	return h.wrap(err, "add route to %s over %s: ", dst, link)
 }
 
 // AddLocal makes every address in dst the host's own, without a neighbour on
 // a link being told: others need a route to it.
 func (h *Host) AddLocal(dst netip.Prefix) error {
-	l, err := h.handle.LinkByName("lo")
-	if err == nil {
-		err = h.handle.RouteAdd(&netlink.Route{
+	err := h.onLink("lo", func(l netlink.Link) error {
+		return h.handle.RouteAdd(&netlink.Route{
 			Dst: ipNet(dst), LinkIndex: l.Attrs().Index, Type: unix.RTN_LOCAL,
 			Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST,
 		})
-	}
-	if err != nil {
-		return h.errorf("make %s local: %w", dst, err)
-	}
-	return nil
+	})
+	return h.wrap(err, "make %s local: ", dst)
 }
 
 // DefaultVia sends what has no other route by way of a neighbour.
-func (h *Host) DefaultVia(via netip.Addr) error {
-	any4, any6 := netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-	if via.Is6() {
-		return h.AddRoute(any6, via)
-	}
-	return h.AddRoute(any4, via)
-}
+func (h *Host) DefaultVia(via netip.Addr) error { return h.AddRoute(Anywhere(via), via) }
+
+// Single is the prefix that has one address alone.
+func Single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
+
+// Anywhere is the prefix that has all addresses of the family of one.
+func Anywhere(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, 0).Masked() }
 
 // Forward lets the host route packets between its links.
 func (h *Host) Forward() error {
@@ -223,21 +218,14 @@ func (h *Host) Forward() error {
 // SetSysctl writes a kernel parameter of the host; see sysctl.Setting for its
 // name.
 func (h *Host) SetSysctl(name, value string) error {
-	return h.Do(func() error {
-		if err := sysctl.Local.Set(name, value); err != nil {
-			return h.errorf("%w", err)
-		}
-		return nil
-	})
+	return h.Do(func() error { return h.wrap(sysctl.Local.Set(name, value), "") })
 }
 
 // Sysctl reads a kernel parameter of the host.
 func (h *Host) Sysctl(name string) (value string, err error) {
 	err = h.Do(func() error {
-		if value, err = sysctl.Local.Get(name); err != nil {
-			return h.errorf("%w", err)
-		}
-		return nil
+		value, err = sysctl.Local.Get(name)
+		return h.wrap(err, "")
 	})
 	return value, err
 }
@@ -250,6 +238,19 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-func (h *Host) errorf(format string, args ...any) error {
-	return fmt.Errorf("host %s: "+format, append([]any{h.name}, args...)...)
+// onLink does something with a link.
+func (h *Host) onLink(name string, do func(netlink.Link) error) error {
+	l, err := h.handle.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return do(l)
+}
+
+// wrap says of an error which host it is of, and what was done there; nil stays nil.
+func (h *Host) wrap(err error, doing string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("host %s: %s%w", h.name, fmt.Sprintf(doing, args...), err)
 }

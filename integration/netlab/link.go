@@ -74,14 +74,7 @@ func (h *Host) tune(link string) error {
 
 // Unlink removes a link, and with it its other end.
 func (h *Host) Unlink(link string) error {
-	l, err := h.handle.LinkByName(link)
-	if err == nil {
-		err = h.handle.LinkDel(l)
-	}
-	if err != nil {
-		return h.errorf("remove %s: %w", link, err)
-	}
-	return nil
+	return h.wrap(h.onLink(link, h.handle.LinkDel), "remove %s: ", link)
 }
 
 // TunnelEnd makes the end of a tunnel, IP in IP, at an address of the host, whoever it
@@ -94,7 +87,7 @@ func (h *Host) TunnelEnd(link string, local netip.Addr) error {
 		l = &netlink.Ip6tnl{LinkAttrs: attrs, Local: local.AsSlice(), Proto: unix.IPPROTO_IPV6}
 	}
 	if err := h.handle.LinkAdd(l); err != nil {
-		return h.errorf("make a link of type %s: %w", l.Type(), err)
+		return h.wrap(err, "make a link of type %s: ", l.Type())
 	}
 	if err := h.SetSysctl("net/ipv4/conf/"+link+"/rp_filter", "0"); err != nil {
 		return err
@@ -103,11 +96,7 @@ func (h *Host) TunnelEnd(link string, local netip.Addr) error {
 }
 
 func (h *Host) up(link string) error {
-	l, err := h.handle.LinkByName(link)
-	if err == nil {
-		err = h.handle.LinkSetUp(l)
-	}
-	if err != nil {
+	if err := h.onLink(link, h.handle.LinkSetUp); err != nil {
 		return fmt.Errorf("turn on %s: %w", link, err)
 	}
 	return nil
@@ -116,14 +105,7 @@ func (h *Host) up(link string) error {
 // Cut turns a link off, and its other end has no carrier any more. Routes over it are
 // gone for good; its IPv6 addresses, too, unless net.ipv6.conf.all.keep_addr_on_down is 1.
 func (h *Host) Cut(link string) error {
-	l, err := h.handle.LinkByName(link)
-	if err == nil {
-		err = h.handle.LinkSetDown(l)
-	}
-	if err != nil {
-		return h.errorf("cut %s: %w", link, err)
-	}
-	return nil
+	return h.wrap(h.onLink(link, h.handle.LinkSetDown), "cut %s: ", link)
 }
 
 // Mend turns a link on that was cut. It carries packets when Mend returns.
@@ -132,10 +114,7 @@ func (h *Host) Mend(link string) error {
 	if err == nil {
 		err = h.awaitCarrier(link)
 	}
-	if err != nil {
-		return h.errorf("%w", err)
-	}
-	return nil
+	return h.wrap(err, "")
 }
 
 // awaitCarrier returns when a link carries packets. The kernel notices the
