@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/traffic"
@@ -71,21 +70,22 @@ func (l *Lab) join(k link, h *netlab.Host) error {
 // to them. Behind the first host is what has no route elsewhere, as the
 // internet is for a real balancer.
 func (l *Lab) populate(h *netlab.Host, k link, i int) error {
-	for _, f := range l.site.families {
-		if i == 0 {
-			if err := l.balancer.DefaultVia(k.far[f].Addr()); err != nil {
-				return err
-			}
-		}
+	if err := h.Own(k.clients...); err != nil || i > 0 {
+		return errors.Join(err, l.lead(k, k.clients...))
 	}
-	for _, a := range k.clients {
-		if err := h.AddAddress("lo", single(a)); err != nil {
+	for _, f := range l.site.families {
+		if err := l.balancer.DefaultVia(k.far[f].Addr()); err != nil {
 			return err
 		}
-		if i > 0 {
-			if err := l.balancer.AddRoute(single(a), k.far[lb.FamilyOf(a)].Addr()); err != nil {
-				return err
-			}
+	}
+	return nil
+}
+
+// lead gives the balancer routes to addresses at the other end of a link.
+func (l *Lab) lead(k link, to ...netip.Addr) error {
+	for _, a := range to {
+		if err := l.balancer.AddRoute(netlab.Single(a), k.far[lb.FamilyOf(a)].Addr()); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -93,32 +93,19 @@ func (l *Lab) populate(h *netlab.Host, k link, i int) error {
 
 // own gives the balancer and the backends their addresses.
 func (l *Lab) own() error {
-	for _, a := range l.site.owned {
-		if err := l.balancer.AddAddress("lo", single(a)); err != nil {
-			return err
-		}
-	}
 	for _, a := range l.site.idle() {
-		if err := l.balancer.AddLinkRoute(single(a), l.site.servers.name); err != nil {
+		if err := l.balancer.AddLinkRoute(netlab.Single(a), l.site.servers.name); err != nil {
 			return err
 		}
 	}
-	for _, a := range l.site.remote {
-		if err := l.backends.AddAddress("lo", single(a)); err != nil {
-			return err
-		}
-		if err := l.balancer.AddRoute(single(a), l.site.servers.far[lb.FamilyOf(a)].Addr()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(l.balancer.Own(l.site.owned...), l.backends.Own(l.site.remote...), l.lead(l.site.servers, l.site.remote...))
 }
 
 // idle are the backends of services with mode: dsr that are not rehearsed, and so have no
 // host: an apply takes them where they are on a link.
 func (s *site) idle() []netip.Addr {
 	var out []netip.Addr
-	for _, v := range services(s.profiles) {
+	for _, v := range lb.Services(s.profiles) {
 		for _, b := range v.Backends {
 			if a := b.Address.Addr; v.Mode == lb.DSR && !slices.Contains(slices.Concat(out, s.direct, s.remote), a) && !s.local(a) {
 				out = append(out, a)
@@ -140,14 +127,12 @@ func (l *Lab) neighbour(i int, a netip.Addr) error {
 	if err := l.world.Link(h, uplink, l.balancer, link); err != nil {
 		return err
 	}
-	for _, name := range []string{"net/ipv4/conf/all/arp_ignore", "net/ipv4/conf/all/arp_announce"} {
-		if err := h.SetSysctl(name, map[bool]string{true: "1", false: "2"}[strings.HasSuffix(name, "ignore")]); err != nil {
-			return err
-		}
+	if err := errors.Join(h.SetSysctl("net/ipv4/conf/all/arp_ignore", "1"), h.SetSysctl("net/ipv4/conf/all/arp_announce", "2")); err != nil {
+		return err
 	}
-	near := single(l.site.servers.near[lb.FamilyOf(a)].Addr()) // of the balancer, for what it translates
-	if err := errors.Join(h.AddAddress(uplink, single(a)), l.balancer.AddAddress(link, near),
-		l.balancer.AddLinkRoute(single(a), link), h.AddLinkRoute(near, uplink)); err != nil {
+	near := netlab.Single(l.site.servers.near[lb.FamilyOf(a)].Addr()) // of the balancer, for what it translates
+	if err := errors.Join(h.AddAddress(uplink, netlab.Single(a)), l.balancer.AddAddress(link, near),
+		l.balancer.AddLinkRoute(netlab.Single(a), link), h.AddLinkRoute(near, uplink)); err != nil {
 		return err
 	}
 	if err := l.equip(h, a); err != nil {
@@ -164,10 +149,8 @@ func (l *Lab) equip(h *netlab.Host, a netip.Addr) error {
 			continue
 		}
 		tunnel = tunnel || s.tunnel
-		for _, vip := range s.vips {
-			if err := h.AddAddress("lo", single(vip)); err != nil {
-				return err
-			}
+		if err := h.Own(s.vips...); err != nil {
+			return err
 		}
 	}
 	if tunnel {
@@ -184,14 +167,14 @@ func (l *Lab) past(h *netlab.Host, link string, f lb.Family) error {
 			return err
 		}
 		far := l.site.links[i].far[f].Addr()
-		if err := errors.Join(c.AddAddress(link, single(far)), h.AddLinkRoute(single(far), way)); err != nil {
+		if err := errors.Join(c.AddAddress(link, netlab.Single(far)), h.AddLinkRoute(netlab.Single(far), way)); err != nil {
 			return err
 		}
 		for _, a := range l.site.links[i].clients {
 			if lb.FamilyOf(a) != f {
 				continue
 			}
-			if err := h.AddRoute(single(a), far); err != nil {
+			if err := h.AddRoute(netlab.Single(a), far); err != nil {
 				return err
 			}
 		}
@@ -239,5 +222,3 @@ func (l *Lab) start(host *netlab.Host, s standin) error {
 	}
 	return nil
 }
-
-func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }

@@ -323,7 +323,7 @@ func (l *Lab) session(ctx context.Context, all []*drill, r *Report, script func(
 		}
 		for f, stream := range d.streams {
 			flights := stream.Stop()
-			r.Connections += len(flights)
+			l.made += len(flights)
 			d.count(f, flights)
 		}
 		d.report(r)

@@ -16,18 +16,15 @@ import (
 // foresee returns the problems of a site's profiles, and adds to its notes.
 func foresee(s *site) []string {
 	problems := []string{}
-	for _, p := range s.profiles {
-		for i := range p.Services {
-			v := &p.Services[i]
-			name := p.Name + "/" + v.Name
-			for _, b := range v.Backends {
-				for _, problem := range slices.Concat(s.reflected(v, b), unreachable(b), insiders(v, b)) {
-					problems = append(problems, fmt.Sprintf("%s: backend %s %s", name, b.Name, problem))
-				}
+	for p, v := range lb.Services(s.profiles) {
+		name := p.Name + "/" + v.Name
+		for _, b := range v.Backends {
+			for _, problem := range slices.Concat(s.reflected(v, b), unreachable(b), insiders(v, b)) {
+				problems = append(problems, fmt.Sprintf("%s: backend %s %s", name, b.Name, problem))
 			}
-			for _, n := range surprises(name, v) {
-				s.note("%s", n)
-			}
+		}
+		for _, n := range surprises(name, v) {
+			s.note("%s", n)
 		}
 	}
 	return problems
@@ -40,19 +37,16 @@ func (s *site) reflected(v *lb.Service, b lb.Backend) []string {
 	if v.Role == lb.RoleServer {
 		return nil
 	}
-	for _, p := range s.profiles {
-		for i := range p.Services {
-			w := &p.Services[i]
-			for _, l := range w.Listen {
-				if !takes(w, l, v, b) {
-					continue
-				}
-				who := p.Name + "/" + w.Name
-				if w == v {
-					who = "the service itself"
-				}
-				return []string{fmt.Sprintf("is what %s listens on: a connection is not balanced twice, so it ends on the balancer", who)}
+	for p, w := range lb.Services(s.profiles) {
+		for _, l := range w.Listen {
+			if !takes(w, l, v, b) {
+				continue
 			}
+			who := p.Name + "/" + w.Name
+			if w == v {
+				who = "the service itself"
+			}
+			return []string{fmt.Sprintf("is what %s listens on: a connection is not balanced twice, so it ends on the balancer", who)}
 		}
 	}
 	return nil

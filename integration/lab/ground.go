@@ -10,27 +10,28 @@ import (
 	"slices"
 	"strings"
 
+	"nlb/integration/netlab"
 	"nlb/lb"
 )
 
-// ground knows the addresses in use.
-type ground struct {
+// Ground knows the addresses in use.
+type Ground struct {
 	used  map[netip.Addr]bool
 	wide  []netip.Prefix // prefixes of the profiles, kept clear of where possible
 	links []netip.Prefix // networks of the balancer's links: who is in one is a neighbour
 	block map[lb.Family]netip.Prefix
 }
 
-// survey finds a block of addresses in each family that the profiles do not
-// use: a /16 and a /48.
-func survey(profiles []*lb.Profile) *ground {
-	g := &ground{used: map[netip.Addr]bool{}, block: map[lb.Family]netip.Prefix{}}
-	for _, s := range services(profiles) {
+// Survey finds ground that the profiles leave free: a block of addresses in each
+// family, a /16 and a /48.
+func Survey(profiles []*lb.Profile) *Ground {
+	g := &Ground{used: map[netip.Addr]bool{}, block: map[lb.Family]netip.Prefix{}}
+	for _, s := range lb.Services(profiles) {
 		for _, l := range s.Listen {
 			g.claim(l.Prefix)
 		}
 		for _, b := range s.Backends {
-			g.claim(netip.PrefixFrom(b.Address.Addr, b.Address.Addr.BitLen()))
+			g.claim(netlab.Single(b.Address.Addr))
 			for _, a := range b.SNAT.Pool {
 				g.used[a] = true
 			}
@@ -51,15 +52,9 @@ func survey(profiles []*lb.Profile) *ground {
 	return g
 }
 
-// Ground is for rehearsals that build another world.
-type Ground = ground
-
-// Survey finds ground that the profiles leave free.
-func Survey(profiles []*lb.Profile) *Ground { return survey(profiles) }
-
 // Clients are up to n addresses of a family that nothing else has, inside allow (nil:
 // anywhere) and outside deny.
-func (g *ground) Clients(f lb.Family, n int, allow, deny []netip.Prefix) []netip.Addr {
+func (g *Ground) Clients(f lb.Family, n int, allow, deny []netip.Prefix) []netip.Addr {
 	bits := 32
 	if f == lb.IPv6 {
 		bits = 128
@@ -67,7 +62,7 @@ func (g *ground) Clients(f lb.Family, n int, allow, deny []netip.Prefix) []netip
 	return g.pick(f, n, bits, allow, deny, g.free)
 }
 
-func (g *ground) claim(p netip.Prefix) {
+func (g *Ground) claim(p netip.Prefix) {
 	switch {
 	case !p.IsValid():
 	case p.IsSingleIP():
@@ -77,7 +72,7 @@ func (g *ground) claim(p netip.Prefix) {
 	}
 }
 
-func (g *ground) clear(p netip.Prefix) bool {
+func (g *Ground) clear(p netip.Prefix) bool {
 	for a := range g.used {
 		if p.Contains(a) {
 			return false
@@ -111,7 +106,7 @@ func blocks6() []netip.Prefix {
 
 // Transit is the two ends of the n-th network between the balancer (near) and
 // another host (far).
-func (g *ground) Transit(f lb.Family, n int) (near, far netip.Prefix) {
+func (g *Ground) Transit(f lb.Family, n int) (near, far netip.Prefix) {
 	bits := 24
 	if f == lb.IPv6 {
 		bits = 64
@@ -122,7 +117,7 @@ func (g *ground) Transit(f lb.Family, n int) (near, far netip.Prefix) {
 
 // pool is where clients come from that nothing else is asked of: the upper
 // half of the block.
-func (g *ground) pool(f lb.Family) netip.Prefix {
+func (g *Ground) pool(f lb.Family) netip.Prefix {
 	b := g.block[f]
 	return netip.PrefixFrom(step(b.Addr(), b.Bits()+1, 1), b.Bits()+1)
 }
@@ -136,7 +131,7 @@ var unicast = map[lb.Family][]netip.Prefix{
 // pick finds up to n addresses of a family that ok likes, no two in the same
 // network of this many bits, inside one of the prefixes (nil: anywhere) and
 // outside the others.
-func (g *ground) pick(f lb.Family, n, bits int, inside, outside []netip.Prefix, ok func(netip.Addr) bool) []netip.Addr {
+func (g *Ground) pick(f lb.Family, n, bits int, inside, outside []netip.Prefix, ok func(netip.Addr) bool) []netip.Addr {
 	if inside == nil {
 		inside = []netip.Prefix{g.pool(f)}
 		if bits < inside[0].Bits()+10 {
@@ -179,7 +174,7 @@ func candidates(bits, n int) int {
 }
 
 // free reports whether nothing has an address, and no link has its network.
-func (g *ground) free(a netip.Addr) bool {
+func (g *Ground) free(a netip.Addr) bool {
 	return !g.used[a] && !slices.ContainsFunc(g.links, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
@@ -248,10 +243,8 @@ func matches(pattern, name string) bool {
 // services are those of all profiles, in order.
 func services(profiles []*lb.Profile) []*lb.Service {
 	var out []*lb.Service
-	for _, p := range profiles {
-		for i := range p.Services {
-			out = append(out, &p.Services[i])
-		}
+	for _, v := range lb.Services(profiles) {
+		out = append(out, v)
 	}
 	return out
 }

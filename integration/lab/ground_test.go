@@ -35,7 +35,7 @@ func TestStep(t *testing.T) {
 
 func TestGroundIsFree(t *testing.T) {
 	t.Parallel()
-	g := survey([]*lb.Profile{{Services: []lb.Service{{
+	g := Survey([]*lb.Profile{{Services: []lb.Service{{
 		Listen:   []lb.Listen{listenAt("198.18.0.1", 80), {Prefix: netip.MustParsePrefix("100.64.0.0/10"), Ports: []lb.PortRange{{First: 53, Last: 53}}}},
 		Backends: []lb.Backend{backendAt("198.19.255.1:80", 1), backendAt("[fd6e:6c62::1]:80", 1)},
 	}}}})
@@ -81,7 +81,7 @@ func TestPick(t *testing.T) {
 		{"nobody", lb.IPv4, 2, 32, prefixes("192.0.2.0/29"), prefixes("192.0.0.0/16"), nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := survey(nil)
+			g := Survey(nil)
 			var got []string
 			for _, a := range g.pick(c.f, c.n, c.bits, c.inside, c.outside, g.free) {
 				got = append(got, a.String())

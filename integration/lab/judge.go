@@ -90,6 +90,12 @@ func (t *trial) answeredBy(c *traffic.Call) int {
 	})
 }
 
+// reached reports whether a call was answered by a backend.
+func (t *trial) reached(c *traffic.Call, b lb.Backend) bool {
+	i := t.answeredBy(c)
+	return c.Err == nil && i >= 0 && t.backends()[i].Address == b.Address
+}
+
 func (r *Trial) problem(format string, args ...any) {
 	r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
 }
@@ -126,14 +132,10 @@ func (s *site) shares(t *trial, calls [][]*traffic.Call, answered int, alpha flo
 		total += draws[b]
 	}
 	per := float64(answered) / float64(max(total, 1))
-	sum := 0
-	for _, w := range t.weights() {
-		sum += w
-	}
 	bounds := t.intervals(total, alpha)
 	var out []Backend
 	for i, b := range t.backends() {
-		share := float64(b.Effective()) / float64(max(sum, 1))
+		share := t.share(b)
 		d := Backend{
 			Name: b.Name, Address: b.Address.String(), Weight: b.Weight, Share: share,
 			Connections: len(calls[i]), Due: share * float64(answered),

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/netip"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -66,6 +67,7 @@ type Lab struct {
 	agent    Balancer
 	options  Options
 	started  time.Time
+	made     int // connections, for the report
 }
 
 // Run builds a lab, rehearses the profiles, and takes the lab down. An error
@@ -122,13 +124,7 @@ func (l *Lab) WriteDoors(w io.Writer) error {
 	for _, a := range l.site.direct {
 		hosts = append(hosts, l.direct[a])
 	}
-	for _, h := range append(hosts, l.backends) {
-		if _, err := fmt.Fprintf(w, "%-12s %s\n", h.Name(), h.Enter()); err != nil {
-			return err
-		}
-	}
-	_, err := fmt.Fprintln(w, "exit leaves a host; ending this program ends them all")
-	return err
+	return netlab.WriteDoors(w, append(hosts, l.backends)...)
 }
 
 func (l *Lab) apply(ctx context.Context, profiles []*lb.Profile) error {
@@ -204,12 +200,9 @@ func wake() {
 }
 
 func names(profiles []*lb.Profile) string {
-	s := ""
-	for i, p := range profiles {
-		if i > 0 {
-			s += ", "
-		}
-		s += p.Name
+	var out []string
+	for _, p := range profiles {
+		out = append(out, p.Name)
 	}
-	return s
+	return strings.Join(out, ", ")
 }

@@ -5,6 +5,7 @@ package lab
 // Limits: each is driven to its bound and over it.
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -39,16 +40,15 @@ type probe struct {
 	what string
 	// clients are this probe's own, so that no other connection counts.
 	clients []netip.Addr
-	// run returns what was found in words, the problems, and the number of
-	// connections.
-	run func(l *Lab, ctx context.Context, p *probe) (Limit, int, error)
+	// run returns what was found in words, and the problems.
+	run func(l *Lab, ctx context.Context, p *probe) (Limit, error)
 }
 
 // probes plans those of a service, with the clients of its first trial.
 func (s *site) probes(t *trial) []*probe {
 	limit := t.service.Limit
 	var out []*probe
-	add := func(what string, clients int, run func(*Lab, context.Context, *probe) (Limit, int, error)) {
+	add := func(what string, clients int, run func(*Lab, context.Context, *probe) (Limit, error)) {
 		p := &probe{trial: t, what: what, run: run}
 		bits := max(t.sticky(), 0)
 		if bits == 0 {
@@ -63,10 +63,10 @@ func (s *site) probes(t *trial) []*probe {
 		add(fmt.Sprintf("connections-per-source %d", n), 1, (*Lab).probeLive)
 	}
 	if r := limit.NewPerSource; r.Events > 0 && !t.slow() {
-		add(fmt.Sprintf("new-per-source %s, burst %d", rate(r), burst(limit)), 1, (*Lab).probeSource)
+		add(fmt.Sprintf("new-per-source %s, burst %d", r, burst(limit)), 1, (*Lab).probeSource)
 	}
 	if r := limit.New; r.Events > 0 {
-		add("new "+rate(r), t.spread(int(min(r.Events, mostFast))*2), (*Lab).probeNew)
+		add("new "+r.String(), t.spread(int(min(r.Events, mostFast))*2), (*Lab).probeNew)
 	}
 	if n := t.halfOpen(); n > 0 {
 		add(fmt.Sprintf("half-open %d", n), t.spread(n+overLive), (*Lab).probeHalfOpen)
@@ -74,11 +74,11 @@ func (s *site) probes(t *trial) []*probe {
 	var last time.Time // when backends of the service were full
 	for _, b := range t.backends() {
 		if b.MaxConnections > 0 && b.Effective() > 0 && t.service.Scheduler.Exact() && len(out) < 4 {
-			add(fmt.Sprintf("max-connections %d of %s", b.MaxConnections, b.Name), t.spread(mostLive), func(l *Lab, ctx context.Context, p *probe) (Limit, int, error) {
+			add(fmt.Sprintf("max-connections %d of %s", b.MaxConnections, b.Name), t.spread(mostLive), func(l *Lab, ctx context.Context, p *probe) (Limit, error) {
 				select {
 				case <-time.After(passedOver - time.Since(last)):
 				case <-ctx.Done():
-					return Limit{}, 0, ctx.Err()
+					return Limit{}, ctx.Err()
 				}
 				defer func() { last = time.Now() }()
 				return l.probeBackend(ctx, p, b)
@@ -100,29 +100,18 @@ func (t *trial) spread(n int) int {
 	return someClients
 }
 
-func burst(l lb.Limit) uint64 {
-	if l.Burst > 0 {
-		return uint64(l.Burst)
-	}
-	return l.NewPerSource.Events
-}
-
-// rate is as it stands in a profile.
-func rate(r lb.Rate) string {
-	unit := map[time.Duration]string{time.Second: "second", time.Minute: "minute", time.Hour: "hour", 24 * time.Hour: "day"}[r.Per]
-	return fmt.Sprintf("%d/%s", r.Events, unit)
-}
+func burst(l lb.Limit) uint64 { return cmp.Or(uint64(l.Burst), l.NewPerSource.Events) }
 
 // probe drives a limit, and leaves conntrack empty.
-func (l *Lab) probe(ctx context.Context, p *probe) (Limit, int, error) {
+func (l *Lab) probe(ctx context.Context, p *probe) (Limit, error) {
 	l.forget(p.trial)
-	r, n, err := p.run(l, ctx, p)
+	r, err := p.run(l, ctx, p)
 	r.What = p.what
 	if r.Problems == nil {
 		r.Problems = []string{}
 	}
 	l.forget(p.trial)
-	return r, n, err
+	return r, err
 }
 
 // another reports whether so many connections at once may meet the limit of all new
@@ -134,8 +123,8 @@ func (p *probe) another(n int) bool {
 
 func (p *probe) crowded(n int) bool { return p.chunk > 0 && p.chunk < n }
 
-func notTried(why string) (Limit, int, error) {
-	return Limit{Found: "not tried, since " + why, Skipped: true}, 0, nil
+func notTried(why string) (Limit, error) {
+	return Limit{Found: "not tried, since " + why, Skipped: true}, nil
 }
 
 // request is the i-th call of a probe.
@@ -157,6 +146,7 @@ func (l *Lab) hold(ctx context.Context, p *probe, n int) ([]traffic.Call, func()
 			c.Close()
 		}
 	}
+	l.made += n
 	calls := make([]traffic.Call, n)
 	for i := range calls {
 		c := &calls[i]
@@ -192,7 +182,7 @@ func (r *Limit) count(t *trial, calls []traffic.Call) (answered, refused int) {
 
 // probeLive opens as many connections of one client as may be live, and some
 // more.
-func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, int, error) {
+func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, error) {
 	limit, most := p.service.Limit, int(min(p.service.Limit.ConnectionsPerSource, math.MaxInt32))
 	switch n := most + overLive; {
 	case most > mostLive:
@@ -204,7 +194,7 @@ func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, int, error) {
 	}
 	calls, done, err := l.hold(ctx, p, most+overLive)
 	if err != nil {
-		return Limit{}, 0, err
+		return Limit{}, err
 	}
 	defer done()
 	var r Limit
@@ -213,12 +203,12 @@ func (l *Lab) probeLive(ctx context.Context, p *probe) (Limit, int, error) {
 	if answered != most {
 		r.Problems = append(r.Problems, fmt.Sprintf("%d live connections of one client, due were %d", answered, most))
 	}
-	return r, len(calls), nil
+	return r, nil
 }
 
 // probeHalfOpen begins as many connections as may be half-open, and some more. What is over
 // is not tracked: it is refused, or answered by a cookie.
-func (l *Lab) probeHalfOpen(ctx context.Context, p *probe) (Limit, int, error) {
+func (l *Lab) probeHalfOpen(ctx context.Context, p *probe) (Limit, error) {
 	most := p.halfOpen()
 	n := most + overLive
 	switch q := p.perClient(); {
@@ -227,24 +217,25 @@ func (l *Lab) probeHalfOpen(ctx context.Context, p *probe) (Limit, int, error) {
 	case q > 0 && q*len(p.clients) < n, p.another((most + 1) / 2):
 		return notTried("another limit comes first")
 	}
+	l.made += n
 	for i := range n {
 		c := l.request(p, i)
 		open, err := c.Client.Knock(c.To)
 		if err != nil {
-			return Limit{}, 0, err
+			return Limit{}, err
 		}
 		defer open.Close()
 	}
 	time.Sleep(settled)
 	tracked, err := l.tracked(p)
 	if err != nil {
-		return Limit{}, 0, err
+		return Limit{}, err
 	}
 	r := Limit{Found: fmt.Sprintf("of %d that no client completes %d were tracked", n, tracked)}
 	if tracked != most {
 		r.Problems = append(r.Problems, fmt.Sprintf("%d half-open connections, due were %d", tracked, most))
 	}
-	return r, n, nil
+	return r, nil
 }
 
 var inet = map[lb.Family]netlink.InetFamily{lb.IPv4: unix.AF_INET, lb.IPv6: unix.AF_INET6}
@@ -265,7 +256,7 @@ func (l *Lab) tracked(p *probe) (n int, err error) {
 }
 
 // probeSource opens connections of one client as fast as they go.
-func (l *Lab) probeSource(ctx context.Context, p *probe) (Limit, int, error) {
+func (l *Lab) probeSource(ctx context.Context, p *probe) (Limit, error) {
 	limit := p.service.Limit
 	n := burst(limit)
 	tries := n + max(10, n/2)
@@ -283,7 +274,7 @@ func (l *Lab) probeSource(ctx context.Context, p *probe) (Limit, int, error) {
 // probeNew opens connections of many clients as fast as they go. How large a
 // burst the limit lets through is not the profile's to say, so anything up to
 // the events of its unit of time is right.
-func (l *Lab) probeNew(ctx context.Context, p *probe) (Limit, int, error) {
+func (l *Lab) probeNew(ctx context.Context, p *probe) (Limit, error) {
 	r := p.service.Limit.New
 	tries := r.Events + max(60, r.Events/2)
 	q := p.perClient()
@@ -298,7 +289,7 @@ func (l *Lab) probeNew(ctx context.Context, p *probe) (Limit, int, error) {
 
 // flood makes calls as fast as they go, of which a token bucket lets at least
 // so many through, and at most its burst and what came in meanwhile.
-func (l *Lab) flood(ctx context.Context, p *probe, tries, least, burst int, r lb.Rate) (Limit, int, error) {
+func (l *Lab) flood(ctx context.Context, p *probe, tries, least, burst int, r lb.Rate) (Limit, error) {
 	if p.service.OnRefuse == lb.Drop && tries > mostSilent {
 		return notTried(fmt.Sprintf("more than %d connections would wait for an answer", mostSilent))
 	}
@@ -307,13 +298,13 @@ func (l *Lab) flood(ctx context.Context, p *probe, tries, least, burst int, r lb
 		calls[i] = l.request(p, i)
 	}
 	begin := time.Now()
-	if err := traffic.Run(ctx, l.origin(p.trial), calls, workers); err != nil {
-		return Limit{}, 0, err
+	if err := l.run(ctx, p.trial, calls); err != nil {
+		return Limit{}, err
 	}
 	var out Limit
 	answered, refused := out.count(p.trial, calls)
 	out.weigh(answered, refused, time.Since(begin), least, burst, r)
-	return out, tries, nil
+	return out, nil
 }
 
 // weigh judges a flood. Where none was refused, and so many may come in that
@@ -332,7 +323,7 @@ func (l *Limit) weigh(answered, refused int, took time.Duration, least, burst in
 
 // probeBackend opens connections until a backend has had as many as may be
 // live, and some more. What is more goes to other backends that have room.
-func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, int, error) {
+func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, error) {
 	cycle, own := p.service.Slots(p.backends()), 0
 	for _, i := range cycle {
 		if p.backends()[i].Address == b.Address {
@@ -351,14 +342,14 @@ func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, 
 	}
 	calls, done, err := l.hold(ctx, p, n)
 	if err != nil {
-		return Limit{}, 0, err
+		return Limit{}, err
 	}
 	defer done()
 	var r Limit
 	_, refused := r.count(p.trial, calls)
 	got := 0
 	for i := range calls {
-		if k := p.answeredBy(&calls[i]); calls[i].Err == nil && k >= 0 && p.backends()[k].Address == b.Address {
+		if p.reached(&calls[i], b) {
 			got++
 		}
 	}
@@ -366,5 +357,5 @@ func (l *Lab) probeBackend(ctx context.Context, p *probe, b lb.Backend) (Limit, 
 	if got != most {
 		r.Problems = append(r.Problems, fmt.Sprintf("%s had %d live connections, due were %d", b.Name, got, most))
 	}
-	return r, len(calls), nil
+	return r, nil
 }

@@ -19,7 +19,7 @@ const outageCalls = 30
 // outage ends the heaviest backend of a trial that has another one to take
 // over, says what clients see, applies the profiles without it, says it again, and
 // puts all back. It is nil where there is no such backend.
-func (l *Lab) outage(ctx context.Context, t *trial) (*Outage, int, error) {
+func (l *Lab) outage(ctx context.Context, t *trial) (*Outage, error) {
 	var usable []lb.Backend
 	for _, b := range t.backends() {
 		if b.Effective() > 0 {
@@ -27,16 +27,16 @@ func (l *Lab) outage(ctx context.Context, t *trial) (*Outage, int, error) {
 		}
 	}
 	if len(usable) < 2 || t.service.Limit != (lb.Limit{}) {
-		return nil, 0, nil
+		return nil, nil
 	}
 	victim := slices.MaxFunc(usable, func(a, b lb.Backend) int { return a.Weight - b.Weight })
 	if victim.MaxConnections > 0 {
-		return nil, 0, nil
+		return nil, nil
 	}
 	o := &Outage{Backend: victim.Name, Trial: t.words()}
 	live, err := l.keep(ctx, t, victim, o)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	for _, s := range l.of(victim) {
 		s.Stop()
@@ -48,32 +48,32 @@ func (l *Lab) outage(ctx context.Context, t *trial) (*Outage, int, error) {
 		}
 		c.Close()
 	}
-	n := 0
 	rest := t.beside(victim)
-	if o.Connections, o.Failures, _, err = l.sample(ctx, rest); err != nil {
-		return nil, 0, err
+	calls, failures, err := l.sample(ctx, rest)
+	if err != nil {
+		return nil, err
 	}
-	n += o.Connections
+	o.Connections, o.Failures = len(calls), failures
 	// Without it nobody is to notice anything.
 	if err := l.apply(ctx, without(l.site.profiles, t.service, victim)); err != nil {
-		return nil, n, err
+		return nil, err
 	}
-	var still int
-	var calls []traffic.Call
-	if o.AfterConnections, o.AfterFailures, calls, err = l.sample(ctx, rest); err != nil {
-		return nil, n, err
+	calls, failures, err = l.sample(ctx, rest)
+	if err != nil {
+		return nil, err
 	}
-	n += o.AfterConnections
+	o.AfterConnections, o.AfterFailures = len(calls), failures
+	still := 0
 	for i := range calls {
-		if b := t.answeredBy(&calls[i]); calls[i].Err == nil && b >= 0 && t.backends()[b].Address == victim.Address {
+		if t.reached(&calls[i], victim) {
 			still++
 		}
 	}
 	o.judge(calls, still)
 	if err := l.revive(victim); err != nil {
-		return nil, n, err
+		return nil, err
 	}
-	return o, n, l.apply(ctx, l.site.profiles)
+	return o, l.apply(ctx, l.site.profiles)
 }
 
 // keep opens a few connections and keeps those that the backend got. UDP has
@@ -93,7 +93,7 @@ func (l *Lab) keep(ctx context.Context, t *trial, victim lb.Backend, o *Outage) 
 			continue
 		}
 		c.Reply = conn.Reply
-		if b := t.answeredBy(&c); b >= 0 && t.backends()[b].Address == victim.Address {
+		if t.reached(&c, victim) {
 			kept = append(kept, conn)
 		} else {
 			conn.Close()
@@ -104,7 +104,7 @@ func (l *Lab) keep(ctx context.Context, t *trial, victim lb.Backend, o *Outage) 
 }
 
 // sample makes some calls and counts how they fail.
-func (l *Lab) sample(ctx context.Context, t *trial) (int, map[string]int, []traffic.Call, error) {
+func (l *Lab) sample(ctx context.Context, t *trial) ([]traffic.Call, Failures, error) {
 	n := min(t.whole(outageCalls), 10*outageCalls)
 	if t.chunk > 0 {
 		n = min(n, mostChunks*t.chunk)
@@ -114,13 +114,13 @@ func (l *Lab) sample(ctx context.Context, t *trial) (int, map[string]int, []traf
 		calls[i] = t.call(l.client(t), i)
 	}
 	made, err := l.call(ctx, t, calls)
-	failures := map[string]int{}
+	failures := Failures{}
 	for i := range made {
 		if made[i].Err != nil {
 			failures[traffic.Way(made[i].Err)]++
 		}
 	}
-	return len(made), failures, made, err
+	return made, failures, err
 }
 
 func (o *Outage) judge(calls []traffic.Call, still int) {

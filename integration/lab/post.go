@@ -5,6 +5,7 @@ package lab
 // Posts: the stand-ins of services that are checked, and how they fail.
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -143,10 +144,7 @@ func (l *Lab) occupy(p *post) error {
 			continue
 		}
 		l.site.remote = append(l.site.remote, a)
-		if err := l.backends.AddAddress("lo", single(a)); err != nil {
-			return err
-		}
-		if err := l.balancer.AddRoute(single(a), l.site.servers.far[lb.FamilyOf(a)].Addr()); err != nil {
+		if err := errors.Join(l.backends.Own(a), l.lead(l.site.servers, a)); err != nil {
 			return err
 		}
 	}
@@ -190,7 +188,7 @@ func (p *post) fail(way string, slow time.Duration) error {
 	switch way {
 	case plan.Silent:
 		for _, a := range p.addrs {
-			if err := p.host.RemoveAddress("lo", single(a)); err != nil {
+			if err := p.host.RemoveAddress("lo", netlab.Single(a)); err != nil {
 				return err
 			}
 			p.gone = append(p.gone, a)
@@ -209,7 +207,7 @@ func (p *post) mend(way string) error {
 	switch way {
 	case plan.Silent:
 		for ; len(p.gone) > 0; p.gone = p.gone[1:] {
-			if err := p.host.AddAddress("lo", single(p.gone[0])); err != nil {
+			if err := p.host.Own(p.gone[0]); err != nil {
 				return err
 			}
 		}

@@ -26,13 +26,14 @@ const (
 // Rehearse sends connections and compares what came of them with what is due.
 // An error means that it did not come to its end.
 func (l *Lab) Rehearse(ctx context.Context) (*Report, error) {
-	r := &Report{Problems: foresee(l.site), Notes: l.site.notes}
+	r := &Report{Problems: foresee(l.site)}
+	l.made = 0
 	alpha := l.alpha()
 	whole := map[*lb.Service][]*trial{}
 	for _, p := range l.site.profiles {
 		rp := Profile{Name: p.Name}
 		for i := range p.Services {
-			s, err := l.rehearse(ctx, p, &p.Services[i], alpha, r, whole)
+			s, err := l.rehearse(ctx, p, &p.Services[i], alpha, whole)
 			if err != nil {
 				return nil, err
 			}
@@ -43,7 +44,7 @@ func (l *Lab) Rehearse(ctx context.Context) (*Report, error) {
 	if err := l.drills(ctx, whole, r); err != nil {
 		return nil, err
 	}
-	r.Notes = l.site.notes
+	r.Connections, r.Notes = l.made, l.site.notes
 	r.Seconds = time.Since(l.started).Seconds()
 	return r, nil
 }
@@ -58,7 +59,7 @@ func (l *Lab) alpha() float64 {
 	return falseAlarm / float64(n)
 }
 
-func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha float64, r *Report, whole map[*lb.Service][]*trial) (Service, error) {
+func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha float64, whole map[*lb.Service][]*trial) (Service, error) {
 	s := Service{
 		Name: v.Name, Role: v.Role.String(), Scheduler: v.Scheduler.String(), SNAT: v.SNAT.String(),
 		Listen: []string{}, Protocol: []string{}, Trials: []Trial{},
@@ -74,8 +75,7 @@ func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha 
 			continue
 		}
 		l.options.Progress(p.Name + "/" + v.Name + ": " + t.words())
-		result, n, err := l.try(ctx, t, alpha)
-		r.Connections += n
+		result, err := l.try(ctx, t, alpha)
 		if err != nil {
 			return s, err
 		}
@@ -89,8 +89,7 @@ func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha 
 			continue
 		}
 		l.options.Progress(p.Name + "/" + v.Name + ": " + q.what)
-		limit, n, err := l.probe(ctx, q)
-		r.Connections += n
+		limit, err := l.probe(ctx, q)
 		if err != nil {
 			return s, err
 		}
@@ -100,40 +99,32 @@ func (l *Lab) rehearse(ctx context.Context, p *lb.Profile, v *lb.Service, alpha 
 		return s, nil
 	}
 	l.options.Progress(p.Name + "/" + v.Name + ": ending a backend")
-	var n int
 	var err error
-	s.Outage, n, err = l.outage(ctx, whole[v][0])
-	r.Connections += n
+	s.Outage, err = l.outage(ctx, whole[v][0])
 	return s, err
 }
 
 // try makes the calls of a trial and judges them.
-func (l *Lab) try(ctx context.Context, t *trial, alpha float64) (Trial, int, error) {
+func (l *Lab) try(ctx context.Context, t *trial, alpha float64) (Trial, error) {
 	base := l.client(t)
 	if t.due() == DueSilence {
 		base.Timeout = min(base.Timeout, silenceLimit)
 	}
 	var calls []traffic.Call
 	for _, batch := range t.plan(base) {
-		if len(batch) == 0 {
-			continue
-		}
 		made, err := l.call(ctx, t, batch)
 		if err != nil {
-			return Trial{}, len(calls), err
+			return Trial{}, err
 		}
 		calls = append(calls, made...)
 	}
 	r := l.site.judge(t, calls, alpha)
-	n := len(calls)
 	if t.strangers != nil {
-		denied, err := l.deny(ctx, t, &r)
-		if err != nil {
-			return r, n, err
+		if err := l.deny(ctx, t, &r); err != nil {
+			return r, err
 		}
-		n += denied
 	}
-	return r, n, nil
+	return r, nil
 }
 
 // client is one of a trial, without its source.
@@ -176,15 +167,21 @@ func (l *Lab) call(ctx context.Context, t *trial, calls []traffic.Call) ([]traff
 	return calls, nil
 }
 
+// run makes calls as fast as they go.
+func (l *Lab) run(ctx context.Context, t *trial, calls []traffic.Call) error {
+	l.made += len(calls)
+	return traffic.Run(ctx, l.origin(t), calls, workers)
+}
+
 // send makes calls, several at once, or one after the other below a rate
 // limit: after a delay none is made up for.
 func (l *Lab) send(ctx context.Context, t *trial, calls []traffic.Call) error {
 	if t.rest == 0 {
-		return traffic.Run(ctx, l.origin(t), calls, workers)
+		return l.run(ctx, t, calls)
 	}
 	for i := range calls {
 		pause := time.NewTimer(t.rest)
-		if err := traffic.Run(ctx, l.origin(t), calls[i:i+1], 1); err != nil {
+		if err := l.run(ctx, t, calls[i:i+1]); err != nil {
 			return err
 		}
 		select {
@@ -198,15 +195,15 @@ func (l *Lab) send(ctx context.Context, t *trial, calls []traffic.Call) error {
 
 // deny tries what allow and deny turn away, and what they let in beside it has
 // been tried by then.
-func (l *Lab) deny(ctx context.Context, t *trial, r *Trial) (int, error) {
+func (l *Lab) deny(ctx context.Context, t *trial, r *Trial) error {
 	calls := make([]traffic.Call, len(t.strangers))
 	for i, a := range t.strangers {
 		client := l.client(t)
 		client.Source = a
 		calls[i] = traffic.Call{Client: client, Network: t.protocol.String(), To: t.targets[i%len(t.targets)]}
 	}
-	if err := traffic.Run(ctx, l.origin(t), calls, workers); err != nil {
-		return 0, err
+	if err := l.run(ctx, t, calls); err != nil {
+		return err
 	}
 	r.Denied = &Denied{Of: len(calls)}
 	for i := range calls {
@@ -219,7 +216,7 @@ func (l *Lab) deny(ctx context.Context, t *trial, r *Trial) (int, error) {
 			r.problem("a connection of %s is to be refused, but: %v", c.Client.Source, c.Err)
 		}
 	}
-	return len(calls), nil
+	return nil
 }
 
 func (t *trial) words() string { return title(t.family.String(), t.protocol.String(), t.fromHost) }

@@ -16,7 +16,7 @@ import (
 
 // site is what to build.
 type site struct {
-	ground   *ground
+	ground   *Ground
 	profiles []*lb.Profile
 	families []lb.Family
 	links    []link // from the balancer to clients; the first is for all that name none
@@ -52,7 +52,7 @@ type standin struct {
 // draft plans a world for profiles. Without SCTP in the kernel there are no
 // trials of it.
 func draft(profiles []*lb.Profile, connections int, sctp bool) *site {
-	s := &site{ground: survey(profiles), profiles: profiles, clients: map[netip.Addr]place{}}
+	s := &site{ground: Survey(profiles), profiles: profiles, clients: map[netip.Addr]place{}}
 	all := services(profiles)
 	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
 		if slices.ContainsFunc(all, func(v *lb.Service) bool { return slices.Contains(v.Families(), f) }) {
@@ -60,10 +60,8 @@ func draft(profiles []*lb.Profile, connections int, sctp bool) *site {
 		}
 	}
 	s.lay(all)
-	for _, p := range profiles {
-		for i := range p.Services {
-			s.enroll(p, &p.Services[i], connections, sctp)
-		}
+	for p, v := range lb.Services(profiles) {
+		s.enroll(p, v, connections, sctp)
 	}
 	s.staff()
 	return s
@@ -116,7 +114,7 @@ func (s *site) enroll(p *lb.Profile, v *lb.Service, connections int, sctp bool) 
 				switch {
 				case v.Role == lb.RoleClient && !host, v.Role == lb.RoleServer && host:
 					continue
-				case host && v.Role == lb.RoleProxy && (v.Mode.Direct() || v.Interface != "" || v.Allow != nil || v.Deny != nil || !has(v.Of(f))):
+				case host && v.Role == lb.RoleProxy && (v.Mode.Direct() || v.Interface != "" || v.Allow != nil || v.Deny != nil || len(v.Of(f)) == 0):
 					continue // not this host's traffic, or nothing new to see
 				}
 				t := &trial{profile: p, service: v, family: f, protocol: proto, fromHost: host, link: at, targets: targets}
@@ -131,8 +129,6 @@ func (s *site) enroll(p *lb.Profile, v *lb.Service, connections int, sctp bool) 
 		s.limits = append(s.limits, s.probes(s.trials[first])...)
 	}
 }
-
-func has(b []lb.Backend) bool { return len(b) > 0 }
 
 // note notes something once.
 func (s *site) note(format string, args ...any) {
@@ -172,7 +168,7 @@ func (s *site) targets(v *lb.Service, f lb.Family, at int) []netip.AddrPort {
 // within are two addresses of a prefix that no narrower listen takes.
 func (s *site) within(p netip.Prefix) []netip.Addr {
 	var narrower []netip.Prefix
-	for _, v := range services(s.profiles) {
+	for _, v := range lb.Services(s.profiles) {
 		for _, l := range v.Listen {
 			if l.Prefix.IsValid() && l.Prefix.Bits() > p.Bits() && p.Overlaps(l.Prefix) {
 				narrower = append(narrower, l.Prefix)

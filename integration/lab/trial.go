@@ -54,13 +54,16 @@ const (
 
 func (t *trial) backends() []lb.Backend { return t.service.Of(t.family) }
 
-func (t *trial) weights() []int {
-	var out []int
+// sum is the weight of all backends.
+func (t *trial) sum() (sum int) {
 	for _, b := range t.backends() {
-		out = append(out, b.Effective())
+		sum += b.Effective()
 	}
-	return out
+	return sum
 }
+
+// share is the part of all connections that a backend is to get.
+func (t *trial) share(b lb.Backend) float64 { return float64(b.Effective()) / float64(max(t.sum(), 1)) }
 
 // usable reports whether some backend may take a connection.
 func (t *trial) usable() bool {
@@ -85,7 +88,7 @@ func (t *trial) perClient() int {
 	l := t.service.Limit
 	n := 0
 	if l.NewPerSource.Events > 0 {
-		n = int(min(cmp.Or(uint64(l.Burst), l.NewPerSource.Events), math.MaxInt32))
+		n = int(min(burst(l), math.MaxInt32))
 	}
 	if c := int(l.ConnectionsPerSource); c > 0 && (n == 0 || c < n) {
 		n = c // a connection that ended counts as live for a while
@@ -173,15 +176,12 @@ func (t *trial) halfOpen() int {
 // half-open ones, beside as many that a busy kernel counts still, nor a backend to that
 // of live ones; 0: there is no limit.
 func (t *trial) atOnce() int {
-	n, sum := cmp.Or((t.halfOpen()+1)/2, math.MaxInt32), 0
-	for _, w := range t.weights() {
-		sum += w
-	}
+	n := cmp.Or((t.halfOpen()+1)/2, math.MaxInt32)
 	for _, b := range t.backends() {
 		if b.MaxConnections == 0 || b.Effective() == 0 {
 			continue
 		}
-		fair := int(min(b.MaxConnections, math.MaxInt32)) * sum / b.Effective()
+		fair := int(min(b.MaxConnections, math.MaxInt32)) * t.sum() / b.Effective()
 		if !t.service.Scheduler.Exact() {
 			fair = int(b.MaxConnections) // all may go to one
 		} else if c := len(t.service.Slots(t.backends())); fair >= c {
@@ -283,17 +283,13 @@ func (t *trial) keeps() bool { return t.sticky() > 0 || t.service.Scheduler.Hash
 
 // intervals are what each backend may get of so many draws.
 func (t *trial) intervals(draws int, alpha float64) []interval {
-	weights := t.weights()
+	backends := t.backends()
 	if t.service.Scheduler.Exact() {
-		return windows(t.service.Slots(t.backends()), len(weights), draws)
+		return windows(t.service.Slots(backends), len(backends), draws)
 	}
-	sum := 0
-	for _, w := range weights {
-		sum += w
-	}
-	out := make([]interval, len(weights))
-	for i, w := range weights {
-		out[i] = binomial(draws, float64(w)/float64(max(sum, 1)), alpha)
+	var out []interval
+	for _, b := range backends {
+		out = append(out, binomial(draws, t.share(b), alpha))
 	}
 	return out
 }

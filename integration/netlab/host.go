@@ -8,6 +8,7 @@ package netlab
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -109,6 +110,17 @@ func (h *Host) Enter() string {
 	return "nsenter --net=" + h.Path()
 }
 
+// WriteDoors writes how to step into hosts and out of them.
+func WriteDoors(w io.Writer, hosts ...*Host) error {
+	for _, h := range hosts {
+		if _, err := fmt.Fprintf(w, "%-12s %s\n", h.name, h.Enter()); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(w, "exit leaves a host; ending this program ends them all")
+	return err
+}
+
 // Do runs f on a thread that is in the host. Sockets that f opens and
 // /proc/sys/net as f sees it are the host's; goroutines that f starts are not
 // in the host. What f panics with becomes an error.
@@ -202,13 +214,12 @@ func (h *Host) AddLocal(dst netip.Prefix) error {
 }
 
 // DefaultVia sends what has no other route by way of a neighbour.
-func (h *Host) DefaultVia(via netip.Addr) error { return h.AddRoute(Anywhere(via), via) }
+func (h *Host) DefaultVia(via netip.Addr) error {
+	return h.AddRoute(netip.PrefixFrom(via, 0).Masked(), via)
+}
 
 // Single is the prefix that has one address alone.
 func Single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
-
-// Anywhere is the prefix that has all addresses of the family of one.
-func Anywhere(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, 0).Masked() }
 
 // Forward lets the host route packets between its links.
 func (h *Host) Forward() error {

@@ -111,13 +111,7 @@ func (l *Lab) WriteDoors(w io.Writer) error {
 	for _, n := range l.nodes {
 		hosts = append(hosts, n.host)
 	}
-	for _, h := range append(hosts, l.site.back, l.site.servers) {
-		if _, err := fmt.Fprintf(w, "%-12s %s\n", h.Name(), h.Enter()); err != nil {
-			return err
-		}
-	}
-	_, err := fmt.Fprintln(w, "exit leaves a host; ending this program ends them all")
-	return err
+	return netlab.WriteDoors(w, append(hosts, l.site.back, l.site.servers)...)
 }
 
 // step is one thing that happens.

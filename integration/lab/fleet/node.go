@@ -51,12 +51,7 @@ func (l *Lab) join(ctx context.Context, n *node) error {
 			}
 		}
 	}
-	for _, vip := range s.vips {
-		if err := h.AddAddress("lo", single(vip)); err != nil {
-			return err
-		}
-	}
-	if err := l.route(n); err != nil {
+	if err := errors.Join(h.Own(s.vips...), l.route(n)); err != nil {
 		return err
 	}
 	return l.apply(ctx, n)
@@ -75,7 +70,7 @@ func (l *Lab) route(n *node) error {
 	}
 	for _, a := range s.backends {
 		back, _ := s.ground.Transit(lb.FamilyOf(a), backNets+n.number)
-		if err := n.host.AddRoute(single(a), back.Addr()); err != nil {
+		if err := n.host.AddRoute(netlab.Single(a), back.Addr()); err != nil {
 			return err
 		}
 	}
@@ -120,7 +115,7 @@ func (l *Lab) spread() error {
 		}
 		for _, vip := range s.vips {
 			if lb.FamilyOf(vip) == f {
-				if err := s.front.Spread(single(vip), front...); err != nil {
+				if err := s.front.Spread(netlab.Single(vip), front...); err != nil {
 					return err
 				}
 			}

@@ -152,13 +152,13 @@ func (s *site) build() error {
 				continue
 			}
 			there[a] = true
-			if err := errors.Join(s.clients.AddAddress("lo", single(a)), s.reach(s.front, a, clientsNet)); err != nil {
+			if err := errors.Join(s.clients.Own(a), s.reach(s.front, a, clientsNet)); err != nil {
 				return err
 			}
 		}
 	}
 	for _, a := range s.backends {
-		if err := errors.Join(s.servers.AddAddress("lo", single(a)), s.reach(s.back, a, serversNet)); err != nil {
+		if err := errors.Join(s.servers.Own(a), s.reach(s.back, a, serversNet)); err != nil {
 			return err
 		}
 	}
@@ -201,7 +201,7 @@ func (s *site) edge(h, router *netlab.Host, network int) error {
 // reach is a router's route to an address on the loopback of the host at its edge.
 func (s *site) reach(router *netlab.Host, a netip.Addr, network int) error {
 	_, far := s.ground.Transit(lb.FamilyOf(a), network)
-	return router.AddRoute(single(a), far.Addr())
+	return router.AddRoute(netlab.Single(a), far.Addr())
 }
 
 // serve starts a server for each endpoint that connections go to.
@@ -226,5 +226,3 @@ func (s *site) serve() error {
 	}
 	return nil
 }
-
-func single(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
