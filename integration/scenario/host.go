@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"nlb/integration/demand"
 )
 
 // Host is a machine to run scripts on.
@@ -42,9 +44,9 @@ type Lab struct {
 	Folder string
 	// Prepare gives the hosts the addresses and routes of the scenario that
 	// they lack. It comes first, and again after a reboot. Nil: nothing to do.
-	Prepare func(context.Context) error
-	// Reboot boots the balancer, and returns when it is up.
-	Reboot func(context.Context) error
+	Prepare func(context.Context)
+	// Reboot boots the balancer, and returns when it is up. Both demand that it works.
+	Reboot func(context.Context)
 	// Machines says that each host has a kernel of its own: its log can be
 	// read, and its modules can be loaded.
 	Machines bool
@@ -74,12 +76,12 @@ func backend(name rune) string  { return fmt.Sprintf("192.168.57.%d", 11+name-'a
 func backend6(name rune) string { return fmt.Sprintf("fd57::%d", 11+name-'a') }
 
 // must runs a script that has to end with 0, and returns its stdout.
-func must(ctx context.Context, h Host, stdin io.Reader, script string) (string, error) {
-	r, err := h.Run(ctx, stdin, script)
-	if err == nil && r.Exit != 0 {
-		err = fmt.Errorf("%s\nended with %d\n%s%s", script, r.Exit, r.Stdout, r.Stderr)
+func must(ctx context.Context, h Host, stdin io.Reader, script string) string {
+	r := demand.Of(h.Run(ctx, stdin, script))
+	if r.Exit != 0 {
+		demand.Fail("%s\nended with %d\n%s%s", script, r.Exit, r.Stdout, r.Stderr)
 	}
-	return r.Stdout, err
+	return r.Stdout
 }
 
 // quote makes one word of the shell of a text.

@@ -28,7 +28,7 @@ services:
 	for _, port := range []string{":80", ":81"} {
 		s.shares(ctx, "tcp", service+port, many, map[string]int{"a": many}, balancerBack)
 	}
-	out := demand.Of(must(ctx, s.lab.Balancer, nil, "dmesg"))
+	out := must(ctx, s.lab.Balancer, nil, "dmesg")
 	every, some := strings.Count(out, "every IN="), strings.Count(out, "some IN=")
 	// A limit of the kernel's has a burst of 5, unless one is given.
 	if every != many || some < 1 || some > 5 {
@@ -81,5 +81,5 @@ services:
 			s.shares(ctx, network, to+":82", 10, map[string]int{"a": 5, "b": 5}, balancerBack)
 		}
 	}
-	demand.Of(must(ctx, s.lab.Balancer, nil, "ip link del vip0"))
+	must(ctx, s.lab.Balancer, nil, "ip link del vip0")
 }

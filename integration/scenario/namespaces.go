@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"nlb/integration/demand"
 	"nlb/integration/netlab"
 )
 
@@ -52,21 +53,13 @@ func Namespaces(w *netlab.World, nlb, peer, folder, boot string) (*Lab, error) {
 	return &Lab{
 		Client: &client, Balancer: &balancer, Server: &server,
 		Nlb: quote(nlb), Peer: quote(peer), Folder: folder,
-		Reboot: func(ctx context.Context) error {
+		Reboot: func(ctx context.Context) {
 			old := balancer.at.Load()
-			h, err := w.Host("lb")
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(old.Unlink("eth0"), old.Unlink("eth1")); err != nil {
-				return err
-			}
+			h := demand.Of(w.Host("lb"))
+			demand.OK(errors.Join(old.Unlink("eth0"), old.Unlink("eth1")))
 			balancer.at.Store(h)
-			if err := cable(); err != nil {
-				return err
-			}
-			_, err = must(ctx, &balancer, nil, quote(nlb)+" "+boot)
-			return err
+			demand.OK(cable())
+			must(ctx, &balancer, nil, quote(nlb)+" "+boot)
 		},
 	}, nil
 }
@@ -76,9 +69,6 @@ func Namespaces(w *netlab.World, nlb, peer, folder, boot string) (*Lab, error) {
 // level of the source tree.
 func Boot(root, folder string) (string, error) {
 	unit, err := os.ReadFile(filepath.Join(root, "packaging", "nlb.service"))
-	if errors.Is(err, os.ErrNotExist) {
-		return "apply " + folder, nil
-	}
 	if err != nil {
 		return "", err
 	}

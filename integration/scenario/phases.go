@@ -154,7 +154,7 @@ func flush(ctx context.Context, s *Stage) {
 func reboot(ctx context.Context, s *Stage) {
 	s.apply(ctx, shop(nil, "abc"))
 	start := time.Now()
-	demand.OK(s.lab.Reboot(ctx))
+	s.lab.Reboot(ctx)
 	s.Logf("the balancer was back after %.1f s", time.Since(start).Seconds())
 	demand.In("after the reboot", func() { s.forwards(ctx, "1") })
 	s.prepare(ctx)
@@ -164,11 +164,11 @@ func reboot(ctx context.Context, s *Stage) {
 // leave: nothing stays, and nobody answers.
 func leave(ctx context.Context, s *Stage) {
 	flush(ctx, s)
-	line := demand.Of(must(ctx, s.lab.Client, nil, "LIMIT=1s "+s.lab.Peer+" ask tcp "+service+":80 1 0"))
+	line := must(ctx, s.lab.Client, nil, "LIMIT=1s "+s.lab.Peer+" ask tcp "+service+":80 1 0")
 	if _, others := split(line); others != "" {
 		demand.Fail("after the flush the service answers %q", line)
 	}
-	demand.Of(must(ctx, s.lab.Balancer, nil, "rm -f "+quote(s.lab.Folder+"/shop.yaml")))
+	must(ctx, s.lab.Balancer, nil, "rm -f "+quote(s.lab.Folder+"/shop.yaml"))
 }
 
 // split returns the backend that an answer is from, and the others. Without an

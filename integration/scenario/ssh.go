@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"nlb/integration/demand"
 )
 
 // Connections are the machines of one configuration file.
@@ -75,7 +77,7 @@ func (m *machine) args(args ...string) []string {
 
 // connect waits until the machine can be reached, and keeps the connection
 // that scripts share.
-func (m *machine) connect(ctx context.Context) error {
+func (m *machine) connect(ctx context.Context) {
 	socket := filepath.Join(m.dir, m.name)
 	for {
 		attempt := make(chan error, 1)
@@ -89,10 +91,10 @@ func (m *machine) connect(ctx context.Context) error {
 			case <-attempt:
 				waiting = false
 			case <-ctx.Done():
-				return fmt.Errorf("connect to %s: %w", m.name, ctx.Err())
+				demand.Fail("connect to %s: %w", m.name, ctx.Err())
 			case <-time.After(50 * time.Millisecond):
 				if _, err := os.Stat(socket); err == nil {
-					return nil
+					return
 				}
 			}
 		}
@@ -105,36 +107,34 @@ func (m *machine) connect(ctx context.Context) error {
 func (c *Connections) Lab(ctx context.Context, peer string) (*Lab, error) {
 	client, balancer, server := &machine{c, "client"}, &machine{c, "lb"}, &machine{c, "server"}
 	const to = "/usr/local/bin/nlb-peer"
-	for _, m := range []*machine{client, balancer, server} {
-		if err := m.connect(ctx); err != nil {
-			return nil, err
+	err := demand.Try(func() {
+		for _, m := range []*machine{client, balancer, server} {
+			m.connect(ctx)
 		}
-		if m == balancer {
-			continue
+		for _, m := range []*machine{client, server} {
+			m.install(ctx, peer, to)
 		}
-		f, err := os.Open(peer)
-		if err != nil {
-			return nil, err
-		}
-		_, err = must(ctx, m, f, "mkdir -p /usr/local/bin; cat >"+to+".new && chmod 755 "+to+".new && mv "+to+".new "+to)
-		f.Close()
-		if err != nil {
-			return nil, err
-		}
+	})
+	if err != nil {
+		return nil, err
 	}
 	return &Lab{
 		Client: client, Balancer: balancer, Server: server,
 		Nlb: "/usr/sbin/nlb", Peer: to, Folder: "/etc/nlb", Machines: true,
-		Prepare: func(ctx context.Context) error {
+		Prepare: func(ctx context.Context) {
 			for m, script := range map[*machine]string{client: clientScript, balancer: balancerScript, server: serverScript} {
-				if _, err := must(ctx, m, nil, addressing+script); err != nil {
-					return fmt.Errorf("prepare %s: %w", m.name, err)
-				}
+				demand.In("prepare "+m.name, func() { must(ctx, m, nil, addressing+script) })
 			}
-			return nil
 		},
 		Reboot: balancer.reboot,
 	}, nil
+}
+
+// install copies a program to the machine.
+func (m *machine) install(ctx context.Context, program, to string) {
+	f := demand.Of(os.Open(program))
+	defer f.Close()
+	must(ctx, m, f, "mkdir -p "+filepath.Dir(to)+"; cat >"+to+".new && chmod 755 "+to+".new && mv "+to+".new "+to)
 }
 
 // addressing are functions of the scripts below. Addresses of IPv4 are there
@@ -183,31 +183,29 @@ const rebootLimit = 10 * time.Minute
 
 // reboot boots the machine and waits until it is up: systemd says so, or sshd,
 // which an init without systemd starts last.
-func (m *machine) reboot(ctx context.Context) error {
+func (m *machine) reboot(ctx context.Context) {
 	const id = "cat /proc/sys/kernel/random/boot_id"
-	before, err := must(ctx, m, nil, id)
-	if err != nil {
-		return err
-	}
-	_, err = must(ctx, m, nil, `sync
+	before := must(ctx, m, nil, id)
+	must(ctx, m, nil, `sync
 if [ -d /run/systemd/system ]; then do="systemctl reboot"; else do="reboot -f"; fi
 (sleep 0.3; $do) </dev/null >/dev/null 2>&1 &`)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(ctx, rebootLimit)
 	defer cancel()
 	// The old connection may hang; new ones tell whether it is a new boot.
 	_ = os.Remove(filepath.Join(m.dir, m.name))
 	for {
 		attempt, cancel := context.WithTimeout(ctx, time.Minute)
-		after, err := must(attempt, m, nil, "[ ! -d /run/systemd/system ] || systemctl is-system-running --wait >/dev/null || :; "+id)
+		var after string
+		err := demand.Try(func() {
+			after = must(attempt, m, nil, "[ ! -d /run/systemd/system ] || systemctl is-system-running --wait >/dev/null || :; "+id)
+		})
 		cancel()
 		if err == nil && after != before {
-			return m.connect(ctx)
+			m.connect(ctx)
+			return
 		}
 		if ctx.Err() != nil {
-			return errors.Join(fmt.Errorf("%s did not come back", m.name), err)
+			demand.OK(errors.Join(fmt.Errorf("%s did not come back", m.name), err))
 		}
 		time.Sleep(300 * time.Millisecond)
 	}

@@ -67,8 +67,8 @@ func Open(ctx context.Context, lab *Lab) (*Stage, error) {
 	err := demand.Try(func() {
 		s.prepare(ctx)
 		// What an earlier run may have left. No exit code says which part failed.
-		demand.Of(must(ctx, lab.Balancer, nil, "mkdir -p "+quote(lab.Folder)+"; "+lab.Nlb+" flush --sysctl >/dev/null 2>&1; "+
-			"for f in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 0 >/proc/sys/net/$f; done"))
+		must(ctx, lab.Balancer, nil, "mkdir -p "+quote(lab.Folder)+"; "+lab.Nlb+" flush --sysctl >/dev/null 2>&1; "+
+			"for f in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 0 >/proc/sys/net/$f; done")
 		s.serve(ctx)
 	})
 	if err != nil {
@@ -107,7 +107,7 @@ func (s *Stage) scene(ctx context.Context) string {
 
 func (s *Stage) prepare(ctx context.Context) {
 	if s.lab.Prepare != nil {
-		demand.OK(s.lab.Prepare(ctx))
+		s.lab.Prepare(ctx)
 	}
 }
 
@@ -143,7 +143,7 @@ func shop(weights map[string]int, backends string) string {
 
 // write puts the profile where the balancer finds it when it boots.
 func (s *Stage) write(ctx context.Context, profile string) {
-	demand.Of(must(ctx, s.lab.Balancer, strings.NewReader(profile), "cat >"+quote(s.lab.Folder+"/shop.yaml")+" && sync"))
+	must(ctx, s.lab.Balancer, strings.NewReader(profile), "cat >"+quote(s.lab.Folder+"/shop.yaml")+" && sync")
 }
 
 func (s *Stage) apply(ctx context.Context, profile string, flags ...string) {
@@ -167,7 +167,7 @@ func (s *Stage) nlb(ctx context.Context, args ...string) Result {
 // forwards demands that the balancer does forward, or does not, in both families.
 func (s *Stage) forwards(ctx context.Context, want string) {
 	for _, name := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		got := strings.TrimSpace(demand.Of(must(ctx, s.lab.Balancer, nil, "cat /proc/sys/net/"+name)))
+		got := strings.TrimSpace(must(ctx, s.lab.Balancer, nil, "cat /proc/sys/net/"+name))
 		if got != want {
 			demand.Fail("net/%s is %s, want %s", name, got, want)
 		}
@@ -176,7 +176,7 @@ func (s *Stage) forwards(ctx context.Context, want string) {
 
 // ask makes exchanges from the client, and returns a line for each.
 func (s *Stage) ask(ctx context.Context, network, to string, n int) []string {
-	out := demand.Of(must(ctx, s.lab.Client, nil, fmt.Sprintf("%s ask %s '%s' %d %d", s.lab.Peer, network, to, n, s.port)))
+	out := must(ctx, s.lab.Client, nil, fmt.Sprintf("%s ask %s '%s' %d %d", s.lab.Peer, network, to, n, s.port))
 	s.port += n
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if len(lines) != n {
