@@ -17,6 +17,8 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+
+	"nlb/integration/demand"
 )
 
 // archive writes files in the "newc" format.
@@ -25,7 +27,6 @@ type archive struct {
 	n     int // the last inode number
 	made  map[string]bool
 	bytes int64
-	err   error // the first one; nothing is written after it
 }
 
 func newArchive(w io.Writer) *archive {
@@ -45,7 +46,7 @@ func (a *archive) entry(name string, mode uint32, size int64, data io.Reader) {
 	if parent := path.Dir(name); !a.made[parent] && name != "TRAILER!!!" {
 		a.entry(parent, dirMode, 0, nil)
 	}
-	if a.err != nil || a.made[name] {
+	if a.made[name] {
 		return
 	}
 	a.made[name] = true
@@ -53,23 +54,18 @@ func (a *archive) entry(name string, mode uint32, size int64, data io.Reader) {
 	a.printf("070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X", a.n, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(name)+1, 0)
 	a.printf("%s\x00", name)
 	a.pad()
-	if data != nil && a.err == nil {
-		n, err := io.Copy(a.w, data)
-		if err == nil && n != size {
-			err = fmt.Errorf("%s: %d bytes, want %d", name, n, size)
+	if data != nil {
+		n := demand.Of(io.Copy(a.w, data))
+		if n != size {
+			demand.Fail("%s: %d bytes, want %d", name, n, size)
 		}
 		a.bytes += n
-		a.err = err
 	}
 	a.pad()
 }
 
 func (a *archive) printf(format string, args ...any) {
-	if a.err == nil {
-		var n int
-		n, a.err = fmt.Fprintf(a.w, format, args...)
-		a.bytes += int64(n)
-	}
+	a.bytes += int64(demand.Of(fmt.Fprintf(a.w, format, args...)))
 }
 
 // pad fills up to a multiple of four.
@@ -85,50 +81,32 @@ func (a *archive) link(name, to string) {
 
 // file copies a file. What it is a link to is copied, not the link.
 func (a *archive) file(name, from string) {
-	if a.err != nil {
-		return
-	}
-	f, err := os.Open(from)
-	if err != nil {
-		a.err = err
-		return
-	}
+	f := demand.Of(os.Open(from))
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		a.err = err
-		return
-	}
+	info := demand.Of(f.Stat())
 	a.entry(name, fileMode|uint32(info.Mode().Perm()), info.Size(), f)
 }
 
 // tree copies the files below a folder that keep wants, links as links.
 func (a *archive) tree(root string, keep func(name string) bool) {
-	err := filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+	demand.OK(filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		name, err := filepath.Rel(root, p)
-		if err != nil || d.IsDir() || !keep(name) {
+		switch {
+		case err != nil || d.IsDir() || !keep(name):
 			return err
+		case d.Type() == fs.ModeSymlink:
+			a.link(name, demand.Of(os.Readlink(p)))
+		default:
+			a.file(name, p)
 		}
-		if d.Type() == fs.ModeSymlink {
-			to, err := os.Readlink(p)
-			a.link(name, to)
-			return err
-		}
-		a.file(name, p)
 		return nil
-	})
-	if a.err == nil {
-		a.err = err
-	}
+	}))
 }
 
-func (a *archive) close() error {
+func (a *archive) close() {
 	a.entry("TRAILER!!!", 0, 0, nil)
-	if a.err == nil {
-		a.err = a.w.Flush()
-	}
-	return a.err
+	demand.OK(a.w.Flush())
 }

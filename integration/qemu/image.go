@@ -6,7 +6,6 @@ package qemu
 import (
 	_ "embed"
 	"errors"
-	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"nlb/integration/demand"
 )
 
 //go:embed init.sh
@@ -38,28 +39,24 @@ type Contents struct {
 	Extra []string
 }
 
-// ErrNotFetched is that the cache lacks a kernel; fetch.sh gets it.
-var ErrNotFetched = errors.New("it was not fetched")
-
 // Build makes an image in dir. The cache is that of fetch.sh.
-func Build(cache, dir, version string, c Contents) (*Image, error) {
+func Build(cache, dir, version string, c Contents) (i *Image, err error) {
+	err = demand.Try(func() { i = makeImage(cache, dir, version, c) })
+	return i, err
+}
+
+func makeImage(cache, dir, version string, c Contents) *Image {
 	tree := filepath.Join(cache, "linux-"+version)
 	release, err := os.ReadFile(filepath.Join(tree, "release"))
 	if err != nil {
-		return nil, fmt.Errorf("linux %s: %w (%w)", version, ErrNotFetched, err)
+		demand.Fail("linux %s: it was not fetched (%w)", version, err)
 	}
 	i := &Image{
 		Version: version, Release: strings.TrimSpace(string(release)),
 		Kernel: filepath.Join(tree, "vmlinux"), Initrd: filepath.Join(dir, "initrd-"+version),
 	}
-	modules, err := chooseModules(cache, dir, tree, i.Release)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.Create(i.Initrd)
-	if err != nil {
-		return nil, err
-	}
+	modules := chooseModules(cache, dir, tree, i.Release)
+	f := demand.Of(os.Create(i.Initrd))
 	defer f.Close()
 	a := newArchive(f)
 	if c.Init == "" {
@@ -84,7 +81,8 @@ func Build(cache, dir, version string, c Contents) (*Image, error) {
 	for _, name := range sorted(c.Texts) {
 		a.text(name, 0o600, c.Texts[name])
 	}
-	return i, a.close()
+	a.close()
+	return i
 }
 
 // addPackages adds the programs and libraries of unpacked packages, without
@@ -106,16 +104,12 @@ var modules = []string{
 
 // chooseModules copies the modules that machines need, and returns the folder
 // that they are in.
-func chooseModules(cache, dir, tree, release string) (string, error) {
+func chooseModules(cache, dir, tree, release string) string {
 	from := filepath.Join(tree, "lib/modules", release)
 	to := filepath.Join(dir, "modules-"+release)
 	target := filepath.Join(to, "lib/modules", release)
-	list, err := os.ReadFile(filepath.Join(from, "modules.dep"))
-	if err != nil {
-		return "", err
-	}
 	needs := map[string][]string{}
-	for line := range strings.Lines(string(list)) {
+	for line := range strings.Lines(string(demand.Of(os.ReadFile(filepath.Join(from, "modules.dep"))))) {
 		name, deps, _ := strings.Cut(line, ":")
 		needs[name] = strings.Fields(deps)
 	}
@@ -137,25 +131,21 @@ func chooseModules(cache, dir, tree, release string) (string, error) {
 		}
 	}
 	for _, name := range sorted(wanted) {
-		if err := os.MkdirAll(filepath.Join(target, filepath.Dir(name)), 0o755); err != nil {
-			return "", err
-		}
-		if err := os.Link(filepath.Join(from, name), filepath.Join(target, name)); err != nil {
-			if err = copyFile(filepath.Join(target, name), filepath.Join(from, name)); err != nil {
-				return "", err
-			}
+		demand.OK(os.MkdirAll(filepath.Join(target, filepath.Dir(name)), 0o755))
+		if os.Link(filepath.Join(from, name), filepath.Join(target, name)) != nil {
+			demand.OK(copyFile(filepath.Join(target, name), filepath.Join(from, name)))
 		}
 	}
 	for _, name := range []string{"modules.builtin", "modules.order"} {
-		if err := copyFile(filepath.Join(target, name), filepath.Join(from, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", err
+		if err := copyFile(filepath.Join(target, name), filepath.Join(from, name)); !errors.Is(err, fs.ErrNotExist) {
+			demand.OK(err)
 		}
 	}
 	out, err := exec.Command(filepath.Join(cache, "tools/bin/busybox"), "depmod", "-b", to, release).CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("depmod: %w\n%s", err, out)
+		demand.Fail("depmod: %w\n%s", err, out)
 	}
-	return to, nil
+	return to
 }
 
 func sorted[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"nlb/integration/demand"
 	"nlb/integration/netlab"
 )
 
@@ -70,9 +71,17 @@ func Key(dir string) (private, public string, err error) {
 // Boot boots the three machines, and returns when all are up. They end with
 // Close, and at the latest with the world that h is in.
 func Boot(ctx context.Context, h *netlab.Host, image *Image, a Accelerator, dir, key string) (*Lab, error) {
-	const front, back, ssh = 10001, 10002, 10022
 	lab := &Lab{Host: h, Config: filepath.Join(dir, "ssh_config")}
 	ctx, lab.end = context.WithCancel(ctx)
+	if err := demand.Try(func() { lab.boot(ctx, image, a, dir, key) }); err != nil {
+		lab.Close()
+		return nil, err
+	}
+	return lab, nil
+}
+
+func (l *Lab) boot(ctx context.Context, image *Image, a Accelerator, dir, key string) {
+	const front, back, ssh = 10001, 10002, 10022
 	var config strings.Builder
 	for i, one := range []struct {
 		name   string
@@ -84,35 +93,15 @@ func Boot(ctx context.Context, h *netlab.Host, image *Image, a Accelerator, dir,
 		{"server", false, []segment{{back, "192.168.57.11/24"}}},
 	} {
 		m := &Machine{Name: one.name, image: image, dir: dir, accelerator: a, memory: 256}
-		if err := m.start(ctx, h, ssh+i, one.boot, one.cables...); err != nil {
-			lab.Close()
-			return nil, err
-		}
-		lab.machines = append(lab.machines, m)
+		m.start(ctx, l.Host, ssh+i, one.boot, one.cables...)
+		l.machines = append(l.machines, m)
 		fmt.Fprintf(&config, "Host %s\n  HostName 127.0.0.1\n  Port %d\n  User root\n  IdentityFile %s\n", one.name, ssh+i, key)
 		config.WriteString("  IdentitiesOnly yes\n  StrictHostKeyChecking no\n  UserKnownHostsFile /dev/null\n  LogLevel ERROR\n")
 	}
-	err := os.WriteFile(lab.Config, []byte(config.String()), 0o600)
-	if err == nil {
-		err = lab.await(ctx)
-	}
-	if err != nil {
-		lab.Close()
-		return nil, err
-	}
-	return lab, nil
-}
-
-// await waits until all machines are up.
-func (l *Lab) await(ctx context.Context) error {
+	demand.OK(os.WriteFile(l.Config, []byte(config.String()), 0o600))
 	ctx, cancel := context.WithTimeout(ctx, bootLimit)
 	defer cancel()
 	for _, m := range l.machines {
-		up, err := m.await(ctx)
-		if err != nil {
-			return err
-		}
-		l.Ups = append(l.Ups, up)
+		l.Ups = append(l.Ups, m.await(ctx))
 	}
-	return nil
 }

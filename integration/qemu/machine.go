@@ -5,7 +5,6 @@ package qemu
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"nlb/integration/demand"
 	"nlb/integration/netlab"
 )
 
@@ -67,15 +67,10 @@ func (m *Machine) Once(ctx context.Context, h *netlab.Host, program string, args
 
 // start boots a machine of the laboratory. Its cables are eth1 and eth2; the
 // loopback's port ssh leads to its sshd.
-func (m *Machine) start(ctx context.Context, h *netlab.Host, ssh int, boot bool, cables ...segment) error {
+func (m *Machine) start(ctx context.Context, h *netlab.Host, ssh int, boot bool, cables ...segment) {
 	disk := filepath.Join(m.dir, m.Name+".disk")
-	f, err := os.Create(disk)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Truncate(4<<20), f.Close()); err != nil {
-		return err
-	}
+	demand.OK(os.WriteFile(disk, nil, 0o600))
+	demand.OK(os.Truncate(disk, 4<<20))
 	parameters := "nlb.name=" + m.Name
 	if boot {
 		parameters += " nlb.boot=1"
@@ -94,15 +89,12 @@ func (m *Machine) start(ctx context.Context, h *netlab.Host, ssh int, boot bool,
 	}
 	_ = os.Remove(m.console()) // of an attempt before
 	c := m.command(ctx, h, parameters, args...)
-	if err := c.Start(); err != nil {
-		return err
-	}
+	demand.OK(c.Start())
 	m.over = make(chan struct{})
 	go func() {
 		defer close(m.over)
 		m.err = c.Wait()
 	}()
-	return nil
 }
 
 // mac is the address of a machine's nth interface; all machines differ in the
@@ -110,18 +102,18 @@ func (m *Machine) start(ctx context.Context, h *netlab.Host, ssh int, boot bool,
 func mac(ssh, n int) string { return fmt.Sprintf("52:54:00:%02x:%02x:%02x", ssh>>8&0xff, ssh&0xff, n) }
 
 // await waits until the machine has said on its console that it is up.
-func (m *Machine) await(ctx context.Context) (string, error) {
+func (m *Machine) await(ctx context.Context) string {
 	for {
 		for line := range strings.Lines(m.output()) {
 			if up := "nlb-lab: " + m.Name + " is up"; strings.HasPrefix(line, up) {
-				return strings.TrimSpace(strings.TrimPrefix(line, "nlb-lab: ")), nil
+				return strings.TrimSpace(strings.TrimPrefix(line, "nlb-lab: "))
 			}
 		}
 		select {
 		case <-m.over:
-			return "", fmt.Errorf("%s ended (%v): %s\n%s", m.Name, m.err, m.stderr.String(), m.tail())
+			demand.Fail("%s ended (%v): %s\n%s", m.Name, m.err, m.stderr.String(), m.tail())
 		case <-ctx.Done():
-			return "", fmt.Errorf("%s did not get up: %w\n%s", m.Name, ctx.Err(), m.tail())
+			demand.Fail("%s did not get up: %w\n%s", m.Name, ctx.Err(), m.tail())
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
