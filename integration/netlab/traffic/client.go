@@ -6,6 +6,7 @@ package traffic
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,24 +108,26 @@ const pushed = "pushed\n"
 // Again asks once more: with UDP, for a new reply; elsewhere a line has to
 // come back.
 func (c *Conn) Again() (Reply, error) {
-	if err := c.SetDeadline(c.client.deadline()); err != nil {
-		return Reply{}, err
-	}
-	err := c.again()
-	if err != nil {
-		err = c.client.errorf(c.network, c.RemoteAddr(), err)
-	}
+	err := c.within(c.again)
 	return c.Reply, err
 }
 
 // Heard waits for what Server.Push says, and does not speak.
 func (c *Conn) Heard() error {
-	err := c.SetDeadline(c.client.deadline())
-	if err == nil {
-		var got string
-		if got, err = c.r.ReadString('\n'); err == nil && got != pushed {
+	return c.within(func() error {
+		got, err := c.r.ReadString('\n')
+		if err == nil && got != pushed {
 			err = fmt.Errorf("got %q, want %q", got, pushed)
 		}
+		return err
+	})
+}
+
+// within does something in the time that the client has for it.
+func (c *Conn) within(do func() error) error {
+	err := c.SetDeadline(c.client.deadline())
+	if err == nil {
+		err = do()
 	}
 	if err != nil {
 		err = c.client.errorf(c.network, c.RemoteAddr(), err)
@@ -284,10 +287,7 @@ func (c *Conn) read() error {
 }
 
 func (c Client) deadline() time.Time {
-	if c.Timeout == 0 {
-		return time.Now().Add(DefaultTimeout)
-	}
-	return time.Now().Add(c.Timeout)
+	return time.Now().Add(cmp.Or(c.Timeout, DefaultTimeout))
 }
 
 func (c Client) errorf(network string, to fmt.Stringer, err error) error {

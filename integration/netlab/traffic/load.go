@@ -7,6 +7,7 @@ package traffic
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"net/netip"
 	"os"
@@ -71,9 +72,7 @@ func (f *Loading) Stop() ([]Attempt, error) {
 
 // run makes connections on this thread, at their moments.
 func (s Load) run(ctx context.Context, f *Loading) error {
-	if s.Timeout == 0 {
-		s.Timeout = DefaultTimeout
-	}
+	s.Timeout = cmp.Or(s.Timeout, DefaultTimeout)
 	for began, i := time.Now(), 0; ctx.Err() == nil; i++ {
 		time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / time.Duration(s.Rate))))
 		a := Attempt{Began: time.Now()}
@@ -96,25 +95,20 @@ func (s Load) run(ctx context.Context, f *Loading) error {
 // connect is a socket that connects. It belongs to the thread's host for good, and
 // whoever waits for it needs no thread.
 func (s Load) connect() (*os.File, error) {
-	port := int(s.To.Port())
-	family, to := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Addr: s.To.Addr().As16(), Port: port})
-	if s.To.Addr().Is4() {
-		family, to = unix.AF_INET, &unix.SockaddrInet4{Addr: s.To.Addr().As4(), Port: port}
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	f, err := socket(s.To, 0)
 	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
+		return nil, err
 	}
 	// Its end is a reset, so that no end waits in TIME_WAIT.
-	err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	err = unix.SetsockoptLinger(int(f.Fd()), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	if err == nil {
-		err = unix.Connect(fd, to)
+		err = unix.Connect(int(f.Fd()), sockaddr(s.To))
 	}
 	if err != nil && err != unix.EINPROGRESS {
-		unix.Close(fd)
+		f.Close()
 		return nil, os.NewSyscallError("connect", err)
 	}
-	return os.NewFile(uintptr(fd), "connection"), nil
+	return f, nil
 }
 
 // hear is who answers.

@@ -65,6 +65,23 @@ func dialSCTP(ctx context.Context, from, to netip.AddrPort, deadline time.Time) 
 
 // bound is a bound socket of a protocol that does not block.
 func bound(at netip.AddrPort, protocol int) (*os.File, error) {
+	f, err := socket(at, protocol)
+	if err != nil {
+		return nil, err
+	}
+	err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
+	if err == nil {
+		err = os.NewSyscallError("bind", unix.Bind(int(f.Fd()), sockaddr(at)))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// socket is one of a protocol and of the family of an address, that does not block.
+func socket(at netip.AddrPort, protocol int) (*os.File, error) {
 	family := unix.AF_INET
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
@@ -73,16 +90,7 @@ func bound(at netip.AddrPort, protocol int) (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	f := os.NewFile(uintptr(fd), at.String())
-	err = os.NewSyscallError("setsockopt", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1))
-	if err == nil {
-		err = os.NewSyscallError("bind", unix.Bind(fd, sockaddr(at)))
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
+	return os.NewFile(uintptr(fd), at.String()), nil
 }
 
 func sockaddr(a netip.AddrPort) unix.Sockaddr {

@@ -5,6 +5,7 @@ package traffic
 // Many exchanges, and what came of them.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/netip"
@@ -24,18 +25,6 @@ type Tally struct {
 	Failures map[string]int
 	// Err is one of the failures; nil: there was none.
 	Err error
-}
-
-func (t *Tally) count(r Reply, err error) {
-	if err != nil {
-		t.Failures[Way(err)]++
-		if t.Err == nil {
-			t.Err = err
-		}
-		return
-	}
-	t.Backends[r.Backend]++
-	t.Sources[r.Seen.Addr()]++
 }
 
 // Call is an exchange to make, and what came of it.
@@ -96,8 +85,14 @@ func (c Client) Many(ctx context.Context, network string, to netip.AddrPort, n, 
 	err := Run(ctx, c.Host, calls, workers)
 	t := &Tally{Backends: map[string]int{}, Sources: map[netip.Addr]int{}, Failures: map[string]int{}}
 	for i := range calls {
-		if !errors.Is(calls[i].Err, ErrNotMade) {
-			t.count(calls[i].Reply, calls[i].Err)
+		switch c := &calls[i]; {
+		case errors.Is(c.Err, ErrNotMade):
+		case c.Err != nil:
+			t.Failures[Way(c.Err)]++
+			t.Err = cmp.Or(t.Err, c.Err)
+		default:
+			t.Backends[c.Reply.Backend]++
+			t.Sources[c.Reply.Seen.Addr()]++
 		}
 	}
 	if err != nil {
