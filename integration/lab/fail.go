@@ -233,13 +233,13 @@ func seconds(d time.Duration) *float64 {
 }
 
 // count counts connections of a family for the outages in which they began.
-func (d *drill) count(family lb.Family, flights []traffic.Flight) {
+func (d *drill) count(family lb.Family, all []traffic.Attempt) {
 	for _, f := range d.failings {
 		if f.family != family {
 			continue
 		}
 		after := 0 // lost once it was out
-		for _, c := range flights {
+		for _, c := range all {
 			switch {
 			case c.Began.Before(f.began) || c.Began.After(f.until):
 				continue

@@ -50,10 +50,7 @@ func (s *site) probes(t *trial) []*probe {
 	var out []*probe
 	add := func(what string, clients int, run func(*Lab, context.Context, *probe) (Limit, error)) {
 		p := &probe{trial: t, what: what, run: run}
-		bits := max(t.sticky(), 0)
-		if bits == 0 {
-			bits = t.targets[0].Addr().BitLen()
-		}
+		bits := cmp.Or(t.sticky(), t.targets[0].Addr().BitLen())
 		p.clients = s.recruit(t.family, clients, bits, t.service.Allow, t.service.Deny, true, t)
 		if len(p.clients) == clients {
 			out = append(out, p)

@@ -6,6 +6,7 @@ package lab
 // addresses they have, and which trials are made.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -210,11 +211,7 @@ func (s *site) cast(t *trial, n int) bool {
 		s.note("%s/%s: no free address was found in what it listens on", t.profile.Name, v.Name)
 		return false
 	}
-	full := t.targets[0].Addr().BitLen()
-	bits := full
-	if b := t.sticky(); b > 0 {
-		bits = b
-	}
+	bits := cmp.Or(t.sticky(), t.targets[0].Addr().BitLen())
 	keeps := t.sticky() > 0 || t.perClient() > 0 || v.Scheduler.Hashes()
 	if t.fromHost && !keeps && v.Allow == nil && v.Deny == nil {
 		return true // the kernel's choice of source

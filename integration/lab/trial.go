@@ -73,14 +73,18 @@ func (t *trial) usable() bool {
 // sticky is the length of the client networks that stay with a backend; 0: no
 // affinity.
 func (t *trial) sticky() int {
-	switch a := t.service.Affinity; {
-	case a == nil:
-		return 0
-	case t.family == lb.IPv4:
-		return a.Bits
-	default:
-		return a.Bits6
+	if a := t.service.Affinity; a != nil {
+		return t.bits(a.Bits, a.Bits6)
 	}
+	return 0
+}
+
+// bits is the length of the trial's family.
+func (t *trial) bits(v4, v6 int) int {
+	if t.family == lb.IPv4 {
+		return v4
+	}
+	return v6
 }
 
 // perClient is how many calls one client address may make; 0: any number.
@@ -99,13 +103,10 @@ func (t *trial) perClient() int {
 // limitBits is the length of the client networks that a limit counts as one; 0: it
 // counts addresses, or there is none.
 func (t *trial) limitBits() int {
-	switch {
-	case t.perClient() == 0:
+	if t.perClient() == 0 {
 		return 0
-	case t.family == lb.IPv4:
-		return t.service.Limit.Bits
 	}
-	return t.service.Limit.Bits6
+	return t.bits(t.service.Limit.Bits, t.service.Limit.Bits6)
 }
 
 // slow reports whether the limit of new connections lets so few through that none

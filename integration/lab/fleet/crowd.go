@@ -118,15 +118,15 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // longestGap is the longest time without a new connection while some were tried.
-func longestGap(flights []traffic.Flight) (longest time.Duration) {
+func longestGap(all []traffic.Attempt) (longest time.Duration) {
 	var end time.Time
-	for _, f := range flights {
+	for _, f := range all {
 		if f.Began.After(end) {
 			end = f.Began
 		}
 	}
 	done := []time.Time{end}
-	for _, f := range flights {
+	for _, f := range all {
 		if at := f.Began.Add(f.Took); f.Err == nil && at.Before(end) {
 			done = append(done, at)
 		}

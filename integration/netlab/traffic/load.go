@@ -32,18 +32,6 @@ type Load struct {
 	HTTP bool
 }
 
-// Attempt is a connection of a load, and what came of it.
-type Attempt struct {
-	Began   time.Time
-	Took    time.Duration
-	Backend string // who answered
-	// Err wraps ErrRefused, ErrTimeout and so on; nil: Backend answered.
-	Err error
-}
-
-// Late reports whether the client had to send its first packet again.
-func (a *Attempt) Late() bool { return a.Took >= 900*time.Millisecond }
-
 // Loading is a load that goes on.
 type Loading struct {
 	cancel context.CancelFunc

@@ -13,18 +13,23 @@ import (
 // mostFlying is how many connections of a stream are under way at a time.
 const mostFlying = 256
 
-// Flight is one connection of a stream.
-type Flight struct {
-	Began time.Time
-	Took  time.Duration
-	Err   error
+// Attempt is a new connection, and what came of it.
+type Attempt struct {
+	Began   time.Time
+	Took    time.Duration
+	Backend string // who answered
+	// Err wraps ErrRefused, ErrTimeout and so on; nil: Backend answered.
+	Err error
 }
+
+// Late reports whether the client had to send its first packet again.
+func (a *Attempt) Late() bool { return a.Took >= 900*time.Millisecond }
 
 // Stream opens connections at a pace, and waits for none. While too many are under
 // way it opens no more.
 type Stream struct {
 	mu      sync.Mutex
-	flights []Flight
+	done    []Attempt
 	waiting int
 	wait    sync.WaitGroup
 	end     context.CancelFunc
@@ -66,18 +71,18 @@ func (s *Stream) room() bool {
 }
 
 func (s *Stream) fly(ctx context.Context, c *Call) {
-	f := Flight{Began: time.Now()}
-	_, f.Err = c.Client.Exchange(ctx, c.Network, c.To)
-	f.Took = time.Since(f.Began)
+	a := Attempt{Began: time.Now()}
+	reply, err := c.Client.Exchange(ctx, c.Network, c.To)
+	a.Took, a.Backend, a.Err = time.Since(a.Began), reply.Backend, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting--
-	s.flights = append(s.flights, f)
+	s.done = append(s.done, a)
 }
 
 // Stop opens no more, waits for those that are under way, and returns all.
-func (s *Stream) Stop() []Flight {
+func (s *Stream) Stop() []Attempt {
 	s.end()
 	s.wait.Wait()
-	return s.flights
+	return s.done
 }
