@@ -178,8 +178,11 @@ func (f *fleetOf) happens(e event) {
 	if e.serversSpeak {
 		listen = f.opened(openOnes())
 	}
-	if f.kind == "pair" {
+	switch f.kind {
+	case "pair":
 		f.copied(slices.Concat(f.conns, listen))
+	case "mesh": // a client that speaks first tells a node of its connection; a server does not
+		f.copied(listen)
 	}
 	var streams []*traffic.Loading
 	for _, to := range fleetVIPs {
