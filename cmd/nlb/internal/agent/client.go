@@ -191,9 +191,9 @@ func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile,
 		switch {
 		case !slices.Contains(s.Profiles, p.Name):
 		case s.Fleet:
-			return &RefusedError{"nlb run has " + p.Name + " from its fleet; push it", "nlb push, for all nodes of the fleet"}
+			return &RefusedError{Message: "nlb run has " + p.Name + " from its fleet; push it", Hint: "nlb push, for all nodes of the fleet"}
 		default:
-			return &RefusedError{"nlb run keeps " + p.Name + "; reload it", "systemctl reload nlb-agent, or change its files: they are read then"}
+			return &RefusedError{Message: "nlb run keeps " + p.Name + "; reload it", Hint: "systemctl reload nlb-agent, or change its files: they are read then"}
 		}
 	}
 	if prune {
@@ -218,9 +218,9 @@ func (s *Status) mayRemove(names []string) error {
 		switch {
 		case len(names) > 0 && !slices.Contains(names, name):
 		case s.Fleet:
-			return &RefusedError{"nlb run has " + name + " from its fleet, and would put it back", "nlb push --remove " + name + ", for all nodes; or systemctl stop nlb-agent before"}
+			return &RefusedError{Message: "nlb run has " + name + " from its fleet, and would put it back", Hint: "nlb push --remove " + name + ", for all nodes; or systemctl stop nlb-agent before"}
 		default:
-			return &RefusedError{"nlb run keeps " + name + ", and would put it back", "systemctl stop nlb-agent before; or take its file away: then nlb run removes it"}
+			return &RefusedError{Message: "nlb run keeps " + name + ", and would put it back", Hint: "systemctl stop nlb-agent before; or take its file away: then nlb run removes it"}
 		}
 	}
 	return nil

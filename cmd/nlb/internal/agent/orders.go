@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"nlb/cmd/nlb/internal/web"
 	"nlb/lb"
 )
 
@@ -159,17 +160,8 @@ type Reply struct {
 	Err   error
 }
 
-// RefusedError says why something is not done, and what helps. Whoever asked is
-// at fault.
-type RefusedError struct {
-	Message string `json:"message"`
-	Hint    string `json:"hint,omitempty"`
-}
-
-func (e *RefusedError) Error() string { return e.Message }
-
-// Explain is that nothing was changed, and the hint.
-func (e *RefusedError) Explain() (outcome, hint string) { return "nothing was changed", e.Hint }
+// RefusedError is that of the web: why something is not done, and what helps.
+type RefusedError = web.RefusedError
 
 // Status is how an agent is.
 type Status struct {

@@ -7,7 +7,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -277,27 +276,15 @@ var (
 // respond writes a reply: 200 and its value, 400 where whoever asked is at fault,
 // 503 where the agent cannot, else 500.
 func respond(w http.ResponseWriter, r Reply) {
-	code, value := http.StatusOK, r.Value
-	if r.Err != nil {
-		refused, ok := errors.AsType[*RefusedError](r.Err)
-		switch {
-		case ok:
-			code = http.StatusBadRequest
-		case errors.Is(r.Err, errStopped), errors.Is(r.Err, errBusy):
-			code = http.StatusServiceUnavailable
-		default:
-			code = http.StatusInternalServerError
-		}
-		if !ok {
-			refused = &RefusedError{Message: r.Err.Error()}
-		}
-		value = refused
+	refused, ok := errors.AsType[*RefusedError](r.Err)
+	switch {
+	case r.Err == nil:
+		web.Answer(w, http.StatusOK, r.Value)
+	case ok:
+		web.Answer(w, http.StatusBadRequest, refused)
+	case errors.Is(r.Err, errStopped), errors.Is(r.Err, errBusy):
+		web.Answer(w, http.StatusServiceUnavailable, RefusedError{Message: r.Err.Error()})
+	default:
+		web.Answer(w, http.StatusInternalServerError, RefusedError{Message: r.Err.Error()})
 	}
-	b, err := json.Marshal(value)
-	if err != nil {
-		code, b = http.StatusInternalServerError, []byte(`{"message": "the answer is no JSON"}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_, _ = w.Write(append(b, '\n')) // whoever asked may have gone
 }

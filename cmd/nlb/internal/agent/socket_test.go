@@ -63,7 +63,7 @@ func TestSocket(t *testing.T) {
 		case q.Ask == AskOrder && q.Order == want:
 			return Reply{Value: Done{"as you wish"}}
 		case q.Ask == AskOrder:
-			return Reply{Err: &RefusedError{"no such backend", "look again"}}
+			return Reply{Err: &RefusedError{Message: "no such backend", Hint: "look again"}}
 		}
 		return Reply{Value: Done{"goes on"}}
 	})
@@ -78,7 +78,7 @@ func TestSocket(t *testing.T) {
 		t.Errorf("order: got %v, %v", done, err)
 	}
 	_, err = c.Order(t.Context(), Order{Profile: "shop", Service: "web", Backend: "b"})
-	if e, ok := errors.AsType[*RefusedError](err); !ok || *e != (RefusedError{"no such backend", "look again"}) {
+	if e, ok := errors.AsType[*RefusedError](err); !ok || *e != (RefusedError{Message: "no such backend", Hint: "look again"}) {
 		t.Errorf("refused: got %#v", err)
 	}
 	if _, err := c.Reload(t.Context()); err == nil || !strings.HasSuffix(err.Error(), ": the disk burns") {

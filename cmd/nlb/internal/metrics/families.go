@@ -23,8 +23,8 @@ import (
 
 // Filter says what is left out.
 type Filter struct {
-	// Services leaves out backends.
-	Services bool
+	// Brief leaves out backends.
+	Brief bool
 	// Profile leaves out others; empty: none.
 	Profile string
 }
@@ -57,7 +57,7 @@ func Write(w io.Writer, format expfmt.Format, s *view.Snapshot, a *Agent, f Filt
 		out.value(appendLabels(nil, "address", address, "device", device), 1)
 	}
 	out.services(s, f)
-	if !f.Services {
+	if !f.Brief {
 		out.backends(s, a, f)
 	}
 	if end, ok := to.(expfmt.Closer); ok && err == nil {
@@ -109,7 +109,7 @@ func one(yes bool) float64 {
 func (w *writer) services(s *view.Snapshot, f Filter) {
 	each := func(name, kind, help string, value func(*view.ShownService) float64) {
 		w.family(name, kind, help)
-		for service := range f.services(s) {
+		for service := range f.Services(s) {
 			w.value(appendLabels(nil, "profile", service.Profile, "service", service.Service.Name), value(service))
 		}
 	}
@@ -125,8 +125,8 @@ func (w *writer) services(s *view.Snapshot, f Filter) {
 	each("nlb_service_refused_connections_total", counter, "Connections that allow, deny, limits and max-connections turned away.", func(s *view.ShownService) float64 { return float64(s.Refused) })
 }
 
-// services are those that are not left out.
-func (f Filter) services(s *view.Snapshot) iter.Seq[*view.ShownService] {
+// Services are those of a snapshot that are not left out.
+func (f Filter) Services(s *view.Snapshot) iter.Seq[*view.ShownService] {
 	return func(yield func(*view.ShownService) bool) {
 		for i := range s.Profiles {
 			p := &s.Profiles[i]
@@ -170,7 +170,7 @@ func backendsOf(services iter.Seq[*view.ShownService], a *Agent) []backend {
 }
 
 func (w *writer) backends(s *view.Snapshot, a *Agent, f Filter) {
-	all := backendsOf(f.services(s), a)
+	all := backendsOf(f.Services(s), a)
 	each := func(name, kind, help string, value func(*backend) (v float64, known bool)) {
 		w.family(name, kind, help)
 		for i := range all {

@@ -50,22 +50,20 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 		parts := strings.SplitN(name, "/", 3)
 		one.Know(s.asker.of(r.Context(), parts[0], parts[1])[parts[2]], "nlb run does not say")
 	}
-	answer(w, http.StatusOK, &one)
+	Answer(w, http.StatusOK, &one)
 }
 
-// refuse says why there is no answer, as the socket's own requests do.
+// refuse says why there is no answer.
 func refuse(w http.ResponseWriter, code int, err error) {
-	out := struct {
-		Message string `json:"message"`
-		Hint    string `json:"hint,omitempty"`
-	}{Message: err.Error()}
+	out := RefusedError{Message: err.Error()}
 	if missing, ok := errors.AsType[*view.MissingError](err); ok {
-		out.Message, out.Hint = missing.What+" "+missing.Name+" is not kept here", "GET /v1/show has what is"
+		out = RefusedError{missing.What + " " + missing.Name + " is not kept here", "GET /v1/show has what is"}
 	}
-	answer(w, code, out)
+	Answer(w, code, out)
 }
 
-func answer(w http.ResponseWriter, code int, value any) {
+// Answer answers a request with a value as JSON.
+func Answer(w http.ResponseWriter, code int, value any) {
 	b, err := json.Marshal(value)
 	if err != nil {
 		code, b = http.StatusInternalServerError, []byte(`{"message": "the answer is no JSON"}`)
@@ -87,7 +85,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) {
 	}
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		list, _ := s.board.Events(after)
-		answer(w, http.StatusOK, map[string][]board.Event{"events": list})
+		Answer(w, http.StatusOK, map[string][]board.Event{"events": list})
 		return
 	}
 	out := s.stream(w)
@@ -117,7 +115,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 	switch level := query.Get("level"); level {
 	case "", "backend":
 	case "service":
-		filter.Services = true
+		filter.Brief = true
 	default:
 		refuse(w, http.StatusBadRequest, fmt.Errorf("unknown level %q, want service or backend", level))
 		return

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -31,13 +32,17 @@ type Config struct {
 	Token, ClientCA string
 }
 
-// ConfigError says what is wrong with a Config.
-type ConfigError struct{ Message, Hint string }
+// RefusedError says why something is not done, and what helps. Whoever asked is
+// at fault.
+type RefusedError struct {
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
 
-func (e *ConfigError) Error() string { return e.Message }
+func (e *RefusedError) Error() string { return e.Message }
 
 // Explain is that nothing was changed, and the hint.
-func (e *ConfigError) Explain() (outcome, hint string) { return "nothing was changed", e.Hint }
+func (e *RefusedError) Explain() (outcome, hint string) { return "nothing was changed", e.Hint }
 
 // Lengths of a token, in bytes.
 const (
@@ -45,28 +50,28 @@ const (
 	mostToken  = 4096
 )
 
-// Check is what is wrong, a *ConfigError, without a look into files.
+// Check is what is wrong, a *RefusedError, without a look into files.
 func (c Config) Check() error {
 	if c.Listen == "" {
 		if len(c.Hosts) > 0 || c.Cert+c.Key+c.Token+c.ClientCA != "" {
-			return &ConfigError{"there is nothing to listen at", "say --listen, such as --listen 127.0.0.1:9469"}
+			return &RefusedError{"there is nothing to listen at", "say --listen, such as --listen 127.0.0.1:9469"}
 		}
 		return nil
 	}
 	at, err := netip.ParseAddrPort(c.Listen)
 	switch {
 	case err != nil || at.Port() == 0:
-		return &ConfigError{fmt.Sprintf("%q is nothing to listen at", c.Listen), "want ADDRESS:PORT, such as 127.0.0.1:9469"}
+		return &RefusedError{fmt.Sprintf("%q is nothing to listen at", c.Listen), "want ADDRESS:PORT, such as 127.0.0.1:9469"}
 	case (c.Cert == "") != (c.Key == ""):
-		return &ConfigError{"a certificate and its key come together", "say both --tls-cert and --tls-key"}
+		return &RefusedError{"a certificate and its key come together", "say both --tls-cert and --tls-key"}
 	case c.ClientCA != "" && c.Cert == "":
-		return &ConfigError{"certificates of clients need TLS", "say --tls-cert and --tls-key, too"}
+		return &RefusedError{"certificates of clients need TLS", "say --tls-cert and --tls-key, too"}
 	case at.Addr().Unmap().IsLoopback():
 		return nil
 	case c.Cert == "":
-		return &ConfigError{c.Listen + " can be reached from other hosts, and is without TLS", "say --tls-cert and --tls-key, or listen at 127.0.0.1"}
+		return &RefusedError{c.Listen + " can be reached from other hosts, and is without TLS", "say --tls-cert and --tls-key, or listen at 127.0.0.1"}
 	case c.Token+c.ClientCA == "":
-		return &ConfigError{c.Listen + " can be reached from other hosts, and anybody could look", "say --token-file or --client-ca"}
+		return &RefusedError{c.Listen + " can be reached from other hosts, and anybody could look", "say --token-file or --client-ca"}
 	}
 	return nil
 }
@@ -82,7 +87,7 @@ func (c Config) readToken() ([]byte, error) {
 	}
 	b = bytes.TrimSpace(b)
 	if len(b) < leastToken || len(b) > mostToken || bytes.ContainsFunc(b, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, &ConfigError{fmt.Sprintf("%s has no token", c.Token), "want one word of 16 to 4096 letters, such as openssl rand -hex 32 prints"}
+		return nil, &RefusedError{fmt.Sprintf("%s has no token", c.Token), "want one word of 16 to 4096 letters, such as openssl rand -hex 32 prints"}
 	}
 	return b, nil
 }
@@ -125,12 +130,7 @@ func (c Config) knows(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil || host == "localhost" {
 		return true
 	}
-	for _, h := range c.Hosts {
-		if strings.EqualFold(h, host) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(c.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
 // hostOnly is a Host header without its port, and without brackets.

@@ -6,10 +6,12 @@ package web
 // somebody looks at the page.
 
 import (
+	"slices"
 	"sync"
 	"time"
 
 	"nlb/cmd/nlb/internal/agent/board"
+	"nlb/cmd/nlb/internal/metrics"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 )
@@ -30,6 +32,7 @@ type history struct {
 	closed  bool
 	looked  time.Time
 	last    sample
+	counts  map[lb.BackendID]uint64   // connections of the last sample
 	rates   map[serviceName][]float32 // new connections a second, the newest last
 	each    map[lb.BackendID]float32  // of the last sample
 }
@@ -73,7 +76,7 @@ func (h *history) goesOn() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.running = !h.closed && time.Since(h.looked) < lookedFor; !h.running {
-		h.last, h.rates, h.each = sample{}, nil, nil
+		h.last, h.counts, h.rates, h.each = sample{}, nil, nil, nil
 	}
 	return h.running
 }
@@ -85,63 +88,34 @@ func (h *history) add(s sample) {
 	if h.last.of == s.of {
 		return // of many connections there is none that often
 	}
-	before := map[lb.BackendID]uint64{}
-	if h.last.of != nil {
-		for id, b := range backendsIn(h.last.of) {
-			before[id] = b.Connections
-		}
-	}
 	seconds := s.at.Sub(h.last.at).Seconds()
+	counts := make(map[lb.BackendID]uint64, len(h.counts))
 	rates := make(map[serviceName][]float32, len(h.rates))
 	h.each = make(map[lb.BackendID]float32, len(h.each))
-	sums := map[serviceName]float32{}
-	for id, b := range backendsIn(s.of) {
-		if n, there := before[id]; there && b.Packets == nil && b.Connections >= n {
-			h.each[id] = float32(float64(b.Connections-n) / seconds)
-			sums[serviceName{id.Profile, id.Service}] += h.each[id]
-		}
-	}
-	for name, sum := range sums {
-		rates[name] = append(h.rates[name], sum)
-		if n := len(rates[name]); n > mostSamples {
-			rates[name] = append([]float32(nil), rates[name][n-mostSamples:]...)
-		}
-	}
-	h.rates, h.last = rates, s
-}
-
-// backendsIn yields all backends of a snapshot.
-func backendsIn(s *view.Snapshot) func(yield func(lb.BackendID, *view.ShownBackend) bool) {
-	return func(yield func(lb.BackendID, *view.ShownBackend) bool) {
-		for service := range servicesIn(s) {
-			for i := range service.Backends {
-				b := &service.Backends[i]
-				if !yield(lb.BackendID{Profile: service.Profile, Service: service.Service.Name, Address: b.Address}, b) {
-					return
-				}
+	for service := range (metrics.Filter{}).Services(s.of) {
+		name, sum, known := serviceName{service.Profile, service.Service.Name}, float32(0), false
+		for i := range service.Backends {
+			b := &service.Backends[i]
+			id := lb.BackendID{Profile: name.profile, Service: name.service, Address: b.Address}
+			counts[id] = b.Connections
+			if n, there := h.counts[id]; there && b.Packets == nil && b.Connections >= n {
+				h.each[id] = float32(float64(b.Connections-n) / seconds)
+				sum, known = sum+h.each[id], true
 			}
 		}
-	}
-}
-
-// servicesIn yields all services of a snapshot.
-func servicesIn(s *view.Snapshot) func(yield func(*view.ShownService) bool) {
-	return func(yield func(*view.ShownService) bool) {
-		for i := range s.Profiles {
-			for k := range s.Profiles[i].Services {
-				if !yield(&s.Profiles[i].Services[k]) {
-					return
-				}
-			}
+		if known {
+			all := append(h.rates[name], sum)
+			rates[name] = slices.Clone(all[max(0, len(all)-mostSamples):])
 		}
 	}
+	h.counts, h.rates, h.last = counts, rates, s
 }
 
 // service is how many new connections a service had a second, the newest last.
 func (h *history) service(profile, service string) []float32 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return append([]float32(nil), h.rates[serviceName{profile, service}]...)
+	return slices.Clone(h.rates[serviceName{profile, service}])
 }
 
 // backend is how many a backend had a second at last; false: it is not known.

@@ -7,11 +7,14 @@ package web
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
+	"nlb/cmd/nlb/internal/metrics"
 	"nlb/cmd/nlb/internal/text"
 	"nlb/cmd/nlb/internal/view"
+	"nlb/lb"
 )
 
 const (
@@ -118,11 +121,11 @@ func (s *Server) row(service *view.ShownService, is state, what string) row {
 
 // overview looks at all services, and shows those whose name or listen has a text.
 func (s *Server) overview(all *view.Snapshot, query url.Values) *overview {
-	out := &overview{Alarm: s.alarm(), Announced: announced(all), Search: query.Get("q")}
+	out := &overview{Alarm: s.alarm(), Announced: strings.Join(all.Announced, ", "), Search: query.Get("q")}
 	page, _ := strconv.Atoi(query.Get("page"))
 	page = max(page, 1)
 	count, found, trouble, first := 0, 0, 0, ""
-	for service := range servicesIn(all) {
+	for service := range (metrics.Filter{}).Services(all) {
 		count++
 		is, what, wrong := serviceState(service)
 		if what != "" && len(out.Troubles) < mostTroubles {
@@ -171,14 +174,6 @@ func (s *Server) overview(all *view.Snapshot, query url.Values) *overview {
 	return out
 }
 
-// announced are the addresses that this host announces.
-func announced(all *view.Snapshot) string {
-	if all == nil {
-		return ""
-	}
-	return strings.Join(all.Announced, ", ")
-}
-
 // alarm is what is wrong with the agent itself.
 func (s *Server) alarm() string {
 	if trouble := s.board.Trouble(); trouble != "" {
@@ -196,23 +191,16 @@ func matches(s *view.ShownService, search string) bool {
 	if search == "" || strings.Contains(strings.ToLower(s.Profile+"/"+s.Service.Name), search) {
 		return true
 	}
-	for _, l := range s.Service.Listen {
-		if strings.Contains(l.String(), search) {
-			return true
-		}
-	}
-	for i := range s.Backends {
-		if strings.Contains(strings.ToLower(s.Backends[i].Name), search) || strings.Contains(s.Backends[i].Address.String(), search) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Service.Listen, func(l lb.Listen) bool { return strings.Contains(l.String(), search) }) ||
+		slices.ContainsFunc(s.Backends, func(b view.ShownBackend) bool {
+			return strings.Contains(strings.ToLower(b.Name), search) || strings.Contains(b.Address.String(), search)
+		})
 }
 
 // rate is how many a second, in few digits.
 func rate(v float32) string {
 	if v >= 100 {
-		return strconv.FormatFloat(float64(v), 'f', 0, 32)
+		return fmt.Sprintf("%.0f", v)
 	}
-	return strconv.FormatFloat(float64(v), 'f', 1, 32)
+	return fmt.Sprintf("%.1f", v)
 }

@@ -76,7 +76,7 @@ func (s *Server) draw(ctx context.Context, at *url.URL) (*drawn, error) {
 	}
 	switch {
 	case at.Path == "/events":
-		out.Title, out.Kind, out.Value = "Events", "events", s.lastEvents(board.MostEvents)
+		out.Title, out.Kind, out.Value = "Events", "events", s.lastEvents()
 	case isService:
 		one := *all
 		if err := one.Select(name); err != nil || strings.Count(name, "/") != 1 {
@@ -169,9 +169,8 @@ type eventList struct {
 }
 
 // lastEvents are the newest ones, the newest first.
-func (s *Server) lastEvents(most int) *eventList {
+func (s *Server) lastEvents() *eventList {
 	list, _ := s.board.Events("")
-	list = list[max(0, len(list)-most):]
 	slices.Reverse(list)
 	out := &eventList{Sentence: "What has happened, the newest first.", Alarm: s.alarm()}
 	for _, e := range list {

@@ -63,7 +63,7 @@ func (s *Server) Handler() http.Handler {
 }
 
 // Listen opens what c says, and answers in the background until Close. Errors:
-// *ConfigError, and those of the system.
+// *RefusedError, and those of the system.
 func (s *Server) Listen(c Config, log *slog.Logger) error {
 	if err := c.Check(); err != nil || c.Listen == "" {
 		return err

@@ -62,7 +62,7 @@ func TestConfig(t *testing.T) {
 		{Config{Listen: "10.0.0.1:9469", Cert: "c", Key: "k", ClientCA: "x"}, ""},
 	} {
 		err := tt.c.Check()
-		if _, ok := errors.AsType[*ConfigError](err); (tt.says == "") != (err == nil) || err != nil && (!ok || !strings.Contains(err.Error(), tt.says)) {
+		if _, ok := errors.AsType[*RefusedError](err); (tt.says == "") != (err == nil) || err != nil && (!ok || !strings.Contains(err.Error(), tt.says)) {
 			t.Errorf("%+v: got %v, want %q", tt.c, err, tt.says)
 		}
 	}
