@@ -142,8 +142,8 @@ func (s *Store) stage(ctx context.Context, c *view.Console, p *Plan, nodes []str
 // only be removed.
 func (p *Plan) back() string {
 	var undo, remove string
-	for i := range p.Steps {
-		if st := &p.Steps[i]; st.Next.Previous != nil {
+	for _, st := range p.Steps {
+		if st.Next.Previous != nil {
 			undo += " --undo " + st.Profile
 		} else {
 			remove += " --remove " + st.Profile
@@ -169,17 +169,17 @@ func (e *failure) Explain() (outcome, hint string) { return e.outcome, e.hint }
 
 // note adds the steps of a plan.
 func (out *Pushed) note(p *Plan) {
-	for i := range p.Steps {
-		n := &p.Steps[i].Next
-		out.Profiles = append(out.Profiles, PushedProfile{p.Steps[i].Profile, n.Seq, n.Hash, n.Absent, append([]string{}, n.Stage...)})
+	for _, st := range p.Steps {
+		n := &st.Next
+		out.Profiles = append(out.Profiles, PushedProfile{st.Profile, n.Seq, n.Hash, n.Absent, append([]string{}, n.Stage...)})
 	}
 }
 
 // names are the profiles with their sequences.
 func (p *Plan) names() string {
 	var out []string
-	for i := range p.Steps {
-		out = append(out, fmt.Sprintf("%s, sequence %d", p.Steps[i].Profile, p.Steps[i].Next.Seq))
+	for _, st := range p.Steps {
+		out = append(out, fmt.Sprintf("%s, sequence %d", st.Profile, st.Next.Seq))
 	}
 	return strings.Join(out, "; ")
 }

@@ -38,24 +38,16 @@ const (
 type Config struct {
 	// Name is the node's, or the admin's: that of the certificate, where there is one
 	// and the file does not say it.
-	Name string
+	Name string `yaml:"name"`
 	// Endpoints are URLs of members of etcd. https, but to loopback addresses.
-	Endpoints []string
+	Endpoints []string `yaml:"endpoints"`
 	// CA, Cert and Key are PEM files, all of them or none. They are read anew for each
 	// connection, so that they can be replaced.
-	CA, Cert, Key string
+	CA   string `yaml:"ca"`
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 	// State is the folder with the last good profiles.
-	State string
-}
-
-// file is fleet.yaml.
-type file struct {
-	Name      string   `yaml:"name"`
-	Endpoints []string `yaml:"endpoints"`
-	CA        string   `yaml:"ca"`
-	Cert      string   `yaml:"cert"`
-	Key       string   `yaml:"key"`
-	State     string   `yaml:"state"`
+	State string `yaml:"state"`
 }
 
 // ReadConfig reads a fleet.yaml. Paths in it are seen from its folder. An error says
@@ -68,20 +60,16 @@ func ReadConfig(path string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	var f file
-	if err := yaml.Load(b, &f, yaml.WithKnownFields(true)); err != nil {
+	c := &Config{}
+	if err := yaml.Load(b, c, yaml.WithKnownFields(true)); err != nil {
 		return nil, fmt.Errorf("%s: %w; want the keys endpoints, ca, cert, key, name and state", path, err)
 	}
-	beside := func(p string) string {
-		if p == "" || filepath.IsAbs(p) {
-			return p
+	for _, p := range []*string{&c.CA, &c.Cert, &c.Key, &c.State} {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(filepath.Dir(path), *p)
 		}
-		return filepath.Join(filepath.Dir(path), p)
 	}
-	c := &Config{
-		Name: f.Name, Endpoints: f.Endpoints, CA: beside(f.CA), Cert: beside(f.Cert), Key: beside(f.Key),
-		State: cmp.Or(beside(f.State), filepath.Join(cmp.Or(os.Getenv("STATE_DIRECTORY"), "/var/lib/nlb"), "fleet")),
-	}
+	c.State = cmp.Or(c.State, filepath.Join(cmp.Or(os.Getenv("STATE_DIRECTORY"), "/var/lib/nlb"), "fleet"))
 	if err := c.check(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
@@ -107,13 +95,7 @@ func (c *Config) check() error {
 	if n := len(c.Endpoints); n == 0 || n > maxEndpoints {
 		return fmt.Errorf("endpoints: %d of them; want 1 to %d URLs of etcd, such as https://10.0.0.1:2379", n, maxEndpoints)
 	}
-	secret := 0
-	for _, f := range []string{c.CA, c.Cert, c.Key} {
-		if f != "" {
-			secret++
-		}
-	}
-	if secret != 0 && secret != 3 {
+	if (c.CA == "") != (c.Cert == "") || (c.Cert == "") != (c.Key == "") {
 		return errors.New("ca, cert and key belong together; want all three")
 	}
 	for _, e := range c.Endpoints {
@@ -123,7 +105,7 @@ func (c *Config) check() error {
 			return fmt.Errorf("endpoints: %q; want https://HOST:PORT", e)
 		case u.Scheme == "http" && !isLoopback(u.Hostname()):
 			return fmt.Errorf("endpoints: %s is not on this host, so it needs TLS; want https, with ca, cert and key", e)
-		case u.Scheme == "https" && secret == 0:
+		case u.Scheme == "https" && c.Cert == "":
 			return fmt.Errorf("endpoints: %s needs ca, cert and key", e)
 		}
 	}

@@ -111,9 +111,5 @@ func (s *Store) Forget(ctx context.Context, node string) error {
 
 // noNode says which nodes there are.
 func (k *Known) noNode(name string) error {
-	hint := "no node has ever been there"
-	if there := slices.Sorted(maps.Keys(k.Nodes)); len(there) > 0 {
-		hint = "there: " + strings.Join(there[:min(len(there), 10)], ", ")
-	}
-	return &RefusedError{name + " is no node of the fleet", hint}
+	return &RefusedError{name + " is no node of the fleet", hintOf(slices.Collect(maps.Keys(k.Nodes)), "no node has ever been there")}
 }

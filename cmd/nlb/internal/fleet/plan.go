@@ -62,7 +62,7 @@ type Step struct {
 // Plan is what a push does.
 type Plan struct {
 	Known *Known
-	Steps []Step // sorted by profile
+	Steps []*Step // sorted by profile
 	// Canary are the nodes that have it first; none: all at once.
 	Canary []string
 	// Notes are what is to be known of the others.
@@ -119,7 +119,7 @@ func (s *Store) Plan(ctx context.Context, a Ask) (*Plan, error) {
 	if len(p.Steps) > mostSteps {
 		return nil, &RefusedError{fmt.Sprintf("%d profiles", len(p.Steps)), fmt.Sprintf("a push takes at most %d; push the others after them", mostSteps)}
 	}
-	slices.SortFunc(p.Steps, func(a, b Step) int { return strings.Compare(a.Profile, b.Profile) })
+	slices.SortFunc(p.Steps, func(a, b *Step) int { return strings.Compare(a.Profile, b.Profile) })
 	return p, s.fits(ctx, p)
 }
 
@@ -140,7 +140,7 @@ func (p *Plan) step(name string, to Version, one *source.Source, a Ask) {
 	if had.Pointer != nil {
 		next.Previous = had.Settled()
 	}
-	p.Steps = append(p.Steps, Step{Profile: name, Next: next, source: one, had: had})
+	p.Steps = append(p.Steps, &Step{Profile: name, Next: next, source: one, had: had})
 }
 
 // top is the highest sequence of a profile that is known anywhere: etcd may have been
@@ -179,10 +179,10 @@ func (s *Store) undo(ctx context.Context, p *Plan, name string, a Ask) error {
 func (s *Store) fits(ctx context.Context, p *Plan) error {
 	var all []source.Source
 	steps := map[string]bool{}
-	for i := range p.Steps {
-		steps[p.Steps[i].Profile] = true
-		if one := p.Steps[i].source; one != nil {
-			all = append(all, *one)
+	for _, st := range p.Steps {
+		steps[st.Profile] = true
+		if st.source != nil {
+			all = append(all, *st.source)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(p.Known.Pointers)) {
@@ -208,8 +208,7 @@ func (s *Store) fits(ctx context.Context, p *Plan) error {
 // the profiles whose changes are not known.
 func (s *Store) Changes(ctx context.Context, p *Plan) (changes []lb.Change, notes []string) {
 	var have, want []*lb.Profile
-	for i := range p.Steps {
-		st := &p.Steps[i]
+	for _, st := range p.Steps {
 		if st.had.Pointer != nil {
 			one, err := s.source(ctx, st.Profile, &st.had.Version)
 			if err != nil {
@@ -278,12 +277,16 @@ func (k *Known) missing(name string) error {
 			there = append(there, n)
 		}
 	}
-	slices.Sort(there)
-	hint := "nothing was pushed yet"
-	if len(there) > 0 {
-		hint = "there: " + strings.Join(there[:min(len(there), 10)], ", ")
+	return &RefusedError{name + " is no profile of the fleet", hintOf(there, "nothing was pushed yet")}
+}
+
+// hintOf is what there is, or what is to be said where that is nothing.
+func hintOf(there []string, nothing string) string {
+	if len(there) == 0 {
+		return nothing
 	}
-	return &RefusedError{name + " is no profile of the fleet", hint}
+	slices.Sort(there)
+	return "there: " + strings.Join(there[:min(len(there), 10)], ", ")
 }
 
 // canary are the nodes that a word names: a number of them, or their names.

@@ -22,8 +22,7 @@ const lookEvery = 200 * time.Millisecond
 // *RefusedError that names who was faster.
 func (s *Store) Commit(ctx context.Context, p *Plan) error {
 	var conditions []etcd.Cmp
-	for i := range p.Steps {
-		st := &p.Steps[i]
+	for _, st := range p.Steps {
 		if st.source == nil {
 			continue
 		}
@@ -41,8 +40,7 @@ func (s *Store) Commit(ctx context.Context, p *Plan) error {
 // point writes the pointers of a plan, if nobody has changed them meanwhile.
 func (s *Store) point(ctx context.Context, p *Plan, conditions []etcd.Cmp) error {
 	var ops []etcd.Op
-	for i := range p.Steps {
-		st := &p.Steps[i]
+	for _, st := range p.Steps {
 		conditions = append(conditions, etcd.Compare(etcd.ModRevision(keyDesired+st.Profile), "=", st.had.Revision))
 		ops = append(ops, put(keyDesired+st.Profile, &st.Next), put(historyKey(st.Profile, st.Next.Seq), &st.Next))
 	}
@@ -53,8 +51,8 @@ func (s *Store) point(ctx context.Context, p *Plan, conditions []etcd.Cmp) error
 	if err != nil {
 		return err
 	}
-	for i := range p.Steps {
-		p.Steps[i].had.Revision = r.Header.Revision
+	for _, st := range p.Steps {
+		st.had.Revision = r.Header.Revision
 	}
 	return nil
 }
@@ -69,8 +67,7 @@ func (s *Store) raced(ctx context.Context, p *Plan) error {
 	if err != nil {
 		return err
 	}
-	for i := range p.Steps {
-		st := &p.Steps[i]
+	for _, st := range p.Steps {
 		if e := now.Pointers[st.Profile]; e.Revision != st.had.Revision && e.Pointer != nil {
 			return &RefusedError{
 				fmt.Sprintf("%s has pushed sequence %d of %s meanwhile", Said(errors.New(e.By)), e.Seq, st.Profile),
@@ -83,8 +80,8 @@ func (s *Store) raced(ctx context.Context, p *Plan) error {
 
 // Widen lets all nodes have what the canaries have. Errors are those of Commit.
 func (s *Store) Widen(ctx context.Context, p *Plan) error {
-	for i := range p.Steps {
-		p.Steps[i].Next.Stage, p.Steps[i].Next.At = nil, time.Now().UTC().Truncate(time.Second)
+	for _, st := range p.Steps {
+		st.Next.Stage, st.Next.At = nil, time.Now().UTC().Truncate(time.Second)
 	}
 	return s.point(ctx, p, nil)
 }
@@ -150,9 +147,9 @@ func (p *Plan) await(ctx context.Context, known func(context.Context) (*Known, e
 
 // examine finds what is wrong with nodes, and those that do not have it yet.
 func (p *Plan) examine(k *Known, nodes []string) (faults []Fault, missing []string) {
-	for i := range p.Steps {
-		if e := k.Pointers[p.Steps[i].Profile]; e.Pointer == nil || e.Seq != p.Steps[i].Next.Seq {
-			return []Fault{{"", "something else was pushed of " + p.Steps[i].Profile + " meanwhile"}}, nil
+	for _, st := range p.Steps {
+		if e := k.Pointers[st.Profile]; e.Pointer == nil || e.Seq != st.Next.Seq {
+			return []Fault{{"", "something else was pushed of " + st.Profile + " meanwhile"}}, nil
 		}
 	}
 	for _, n := range nodes {
@@ -162,8 +159,7 @@ func (p *Plan) examine(k *Known, nodes []string) (faults []Fault, missing []stri
 			continue
 		}
 		has := true
-		for i := range p.Steps {
-			st := &p.Steps[i]
+		for _, st := range p.Steps {
 			h := is.Profiles[st.Profile]
 			switch {
 			case h != nil && h.Refused != nil && h.Refused.Seq == st.Next.Seq:

@@ -28,7 +28,7 @@ func TestSoak(t *testing.T) {
 						Nodes:  map[string]*Status{"n1": {Profiles: map[string]*Held{"shop": h}}}, Alive: map[string]bool{"n1": true},
 					}, nil
 				}
-				p := &Plan{Known: &Known{}, Steps: []Step{{Profile: "shop", Next: Pointer{Version: Version{Seq: 2}}}}}
+				p := &Plan{Known: &Known{}, Steps: []*Step{{Profile: "shop", Next: Pointer{Version: Version{Seq: 2}}}}}
 				got, err := p.await(t.Context(), known, nil, []string{"n1"}, wait, soak)
 				if err != nil || len(got) != faults {
 					t.Errorf("%s, bad after %s: %v %v, want %d faults", name, bad, got, err, faults)

@@ -121,10 +121,8 @@ func (k *Known) node(name string) NodeReport {
 	case ordered:
 		n.State = "leaving"
 	}
-	all := maps.Clone(is.Profiles)
-	if all == nil {
-		all = map[string]*Held{}
-	}
+	all := map[string]*Held{}
+	maps.Copy(all, is.Profiles)
 	for p, e := range k.Pointers {
 		if all[p] == nil && e.Pointer != nil && !e.Absent && e.For(name) != nil {
 			all[p] = &Held{}

@@ -7,7 +7,6 @@ package fleettest
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -23,6 +22,7 @@ import (
 	"go.uber.org/zap"
 
 	"nlb/cmd/nlb/internal/fleet"
+	"nlb/integration/netlab/netlabtest"
 )
 
 // Etcd is a cluster.
@@ -47,9 +47,7 @@ type member struct {
 // certificates.
 func Start(t testing.TB, members int, withTLS bool) *Etcd {
 	t.Helper()
-	if _, err := exec.LookPath("etcd"); err != nil {
-		t.Skip("SKIPPED, NOT PROVED: etcd is not installed (Debian: etcd-server)")
-	}
+	netlabtest.Needs(t, "etcd") // Debian: etcd-server
 	e := &Etcd{t: t, dir: t.TempDir()}
 	scheme, secrets := "http", []string(nil)
 	if withTLS {
@@ -92,9 +90,7 @@ func (e *Etcd) As(name string) *etcd.Client {
 		c.TLS = e.pki.client(name)
 	}
 	client, err := etcd.New(c)
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	netlabtest.Must(e.t, err)
 	e.t.Cleanup(func() { client.Close() })
 	return client
 }
@@ -104,9 +100,7 @@ func (e *Etcd) Begin(i int) {
 	m := e.members[i]
 	m.cmd, m.done = exec.Command("etcd", m.args...), make(chan struct{})
 	m.cmd.Stderr = &m.log
-	if err := m.cmd.Start(); err != nil {
-		e.t.Fatal(err)
-	}
+	netlabtest.Must(e.t, m.cmd.Start())
 	go func() { defer close(m.done); _ = m.cmd.Wait() }()
 }
 
@@ -156,35 +150,29 @@ func (e *Etcd) File(c *fleet.Config) string {
 	if c.Cert != "" {
 		text += fmt.Sprintf("ca: %s\ncert: %s\nkey: %s\n", c.CA, c.Cert, c.Key)
 	}
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		e.t.Fatal(err)
-	}
+	netlabtest.Must(e.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
 // Put writes a value past nlb.
 func (e *Etcd) Put(key, value string) {
 	e.t.Helper()
-	if _, err := e.Client.Put(e.t.Context(), key, value); err != nil {
-		e.t.Fatal(err)
-	}
+	_, err := e.Client.Put(e.t.Context(), key, value)
+	netlabtest.Must(e.t, err)
 }
 
 // Delete removes a key past nlb.
 func (e *Etcd) Delete(key string, o ...etcd.OpOption) {
 	e.t.Helper()
-	if _, err := e.Client.Delete(e.t.Context(), key, o...); err != nil {
-		e.t.Fatal(err)
-	}
+	_, err := e.Client.Delete(e.t.Context(), key, o...)
+	netlabtest.Must(e.t, err)
 }
 
 // Get reads a value past nlb; empty: there is none.
 func (e *Etcd) Get(key string) string {
 	e.t.Helper()
 	r, err := e.Client.Get(e.t.Context(), key)
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	netlabtest.Must(e.t, err)
 	if len(r.Kvs) == 0 {
 		return ""
 	}
@@ -200,14 +188,10 @@ func (e *Etcd) Copy() (back func()) {
 	err := os.CopyFS(backup, os.DirFS(data))
 	e.Begin(0)
 	e.Await()
-	if err != nil {
-		e.t.Fatal(err)
-	}
+	netlabtest.Must(e.t, err)
 	return func() {
 		e.Kill(0)
-		if err := errors.Join(os.RemoveAll(data), os.CopyFS(data, os.DirFS(backup))); err != nil {
-			e.t.Fatal(err)
-		}
+		netlabtest.Must(e.t, os.RemoveAll(data), os.CopyFS(data, os.DirFS(backup)))
 		e.Begin(0)
 		e.Await()
 	}
@@ -216,9 +200,7 @@ func (e *Etcd) Copy() (back func()) {
 // Ctl runs a line that begins with etcdctl, as root.
 func (e *Etcd) Ctl(line string) {
 	e.t.Helper()
-	if _, err := exec.LookPath("etcdctl"); err != nil {
-		e.t.Skip("SKIPPED, NOT PROVED: etcdctl is not installed (Debian: etcd-client)")
-	}
+	netlabtest.Needs(e.t, "etcdctl") // Debian: etcd-client
 	args := []string{"--endpoints", strings.Join(e.Endpoints, ",")}
 	if e.pki != nil {
 		cert, key := e.pki.issue("root", -time.Hour, time.Hour)
