@@ -189,6 +189,7 @@ func (a *agent) loop(ctx context.Context) {
 	ended := ctx.Done()
 	ctx = context.WithoutCancel(ctx)
 	var drained <-chan time.Time
+	fleet := cmp.Or(a.Fleet, &Fleet{}) // without one, nothing comes from it
 	for {
 		select {
 		case <-ended:
@@ -217,13 +218,13 @@ func (a *agent) loop(ctx context.Context) {
 			a.announce()
 		case <-a.changed:
 			_ = a.reread(ctx, "files changed")
-		case o := <-a.Fleet.offers():
+		case o := <-fleet.Offers:
 			o.Reply <- a.take(ctx, o)
-		case t := <-a.Fleet.turns():
+		case t := <-fleet.Turns:
 			a.out = t.Out
 			a.announce()
 			close(t.Done)
-		case a.says = <-a.Fleet.sentences():
+		case a.says = <-fleet.Sentences:
 			a.tellStatus()
 		case <-a.Reload:
 			a.tell(a.systemd.Reloading())

@@ -437,7 +437,7 @@ func TestDirect(t *testing.T) {
 		}
 	}
 	b.run()
-	b.until(func() bool { return Dial(b.socket).Healthy(t.Context()) == nil }, func() string { return "it does not begin again" })
+	b.until(func() bool { return Dial(b.socket).do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}) == nil }, func() string { return "it does not begin again" })
 	b.await("mail 10.0.0.11 shop 10.0.0.11 draining 10.0.0.12")
 	if got := b.status().Status; !strings.HasSuffix(got, "; 1 order in force.") {
 		t.Errorf("status: %s", got)
@@ -505,7 +505,7 @@ func TestAgentReload(t *testing.T) {
 	if _, again := c.Reload(t.Context()); again == nil || strings.Count(b.logged(), "what was read last stays") != 1 {
 		t.Errorf("again: %v; the same mistake is said once, not so:\n%s", again, b.logged())
 	}
-	must(t, Dial(b.socket).Healthy(t.Context()))
+	must(t, Dial(b.socket).do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}))
 }
 
 // TestAgentBegins: what is wrong at the beginning is an error, and changes nothing.

@@ -167,27 +167,6 @@ type Turn struct {
 	Done chan<- struct{}
 }
 
-func (f *Fleet) turns() <-chan Turn {
-	if f == nil {
-		return nil
-	}
-	return f.Turns
-}
-
-func (f *Fleet) offers() <-chan Offer {
-	if f == nil {
-		return nil
-	}
-	return f.Offers
-}
-
-func (f *Fleet) sentences() <-chan string {
-	if f == nil {
-		return nil
-	}
-	return f.Sentences
-}
-
 // keeps reports whether a profile is one that was applied last.
 func (a *agent) keeps(name string) bool {
 	return slices.ContainsFunc(a.wanted, func(p *lb.Profile) bool { return p.Name == name })

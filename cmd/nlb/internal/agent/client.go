@@ -93,11 +93,6 @@ func (c *Client) Serving(ctx context.Context, name string) (announce.Health, err
 	return out, err
 }
 
-// Healthy asks whether the agent goes on. Errors are those of Order.
-func (c *Client) Healthy(ctx context.Context) error {
-	return c.do(ctx, http.MethodGet, "/healthz", nil, &Done{})
-}
-
 // do sends a request, and reads the answer.
 func (c *Client) do(ctx context.Context, method, path string, body, into any) error {
 	text, err := c.ask(ctx, method, path, body)

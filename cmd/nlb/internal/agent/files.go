@@ -35,12 +35,12 @@ var ErrUnsettled = errors.New("the files are being changed")
 type Files struct {
 	// Changed has a value when the files are to be read again: something was
 	// changed, that is a moment ago, and none of them is open for writing.
-	Changed <-chan struct{}
+	Changed chan struct{}
 
-	args    []string
-	log     *slog.Logger
-	changed chan struct{}
-	events  *os.File
+	args   []string
+	log    *slog.Logger
+	events *os.File
+	raw    syscall.RawConn // of events; once these are closed, it does nothing
 
 	mu      sync.Mutex
 	folders map[int32]*folder   // by watch descriptor
@@ -66,10 +66,12 @@ func Watch(args []string, log *slog.Logger) (*Files, error) {
 		return nil, fmt.Errorf("watch files: inotify: %w", err)
 	}
 	f := &Files{
-		args: args, log: log, changed: make(chan struct{}, 1), events: os.NewFile(uintptr(fd), "inotify"),
+		args: args, log: log, Changed: make(chan struct{}, 1), events: os.NewFile(uintptr(fd), "inotify"),
 		writing: map[entry]time.Time{}, said: map[string]bool{},
 	}
-	f.Changed = f.changed
+	if f.raw, err = f.events.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("watch files: inotify: %w", err)
+	}
 	f.timer = time.AfterFunc(time.Hour, f.settle)
 	f.timer.Stop()
 	f.rewatch()
@@ -104,19 +106,13 @@ func (f *Files) Read(ctx context.Context) ([]source.Source, error) {
 func (f *Files) settled() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if raw, err := f.events.SyscallConn(); err == nil {
-		_ = raw.Control(func(fd uintptr) { f.drain(int(fd)) })
-	}
+	_ = f.raw.Control(func(fd uintptr) { f.drain(int(fd)) })
 	return !f.dirty
 }
 
 // run takes events until the watch ends.
 func (f *Files) run() {
-	raw, err := f.events.SyscallConn()
-	if err != nil {
-		return // closed
-	}
-	_ = raw.Read(func(fd uintptr) bool {
+	_ = f.raw.Read(func(fd uintptr) bool {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.drain(int(fd))
@@ -193,18 +189,14 @@ func (f *Files) settle() {
 	}
 	f.dirty = false
 	select {
-	case f.changed <- struct{}{}:
+	case f.Changed <- struct{}{}:
 	default: // it was asked already
 	}
 }
 
 // rewatch watches what the arguments stand for now.
 func (f *Files) rewatch() {
-	raw, err := f.events.SyscallConn()
-	if err != nil {
-		return // closed
-	}
-	_ = raw.Control(func(fd uintptr) {
+	_ = f.raw.Control(func(fd uintptr) {
 		w := &walk{fd: int(fd), folders: map[int32]*folder{}, failed: map[string]error{}}
 		for _, arg := range f.args {
 			w.argument(arg)

@@ -166,14 +166,7 @@ func (a *agent) firstNames(ctx context.Context, written, held []*lb.Profile) {
 func (a *agent) answered(ctx context.Context, answer resolve.Answer) {
 	a.logAnswer(answer)
 	if a.names.learn(answer, time.Now()) {
-		a.rename(ctx, answer.Host.String()+" changed")
-	}
-}
-
-// rename brings what names stand for now into the kernel.
-func (a *agent) rename(ctx context.Context, reason string) {
-	if err := a.apply(ctx, a.names.written, nil, reason); err != nil {
-		a.fail(err)
+		a.applyAgain(ctx, answer.Host.String()+" changed")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -63,7 +64,7 @@ func TestAgentNames(t *testing.T) {
 	must(t, b.stop())
 	b.await("shop 10.0.0.11 10.0.0.21 draining 10.0.0.22 10.0.0.23")
 	b.run()
-	b.until(func() bool { return Dial(b.socket).Healthy(t.Context()) == nil }, func() string { return "it does not begin again" })
+	b.until(func() bool { return Dial(b.socket).do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}) == nil }, func() string { return "it does not begin again" })
 	if got := b.kernel(); got != "shop 10.0.0.11 10.0.0.21 draining 10.0.0.22 10.0.0.23" {
 		t.Errorf("begun without a DNS, it has %s", got)
 	}

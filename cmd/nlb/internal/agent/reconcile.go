@@ -134,7 +134,7 @@ func (a *agent) guard(ctx context.Context) {
 		a.say()
 	}
 	if a.names.gone(time.Now()) {
-		a.rename(ctx, "names do not have it any more")
+		a.applyAgain(ctx, "names do not have it any more")
 	}
 	if !a.retry.IsZero() {
 		if time.Now().After(a.retry) {
@@ -172,10 +172,15 @@ func (a *agent) look(ctx context.Context) {
 
 // repair applies all again.
 func (a *agent) repair(ctx context.Context) {
-	if err := a.apply(ctx, a.names.written, nil, "repair"); err != nil {
+	a.applyAgain(ctx, "repair")
+	a.repaired = time.Now()
+}
+
+// applyAgain brings what was read last into the kernel, with what names stand for now.
+func (a *agent) applyAgain(ctx context.Context, reason string) {
+	if err := a.apply(ctx, a.names.written, nil, reason); err != nil {
 		a.fail(err)
 	}
-	a.repaired = time.Now()
 }
 
 // fail notes that the kernel is not as it should be. The guard tries again.

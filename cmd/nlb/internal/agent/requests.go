@@ -34,7 +34,11 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 	case AskOrder:
 		return a.obey(ctx, q)
 	case AskBackend:
-		return a.tellOf(q.Order)
+		id, err := FindBackend(a.wanted, q.Order)
+		if err != nil {
+			return nil, err
+		}
+		return a.know(id), nil
 	case AskServing:
 		health, found := announce.HealthOf(a.wanted, q.Order.Profile, a.serves)
 		if !found {
@@ -42,7 +46,7 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 		}
 		return health, nil
 	case AskService:
-		return a.tellOfService(q.Order)
+		return a.knowAll(q.Order.Profile, q.Order.Service), nil
 	}
 	return Done{"goes on"}, nil
 }
@@ -61,39 +65,24 @@ func (a *agent) report() Status {
 	return s
 }
 
-// tellOf is what is known of the backend that an order names.
-func (a *agent) tellOf(o Order) (any, error) {
-	id, err := FindBackend(a.wanted, o)
-	if err != nil {
-		return nil, err
-	}
-	return a.know(id), nil
-}
-
-// tellOfService is what is known of the backends of a service, by their names.
-func (a *agent) tellOfService(o Order) (any, error) {
+// knowAll is what is known of the backends of a service, by their names.
+func (a *agent) knowAll(profile, service string) map[string]*view.Known {
 	out := map[string]*view.Known{}
 	for p, s := range lb.Services(a.wanted) {
-		if p.Name != o.Profile || s.Name != o.Service {
+		if p.Name != profile || s.Name != service {
 			continue
 		}
 		for i := range s.Backends {
-			out[s.Backends[i].Name] = a.know(lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address})
+			out[s.Backends[i].Name] = a.know(lb.BackendID{Profile: profile, Service: service, Address: s.Backends[i].Address})
 		}
 	}
-	return out, nil
+	return out
 }
 
 // know is what is known of a backend.
 func (a *agent) know(id lb.BackendID) *view.Known {
 	is, starting := a.roster.Standing(id)
-	out := &view.Known{Verdict: is.Verdict.String(), Since: is.Since, Reason: is.Reason, Starting: starting, Checks: []view.Check{}}
-	for _, c := range a.roster.Checks(id) {
-		out.Checks = append(out.Checks, view.Check{
-			Check: c.Kind.String(), At: c.At, Streak: c.Streak, Have: c.Have, Need: c.Need, Late: c.Late, Unable: c.Unable, Past: c.Past,
-		})
-	}
-	return out
+	return &view.Known{Verdict: is.Verdict.String(), Since: is.Since, Reason: is.Reason, Starting: starting, Checks: a.roster.Checks(id)}
 }
 
 // obey carries an order out.

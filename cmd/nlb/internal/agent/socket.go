@@ -46,9 +46,8 @@ func SocketOf(table string) string { return "/run/nlb/" + table + ".sock" }
 // Socket takes requests.
 type Socket struct {
 	// Requests are to be replied to.
-	Requests <-chan Request
+	Requests chan Request
 
-	requests chan Request
 	done     chan struct{}
 	server   *http.Server
 	listener *net.UnixListener
@@ -71,8 +70,8 @@ func Listen(path string, show func(web.Ask) http.Handler, log *slog.Logger) (*So
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	s := &Socket{requests: make(chan Request), done: make(chan struct{}), listener: l, lock: lock}
-	s.Requests, s.end = s.requests, sync.OnceValue(s.close)
+	s := &Socket{Requests: make(chan Request), done: make(chan struct{}), listener: l, lock: lock}
+	s.end = sync.OnceValue(s.close)
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.handle(AskHealth))
 	mux.HandleFunc("GET /v1/status", s.handle(AskStatus))
@@ -215,8 +214,7 @@ func nameOf(uid uint32) string {
 // handle asks the owner, and writes what it replies.
 func (s *Socket) handle(ask Ask) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		reply := make(chan Reply, 1)
-		q := Request{Ask: ask, UID: r.Context().Value(peer{}).(uint32), Reply: reply}
+		q := Request{Ask: ask, UID: r.Context().Value(peer{}).(uint32)}
 		q.By = nameOf(q.UID)
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		switch {
@@ -235,24 +233,25 @@ func (s *Socket) handle(ask Ask) http.HandlerFunc {
 			respond(w, Reply{Err: err})
 			return
 		}
-		respond(w, s.ask(r.Context(), q, reply))
+		respond(w, s.ask(r.Context(), q))
 	}
 }
 
 // known asks what is known of the backends of a service, by their names.
 func (s *Socket) known(ctx context.Context, profile, service string) (map[string]*view.Known, error) {
-	reply := make(chan Reply, 1)
-	r := s.ask(ctx, Request{Ask: AskService, Order: Order{Profile: profile, Service: service}, Reply: reply}, reply)
+	r := s.ask(ctx, Request{Ask: AskService, Order: Order{Profile: profile, Service: service}})
 	known, _ := r.Value.(map[string]*view.Known)
 	return known, r.Err
 }
 
 // ask has the owner reply.
-func (s *Socket) ask(ctx context.Context, q Request, reply <-chan Reply) Reply {
+func (s *Socket) ask(ctx context.Context, q Request) Reply {
+	reply := make(chan Reply, 1)
+	q.Reply = reply
 	ctx, cancel := context.WithTimeout(ctx, replyTime)
 	defer cancel()
 	select {
-	case s.requests <- q:
+	case s.Requests <- q:
 	case <-s.done:
 		return Reply{Err: errStopped}
 	case <-ctx.Done():

@@ -73,7 +73,7 @@ func TestSocket(t *testing.T) {
 		t.Errorf("the mode is %v", info.Mode())
 	}
 	c := Dial(path)
-	must(t, c.Healthy(t.Context()))
+	must(t, c.do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}))
 	if done, err := c.Order(t.Context(), want); err != nil || done.Done != "as you wish" {
 		t.Errorf("order: got %v, %v", done, err)
 	}
@@ -145,8 +145,8 @@ func TestSocketTaken(t *testing.T) {
 	if _, err := Listen(path, nothing, log); !errors.Is(err, ErrRunning) {
 		t.Errorf("beside a live one: got %v", err)
 	}
-	must(t, Dial(path).Healthy(t.Context()), s.Close())
-	if err := Dial(path).Healthy(t.Context()); !errors.Is(err, ErrNoAgent) {
+	must(t, Dial(path).do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}), s.Close())
+	if err := Dial(path).do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}); !errors.Is(err, ErrNoAgent) {
 		t.Errorf("after its end: got %v", err)
 	}
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -157,7 +157,7 @@ func TestSocketTaken(t *testing.T) {
 	}
 	dead.SetUnlinkOnClose(false)
 	must(t, dead.Close())
-	if err := Dial(path).Healthy(t.Context()); !errors.Is(err, ErrNoAgent) {
+	if err := Dial(path).do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}); !errors.Is(err, ErrNoAgent) {
 		t.Errorf("at a dead one: got %v", err)
 	}
 	again, err := Listen(path, nothing, log)
@@ -179,7 +179,7 @@ func TestSocketStops(t *testing.T) {
 	s, err := Listen(path, nothing, slog.New(slog.DiscardHandler))
 	must(t, err)
 	failed := make(chan error, 1)
-	go func() { failed <- Dial(path).Healthy(t.Context()) }()
+	go func() { failed <- Dial(path).do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}) }()
 	<-s.Requests // and no answer
 	must(t, s.Close())
 	select {
@@ -245,7 +245,7 @@ func TestSilentAgent(t *testing.T) {
 	defer cancel()
 	brief := Dial(path)
 	brief.http.Timeout = 10 * time.Millisecond
-	for _, err := range []error{Dial(path).Healthy(ctx), brief.Healthy(t.Context())} {
+	for _, err := range []error{Dial(path).do(ctx, http.MethodGet, "/healthz", nil, &Done{}), brief.do(t.Context(), http.MethodGet, "/healthz", nil, &Done{})} {
 		if err == nil || err.Error() != path+": the agent does not answer in time" {
 			t.Errorf("got %v", err)
 		}

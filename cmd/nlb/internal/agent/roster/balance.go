@@ -17,17 +17,8 @@ import (
 // next look.
 const mostBalanced, mostLooked = 100, 1000
 
-// pools are the services of profiles whose shares follow their connections.
-func pools(profiles []*lb.Profile) (out []place) {
-	for i, p := range profiles {
-		for j := range p.Services {
-			if s := &p.Services[j]; s.Scheduler.Follows() && len(s.Backends) > 1 {
-				out = append(out, place{i, j})
-			}
-		}
-	}
-	return out
-}
+// follows reports whether the shares of a service follow its connections.
+func follows(s *lb.Service) bool { return s.Scheduler.Follows() && len(s.Backends) > 1 }
 
 // Balances reports whether there is a service whose shares follow its connections.
 func (r *Roster) Balances() bool { return len(r.pools) > 0 }
@@ -38,12 +29,12 @@ func (r *Roster) Balance(stats map[lb.BackendID]nft.Stats, now time.Time) {
 	changed, looked := 0, min(len(r.pools), mostLooked)
 	for ; looked > 0 && changed < mostBalanced; looked-- {
 		r.turn = (r.turn + 1) % len(r.pools)
-		of, s := r.profiles[r.pools[r.turn].profile], r.pools[r.turn].service
-		profile := []*lb.Profile{{Name: of.Name, Services: of.Services[s : s+1]}}
-		p := lb.OverlayOf(profile, func(id lb.BackendID) (lb.Standing, uint8) { return r.standing(id), 0 })[0]
+		s := r.pools[r.turn]
+		profile := []*lb.Profile{{Name: s.profile, Services: []lb.Service{*s.Service}}}
+		placed := lb.OverlayOf(profile, func(id lb.BackendID) (lb.Standing, uint8) { return s.backend(id.Address).standing(), 0 })[0].Services[0]
 		any := false
 		for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
-			any = r.balance(r.counted(p, &p.Services[0], f, stats), now) || any
+			any = r.balance(s.counted(&placed, f, stats), now) || any
 		}
 		if any {
 			changed++
@@ -58,13 +49,12 @@ type counted struct {
 	now    nft.Stats
 }
 
-// counted are the backends of a family of a service.
-func (r *Roster) counted(p *lb.Profile, s *lb.Service, f lb.Family, stats map[lb.BackendID]nft.Stats) (out []*counted) {
-	for i := range s.Backends {
-		b := &s.Backends[i]
-		id := lb.BackendID{Profile: p.Name, Service: s.Name, Address: b.Address}
-		if is := r.backend(id); is != nil && lb.FamilyOf(b.Address.Addr) == f {
-			out = append(out, &counted{is, b.Effective(), stats[id]})
+// counted are the backends of a family of a service, as they are placed.
+func (s *service) counted(placed *lb.Service, f lb.Family, stats map[lb.BackendID]nft.Stats) (out []*counted) {
+	for i := range placed.Backends {
+		if b := &placed.Backends[i]; lb.FamilyOf(b.Address.Addr) == f {
+			is := s.backend(b.Address)
+			out = append(out, &counted{is, b.Effective(), stats[is.id()]})
 		}
 	}
 	return out

@@ -46,7 +46,7 @@ type Roster struct {
 	changed []*backend // since the last Changed
 	serving bool       // see Serve
 	events  []Event    // since the last Events
-	pools   []place    // services whose shares follow their connections
+	pools   []*service // whose shares follow their connections
 	turn    int        // which of them Balance has looked at last
 }
 
@@ -151,23 +151,14 @@ func (r *Roster) change(b *backend) {
 	}
 }
 
-// seen forgets what has changed: all of it has been told.
-func (r *Roster) seen() {
-	for _, b := range r.changed {
-		b.changed = false
-	}
-	r.changed = nil
-}
-
 // Set makes these the profiles. Backends that were there keep what is known of
 // them, and checks that are equal go on undisturbed; what other checks make of them
 // is a change. known is what a table holds of backends that are new here; those that
 // it does not have are newcomers.
 func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) {
 	old, c := r.services, newCensus(r.asked)
-	r.profiles, r.pools = profiles, pools(profiles)
+	r.profiles, r.pools, r.changed = profiles, nil, nil
 	clear(r.timed)
-	r.changed = nil
 	r.services = make(map[name]*service, len(old))
 	for i, p := range profiles {
 		for j := range p.Services {
@@ -179,6 +170,9 @@ func (r *Roster) Set(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing,
 			slices.SortStableFunc(s.backends, func(a, b backend) int { return a.wanted.Address.Compare(b.wanted.Address) })
 			of := name{p.Name, s.Name}
 			r.services[of] = s
+			if follows(s.Service) {
+				r.pools = append(r.pools, s)
+			}
 			for k := range s.backends {
 				b := &s.backends[k]
 				was := old[of].backend(b.wanted.Address)

@@ -77,10 +77,16 @@ func (w *world) run(d time.Duration) {
 	}
 }
 
+// all are the profiles with the states of their backends; all of it is told.
+func (w *world) all() []*lb.Profile {
+	w.Changed(w.now)
+	return w.Preview(w.profiles, nil, w.now)
+}
+
 // states are the states of the backends of all profiles: "b1 up, b2 down".
 func (w *world) states() string {
 	var out []string
-	for _, s := range lb.Services(w.All(w.now)) {
+	for _, s := range lb.Services(w.all()) {
 		for _, b := range s.Backends {
 			text := b.Name + " " + b.State.String()
 			if b.Share != 0 {
@@ -201,7 +207,7 @@ func TestRestart(t *testing.T) {
 	}
 	w.Set(shop(3, nil), held, w.now)
 	w.want("b1 up, b2 down, b3 down")
-	if s := w.All(w.now)[0].Services[0].Backends[1].Standing; !s.Since.Equal(since.Truncate(time.Second)) || s.Reason != "tcp: refused" || s.By != "admin" {
+	if s := w.all()[0].Services[0].Backends[1].Standing; !s.Since.Equal(since.Truncate(time.Second)) || s.Reason != "tcp: refused" || s.By != "admin" {
 		t.Errorf("b2 stands as %+v", s)
 	}
 	w.run(10 * time.Second)
@@ -445,7 +451,8 @@ func TestMemory(t *testing.T) {
 		r.Result(probe.Result{Key: key, Outcome: works}, time.Now())
 	}
 	r.Events()
-	r.All(time.Now())
+	r.Changed(time.Now())
+	r.Preview(profiles, nil, time.Now())
 	if each := (used() - before) / services; each > most {
 		t.Errorf("%d bytes for each backend, want at most %d", each, most)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/lb/health"
 )
@@ -80,50 +81,38 @@ func (b *backend) allowed(now time.Time) uint8 {
 	return share
 }
 
-// All are the profiles with the states of their backends.
-func (r *Roster) All(now time.Time) []*lb.Profile {
-	r.seen()
-	return r.over(r.profiles, now)
-}
-
-// Changed are the services of which something has changed since the last call of
-// it or of All, with the states of their backends.
+// Changed are the services of which something has changed since the last call, with
+// the states of their backends.
 func (r *Roster) Changed(now time.Time) []*lb.Profile {
 	if len(r.changed) == 0 {
 		return nil
 	}
 	touched := make([]place, len(r.changed))
 	for i, b := range r.changed {
-		touched[i] = b.service.place
+		touched[i], b.changed = b.service.place, false
 	}
-	r.seen()
+	r.changed = nil
 	slices.SortFunc(touched, place.compare)
 	var part []*lb.Profile
-	last := -1
 	for _, at := range slices.Compact(touched) {
 		p := r.profiles[at.profile]
-		if at.profile != last {
-			last = at.profile
+		if len(part) == 0 || part[len(part)-1].Name != p.Name {
 			part = append(part, &lb.Profile{Name: p.Name, Pos: p.Pos, Sysctl: p.Sysctl})
 		}
 		of := part[len(part)-1]
 		of.Services = append(of.Services, p.Services[at.service])
 	}
-	return r.over(part, now)
+	return r.Preview(part, nil, now)
 }
 
-// over puts what is known over profiles.
-func (r *Roster) over(profiles []*lb.Profile, now time.Time) []*lb.Profile {
-	return r.Preview(profiles, nil, now)
-}
-
-// Preview is what All would be after Set: what is known over profiles; of backends that
-// the roster does not have, what known says.
+// Preview is what is known over profiles, as after a Set; of backends that the roster
+// does not have, what known says.
 func (r *Roster) Preview(profiles []*lb.Profile, known map[lb.BackendID]lb.Standing, now time.Time) []*lb.Profile {
 	balanced := map[name]bool{} // by the profiles, which the roster need not have yet
-	for _, at := range pools(profiles) {
-		p := profiles[at.profile]
-		balanced[name{p.Name, p.Services[at.service].Name}] = true
+	for p, s := range lb.Services(profiles) {
+		if follows(s) {
+			balanced[name{p.Name, s.Name}] = true
+		}
 	}
 	return lb.OverlayOf(profiles, func(id lb.BackendID) (lb.Standing, uint8) {
 		b := r.backend(id)
@@ -140,14 +129,6 @@ func (r *Roster) Preview(profiles []*lb.Profile, known map[lb.BackendID]lb.Stand
 		}
 		return b.standing(), b.share
 	})
-}
-
-// standing is all that is known of a backend; zero where the roster does not have it.
-func (r *Roster) standing(id lb.BackendID) (s lb.Standing) {
-	if b := r.backend(id); b != nil {
-		s = b.standing()
-	}
-	return s
 }
 
 // Judged is a service with what is known of its backends, without their states.
@@ -241,30 +222,16 @@ func (r *Roster) Leave(leaving map[lb.BackendID]bool, by string) {
 	}
 }
 
-// Check is what is known of one check of a backend.
-type Check struct {
-	Kind   lb.CheckKind
-	At     string
-	Streak int    // passed in a row, or failed where it is negative
-	Have   int    // of one that is held: successes in a row, of Need
-	Need   int    //
-	Late   int    // checks that were too late to say anything
-	Unable string // why it cannot be made
-	Past   string // the last MostPast: + passed, - failed, ~ late; the newest last
-}
-
 // Checks are those of a backend.
-func (r *Roster) Checks(id lb.BackendID) []Check {
-	b := r.backend(id)
-	if b == nil {
-		return nil
-	}
-	out := make([]Check, len(b.checks))
-	for i, c := range b.checks {
-		have, need := c.judge.Held()
-		out[i] = Check{
-			Kind: c.target.Check.Kind, At: c.target.At.String(), Streak: c.judge.Streak(),
-			Have: have, Need: need, Late: c.judge.Lates(), Unable: c.unasked, Past: c.past.String(),
+func (r *Roster) Checks(id lb.BackendID) []view.Check {
+	out := []view.Check{}
+	if b := r.backend(id); b != nil {
+		for _, c := range b.checks {
+			have, need := c.judge.Held()
+			out = append(out, view.Check{
+				Check: c.target.Check.Kind.String(), At: c.target.At.String(), Streak: c.judge.Streak(),
+				Have: have, Need: need, Late: c.judge.Lates(), Unable: c.unasked, Past: c.past.String(),
+			})
 		}
 	}
 	return out
