@@ -23,24 +23,15 @@ func Obey(ctx context.Context, e *engine.Engine, o Order, begin func() error) (D
 	if err != nil {
 		return Done{}, err
 	}
-	id, err := FindBackend(state.Profiles, o)
+	p, s, b, err := find(state.Profiles, o)
 	if err != nil {
 		return Done{}, err
 	}
-	for p, s := range lb.Services(state.Profiles) {
-		if p.Name != id.Profile || s.Name != id.Service {
-			continue
-		}
-		for i := range s.Backends {
-			if b := &s.Backends[i]; b.Address == id.Address {
-				b.Standing = o.given(b.Standing, nameOf(uint32(os.Getuid())), time.Now())
-				b.State = stateOf(s, b)
-			}
-		}
-		p.Sysctl = lb.SysctlKeep // what the profile says of it is not known
-		if _, err := e.Apply(ctx, []*lb.Profile{p}, engine.Options{Placed: true, Begin: begin}); err != nil {
-			return Done{}, err
-		}
+	b.Standing = o.given(b.Standing, nameOf(uint32(os.Getuid())), time.Now())
+	b.State = stateOf(s, b)
+	p.Sysctl = lb.SysctlKeep // what the profile says of it is not known
+	if _, err := e.Apply(ctx, []*lb.Profile{p}, engine.Options{Placed: true, Begin: begin}); err != nil {
+		return Done{}, err
 	}
 	return Done{o.String()}, nil
 }

@@ -84,8 +84,13 @@ func (o Order) MarshalJSON() ([]byte, error) {
 // ParseOrder reads an order. Nothing may be in it that an order does not have.
 func ParseOrder(b []byte) (Order, error) {
 	var v orderValue
-	if err := strict(b, &v); err != nil {
-		return Order{}, err
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&v); err != nil {
+		return Order{}, &RefusedError{Message: "no order: " + err.Error(), Hint: `want {"profile": "shop", "service": "web", "backend": "b1", "order": "drain", "for": "30m"}`}
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return Order{}, &RefusedError{Message: "no order: something follows it", Hint: "want one order in a request"}
 	}
 	return NewOrder(v.Order, v.Profile+"/"+v.Service+"/"+v.Backend, v.For)
 }
@@ -114,20 +119,6 @@ func NewOrder(word, target, duration string) (Order, error) {
 	}
 	o.For = d
 	return o, nil
-}
-
-// strict reads one JSON value without fields that are unknown, and nothing
-// behind it.
-func strict(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return &RefusedError{Message: "no order: " + err.Error(), Hint: `want {"profile": "shop", "service": "web", "backend": "b1", "order": "drain", "for": "30m"}`}
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return &RefusedError{Message: "no order: something follows it", Hint: "want one order in a request"}
-	}
-	return nil
 }
 
 // Ask says what a request is about.

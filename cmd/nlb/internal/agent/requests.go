@@ -34,11 +34,11 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 	case AskOrder:
 		return a.obey(ctx, q)
 	case AskBackend:
-		id, err := FindBackend(a.wanted, q.Order)
+		_, _, b, err := find(a.wanted, q.Order)
 		if err != nil {
 			return nil, err
 		}
-		return a.know(id), nil
+		return a.know(q.Order.about(b)), nil
 	case AskServing:
 		health, found := announce.HealthOf(a.wanted, q.Order.Profile, a.serves)
 		if !found {
@@ -87,12 +87,12 @@ func (a *agent) know(id lb.BackendID) *view.Known {
 
 // obey carries an order out.
 func (a *agent) obey(ctx context.Context, q Request) (any, error) {
-	id, err := FindBackend(a.wanted, q.Order)
+	_, _, b, err := find(a.wanted, q.Order)
 	if err != nil {
 		return nil, err
 	}
 	given := q.Order.given(lb.Standing{}, q.By, time.Now())
-	a.roster.Order(id, given.Order, given.By, given.Until)
+	a.roster.Order(q.Order.about(b), given.Order, given.By, given.Until)
 	a.noted()
 	a.reconcile(ctx)
 	a.Log.Info("order", "order", q.Order.String(), "by", q.By, "uid", q.UID)
@@ -102,16 +102,16 @@ func (a *agent) obey(ctx context.Context, q Request) (any, error) {
 	return Done{q.Order.String()}, nil
 }
 
-// FindBackend is the backend that an order is about. An error says what there is.
-func FindBackend(profiles []*lb.Profile, o Order) (lb.BackendID, error) {
+// find is the backend that an order is about. An error says what there is.
+func find(profiles []*lb.Profile, o Order) (*lb.Profile, *lb.Service, *lb.Backend, error) {
 	var there []string
 	for p, s := range lb.Services(profiles) {
 		for i := range s.Backends {
-			name := s.Backends[i].Name
-			if p.Name == o.Profile && s.Name == o.Service && name == o.Backend {
-				return lb.BackendID{Profile: p.Name, Service: s.Name, Address: s.Backends[i].Address}, nil
+			b := &s.Backends[i]
+			if p.Name == o.Profile && s.Name == o.Service && b.Name == o.Backend {
+				return p, s, b, nil
 			}
-			there = append(there, p.Name+"/"+s.Name+"/"+name)
+			there = append(there, p.Name+"/"+s.Name+"/"+b.Name)
 		}
 	}
 	missing := o.Profile + "/" + o.Service + "/" + o.Backend
@@ -119,5 +119,10 @@ func FindBackend(profiles []*lb.Profile, o Order) (lb.BackendID, error) {
 	if best := lb.Nearest(missing, there); best != "" {
 		err.Hint = "did you mean " + best + "?"
 	}
-	return lb.BackendID{}, err
+	return nil, nil, nil, err
+}
+
+// about is the identity of a backend that an order is about.
+func (o Order) about(b *lb.Backend) lb.BackendID {
+	return lb.BackendID{Profile: o.Profile, Service: o.Service, Address: b.Address}
 }

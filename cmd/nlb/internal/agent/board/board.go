@@ -10,6 +10,7 @@ import (
 	"context"
 	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,7 +65,8 @@ type name struct{ profile, service string }
 // New is an empty board about a table. counter reads the figures that are shown with
 // it, which Snapshot uses; nil: there are none.
 func New(table string, counter *engine.Counter) *Board {
-	b := &Board{Counts: metrics.NewProcess(), table: table, look: look{counter: counter}, events: newEvents(time.Now())}
+	b := &Board{Counts: metrics.NewProcess(), table: table, look: look{counter: counter}}
+	b.events.run, b.events.fresh = strconv.FormatInt(time.Now().UnixMilli(), 16), make(chan struct{})
 	first := make(chan struct{})
 	b.turned.Store(&first)
 	return b
@@ -283,29 +285,25 @@ func (b *Board) Draining() (n int, err error) {
 	if e == nil {
 		return 0, nil
 	}
-	drains := func(b *lb.Backend) bool { return b.Weight == 0 || b.Standing.Order == lb.OrderDrain }
-	if !slices.ContainsFunc(e.services(), func(p view.Services) bool {
-		return slices.ContainsFunc(p.Services, func(s *lb.Service) bool {
+	drains, some := func(b *lb.Backend) bool { return b.Weight == 0 || b.Standing.Order == lb.OrderDrain }, false
+	for _, p := range e.services() {
+		for _, s := range p.Services {
 			for i := range s.Backends {
-				if drains(&s.Backends[i]) {
-					return true
-				}
+				some = some || drains(&s.Backends[i])
 			}
-			return false
-		})
-	}) {
+		}
+	}
+	if !some {
 		return 0, nil
 	}
 	s, err := b.Snapshot()
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range s.Profiles {
-		for _, s := range p.Services {
-			for i := range s.Backends {
-				if one := &s.Backends[i]; drains(one.Backend) && one.Live != nil && *one.Live > 0 {
-					n++
-				}
+	for s := range (metrics.Filter{}).Services(s) {
+		for i := range s.Backends {
+			if one := &s.Backends[i]; drains(one.Backend) && one.Live != nil && *one.Live > 0 {
+				n++
 			}
 		}
 	}

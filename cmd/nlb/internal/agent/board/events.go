@@ -41,10 +41,6 @@ type events struct {
 	fresh chan struct{} // is closed with the next one
 }
 
-func newEvents(began time.Time) events {
-	return events{run: strconv.FormatInt(began.UnixMilli(), 16), fresh: make(chan struct{})}
-}
-
 // Events are those after the one with an ID, or all that are kept where that is not
 // known. fresh is closed when there are more.
 func (b *Board) Events(after string) (list []Event, fresh <-chan struct{}) {

@@ -288,7 +288,8 @@ func (c *census) identify(t probe.Target) identity {
 
 // check is the probe of a check of a backend, with its user added.
 func (r *Roster) check(of *lb.Check, user *backend, c *census, now time.Time) *check {
-	t := probe.Target{Check: of, At: user.service.CheckTarget(of, user.wanted), UDP: onlyUDP(user.service.Service)}
+	overTCP := slices.ContainsFunc(user.service.Protocols, func(p lb.Protocol) bool { return p != lb.UDP })
+	t := probe.Target{Check: of, At: user.service.CheckTarget(of, user.wanted), UDP: !overTCP}
 	if of.Kind == lb.CheckExec { // its environment has names
 		t.Service, t.Backend = user.service.profile+"/"+user.service.Name, user.wanted.Name
 	}
@@ -303,13 +304,4 @@ func (r *Roster) check(of *lb.Check, user *backend, c *census, now time.Time) *c
 	}
 	one.users = append(one.users, user)
 	return one
-}
-
-func onlyUDP(s *lb.Service) bool {
-	for _, p := range s.Protocols {
-		if p != lb.UDP {
-			return false
-		}
-	}
-	return true
 }

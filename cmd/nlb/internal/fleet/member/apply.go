@@ -59,7 +59,7 @@ func (m *Member) news(ctx context.Context, store *fleet.Store, w *fleet.Wanted, 
 		v, err := m.fits(name, e)
 		switch {
 		case err != nil:
-			m.refuse(name, seqOf(e), err)
+			m.refuse(name, cmp.Or(e.Pointer, &fleet.Pointer{}).Seq, err) // of one that cannot be read, 0
 			continue
 		case v == nil:
 			is.Refused = nil
@@ -82,13 +82,6 @@ func (m *Member) news(ctx context.Context, store *fleet.Store, w *fleet.Wanted, 
 	}
 	slices.SortStableFunc(out, func(a, b news) int { return cmp.Compare(a.revision, b.revision) })
 	return out, nil
-}
-
-func seqOf(e fleet.Entry) uint64 {
-	if e.Pointer == nil {
-		return 0
-	}
-	return e.Seq
 }
 
 // fits is the version of a pointer that the node is to have and does not; nil: there

@@ -74,7 +74,11 @@ func openFolder(path string, log *slog.Logger) (*folder, error) {
 			continue
 		}
 		if !h.Absent {
-			if h.source, err = readKept(f.file(name), name); err == nil {
+			var text []byte
+			if text, err = os.ReadFile(f.file(name)); err == nil {
+				h.source, err = fleet.Parse(name, text)
+			}
+			if err == nil {
 				err = fleet.Conflicts(append(slices.Clip(all), *h.source))
 			}
 			if err != nil {
@@ -88,14 +92,6 @@ func openFolder(path string, log *slog.Logger) (*folder, error) {
 		f.held[name] = h
 	}
 	return f, nil
-}
-
-func readKept(path, name string) (*source.Source, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	return fleet.Parse(name, text)
 }
 
 func (f *folder) file(name string) string { return filepath.Join(f.path, name+".yaml") }

@@ -41,9 +41,8 @@ const (
 
 // Member is a node of a fleet.
 type Member struct {
-	config  *fleet.Config
-	log     *slog.Logger
-	version string
+	config *fleet.Config
+	log    *slog.Logger
 
 	folder    *folder
 	status    fleet.Status
@@ -55,7 +54,7 @@ type Member struct {
 
 	mu        sync.Mutex
 	board     *board.Board // nil: the agent has applied nothing yet
-	gathering bool         // a nudge is due
+	gathering bool         // a value in wake is due
 
 	alone   time.Time // since when etcd was not to be spoken with; zero: it is
 	reason  string    // why, as it was logged
@@ -88,7 +87,7 @@ func Join(ctx context.Context, file, version string, log *slog.Logger) (f *agent
 // Open reads what a node held last. An error says that its folder cannot be used.
 func Open(c *fleet.Config, version string, log *slog.Logger) (*Member, error) {
 	m := &Member{
-		config: c, log: log, version: version,
+		config: c, log: log,
 		offers: make(chan agent.Offer), sentences: make(chan string, 1), turns: make(chan agent.Turn), wake: make(chan struct{}, 1), now: time.Now, stored: true,
 	}
 	var err error
@@ -118,15 +117,11 @@ func (m *Member) changed(b *board.Board) {
 			m.mu.Lock()
 			m.gathering = false
 			m.mu.Unlock()
-			m.nudge()
+			select {
+			case m.wake <- struct{}{}:
+			default:
+			}
 		})
-	}
-}
-
-func (m *Member) nudge() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
 	}
 }
 

@@ -17,13 +17,11 @@ type Answerer func(w dns.ResponseWriter, m *dns.Msg, tcp bool)
 
 // Server answers questions over UDP and TCP.
 type Server struct {
+	Memory
 	port    uint16
 	asked   atomic.Int64
 	servers []*dns.Server
 	all     sync.WaitGroup
-
-	mu     sync.Mutex
-	answer Answerer
 }
 
 // Listen makes a server at an address of the calling thread's network namespace;
@@ -45,7 +43,8 @@ func Listen(address string, answer Answerer) (*Server, error) {
 }
 
 func serve(l net.Listener, p net.PacketConn, answer Answerer) *Server {
-	s := &Server{answer: answer, port: netip.MustParseAddrPort(l.Addr().String()).Port()}
+	s := &Server{port: netip.MustParseAddrPort(l.Addr().String()).Port()}
+	s.Set(answer)
 	s.servers = []*dns.Server{{Listener: l, Handler: s.handler(true)}, {PacketConn: p, Handler: s.handler(false)}}
 	for _, d := range s.servers {
 		ready := make(chan struct{})
@@ -59,10 +58,7 @@ func serve(l net.Listener, p net.PacketConn, answer Answerer) *Server {
 func (s *Server) handler(tcp bool) dns.HandlerFunc {
 	return func(w dns.ResponseWriter, m *dns.Msg) {
 		s.asked.Add(1)
-		s.mu.Lock()
-		answer := s.answer
-		s.mu.Unlock()
-		answer(w, m, tcp)
+		(*s.answer.Load())(w, m, tcp)
 	}
 }
 
@@ -71,13 +67,6 @@ func (s *Server) Port() uint16 { return s.port }
 
 // Asked is how many questions there were.
 func (s *Server) Asked() int { return int(s.asked.Load()) }
-
-// Set gives it other answers.
-func (s *Server) Set(answer Answerer) {
-	s.mu.Lock()
-	s.answer = answer
-	s.mu.Unlock()
-}
 
 // Close ends it.
 func (s *Server) Close() {
