@@ -150,11 +150,9 @@ func (f *Files) note(e event) bool {
 	if d == nil || e.name != "" && !d.has(e.name) {
 		return false
 	}
-	const changing = unix.IN_CLOSE_WRITE | unix.IN_MODIFY | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_DELETE | unix.IN_CREATE | unix.IN_ATTRIB |
-		unix.IN_DELETE_SELF | unix.IN_MOVE_SELF | unix.IN_UNMOUNT
 	name := entry{e.wd, e.name}
 	switch {
-	case e.mask&changing == 0:
+	case e.mask&(files|unix.IN_UNMOUNT) == 0:
 		return false // the watch has ended
 	case e.mask&unix.IN_CREATE != 0 && d.empty(e.name):
 		return false // whoever made it will write, and close it

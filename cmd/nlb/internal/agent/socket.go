@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sys/unix"
 
 	"nlb/cmd/nlb/internal/view"
@@ -84,10 +85,10 @@ func Listen(path string, show func(web.Ask) http.Handler, log *slog.Logger) (*So
 		Handler: http.NewCrossOriginProtection().Handler(mux), MaxHeaderBytes: maxHeader, ReadTimeout: requestTime, IdleTimeout: requestTime, WriteTimeout: requestTime + replyTime,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
-			return context.WithValue(ctx, peer{}, c.(*conn).uid)
+			return context.WithValue(ctx, peer{}, c.RemoteAddr().(peer).uid)
 		},
 	}
-	go func() { _ = s.server.Serve(&bounded{l, make(chan struct{}, mostConnections)}) }()
+	go func() { _ = s.server.Serve(netutil.LimitListener(listener{l}, mostConnections)) }()
 	return s, nil
 }
 
@@ -144,42 +145,37 @@ func listen(path string) (*net.UnixListener, error) {
 	return l.(*net.UnixListener), nil
 }
 
-// bounded accepts as many connections at a time as open has room for.
-type bounded struct {
-	*net.UnixListener
-	open chan struct{}
-}
+// listener accepts connections of users that are known.
+type listener struct{ *net.UnixListener }
 
-// conn is a connection and who made it.
+// conn is a connection, whose other end has the user as its address.
 type conn struct {
 	net.Conn
-	uid   uint32
-	close func()
+	peer peer
 }
 
-// peer is the key of the user in a context.
-type peer struct{}
+// RemoteAddr is the user.
+func (c conn) RemoteAddr() net.Addr { return c.peer }
 
-// Accept waits for a connection, and for room for it.
-func (b *bounded) Accept() (net.Conn, error) {
-	b.open <- struct{}{}
-	free := sync.OnceFunc(func() { <-b.open })
+// peer is a user who has made a connection, and the key of one in a context.
+type peer struct{ uid uint32 }
+
+// Network and String are what net.Addr asks for.
+func (peer) Network() string  { return "unix" }
+func (p peer) String() string { return fmt.Sprintf("uid%d", p.uid) }
+
+// Accept waits for a connection.
+func (l listener) Accept() (net.Conn, error) {
 	for {
-		c, err := b.AcceptUnix()
+		c, err := l.AcceptUnix()
 		if err != nil {
-			free()
 			return nil, err
 		}
 		if uid, err := uidOf(c); err == nil {
-			return &conn{c, uid, free}, nil
+			return conn{c, peer{uid}}, nil
 		}
 		c.Close() // it has gone already
 	}
-}
-
-func (c *conn) Close() error {
-	defer c.close()
-	return c.Conn.Close()
 }
 
 // uidOf is who is at the other end (SO_PEERCRED, unix(7)).

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/netutil"
+
 	"nlb/cmd/nlb/internal/web"
 	"nlb/lb"
 )
@@ -199,7 +201,7 @@ func TestSocketBound(t *testing.T) {
 	l, err := listen(path)
 	must(t, err)
 	defer l.Close()
-	b := &bounded{l, make(chan struct{}, 2)}
+	b := netutil.LimitListener(listener{l}, 2)
 	const all = 8
 	var open, most atomic.Int64
 	accepted := make(chan net.Conn, all)

@@ -53,7 +53,7 @@ func Write(daemon string, profiles []*lb.Profile, with []string) (config string,
 		return "", nil, err
 	}
 	notes = p.notes(daemon, profiles)
-	t, err := template.New("").Funcs(template.FuncMap{"inc": func(i int) int { return i + 1 }, "seq": func(i int) int { return 5 * (i + 1) }, "list": list}).ParseFS(files, daemon+".tmpl")
+	t, err := template.New("").Funcs(template.FuncMap{"inc": func(i int) int { return i + 1 }, "seq": func(i int) int { return 5 * (i + 1) }, "list": func(addrs []netip.Addr) string { return strings.Join(texts(addrs), ", ") }}).ParseFS(files, daemon+".tmpl")
 	if err != nil {
 		return "", nil, err
 	}
@@ -130,7 +130,8 @@ func announced(profiles []*lb.Profile) []*lb.Profile {
 
 // notes are what is to be said of a configuration.
 func (p *page) notes(daemon string, profiles []*lb.Profile) (out []string) {
-	if missing := p.missing(daemon); len(missing) > 0 {
+	missing := filter(needed[daemon], func(name string) bool { return !slices.Contains(p.said, name) })
+	if len(missing) > 0 {
 		out = append(out, "examples stand for "+text.List(missing)+": say --with "+missing[0]+"=…, or edit it")
 	}
 	announces := slices.ContainsFunc(profiles, func(p *lb.Profile) bool { return p.Announce != nil })
@@ -157,10 +158,8 @@ func (p *page) notes(daemon string, profiles []*lb.Profile) (out []string) {
 
 func masquerades(profiles []*lb.Profile) bool {
 	for _, s := range lb.Services(profiles) {
-		for i := range s.Backends {
-			if s.Mode == lb.NAT && s.Backends[i].SNAT.Mode == lb.Masquerade {
-				return true
-			}
+		if s.Mode == lb.NAT && slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.SNAT.Mode == lb.Masquerade }) {
+			return true
 		}
 	}
 	return false
@@ -257,14 +256,6 @@ func texts(addrs []netip.Addr) (out []string) {
 		out = append(out, whole(a))
 	}
 	return out
-}
-
-func list(addrs []netip.Addr, suffix string) string {
-	var out []string
-	for _, a := range addrs {
-		out = append(out, a.String()+suffix)
-	}
-	return strings.Join(out, ", ")
 }
 
 func filter[T any](all []T, is func(T) bool) (out []T) {

@@ -61,11 +61,6 @@ var needed = map[string][]string{
 	"keepalived": {"self", "peer", "interface"}, "conntrackd": {"self", "peer", "interface"},
 }
 
-// missing are the settings that examples stand for.
-func (s *settings) missing(daemon string) (out []string) {
-	return filter(needed[daemon], func(name string) bool { return !slices.Contains(s.said, name) })
-}
-
 // setting is one that can be said.
 type setting struct {
 	name, form string

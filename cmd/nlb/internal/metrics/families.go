@@ -139,6 +139,14 @@ func (f Filter) Services(s *view.Snapshot) iter.Seq[*view.ShownService] {
 	}
 }
 
+// figure is a value, where it is known.
+func figure[T int | uint64](v *T) (float64, bool) {
+	if v == nil {
+		return 0, false
+	}
+	return float64(*v), true
+}
+
 // backend is one with its labels, which are written many times.
 type backend struct {
 	*view.ShownBackend
@@ -185,19 +193,9 @@ func (w *writer) backends(s *view.Snapshot, a *Agent, f Filter) {
 	}
 	each("nlb_backend_up", gauge, "0: its checks fail.", func(b *backend) (float64, bool) { return one(b.Works()), true })
 	each("nlb_backend_weight", gauge, "The weight that new connections meet; 0 while it is down, drained or stands by.", func(b *backend) (float64, bool) { return float64(b.Effective()), true })
-	each("nlb_backend_live_connections", gauge, "Connections that conntrack holds now.", func(b *backend) (float64, bool) {
-		if b.Live == nil {
-			return 0, false
-		}
-		return float64(*b.Live), true
-	})
+	each("nlb_backend_live_connections", gauge, "Connections that conntrack holds now.", func(b *backend) (float64, bool) { return figure(b.Live) })
 	each("nlb_backend_connections_total", counter, "New connections since the backend came.", func(b *backend) (float64, bool) { return float64(b.Connections), b.Packets == nil })
-	each("nlb_backend_packets_total", counter, "Packets sent on, of services whose connections are not tracked.", func(b *backend) (float64, bool) {
-		if b.Packets == nil {
-			return 0, false
-		}
-		return float64(*b.Packets), true
-	})
+	each("nlb_backend_packets_total", counter, "Packets sent on, of services whose connections are not tracked.", func(b *backend) (float64, bool) { return figure(b.Packets) })
 	each("nlb_backend_last_change_timestamp_seconds", gauge, "When its checks last found it up or down.", func(b *backend) (float64, bool) {
 		return float64(b.Standing.Since.Unix()), !b.Standing.Since.IsZero()
 	})

@@ -139,12 +139,9 @@ func (m *Member) Run(ctx context.Context) {
 			pause = shortest
 		}
 		// Not all nodes at once: half of it at least, by chance.
-		wait := time.NewTimer(pause/2 + rand.N(pause/2))
 		select {
 		case <-ctx.Done():
-			wait.Stop()
-			return
-		case <-wait.C:
+		case <-time.After(pause/2 + rand.N(pause/2)):
 		}
 		pause = min(2*pause, longest)
 	}
