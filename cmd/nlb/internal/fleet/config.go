@@ -171,21 +171,24 @@ func (c *Config) tls() (*tls.Config, error) {
 	}, nil
 }
 
-// why tries each endpoint once, and says why it cannot be spoken with; nil: it can.
-// The client of etcd says just that time is over.
-func (c *Config) why(secret *tls.Config) error {
+// reach is how to connect, where that works with one endpoint; else an error says why it
+// does not. The client of etcd says just that time is over.
+func (c *Config) reach() (secret *tls.Config, err error) {
+	if secret, err = c.tls(); err != nil {
+		return nil, fmt.Errorf("etcd cannot be asked: %w", err)
+	}
 	var errs []string
 	for _, e := range c.Endpoints {
 		u, err := url.Parse(e)
-		if err != nil {
-			return err
+		if err == nil {
+			err = knock(u, secret)
 		}
-		if err = knock(u, secret); err == nil {
-			return nil
+		if err == nil {
+			return secret, nil
 		}
 		errs = append(errs, strings.TrimPrefix(err.Error(), "dial tcp "))
 	}
-	return errors.New(strings.Join(errs, "; "))
+	return nil, fmt.Errorf("etcd cannot be asked: %s", strings.Join(errs, "; "))
 }
 
 // hello is how HTTP/2 begins: the preface, and settings without a value (RFC 9113).

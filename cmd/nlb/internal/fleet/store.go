@@ -44,12 +44,9 @@ func Open(file string) (*Store, error) {
 
 // Dial makes sure that somebody answers, and prepares a connection.
 func Dial(c *Config) (*Store, error) {
-	secret, err := c.tls()
-	if err == nil {
-		err = c.why(secret)
-	}
+	secret, err := c.reach()
 	if err != nil {
-		return nil, fmt.Errorf("etcd cannot be asked: %w", err)
+		return nil, err
 	}
 	client, err := etcd.New(etcd.Config{
 		Endpoints: c.Endpoints, TLS: secret, Logger: zap.NewNop(), MaxCallRecvMsgSize: maxAnswer,
@@ -193,12 +190,8 @@ func (s *Store) explain(err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	}
-	secret, why := s.config.tls()
-	if why == nil {
-		why = s.config.why(secret)
-	}
-	if why != nil {
-		return fmt.Errorf("etcd cannot be asked: %w", why)
+	if _, why := s.config.reach(); why != nil {
+		return why
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("etcd does not answer in %s; it may have no leader", askTime)

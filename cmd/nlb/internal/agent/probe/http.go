@@ -23,12 +23,10 @@ const maxHeader = 64 << 10
 // usualPort is the port that a Host header does not say.
 var usualPort = map[string]string{"http": "80", "https": "443"}
 
-func overHTTP(ctx context.Context, t Target) Outcome  { return ask(ctx, t, "http") }
-func overHTTPS(ctx context.Context, t Target) Outcome { return ask(ctx, t, "https") }
-
 // ask sends a request, and judges the answer. Its body is not waited for unless
 // the check is about it.
-func ask(ctx context.Context, t Target, scheme string) Outcome {
+func ask(ctx context.Context, t Target) Outcome {
+	scheme := t.Check.Kind.String()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	transport := &http.Transport{

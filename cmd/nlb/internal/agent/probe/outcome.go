@@ -67,8 +67,8 @@ type Func func(ctx context.Context, t Target) Outcome
 var kinds = map[lb.CheckKind]Func{
 	lb.CheckTCP:   talk,
 	lb.CheckTLS:   handshake,
-	lb.CheckHTTP:  overHTTP,
-	lb.CheckHTTPS: overHTTPS,
+	lb.CheckHTTP:  ask,
+	lb.CheckHTTPS: ask,
 	lb.CheckGRPC:  overGRPC,
 	lb.CheckDNS:   resolve,
 	lb.CheckUDP:   datagram,

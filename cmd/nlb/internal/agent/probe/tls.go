@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"sync"
-	"time"
 )
 
 // handshake is the kind tls.
@@ -66,9 +65,8 @@ type caFiles struct {
 }
 
 type caFile struct {
-	pool     *x509.CertPool
-	modified time.Time
-	size     int64
+	pool *x509.CertPool
+	info os.FileInfo
 }
 
 // maxCAFile is the size of a CA file, in bytes; that of all authorities that
@@ -83,7 +81,7 @@ func (a *caFiles) pool(path string) (*x509.CertPool, error) {
 	if err != nil {
 		return nil, errors.New("the CA file cannot be read")
 	}
-	if f, ok := a.read[path]; ok && f.size == info.Size() && f.modified.Equal(info.ModTime()) {
+	if f, ok := a.read[path]; ok && f.info.Size() == info.Size() && f.info.ModTime().Equal(info.ModTime()) {
 		return f.pool, nil
 	}
 	if !info.Mode().IsRegular() {
@@ -102,6 +100,6 @@ func (a *caFiles) pool(path string) (*x509.CertPool, error) {
 	if err != nil || !pool.AppendCertsFromPEM(b) {
 		return nil, errors.New("the CA file has no certificate")
 	}
-	a.read[path] = caFile{pool, info.ModTime(), info.Size()}
+	a.read[path] = caFile{pool, info}
 	return pool, nil
 }

@@ -3,10 +3,12 @@ package resolve
 // The client: one question to the servers, one after the other.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -34,14 +36,17 @@ type question struct {
 
 // client asks the servers of resolv.conf.
 type client struct {
-	files *files
+	conf  file[*dns.ClientConfig]       // resolv.conf
+	hosts file[map[string][]netip.Addr] // addresses by complete names in lower case
 	port  string
 	dial  func(ctx context.Context, network, address string) (net.Conn, error)
 	slots chan struct{}
 }
 
 func newClient(o Options) *client {
-	c := &client{files: newFiles(o), port: "53", dial: o.Dial, slots: make(chan struct{}, mostAtOnce)}
+	c := &client{port: "53", dial: o.Dial, slots: make(chan struct{}, mostAtOnce)}
+	c.conf.path, c.conf.parse = cmp.Or(o.Conf, "/etc/resolv.conf"), parseConf
+	c.hosts.path, c.hosts.parse = cmp.Or(o.Hosts, "/etc/hosts"), parseHosts
 	if c.dial == nil {
 		c.dial = new(net.Dialer).DialContext
 	}
@@ -71,7 +76,7 @@ func within(ctx context.Context, slots chan struct{}, do func() (reply, error)) 
 func (c *client) askAll(ctx context.Context, q question) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, longestQuestion)
 	defer cancel()
-	conf := c.files.settings()
+	conf := c.conf.read()
 	var first error
 	for range conf.Attempts {
 		for _, server := range conf.Servers {

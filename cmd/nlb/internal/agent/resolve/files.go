@@ -4,7 +4,6 @@ package resolve
 
 import (
 	"bufio"
-	"cmp"
 	"io"
 	"net/netip"
 	"os"
@@ -24,27 +23,6 @@ const (
 	longestTry   = 30 // seconds
 	mostAttempts = 5
 )
-
-// files are those that say where to look names up.
-type files struct {
-	conf  file[*dns.ClientConfig]
-	hosts file[map[string][]netip.Addr]
-}
-
-func newFiles(o Options) *files {
-	return &files{
-		conf:  file[*dns.ClientConfig]{path: cmp.Or(o.Conf, "/etc/resolv.conf"), parse: parseConf},
-		hosts: file[map[string][]netip.Addr]{path: cmp.Or(o.Hosts, "/etc/hosts"), parse: parseHosts},
-	}
-}
-
-// settings is what resolv.conf says.
-func (f *files) settings() *dns.ClientConfig { return f.conf.read() }
-
-// inHosts is the addresses that the hosts file has for a name.
-func (f *files) inHosts(name string) []netip.Addr {
-	return f.hosts.read()[dns.CanonicalName(name)]
-}
 
 // file is a file, and what it said when it was read last.
 type file[T any] struct {

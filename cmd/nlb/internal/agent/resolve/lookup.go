@@ -81,11 +81,11 @@ func (c *client) look(ctx context.Context, host lb.Host, before memory) found {
 // there. An error is no reason to go on to the next one: that may be somebody
 // else's.
 func (l *lookup) host(ctx context.Context, name string) ([]netip.Addr, error) {
-	if addrs := l.files.inHosts(name); len(addrs) > 0 {
-		l.heed(shortestTTL)
+	if addrs := l.hosts.read()[dns.CanonicalName(name)]; len(addrs) > 0 {
+		l.ttl = min(l.ttl, shortestTTL)
 		return addrs, nil
 	}
-	return search(l.files.settings(), name, func(full string) ([]netip.Addr, error) { return l.addresses(ctx, full, nil) })
+	return search(l.conf.read(), name, func(full string) ([]netip.Addr, error) { return l.addresses(ctx, full, nil) })
 }
 
 // search tries the names that a name may stand for, until one is there.
@@ -105,7 +105,7 @@ func search[T any](conf *dns.ClientConfig, name string, try func(full string) ([
 // services is the servers that SRV records name.
 func (l *lookup) services(ctx context.Context, name string) ([]names.Record, error) {
 	var extra map[question]reply
-	targets, err := search(l.files.settings(), name, func(full string) ([]target, error) {
+	targets, err := search(l.conf.read(), name, func(full string) ([]target, error) {
 		r, err := l.ask(ctx, question{full, dns.TypeSRV})
 		extra = r.extra
 		return r.targets, err
@@ -143,7 +143,7 @@ func (l *lookup) targets(ctx context.Context, targets []target, extra map[questi
 	var all sync.WaitGroup
 	for i, name := range distinct {
 		all.Go(func() {
-			if addrs[i] = l.files.inHosts(name); len(addrs[i]) == 0 {
+			if addrs[i] = l.hosts.read()[name]; len(addrs[i]) == 0 {
 				addrs[i], errs[i] = l.addresses(ctx, name, extra)
 			}
 		})
@@ -219,15 +219,7 @@ func (l *lookup) ask(ctx context.Context, q question) (reply, error) {
 func (l *lookup) learn(q question, r reply) {
 	r.extra = nil
 	l.mu.Lock()
-	l.known[q] = r
-	l.mu.Unlock()
-	l.heed(r.ttl)
-}
-
-// heed has the lookup believed for no longer than ttl.
-func (l *lookup) heed(ttl time.Duration) {
-	l.mu.Lock()
-	l.ttl = min(l.ttl, ttl)
+	l.known[q], l.ttl = r, min(l.ttl, r.ttl)
 	l.mu.Unlock()
 }
 

@@ -333,7 +333,7 @@ func TestFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	reads := 0
-	c.files.hosts.parse = func(r io.Reader) map[string][]netip.Addr {
+	c.hosts.parse = func(r io.Reader) map[string][]netip.Addr {
 		reads++
 		return parseHosts(r)
 	}
