@@ -5,6 +5,7 @@ package web
 // The API: the values of nlb show --json, and events.
 
 import (
+	"cmp"
 	_ "embed"
 	"encoding/json"
 	"errors"
@@ -79,10 +80,7 @@ const stillEvery = 15 * time.Second
 // events are the last ones as a list, or a stream that goes on after the one that
 // Last-Event-ID or after= names.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) {
-	after := r.URL.Query().Get("after")
-	if last := r.Header.Get("Last-Event-ID"); last != "" {
-		after = last
-	}
+	after := cmp.Or(r.Header.Get("Last-Event-ID"), r.URL.Query().Get("after"))
 	if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") {
 		list, _ := s.board.Events(after)
 		Answer(w, http.StatusOK, map[string][]board.Event{"events": list})
@@ -125,10 +123,7 @@ func (s *Server) metrics(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusServiceUnavailable, err)
 		return
 	}
-	if all == nil {
-		all = &view.Snapshot{}
-	}
 	format := metrics.FormatOf(r.Header)
 	w.Header().Set("Content-Type", string(format))
-	_ = metrics.Write(w, format, all, &metrics.Agent{Process: s.board.Counts, Tally: s.board.Tally}, filter) // whoever asked may have gone
+	_ = metrics.Write(w, format, cmp.Or(all, &view.Snapshot{}), &metrics.Agent{Process: s.board.Counts, Tally: s.board.Tally}, filter) // whoever asked may have gone
 }

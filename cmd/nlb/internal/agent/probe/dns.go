@@ -5,26 +5,20 @@ package probe
 // The kind dns: one question, over the protocol of the service.
 
 import (
+	"cmp"
 	"context"
-	"encoding/binary"
-	"io"
+	"fmt"
 
 	"github.com/miekg/dns"
 )
 
 // resolve is the kind dns. NOERROR passes, also without a record.
 func resolve(ctx context.Context, t Target) Outcome {
-	network := "tcp"
+	network, room := "tcp", dns.MaxMsgSize
 	if t.UDP {
-		network = "udp"
+		network, room = "udp", maxDatagram
 	}
-	name, kind := t.Check.Query, dns.StringToType[t.Check.QueryType]
-	if name == "" {
-		name = "."
-	}
-	if kind == dns.TypeNone {
-		kind = dns.TypeSOA
-	}
+	name, kind := cmp.Or(t.Check.Query, "."), cmp.Or(dns.StringToType[t.Check.QueryType], dns.TypeSOA)
 	question := new(dns.Msg).SetQuestion(dns.Fqdn(name), kind)
 	packed, err := question.Pack()
 	if err != nil {
@@ -34,15 +28,16 @@ func resolve(ctx context.Context, t Target) Outcome {
 	if err != nil {
 		return fault(ctx, "dns", err)
 	}
-	defer raw.Close()
-	if _, err := raw.Write(framed(packed, t.UDP)); err != nil {
+	c := &dns.Conn{Conn: raw}
+	defer c.Close()
+	if _, err := c.Write(packed); err != nil {
 		return fault(ctx, "dns", err)
 	}
 	// What does not belong to the question may be of anybody, and is passed over
 	// until the check ends.
-	noise := false
+	b, noise := make([]byte, room), false
 	for {
-		b, err := message(raw, t.UDP)
+		n, err := c.Read(b)
 		switch {
 		case err != nil && noise && ctx.Err() != nil:
 			return wrong("dns", "no answer to the question")
@@ -50,36 +45,11 @@ func resolve(ctx context.Context, t Target) Outcome {
 			return fault(ctx, "dns", err)
 		}
 		answer := new(dns.Msg)
-		if err := answer.Unpack(b); err == nil && answers(answer, question) {
+		if err := answer.Unpack(b[:n]); err == nil && answers(answer, question) {
 			return judged(answer.Rcode)
 		}
 		noise = true
 	}
-}
-
-// framed is a message as the protocol has it: TCP wants its length first (RFC
-// 1035, 4.2.2).
-func framed(b []byte, udp bool) []byte {
-	if udp {
-		return b
-	}
-	return append(binary.BigEndian.AppendUint16(nil, uint16(len(b))), b...)
-}
-
-// message reads one message, of at most 64 KiB.
-func message(r io.Reader, udp bool) ([]byte, error) {
-	if udp {
-		b := make([]byte, maxDatagram)
-		n, err := r.Read(b)
-		return b[:n], err
-	}
-	var length [2]byte
-	if _, err := io.ReadFull(r, length[:]); err != nil {
-		return nil, err
-	}
-	b := make([]byte, binary.BigEndian.Uint16(length[:]))
-	_, err := io.ReadFull(r, b)
-	return b, err
 }
 
 // answers reports whether a message is the answer to a question.
@@ -91,12 +61,9 @@ func answers(answer, question *dns.Msg) bool {
 }
 
 func judged(code int) Outcome {
-	word, ok := dns.RcodeToString[code]
-	switch {
-	case code == dns.RcodeSuccess:
+	word := cmp.Or(dns.RcodeToString[code], fmt.Sprintf("code %d", code))
+	if code == dns.RcodeSuccess {
 		return passed("dns", "%s", word)
-	case ok:
-		return wrong("dns", "%s", word)
 	}
-	return wrong("dns", "code %d", code)
+	return wrong("dns", "%s", word)
 }

@@ -5,6 +5,7 @@ package probe
 // TLS: how certificates are verified, and the kind tls.
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -37,10 +38,7 @@ func handshake(ctx context.Context, t Target) Outcome {
 // clientTLS is how a check meets a server: its name, and whom it trusts. The
 // error says what of this host is missing.
 func clientTLS(t Target) (*tls.Config, error) {
-	c := &tls.Config{ServerName: t.Check.Host}
-	if c.ServerName == "" {
-		c.ServerName = t.At.Addr().String()
-	}
+	c := &tls.Config{ServerName: cmp.Or(t.Check.Host, t.At.Addr().String())}
 	switch t.Check.Verify {
 	case "":
 		c.InsecureSkipVerify = true // verify: none

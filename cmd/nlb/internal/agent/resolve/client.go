@@ -44,14 +44,11 @@ type client struct {
 }
 
 func newClient(o Options) *client {
-	c := &client{port: "53", dial: o.Dial, slots: make(chan struct{}, mostAtOnce)}
+	c := &client{port: strconv.Itoa(int(cmp.Or(o.Port, 53))), dial: o.Dial, slots: make(chan struct{}, mostAtOnce)}
 	c.conf.path, c.conf.parse = cmp.Or(o.Conf, "/etc/resolv.conf"), parseConf
 	c.hosts.path, c.hosts.parse = cmp.Or(o.Hosts, "/etc/hosts"), parseHosts
 	if c.dial == nil {
 		c.dial = new(net.Dialer).DialContext
-	}
-	if o.Port != 0 {
-		c.port = strconv.Itoa(int(o.Port))
 	}
 	return c
 }
@@ -84,9 +81,7 @@ func (c *client) askAll(ctx context.Context, q question) (reply, error) {
 			if err == nil || errors.Is(err, errNothing) {
 				return r, err
 			}
-			if first == nil {
-				first = fmt.Errorf("%s: %w", server, err)
-			}
+			first = cmp.Or(first, fmt.Errorf("%s: %w", server, err))
 			if ctx.Err() != nil {
 				return reply{}, first
 			}

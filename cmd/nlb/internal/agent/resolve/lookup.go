@@ -3,6 +3,7 @@ package resolve
 // Lookups: from a name to its records, which may take many questions.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -226,8 +227,6 @@ func (l *lookup) learn(q question, r reply) {
 // note keeps the first error that leaves the lookup with records all the same.
 func (l *lookup) note(err error) {
 	l.mu.Lock()
-	if l.err == nil {
-		l.err = err
-	}
+	l.err = cmp.Or(l.err, err)
 	l.mu.Unlock()
 }

@@ -5,6 +5,7 @@ package roster
 // Balance: shares by live connections, for services with least-connections.
 
 import (
+	"cmp"
 	"time"
 
 	"nlb/lb"
@@ -79,10 +80,7 @@ func (r *Roster) balance(backends []*counted, now time.Time) bool {
 			b.balanced = 0 // it begins anew
 			continue
 		}
-		load.Weight = b.weight * lb.Shares
-		if part := b.allowed(now); part != 0 {
-			load.Weight = b.weight * int(part)
-		}
+		load.Weight = b.weight * cmp.Or(int(b.allowed(now)), lb.Shares)
 		loads, up = append(loads, load), append(up, b.backend)
 	}
 	if !known {
@@ -91,10 +89,7 @@ func (r *Roster) balance(backends []*counted, now time.Time) bool {
 	most, whole := 0, true
 	shares := health.Balance(loads)
 	for i, share := range shares {
-		was := int(up[i].balanced)
-		if was == 0 {
-			was = lb.Shares
-		}
+		was := cmp.Or(int(up[i].balanced), lb.Shares)
 		most, whole = max(most, int(share)-was, was-int(share)), whole && share == lb.Shares
 	}
 	if most == 0 || most == 1 && !whole {

@@ -5,6 +5,7 @@ package roster
 // States: what comes out. Verdicts, orders and shares, put over the profiles.
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -51,12 +52,8 @@ func (b *backend) standing() lb.Standing {
 // part is the part of its weight that a backend has, in parts of lb.Shares; 0: all
 // of it.
 func (b *backend) part(now time.Time) uint8 {
-	part, balanced := int(b.allowed(now)), int(b.balanced)
-	if part != 0 && balanced != 0 {
-		part = max(1, part*balanced/lb.Shares)
-	} else {
-		part += balanced // one of them is 0
-	}
+	allowed, balanced := cmp.Or(int(b.allowed(now)), lb.Shares), cmp.Or(int(b.balanced), lb.Shares)
+	part := max(1, allowed*balanced/lb.Shares)
 	if part == lb.Shares {
 		return 0
 	}

@@ -27,11 +27,9 @@ import (
 
 // news is a version that the node does not have yet.
 type news struct {
-	profile  string
-	version  fleet.Version
-	seen     uint64 // of its pointer
-	source   *source.Source
-	revision int64
+	profile string
+	*held
+	revision int64 // of its pointer
 }
 
 // rush has the collector wait while something is applied, as it does in nlb apply: what
@@ -67,7 +65,7 @@ func (m *Member) news(ctx context.Context, store *fleet.Store, w *fleet.Wanted, 
 		case is.Refused != nil && is.Refused.Seq == v.Seq && !again:
 			continue
 		}
-		one := news{profile: name, version: *v, seen: e.Seq, revision: e.Revision}
+		one := news{name, &held{Version: *v, Seen: e.Seq}, e.Revision}
 		if !v.Absent {
 			one.source, err = m.fetch(ctx, store, name, v)
 			if _, unread := errors.AsType[*fleet.ReadError](err); unread {
@@ -172,7 +170,7 @@ func (m *Member) apply(ctx context.Context, all []news) error {
 		return ctx.Err()
 	}
 	if len(all) == 1 {
-		m.refuse(all[0].profile, all[0].version.Seq, err)
+		m.refuse(all[0].profile, all[0].Seq, err)
 		return nil
 	}
 	for _, one := range all {
@@ -180,7 +178,7 @@ func (m *Member) apply(ctx context.Context, all []news) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			m.refuse(one.profile, one.version.Seq, err)
+			m.refuse(one.profile, one.Seq, err)
 		}
 	}
 	return nil
@@ -192,11 +190,12 @@ func (m *Member) offer(ctx context.Context, some []news) error {
 	var o agent.Offer
 	same := true
 	for _, n := range some {
-		if has := m.folder.held[n.profile]; has == nil || !has.Same(&n.version) {
+		if has := m.folder.held[n.profile]; has == nil || !has.Same(&n.Version) {
 			same = false
 		}
-		next[n.profile] = &held{Version: n.version, Seen: n.seen, Since: m.now().UTC().Truncate(time.Second), source: n.source}
-		if n.version.Absent {
+		n.Since = m.now().UTC().Truncate(time.Second)
+		next[n.profile] = n.held
+		if n.Absent {
 			o.Absent = append(o.Absent, n.profile)
 		}
 	}
@@ -224,8 +223,8 @@ func (m *Member) offer(ctx context.Context, some []news) error {
 	m.folder.held, m.stored = next, false
 	for _, n := range some {
 		is := m.status.Profiles[n.profile]
-		is.Version, is.Seen, is.Since, is.Refused = n.version, n.seen, next[n.profile].Since, nil
-		m.log.Info("has what was pushed", "profile", n.profile, "seq", n.version.Seq, "absent", n.version.Absent)
+		is.Version, is.Seen, is.Since, is.Refused = n.Version, n.Seen, n.Since, nil
+		m.log.Info("has what was pushed", "profile", n.profile, "seq", n.Seq, "absent", n.Absent)
 	}
 	return nil
 }
