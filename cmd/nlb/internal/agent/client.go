@@ -28,8 +28,6 @@ import (
 // ErrNoAgent says that nobody is behind a socket.
 var ErrNoAgent = errors.New("no agent is running")
 
-var errSilent = errors.New("the agent does not answer in time")
-
 const (
 	// maxAnswer bounds an answer.
 	maxAnswer = 256 << 20
@@ -60,16 +58,12 @@ func Dial(path string) *Client {
 // Order gives an order, and returns what was done. Errors: ErrNoAgent,
 // *RefusedError, and those of the connection.
 func (c *Client) Order(ctx context.Context, o Order) (Done, error) {
-	var done Done
-	err := c.do(ctx, http.MethodPost, "/v1/orders", o, &done)
-	return done, err
+	return get[Done](ctx, c, http.MethodPost, "/v1/orders", o)
 }
 
 // Reload has the files read again. Errors are those of Order.
 func (c *Client) Reload(ctx context.Context) (Done, error) {
-	var done Done
-	err := c.do(ctx, http.MethodPost, "/v1/reload", nil, &done)
-	return done, err
+	return get[Done](ctx, c, http.MethodPost, "/v1/reload", nil)
 }
 
 // Status asks how the agent is, for a Status or a value that has more fields.
@@ -80,17 +74,19 @@ func (c *Client) Status(ctx context.Context, into any) error {
 
 // Backend asks what is known of a backend: shop/web/b1. Errors are those of Order.
 func (c *Client) Backend(ctx context.Context, name string) (*view.Known, error) {
-	var out view.Known
-	err := c.do(ctx, http.MethodGet, "/v1/backend?name="+url.QueryEscape(name), nil, &out)
-	return &out, err
+	return get[*view.Known](ctx, c, http.MethodGet, "/v1/backend?name="+url.QueryEscape(name), nil)
 }
 
 // Serving asks which services have somebody to serve: of shop, of shop/web, or of all
 // where the name is empty. Errors are those of Order.
 func (c *Client) Serving(ctx context.Context, name string) (announce.Health, error) {
-	var out announce.Health
-	err := c.do(ctx, http.MethodGet, "/v1/serving?name="+url.QueryEscape(name), nil, &out)
-	return out, err
+	return get[announce.Health](ctx, c, http.MethodGet, "/v1/serving?name="+url.QueryEscape(name), nil)
+}
+
+// get sends a request, and returns the value of the answer.
+func get[T any](ctx context.Context, c *Client, method, path string, body any) (value T, err error) {
+	err = c.do(ctx, method, path, body, &value)
+	return value, err
 }
 
 // do sends a request, and reads the answer.
@@ -152,7 +148,7 @@ func cause(err error) error {
 		return e.Err
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return errSilent
+		return errors.New("the agent does not answer in time")
 	}
 	return err
 }

@@ -110,7 +110,6 @@ func (f *Files) settled() bool {
 	return !f.dirty
 }
 
-// run takes events until the watch ends.
 func (f *Files) run() {
 	_ = f.raw.Read(func(fd uintptr) bool {
 		f.mu.Lock()
@@ -120,7 +119,6 @@ func (f *Files) run() {
 	})
 }
 
-// drain takes all events that are there.
 func (f *Files) drain(fd int) {
 	var buf [16 << 10]byte
 	for {

@@ -78,8 +78,6 @@ func (l *Looker) Wait(ctx context.Context, d time.Duration) {
 	}
 }
 
-var errNotAll = errors.New("the agent does not have all of it")
-
 // ofAgent is what the agent shows. An error says that the kernel is to be asked.
 func (l *Looker) ofAgent(ctx context.Context) (*view.Snapshot, error) {
 	brief, cancel := context.WithTimeout(ctx, askTime)
@@ -90,7 +88,7 @@ func (l *Looker) ofAgent(ctx context.Context) (*view.Snapshot, error) {
 	}
 	l.known, l.trouble = s.Changes, s.Trouble
 	if !s.Alone || s.Program != program() {
-		return nil, errNotAll
+		return nil, errors.New("the agent does not have all of it")
 	}
 	text, err := c.ask(ctx, http.MethodGet, "/v1/snapshot", nil)
 	if err != nil {

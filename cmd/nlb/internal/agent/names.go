@@ -162,7 +162,6 @@ func (a *agent) firstNames(ctx context.Context, written, held []*lb.Profile) {
 	}
 }
 
-// answered takes an answer of the resolver.
 func (a *agent) answered(ctx context.Context, answer resolve.Answer) {
 	a.logAnswer(answer)
 	if a.names.learn(answer, time.Now()) {

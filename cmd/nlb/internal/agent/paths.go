@@ -80,7 +80,6 @@ type walk struct {
 	failed  map[string]error // folders that cannot be watched
 }
 
-// argument watches what an argument stands for.
 func (w *walk) argument(arg string) {
 	path, err := filepath.Abs(arg)
 	if err != nil {

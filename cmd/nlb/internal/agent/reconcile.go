@@ -39,7 +39,6 @@ const (
 	recheck = time.Second
 )
 
-// hear takes results of checks.
 func (a *agent) hear(results []probe.Result) {
 	now := time.Now()
 	for _, r := range results {
@@ -170,7 +169,6 @@ func (a *agent) look(ctx context.Context) {
 	}
 }
 
-// repair applies all again.
 func (a *agent) repair(ctx context.Context) {
 	a.applyAgain(ctx, "repair")
 	a.repaired = time.Now()

@@ -2,7 +2,8 @@
 
 package agent
 
-// Requests: what the agent does for whoever asks through its socket.
+// Requests: what the agent does for whoever asks through its socket; and orders where no
+// agent runs, straight into the table.
 
 import (
 	"context"
@@ -11,12 +12,12 @@ import (
 	"slices"
 	"time"
 
+	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/lb/announce"
 )
 
-// answer does what is asked.
 func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 	switch q.Ask {
 	case AskStatus:
@@ -51,7 +52,6 @@ func (a *agent) answer(ctx context.Context, q Request) (any, error) {
 	return Done{"goes on"}, nil
 }
 
-// report is how the agent is.
 func (a *agent) report() Status {
 	s := Status{Table: a.Table, Namespace: namespace(), Status: a.sentence(), Trouble: a.board.Trouble(), Profiles: []string{}, AllowExec: a.AllowExec, Fleet: a.Fleet != nil, Groups: []int{os.Getegid()}, Program: program(), Changes: a.board.Changes()}
 	s.Alone = len(a.wanted) > 0 && a.trouble == "" && a.engine.Alone()
@@ -85,7 +85,6 @@ func (a *agent) know(id lb.BackendID) *view.Known {
 	return &view.Known{Verdict: is.Verdict.String(), Since: is.Since, Reason: is.Reason, Starting: starting, Checks: a.roster.Checks(id)}
 }
 
-// obey carries an order out.
 func (a *agent) obey(ctx context.Context, q Request) (any, error) {
 	_, _, b, err := find(a.wanted, q.Order)
 	if err != nil {
@@ -125,4 +124,45 @@ func find(profiles []*lb.Profile, o Order) (*lb.Profile, *lb.Service, *lb.Backen
 // about is the identity of a backend that an order is about.
 func (o Order) about(b *lb.Backend) lb.BackendID {
 	return lb.BackendID{Profile: o.Profile, Service: o.Service, Address: b.Address}
+}
+
+// Obey carries an order out on what the table holds. Nothing else of it changes.
+// Errors: *RefusedError, *engine.Error.
+func Obey(ctx context.Context, e *engine.Engine, o Order, begin func() error) (Done, error) {
+	if o.For > 0 {
+		return Done{}, &RefusedError{Message: "no agent is running, so nobody would take the order back", Hint: "give it without --for, and nlb enable later"}
+	}
+	state, err := e.State()
+	if err != nil {
+		return Done{}, err
+	}
+	p, s, b, err := find(state.Profiles, o)
+	if err != nil {
+		return Done{}, err
+	}
+	b.Standing = o.given(b.Standing, nameOf(uint32(os.Getuid())), time.Now())
+	b.State = stateOf(s, b)
+	p.Sysctl = lb.SysctlKeep // what the profile says of it is not known
+	if _, err := e.Apply(ctx, []*lb.Profile{p}, engine.Options{Placed: true, Begin: begin}); err != nil {
+		return Done{}, err
+	}
+	return Done{o.String()}, nil
+}
+
+// stateOf is the state of a backend with its order. The table does not say how
+// backends are checked, so lb's Place cannot: the others keep their states.
+func stateOf(s *lb.Service, b *lb.Backend) lb.BackendState {
+	switch {
+	case b.Standing.Order == lb.OrderDisable, b.Standing.Verdict == lb.VerdictDown:
+		return lb.Down
+	case b.Standing.Order == lb.OrderDrain:
+		return lb.Draining
+	}
+	for i := range s.Backends {
+		other := &s.Backends[i]
+		if other.State == lb.Up && other.Weight > 0 && other.Priority < b.Priority && other.Address.Addr.Is4() == b.Address.Addr.Is4() {
+			return lb.Standby
+		}
+	}
+	return lb.Up
 }

@@ -167,7 +167,6 @@ type failure struct {
 func (e *failure) Unwrap() error                   { return e.error }
 func (e *failure) Explain() (outcome, hint string) { return e.outcome, e.hint }
 
-// note adds the steps of a plan.
 func (out *Pushed) note(p *Plan) {
 	for _, st := range p.Steps {
 		n := &st.Next

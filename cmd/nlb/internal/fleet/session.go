@@ -50,13 +50,6 @@ func (s *Session) Say(ctx context.Context, status *Status) error {
 	return err
 }
 
-// What ends a session: then everything is to be read again.
-var (
-	errLease    = errors.New("the lease has ended")
-	errRestored = errors.New("etcd has gone back in time: it was restored from a backup")
-	errWatch    = errors.New("the watch has ended")
-)
-
 // Next waits until what is wanted has changed, and notes that in w; or until there is
 // a value in wake or tick. A key that is gone changes nothing. After an error, all is to be
 // read again.
@@ -71,10 +64,10 @@ func (s *Session) Next(ctx context.Context, w *Wanted, wake <-chan struct{}, tic
 			return false, nil
 		case beat, ok := <-s.beats:
 			if !ok {
-				return false, errLease
+				return false, errors.New("the lease has ended")
 			}
 			if beat.ResponseHeader != nil && beat.Revision < s.last {
-				return false, errRestored
+				return false, errors.New("etcd has gone back in time: it was restored from a backup")
 			}
 		case r, ok := <-s.pointers:
 			changed, err = s.hear(w, r, ok)
@@ -90,7 +83,7 @@ func (s *Session) Next(ctx context.Context, w *Wanted, wake <-chan struct{}, tic
 // hear takes what a watch says.
 func (s *Session) hear(w *Wanted, r etcd.WatchResponse, ok bool) (changed bool, err error) {
 	if !ok {
-		return false, errWatch
+		return false, errors.New("the watch has ended")
 	}
 	if err := r.Err(); err != nil {
 		return false, err // compacted, or there is no leader

@@ -136,7 +136,6 @@ func wantedOf(r *etcd.TxnResponse) *Wanted {
 	return w
 }
 
-// take takes a key with its value.
 func (w *Wanted) take(key string, value []byte, revision int64) {
 	if key == keyOut {
 		if out, err := parseOut(value); err == nil {
@@ -253,7 +252,6 @@ func (s *Store) putBlob(ctx context.Context, text []byte) (*Version, error) {
 	return v, nil
 }
 
-// put is the operation that writes a value.
 func put(key string, value any, o ...etcd.OpOption) etcd.Op {
 	b, err := json.Marshal(value)
 	if err != nil {
@@ -277,7 +275,6 @@ func HashOf(text []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// pack makes the chunks of a text.
 func pack(text []byte) ([][]byte, error) {
 	var b bytes.Buffer
 	w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)

@@ -154,7 +154,6 @@ type backend struct {
 	tally  *Tally // nil: nothing is counted
 }
 
-// backendsOf are those of services.
 func backendsOf(services iter.Seq[*view.ShownService], a *Agent) []backend {
 	n := 0
 	for s := range services {

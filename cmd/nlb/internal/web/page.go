@@ -97,7 +97,6 @@ func (s *Server) draw(ctx context.Context, at *url.URL) (*drawn, error) {
 	return out, nil
 }
 
-// page answers with a whole page.
 func (s *Server) page(w http.ResponseWriter, r *http.Request) {
 	var whole bytes.Buffer
 	d, err := s.draw(r.Context(), r.URL)

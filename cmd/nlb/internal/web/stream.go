@@ -19,15 +19,13 @@ type stream struct {
 	free    func()
 }
 
-var errStreams = errors.New("too many streams")
-
 // stream begins one; nil: there are too many, and whoever asked was told.
 func (s *Server) stream(w http.ResponseWriter) *stream {
 	select {
 	case s.streams <- struct{}{}:
 	default:
 		w.Header().Set("Retry-After", "10")
-		refuse(w, http.StatusServiceUnavailable, errStreams)
+		refuse(w, http.StatusServiceUnavailable, errors.New("too many streams"))
 		return nil
 	}
 	w.Header().Set("Content-Type", "text/event-stream")

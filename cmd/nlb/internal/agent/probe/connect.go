@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connect begins a check.
 func (p *Pool) connect(pr *probe) {
 	pr.began = time.Now()
 	fd, err := connect(*pr.target)

@@ -95,7 +95,6 @@ type lane struct {
 	full       time.Time // when it last had no room
 }
 
-// leave ends one check.
 func (l *lane) leave() {
 	if l.busy == l.most {
 		l.full = time.Now()
@@ -196,7 +195,6 @@ func (p *Pool) drop(key Key) {
 	}
 }
 
-// finish makes a result.
 func (p *Pool) finish(pr *probe, o Outcome) {
 	if pr.gone {
 		return

@@ -81,7 +81,6 @@ func (p *Pool) wakeBy(at time.Time) {
 	}
 }
 
-// expire takes the timers whose moment has come.
 func (p *Pool) expire(now time.Time) {
 	for len(p.timers) > 0 && !p.timers[0].at.After(now) {
 		pr := p.timers[0]

@@ -25,7 +25,6 @@ const (
 	mostQuestions = 8
 )
 
-// found is what a lookup found.
 type found struct {
 	records []names.Record // none: err says why
 	ttl     time.Duration
@@ -38,7 +37,6 @@ type found struct {
 // a question that fails changes nothing of what the others found. nil: none.
 type memory map[question]reply
 
-// lookup is one lookup of a name.
 type lookup struct {
 	*client
 	slots  chan struct{}
@@ -48,7 +46,6 @@ type lookup struct {
 	found
 }
 
-// look looks a name up.
 func (c *client) look(ctx context.Context, host lb.Host, before memory) found {
 	ctx, cancel := context.WithTimeout(ctx, longestLookup)
 	defer cancel()

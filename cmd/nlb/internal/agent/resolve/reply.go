@@ -62,7 +62,10 @@ func read(q question, m *dns.Msg) (reply, error) {
 	}
 	r.ttl = min(r.ttl, ttl)
 	if len(r.targets) > 0 {
-		r.sort()
+		slices.SortFunc(r.targets, func(a, b target) int { // the most wanted first
+			return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(b.weight, a.weight), strings.Compare(a.name, b.name), cmp.Compare(a.port, b.port))
+		})
+		r.targets = slices.Compact(r.targets)
 		r.extra = index(m.Extra)
 	}
 	return r, nil
@@ -129,14 +132,6 @@ func (r *reply) add(ip net.IP) {
 	if a, ok := netip.AddrFromSlice(ip); ok {
 		r.addrs = append(r.addrs, a)
 	}
-}
-
-// sort sorts targets, the most wanted first.
-func (r *reply) sort() {
-	slices.SortFunc(r.targets, func(a, b target) int {
-		return cmp.Or(cmp.Compare(a.priority, b.priority), cmp.Compare(b.weight, a.weight), strings.Compare(a.name, b.name), cmp.Compare(a.port, b.port))
-	})
-	r.targets = slices.Compact(r.targets)
 }
 
 func seconds(ttl uint32) time.Duration { return time.Duration(ttl) * time.Second }

@@ -33,11 +33,8 @@ func (r *Roster) Balance(stats map[lb.BackendID]nft.Stats, now time.Time) {
 		s := r.pools[r.turn]
 		profile := []*lb.Profile{{Name: s.profile, Services: []lb.Service{*s.Service}}}
 		placed := lb.OverlayOf(profile, func(id lb.BackendID) (lb.Standing, uint8) { return s.backend(id.Address).standing(), 0 })[0].Services[0]
-		any := false
-		for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
-			any = r.balance(s.counted(&placed, f, stats), now) || any
-		}
-		if any {
+		four := r.balance(s.counted(&placed, lb.IPv4, stats), now)
+		if six := r.balance(s.counted(&placed, lb.IPv6, stats), now); four || six {
 			changed++
 		}
 	}

@@ -122,7 +122,6 @@ func (m *Member) fetch(ctx context.Context, store *fleet.Store, name string, v *
 	return fleet.Parse(name, text)
 }
 
-// refuse notes why something is not applied.
 func (m *Member) refuse(name string, seq uint64, err error) {
 	why := fleet.Refuse(seq, errors.New(explain(err)))
 	is := m.status.Profiles[name]
