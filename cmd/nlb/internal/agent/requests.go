@@ -82,7 +82,13 @@ func (a *agent) knowAll(profile, service string) map[string]*view.Known {
 // know is what is known of a backend.
 func (a *agent) know(id lb.BackendID) *view.Known {
 	is, starting := a.roster.Standing(id)
-	return &view.Known{Verdict: is.Verdict.String(), Since: is.Since, Reason: is.Reason, Starting: starting, Checks: a.roster.Checks(id)}
+	out := &view.Known{Verdict: is.Verdict.String(), Since: is.Since, Reason: is.Reason, Starting: starting, Checks: []view.Check{}}
+	for _, c := range a.roster.Checks(id) {
+		out.Checks = append(out.Checks, view.Check{
+			Check: c.Kind.String(), At: c.At, Streak: c.Streak, Have: c.Have, Need: c.Need, Late: c.Late, Unable: c.Unable, Past: c.Past,
+		})
+	}
+	return out
 }
 
 func (a *agent) obey(ctx context.Context, q Request) (any, error) {

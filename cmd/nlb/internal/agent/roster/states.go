@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"nlb/cmd/nlb/internal/view"
 	"nlb/lb"
 	"nlb/lb/health"
 )
@@ -219,17 +218,30 @@ func (r *Roster) Leave(leaving map[lb.BackendID]bool, by string) {
 	}
 }
 
+// Check is what is known of one check of a backend.
+type Check struct {
+	Kind   lb.CheckKind
+	At     string
+	Streak int    // passed in a row, or failed where it is negative
+	Have   int    // of one that is held: successes in a row, of Need
+	Need   int    //
+	Late   int    // checks that were too late to say anything
+	Unable string // why it cannot be made
+	Past   string // the last MostPast: + passed, - failed, ~ late; the newest last
+}
+
 // Checks are those of a backend.
-func (r *Roster) Checks(id lb.BackendID) []view.Check {
-	out := []view.Check{}
-	if b := r.backend(id); b != nil {
-		for _, c := range b.checks {
-			have, need := c.judge.Held()
-			out = append(out, view.Check{
-				Check: c.target.Check.Kind.String(), At: c.target.At.String(), Streak: c.judge.Streak(),
-				Have: have, Need: need, Late: c.judge.Lates(), Unable: c.unasked, Past: c.past.String(),
-			})
-		}
+func (r *Roster) Checks(id lb.BackendID) (out []Check) {
+	b := r.backend(id)
+	if b == nil {
+		return nil
+	}
+	for _, c := range b.checks {
+		have, need := c.judge.Held()
+		out = append(out, Check{
+			Kind: c.target.Check.Kind, At: c.target.At.String(), Streak: c.judge.Streak(),
+			Have: have, Need: need, Late: c.judge.Lates(), Unable: c.unasked, Past: c.past.String(),
+		})
 	}
 	return out
 }

@@ -7,6 +7,7 @@ package fleettest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,7 +23,6 @@ import (
 	"go.uber.org/zap"
 
 	"nlb/cmd/nlb/internal/fleet"
-	"nlb/integration/netlab/netlabtest"
 )
 
 // Etcd is a cluster.
@@ -47,7 +47,7 @@ type member struct {
 // certificates.
 func Start(t testing.TB, members int, withTLS bool) *Etcd {
 	t.Helper()
-	netlabtest.Needs(t, "etcd") // Debian: etcd-server
+	needs(t, "etcd", "etcd-server")
 	e := &Etcd{t: t, dir: t.TempDir()}
 	scheme, secrets := "http", []string(nil)
 	if withTLS {
@@ -82,6 +82,22 @@ func Start(t testing.TB, members int, withTLS bool) *Etcd {
 	return e
 }
 
+// needs skips a test whose program is not installed, and says which package has it.
+func needs(t testing.TB, program, debian string) {
+	t.Helper()
+	if _, err := exec.LookPath(program); err != nil {
+		t.Skipf("SKIPPED, NOT PROVED: %s is not installed (Debian: %s)", program, debian)
+	}
+}
+
+// must fails the test where there is an error.
+func must(t testing.TB, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // As is a client of somebody, past nlb; empty: of somebody without a certificate.
 func (e *Etcd) As(name string) *etcd.Client {
 	e.t.Helper()
@@ -90,7 +106,7 @@ func (e *Etcd) As(name string) *etcd.Client {
 		c.TLS = e.pki.client(name)
 	}
 	client, err := etcd.New(c)
-	netlabtest.Must(e.t, err)
+	must(e.t, err)
 	e.t.Cleanup(func() { client.Close() })
 	return client
 }
@@ -100,7 +116,7 @@ func (e *Etcd) Begin(i int) {
 	m := e.members[i]
 	m.cmd, m.done = exec.Command("etcd", m.args...), make(chan struct{})
 	m.cmd.Stderr = &m.log
-	netlabtest.Must(e.t, m.cmd.Start())
+	must(e.t, m.cmd.Start())
 	go func() { defer close(m.done); _ = m.cmd.Wait() }()
 }
 
@@ -150,7 +166,7 @@ func (e *Etcd) File(c *fleet.Config) string {
 	if c.Cert != "" {
 		text += fmt.Sprintf("ca: %s\ncert: %s\nkey: %s\n", c.CA, c.Cert, c.Key)
 	}
-	netlabtest.Must(e.t, os.WriteFile(path, []byte(text), 0o600))
+	must(e.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
@@ -158,21 +174,21 @@ func (e *Etcd) File(c *fleet.Config) string {
 func (e *Etcd) Put(key, value string) {
 	e.t.Helper()
 	_, err := e.Client.Put(e.t.Context(), key, value)
-	netlabtest.Must(e.t, err)
+	must(e.t, err)
 }
 
 // Delete removes a key past nlb.
 func (e *Etcd) Delete(key string, o ...etcd.OpOption) {
 	e.t.Helper()
 	_, err := e.Client.Delete(e.t.Context(), key, o...)
-	netlabtest.Must(e.t, err)
+	must(e.t, err)
 }
 
 // Get reads a value past nlb; empty: there is none.
 func (e *Etcd) Get(key string) string {
 	e.t.Helper()
 	r, err := e.Client.Get(e.t.Context(), key)
-	netlabtest.Must(e.t, err)
+	must(e.t, err)
 	if len(r.Kvs) == 0 {
 		return ""
 	}
@@ -188,10 +204,10 @@ func (e *Etcd) Copy() (back func()) {
 	err := os.CopyFS(backup, os.DirFS(data))
 	e.Begin(0)
 	e.Await()
-	netlabtest.Must(e.t, err)
+	must(e.t, err)
 	return func() {
 		e.Kill(0)
-		netlabtest.Must(e.t, os.RemoveAll(data), os.CopyFS(data, os.DirFS(backup)))
+		must(e.t, os.RemoveAll(data), os.CopyFS(data, os.DirFS(backup)))
 		e.Begin(0)
 		e.Await()
 	}
@@ -200,7 +216,7 @@ func (e *Etcd) Copy() (back func()) {
 // Ctl runs a line that begins with etcdctl, as root.
 func (e *Etcd) Ctl(line string) {
 	e.t.Helper()
-	netlabtest.Needs(e.t, "etcdctl") // Debian: etcd-client
+	needs(e.t, "etcdctl", "etcd-client")
 	args := []string{"--endpoints", strings.Join(e.Endpoints, ",")}
 	if e.pki != nil {
 		cert, key := e.pki.issue("root", -time.Hour, time.Hour)
