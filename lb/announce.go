@@ -134,13 +134,8 @@ const (
 
 var fleetWords = []string{"none", "pair", "anycast", "mesh"}
 
-func (f Fleet) String() string { return inWords(f, fleetWords) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (f *Fleet) UnmarshalText(b []byte) error { return word(f, fleetWords, b) }
-
-// Words are all words of the type, in the order of its constants.
-func (Fleet) Words() []string { return slices.Clone(fleetWords) }
+func (f Fleet) String() string { return inWords(f) }
+func (Fleet) words() []string  { return fleetWords }
 
 // Fleet is that of the profile's services; FleetNone where it has none.
 func (p *Profile) Fleet() Fleet {

@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -129,20 +128,10 @@ var (
 	onDownWords = []string{"keep", "cut"}
 )
 
-func (k CheckKind) String() string { return inWords(k, kindWords) }
-func (o OnDown) String() string    { return inWords(o, onDownWords) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (k *CheckKind) UnmarshalText(b []byte) error { return word(k, kindWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (o *OnDown) UnmarshalText(b []byte) error { return word(o, onDownWords, b) }
-
-// Words are all words of the type, in the order of its constants.
-func (CheckKind) Words() []string { return slices.Clone(kindWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (OnDown) Words() []string { return slices.Clone(onDownWords) }
+func (k CheckKind) String() string { return inWords(k) }
+func (o OnDown) String() string    { return inWords(o) }
+func (CheckKind) words() []string  { return kindWords }
+func (OnDown) words() []string     { return onDownWords }
 
 // String is all-down, none, or a percentage: 50%.
 func (f FailOpen) String() string {

@@ -158,29 +158,36 @@ var (
 	unservedWords = []string{"pass", "reject", "drop", "reject-all", "drop-all"}
 	forwardWords  = []string{"open", "balanced"}
 	levelWords    = []string{"emerg", "alert", "crit", "err", "warn", "notice", "info", "debug"}
-	protocolWords = []string{"tcp", "udp", "sctp"}
-	protocols     = []Protocol{TCP, UDP, SCTP}
+	protocolWords = []string{TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 )
 
-func (p SysctlPolicy) String() string { return inWords(p, sysctlWords) }
-func (r Role) String() string         { return inWords(r, roleWords) }
-func (m Mode) String() string         { return inWords(m, modeWords) }
-func (f HashField) String() string    { return inWords(f, hashWords) }
-func (m SNATMode) String() string     { return inWords(m, snatWords) }
-func (o OnEmpty) String() string      { return inWords(o, onEmptyWords) }
-func (o Offload) String() string      { return inWords(o, offloadWords) }
-func (h Helper) String() string       { return inWords(h, helperWords) }
-func (b Balance) String() string      { return inWords(b, balanceWords) }
-func (u Unserved) String() string     { return inWords(u, unservedWords) }
-func (f Forward) String() string      { return inWords(f, forwardWords) }
-func (l LogLevel) String() string     { return inWords(l, levelWords) }
+func (p SysctlPolicy) String() string { return inWords(p) }
+func (r Role) String() string         { return inWords(r) }
+func (m Mode) String() string         { return inWords(m) }
+func (f HashField) String() string    { return inWords(f) }
+func (m SNATMode) String() string     { return inWords(m) }
+func (o OnEmpty) String() string      { return inWords(o) }
+func (o Offload) String() string      { return inWords(o) }
+func (h Helper) String() string       { return inWords(h) }
+func (b Balance) String() string      { return inWords(b) }
+func (u Unserved) String() string     { return inWords(u) }
+func (f Forward) String() string      { return inWords(f) }
+func (l LogLevel) String() string     { return inWords(l) }
+func (p Protocol) String() string     { return inWords(p) }
 
-func (p Protocol) String() string {
-	if i := slices.Index(protocols, p); i >= 0 {
-		return protocolWords[i]
-	}
-	return strconv.Itoa(int(p))
-}
+func (SysctlPolicy) words() []string { return sysctlWords }
+func (Role) words() []string         { return roleWords }
+func (Mode) words() []string         { return modeWords }
+func (HashField) words() []string    { return hashWords }
+func (SNATMode) words() []string     { return snatWords }
+func (OnEmpty) words() []string      { return onEmptyWords }
+func (Offload) words() []string      { return offloadWords }
+func (Helper) words() []string       { return helperWords }
+func (Balance) words() []string      { return balanceWords }
+func (Unserved) words() []string     { return unservedWords }
+func (Forward) words() []string      { return forwardWords }
+func (LogLevel) words() []string     { return levelWords }
+func (Protocol) words() []string     { return protocolWords }
 
 func (f Family) String() string { return "IPv" + strconv.Itoa(int(f)) }
 
@@ -219,104 +226,39 @@ func (b *Backend) sourceText() string {
 	return is.String()
 }
 
-// UnmarshalText reads what String writes, and nothing else.
-func (p *SysctlPolicy) UnmarshalText(b []byte) error { return word(p, sysctlWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (r *Role) UnmarshalText(b []byte) error { return word(r, roleWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (m *Mode) UnmarshalText(b []byte) error { return word(m, modeWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (f *HashField) UnmarshalText(b []byte) error { return word(f, hashWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (o *OnEmpty) UnmarshalText(b []byte) error { return word(o, onEmptyWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (o *Offload) UnmarshalText(b []byte) error { return word(o, offloadWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (h *Helper) UnmarshalText(b []byte) error { return word(h, helperWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (b *Balance) UnmarshalText(text []byte) error { return word(b, balanceWords, text) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (u *Unserved) UnmarshalText(b []byte) error { return word(u, unservedWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (f *Forward) UnmarshalText(b []byte) error { return word(f, forwardWords, b) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (l *LogLevel) UnmarshalText(b []byte) error { return word(l, levelWords, b) }
-
-// UnmarshalText reads tcp, udp or sctp.
-func (p *Protocol) UnmarshalText(b []byte) error {
-	var i uint8
-	if err := word(&i, protocolWords, b); err != nil {
-		return err
-	}
-	*p = protocols[i]
-	return nil
+// Enum is a type whose values are words.
+type Enum interface {
+	~uint8
+	fmt.Stringer
+	// words has the word of each value at its number, empty where there is none.
+	words() []string
 }
 
-func word[T ~uint8](v *T, words []string, b []byte) error {
-	i := slices.Index(words, string(b))
-	if i < 0 {
-		return fmt.Errorf("unknown %q, want %s", b, strings.Join(words, ", "))
+// Words are all words of a type, in the order of its constants.
+func Words[T Enum]() []string {
+	return slices.DeleteFunc(slices.Clone(T(0).words()), func(w string) bool { return w == "" })
+}
+
+// Read reads what String writes, and nothing else.
+func Read[T Enum](v *T, text string) error {
+	i := slices.Index((*v).words(), text)
+	if i < 0 || text == "" {
+		return fmt.Errorf("unworded %q, want %s", text, strings.Join(Words[T](), ", "))
 	}
 	*v = T(i)
 	return nil
 }
 
+// worded reports whether a value has a word.
+func worded[T Enum](v T) bool { return int(v) < len(v.words()) && v.words()[v] != "" }
+
 // inWords is the word of a value; its number where it has none.
-func inWords[T ~uint8](v T, words []string) string {
-	if int(v) < len(words) {
-		return words[v]
+func inWords[T Enum](v T) string {
+	if worded(v) {
+		return v.words()[v]
 	}
 	return strconv.Itoa(int(v))
 }
-
-// Words are all words of the type, in the order of its constants.
-func (SysctlPolicy) Words() []string { return slices.Clone(sysctlWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Protocol) Words() []string { return slices.Clone(protocolWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Role) Words() []string { return slices.Clone(roleWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Mode) Words() []string { return slices.Clone(modeWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (HashField) Words() []string { return slices.Clone(hashWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (SNATMode) Words() []string { return slices.Clone(snatWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (OnEmpty) Words() []string { return slices.Clone(onEmptyWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Offload) Words() []string { return slices.Clone(offloadWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Helper) Words() []string { return slices.Clone(helperWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Balance) Words() []string { return slices.Clone(balanceWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Unserved) Words() []string { return slices.Clone(unservedWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (Forward) Words() []string { return slices.Clone(forwardWords) }
-
-// Words are all words of the type, in the order of its constants.
-func (LogLevel) Words() []string { return slices.Clone(levelWords) }
 
 // The keys that are such a word and nothing else, about what is beside the connections
 // that a service takes.
@@ -327,7 +269,7 @@ var helperKey = key[Service]{
 		Meaning: "the protocol that the kernel reads, so that the connections which it announces are translated, too",
 	},
 	value: func(s *Service) (any, bool) { return s.Helper.String(), s.Helper == HelperNone },
-	check: func(s *Service) *Problem { return checkEnum("helper", s.Helper, TFTP) },
+	check: func(s *Service) *Problem { return checkEnum("helper", s.Helper) },
 }
 
 var balanceKey = key[Service]{
@@ -336,7 +278,7 @@ var balanceKey = key[Service]{
 		Meaning: "what is balanced: connections, for UDP flows, or each datagram for itself, without answers",
 	},
 	value: func(s *Service) (any, bool) { return s.Balance.String(), s.Balance == Connections },
-	check: func(s *Service) *Problem { return checkEnum("balance", s.Balance, Datagrams) },
+	check: func(s *Service) *Problem { return checkEnum("balance", s.Balance) },
 }
 
 var unservedKey = key[Service]{
@@ -346,7 +288,7 @@ var unservedKey = key[Service]{
 			"all: also where it came by the link that has the address",
 	},
 	value: func(s *Service) (any, bool) { return s.Unserved.String(), s.Unserved == UnservedPass },
-	check: func(s *Service) *Problem { return checkEnum("unserved", s.Unserved, UnservedDropAll) },
+	check: func(s *Service) *Problem { return checkEnum("unserved", s.Unserved) },
 }
 
 var forwardKey = key[Service]{
@@ -355,7 +297,7 @@ var forwardKey = key[Service]{
 		Meaning: "what this host forwards for others: whatever it is asked to, or, where one service says so, balanced connections alone",
 	},
 	value: func(s *Service) (any, bool) { return s.Forward.String(), s.Forward == ForwardOpen },
-	check: func(s *Service) *Problem { return checkEnum("forward", s.Forward, ForwardBalanced) },
+	check: func(s *Service) *Problem { return checkEnum("forward", s.Forward) },
 }
 
 var randomPortsKey = key[Service]{

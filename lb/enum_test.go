@@ -1,24 +1,16 @@
 package lb
 
 import (
-	"encoding"
-	"fmt"
 	"testing"
 )
 
 // roundTrip reads what a word prints, and refuses what it does not.
-func roundTrip[T interface {
-	comparable
-	fmt.Stringer
-}, P interface {
-	*T
-	encoding.TextUnmarshaler
-}](t *testing.T, values ...T) {
+func roundTrip[T Enum](t *testing.T, values ...T) {
 	t.Helper()
 	seen := map[string]bool{}
 	for _, v := range values {
 		var got T
-		if err := P(&got).UnmarshalText([]byte(v.String())); err != nil || got != v {
+		if err := Read(&got, v.String()); err != nil || got != v {
 			t.Errorf("%T %v is read as %v, %v", v, v, got, err)
 		}
 		if seen[v.String()] {
@@ -28,7 +20,7 @@ func roundTrip[T interface {
 	}
 	for _, s := range []string{"", " ", "x", values[0].String() + " ", "TCP", "1"} {
 		got := values[0]
-		if err := P(&got).UnmarshalText([]byte(s)); err == nil || got != values[0] {
+		if err := Read(&got, s); err == nil || got != values[0] {
 			t.Errorf("%T accepts %q", got, s)
 		}
 	}

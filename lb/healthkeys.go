@@ -87,7 +87,7 @@ var healthKeys = []key[Check]{
 	{
 		word: "check", Key: Key{Values: kindForm, Default: "required", Meaning: "what a check does"},
 		value: func(c *Check) (any, bool) { return c.Kind.String(), false },
-		check: func(c *Check) *Problem { return checkEnum("check", c.Kind, CheckAgent) },
+		check: func(c *Check) *Problem { return checkEnum("check", c.Kind) },
 	},
 	{
 		word: "port", Key: Key{

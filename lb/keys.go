@@ -88,9 +88,7 @@ var serviceKeys = []key[Service]{
 		word: "protocol", Key: Key{Values: "tcp, udp, sctp or a list of them", Default: "tcp", Meaning: "the transport protocols"},
 		value:  func(s *Service) (any, bool) { return texts(s.Protocols), slices.Equal(s.Protocols, []Protocol{TCP}) },
 		change: unseen[Service], // named with each listen
-		check: func(s *Service) *Problem {
-			return checkSet("protocol", s.Protocols, func(p Protocol) bool { return slices.Contains(protocols, p) })
-		},
+		check:  func(s *Service) *Problem { return checkSet("protocol", s.Protocols) },
 	},
 	{
 		word: "interface", Key: Key{
@@ -112,7 +110,7 @@ var serviceKeys = []key[Service]{
 				"or only what arrives for this host's own addresses",
 		},
 		value: func(s *Service) (any, bool) { return s.Role.String(), s.Role == RoleProxy },
-		check: func(s *Service) *Problem { return checkEnum("role", s.Role, RoleServer) },
+		check: func(s *Service) *Problem { return checkEnum("role", s.Role) },
 	},
 	{
 		word: "mode", Key: Key{
@@ -120,7 +118,7 @@ var serviceKeys = []key[Service]{
 			Meaning: "how packets get to the backends: translated, with answers through this host, or as they are, with answers past it, to the MAC address or by a tunnel",
 		},
 		value: func(s *Service) (any, bool) { return s.Mode.String(), s.Mode == NAT },
-		check: func(s *Service) *Problem { return checkEnum("mode", s.Mode, Tunnel) },
+		check: func(s *Service) *Problem { return checkEnum("mode", s.Mode) },
 	},
 	{
 		word: "remember", Key: Key{
@@ -138,7 +136,7 @@ var serviceKeys = []key[Service]{
 	{
 		word: "fleet", ofFile: true,
 		value: func(s *Service) (any, bool) { return s.Fleet.String(), s.Fleet == FleetNone },
-		check: func(s *Service) *Problem { return checkEnum("fleet", s.Fleet, FleetMesh) },
+		check: func(s *Service) *Problem { return checkEnum("fleet", s.Fleet) },
 	},
 	{
 		word: "scheduler", Key: Key{
@@ -147,7 +145,7 @@ var serviceKeys = []key[Service]{
 		},
 		value:  func(s *Service) (any, bool) { return s.Scheduler.String(), s.Scheduler == RoundRobin },
 		change: func(s *Service) (string, bool) { return s.SchedulerText(), true },
-		check:  func(s *Service) *Problem { return checkEnum("scheduler", s.Scheduler, Scheduler(len(schedulers)-1)) },
+		check:  func(s *Service) *Problem { return checkEnum("scheduler", s.Scheduler) },
 	},
 	{
 		word: "hash-by", Key: Key{
@@ -166,7 +164,7 @@ var serviceKeys = []key[Service]{
 			if !s.Scheduler.Hashes() {
 				return meaningless("hash-by", len(s.HashBy) > 0)
 			}
-			return checkSet("hash-by", s.HashBy, func(f HashField) bool { return f <= ByProtocol })
+			return checkSet("hash-by", s.HashBy)
 		},
 	},
 	{
@@ -235,7 +233,7 @@ var serviceKeys = []key[Service]{
 		},
 		value:  func(s *Service) (any, bool) { return s.OnRefuse.String(), s.OnRefuse == Reject },
 		change: func(s *Service) (string, bool) { return s.OnRefuse.String(), s.refuses() },
-		check:  func(s *Service) *Problem { return checkEnum("on-refuse", s.OnRefuse, Drop) },
+		check:  func(s *Service) *Problem { return checkEnum("on-refuse", s.OnRefuse) },
 		hidden: true,
 	},
 	{
@@ -251,7 +249,7 @@ var serviceKeys = []key[Service]{
 		},
 		value:  func(s *Service) (any, bool) { return s.OnEmpty.String(), s.OnEmpty == s.Mode.onEmpty() },
 		change: func(s *Service) (string, bool) { return s.OnEmpty.String(), s.anyEmpty() },
-		check:  func(s *Service) *Problem { return checkEnum("on-empty", s.OnEmpty, Drop) },
+		check:  func(s *Service) *Problem { return checkEnum("on-empty", s.OnEmpty) },
 		hidden: true,
 	},
 	{
@@ -301,7 +299,7 @@ var serviceKeys = []key[Service]{
 		},
 		value:  func(s *Service) (any, bool) { return s.OnDown.String(), s.OnDown == KeepConnections },
 		change: unseen[Service],
-		check:  func(s *Service) *Problem { return checkEnum("on-down", s.OnDown, CutConnections) },
+		check:  func(s *Service) *Problem { return checkEnum("on-down", s.OnDown) },
 		hidden: true,
 	},
 	{
@@ -343,7 +341,7 @@ var serviceKeys = []key[Service]{
 		value: func(s *Service) (any, bool) { return s.Offload.String(), s.Offload == OffloadNone },
 		// The table has it with the backends.
 		change: func(s *Service) (string, bool) { return s.Offload.String(), len(s.Backends) > 0 },
-		check:  func(s *Service) *Problem { return checkEnum("offload", s.Offload, OffloadHardware) },
+		check:  func(s *Service) *Problem { return checkEnum("offload", s.Offload) },
 	},
 	{
 		word: "devices", Key: Key{

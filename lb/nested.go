@@ -230,7 +230,7 @@ var logKeys = []key[Log]{
 	{
 		word: "level", Key: Key{Values: levelForm, Default: "info", Meaning: "the syslog level"},
 		value: func(l *Log) (any, bool) { return l.Level.String(), l.Level == LogInfo },
-		check: func(l *Log) *Problem { return checkEnum("level", l.Level, LogLevel(len(levelWords)-1)) },
+		check: func(l *Log) *Problem { return checkEnum("level", l.Level) },
 	},
 	{
 		word: "rate", Key: Key{Values: rateForm, Default: "none", Meaning: "lines at most"},

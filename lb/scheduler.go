@@ -28,7 +28,6 @@ const (
 
 // scheduling is what a scheduler does and promises.
 type scheduling struct {
-	word string
 	// slots is the cycle of slots: element i is the number of the backend that
 	// slot i belongs to. It may depend on who the backends are, and on how many
 	// numbers the service's own table has already; it is nil where no backend takes
@@ -46,12 +45,14 @@ type scheduling struct {
 	own bool
 }
 
+var schedulerWords = []string{"round-robin", "random", "hash", "least-connections", "consistent"}
+
 var schedulers = [...]scheduling{
-	RoundRobin:       {word: "round-robin", slots: weightedSlots, exact: true},
-	Random:           {word: "random", slots: weightedSlots},
-	Hash:             {word: "hash", slots: hashedSlots, hashes: true},
-	LeastConnections: {word: "least-connections", slots: weightedSlots, exact: true, follows: true},
-	Consistent:       {word: "consistent", slots: consistentSlots, hashes: true, own: true},
+	RoundRobin:       {slots: weightedSlots, exact: true},
+	Random:           {slots: weightedSlots},
+	Hash:             {slots: hashedSlots, hashes: true},
+	LeastConnections: {slots: weightedSlots, exact: true, follows: true},
+	Consistent:       {slots: consistentSlots, hashes: true, own: true},
 }
 
 // weightedSlots gives every backend slots by its effective weight.
@@ -133,31 +134,8 @@ func (s Scheduler) Follows() bool { return s.of().follows }
 // keeps its size; see Service.SlotsWith.
 func (s Scheduler) OwnSlots() bool { return s.of().own }
 
-// Words are all words of the type, in the order of its constants.
-func (Scheduler) Words() []string {
-	out := make([]string, len(schedulers))
-	for i := range schedulers {
-		out[i] = schedulers[i].word
-	}
-	return out
-}
-
-func (s Scheduler) String() string {
-	if int(s) >= len(schedulers) {
-		return fmt.Sprint(uint8(s))
-	}
-	return schedulers[s].word
-}
-
-// UnmarshalText reads what String writes, and nothing else.
-func (s *Scheduler) UnmarshalText(b []byte) error {
-	i := slices.IndexFunc(schedulers[:], func(d scheduling) bool { return d.word == string(b) })
-	if i < 0 {
-		return fmt.Errorf("unknown %q, want %s", b, strings.Join(s.Words(), ", "))
-	}
-	*s = Scheduler(i)
-	return nil
-}
+func (s Scheduler) String() string { return inWords(s) }
+func (Scheduler) words() []string  { return schedulerWords }
 
 // Slots is a cycle of the service's scheduler over backends of one family:
 // element i is the number of the backend that slot i belongs to. It is nil where

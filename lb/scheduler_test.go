@@ -20,7 +20,7 @@ func TestSchedulers(t *testing.T) {
 		lb.LeastConnections: {exact: true, follows: true},
 		lb.Consistent:       {hashes: true, own: true},
 	}
-	if n := len(lb.Scheduler(0).Words()); n != len(promises) {
+	if n := len(lb.Words[lb.Scheduler]()); n != len(promises) {
 		t.Errorf("%d schedulers, and promises of %d", n, len(promises))
 	}
 	backends := []lb.Backend{{Weight: 2}, {Weight: 0}, {Weight: 4}, {Weight: 3, State: lb.Down}}
@@ -189,7 +189,7 @@ func TestConsistentMoves(t *testing.T) {
 // TestShares: a backend with a part of its weight has that part, of every
 // scheduler, and clients that others had stay there where they are hashed.
 func TestShares(t *testing.T) {
-	for i := range lb.Scheduler(0).Words() {
+	for i := range lb.Words[lb.Scheduler]() {
 		s := fleet(3, 2)
 		s.Scheduler = lb.Scheduler(i)
 		before := clients(s.Slots(s.Backends))

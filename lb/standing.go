@@ -23,7 +23,8 @@ const (
 	VerdictDown                // it does not
 )
 
-func (v Verdict) String() string { return inWords(v, verdictWords) }
+func (v Verdict) String() string { return inWords(v) }
+func (Verdict) words() []string  { return verdictWords }
 
 var verdictWords = []string{"new", "up", "down"}
 
@@ -72,9 +73,9 @@ func (b *Backend) checkStanding() *Problem {
 	is := b.Standing
 	switch {
 	case is.Verdict > VerdictDown:
-		return checkEnum("verdict", is.Verdict, VerdictDown)
+		return checkEnum("verdict", is.Verdict)
 	case is.Order > OrderDisable:
-		return checkEnum("order", is.Order, OrderDisable)
+		return &Problem{Msg: fmt.Sprintf("unknown order %d", is.Order)}
 	case len(is.Reason) > MaxReason || !safe.Printable(is.Reason):
 		return &Problem{Msg: "reason " + safe.Show(is.Reason) + " is too long, or cannot be seen"}
 	case len(is.By) > MaxBy || strings.ContainsFunc(is.By, func(r rune) bool { return !safe.NameRune(r) }):
@@ -82,7 +83,7 @@ func (b *Backend) checkStanding() *Problem {
 	case b.Share > 2*Shares:
 		return &Problem{Msg: fmt.Sprintf("share %d is out of range", b.Share)}
 	}
-	return checkEnum("state", b.State, Standby)
+	return checkEnum("state", b.State)
 }
 
 // BackendState says whether a backend may have connections. It is not a key of a
@@ -99,13 +100,8 @@ const (
 
 var stateWords = []string{"up", "draining", "down", "standby"}
 
-func (s BackendState) String() string { return inWords(s, stateWords) }
-
-// UnmarshalText reads what String writes, and nothing else.
-func (s *BackendState) UnmarshalText(b []byte) error { return word(s, stateWords, b) }
-
-// Words are all words of the type, in the order of its constants.
-func (BackendState) Words() []string { return slices.Clone(stateWords) }
+func (s BackendState) String() string { return inWords(s) }
+func (BackendState) words() []string  { return stateWords }
 
 // Effective is the weight that new connections meet: the wanted one, or the share
 // of it, rounded but at least 1, where the backend is up, else 0. Weights has shares

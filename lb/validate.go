@@ -22,7 +22,7 @@ func (p *Profile) Validate() error {
 	if bad := checkName("profile", p.Name); bad != nil {
 		return bad
 	}
-	if bad := cmp.Or(checkEnum("sysctl", p.Sysctl, SysctlKeep), p.checkFleets()); bad != nil {
+	if bad := cmp.Or(checkEnum("sysctl", p.Sysctl), p.checkFleets()); bad != nil {
 		return bad
 	}
 	for i := range p.Services {
@@ -116,8 +116,8 @@ func checkKeys[T any](keys []key[T], v *T) *Problem {
 	return nil
 }
 
-func checkEnum[T ~uint8](word string, v, last T) *Problem {
-	if v > last {
+func checkEnum[T Enum](word string, v T) *Problem {
+	if !worded(v) {
 		return &Problem{Msg: fmt.Sprintf("unknown %s %d", word, v)}
 	}
 	return nil
@@ -131,13 +131,13 @@ func checkRange[T int | uint32](word string, v, least, most T) *Problem {
 }
 
 // checkSet is for lists of words that have an order of their own.
-func checkSet[T ~uint8](word string, values []T, is func(T) bool) *Problem {
+func checkSet[T Enum](word string, values []T) *Problem {
 	if len(values) == 0 {
 		return &Problem{Msg: word + " is an empty list"}
 	}
 	for i, v := range values {
 		switch {
-		case !is(v):
+		case !worded(v):
 			return &Problem{Msg: fmt.Sprintf("unknown %s %d", word, v)}
 		case i > 0 && v == values[i-1]:
 			return &Problem{Msg: fmt.Sprintf("%s %v is here twice", word, v), Want: "each once"}
@@ -373,7 +373,7 @@ func checkSNAT(s SNAT) *Problem {
 	case s.Auto && s.Mode != Masquerade && (s.Mode != SNATPool || len(s.Pool) != 1):
 		return &Problem{Msg: "snat auto is " + s.Mode.String()}
 	case s.Mode > SNATPool:
-		return checkEnum("snat", s.Mode, SNATPool)
+		return checkEnum("snat", s.Mode)
 	case s.Mode == SNATPool && len(s.Pool) == 0:
 		return &Problem{Msg: "snat is an empty list"}
 	case s.Mode != SNATPool && len(s.Pool) > 0:

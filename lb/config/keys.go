@@ -81,7 +81,7 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 	}},
 	{word: "health", read: readHealth},
 	{word: "fail-open", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		readWord(d, k, v, &s.FailOpen)
+		readOne(d, k, v, func(text string) error { return s.FailOpen.UnmarshalText([]byte(text)) }, s.FailOpen.Words)
 		s.at.failOpen = v
 	}},
 	{word: "min-up", read: readMinUp},

@@ -5,7 +5,6 @@ package config
 // 1_000. Quotes make no difference.
 
 import (
-	"encoding"
 	"fmt"
 	"math"
 	"strconv"
@@ -40,23 +39,21 @@ func readItems(d *decoder, k *lb.Key, v *node, allowEmpty bool) ([]*node, bool) 
 	return v.items(), true
 }
 
-// enum is an enumeration that reads its words.
-type enum[T any] interface {
-	*T
-	encoding.TextUnmarshaler
-	Words() []string
+func readWord[T lb.Enum](d *decoder, k *lb.Key, v *node, into *T) bool {
+	return readOne(d, k, v, func(text string) error { return lb.Read(into, text) }, lb.Words[T])
 }
 
-func readWord[T any, P enum[T]](d *decoder, k *lb.Key, v *node, into P) bool {
+// readOne reads a text for which there are words.
+func readOne(d *decoder, k *lb.Key, v *node, read func(text string) error, words func() []string) bool {
 	text, ok := readText(d, k, v)
 	if !ok {
 		return false
 	}
-	if into.UnmarshalText([]byte(text)) == nil {
+	if read(text) == nil {
 		return true
 	}
 	hint := ""
-	if near := lb.Nearest(text, into.Words()); near != "" {
+	if near := lb.Nearest(text, words()); near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	d.fail(v, fmt.Sprintf("unknown %s %s", k.Word(), safe.Show(text)), k.Values, hint)

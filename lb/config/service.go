@@ -3,7 +3,6 @@ package config
 // How the keys of services and backends are read.
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -55,8 +54,8 @@ func readHashBy(d *decoder, k *lb.Key, v *node, s *draft) {
 }
 
 // readWords reads one word or a list of them, and sorts them.
-func readWords[T cmp.Ordered, P enum[T]](d *decoder, k *lb.Key, v *node) []T {
-	words, _ := readEach(d, k, v, false, func(item *node) (w T, ok bool) { ok = readWord[T, P](d, k, item, &w); return w, ok })
+func readWords[T lb.Enum](d *decoder, k *lb.Key, v *node) []T {
+	words, _ := readEach(d, k, v, false, func(item *node) (w T, ok bool) { ok = readWord(d, k, item, &w); return w, ok })
 	slices.Sort(words)
 	return words
 }
@@ -138,7 +137,7 @@ func readInterfaces(d *decoder, k *lb.Key, v *node, check func(string) *lb.Probl
 }
 
 // snatModes are the words of snat; a pool has none.
-var snatModes = append(lb.SNATMode(0).Words()[:lb.SNATPool], lb.SNATAuto)
+var snatModes = append(lb.Words[lb.SNATMode]()[:lb.SNATPool], lb.SNATAuto)
 
 func readSNAT(d *decoder, k *lb.Key, v *node, into *lb.SNAT) bool {
 	if v.kind == scalar {

@@ -100,7 +100,7 @@ func LogLevel(text string) (level lb.LogLevel, err error) {
 	if other := map[string]string{"panic": "emerg", "error": "err", "warning": "warn"}[word]; other != "" {
 		word = other
 	}
-	if level.UnmarshalText([]byte(word)) != nil {
+	if lb.Read(&level, word) != nil {
 		return 0, fmt.Errorf("%q is not a log level", text)
 	}
 	return level, nil

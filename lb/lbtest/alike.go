@@ -28,7 +28,7 @@ func Alike(r *rand.Rand, name string) *lb.Profile {
 		if r.IntN(4) == 0 {
 			ports = []lb.PortRange{{First: port, Last: port + 10}}
 		}
-		s.Scheduler = lb.Scheduler(r.IntN(len(lb.Scheduler(0).Words())))
+		s.Scheduler = lb.Scheduler(r.IntN(len(lb.Words[lb.Scheduler]())))
 		if s.Scheduler.Hashes() {
 			s.HashBy, s.HashSeed = []lb.HashField{lb.SourceAddress}, uint32(r.IntN(3))
 		}

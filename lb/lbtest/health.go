@@ -90,7 +90,7 @@ func Check(r *rand.Rand) lb.Check {
 	text := func() string {
 		return []string{"ok", "a b", `\r\n`, "\x00\xff\r\n", `"`, "é", "null", "*", "#x", " y "}[r.IntN(10)]
 	}
-	c := lb.DefaultCheck(lb.CheckKind(r.IntN(len(lb.CheckKind(0).Words()))))
+	c := lb.DefaultCheck(lb.CheckKind(r.IntN(len(lb.Words[lb.CheckKind]()))))
 	set := func(word string, into func()) {
 		if c.Kind.Takes(word) && some() {
 			into()

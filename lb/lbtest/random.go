@@ -108,7 +108,7 @@ func balanced(r *rand.Rand) lb.Service {
 	if some() && s.Role != lb.RoleClient {
 		s.Interface = []string{"eth0", "eth*", "br-lan.7", "e"}[r.IntN(4)]
 	}
-	if s.Scheduler = lb.Scheduler(r.IntN(len(lb.Scheduler(0).Words()))); s.Scheduler.Hashes() {
+	if s.Scheduler = lb.Scheduler(r.IntN(len(lb.Words[lb.Scheduler]()))); s.Scheduler.Hashes() {
 		s.HashSeed = r.Uint32()
 		for f := lb.SourceAddress; f <= lb.ByProtocol; f++ {
 			if some() || f == lb.ByProtocol && s.HashBy == nil {

@@ -329,7 +329,7 @@ func readLog(s string) *lb.Log {
 	for i := 0; i+1 < len(words); i += 2 {
 		switch words[i] {
 		case "level":
-			_ = l.Level.UnmarshalText([]byte(words[i+1]))
+			_ = lb.Read(&l.Level, words[i+1])
 		case "rate":
 			_ = l.Rate.UnmarshalText([]byte(words[i+1]))
 		}

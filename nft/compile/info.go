@@ -93,13 +93,13 @@ func parsePoolInfo(s string) (poolInfo, bool) {
 	default:
 		return p, false
 	}
-	if p.service.Scheduler.UnmarshalText([]byte(next())) != nil {
+	if lb.Read(&p.service.Scheduler, next()) != nil {
 		return p, false
 	}
 	if p.service.Scheduler.Hashes() {
 		for _, w := range strings.Split(longFields.Replace(next()), ",") {
 			var f lb.HashField
-			if f.UnmarshalText([]byte(w)) != nil {
+			if lb.Read(&f, w) != nil {
 				return p, false
 			}
 			p.service.HashBy = append(p.service.HashBy, f)
@@ -119,7 +119,7 @@ func parsePoolInfo(s string) (poolInfo, bool) {
 	if len(words) > 0 && words[0] == "retry" {
 		p.service.Retry, words = true, words[1:]
 	}
-	if len(words) > 1 && words[0] == strings.TrimSpace(fleetWord) && p.service.Fleet.UnmarshalText([]byte(words[1])) == nil {
+	if len(words) > 1 && words[0] == strings.TrimSpace(fleetWord) && lb.Read(&p.service.Fleet, words[1]) == nil {
 		words = words[2:]
 	}
 	if strings.Join(words, " ") == "on-empty drop" {
@@ -182,7 +182,7 @@ func readMode(comment string, s *lb.Service) bool {
 	mode, remember, _ := strings.Cut(comment, " remember ")
 	word, ok := strings.CutPrefix(mode, modeWord)
 	var m lb.Mode
-	if !ok || m.UnmarshalText([]byte(word)) != nil || !m.Direct() {
+	if !ok || lb.Read(&m, word) != nil || !m.Direct() {
 		return false
 	}
 	s.Mode, s.OnEmpty = m, lb.Drop
@@ -281,7 +281,7 @@ func ReadBackend(comment string, b *lb.Backend) {
 		case word == "share" && within(2*lb.Shares):
 			b.Share = uint8(n)
 		default:
-			_ = b.State.UnmarshalText([]byte(word))
+			_ = lb.Read(&b.State, word)
 			continue
 		}
 		i++

@@ -182,7 +182,7 @@ func ReadOffload(comments []string, tables []ruleset.Flowtable) (o Offload) {
 // ReadOffloadElement reads which way a service of a backend wants to be offloaded,
 // from a set and the comment of its element.
 func ReadOffloadElement(set, comment string, s *lb.Service) {
-	if s.Offload.UnmarshalText([]byte(strings.TrimPrefix(set, offloadPrefix))) != nil {
+	if lb.Read(&s.Offload, strings.TrimPrefix(set, offloadPrefix)) != nil {
 		return
 	}
 	if devices := strings.Fields(comment); len(devices) > 0 && len(devices) <= lb.MaxDevices {

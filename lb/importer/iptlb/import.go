@@ -125,7 +125,7 @@ func (r *reader) protocol(n *document.Node, s *lb.Service) {
 		return
 	}
 	var p lb.Protocol
-	if err := p.UnmarshalText([]byte(strings.ToLower(text))); err != nil {
+	if err := lb.Read(&p, strings.ToLower(text)); err != nil {
 		r.Fail(n.Place, fmt.Sprintf("protocol %q is not known", text), "tcp, udp or sctp")
 		return
 	}
@@ -140,7 +140,7 @@ func (r *reader) role(n *document.Node, s *lb.Service) {
 	if !ok {
 		return
 	}
-	if err := s.Role.UnmarshalText([]byte(text)); err != nil {
+	if err := lb.Read(&s.Role, text); err != nil {
 		r.Fail(n.Place, fmt.Sprintf("rulesBackend %q is not known", text), "client, proxy or server")
 		return
 	}

@@ -227,7 +227,7 @@ func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs
 	case p == nil:
 		v.Protocol = lb.UDP
 		r.Lost("this virtual_server has no protocol: keepalived balances UDP then, and so does the profile", "protocol: tcp, if that is meant", v.Place)
-	case v.Protocol.UnmarshalText([]byte(strings.ToLower(p.Arg(1)))) != nil:
+	case lb.Read(&v.Protocol, strings.ToLower(p.Arg(1))) != nil:
 		r.Fail(p.Place(), fmt.Sprintf("protocol %q is not known", p.Arg(1)), "TCP, UDP or SCTP")
 	}
 }

@@ -125,7 +125,7 @@ func (p *program) statement(name string, value any) ([]branch, bool) {
 	case "log":
 		l := syntax.Log{Prefix: text(get(value, "prefix")), Level: 4}
 		if level := text(get(value, "level")); level != "" {
-			_ = l.Level.UnmarshalText([]byte(level))
+			_ = lb.Read(&l.Level, level)
 		}
 		return one(l)
 	case "notrack":

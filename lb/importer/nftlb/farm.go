@@ -144,7 +144,7 @@ func (r *reader) protocols(o *document.Node) []lb.Protocol {
 		return []lb.Protocol{lb.TCP, lb.UDP, lb.SCTP}
 	}
 	var p lb.Protocol
-	if p.UnmarshalText([]byte(text)) != nil {
+	if lb.Read(&p, text) != nil {
 		r.Fail(at(o, "protocol"), fmt.Sprintf("unknown protocol %q", text), "tcp, udp, sctp or all")
 		return nil
 	}

@@ -157,15 +157,15 @@ const unservedWord, forwardWord, helperWord, randomPorts = "unserved ", "forward
 // reports whether it was one.
 func ReadNote(comment string, s *lb.Service) bool {
 	if word, ok := strings.CutPrefix(comment, unservedWord); ok {
-		return s.Unserved.UnmarshalText([]byte(word)) == nil
+		return lb.Read(&s.Unserved, word) == nil
 	}
 	if word, ok := strings.CutPrefix(comment, helperWord); ok {
-		return s.Helper.UnmarshalText([]byte(word)) == nil
+		return lb.Read(&s.Helper, word) == nil
 	}
 	if comment == randomPorts {
 		s.RandomPorts = true
 		return true
 	}
 	word, ok := strings.CutPrefix(comment, forwardWord)
-	return ok && s.Forward.UnmarshalText([]byte(word)) == nil
+	return ok && lb.Read(&s.Forward, word) == nil
 }

@@ -93,7 +93,7 @@ func reads(modules string) []string {
 		return err == nil
 	}
 	var out []string
-	for _, h := range lb.HelperNone.Words()[1:] {
+	for _, h := range lb.Words[lb.Helper]()[1:] {
 		reader := "nf_conntrack_" + h
 		if built := there(reader) && !there(reader+"/initstate"); there("") && !built && !there("nf_nat_"+h) {
 			out = append(out, h)
