@@ -162,20 +162,20 @@ func (s *Service) PicksUp() bool {
 // checkFleet finds what would lose connections when they come to another balancer of
 // the fleet. What this host itself sends never does, and datagrams that are balanced one by
 // one do not mind.
-func (s *Service) checkFleet(yield func(Contradiction) bool) bool {
-	switch {
-	case s.Fleet == FleetNone, s.Role == RoleClient, s.Balance == Datagrams:
-		return true
-	case s.Fleet == FleetAnycast:
-		return s.checkAnycast(yield) && s.checkSources(yield)
+func (s *Service) checkFleet(f *finder) {
+	if s.Fleet == FleetNone || s.Role == RoleClient || s.Balance == Datagrams {
+		return
 	}
-	return s.checkSources(yield)
+	if s.Fleet == FleetAnycast {
+		s.checkAnycast(f)
+	}
+	s.checkSources(f)
 }
 
 const onHost = "connections end on this host, and another balancer has not got them"
 
 // checkAnycast finds what a balancer that has only the profile and a packet cannot know.
-func (s *Service) checkAnycast(yield func(Contradiction) bool) bool {
+func (s *Service) checkAnycast(f *finder) {
 	for _, one := range []struct {
 		is               bool
 		key              string
@@ -187,46 +187,37 @@ func (s *Service) checkAnycast(yield func(Contradiction) bool) bool {
 		{s.Helper != HelperNone, "helper", "helper: " + s.Helper.String(), "none of it", "one balancer has read which connections are to follow"},
 		{s.Role == RoleServer, "role", "role: server", "role: proxy, and backends that all balancers reach", onHost},
 	} {
-		if one.is && !yield(Contradiction{Keys: []string{"fleet", one.key}, Problem: Problem{
-			Msg: one.what + " cannot be with fleet: anycast", Want: one.want, Hint: one.hint,
-		}}) {
-			return false
+		if one.is {
+			f.add(Problem{one.what + " cannot be with fleet: anycast", one.want, one.hint}, "fleet", one.key)
 		}
 	}
 	for i, l := range s.Listen {
-		if !l.Prefix.IsValid() && !yield(Contradiction{Keys: []string{"listen"}, Item: i, Problem: Problem{
-			Msg: fmt.Sprintf("listen %s cannot be with fleet: anycast", l), Want: "the address that all balancers serve",
-			Hint: "the own addresses of each balancer are others",
-		}}) {
-			return false
+		if !l.Prefix.IsValid() {
+			f.addOf(i, Problem{
+				Msg: fmt.Sprintf("listen %s cannot be with fleet: anycast", l), Want: "the address that all balancers serve",
+				Hint: "the own addresses of each balancer are others",
+			}, "listen")
 		}
 	}
 	host := false
 	for i := range s.Backends {
-		b, p := &s.Backends[i], Problem{}
-		switch {
+		switch b := &s.Backends[i]; {
 		case b.Address.OfHost() && !host: // said once for both families
 			host = true
-			p = Problem{Msg: "a backend that is this host itself cannot be with fleet: anycast", Want: "an address that all balancers reach", Hint: onHost}
+			f.addOf(i, Problem{"a backend that is this host itself cannot be with fleet: anycast", "an address that all balancers reach", onHost}, "backends")
 		case b.MaxConnections > 0:
-			p = Problem{
+			f.addOf(i, Problem{
 				Msg: "max-connections cannot be with fleet: anycast", Want: "none of it",
 				Hint: "each balancer counts its own, and where one is full, it draws another backend than the others",
-			}
-		default:
-			continue
-		}
-		if !yield(Contradiction{Keys: []string{"backends"}, Item: i, Problem: p}) {
-			return false
+			}, "backends")
 		}
 	}
-	return true
 }
 
 // checkSources finds sources that one balancer of a fleet alone has, or keeps.
-func (s *Service) checkSources(yield func(Contradiction) bool) bool {
+func (s *Service) checkSources(f *finder) {
 	if s.Mode.Direct() || s.Role == RoleServer {
-		return true
+		return
 	}
 	refused := func(m SNATMode) bool { return m == Masquerade || s.Fleet == FleetAnycast && m != SNATNone }
 	p := Problem{
@@ -242,18 +233,14 @@ func (s *Service) checkSources(yield func(Contradiction) bool) bool {
 		if !refused(b.SNAT.Mode) {
 			continue
 		}
-		c := Contradiction{Keys: []string{"backends"}, Item: i, Problem: p}
-		if c.Msg = "snat: " + b.SNAT.String() + " cannot be with fleet: " + s.Fleet.String(); b.SNAT.Equal(s.SNAT) {
-			if c.Keys = []string{"fleet", "snat"}; said {
-				continue
-			}
+		p.Msg = "snat: " + b.SNAT.String() + " cannot be with fleet: " + s.Fleet.String()
+		if !b.SNAT.Equal(s.SNAT) {
+			f.addOf(i, p, "backends")
+		} else if !said {
 			said = true
-		}
-		if !yield(c) {
-			return false
+			f.addOf(i, p, "fleet", "snat")
 		}
 	}
-	return true
 }
 
 // This host itself as a backend.
@@ -307,30 +294,26 @@ func (s *Service) MembersSNAT() SNAT {
 
 // checkLoopback finds backends that are a loopback address, which connections from the
 // network cannot reach (ip_route_input_slow in net/ipv4/route.c, RFC 4291 section 2.5.3).
-func (s *Service) checkLoopback(yield func(Contradiction) bool) bool {
+func (s *Service) checkLoopback(f *finder) {
 	far := func(l Listen) bool { return !l.Prefix.Addr().IsLoopback() }
 	if s.Role == RoleClient || !slices.ContainsFunc(s.Listen, far) {
-		return true
+		return
 	}
 	for i := range s.Backends {
-		if b := &s.Backends[i]; b.Address.Addr.IsLoopback() && !yield(Contradiction{
-			Keys: []string{"backends", "role"}, Item: i, Problem: Problem{
+		if b := &s.Backends[i]; b.Address.Addr.IsLoopback() {
+			f.addOf(i, Problem{
 				Msg:  fmt.Sprintf("backend %s is a loopback address, and the kernel drops what comes to it from the network", b.Where()),
 				Want: "another address, or role: client",
 				Hint: fmt.Sprintf(`":%d" is this host itself, whose server then listens on any address`, cmp.Or(b.Address.Port, s.onlyPort(), 8080)),
-			},
-		}) {
-			return false
+			}, "backends", "role")
 		}
 	}
-	return true
 }
 
 // checkRandomPorts finds services whose backends all see the client.
-func (s *Service) checkRandomPorts(yield func(Contradiction) bool) bool {
+func (s *Service) checkRandomPorts(f *finder) {
 	changed := func(b Backend) bool { return b.SNAT.Mode != SNATNone }
-	return !s.RandomPorts || s.SNAT.Mode != SNATNone || slices.ContainsFunc(s.Backends, changed) ||
-		yield(Contradiction{Keys: []string{"random-ports", "snat"}, Problem: Problem{
-			Msg: "random-ports has no meaning with snat: none", Want: "one of them", Hint: "backends see the client's port",
-		}})
+	if s.RandomPorts && s.SNAT.Mode == SNATNone && !slices.ContainsFunc(s.Backends, changed) {
+		f.add(Problem{"random-ports has no meaning with snat: none", "one of them", "backends see the client's port"}, "random-ports", "snat")
+	}
 }

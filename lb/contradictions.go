@@ -84,32 +84,65 @@ type Contradiction struct {
 // Contradictions yields what keys of the service, valid by themselves, contradict
 // in each other.
 func (s *Service) Contradictions(yield func(Contradiction) bool) {
-	_ = s.checkRole(yield) && s.checkDirect(yield) && s.checkClients(yield) && s.checkLoopback(yield) && s.checkFamilies(yield) && s.checkPool(yield) &&
-		s.checkLoops(yield) && s.checkCycle(yield) && s.checkChecks(yield) && s.checkUnhealthy(yield) && s.checkPriorities(yield) &&
-		s.checkOffload(yield) && s.checkUnserved(yield) && s.checkDatagrams(yield) && s.checkHelper(yield) &&
-		s.checkSYN(yield) && s.checkHalfOpen(yield) && s.checkRandomPorts(yield) && s.checkFleet(yield)
-}
-
-// The checks return false where no more is wanted.
-
-func (s *Service) checkRole(yield func(Contradiction) bool) bool {
-	return s.Role != RoleClient || s.Interface == "" ||
-		yield(Contradiction{Keys: []string{"interface", "role"}, Problem: *NoMeaning("interface")})
-}
-
-func (s *Service) checkClients(yield func(Contradiction) bool) bool {
-	for _, p := range s.Allow {
-		if _, found := slices.BinarySearchFunc(s.Deny, p, netip.Prefix.Compare); found && !yield(Contradiction{
-			Keys:    []string{"deny", "allow"},
-			Problem: Problem{Msg: fmt.Sprintf("%s is in both allow and deny", p), Want: "it in one of them"},
-		}) {
-			return false
+	f := &finder{yield: yield}
+	for _, check := range checks {
+		if check(s, f); f.enough {
+			return
 		}
 	}
-	return true
 }
 
-// families says which IP versions something has.
+var checks = []func(*Service, *finder){
+	(*Service).checkRole, (*Service).checkDirect, (*Service).checkClients, (*Service).checkLoopback, (*Service).checkFamilies,
+	(*Service).checkPool, (*Service).checkLoops, (*Service).checkCycle, (*Service).checkChecks, (*Service).checkUnhealthy,
+	(*Service).checkPriorities, (*Service).checkOffload, (*Service).checkUnserved, (*Service).checkDatagrams, (*Service).checkHelper,
+	(*Service).checkSYN, (*Service).checkHalfOpen, (*Service).checkRandomPorts, (*Service).checkFleet,
+}
+
+// finder passes contradictions on as they are found, until no more are wanted. Whoever
+// gets one may change the service before the next is looked for.
+type finder struct {
+	yield  func(Contradiction) bool
+	enough bool
+}
+
+// add finds a contradiction, addOf one of a listen, check or backend.
+func (f *finder) add(p Problem, keys ...string) { f.addOf(0, p, keys...) }
+
+func (f *finder) addOf(item int, p Problem, keys ...string) {
+	f.enough = f.enough || !f.yield(Contradiction{Keys: keys, Item: item, Problem: p})
+}
+
+// clash is what cannot be beside a key, why, and the key that says it.
+type clash struct {
+	is              bool
+	key, what, hint string
+}
+
+// clashes finds those that are there, to blame the key that they cannot be beside.
+func (f *finder) clashes(key, with string, all []clash) {
+	for _, one := range all {
+		if one.is {
+			f.add(Problem{Msg: one.what + " cannot be with " + with, Want: "one of them", Hint: one.hint}, key, one.key)
+		}
+	}
+}
+
+func (s *Service) checkRole(f *finder) {
+	if s.Role == RoleClient && s.Interface != "" {
+		f.add(*NoMeaning("interface"), "interface", "role")
+	}
+}
+
+func (s *Service) checkClients(f *finder) {
+	for _, p := range s.Allow {
+		if _, found := slices.BinarySearchFunc(s.Deny, p, netip.Prefix.Compare); found {
+			f.add(Problem{Msg: fmt.Sprintf("%s is in both allow and deny", p), Want: "it in one of them"}, "deny", "allow")
+		}
+	}
+}
+
+// families says which IP versions something has, IPv4 first.
 type families [2]bool
 
 func (f families) has(a netip.Addr) bool { return f[index(FamilyOf(a))] }
@@ -118,75 +151,54 @@ func (f *families) add(a netip.Addr) { f[index(FamilyOf(a))] = true }
 
 // checkFamilies finds backends that no listen is for, and listens that no backend
 // is for.
-func (s *Service) checkFamilies(yield func(Contradiction) bool) bool {
-	var listens, backends families
-	own := false
-	for _, l := range s.Listen {
-		if l.Prefix.IsValid() {
-			listens.add(l.Prefix.Addr())
-		} else {
-			own = true
-		}
-	}
+func (s *Service) checkFamilies(f *finder) {
+	listens, backends, own := s.families()
 	for i := range s.Backends {
-		b := &s.Backends[i]
-		if b.Named() { // it may have addresses of both
-			backends = families{true, true}
-			continue
-		}
-		backends.add(b.Address.Addr)
-		if !own && !listens.has(b.Address.Addr) && !yield(Contradiction{
-			Keys: []string{"backends", "listen"}, Item: i, Problem: Problem{
+		if b := &s.Backends[i]; !b.Named() && !own && !listens.has(b.Address.Addr) {
+			f.addOf(i, Problem{
 				Msg:  fmt.Sprintf("backend %s is %s, and no listen is", b.Address, FamilyOf(b.Address.Addr)),
 				Want: "a listen of each family that has backends",
-			},
-		}) {
-			return false
+			}, "backends", "listen")
 		}
 	}
 	for i, l := range s.Listen {
-		if l.Prefix.IsValid() && len(s.Backends) > 0 && !backends.has(l.Prefix.Addr()) && !yield(Contradiction{
-			Keys: []string{"listen", "backends"}, Item: i, Problem: Problem{
+		if l.Prefix.IsValid() && len(s.Backends) > 0 && !backends.has(l.Prefix.Addr()) {
+			f.addOf(i, Problem{
 				Msg:  fmt.Sprintf("listen %s is %s, and no backend is", l, FamilyOf(l.Prefix.Addr())),
 				Want: "a backend of each family that is listened on",
-			},
-		}) {
-			return false
+			}, "listen", "backends")
 		}
 	}
-	return true
 }
 
 // checkPool finds out whether the addresses for SNAT are of the families of the
 // service, and whether there are some for each backend that uses them.
-func (s *Service) checkPool(yield func(Contradiction) bool) bool {
+func (s *Service) checkPool(f *finder) {
 	if s.SNAT.Mode != SNATPool {
-		return true
+		return
 	}
 	served := s.Families()
-	blame := func(msg, want string) bool {
-		return yield(Contradiction{Keys: []string{"snat", "listen", "backends"}, Problem: Problem{Msg: msg, Want: want}})
-	}
+	blame := func(msg, want string) { f.add(Problem{Msg: msg, Want: want}, "snat", "listen", "backends") }
 	var pool families
 	for _, a := range s.SNAT.Pool {
 		pool.add(a)
 		if !slices.Contains(served, FamilyOf(a)) {
-			return blame(fmt.Sprintf("snat has %s, and the service has no %s", a, FamilyOf(a)),
-				"addresses of the families that are listened on")
+			blame(fmt.Sprintf("snat has %s, and the service has no %s", a, FamilyOf(a)), "addresses of the families that are listened on")
+			return
 		}
 	}
 	for i := range s.Backends {
 		if b := &s.Backends[i]; !b.Named() && !pool.has(b.Address.Addr) && b.SNAT.Equal(s.SNAT) {
-			return blame(fmt.Sprintf("snat has no %s address, and there are %[1]s backends", FamilyOf(b.Address.Addr)),
+			blame(fmt.Sprintf("snat has no %s address, and there are %[1]s backends", FamilyOf(b.Address.Addr)),
 				"an address of each family that has backends")
+			return
 		}
 	}
-	return true
 }
 
 // checkLoops finds backends that are what the service listens on: a connection
 // would be sent to where it came from.
-func (s *Service) checkLoops(yield func(Contradiction) bool) bool {
+func (s *Service) checkLoops(f *finder) {
 	own := make(map[Endpoint]bool, len(s.Listen))
 	for _, l := range s.Listen {
 		if l.Prefix.IsSingleIP() {
@@ -197,67 +209,51 @@ func (s *Service) checkLoops(yield func(Contradiction) bool) bool {
 		}
 	}
 	for i := range s.Backends {
-		if b := &s.Backends[i]; !b.Named() && own[b.Address] && !yield(Contradiction{
-			Keys: []string{"backends", "listen"}, Item: i,
-			Problem: Problem{Msg: fmt.Sprintf("backend %s is what the service listens on", b.Address), Want: "another address or port"},
-		}) {
-			return false
+		if b := &s.Backends[i]; !b.Named() && own[b.Address] {
+			f.addOf(i, Problem{Msg: fmt.Sprintf("backend %s is what the service listens on", b.Address), Want: "another address or port"}, "backends", "listen")
 		}
 	}
-	return true
 }
 
 // checkCycle finds scheduling cycles that are too long, of each family. It is the
 // wanted weights that count: any of them may become effective.
-func (s *Service) checkCycle(yield func(Contradiction) bool) bool {
+func (s *Service) checkCycle(f *finder) {
 	for _, family := range []Family{IPv4, IPv6} {
 		slots := s.CycleLength(s.Of(family))
 		if slots <= MaxSlots {
 			continue
 		}
 		first := slices.IndexFunc(s.Backends, func(b Backend) bool { return b.is(family) })
-		if !yield(Contradiction{Keys: []string{"backends"}, Item: first, Problem: Problem{
+		f.addOf(first, Problem{
 			Msg:  fmt.Sprintf("the weights of the %s backends make %d slots", family, slots),
 			Want: fmt.Sprintf("at most %d", MaxSlots),
 			Hint: "slots are the sum of the weights over their greatest common divisor: round the weights",
-		}}) {
-			return false
-		}
+		}, "backends")
 	}
-	return true
 }
 
 // checkChecks finds checks that do not know what to ask.
-func (s *Service) checkChecks(yield func(Contradiction) bool) bool {
+func (s *Service) checkChecks(f *finder) {
 	for i := range s.Health {
 		c := &s.Health[i]
 		if c.Port != 0 || !c.Kind.Takes("port") {
 			continue
 		}
-		if needs := c.Kind.protocols(); !slices.ContainsFunc(s.Protocols, func(p Protocol) bool { return slices.Contains(needs, p) }) && !yield(Contradiction{
-			Keys: []string{"health", "protocol"}, Item: i, Problem: Problem{
+		if needs := c.Kind.protocols(); !slices.ContainsFunc(s.Protocols, func(p Protocol) bool { return slices.Contains(needs, p) }) {
+			f.addOf(i, Problem{
 				Msg:  fmt.Sprintf("check: %s is over %s, and service %s is not", c.Kind, strings.Join(texts(needs), " or "), safe.Show(s.Name)),
 				Want: "port beside it, or another check",
 				Hint: "health: none in the service takes away what defaults say",
-			},
-		}) {
-			return false
+			}, "health", "protocol")
 		}
-		for j := range s.Backends {
-			b := &s.Backends[j]
-			if !s.Checked(b) || b.Host.SRV || s.CheckTarget(c, b).Port() != 0 {
-				continue
-			}
-			if !yield(Contradiction{Keys: []string{"health", "listen", "backends"}, Item: i, Problem: Problem{
-				Msg:  fmt.Sprintf("backend %s has no port, and service %s listens on several", b.Where(), safe.Show(s.Name)),
+		portless := func(b Backend) bool { return s.Checked(&b) && !b.Host.SRV && s.CheckTarget(c, &b).Port() == 0 }
+		if j := slices.IndexFunc(s.Backends, portless); j >= 0 {
+			f.addOf(i, Problem{
+				Msg:  fmt.Sprintf("backend %s has no port, and service %s listens on several", s.Backends[j].Where(), safe.Show(s.Name)),
 				Want: "port: the one to ask",
-			}}) {
-				return false
-			}
-			break
+			}, "health", "listen", "backends")
 		}
 	}
-	return true
 }
 
 // protocols are those over which a check of a kind that has a port is made.
@@ -272,30 +268,29 @@ func (k CheckKind) protocols() []Protocol {
 }
 
 // checkUnhealthy finds keys that only checks give a meaning.
-func (s *Service) checkUnhealthy(yield func(Contradiction) bool) bool {
-	if s.SlowStart != 0 && s.Scheduler.Hashes() && !yield(Contradiction{Keys: []string{"slow-start", "scheduler"}, Problem: Problem{
-		Msg: "slow-start has no meaning with scheduler: " + s.Scheduler.String(), Want: "one of them",
-		Hint: "clients that come by a hash stay with their backend",
-	}}) {
-		return false
+func (s *Service) checkUnhealthy(f *finder) {
+	if s.SlowStart != 0 && s.Scheduler.Hashes() {
+		f.add(Problem{
+			Msg: "slow-start has no meaning with scheduler: " + s.Scheduler.String(), Want: "one of them",
+			Hint: "clients that come by a hash stay with their backend",
+		}, "slow-start", "scheduler")
 	}
 	if len(s.Health) > 0 {
-		return true
+		return
 	}
 	for _, one := range []struct {
 		word  string
 		given bool
 	}{{"fail-open", s.FailOpen != 0}, {"on-down", s.OnDown != KeepConnections}, {"slow-start", s.SlowStart != 0}} {
-		if one.given && !yield(Contradiction{Keys: []string{one.word, "health"}, Problem: unhealthy(one.word)}) {
-			return false
+		if one.given {
+			f.add(unhealthy(one.word), one.word, "health")
 		}
 	}
 	for i := range s.Backends {
-		if s.Backends[i].CheckAt != (CheckAt{}) && !yield(Contradiction{Keys: []string{"check-at", "health", "backends"}, Item: i, Problem: unhealthy("check-at")}) {
-			return false
+		if s.Backends[i].CheckAt != (CheckAt{}) {
+			f.addOf(i, unhealthy("check-at"), "check-at", "health", "backends")
 		}
 	}
-	return true
 }
 
 func unhealthy(word string) Problem {
@@ -304,7 +299,7 @@ func unhealthy(word string) Problem {
 
 // checkPriorities finds out whether there is a first priority, and whether min-up
 // can be reached.
-func (s *Service) checkPriorities(yield func(Contradiction) bool) bool {
+func (s *Service) checkPriorities(f *finder) {
 	first, several, open := [2]int{}, false, false
 	for i := range s.Backends {
 		b := &s.Backends[i]
@@ -318,26 +313,24 @@ func (s *Service) checkPriorities(yield func(Contradiction) bool) bool {
 		several = several || b.priority() != s.Backends[0].priority()
 	}
 	most := max(first[0], first[1])
-	if len(s.Backends) > 0 && most == 0 && !open && !yield(Contradiction{Keys: []string{"priority", "backends"}, Problem: Problem{
-		Msg: "no backend has priority 1", Want: "priority 1 for those that serve at first", Hint: "1 is the default",
-	}}) {
-		return false
+	if len(s.Backends) > 0 && most == 0 && !open {
+		f.add(Problem{
+			Msg: "no backend has priority 1", Want: "priority 1 for those that serve at first", Hint: "1 is the default",
+		}, "priority", "backends")
 	}
 	switch {
 	case s.MinUp == MinUp{}, open && several:
-		return true
 	case !several:
-		return yield(Contradiction{Keys: []string{"min-up", "backends"}, Problem: Problem{
+		f.add(Problem{
 			Msg: "min-up has no meaning without two priorities", Want: "priority: 2 for the backends that are to join",
-		}})
+		}, "min-up", "backends")
 	case most > 0 && s.MinUp.Count > most:
-		return yield(Contradiction{Keys: []string{"min-up", "backends"}, Problem: Problem{
+		f.add(Problem{
 			Msg:  fmt.Sprintf("min-up %s is more than the %d backends of priority 1", s.MinUp, most),
 			Want: fmt.Sprintf("at most %d, or a percentage", most),
 			Hint: "priority 1 for all that are to serve at first",
-		}})
+		}, "min-up", "backends")
 	}
-	return true
 }
 
 // CheckHost is what is wrong with a name: it is made of labels of 1 to 63 letters,

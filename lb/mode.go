@@ -45,52 +45,31 @@ func (s *Service) Preset() { s.SNAT, s.OnEmpty = SNAT{Mode: s.source()}, s.Mode.
 
 // checkDirect finds what cannot be where packets go to the backends as they are, and
 // no connection is known.
-func (s *Service) checkDirect(yield func(Contradiction) bool) bool {
+func (s *Service) checkDirect(f *finder) {
 	if !s.Mode.Direct() {
-		return s.Remember == 0 || yield(Contradiction{Keys: []string{"remember", "mode"}, Problem: Problem{
-			Msg: "remember has no meaning without mode: dsr or tunnel", Want: "one of these beside it",
-			Hint: "with mode: nat, connections keep their backend anyway",
-		}})
+		if s.Remember != 0 {
+			f.add(Problem{
+				Msg: "remember has no meaning without mode: dsr or tunnel", Want: "one of these beside it",
+				Hint: "with mode: nat, connections keep their backend anyway",
+			}, "remember", "mode")
+		}
+		return
 	}
 	mode := "mode: " + s.Mode.String()
 	perPacket := mode + " sees packets, not connections"
-	for _, one := range []struct {
-		is         bool
-		keys       []string // that which is to be blamed first
-		what, hint string
-	}{
-		{!s.Scheduler.Hashes(), []string{"mode", "scheduler"}, "scheduler: " + s.Scheduler.String(), "scheduler: hash or consistent sends all packets of a connection to one backend"},
-		{s.Role != RoleProxy, []string{"mode", "role"}, "role: " + s.Role.String(), "packets are taken where they enter, before anybody asks whose they are"},
-		{s.Affinity != nil, []string{"mode", "affinity"}, "affinity", "hash-by: source-address keeps a client with its backend"},
-		{s.Limit != Limit{}, []string{"mode", "limit"}, "limit", perPacket},
-		{s.Log != nil, []string{"mode", "log"}, "log", perPacket},
-		{len(s.Allow)+len(s.Deny) > 0, []string{"mode", "allow"}, "allow or deny", "a table of your own, of family netdev, can drop packets of clients before"},
-		{s.Timeouts != Timeouts{}, []string{"mode", "timeouts"}, "timeouts", perPacket},
-		{s.Retry, []string{"mode", "retry"}, "retry", "answers of the backends do not come by here"},
-		{s.OnEmpty != Drop, []string{"mode", "on-empty"}, "on-empty: " + s.OnEmpty.String(), "on-empty: drop, or without the key"},
-		{s.SNAT.Mode != SNATNone, []string{"snat", "mode"}, "snat: " + s.SNAT.String(), "backends see the client"},
-	} {
-		if one.is && !yield(Contradiction{Keys: one.keys, Problem: Problem{
-			Msg: one.what + " cannot be with " + mode, Want: "one of them", Hint: one.hint,
-		}}) {
-			return false
-		}
-	}
-	return s.checkDirectListens(yield) && s.checkDirectBackends(yield)
-}
-
-func (s *Service) checkDirectListens(yield func(Contradiction) bool) bool {
-	for i, l := range s.Listen {
-		if !l.Prefix.IsSingleIP() && !yield(Contradiction{Keys: []string{"listen", "mode"}, Item: i, Problem: Problem{
-			Msg: fmt.Sprintf("listen %s is not a single address, and the mode is %s", l, s.Mode), Want: "an address that the backends have too",
-		}}) {
-			return false
-		}
-	}
-	return true
-}
-
-func (s *Service) checkDirectBackends(yield func(Contradiction) bool) bool {
+	f.clashes("mode", mode, []clash{
+		{!s.Scheduler.Hashes(), "scheduler", "scheduler: " + s.Scheduler.String(), "scheduler: hash or consistent sends all packets of a connection to one backend"},
+		{s.Role != RoleProxy, "role", "role: " + s.Role.String(), "packets are taken where they enter, before anybody asks whose they are"},
+		{s.Affinity != nil, "affinity", "affinity", "hash-by: source-address keeps a client with its backend"},
+		{s.Limit != Limit{}, "limit", "limit", perPacket},
+		{s.Log != nil, "log", "log", perPacket},
+		{len(s.Allow)+len(s.Deny) > 0, "allow", "allow or deny", "a table of your own, of family netdev, can drop packets of clients before"},
+		{s.Timeouts != Timeouts{}, "timeouts", "timeouts", perPacket},
+		{s.Retry, "retry", "retry", "answers of the backends do not come by here"},
+		{s.OnEmpty != Drop, "on-empty", "on-empty: " + s.OnEmpty.String(), "on-empty: drop, or without the key"},
+	})
+	f.clashes("snat", mode, []clash{{s.SNAT.Mode != SNATNone, "mode", "snat: " + s.SNAT.String(), "backends see the client"}})
+	s.checkSingle(f, "mode", "the mode is "+s.Mode.String(), "an address that the backends have too")
 	for i := range s.Backends {
 		b, p := &s.Backends[i], Problem{}
 		another := func(l Listen) bool {
@@ -107,41 +86,60 @@ func (s *Service) checkDirectBackends(yield func(Contradiction) bool) bool {
 				Msg:  fmt.Sprintf("backend %s may have another port than service %s listens on, and the mode is %s", b.Where(), safe.Show(s.Name), s.Mode),
 				Want: "backends without a port", Hint: "packets keep their destination port, so the servers listen on that",
 			}
-		case b.MaxConnections > 0:
-			p = Problem{Msg: "max-connections cannot be with mode: " + s.Mode.String(), Want: "one of them", Hint: "connections are not counted"}
-		case b.Log != nil && s.Log == nil:
-			p = Problem{Msg: "log cannot be with mode: " + s.Mode.String(), Want: "one of them", Hint: "it sees packets, not connections"}
-		case b.SNAT.Mode != SNATNone && s.SNAT.Mode == SNATNone:
-			p = Problem{Msg: "snat: " + b.SNAT.String() + " cannot be with mode: " + s.Mode.String(), Want: "one of them", Hint: "backends see the client"}
 		default:
-			continue
+			p = s.tracked(b, mode, "connections are not counted", "it sees packets, not connections")
 		}
-		if !yield(Contradiction{Keys: []string{"backends", "mode"}, Item: i, Problem: p}) {
-			return false
+		if p.Msg != "" {
+			f.addOf(i, p, "backends", "mode")
 		}
 	}
-	return true
+}
+
+// checkSingle finds listens that are no single address, where a key does not allow that.
+func (s *Service) checkSingle(f *finder, key, since, want string) {
+	for i, l := range s.Listen {
+		if !l.Prefix.IsSingleIP() {
+			f.addOf(i, Problem{Msg: fmt.Sprintf("listen %s is not a single address, and %s", l, since), Want: want}, "listen", key)
+		}
+	}
+}
+
+// tracked is what a backend has of its own that needs connections to be tracked, where
+// they are not; empty: nothing.
+func (s *Service) tracked(b *Backend, with, counts, logs string) Problem {
+	p := Problem{Want: "one of them"}
+	switch {
+	case b.MaxConnections > 0:
+		p.Msg, p.Hint = "max-connections", counts
+	case b.Log != nil && s.Log == nil:
+		p.Msg, p.Hint = "log", logs
+	case b.SNAT.Mode != SNATNone && s.SNAT.Mode == SNATNone:
+		p.Msg, p.Hint = "snat: "+b.SNAT.String(), "backends see the client"
+	default:
+		return Problem{}
+	}
+	p.Msg += " cannot be with " + with
+	return p
 }
 
 // checkOffload finds keys that only offload gives a meaning, and services whose
 // connections no flow table takes.
-func (s *Service) checkOffload(yield func(Contradiction) bool) bool {
-	if s.Offload > OffloadAuto && !s.Offloadable() && !yield(Contradiction{Keys: []string{"offload", "role", "protocol"}, Problem: Problem{
-		Msg: "offload: " + s.Offload.String() + " has no meaning for this service", Want: "offload: auto or none",
-		Hint: "only TCP and UDP that is forwarded for others is offloaded, not what this host itself sends",
-	}}) {
-		return false
+func (s *Service) checkOffload(f *finder) {
+	if s.Offload > OffloadAuto && !s.Offloadable() {
+		f.add(Problem{
+			Msg: "offload: " + s.Offload.String() + " has no meaning for this service", Want: "offload: auto or none",
+			Hint: "only TCP and UDP that is forwarded for others is offloaded, not what this host itself sends",
+		}, "offload", "role", "protocol")
 	}
-	if t := s.Timeouts; s.Offload != OffloadNone && (t.Established != 0 || t.UDP != 0) && !yield(Contradiction{Keys: []string{"timeouts", "offload"}, Problem: Problem{
-		Msg: "timeouts of live connections cannot be with offload: " + s.Offload.String(), Want: "offload: none beside it",
-		Hint: "a flow table gives connections back with the timeouts of the kernel",
-	}}) {
-		return false
+	if t := s.Timeouts; s.Offload != OffloadNone && (t.Established != 0 || t.UDP != 0) {
+		f.add(Problem{
+			Msg: "timeouts of live connections cannot be with offload: " + s.Offload.String(), Want: "offload: none beside it",
+			Hint: "a flow table gives connections back with the timeouts of the kernel",
+		}, "timeouts", "offload")
 	}
-	return len(s.Devices) == 0 || s.Offload != OffloadNone ||
-		yield(Contradiction{Keys: []string{"devices", "offload"}, Problem: Problem{
-			Msg: "devices has no meaning without offload", Want: "offload: auto, software or hardware beside it",
-		}})
+	if len(s.Devices) > 0 && s.Offload == OffloadNone {
+		f.add(Problem{Msg: "devices has no meaning without offload", Want: "offload: auto, software or hardware beside it"}, "devices", "offload")
+	}
 }
 
 // Offloadable reports whether the service has connections that a flow table takes:
@@ -181,15 +179,12 @@ func CheckNames(key string, n int) *Problem {
 
 // checkDatagrams finds what cannot be where each datagram is balanced for itself: it is
 // seen before anything is known of connections, and only written over.
-func (s *Service) checkDatagrams(yield func(Contradiction) bool) bool {
+func (s *Service) checkDatagrams(f *finder) {
 	if s.Balance != Datagrams {
-		return true
+		return
 	}
 	const unknown = "each datagram is for itself: it is not known which ones belong together"
-	for _, one := range []struct {
-		is               bool
-		key, what, hints string
-	}{
+	f.clashes("balance", "balance: datagrams", []clash{
 		{!slices.Equal(s.Protocols, []Protocol{UDP}), "protocol", "protocol: " + strings.Join(texts(s.Protocols), ", "), "protocol: udp"},
 		{s.Mode.Direct(), "mode", "mode: " + s.Mode.String(), "there, packets go by their hash"},
 		{s.Role != RoleProxy, "role", "role: " + s.Role.String(), "what comes from the network is balanced so"},
@@ -200,68 +195,49 @@ func (s *Service) checkDatagrams(yield func(Contradiction) bool) bool {
 		{s.Log != nil, "log", "log", unknown},
 		{s.Retry, "retry", "retry", "it is for TCP"},
 		{s.SNAT.Mode != SNATNone, "snat", "snat: " + s.SNAT.String(), "backends see the client"},
-	} {
-		if one.is && !yield(Contradiction{Keys: []string{"balance", one.key}, Problem: Problem{
-			Msg: one.what + " cannot be with balance: datagrams", Want: "one of them", Hint: one.hints,
-		}}) {
-			return false
-		}
-	}
-	for i, l := range s.Listen {
-		if !l.Prefix.IsSingleIP() && !yield(Contradiction{Keys: []string{"listen", "balance"}, Item: i, Problem: Problem{
-			Msg: fmt.Sprintf("listen %s is not a single address, and the balance is of datagrams", l), Want: "an address",
-		}}) {
-			return false
-		}
-	}
+	})
+	s.checkSingle(f, "balance", "the balance is of datagrams", "an address")
 	for i := range s.Backends {
-		b, p := &s.Backends[i], Problem{Want: "one of them"}
+		b, p := &s.Backends[i], Problem{}
 		switch {
 		case b.Host.SRV, b.Address.Port != s.Backends[0].Address.Port:
 			p.Msg, p.Want = "backend "+b.Where()+" may have another port than the others, and the balance is of datagrams", "one port for all backends, or none"
 		case !b.Named() && (b.Address.OfHost() || b.Address.Addr.IsLoopback()):
 			p.Msg, p.Want = "backend "+b.Where()+" is this host, and the balance is of datagrams", "a server on another host"
-		case b.MaxConnections > 0:
-			p.Msg, p.Hint = "max-connections cannot be with balance: datagrams", unknown
-		case b.Log != nil && s.Log == nil:
-			p.Msg, p.Hint = "log cannot be with balance: datagrams", unknown
-		case b.SNAT.Mode != SNATNone && s.SNAT.Mode == SNATNone:
-			p.Msg, p.Hint = "snat: "+b.SNAT.String()+" cannot be with balance: datagrams", "backends see the client"
 		default:
-			continue
+			p = s.tracked(b, "balance: datagrams", unknown, unknown)
 		}
-		if !yield(Contradiction{Keys: []string{"backends", "balance"}, Item: i, Problem: p}) {
-			return false
+		if p.Msg != "" {
+			f.addOf(i, p, "backends", "balance")
 		}
 	}
-	return true
 }
 
 // checkHelper finds services whose connections no helper reads.
-func (s *Service) checkHelper(yield func(Contradiction) bool) bool {
+func (s *Service) checkHelper(f *finder) {
 	over := map[Helper][]Protocol{FTP: {TCP}, SIP: {TCP, UDP}, TFTP: {UDP}}[s.Helper]
 	other := func(p Protocol) bool { return !slices.Contains(over, p) }
 	switch {
 	case s.Helper == HelperNone:
-		return true
 	case slices.ContainsFunc(s.Protocols, other):
-		return yield(Contradiction{Keys: []string{"helper", "protocol"}, Problem: Problem{
+		f.add(Problem{
 			Msg:  fmt.Sprintf("helper: %s is over %s, and service %s is over %s", s.Helper, strings.Join(texts(over), " and "), safe.Show(s.Name), strings.Join(texts(s.Protocols), ", ")),
 			Want: "protocol: " + strings.Join(texts(over), " or "),
-		}})
+		}, "helper", "protocol")
 	case !s.Tracked():
-		return yield(Contradiction{Keys: []string{"helper", "mode", "balance"}, Problem: Problem{
+		f.add(Problem{
 			Msg: "helper has no meaning where no connection is translated", Want: "mode: nat and balance: connections",
-		}})
+		}, "helper", "mode", "balance")
 	}
-	return true
 }
 
 // checkUnserved finds services whose addresses are others'.
-func (s *Service) checkUnserved(yield func(Contradiction) bool) bool {
-	return s.Unserved == UnservedPass || s.Role != RoleClient || yield(Contradiction{Keys: []string{"unserved", "role"}, Problem: Problem{
-		Msg: "unserved has no meaning with role: client", Want: "one of them", Hint: "what this host itself connects to is somebody else's address",
-	}})
+func (s *Service) checkUnserved(f *finder) {
+	if s.Unserved != UnservedPass && s.Role == RoleClient {
+		f.add(Problem{
+			Msg: "unserved has no meaning with role: client", Want: "one of them", Hint: "what this host itself connects to is somebody else's address",
+		}, "unserved", "role")
+	}
 }
 
 // BalancedOnly reports whether a service of profiles wants nothing but balanced
@@ -345,16 +321,13 @@ func synValue(p *SYNProtection) any {
 
 // checkSYN finds what cannot be where the kernel answers for the backends, and begins the
 // connections to them by itself.
-func (s *Service) checkSYN(yield func(Contradiction) bool) bool {
+func (s *Service) checkSYN(f *finder) {
 	if s.SYNProtection == nil {
-		return true
+		return
 	}
 	prefix := slices.IndexFunc(s.Listen, func(l Listen) bool { return !l.Prefix.IsSingleIP() })
 	host := slices.IndexFunc(s.Backends, func(b Backend) bool { return b.Address.OfHost() })
-	for _, one := range []struct {
-		is              bool
-		key, what, hint string
-	}{
+	f.clashes("syn-protection", "syn-protection", []clash{
 		{!slices.Contains(s.Protocols, TCP), "protocol", "protocol: " + strings.Join(texts(s.Protocols), ", "), "only TCP begins with a SYN"},
 		{s.Mode.Direct(), "mode", "mode: " + s.Mode.String(), "answers pass by this host, which has to translate their numbers"},
 		{s.Role != RoleProxy, "role", "role: " + s.Role.String(), "it is for what comes from the network"},
@@ -365,31 +338,19 @@ func (s *Service) checkSYN(yield func(Contradiction) bool) bool {
 		{s.Fleet == FleetAnycast || s.Fleet == FleetMesh, "fleet", "fleet: " + s.Fleet.String(), "the balancer that answers a client is the one that has to hear the server"},
 		{prefix >= 0, "listen", "a listen that is no single address", "each address stands by itself in what looks at the answers of clients"},
 		{host >= 0, "backends", "a backend that is this host itself", "its answers come from a loopback address, and do not leave"},
-	} {
-		if one.is && !yield(Contradiction{Keys: []string{"syn-protection", one.key}, Problem: Problem{
-			Msg: one.what + " cannot be with syn-protection", Want: "one of them", Hint: one.hint,
-		}}) {
-			return false
-		}
-	}
-	return true
+	})
 }
 
 // MaxHalfOpen is the largest limit of half-open connections.
 const MaxHalfOpen = 1 << 16
 
 // checkHalfOpen finds services without the connections that it counts.
-func (s *Service) checkHalfOpen(yield func(Contradiction) bool) bool {
-	p := Problem{Want: "none of it"}
+func (s *Service) checkHalfOpen(f *finder) {
 	switch {
 	case s.Limit.HalfOpen == 0:
-		return true
 	case !slices.Contains(s.Protocols, TCP):
-		p.Msg, p.Hint = "half-open has no meaning without TCP", "only TCP begins with a SYN"
-		return yield(Contradiction{Keys: []string{"limit", "protocol"}, Problem: p})
+		f.add(Problem{"half-open has no meaning without TCP", "none of it", "only TCP begins with a SYN"}, "limit", "protocol")
 	case s.Role == RoleClient:
-		p.Msg, p.Hint = "half-open has no meaning with role: client", "it is for what comes from the network"
-		return yield(Contradiction{Keys: []string{"limit", "role"}, Problem: p})
+		f.add(Problem{"half-open has no meaning with role: client", "none of it", "it is for what comes from the network"}, "limit", "role")
 	}
-	return true
 }

@@ -314,22 +314,7 @@ func FamilyOf(a netip.Addr) Family {
 // this host's own addresses takes the families of the backends, both where
 // there are none, or names.
 func (s *Service) Families() []Family {
-	var listens, backends [2]bool
-	own := false
-	for _, l := range s.Listen {
-		if !l.Prefix.IsValid() {
-			own = true
-			continue
-		}
-		listens[index(FamilyOf(l.Prefix.Addr()))] = true
-	}
-	for _, b := range s.Backends {
-		if b.Named() {
-			backends = [2]bool{true, true}
-		} else {
-			backends[index(FamilyOf(b.Address.Addr))] = true
-		}
-	}
+	listens, backends, own := s.families()
 	var out []Family
 	for _, f := range []Family{IPv4, IPv6} {
 		if listens[index(f)] || own && (backends[index(f)] || len(s.Backends) == 0) {
@@ -337,6 +322,26 @@ func (s *Service) Families() []Family {
 		}
 	}
 	return out
+}
+
+// families says which families the listens and the backends have, names both, and
+// whether the service listens on this host's own addresses.
+func (s *Service) families() (listens, backends families, own bool) {
+	for _, l := range s.Listen {
+		if l.Prefix.IsValid() {
+			listens.add(l.Prefix.Addr())
+		} else {
+			own = true
+		}
+	}
+	for i := range s.Backends {
+		if b := &s.Backends[i]; b.Named() {
+			backends = families{true, true}
+		} else {
+			backends.add(b.Address.Addr)
+		}
+	}
+	return listens, backends, own
 }
 
 func index(f Family) int {
