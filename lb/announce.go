@@ -52,24 +52,14 @@ func CheckDummy(s string) *Problem {
 	return CheckInterface(s)
 }
 
-// CheckDelay is what is wrong with a delay that is not 0.
+// CheckDelay is what is wrong with a delay; 0: there is none.
 func CheckDelay(t time.Duration) *Problem {
-	return checkSpan("delay", t, 100*time.Millisecond, time.Hour)
+	return checkOptional("delay", t, 100*time.Millisecond, time.Hour)
 }
 
 // CheckDrain is that for a drain.
 func CheckDrain(t time.Duration) *Problem {
-	return checkSpan("drain", t, 100*time.Millisecond, time.Minute)
-}
-
-func (a *Announce) checkTimes() (bad *Problem) {
-	if a.Delay != 0 {
-		bad = CheckDelay(a.Delay)
-	}
-	if a.Drain != 0 && bad == nil {
-		bad = CheckDrain(a.Drain)
-	}
-	return bad
+	return checkOptional("drain", t, 100*time.Millisecond, time.Minute)
 }
 
 // CheckTracked is what is wrong with the name of an interface that has to be up.
@@ -88,7 +78,7 @@ func (p *Profile) AnnounceProblem() (*Listen, *Problem) {
 	if a == nil {
 		return nil, nil
 	}
-	if bad := cmp.Or(CheckDummy(a.Interface), a.checkTimes(), checkNames("track", a.Track, CheckTracked)); bad != nil {
+	if bad := cmp.Or(CheckDummy(a.Interface), CheckDelay(a.Delay), CheckDrain(a.Drain), checkNames("track", a.Track, CheckTracked)); bad != nil {
 		return nil, bad
 	}
 	for i := range p.Services {

@@ -269,17 +269,17 @@ func checkCommand(c *Check) *Problem {
 	return nil
 }
 
-// CheckRemember is what is wrong with how long flows are remembered.
+// CheckRemember is what is wrong with how long flows are remembered; 0: they are not.
 func CheckRemember(t time.Duration) *Problem {
 	if t%time.Second != 0 {
 		return &Problem{Msg: "remember " + spanText(t) + " is no whole number of seconds"}
 	}
-	return checkSpan("remember", t, time.Second, 24*time.Hour)
+	return checkOptional("remember", t, time.Second, 24*time.Hour)
 }
 
-// CheckSlowStart is what is wrong with a slow-start that is not 0.
+// CheckSlowStart is what is wrong with a slow-start; 0: there is none.
 func CheckSlowStart(t time.Duration) *Problem {
-	return checkSpan("slow-start", t, time.Second, time.Hour)
+	return checkOptional("slow-start", t, time.Second, time.Hour)
 }
 
 // CheckTarget is the address and port that a check asks about a backend of the

@@ -1,7 +1,6 @@
 package lb
 
-// The small enumerations of a profile, which read and print their words, and the
-// keys that are such a word and nothing else.
+// The small enumerations of a profile, which read and print their words.
 
 import (
 	"fmt"
@@ -10,6 +9,7 @@ import (
 	"strings"
 
 	"nlb/lb/internal/near"
+	"nlb/lb/internal/safe"
 )
 
 // SysctlPolicy says what to do about kernel parameters that a profile needs.
@@ -260,52 +260,25 @@ func inWords[T Enum](v T) string {
 	return strconv.Itoa(int(v))
 }
 
-// The keys that are such a word and nothing else, about what is beside the connections
-// that a service takes.
-
-var helperKey = key[Service]{
-	word: "helper", Key: Key{
-		Values: "none, ftp, sip or tftp", Default: "none",
-		Meaning: "the protocol that the kernel reads, so that the connections which it announces are translated, too",
-	},
-	value: func(s *Service) (any, bool) { return s.Helper.String(), s.Helper == HelperNone },
-	check: func(s *Service) *Problem { return checkEnum("helper", s.Helper) },
+// wordKey is a key that is such a word and nothing else: by default the first.
+func wordKey[E Enum](word string, words []string, meaning string, of func(*Service) *E) key[Service] {
+	return key[Service]{
+		word: word, Key: Key{Values: safe.OneOf(words), Default: words[0], Meaning: meaning},
+		value: func(s *Service) (any, bool) { return (*of(s)).String(), *of(s) == 0 },
+		check: func(s *Service) *Problem { return checkEnum(word, *of(s)) },
+	}
 }
 
-var balanceKey = key[Service]{
-	word: "balance", Key: Key{
-		Values: "connections or datagrams", Default: "connections",
-		Meaning: "what is balanced: connections, for UDP flows, or each datagram for itself, without answers",
-	},
-	value: func(s *Service) (any, bool) { return s.Balance.String(), s.Balance == Connections },
-	check: func(s *Service) *Problem { return checkEnum("balance", s.Balance) },
+// named is the key with another value as a change names it.
+func (k key[T]) named(change func(*T) (string, bool)) key[T] {
+	k.change = change
+	return k
 }
 
-var unservedKey = key[Service]{
-	word: "unserved", Key: Key{
-		Values: "pass, reject, drop, reject-all or drop-all", Default: "pass",
-		Meaning: "what becomes of other traffic for the addresses that are listened on, which no service takes; " +
-			"all: also where it came by the link that has the address",
-	},
-	value: func(s *Service) (any, bool) { return s.Unserved.String(), s.Unserved == UnservedPass },
-	check: func(s *Service) *Problem { return checkEnum("unserved", s.Unserved) },
-}
-
-var forwardKey = key[Service]{
-	word: "forward", Key: Key{
-		Values: "open or balanced", Default: "open",
-		Meaning: "what this host forwards for others: whatever it is asked to, or, where one service says so, balanced connections alone",
-	},
-	value: func(s *Service) (any, bool) { return s.Forward.String(), s.Forward == ForwardOpen },
-	check: func(s *Service) *Problem { return checkEnum("forward", s.Forward) },
-}
-
-var randomPortsKey = key[Service]{
-	word: "random-ports", Key: Key{
-		Values: "true or false", Default: "false",
-		Meaning: "where snat changes the source, its port is one at random; false: the client's, where that is free",
-	},
-	value: func(s *Service) (any, bool) { return s.RandomPorts, !s.RandomPorts },
+// unkept is the key as one whose value the kernel knows at times only, or never.
+func (k key[T]) unkept() key[T] {
+	k.hidden = true
+	return k
 }
 
 // Nearest is the word that was probably meant by s: one that differs in few

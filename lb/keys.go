@@ -47,7 +47,8 @@ type key[T any] struct {
 	// the key, too.
 	value func(*T) (value any, isDefault bool)
 	// change is the value as a change names it. false: it cannot be seen from
-	// outside, or another key's change names it. nil: the value as it is.
+	// outside, or another key's change names it. nil: the value as it is, but none
+	// where it is hidden.
 	change func(*T) (string, bool)
 	// check is what is wrong with the value; nil where its type says it all.
 	check func(*T) *Problem
@@ -103,50 +104,27 @@ var serviceKeys = []key[Service]{
 			return CheckInterface(s.Interface)
 		},
 	},
-	{
-		word: "role", Key: Key{
-			Values: "proxy, client or server", Default: "proxy",
-			Meaning: "whose traffic: the network's and this host's, only what this host sends, " +
-				"or only what arrives for this host's own addresses",
-		},
-		value: func(s *Service) (any, bool) { return s.Role.String(), s.Role == RoleProxy },
-		check: func(s *Service) *Problem { return checkEnum("role", s.Role) },
-	},
-	{
-		word: "mode", Key: Key{
-			Values: "nat, dsr or tunnel", Default: "nat",
-			Meaning: "how packets get to the backends: translated, with answers through this host, or as they are, with answers past it, to the MAC address or by a tunnel",
-		},
-		value: func(s *Service) (any, bool) { return s.Mode.String(), s.Mode == NAT },
-		check: func(s *Service) *Problem { return checkEnum("mode", s.Mode) },
-	},
+	wordKey("role", roleWords, "whose traffic: the network's and this host's, only what this host sends, "+
+		"or only what arrives for this host's own addresses", func(s *Service) *Role { return &s.Role }),
+	wordKey("mode", modeWords, "how packets get to the backends: translated, with answers through this host, "+
+		"or as they are, with answers past it, to the MAC address or by a tunnel", func(s *Service) *Mode { return &s.Mode }),
 	{
 		word: "remember", Key: Key{
 			Values: "a time, 1s to 1d, or none", Default: "none",
 			Meaning: "with mode: dsr or tunnel, flows keep their backend when backends change, until they have been silent for so long",
 		},
 		value: func(s *Service) (any, bool) { return spanValue(s.Remember), s.Remember == 0 },
-		check: func(s *Service) *Problem {
-			if s.Remember == 0 {
-				return nil
-			}
-			return CheckRemember(s.Remember)
-		},
+		check: func(s *Service) *Problem { return CheckRemember(s.Remember) },
 	},
 	{
 		word: "fleet", ofFile: true,
 		value: func(s *Service) (any, bool) { return s.Fleet.String(), s.Fleet == FleetNone },
 		check: func(s *Service) *Problem { return checkEnum("fleet", s.Fleet) },
 	},
-	{
-		word: "scheduler", Key: Key{
-			Values: "round-robin, random, hash, least-connections or consistent", Default: "round-robin",
-			Meaning: "how a new connection picks its backend: in turn, at random, by hash-by, so that live connections are even, or by hash-by with few clients that move when backends come and go; all by weight",
-		},
-		value:  func(s *Service) (any, bool) { return s.Scheduler.String(), s.Scheduler == RoundRobin },
-		change: func(s *Service) (string, bool) { return s.SchedulerText(), true },
-		check:  func(s *Service) *Problem { return checkEnum("scheduler", s.Scheduler) },
-	},
+	wordKey("scheduler", schedulerWords, "how a new connection picks its backend: in turn, at random, by hash-by, "+
+		"so that live connections are even, or by hash-by with few clients that move when backends come and go; all by weight",
+		func(s *Service) *Scheduler { return &s.Scheduler }).
+		named(func(s *Service) (string, bool) { return s.SchedulerText(), true }),
 	{
 		word: "hash-by", Key: Key{
 			Values:  "a list of source-address, source-port, destination-address, destination-port, protocol",
@@ -226,16 +204,9 @@ var serviceKeys = []key[Service]{
 		change: func(s *Service) (string, bool) { return s.Limit.String(), true },
 		check:  func(s *Service) *Problem { return checkKeys(limitKeys, &s.Limit) },
 	},
-	{
-		word: "on-refuse", Key: Key{
-			Values: "reject or drop", Default: "reject",
-			Meaning: "what a connection meets that allow, deny, limit or max-connections turns away",
-		},
-		value:  func(s *Service) (any, bool) { return s.OnRefuse.String(), s.OnRefuse == Reject },
-		change: func(s *Service) (string, bool) { return s.OnRefuse.String(), s.refuses() },
-		check:  func(s *Service) *Problem { return checkEnum("on-refuse", s.OnRefuse) },
-		hidden: true,
-	},
+	wordKey("on-refuse", onEmptyWords, "what a connection meets that allow, deny, limit or max-connections turns away",
+		func(s *Service) *OnEmpty { return &s.OnRefuse }).unkept().
+		named(func(s *Service) (string, bool) { return s.OnRefuse.String(), s.refuses() }),
 	{
 		word: "log", Key: Key{Values: logForm, Default: "none", Meaning: "new connections are written to the kernel log"},
 		value:  func(s *Service) (any, bool) { return logValue(s.Log, s), s.Log == nil },
@@ -258,7 +229,6 @@ var serviceKeys = []key[Service]{
 			Meaning: "how the backends are checked, by nlb run; of a list all must pass",
 		},
 		value:  func(s *Service) (any, bool) { return healthValue(s.Health), len(s.Health) == 0 },
-		change: unseen[Service], // the kernel does not keep it, nor the next four
 		check:  checkHealth,
 		hidden: true,
 	},
@@ -268,7 +238,6 @@ var serviceKeys = []key[Service]{
 			Meaning: "when health is ignored and all get connections: when no backend is up, never, or when less of the weight is up",
 		},
 		value:  func(s *Service) (any, bool) { return s.FailOpen.String(), s.FailOpen == 0 },
-		change: unseen[Service],
 		check:  func(s *Service) *Problem { return checkRange("fail-open", int(s.FailOpen), int(NeverOpen), 100) },
 		hidden: true,
 	},
@@ -283,7 +252,6 @@ var serviceKeys = []key[Service]{
 			}
 			return s.MinUp.String(), false
 		},
-		change: unseen[Service],
 		check: func(s *Service) *Problem {
 			if m := s.MinUp; m.Count < 0 || m.Count > MaxMinUp || m.Percent < 0 || m.Percent > 100 || m.Count > 0 && m.Percent > 0 {
 				return &Problem{Msg: fmt.Sprintf("min-up %d or %d%% is out of range", m.Count, m.Percent)}
@@ -292,29 +260,15 @@ var serviceKeys = []key[Service]{
 		},
 		hidden: true,
 	},
-	{
-		word: "on-down", Key: Key{
-			Values: "keep or cut", Default: "keep",
-			Meaning: "what becomes of live TCP and SCTP connections of a backend that goes down; its UDP flows and unanswered connections always move",
-		},
-		value:  func(s *Service) (any, bool) { return s.OnDown.String(), s.OnDown == KeepConnections },
-		change: unseen[Service],
-		check:  func(s *Service) *Problem { return checkEnum("on-down", s.OnDown) },
-		hidden: true,
-	},
+	wordKey("on-down", onDownWords, "what becomes of live TCP and SCTP connections of a backend that goes down; "+
+		"its UDP flows and unanswered connections always move", func(s *Service) *OnDown { return &s.OnDown }).unkept(),
 	{
 		word: "slow-start", Key: Key{
 			Values: "a time, 1s to 1h, or none", Default: "none",
 			Meaning: "a backend that comes up gets its weight in steps over this time",
 		},
 		value:  func(s *Service) (any, bool) { return spanValue(s.SlowStart), s.SlowStart == 0 },
-		change: unseen[Service],
-		check: func(s *Service) *Problem {
-			if s.SlowStart == 0 {
-				return nil
-			}
-			return CheckSlowStart(s.SlowStart)
-		},
+		check:  func(s *Service) *Problem { return CheckSlowStart(s.SlowStart) },
 		hidden: true,
 	},
 	{
@@ -333,16 +287,9 @@ var serviceKeys = []key[Service]{
 		check: func(s *Service) *Problem { return checkKeys(timeoutKeys, &s.Timeouts) },
 	},
 	synProtectionKey,
-	{
-		word: "offload", Key: Key{
-			Values: "none, auto, software or hardware", Default: "none",
-			Meaning: "packets of live connections pass by all chains: never, where nothing speaks against it, always, or in the network card",
-		},
-		value: func(s *Service) (any, bool) { return s.Offload.String(), s.Offload == OffloadNone },
-		// The table has it with the backends.
-		change: func(s *Service) (string, bool) { return s.Offload.String(), len(s.Backends) > 0 },
-		check:  func(s *Service) *Problem { return checkEnum("offload", s.Offload) },
-	},
+	wordKey("offload", offloadWords, "packets of live connections pass by all chains: never, where nothing speaks against it, "+
+		"always, or in the network card", func(s *Service) *Offload { return &s.Offload }).
+		named(func(s *Service) (string, bool) { return s.Offload.String(), len(s.Backends) > 0 }), // the table has it with the backends
 	{
 		word: "devices", Key: Key{
 			Values: "the name of an interface, a list of them, or none", Default: "those of the routes to backends and clients",
@@ -352,11 +299,21 @@ var serviceKeys = []key[Service]{
 		change: func(s *Service) (string, bool) { return strings.Join(s.Devices, ", "), true },
 		check:  func(s *Service) *Problem { return checkNames("devices", s.Devices, CheckDevice) },
 	},
-	helperKey,
-	balanceKey,
-	unservedKey,
-	forwardKey,
-	randomPortsKey,
+	wordKey("helper", helperWords, "the protocol that the kernel reads, so that the connections which it announces are translated, too",
+		func(s *Service) *Helper { return &s.Helper }),
+	wordKey("balance", balanceWords, "what is balanced: connections, for UDP flows, or each datagram for itself, without answers",
+		func(s *Service) *Balance { return &s.Balance }),
+	wordKey("unserved", unservedWords, "what becomes of other traffic for the addresses that are listened on, which no service takes; "+
+		"all: also where it came by the link that has the address", func(s *Service) *Unserved { return &s.Unserved }),
+	wordKey("forward", forwardWords, "what this host forwards for others: whatever it is asked to, or, "+
+		"where one service says so, balanced connections alone", func(s *Service) *Forward { return &s.Forward }),
+	{
+		word: "random-ports", Key: Key{
+			Values: "true or false", Default: "false",
+			Meaning: "where snat changes the source, its port is one at random; false: the client's, where that is free",
+		},
+		value: func(s *Service) (any, bool) { return s.RandomPorts, !s.RandomPorts },
+	},
 }
 
 // Keys are the keys of services and backends, and of the mappings in them, the

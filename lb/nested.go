@@ -67,7 +67,6 @@ var backendKeys = []key[member]{
 			Meaning: "where the backend is checked instead; none: it is not, and counts as up",
 		},
 		value:  func(b *member) (any, bool) { return known(b.CheckAt.String()), false },
-		change: unseen[member],
 		check:  func(b *member) *Problem { return b.CheckAt.problem() },
 		hidden: true,
 	},
