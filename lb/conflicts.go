@@ -184,21 +184,16 @@ type destination struct {
 }
 
 func (a claim) compare(b claim) int {
-	for _, c := range [...]int{
+	if c := cmp.Or(
 		cmp.Compare(a.high, b.high), cmp.Compare(a.low, b.low), cmp.Compare(a.bits, b.bits),
-		cmp.Compare(a.protocol, b.protocol),
-	} {
-		if c != 0 {
-			return c
-		}
-	}
-	if c := strings.Compare(a.iface, b.iface); c != 0 {
+		cmp.Compare(a.protocol, b.protocol), strings.Compare(a.iface, b.iface),
+	); c != 0 {
 		return c
 	}
-	if a.any != b.any {
-		if a.any {
-			return 1
-		}
+	switch {
+	case a.any && !b.any:
+		return 1
+	case b.any && !a.any:
 		return -1
 	}
 	return cmp.Or(cmp.Compare(a.ports.First, b.ports.First), cmp.Compare(a.order, b.order))

@@ -258,7 +258,14 @@ func (e Endpoint) String() string {
 }
 
 // String is 100/second, or empty for no limit.
-func (r Rate) String() string { return rateText(r) }
+func (r Rate) String() string {
+	for _, u := range Units {
+		if r.Per == u.Duration {
+			return strconv.FormatUint(r.Events, 10) + "/" + u.Long
+		}
+	}
+	return ""
+}
 
 // UnmarshalText reads what String writes.
 func (r *Rate) UnmarshalText(b []byte) error {
@@ -343,15 +350,6 @@ func escape(s string) string {
 		}
 	}
 	return string(b)
-}
-
-func rateText(r Rate) string {
-	for _, u := range Units {
-		if r.Per == u.Duration {
-			return strconv.FormatUint(r.Events, 10) + "/" + u.Long
-		}
-	}
-	return ""
 }
 
 // Tracked reports whether the kernel tracks the connections of the service. If not, it

@@ -118,59 +118,30 @@ func (s *draft) blamed(c *lb.Contradiction, base *draft) *node {
 		return s.members[c.Item].priority
 	case "check-at":
 		return s.members[c.Item].checkAt
-	case "fail-open":
-		return unlessDefault(s.at.failOpen, base.at.failOpen)
-	case "min-up":
-		return unlessDefault(s.at.minUp, base.at.minUp)
-	case "on-down":
-		return unlessDefault(s.at.onDown, base.at.onDown)
-	case "slow-start":
-		return unlessDefault(s.at.slowStart, base.at.slowStart)
-	case "mode":
-		return s.at.mode
-	case "remember":
-		return unlessDefault(s.at.remember, base.at.remember)
-	case "offload":
-		return unlessDefault(s.at.offload, base.at.offload)
-	case "devices":
-		return unlessDefault(s.at.devices, base.at.devices)
-	case "timeouts":
-		return s.at.timeouts
-	case "helper":
-		return unlessDefault(s.at.helper, base.at.helper)
+	case "fleet":
+		return cmp.Or(s.place(c.Keys[1]), s.at.name)
+	case "mode", "timeouts", "balance", "snat": // none of them gives way
+		return s.place(c.Keys[0])
 	case "syn-protection":
 		if c.Keys[1] != "protocol" {
 			return s.at.syn
 		}
-		return unlessDefault(s.at.syn, base.at.syn)
-	case "limit":
-		return unlessDefault(s.at.limit, base.at.limit)
-	case "random-ports":
-		return unlessDefault(s.at.randomPorts, base.at.randomPorts)
-	case "balance":
-		return s.at.balance
-	case "unserved":
-		return unlessDefault(s.at.unserved, base.at.unserved)
-	case "fleet":
-		return s.fleetOffender(c.Keys[1])
 	}
-	return s.at.snat
+	if at := s.place(c.Keys[0]); at != base.place(c.Keys[0]) {
+		return at
+	}
+	return nil
 }
 
-// fleetOffender is where a key stands that the fleet does not allow, or the name of the
-// service where the key is not there.
-func (s *draft) fleetOffender(word string) *node {
-	return cmp.Or(map[string]*node{
-		"scheduler": s.at.scheduler, "affinity": s.at.affinity, "retry": s.at.retry, "helper": s.at.helper, "role": s.at.role, "snat": s.at.snat,
-	}[word], s.at.name)
-}
-
-// unlessDefault is where a key stands; nil where that is in defaults.
-func unlessDefault(at, base *node) *node {
-	if at == base {
-		return nil
-	}
-	return at
+// place is where a key stands that contradictions blame.
+func (s *draft) place(word string) *node {
+	at := &s.at
+	return map[string]*node{
+		"role": at.role, "mode": at.mode, "remember": at.remember, "scheduler": at.scheduler, "affinity": at.affinity, "snat": at.snat,
+		"limit": at.limit, "fail-open": at.failOpen, "min-up": at.minUp, "on-down": at.onDown, "slow-start": at.slowStart, "retry": at.retry,
+		"timeouts": at.timeouts, "syn-protection": at.syn, "offload": at.offload, "devices": at.devices, "helper": at.helper,
+		"balance": at.balance, "unserved": at.unserved, "random-ports": at.randomPorts,
+	}[word]
 }
 
 // giveWay takes a default away that does not fit the service.

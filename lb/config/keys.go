@@ -46,10 +46,7 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 			s.at.role = v
 		}
 	}},
-	{word: "mode", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		readWord(d, k, v, &s.Mode)
-		s.at.mode = v
-	}},
+	wordKey("mode", func(s *draft) (*lb.Mode, **node) { return &s.Mode, &s.at.mode }),
 	{word: "remember", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		s.at.remember = v
 		readOptionalSpan(d, k, v, &s.Remember, lb.CheckRemember)
@@ -75,20 +72,14 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 	{word: "limit", read: readLimit},
 	{word: "on-refuse", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readWord(d, k, v, &s.OnRefuse) }},
 	{word: "log", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readLog(d, k, v, &s.Log) }},
-	{word: "on-empty", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		readWord(d, k, v, &s.OnEmpty)
-		s.at.onEmpty = v
-	}},
+	wordKey("on-empty", func(s *draft) (*lb.OnEmpty, **node) { return &s.OnEmpty, &s.at.onEmpty }),
 	{word: "health", read: readHealth},
 	{word: "fail-open", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		readOne(d, k, v, func(text string) error { return s.FailOpen.UnmarshalText([]byte(text)) }, s.FailOpen.Words)
 		s.at.failOpen = v
 	}},
 	{word: "min-up", read: readMinUp},
-	{word: "on-down", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		readWord(d, k, v, &s.OnDown)
-		s.at.onDown = v
-	}},
+	wordKey("on-down", func(s *draft) (*lb.OnDown, **node) { return &s.OnDown, &s.at.onDown }),
 	{word: "slow-start", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		s.at.slowStart = v
 		readOptionalSpan(d, k, v, &s.SlowStart, lb.CheckSlowStart)
@@ -99,23 +90,11 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 	}},
 	{word: "timeouts", read: readTimeouts},
 	{word: "syn-protection", read: readSYNProtection},
-	{word: "offload", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		readWord(d, k, v, &s.Offload)
-		s.at.offload = v
-	}},
+	wordKey("offload", func(s *draft) (*lb.Offload, **node) { return &s.Offload, &s.at.offload }),
 	{word: "devices", read: readDevices},
-	{word: "helper", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		readWord(d, k, v, &s.Helper)
-		s.at.helper = v
-	}},
-	{word: "balance", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		readWord(d, k, v, &s.Balance)
-		s.at.balance = v
-	}},
-	{word: "unserved", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
-		readWord(d, k, v, &s.Unserved)
-		s.at.unserved = v
-	}},
+	wordKey("helper", func(s *draft) (*lb.Helper, **node) { return &s.Helper, &s.at.helper }),
+	wordKey("balance", func(s *draft) (*lb.Balance, **node) { return &s.Balance, &s.at.balance }),
+	wordKey("unserved", func(s *draft) (*lb.Unserved, **node) { return &s.Unserved, &s.at.unserved }),
 	{word: "random-ports", read: func(d *decoder, k *lb.Key, v *node, s *draft) {
 		readBool(d, k, v, &s.RandomPorts)
 		s.at.randomPorts = v
@@ -123,6 +102,15 @@ var serviceKeys = table[draft]{of: "service", what: "a service", keys: []key[dra
 	{word: "forward", read: func(d *decoder, k *lb.Key, v *node, s *draft) { readWord(d, k, v, &s.Forward) }},
 	{word: "backends", read: readBackends},
 }}
+
+// wordKey is a key that is a word and nothing else, with where its value and its place go.
+func wordKey[E lb.Enum](word string, of func(*draft) (*E, **node)) key[draft] {
+	return key[draft]{word: word, read: func(d *decoder, k *lb.Key, v *node, s *draft) {
+		into, at := of(s)
+		readWord(d, k, v, into)
+		*at = v
+	}}
+}
 
 // defaultKeys are those of a service that can hold for all.
 var defaultKeys = table[draft]{what: "defaults"}

@@ -19,17 +19,15 @@ import (
 // mistakes, in the order of the file.
 func Parse(file string, data []byte) (*lb.Profile, error) {
 	text, bad := readable(file, data)
+	var root *node
+	if bad == nil {
+		root, bad = readTree(file, text)
+	}
 	if bad != nil {
 		errs := lb.Errors{bad}
 		if len(data) <= MaxFile {
-			quote(errs, withoutBOM(string(data)))
+			quote(errs, text)
 		}
-		return nil, errs
-	}
-	root, bad := readTree(file, text)
-	if bad != nil {
-		errs := lb.Errors{bad}
-		quote(errs, text)
 		return nil, errs
 	}
 	d := &decoder{file: file}

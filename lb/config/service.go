@@ -113,27 +113,23 @@ func readInterfaces(d *decoder, k *lb.Key, v *node, check func(string) *lb.Probl
 	if none(v) {
 		return nil
 	}
-	items, _ := readItems(d, k, v, false)
-	var out []string
-	var at []*node
-	for _, item := range items {
+	out, _ := readEach(d, k, v, false, func(item *node) (string, bool) {
 		text, ok := readText(d, k, item)
 		if !ok {
-			continue
+			return "", false
 		}
-		if p := check(text); p != nil {
+		p := check(text)
+		if p != nil {
 			d.refuse(item, p)
-			continue
 		}
-		out, at = append(out, text), append(at, item)
-	}
-	if p := lb.CheckNames(k.Word(), len(items)); p != nil {
+		return text, p == nil
+	})
+	if p := lb.CheckNames(k.Word(), len(v.kids)); p != nil {
 		d.refuse(v, p)
-	} else if again(d, k, at, out) && len(out) > 0 {
-		slices.Sort(out)
-		return out
+		return nil
 	}
-	return nil
+	slices.Sort(out)
+	return out
 }
 
 // snatModes are the words of snat; a pool has none.

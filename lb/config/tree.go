@@ -21,18 +21,19 @@ const bom = "\uFEFF"
 // withoutBOM is the text without the mark that some editors put before it.
 func withoutBOM(text string) string { return strings.TrimPrefix(text, bom) }
 
-// readable returns the text of a file, or why it is not one. What it accepts
+// readable returns the text of a file, and why it is not one. What it accepts
 // is UTF-8 with \n or \r\n at the end of lines, and has no other control
 // characters but tabs, so that all who count lines count the same.
 func readable(file string, data []byte) (string, *lb.Error) {
+	text := ""
 	refuse := func(line, column int, msg, want, hint string) (string, *lb.Error) {
-		return "", &lb.Error{Pos: lb.Pos{File: file, Line: line, Column: column}, Msg: msg, Want: want, Hint: hint}
+		return text, &lb.Error{Pos: lb.Pos{File: file, Line: line, Column: column}, Msg: msg, Want: want, Hint: hint}
 	}
 	if len(data) > MaxFile {
 		return refuse(1, 1, fmt.Sprintf("the file has %d bytes", len(data)),
 			fmt.Sprintf("at most %d (%d MiB)", MaxFile, MaxFile>>20), "several profiles can be applied together")
 	}
-	text := string(data)
+	text = string(data)
 	if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {
 		return refuse(1, 1, "the file is in UTF-16", "UTF-8", "")
 	}

@@ -193,6 +193,11 @@ func (r *resolution) agree() {
 			r.leftOut(r.members[c.Item].of, c.Msg)
 		}
 	}
+	r.drop(gone)
+}
+
+// drop leaves out members, by their numbers.
+func (r *resolution) drop(gone map[int]bool) {
 	i := -1
 	r.members = slices.DeleteFunc(r.members, func(member) bool {
 		i++
@@ -237,11 +242,7 @@ func (r *resolution) fit(f lb.Family) {
 			for _, i := range last[max(0, len(last)-over):] {
 				gone[i] = true
 			}
-			i := -1
-			r.members = slices.DeleteFunc(r.members, func(member) bool {
-				i++
-				return gone[i]
-			})
+			r.drop(gone)
 			return
 		}
 	}
