@@ -282,6 +282,14 @@ func CheckSlowStart(t time.Duration) *Problem {
 	return checkOptional("slow-start", t, time.Second, time.Hour)
 }
 
+// checkOptional is checkSpan of a time that may be 0 as well: none.
+func checkOptional(word string, t, least, most time.Duration) *Problem {
+	if t == 0 {
+		return nil
+	}
+	return checkSpan(word, t, least, most)
+}
+
 // CheckTarget is the address and port that a check asks about a backend of the
 // service; of this host itself, the loopback address. The port is 0 for icmp, and for exec where no single port is known.
 func (s *Service) CheckTarget(c *Check, b *Backend) netip.AddrPort {

@@ -216,11 +216,8 @@ func differences[T any](keys []key[T], have, want *T) string {
 
 // changed is the value as a change names it; false where it cannot be seen.
 func (k *key[T]) changed(v *T) (string, bool) {
-	switch {
-	case k.change != nil:
+	if k.change != nil {
 		return k.change(v)
-	case k.hidden:
-		return "", false
 	}
 	value, _ := k.value(v)
 	return text(value), true

@@ -142,13 +142,6 @@ func (s *Service) checkClients(f *finder) {
 	}
 }
 
-// families says which IP versions something has, IPv4 first.
-type families [2]bool
-
-func (f families) has(a netip.Addr) bool { return f[index(FamilyOf(a))] }
-
-func (f *families) add(a netip.Addr) { f[index(FamilyOf(a))] = true }
-
 // checkFamilies finds backends that no listen is for, and listens that no backend
 // is for.
 func (s *Service) checkFamilies(f *finder) {

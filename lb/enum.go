@@ -4,6 +4,7 @@ package lb
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -190,6 +191,33 @@ func (LogLevel) words() []string     { return levelWords }
 func (Protocol) words() []string     { return protocolWords }
 
 func (f Family) String() string { return "IPv" + strconv.Itoa(int(f)) }
+
+// families says which IP versions something has, IPv4 first.
+type families [2]bool
+
+func (f families) has(a netip.Addr) bool { return f[index(FamilyOf(a))] }
+
+func (f *families) add(a netip.Addr) { f[index(FamilyOf(a))] = true }
+
+// families says which families the listens and the backends have, names both, and
+// whether the service listens on this host's own addresses.
+func (s *Service) families() (listens, backends families, own bool) {
+	for _, l := range s.Listen {
+		if l.Prefix.IsValid() {
+			listens.add(l.Prefix.Addr())
+		} else {
+			own = true
+		}
+	}
+	for i := range s.Backends {
+		if b := &s.Backends[i]; b.Named() {
+			backends = families{true, true}
+		} else {
+			backends.add(b.Address.Addr)
+		}
+	}
+	return listens, backends, own
+}
 
 // texts are the words of a profile: the mode, or the addresses of a pool.
 func (s SNAT) texts() []string {

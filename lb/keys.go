@@ -344,9 +344,14 @@ func init() {
 	enroll("health", healthKeys)
 }
 
-// enroll gives the keys of a mapping their paths.
+// enroll gives the keys of a mapping their paths, and hides those from changes that
+// the kernel does not keep.
 func enroll[T any](mapping string, keys []key[T]) {
 	for i := range keys {
-		keys[i].Path = mapping + "." + keys[i].word
+		k := &keys[i]
+		k.Path = mapping + "." + k.word
+		if k.hidden && k.change == nil {
+			k.change = unseen[T]
+		}
 	}
 }

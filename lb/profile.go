@@ -324,26 +324,6 @@ func (s *Service) Families() []Family {
 	return out
 }
 
-// families says which families the listens and the backends have, names both, and
-// whether the service listens on this host's own addresses.
-func (s *Service) families() (listens, backends families, own bool) {
-	for _, l := range s.Listen {
-		if l.Prefix.IsValid() {
-			listens.add(l.Prefix.Addr())
-		} else {
-			own = true
-		}
-	}
-	for i := range s.Backends {
-		if b := &s.Backends[i]; b.Named() {
-			backends = families{true, true}
-		} else {
-			backends.add(b.Address.Addr)
-		}
-	}
-	return listens, backends, own
-}
-
 func index(f Family) int {
 	if f == IPv6 {
 		return 1

@@ -156,14 +156,6 @@ func checkSpan(word string, t, least, most time.Duration) *Problem {
 	return nil
 }
 
-// checkOptional is for those that may be 0 as well: none.
-func checkOptional(word string, t, least, most time.Duration) *Problem {
-	if t == 0 {
-		return nil
-	}
-	return checkSpan(word, t, least, most)
-}
-
 func checkTimeout(t time.Duration) *Problem {
 	if t < time.Second || t > MaxTimeout || t%time.Second != 0 {
 		return &Problem{Msg: fmt.Sprintf("timeout %v is out of range", t), Want: "1s to 365d"}
