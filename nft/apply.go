@@ -188,42 +188,39 @@ func digestOf(profiles []*lb.Profile, o Options) string {
 // keptStandings are profiles with the standings of their backends as the table
 // keeps them: what it holds is what is compared.
 func keptStandings(profiles []*lb.Profile) []*lb.Profile {
-	var out []*lb.Profile
+	out := profiles
 	for i, p := range profiles {
-		var services []lb.Service
 		for j := range p.Services {
-			var backends []lb.Backend
-			for k := range p.Services[j].Backends {
-				standing := p.Services[j].Backends[k].Standing
-				kept := compile.KeptStanding(standing)
-				if kept == standing {
+			given := p.Services[j].Backends
+			backends := given
+			for k := range given {
+				kept := compile.KeptStanding(given[k].Standing)
+				if kept == given[k].Standing {
 					continue
 				}
-				if backends == nil {
-					backends = append(backends, p.Services[j].Backends...)
+				if &backends[0] == &given[0] {
+					backends = slices.Clone(given)
+				}
+				if &out[0] == &profiles[0] {
+					out = slices.Clone(profiles)
 				}
 				backends[k].Standing = kept
-			}
-			if backends != nil {
-				if services == nil {
-					services = append(services, p.Services...)
-				}
-				services[j].Backends = backends
+				copiedServices(out, profiles, i)[j].Backends = backends
 			}
 		}
-		if services != nil {
-			if out == nil {
-				out = append(out, profiles...)
-			}
-			copied := *p
-			copied.Services = services
-			out[i] = &copied
-		}
-	}
-	if out == nil {
-		return profiles
 	}
 	return out
+}
+
+// copiedServices are the services of a profile, which is made a copy of the given one
+// unless it is one already.
+func copiedServices(profiles, given []*lb.Profile, i int) []lb.Service {
+	if profiles[i] == given[i] {
+		copied := *given[i]
+		copied.Services = slices.Clone(copied.Services)
+		profiles[i] = &copied
+	}
+	return profiles[i].Services
 }
 
 // goal is what a table is to hold: these profiles in place of those in scope, beside the
@@ -364,13 +361,12 @@ func (s *State) keeps(object string) bool {
 // backend has from now on.
 func (s *State) renumbered(profiles []*lb.Profile, n *compile.Numbers) map[string]bool {
 	out := map[string]bool{}
-	for _, p := range profiles {
-		for i := range p.Services {
-			chain := compile.ChainOf(p.Name, p.Services[i].Name)
-			for _, b := range p.Services[i].Backends {
-				if s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark&compile.NumberMask != n.Backend(chain, b.Address) {
-					out[p.Name] = true
-				}
+	for p, service := range lb.Services(profiles) {
+		chain := compile.ChainOf(p.Name, service.Name)
+		for i := range service.Backends {
+			at := service.Backends[i].Address
+			if s.backends[compile.BackendKey{Chain: chain, Address: at}].mark&compile.NumberMask != n.Backend(chain, at) {
+				out[p.Name] = true
 			}
 		}
 	}

@@ -44,12 +44,12 @@ func (s *State) Drift() []Drift {
 	for _, c := range compile.Layout(s.Table, maps.Keys(s.objects.maps)).Chains {
 		fixed[c.Name] = true
 	}
-	served := s.services()
+	served := byChain(s.Profiles)
 	for _, name := range slices.Sorted(maps.Keys(s.objects.chains)) {
 		_, _, owned := compile.OwnerOf(name)
 		_, _, service := compile.ServiceOf(name)
 		switch {
-		case service && !served[name]:
+		case service && served[name] == nil:
 			out = append(out, Drift{Object: "chain " + name, What: "nothing leads to it"})
 		case !fixed[name] && !owned && !compile.IsPool(name) && !flows.IsMoving(name):
 			out = append(out, Drift{Object: "chain " + name, What: "it is not of nlb", Foreign: true})
@@ -59,17 +59,6 @@ func (s *State) Drift() []Drift {
 		out = append(out, s.strayElements(s.objects.maps[name])...)
 		if _, _, service := compile.OwnerOf(name); !service && s.objects.maps[name].spec == nil && !flows.IsMoving(name) {
 			out = append(out, Drift{Object: "map " + name, What: "it is not of nlb", Foreign: true})
-		}
-	}
-	return out
-}
-
-// services are the chains of the services that the state has.
-func (s *State) services() map[string]bool {
-	out := map[string]bool{}
-	for _, p := range s.Profiles {
-		for i := range p.Services {
-			out[compile.ChainOf(p.Name, p.Services[i].Name)] = true
 		}
 	}
 	return out

@@ -110,7 +110,7 @@ func (p *plan) handOver(have *State, want *ruleset.Ruleset, ours func(name strin
 			for g := range index.overlapping(&w) {
 				p.leadsTo(have, w.e.Data)
 				if g.in == i {
-					g.rest = minus(g.rest, w.ports) // found in the same map
+					g.rest = compile.Without(g.rest, w.ports) // found in the same map
 					all[i].regrouped[w.place()] = &regrouped{}
 				} else {
 					heirs[g] = append(heirs[g], w)
@@ -183,20 +183,6 @@ func (c *claim) retired(heirs []claim, chain string) []ruleset.Element {
 			}
 			out = append(out, e)
 			break
-		}
-	}
-	return out
-}
-
-// minus takes ports away.
-func minus(from []lb.PortRange, r lb.PortRange) []lb.PortRange {
-	var out []lb.PortRange
-	for _, f := range from {
-		if r.First > f.First {
-			out = append(out, lb.PortRange{First: f.First, Last: min(f.Last, r.First-1)})
-		}
-		if r.Last < f.Last {
-			out = append(out, lb.PortRange{First: max(f.First, r.Last+1), Last: f.Last})
 		}
 	}
 	return out

@@ -391,10 +391,8 @@ func (s *State) checkMembers(wanted map[string]*lb.Service, keep uint32) error {
 
 func byChain(profiles []*lb.Profile) map[string]*lb.Service {
 	out := map[string]*lb.Service{}
-	for _, p := range profiles {
-		for i := range p.Services {
-			out[compile.ChainOf(p.Name, p.Services[i].Name)] = &p.Services[i]
-		}
+	for p, s := range lb.Services(profiles) {
+		out[compile.ChainOf(p.Name, s.Name)] = s
 	}
 	return out
 }

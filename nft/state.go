@@ -4,6 +4,7 @@ package nft
 // reads services out of it.
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -228,14 +229,8 @@ func (o *objects) readSpecs(c *wire.Conn, table string) error {
 	}
 	for _, name := range names {
 		spec := specs[name]
-		if clients := compile.ClientSet(name); clients != nil {
-			spec = clients
-		} else if own := compile.OwnSlots(name); own != nil {
-			spec = own
-		} else if members := compile.Members(name); members != nil {
-			spec = members
-		} else if shared := compile.ClientsMap(name); shared != nil {
-			spec = shared
+		for _, named := range []func(string) *ruleset.Map{compile.ClientSet, compile.OwnSlots, compile.Members, compile.ClientsMap} {
+			spec = cmp.Or(spec, named(name))
 		}
 		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
 	}

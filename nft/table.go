@@ -247,12 +247,7 @@ func (t *Table) all() []*lb.Profile {
 	}
 	out := slices.Clone(t.profiles)
 	for at, s := range t.updated {
-		if out[at.profile] == t.profiles[at.profile] {
-			copied := *out[at.profile]
-			copied.Services = slices.Clone(copied.Services)
-			out[at.profile] = &copied
-		}
-		out[at.profile].Services[at.service] = *s
+		copiedServices(out, t.profiles, at.profile)[at.service] = *s
 	}
 	return out
 }

@@ -188,10 +188,8 @@ const members = "/members"
 // Members is the map of the backends of a service of a group that has this name,
 // empty; nil: it is none.
 func Members(name string) *ruleset.Map {
-	for _, f := range Families {
-		if chain, ok := strings.CutSuffix(name, members+f.IP.Digit); ok {
-			return &ruleset.Map{Name: name, Kind: ruleset.Members, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}, OfChain: chain}
-		}
+	if chain, _, ok := ruleset.Suffixed(name, members); ok {
+		return &ruleset.Map{Name: name, Kind: ruleset.Members, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}, OfChain: chain}
 	}
 	return nil
 }

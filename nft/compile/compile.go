@@ -48,10 +48,8 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 	for _, name := range []string{SlotsMap, Families[0].Endpoints} { // where most of them go
 		c.byName[name].Elements = make([]ruleset.Element, 0, backends)
 	}
-	for _, p := range profiles {
-		for i := range p.Services {
-			c.service(p, &p.Services[i])
-		}
+	for p, s := range lb.Services(profiles) {
+		c.service(p, s)
 	}
 	c.insertSlots(c.ownSlots...)
 	all := slices.Concat(others, profiles)
@@ -366,12 +364,8 @@ func onlyFamily(s *lb.Service) bool {
 // ChangesSources reports whether a backend of these profiles sees another source than
 // the client.
 func ChangesSources(profiles []*lb.Profile) bool {
-	for _, s := range lb.Services(profiles) {
-		if slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.SNAT.Mode != lb.SNATNone }) {
-			return true
-		}
-	}
-	return false
+	changes := func(b lb.Backend) bool { return b.SNAT.Mode != lb.SNATNone }
+	return lb.AnyService(profiles, func(s *lb.Service) bool { return slices.ContainsFunc(s.Backends, changes) })
 }
 
 // sourcePool returns the chain that translates sources to these addresses.

@@ -96,17 +96,15 @@ func sortedLengths(lengths []prefixLength) []prefixLength {
 func lengthsOf(profiles []*lb.Profile) []prefixLength {
 	var out []prefixLength
 	seen := map[prefixLength]bool{}
-	for _, p := range profiles {
-		for i := range p.Services {
-			for _, l := range p.Services[i].Listen {
-				if !l.Prefix.IsValid() || l.Prefix.IsSingleIP() {
-					continue
-				}
-				n := prefixLength{lb.FamilyOf(l.Prefix.Addr()), l.Prefix.Bits()}
-				if !seen[n] {
-					seen[n] = true
-					out = append(out, n)
-				}
+	for _, s := range lb.Services(profiles) {
+		for _, l := range s.Listen {
+			if !l.Prefix.IsValid() || l.Prefix.IsSingleIP() {
+				continue
+			}
+			n := prefixLength{lb.FamilyOf(l.Prefix.Addr()), l.Prefix.Bits()}
+			if !seen[n] {
+				seen[n] = true
+				out = append(out, n)
 			}
 		}
 	}

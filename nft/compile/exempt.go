@@ -31,49 +31,46 @@ type exemption struct {
 // stays here, unless a listen names that address or a prefix of such.
 func exemptions(profiles []*lb.Profile) map[string][]ruleset.Element {
 	backends, loopback, named := map[exemption][]lb.PortRange{}, map[exemption][]lb.PortRange{}, map[exemption][]lb.PortRange{}
-	for _, p := range profiles {
-		for i := range p.Services {
-			s := &p.Services[i]
-			if s.Role == lb.RoleServer || s.Interface != "" {
-				continue // takes nothing that this host sends
-			}
-			for _, proto := range s.Protocols {
-				if wide(s) {
-					for _, b := range s.Backends {
-						if b.Address.OfHost() {
-							continue // it is no address
-						}
-						e := exemption{netip.PrefixFrom(b.Address.Addr, b.Address.Addr.BitLen()), proto}
-						backends[e] = append(backends[e], s.PortsOf(b)...)
+	for _, s := range lb.Services(profiles) {
+		if s.Role == lb.RoleServer || s.Interface != "" {
+			continue // takes nothing that this host sends
+		}
+		for _, proto := range s.Protocols {
+			if wide(s) {
+				for _, b := range s.Backends {
+					if b.Address.OfHost() {
+						continue // it is no address
 					}
+					e := exemption{netip.PrefixFrom(b.Address.Addr, b.Address.Addr.BitLen()), proto}
+					backends[e] = append(backends[e], s.PortsOf(b)...)
 				}
-				for _, l := range s.Listen {
-					if inLoopback4(l.Prefix) {
-						e := exemption{loopback4, proto}
-						named[e] = append(named[e], l.Ports...)
-					}
-					for _, prefix := range loopbackIn(s, l.Prefix) {
-						e := exemption{prefix, proto}
-						loopback[e] = append(loopback[e], l.Ports...)
-					}
+			}
+			for _, l := range s.Listen {
+				if inLoopback4(l.Prefix) {
+					e := exemption{loopback4, proto}
+					named[e] = append(named[e], l.Ports...)
+				}
+				for _, prefix := range loopbackIn(s, l.Prefix) {
+					e := exemption{prefix, proto}
+					loopback[e] = append(loopback[e], l.Ports...)
 				}
 			}
 		}
 	}
 	// Ranges must not overlap in one map.
 	for e, ports := range loopback {
-		loopback[e] = without(lb.JoinPorts(ports), named[e])
+		loopback[e] = Without(lb.JoinPorts(ports), named[e]...)
 	}
 	for e, ports := range backends {
 		ports = lb.JoinPorts(ports)
 		for _, l := range []netip.Prefix{loopback4, loopback6} {
 			if l.Contains(e.prefix.Addr()) {
-				ports = without(ports, loopback[exemption{l, e.proto}])
+				ports = Without(ports, loopback[exemption{l, e.proto}]...)
 			}
 		}
 		loopback[e] = append(loopback[e], ports...)
 	}
-	t := exemptTier()
+	t := tierKinds[slices.IndexFunc(tierKinds, func(t Tier) bool { return t.Exempt })]
 	out := map[string][]ruleset.Element{}
 	for _, e := range slices.SortedFunc(maps.Keys(loopback), func(a, b exemption) int {
 		return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.proto, b.proto))
@@ -105,20 +102,16 @@ func loopbackIn(s *lb.Service, p netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// without takes ports away from disjoint ranges.
-func without(ranges, cut []lb.PortRange) []lb.PortRange {
+// Without takes ports away from disjoint ranges.
+func Without(ranges []lb.PortRange, cut ...lb.PortRange) []lb.PortRange {
 	for _, c := range cut {
 		var rest []lb.PortRange
 		for _, r := range ranges {
-			if c.Last < r.First || r.Last < c.First {
-				rest = append(rest, r)
-				continue
-			}
 			if r.First < c.First {
-				rest = append(rest, lb.PortRange{First: r.First, Last: c.First - 1})
+				rest = append(rest, lb.PortRange{First: r.First, Last: min(r.Last, c.First-1)})
 			}
 			if c.Last < r.Last {
-				rest = append(rest, lb.PortRange{First: c.Last + 1, Last: r.Last})
+				rest = append(rest, lb.PortRange{First: max(r.First, c.Last+1), Last: r.Last})
 			}
 		}
 		ranges = rest
@@ -130,13 +123,4 @@ func without(ranges, cut []lb.PortRange) []lb.PortRange {
 // connection to the service.
 func wide(s *lb.Service) bool {
 	return slices.ContainsFunc(s.Listen, func(l lb.Listen) bool { return l.Prefix.IsValid() && !l.Prefix.IsSingleIP() })
-}
-
-func exemptTier() Tier {
-	for _, t := range tierKinds {
-		if t.Exempt {
-			return t
-		}
-	}
-	panic("compile: no tier for exemptions")
 }

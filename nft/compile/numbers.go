@@ -79,17 +79,11 @@ func NewNumbers(keep uint32, profiles ...[]*lb.Profile) *Numbers {
 	n := &Numbers{slots: map[PoolKey]Block{}, sources: map[string]Block{}}
 	backends := countBackends(profiles...)
 	n.many = backends > mostForInline
-	n.keepFree(keep, backends)
+	if backends < 1<<(bits.OnesCount32(NumberMask&^keep)-1) {
+		n.Owners.Kept = keep // enough bits are left
+	}
 	n.assign(profiles...)
 	return n
-}
-
-// keepFree keeps bits out of the numbers of so many backends, where enough are
-// left.
-func (n *Numbers) keepFree(kept uint32, backends int) {
-	if backends < 1<<(bits.OnesCount32(NumberMask&^kept)-1) {
-		n.Owners.Kept = kept
-	}
 }
 
 // assign numbers the backends and guarded services of all profiles of a table.
@@ -102,16 +96,13 @@ func (n *Numbers) assign(profiles ...[]*lb.Profile) {
 	backends := make([]BackendKey, 0, countBackends(profiles...))
 	var services []string
 	for _, list := range profiles {
-		for _, p := range list {
-			for i := range p.Services {
-				s := &p.Services[i]
-				chain := ChainOf(p.Name, s.Name)
-				if guarded(s) {
-					services = append(services, chain)
-				}
-				for _, b := range s.Backends {
-					backends = append(backends, BackendKey{chain, b.Address})
-				}
+		for p, s := range lb.Services(list) {
+			chain := ChainOf(p.Name, s.Name)
+			if guarded(s) {
+				services = append(services, chain)
+			}
+			for i := range s.Backends {
+				backends = append(backends, BackendKey{chain, s.Backends[i].Address})
 			}
 		}
 	}
@@ -123,10 +114,8 @@ func (n *Numbers) assign(profiles ...[]*lb.Profile) {
 func countBackends(profiles ...[]*lb.Profile) int {
 	n := 0
 	for _, list := range profiles {
-		for _, p := range list {
-			for i := range p.Services {
-				n += len(p.Services[i].Backends)
-			}
+		for _, s := range lb.Services(list) {
+			n += len(s.Backends)
 		}
 	}
 	return n

@@ -71,12 +71,7 @@ func (o Offload) Table(way lb.Offload) string {
 
 // Offloads reports whether a service of the profiles wants to be offloaded.
 func Offloads(profiles []*lb.Profile) bool {
-	for _, s := range lb.Services(profiles) {
-		if s.Offload != lb.OffloadNone && len(s.Backends) > 0 {
-			return true
-		}
-	}
-	return false
+	return lb.AnyService(profiles, func(s *lb.Service) bool { return s.Offload != lb.OffloadNone && len(s.Backends) > 0 })
 }
 
 // named is what the profiles say of a host that nobody has looked at: the devices
@@ -90,10 +85,9 @@ func named(profiles []*lb.Profile) (o Offload) {
 			o.Hardware = append(o.Hardware, s.Devices...)
 		}
 	}
-	for _, devices := range []*[]string{&o.Software, &o.Hardware} {
-		slices.Sort(*devices)
-		*devices = slices.Compact(*devices)
-	}
+	slices.Sort(o.Software)
+	slices.Sort(o.Hardware)
+	o.Software, o.Hardware = slices.Compact(o.Software), slices.Compact(o.Hardware)
 	return o
 }
 
@@ -110,18 +104,15 @@ func (o Offload) AddTo(r *ruleset.Ruleset, profiles, others []*lb.Profile, n *Nu
 				continue
 			}
 			for _, b := range s.Backends {
-				e := ruleset.Element{Key: ruleset.MarkBytes(modeMark(b.SNAT.Mode) | n.Backend(ChainOf(p.Name, s.Name), b.Address))}
+				e := ruleset.Element{Key: ruleset.MarkBytes(n.Mark(ChainOf(p.Name, s.Name), &b))}
 				if len(s.Devices) > 0 {
 					e.Extra = &ruleset.Extra{Comment: strings.Join(s.Devices, " ")}
 				}
 				set.Elements = append(set.Elements, e)
 			}
 		}
-		needed := len(set.Elements) > 0 || there(set.Name)
-		for _, s := range lb.Services(others) {
-			needed = needed || s.Offload == way && len(s.Backends) > 0
-		}
-		if !needed {
+		wants := func(s *lb.Service) bool { return s.Offload == way && len(s.Backends) > 0 }
+		if len(set.Elements) == 0 && !there(set.Name) && !lb.AnyService(others, wants) {
 			continue
 		}
 		r.Maps = append(r.Maps, set)

@@ -51,10 +51,8 @@ func OwnSlots(name string) *ruleset.Map {
 	if m := fleet.BeforeMap(name); m != nil {
 		return m
 	}
-	for _, f := range Families {
-		if chain, ok := strings.CutSuffix(name, ownSlots+f.IP.Digit); ok {
-			return &ruleset.Map{Name: name, Kind: ruleset.OwnSlots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}, OfChain: chain}
-		}
+	if chain, _, ok := ruleset.Suffixed(name, ownSlots); ok {
+		return &ruleset.Map{Name: name, Kind: ruleset.OwnSlots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}, OfChain: chain}
 	}
 	return nil
 }

@@ -61,12 +61,7 @@ func SeenOf(chain string, f *compile.Family) string { return chainOf(chain, seen
 
 // Has reports whether a profile has a service with mode: dsr or tunnel.
 func Has(profiles []*lb.Profile) bool {
-	for _, s := range lb.Services(profiles) {
-		if s.Mode.Direct() {
-			return true
-		}
-	}
-	return false
+	return lb.AnyService(profiles, func(s *lb.Service) bool { return s.Mode.Direct() })
 }
 
 // ProfileOf is the profile that an element of a shared map belongs to.

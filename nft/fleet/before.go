@@ -20,7 +20,6 @@ package fleet
 import (
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"nlb/lb"
@@ -56,10 +55,7 @@ func vain(ours ruleset.Statement) ruleset.Rule {
 
 // NeedsAsked reports whether a service of the profiles needs the set asked, and names it.
 func NeedsAsked(profiles []*lb.Profile) (set string, needed bool) {
-	for _, s := range lb.Services(profiles) {
-		needed = needed || s.PicksUp() && s.Scheduler.OwnSlots()
-	}
-	return askedSet, needed
+	return askedSet, lb.AnyService(profiles, func(s *lb.Service) bool { return s.PicksUp() && s.Scheduler.OwnSlots() })
 }
 
 // asleep is added to the slots of backends that are down, which no packet draws then.
@@ -72,10 +68,8 @@ func BeforeOf(chain string, f *ruleset.Family) string { return chain + before + 
 
 // BeforeMap is the map that has this name, empty; nil: it is none.
 func BeforeMap(name string) *ruleset.Map {
-	for _, f := range ruleset.Families {
-		if chain, ok := strings.CutSuffix(name, before+f.Digit); ok {
-			return &ruleset.Map{Name: name, Kind: ruleset.Before, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}, Timeout: true, OfChain: chain}
-		}
+	if chain, _, ok := ruleset.Suffixed(name, before); ok {
+		return &ruleset.Map{Name: name, Kind: ruleset.Before, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}, Timeout: true, OfChain: chain}
 	}
 	return nil
 }

@@ -44,12 +44,7 @@ func servers(f *ruleset.Family) string   { return "servers" + f.Digit }
 
 // PicksUp reports whether a service of the profiles picks connections up.
 func PicksUp(profiles []*lb.Profile) bool {
-	for _, s := range lb.Services(profiles) {
-		if s.PicksUp() {
-			return true
-		}
-	}
-	return false
+	return lb.AnyService(profiles, (*lb.Service).PicksUp)
 }
 
 // Objects are the chains and maps that there are for fleets alone.

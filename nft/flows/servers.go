@@ -24,15 +24,12 @@ type Servers map[netip.AddrPort][]Server
 
 // Add adds the backends of profiles, with the marks that they have.
 func (s Servers) Add(profiles []*lb.Profile, mark func(chain string, b *lb.Backend) uint32) {
-	for _, p := range profiles {
-		for i := range p.Services {
-			service := &p.Services[i]
-			chain := compile.ChainOf(p.Name, service.Name)
-			for k := range service.Backends {
-				b := &service.Backends[k]
-				at := netip.AddrPortFrom(b.Address.Addr, b.Address.Port)
-				s[at] = append(s[at], Server{mark(chain, b), chain, service})
-			}
+	for p, service := range lb.Services(profiles) {
+		chain := compile.ChainOf(p.Name, service.Name)
+		for i := range service.Backends {
+			b := &service.Backends[i]
+			at := netip.AddrPortFrom(b.Address.Addr, b.Address.Port)
+			s[at] = append(s[at], Server{mark(chain, b), chain, service})
 		}
 	}
 }

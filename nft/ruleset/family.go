@@ -53,6 +53,16 @@ func FamilyOf(a netip.Addr) *Family {
 	return IPv6
 }
 
+// Suffixed takes a suffix and a family's digit off a name.
+func Suffixed(name, suffix string) (stem string, f *Family, ok bool) {
+	for _, f := range Families {
+		if stem, ok := strings.CutSuffix(name, suffix+f.Digit); ok {
+			return stem, f, true
+		}
+	}
+	return "", nil, false
+}
+
 // Match matches packets of the family.
 func (f *Family) Match() Statement { return NewStatement("meta nfproto ipv"+f.Digit, f.isFamily()...) }
 

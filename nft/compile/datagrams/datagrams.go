@@ -14,7 +14,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -94,15 +93,14 @@ func Elements(profiles []*lb.Profile, chain func(profile, service string) string
 // Servers is the map of the servers of a service and family that has this name, empty;
 // nil: it is none.
 func Servers(name string) *ruleset.Map {
-	for _, f := range ruleset.Families {
-		if chain, ok := strings.CutSuffix(name, suffix+f.Digit); ok {
-			return &ruleset.Map{
-				Name: name, Kind: ruleset.OwnSlots, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.Addr}, Counter: true, OfChain: chain,
-				TypeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.Word), Udata: f.SourcesUdata(),
-			}
-		}
+	chain, f, ok := ruleset.Suffixed(name, suffix)
+	if !ok {
+		return nil
 	}
-	return nil
+	return &ruleset.Map{
+		Name: name, Kind: ruleset.OwnSlots, Key: ruleset.Type{ruleset.Integer}, Data: ruleset.Type{f.Addr}, Counter: true, OfChain: chain,
+		TypeOf: fmt.Sprintf("numgen inc mod 2 : %s saddr", f.Word), Udata: f.SourcesUdata(),
+	}
 }
 
 // Service is what a service has for a family with these backends: the map of its servers,

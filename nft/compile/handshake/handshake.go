@@ -77,12 +77,7 @@ func IsShared(object string) bool { return object == Backends || object == chain
 
 // Bounds reports whether a service of the profiles has such a limit.
 func Bounds(profiles []*lb.Profile) bool {
-	for _, s := range lb.Services(profiles) {
-		if s.Limit.HalfOpen > 0 {
-			return true
-		}
-	}
-	return false
+	return lb.AnyService(profiles, func(s *lb.Service) bool { return s.Limit.HalfOpen > 0 })
 }
 
 // connections is a set of connections, which packets fill.

@@ -67,12 +67,7 @@ func IsShared(object string) bool {
 
 // Protects reports whether a service of the profiles has syn-protection.
 func Protects(profiles []*lb.Profile) bool {
-	for _, s := range lb.Services(profiles) {
-		if s.SYNProtection != nil {
-			return true
-		}
-	}
-	return false
+	return lb.AnyService(profiles, func(s *lb.Service) bool { return s.SYNProtection != nil })
 }
 
 func rule(statements ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: statements} }
