@@ -53,11 +53,10 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 	}
 	c.insertSlots(c.ownSlots...)
 	all := slices.Concat(others, profiles)
-	for name, elements := range exemptions(all) {
-		c.byName[name].Elements = elements
-	}
-	for name, elements := range fleet.Elements(all) {
-		c.byName[name].Elements = elements
+	for _, of := range []map[string][]ruleset.Element{exemptions(all), fleet.Elements(all)} {
+		for name, elements := range of {
+			c.byName[name].Elements = elements
+		}
 	}
 	c.border(all, there)
 	c.needed[fleet.PickUpChain] = x.picksUp
@@ -81,9 +80,24 @@ func (c *compiler) border(all []*lb.Profile, there func(object string) bool) {
 			c.needed[e.Data], c.needed[refuseChain] = true, true
 		}
 	}
-	for _, of := range []map[string][]ruleset.Element{datagrams.Elements(all, ChainOf), synproxy.Elements(all, ChainOf)} {
-		for name, elements := range of {
-			c.byName[name].Elements = elements
+	for p, s := range lb.Services(all) {
+		if s.Balance == lb.Datagrams {
+			for f, e := range listens(s, lb.UDP) {
+				e.Data = datagrams.Of(ChainOf(p.Name, s.Name), f)
+				c.add(datagrams.Destinations(f), e)
+			}
+		}
+		if s.SYNProtection != nil {
+			for f, e := range listens(s, lb.TCP) {
+				c.add(synproxy.Protected(f), e)
+				e.Data = synproxy.Of(ChainOf(p.Name, s.Name), f)
+				c.add(synproxy.ChainsBy(f), e)
+			}
+		}
+	}
+	for _, m := range c.Maps {
+		if m.Kind == ruleset.Addresses { // in one order, whatever that of the profiles
+			slices.SortFunc(m.Elements, func(a, b ruleset.Element) int { return strings.Compare(a.Key, b.Key) })
 		}
 	}
 	c.Chains = append(c.Chains, synproxy.ChainsFor(all, there)...)

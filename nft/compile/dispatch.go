@@ -260,6 +260,22 @@ func Destinations(chain string, s *lb.Service) iter.Seq2[string, ruleset.Element
 	}
 }
 
+// listens are what a service listens on with a protocol, as ranges of ports of single
+// addresses.
+func listens(s *lb.Service, proto lb.Protocol) iter.Seq2[*ruleset.Family, ruleset.Element] {
+	return func(yield func(*ruleset.Family, ruleset.Element) bool) {
+		for _, l := range s.Listen {
+			at := ruleset.AddrBytes(l.Prefix.Addr()) + ruleset.ProtoBytes(byte(proto))
+			for _, r := range l.Ports {
+				e := ruleset.Element{Key: at + ruleset.PortBytes(r.First), End: at + ruleset.PortBytes(r.Last)}
+				if !yield(ruleset.FamilyOf(l.Prefix.Addr()), e) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Parse reads an element of a tier. The prefix is not valid where the tier is for
 // this host's own addresses.
 func (t Tier) Parse(f *Family, e ruleset.Element) (iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {

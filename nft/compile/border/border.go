@@ -4,7 +4,6 @@
 package border
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -75,7 +74,6 @@ func Elements(profiles []*lb.Profile) map[string][]ruleset.Element {
 		for key, what := range keys {
 			out[name] = append(out[name], ruleset.Element{Key: key, Data: prefix + what.String()})
 		}
-		slices.SortFunc(out[name], func(a, b ruleset.Element) int { return cmp.Compare(a.Key, b.Key) })
 	}
 	return out
 }

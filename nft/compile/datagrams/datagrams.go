@@ -11,11 +11,7 @@
 package datagrams
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft/ruleset"
@@ -30,8 +26,8 @@ const (
 	note        = "balance datagrams"
 )
 
-// destinations names the map that leads to the chains of services.
-func destinations(f *ruleset.Family) string { return EntryChain + f.Digit }
+// Destinations names the map that leads to the chains of services.
+func Destinations(f *ruleset.Family) string { return EntryChain + f.Digit }
 
 // Of names what a service, with this chain, has for a family: a chain, and a map of
 // its servers.
@@ -42,7 +38,7 @@ func Maps() []*ruleset.Map {
 	var out []*ruleset.Map
 	for _, f := range ruleset.Families {
 		out = append(out, &ruleset.Map{
-			Name: destinations(f), Kind: ruleset.Addresses, Key: ruleset.Type{f.Addr, ruleset.InetProto, ruleset.InetService},
+			Name: Destinations(f), Kind: ruleset.Addresses, Key: ruleset.Type{f.Addr, ruleset.InetProto, ruleset.InetService},
 			Data: ruleset.Type{ruleset.Verdict}, Interval: true,
 		})
 	}
@@ -51,7 +47,7 @@ func Maps() []*ruleset.Map {
 
 // IsShared reports whether a chain or map is one that all services share.
 func IsShared(object string) bool {
-	return object == EntryChain || object == destinations(ruleset.IPv4) || object == destinations(ruleset.IPv6)
+	return object == EntryChain || object == Destinations(ruleset.IPv4) || object == Destinations(ruleset.IPv6)
 }
 
 // Entry is the chain that all that comes from the network meets.
@@ -59,35 +55,11 @@ func Entry() *ruleset.Chain {
 	c := &ruleset.Chain{Name: EntryChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}
 	for _, f := range ruleset.Families {
 		c.Rules = append(c.Rules, ruleset.Rule{
-			Statements: []ruleset.Statement{f.Vmap(destinations(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort)},
-			Needs:      destinations(f),
+			Statements: []ruleset.Statement{f.Vmap(Destinations(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort)},
+			Needs:      Destinations(f),
 		})
 	}
 	return c
-}
-
-// Elements are those of the shared maps, by their names, for all profiles of a table.
-// chain names the chain of a service.
-func Elements(profiles []*lb.Profile, chain func(profile, service string) string) map[string][]ruleset.Element {
-	out := map[string][]ruleset.Element{}
-	for p, s := range lb.Services(profiles) {
-		if s.Balance != lb.Datagrams {
-			continue
-		}
-		for _, l := range s.Listen {
-			f := ruleset.FamilyOf(l.Prefix.Addr())
-			for _, r := range l.Ports {
-				key := func(port uint16) string {
-					return ruleset.AddrBytes(l.Prefix.Addr()) + ruleset.ProtoBytes(unix.IPPROTO_UDP) + ruleset.PortBytes(port)
-				}
-				out[destinations(f)] = append(out[destinations(f)], ruleset.Element{Key: key(r.First), End: key(r.Last), Data: Of(chain(p.Name, s.Name), f)})
-			}
-		}
-	}
-	for _, elements := range out {
-		slices.SortFunc(elements, func(a, b ruleset.Element) int { return cmp.Compare(a.Key, b.Key) })
-	}
-	return out
 }
 
 // Servers is the map of the servers of a service and family that has this name, empty;

@@ -14,7 +14,6 @@
 package synproxy
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,10 +38,10 @@ const (
 	note   = "syn-protection "
 )
 
-// chains names the map from a destination to the chain of a service, and protected the set
+// ChainsBy names the map from a destination to the chain of a service, and Protected the set
 // of these destinations.
-func chains(f *ruleset.Family) string    { return "synproxy" + f.Digit }
-func protected(f *ruleset.Family) string { return "protected" + f.Digit }
+func ChainsBy(f *ruleset.Family) string  { return "synproxy" + f.Digit }
+func Protected(f *ruleset.Family) string { return "protected" + f.Digit }
 
 // Of names the chain that a service, with this chain, has for a family.
 func Of(chain string, f *ruleset.Family) string { return chain + suffix + f.Digit }
@@ -53,8 +52,8 @@ func Maps() []*ruleset.Map {
 	for _, f := range ruleset.Families {
 		key := ruleset.Type{f.Addr, ruleset.InetProto, ruleset.InetService}
 		out = append(out,
-			&ruleset.Map{Name: protected(f), Kind: ruleset.Addresses, Key: key, Interval: true},
-			&ruleset.Map{Name: chains(f), Kind: ruleset.Addresses, Key: key, Data: ruleset.Type{ruleset.Verdict}, Interval: true})
+			&ruleset.Map{Name: Protected(f), Kind: ruleset.Addresses, Key: key, Interval: true},
+			&ruleset.Map{Name: ChainsBy(f), Kind: ruleset.Addresses, Key: key, Data: ruleset.Type{ruleset.Verdict}, Interval: true})
 	}
 	return out
 }
@@ -77,8 +76,8 @@ func Chains() []*ruleset.Chain {
 	take := func(name string, hook *ruleset.Hook) *ruleset.Chain {
 		c := &ruleset.Chain{Name: name, Hook: hook, Filter: true, Rules: []ruleset.Rule{rule(ruleset.IsTracked(), ruleset.Accept())}}
 		for _, f := range ruleset.Families {
-			ask := rule(f.Vmap(chains(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort))
-			ask.Needs = chains(f)
+			ask := rule(f.Vmap(ChainsBy(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort))
+			ask.Needs = ChainsBy(f)
 			c.Rules = append(c.Rules, ask)
 		}
 		return c
@@ -115,35 +114,8 @@ func ChainsFor(all []*lb.Profile, there func(object string) bool) (out []*rulese
 func Segments() []ruleset.Rule {
 	var out []ruleset.Rule
 	for _, f := range ruleset.Families {
-		match := f.In(protected(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort)
-		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ruleset.UnlessSYN(), match, ruleset.Accept()}, Needs: protected(f)})
-	}
-	return out
-}
-
-// Elements are those of the shared maps, by their names, for all profiles of a table.
-// chain names the chain of a service.
-func Elements(profiles []*lb.Profile, chain func(profile, service string) string) map[string][]ruleset.Element {
-	out := map[string][]ruleset.Element{}
-	for p, s := range lb.Services(profiles) {
-		if s.SYNProtection == nil {
-			continue
-		}
-		for _, l := range s.Listen {
-			f := ruleset.FamilyOf(l.Prefix.Addr())
-			for _, r := range l.Ports {
-				key := func(port uint16) string {
-					return ruleset.AddrBytes(l.Prefix.Addr()) + ruleset.ProtoBytes(byte(lb.TCP)) + ruleset.PortBytes(port)
-				}
-				e := ruleset.Element{Key: key(r.First), End: key(r.Last)}
-				out[protected(f)] = append(out[protected(f)], e)
-				e.Data = Of(chain(p.Name, s.Name), f)
-				out[chains(f)] = append(out[chains(f)], e)
-			}
-		}
-	}
-	for _, elements := range out {
-		slices.SortFunc(elements, func(a, b ruleset.Element) int { return cmp.Compare(a.Key, b.Key) })
+		match := f.In(Protected(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort)
+		out = append(out, ruleset.Rule{Statements: []ruleset.Statement{ruleset.UnlessSYN(), match, ruleset.Accept()}, Needs: Protected(f)})
 	}
 	return out
 }
