@@ -320,8 +320,10 @@ func (m *Messages) DeleteChain(name string) {
 //
 //	NFTA_RULE_TABLE, CHAIN, [HANDLE], EXPRESSIONS [LIST_ELEM ...], USERDATA
 func (m *Messages) Rule(chain string, r Rule, replace uint64) {
-	for i := range r.Statements {
-		m.newObjects(&r.Statements[i])
+	for _, s := range r.Statements {
+		if s.Object != nil {
+			m.newObject(s.Object)
+		}
 	}
 	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_APPEND)
 	if replace != 0 {

@@ -178,13 +178,7 @@ func (f *Family) netmask(bits int) []byte {
 
 // SourceIn matches where the source address is in a set, or is not.
 func (f *Family) SourceIn(set string, not bool) Statement {
-	op := ""
-	if not {
-		op = "!= "
-	}
-	exprs := append(f.isFamily(), f.loadSource(reg, f.Addr.Size*8)...)
-	return NewStatement(fmt.Sprintf("%s saddr %s@%s", f.Word, op, set),
-		append(exprs, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: not})...)
+	return in(f.Word+" saddr", set, not, append(f.isFamily(), f.Source().load(reg))...)
 }
 
 // markAndSource loads the connection mark and the source's network.
@@ -197,26 +191,15 @@ func (f *Family) markAndSource(bits int) (text string, exprs []expr.Any) {
 // timeout.
 func (f *Family) RateBySource(set string, bits int, r Rate, above bool, timeout time.Duration) Statement {
 	key, exprs := f.markAndSource(bits)
-	over := ""
-	if above {
-		over = "over "
-	}
-	return NewStatement(fmt.Sprintf("update @%s { %s timeout %s limit rate %s%s burst %d packets }", set, key, durationText(timeout), over, r.Text, r.Burst),
-		append(exprs, &expr.Dynset{
-			SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout,
-			Exprs: []expr.Any{r.expr(above)},
-		})...)
+	return intoWith("update", set, key, timeout, exprs, " "+r.text(above), []expr.Any{r.expr(above)})
 }
 
 // CountBySource matches where more than n connections with this mark and of the
 // source's network live.
 func (f *Family) CountBySource(set string, bits int, n uint32) Statement {
 	key, exprs := f.markAndSource(bits)
-	return NewStatement(fmt.Sprintf("add @%s { %s ct count over %d }", set, key, n),
-		append(exprs, &expr.Dynset{
-			SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD,
-			Exprs: []expr.Any{countOverExpr(n)},
-		})...)
+	text, count := countOver(n)
+	return intoWith("add", set, key, 0, exprs, " "+text, []expr.Any{count})
 }
 
 // Clients is a map from the source's network to a connection mark.
@@ -256,7 +239,7 @@ func (f *Family) SetMarkBySource(c Clients) Statement {
 // UpdateSource makes a map remember the connection mark for the source's
 // network.
 func (f *Family) UpdateSource(c Clients, timeout time.Duration) Statement {
-	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, c, " timeout "+durationText(timeout), timeout)
+	return f.into("update", c, " timeout "+durationText(timeout), timeout)
 }
 
 // UpdateOpenSource makes a map remember the connection mark for the source's network
@@ -264,22 +247,18 @@ func (f *Family) UpdateSource(c Clients, timeout time.Duration) Statement {
 // count connections and match whatever the number is: also a lookup asks them.
 func (f *Family) UpdateOpenSource(c Clients) Statement {
 	const most uint32 = 1<<32 - 1
-	return f.dynset("update", unix.NFT_DYNSET_OP_UPDATE, c, fmt.Sprintf(" ct count %d", most), 0, &expr.Connlimit{Count: most})
+	return f.into("update", c, fmt.Sprintf(" ct count %d", most), 0, &expr.Connlimit{Count: most})
 }
 
 // DeleteSource makes a map forget the source's network.
-func (f *Family) DeleteSource(c Clients) Statement {
-	return f.dynset("delete", dynsetDelete, c, "", 0)
-}
+func (f *Family) DeleteSource(c Clients) Statement { return f.into("delete", c, "", 0) }
 
-const dynsetDelete = 2 // NFT_DYNSET_OP_DELETE
-
-func (f *Family) dynset(word string, operation uint32, c Clients, with string, timeout time.Duration, inner ...expr.Any) Statement {
+func (f *Family) into(word string, c Clients, with string, timeout time.Duration, inner ...expr.Any) Statement {
 	data := *loadMark
 	data.Register = unix.NFT_REG_2
 	key, exprs := f.clientKey(c, fmt.Sprintf("0x%08x", c.Key), &expr.Immediate{Register: f.behind(), Data: []byte(MarkBytes(c.Key))})
 	exprs = append(exprs, &data, &expr.Dynset{
-		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: c.Map, Operation: operation, Timeout: timeout, Exprs: inner,
+		SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: c.Map, Operation: dynsets[word], Timeout: timeout, Exprs: inner,
 	})
 	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, c.Map, key, with), exprs...)
 }
@@ -338,24 +317,24 @@ func (f *Family) ZoneOf(set string, zone uint16) Statement {
 		&expr.Immediate{Register: reg, Data: binary.NativeEndian.AppendUint16(nil, zone)},
 	})
 	s := NewStatement(fmt.Sprintf("meta l4proto udp %s @%s ct original zone set %d", text, set, zone), exprs...)
-	s.Exprs = append(s.Exprs, setZone()...)
+	// The library cannot encode it for one direction.
+	s.Exprs = append(s.Exprs, rawExpr("ct", func(e *wire.Encoder) {
+		const ctDirection, original = 3, "\x00" // NFTA_CT_DIRECTION
+		e.Uint32(unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
+		e.Data(ctDirection, original)
+		e.Uint32(unix.NFTA_CT_SREG, reg)
+	})...)
 	return s
 }
 
-// setZone is an expression that the library cannot encode: for one direction.
-func setZone() []byte {
-	const (
-		ctDirection = 3 // NFTA_CT_DIRECTION
-		original    = "\x00"
-	)
+// rawExpr is an expression that the library cannot encode.
+func rawExpr(name string, data func(e *wire.Encoder)) []byte {
 	var e wire.Encoder
 	item := e.Begin(unix.NFTA_LIST_ELEM)
-	e.Text(unix.NFTA_EXPR_NAME, "ct")
-	data := e.Begin(unix.NFTA_EXPR_DATA)
-	e.Uint32(unix.NFTA_CT_KEY, unix.NFT_CT_ZONE)
-	e.Data(ctDirection, original)
-	e.Uint32(unix.NFTA_CT_SREG, reg)
-	e.End(data)
+	e.Text(unix.NFTA_EXPR_NAME, name)
+	at := e.Begin(unix.NFTA_EXPR_DATA)
+	data(&e)
+	e.End(at)
 	e.End(item)
 	return e.Bytes()
 }

@@ -92,7 +92,8 @@ type FlowHash struct {
 	Modulus uint32
 }
 
-func (h FlowHash) load() (text string, exprs []expr.Any, encoded []byte) {
+// load puts the hash into the register.
+func (h FlowHash) load() (text string, exprs []byte) {
 	modulus := h.Modulus
 	if modulus == 0 {
 		modulus = 1<<32 - 1
@@ -102,46 +103,42 @@ func (h FlowHash) load() (text string, exprs []expr.Any, encoded []byte) {
 	if h.Family != nil {
 		load = append(h.Family.isFrame(), load...)
 	}
-	return text, load, hash
+	return text, append(encodeExprs(load...), hash...)
 }
 
 // SetPacketMark puts a hash into the mark of the packet.
 func (h FlowHash) SetPacketMark() Statement {
-	text, exprs, hash := h.load()
-	return Statement{Text: "meta mark set " + text, Exprs: slices.Concat(encodeExprs(exprs...), hash, encodeExprs(setPacketMark))}
+	text, exprs := h.load()
+	return Statement{Text: "meta mark set " + text, Exprs: append(exprs, encodeExprs(setPacketMark)...)}
 }
 
 // SetPacketMarkBy puts what a map has for a hash into the mark of the packet.
 func (h FlowHash) SetPacketMarkBy(name string) Statement {
-	text, exprs, hash := h.load()
-	return Statement{
-		Text:  fmt.Sprintf("meta mark set %s map @%s", text, name),
-		Exprs: slices.Concat(encodeExprs(exprs...), hash, encodeExprs(lookupMark(name), setPacketMark)),
-	}
+	text, exprs := h.load()
+	return Statement{Text: fmt.Sprintf("meta mark set %s map @%s", text, name), Exprs: append(exprs, encodeExprs(lookupMark(name), setPacketMark)...)}
 }
 
 // Learn makes a map remember the mark of the packet for a hash. What it has already
 // stays, and its time begins anew.
 func (h FlowHash) Learn(name string, timeout time.Duration) Statement {
-	return h.dynset("update", unix.NFT_DYNSET_OP_UPDATE, name, timeout)
+	return h.into("update", name, timeout)
 }
 
 // Unlearn makes a map forget a hash.
-func (h FlowHash) Unlearn(name string) Statement { return h.dynset("delete", dynsetDelete, name, 0) }
+func (h FlowHash) Unlearn(name string) Statement { return h.into("delete", name, 0) }
 
-func (h FlowHash) dynset(word string, operation uint32, name string, timeout time.Duration) Statement {
-	until := ""
+func (h FlowHash) into(word, name string, timeout time.Duration) Statement {
+	text, exprs := h.load()
 	if timeout > 0 {
-		until = " timeout " + durationText(timeout)
+		text += " timeout " + durationText(timeout)
 	}
-	text, exprs, hash := h.load()
 	data := *loadPacketMark
 	data.Register = unix.NFT_REG_2
 	return Statement{
-		Text: fmt.Sprintf("%s @%s { %s%s : meta mark }", word, name, text, until),
-		Exprs: slices.Concat(encodeExprs(exprs...), hash, encodeExprs(&data, &expr.Dynset{
-			SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: name, Operation: operation, Timeout: timeout,
-		})),
+		Text: fmt.Sprintf("%s @%s { %s : meta mark }", word, name, text),
+		Exprs: append(exprs, encodeExprs(&data, &expr.Dynset{
+			SrcRegKey: reg, SrcRegData: unix.NFT_REG_2, SetName: name, Operation: dynsets[word], Timeout: timeout,
+		})...),
 	}
 }
 
@@ -173,16 +170,11 @@ func (f *Family) Forward(neighbours, devices string) Statement {
 	// An expression that the library does not know (linux/netfilter/nf_tables.h, enum
 	// nft_fwd_attributes).
 	const device, address, family = 1, 2, 3
-	var e wire.Encoder
-	item := e.Begin(unix.NFTA_LIST_ELEM)
-	e.Text(unix.NFTA_EXPR_NAME, "fwd")
-	data := e.Begin(unix.NFTA_EXPR_DATA)
-	e.Uint32(device, reg)
-	e.Uint32(address, unix.NFT_REG_2)
-	e.Uint32(family, uint32(f.NFProto))
-	e.End(data)
-	e.End(item)
-	s.Exprs = append(s.Exprs, e.Bytes()...)
+	s.Exprs = append(s.Exprs, rawExpr("fwd", func(e *wire.Encoder) {
+		e.Uint32(device, reg)
+		e.Uint32(address, unix.NFT_REG_2)
+		e.Uint32(family, uint32(f.NFProto))
+	})...)
 	return s
 }
 

@@ -3,7 +3,6 @@ package ruleset
 // Refusals: statements about the reset with which a server answers a SYN.
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/google/nftables/expr"
@@ -30,6 +29,12 @@ func flagsAre(op expr.CmpOp, flags byte) []expr.Any {
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
 		compare(op, []byte{flags}),
 	}
+}
+
+// HasSYN matches the first segment of either side.
+func HasSYN() Statement {
+	return NewStatement("tcp flags syn", loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_TCP}), tcpField(tcpFlags, 1),
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{syn}, Xor: []byte{0}}, compare(expr.CmpOpNeq, []byte{0}))
 }
 
 // IsRefusal matches what a closed port answers to a SYN: a reset with ACK and the
@@ -63,34 +68,19 @@ func IsOfInputLink() Statement {
 		&expr.Fib{Register: reg, FlagDADDR: true, FlagIIF: true, ResultADDRTYPE: true}, compare(expr.CmpOpEq, []byte(MarkBytes(unix.RTN_LOCAL))))
 }
 
-// MarkBitsIn matches where some bits of the connection mark are in a set.
-func MarkBitsIn(set string, mask uint32) Statement {
-	text, exprs := markBits(mask)
-	return NewStatement(text+" @"+set, append(exprs, &expr.Lookup{SourceRegister: reg, SetName: set})...)
-}
-
-// UpdateMark puts some bits of the connection mark into a set that packets fill,
-// for a time from now on.
-func UpdateMark(set string, mask uint32, timeout time.Duration) Statement {
-	text, exprs := markBits(mask)
-	return NewStatement(fmt.Sprintf("update @%s { %s timeout %s }", set, text, durationText(timeout)),
-		append(exprs, &expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout})...)
-}
-
 // RateByAck matches while the segments with this acknowledgement number stay
 // below a rate. The set remembers each of them for the timeout. Where it is full
 // nothing matches.
 func RateByAck(set string, r Rate, timeout time.Duration) Statement {
-	return NewStatement(fmt.Sprintf("update @%s { tcp ackseq timeout %s limit rate %s burst %d packets }", set, durationText(timeout), r.Text, r.Burst),
-		loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_TCP}), tcpField(tcpAckNumber, 4),
-		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout, Exprs: []expr.Any{r.expr(false)}})
+	load := []expr.Any{loadL4, compare(expr.CmpOpEq, []byte{unix.IPPROTO_TCP}), tcpField(tcpAckNumber, 4)}
+	return intoWith("update", set, "tcp ackseq", timeout, load, " "+r.text(false), []expr.Any{r.expr(false)})
 }
 
 // NotAsked matches TCP segments, known as such, whose acknowledgement number is not in a set.
 // A server that does not know their connection answers with a reset of this sequence number
 // (RFC 9293, 3.10.7.1), and the client sends the same number again.
 func NotAsked(set string) Statement {
-	return NewStatement("tcp ackseq != @"+set, tcpField(tcpAckNumber, 4), &expr.Lookup{SourceRegister: reg, SetName: set, Invert: true})
+	return in("tcp ackseq", set, true, tcpField(tcpAckNumber, 4))
 }
 
 // AskedInVain matches such a reset, and notes its number in the set for a time. One that is
@@ -99,9 +89,8 @@ func AskedInVain(set string, timeout time.Duration) []Statement {
 	number := tcpField(tcpSequence, 4)
 	return []Statement{
 		NewStatement("tcp flags rst / fin,syn,rst,ack", flagsAre(expr.CmpOpEq, rst)...),
-		NewStatement("tcp sequence != @"+set, number, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: true}),
-		NewStatement(fmt.Sprintf("add @%s { tcp sequence timeout %s }", set, durationText(timeout)), number,
-			&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD, Timeout: timeout}),
+		in("tcp sequence", set, true, number),
+		into("add", set, "tcp sequence", timeout, number),
 	}
 }
 

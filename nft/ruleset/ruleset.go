@@ -203,8 +203,8 @@ func (r *Ruleset) WriteTo(w io.Writer) (int64, error) {
 	for _, m := range r.Maps {
 		p.mapping(m)
 	}
-	p.timeouts(r.Chains)
-	p.helpers(r.Chains)
+	p.objects(r.Chains, objectCtTimeout)
+	p.objects(r.Chains, objectCtHelper)
 	for _, c := range r.Chains {
 		p.chain(c)
 	}

@@ -43,33 +43,20 @@ func SetUDPPort(port uint16) []Statement {
 // SetDestination writes the address that a map has for a number below modulus, in turn
 // or at random, over the destination. Checksums follow.
 func (f *Family) SetDestination(random bool, modulus uint32, name string) Statement {
-	word, typ := "inc", uint32(unix.NFT_NG_INCREMENTAL)
-	if random {
-		word, typ = "random", unix.NFT_NG_RANDOM
-	}
-	s := NewStatement(fmt.Sprintf("%s daddr set numgen %s mod %d map @%s", f.Word, word, modulus, name),
-		append(f.isFamily(), &expr.Numgen{Register: reg, Modulus: modulus, Type: typ}, lookupMark(name))...)
-	s.Exprs = append(s.Exprs, f.writeDestination()...)
+	text, number := numgen(random, modulus, 0)
+	s := NewStatement(fmt.Sprintf("%s daddr set %s map @%s", f.Word, text, name), append(f.isFamily(), number, lookupMark(name))...)
+	// The library cannot encode it for IPv6, whose header has no checksum: only that of what
+	// is inside follows.
+	s.Exprs = append(s.Exprs, rawExpr("payload", func(e *wire.Encoder) {
+		e.Uint32(unix.NFTA_PAYLOAD_SREG, reg)
+		e.Uint32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
+		e.Uint32(unix.NFTA_PAYLOAD_OFFSET, f.daddr)
+		e.Uint32(unix.NFTA_PAYLOAD_LEN, uint32(f.Addr.Size))
+		if f == IPv4 {
+			e.Uint32(unix.NFTA_PAYLOAD_CSUM_TYPE, unix.NFT_PAYLOAD_CSUM_INET)
+			e.Uint32(unix.NFTA_PAYLOAD_CSUM_OFFSET, ipChecksum)
+		}
+		e.Uint32(unix.NFTA_PAYLOAD_CSUM_FLAGS, unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR)
+	})...)
 	return s
-}
-
-// writeDestination is an expression that the library cannot encode for IPv6, whose header
-// has no checksum: only that of what is inside follows.
-func (f *Family) writeDestination() []byte {
-	var e wire.Encoder
-	item := e.Begin(unix.NFTA_LIST_ELEM)
-	e.Text(unix.NFTA_EXPR_NAME, "payload")
-	data := e.Begin(unix.NFTA_EXPR_DATA)
-	e.Uint32(unix.NFTA_PAYLOAD_SREG, reg)
-	e.Uint32(unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER)
-	e.Uint32(unix.NFTA_PAYLOAD_OFFSET, f.daddr)
-	e.Uint32(unix.NFTA_PAYLOAD_LEN, uint32(f.Addr.Size))
-	if f == IPv4 {
-		e.Uint32(unix.NFTA_PAYLOAD_CSUM_TYPE, unix.NFT_PAYLOAD_CSUM_INET)
-		e.Uint32(unix.NFTA_PAYLOAD_CSUM_OFFSET, ipChecksum)
-	}
-	e.Uint32(unix.NFTA_PAYLOAD_CSUM_FLAGS, unix.NFT_PAYLOAD_L4CSUM_PSEUDOHDR)
-	e.End(data)
-	e.End(item)
-	return e.Bytes()
 }

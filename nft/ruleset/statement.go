@@ -24,12 +24,9 @@ const (
 
 // Statement is a part of a rule in both its forms.
 type Statement struct {
-	Text  string
-	Exprs []byte // encoded NFTA_LIST_ELEM attributes
-	// Timeouts is the object that it refers to; nil for nearly all.
-	Timeouts *Timeouts
-	// Helper likewise.
-	Helper *Helper
+	Text   string
+	Exprs  []byte // encoded NFTA_LIST_ELEM attributes
+	Object Object // that it refers to; nil for nearly all
 }
 
 // NewStatement is a statement of this text and these expressions.
@@ -126,14 +123,19 @@ func SetMark(v uint32) Statement {
 // SetMarkNumgen puts a number from offset to offset+modulus-1 into the
 // connection mark, in turn or at random.
 func SetMarkNumgen(random bool, modulus, offset uint32) Statement {
+	text, number := numgen(random, modulus, offset)
+	s := NewStatement(fmt.Sprintf("ct mark set %s offset %d", text, offset), number)
+	s.Exprs = append(s.Exprs, encodedSetMark...)
+	return s
+}
+
+// numgen puts a number into the register.
+func numgen(random bool, modulus, offset uint32) (text string, e *expr.Numgen) {
 	word, typ := "inc", uint32(unix.NFT_NG_INCREMENTAL)
 	if random {
 		word, typ = "random", unix.NFT_NG_RANDOM
 	}
-	s := NewStatement(fmt.Sprintf("ct mark set numgen %s mod %d offset %d", word, modulus, offset),
-		&expr.Numgen{Register: reg, Modulus: modulus, Type: typ, Offset: offset})
-	s.Exprs = append(s.Exprs, encodedSetMark...)
-	return s
+	return fmt.Sprintf("numgen %s mod %d", word, modulus), &expr.Numgen{Register: reg, Modulus: modulus, Type: typ, Offset: offset}
 }
 
 // SetMarkHash is SetMarkNumgen by the Jenkins hash of some fields of the
@@ -214,27 +216,6 @@ func MarkVmap(name string, mask uint32) Statement {
 	text, exprs := markBits(mask)
 	return NewStatement(text+" vmap @"+name,
 		append(exprs, &expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true})...)
-}
-
-// MarkIn matches where the connection mark is in a set, or is not.
-func MarkIn(set string, not bool) Statement {
-	op := ""
-	if not {
-		op = "!= "
-	}
-	return NewStatement("ct mark "+op+"@"+set, loadMark, &expr.Lookup{SourceRegister: reg, SetName: set, Invert: not})
-}
-
-// AddMark puts the connection mark into a set that packets fill, for a time.
-func AddMark(set string, timeout time.Duration) Statement {
-	return NewStatement(fmt.Sprintf("add @%s { ct mark timeout %s }", set, durationText(timeout)), loadMark,
-		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: unix.NFT_DYNSET_OP_ADD, Timeout: timeout})
-}
-
-// DeleteMark takes the connection mark out of such a set.
-func DeleteMark(set string) Statement {
-	return NewStatement(fmt.Sprintf("delete @%s { ct mark }", set), loadMark,
-		&expr.Dynset{SrcRegKey: reg, SetName: set, Operation: dynsetDelete})
 }
 
 // MarkIs matches where some bits of the connection mark have a value.
@@ -323,11 +304,7 @@ func IsForeign() Statement {
 // LimitRate matches while events stay below a rate, or with over once they are
 // above.
 func LimitRate(r Rate, over bool) Statement {
-	word := ""
-	if over {
-		word = "over "
-	}
-	return NewStatement(fmt.Sprintf("limit rate %s%s burst %d packets", word, r.Text, r.Burst), r.expr(over))
+	return NewStatement(r.text(over), r.expr(over))
 }
 
 // Rate is a number of events in a unit of time, and how many may come at once.
@@ -338,17 +315,25 @@ type Rate struct {
 	Burst  uint32
 }
 
+func (r Rate) text(over bool) string {
+	word := ""
+	if over {
+		word = "over "
+	}
+	return fmt.Sprintf("limit rate %s%s burst %d packets", word, r.Text, r.Burst)
+}
+
 func (r Rate) expr(over bool) expr.Any {
 	return &expr.Limit{Type: expr.LimitTypePkts, Rate: r.Events, Unit: expr.LimitTime(r.Per / time.Second), Burst: r.Burst, Over: over}
 }
 
 // CountOver matches where more than n connections live that passed here.
 func CountOver(n uint32) Statement {
-	return NewStatement(fmt.Sprintf("ct count over %d", n), countOverExpr(n))
+	return NewStatement(countOver(n))
 }
 
-func countOverExpr(n uint32) expr.Any {
-	return &expr.Connlimit{Count: n, Flags: expr.NFT_CONNLIMIT_F_INV}
+func countOver(n uint32) (text string, e expr.Any) {
+	return fmt.Sprintf("ct count over %d", n), &expr.Connlimit{Count: n, Flags: expr.NFT_CONNLIMIT_F_INV}
 }
 
 // Log writes a line into the kernel log; level is that of syslog.
