@@ -38,43 +38,38 @@ type Use struct {
 }
 
 // Usage is what conntrack holds for backends, by their numbers.
-type Usage map[uint32]*counts
+type Usage map[uint32]*Use
 
-// counts are the connections of one number.
-type counts struct {
-	entries, live [3]int // in the order of protocols
-	left          uint32
+func newUse() *Use { return &Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}} }
 
-	unanswered, silent, own, met, halfOpen int
-}
-
-var protocols = [3]lb.Protocol{lb.TCP, lb.UDP, lb.SCTP}
-
-func (t *counts) add(f *conntrack.Flow) {
-	i := max(0, slices.Index(protocols[:], lb.Protocol(f.Protocol)))
-	t.entries[i]++
-	if protocols[i] != lb.UDP && f.OfItself() {
-		t.own++
+func (u *Use) add(f *conntrack.Flow) {
+	p := lb.Protocol(f.Protocol)
+	if p != lb.UDP && p != lb.SCTP {
+		p = lb.TCP
+	}
+	u.Entries[p]++
+	if p != lb.UDP && f.OfItself() {
+		u.Own++
 		if f.Answered {
-			t.met++
+			u.Met++
 		}
 	}
 	if f.Ended {
 		return
 	}
-	t.live[i]++
+	u.Live[p]++
 	if f.HalfOpen {
-		t.halfOpen++
+		u.HalfOpen++
 	}
-	if f.Left > 0 && (t.left == 0 || f.Left < t.left) {
-		t.left = f.Left
+	if left := int(f.Left); left > 0 && (u.Left == 0 || left < u.Left) {
+		u.Left = left
 	}
 	switch {
 	case f.Answered:
-	case protocols[i] == lb.UDP:
-		t.silent++
+	case p == lb.UDP:
+		u.Silent++
 	default:
-		t.unanswered++
+		u.Unanswered++
 	}
 }
 
@@ -83,11 +78,8 @@ func (t *counts) add(f *conntrack.Flow) {
 // machine or an older profile gave: such a connection counts for the backend
 // that it is translated to.
 func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
-	out, known, kept := Usage{}, map[uint32]bool{}, uint32(0)
+	out, known, kept := Usage{}, numbersIn(states), uint32(0)
 	for _, s := range states {
-		for _, b := range s.backends {
-			known[b.mark&compile.NumberMask] = true
-		}
 		kept |= s.kept
 	}
 	var all flows.Servers
@@ -110,7 +102,7 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 			}
 		}
 		if out[n] == nil {
-			out[n] = &counts{}
+			out[n] = newUse()
 		}
 		out[n].add(f)
 	})
@@ -119,49 +111,41 @@ func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
 
 // Use is what conntrack holds for a backend of the state.
 func (s *State) Use(u Usage, profile, service string, address lb.Endpoint) Use {
-	if b, ok := s.backends[compile.BackendKey{Chain: compile.ChainOf(profile, service), Address: address}]; ok {
-		return u[b.mark&compile.NumberMask].use()
+	b, known := s.backends[compile.BackendKey{Chain: compile.ChainOf(profile, service), Address: address}]
+	if use := u[b.mark&compile.NumberMask]; known && use != nil {
+		return *use
 	}
 	return Use{}
-}
-
-func (t *counts) use() Use {
-	if t == nil {
-		return Use{}
-	}
-	out := Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}, Unanswered: t.unanswered, Silent: t.silent, Own: t.own, Met: t.met, HalfOpen: t.halfOpen, Left: int(t.left)}
-	for i, p := range protocols {
-		if t.entries[i] > 0 {
-			out.Entries[p] = t.entries[i]
-		}
-		if t.live[i] > 0 {
-			out.Live[p] = t.live[i]
-		}
-	}
-	return out
 }
 
 // Orphans sums up what is there for backends that none of the states has. Each
 // table of nlb in a namespace has its own.
 func Orphans(u Usage, states ...*State) Use {
-	known := map[uint32]bool{}
-	for _, s := range states {
-		for _, b := range s.backends {
-			known[b.mark&compile.NumberMask] = true
-		}
-	}
-	var sum counts
-	for n, t := range u {
-		if known[n] {
+	known, sum := numbersIn(states), newUse()
+	for number, use := range u {
+		if known[number] {
 			continue
 		}
-		for i := range protocols {
-			sum.entries[i] += t.entries[i]
-			sum.live[i] += t.live[i]
+		for p, n := range use.Entries {
+			sum.Entries[p] += n
 		}
-		sum.unanswered += t.unanswered
+		for p, n := range use.Live {
+			sum.Live[p] += n
+		}
+		sum.Unanswered += use.Unanswered
 	}
-	return sum.use()
+	return *sum
+}
+
+// numbersIn are those of the backends of states.
+func numbersIn(states []*State) map[uint32]bool {
+	out := map[uint32]bool{}
+	for _, s := range states {
+		for _, b := range s.backends {
+			out[b.mark&compile.NumberMask] = true
+		}
+	}
+	return out
 }
 
 // Stats are the figures of a backend.
@@ -178,10 +162,8 @@ type Stats struct {
 func (s *State) Stats(profile, service string, address lb.Endpoint, u Usage) Stats {
 	b := s.backends[compile.BackendKey{Chain: compile.ChainOf(profile, service), Address: address}]
 	out := Stats{Connections: b.connections, Packets: b.packets}
-	if t := u[b.mark&compile.NumberMask]; t != nil {
-		for _, n := range t.live {
-			out.Live += n
-		}
+	for _, n := range s.Use(u, profile, service, address).Live {
+		out.Live += n
 	}
 	return out
 }

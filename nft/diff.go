@@ -65,10 +65,8 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	for _, m := range slices.Backward(want.Maps) {
 		switch m.Kind {
 		case ruleset.Destinations, ruleset.Exemptions, ruleset.Addresses:
-		case ruleset.OwnSlots:
-			p.change(m, have.inPlace(m))
-		case ruleset.Members, ruleset.Before:
-			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
+		case ruleset.OwnSlots, ruleset.Members, ruleset.Before: // the same place leads elsewhere at once
+			p.change(m, compared(have.elements(m.Name), m, nil))
 		case ruleset.Backends:
 			p.change(m, have.immediate(m, func(e ruleset.Element) bool {
 				if m.Verdicts() {
@@ -90,7 +88,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	for _, m := range want.Maps {
 		// A part of the services leaves them as they are.
 		if (m.Kind == ruleset.Exemptions || m.Kind == ruleset.Addresses) && (have.last == nil || have.objects.maps[m.Name] == nil) {
-			p.change(m, have.immediate(m, func(ruleset.Element) bool { return true }))
+			p.change(m, compared(have.elements(m.Name), m, nil))
 		}
 	}
 	p.handOver(have, want, ours)
@@ -262,47 +260,26 @@ func (p *plan) numbered(have *State, m *ruleset.Map, ours func(name string) bool
 	if m.Dynamic || m.Prefixes && have.objects.maps[m.Name] != nil {
 		return // filled by packets; never changed
 	}
-	if len(have.elements(m.Name)) == 0 {
-		p.change(m, change{fresh: m.Elements})
-		return
-	}
-	var c change
-	wanted := make(map[string]bool, len(m.Elements))
-	elements, owned := have.elements(m.Name), have.owned[m.Name]
-	for _, e := range m.Elements {
-		id := e.ID()
-		wanted[id] = true
-		h, ok := elements[id]
-		_, used := owned[id]
-		same := ok && h.Data == e.Data && (used || h.More().Packets == 0)
-		switch {
-		case !ok:
-			c.fresh = append(c.fresh, e)
-		case !same:
-			c.replace(h, e)
-			if m.Verdicts() {
-				p.leadsTo(have, e.Data)
-			}
-		case h.More().Comment != e.More().Comment:
-			// The same backend under another name or weight goes on counting.
-			x := *e.More()
-			x.Packets, x.Bytes = h.More().Packets, h.More().Bytes
-			e.Extra = &x
-			c.replace(h, e)
+	owned := have.owned[m.Name]
+	c := compared(have.elements(m.Name), m, func(h ruleset.Element) bool {
+		_, used := owned[h.ID()]
+		return !used
+	})
+	if m.Verdicts() {
+		for _, e := range c.new {
+			p.leadsTo(have, e.Data)
 		}
 	}
-	p.change(m, c)
 	var retired []ruleset.Element
-	for id, h := range elements {
-		if wanted[id] {
-			continue
-		}
-		if owner, used := owned[id]; !used {
+	for _, h := range c.gone {
+		if owner, used := owned[h.ID()]; !used {
 			retired = append(retired, h)
 		} else if ours(owner) {
 			p.retire = append(p.retire, leave{m, h.Key})
 		}
 	}
+	c.gone = nil
+	p.change(m, c)
 	if len(retired) > 0 {
 		p.sweep = append(p.sweep, op{verb: remove, mapping: m, elements: sorted(retired)})
 	}
@@ -311,46 +288,45 @@ func (p *plan) numbered(have *State, m *ruleset.Map, ours func(name string) bool
 // immediate brings a map up to date whose elements go at once: without them a
 // packet finds its way as if it had come later.
 func (s *State) immediate(m *ruleset.Map, inScope func(ruleset.Element) bool) change {
-	elements := s.elements(m.Name)
-	if len(elements) == 0 {
-		return change{fresh: m.Elements}
-	}
-	var c change
-	wanted := make(map[string]bool, len(m.Elements))
-	for _, e := range m.Elements {
-		id := e.ID()
-		wanted[id] = true
-		if h, ok := elements[id]; !ok {
-			c.fresh = append(c.fresh, e)
-		} else if h.Data != e.Data || h.More().Comment != e.More().Comment {
-			c.replace(h, e) // retired ones have a comment
-		}
-	}
-	for id, h := range elements {
-		if !wanted[id] && inScope(h) {
-			c.gone = append(c.gone, h)
-		}
-	}
+	c := compared(s.elements(m.Name), m, nil)
+	c.gone = slices.DeleteFunc(c.gone, func(h ruleset.Element) bool { return !inScope(h) })
 	return c
 }
 
-// inPlace brings the slots of one service alone up to date, which are numbered from 0
-// on: the same place leads to another backend at once.
-func (s *State) inPlace(m *ruleset.Map) change {
-	elements := s.elements(m.Name)
-	if len(elements) == 0 {
+// compared is what becomes of the elements of a map. One of which the comment alone differs
+// goes on counting: the same backend under another name or weight. retired says which have
+// to begin anew; nil: none.
+func compared(have map[string]ruleset.Element, m *ruleset.Map, retired func(h ruleset.Element) bool) (c change) {
+	if len(have) == 0 {
 		return change{fresh: m.Elements}
 	}
-	var c change
+	there := 0
 	for _, e := range m.Elements {
-		if h, ok := elements[e.ID()]; !ok {
+		h, ok := have[e.ID()]
+		if ok {
+			there++
+		}
+		switch {
+		case !ok:
 			c.fresh = append(c.fresh, e)
-		} else if h.Data != e.Data {
+		case h.Data != e.Data, h.More().Packets != 0 && retired != nil && retired(h):
+			c.replace(h, e)
+		case h.More().Comment != e.More().Comment:
+			x := *e.More()
+			x.Packets, x.Bytes = h.More().Packets, h.More().Bytes
+			e.Extra = &x
 			c.replace(h, e)
 		}
 	}
-	for _, h := range elements {
-		if ruleset.MarkOf(h.Key) >= uint32(len(m.Elements)) {
+	if there == len(have) {
+		return c
+	}
+	wanted := make(map[string]bool, len(m.Elements))
+	for _, e := range m.Elements {
+		wanted[e.ID()] = true
+	}
+	for id, h := range have {
+		if !wanted[id] {
 			c.gone = append(c.gone, h)
 		}
 	}

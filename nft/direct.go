@@ -164,14 +164,11 @@ func (p *plan) directMaps(is *objects, want *ruleset.Ruleset, inScope func(strin
 		if m.Dynamic || m.Kind == ruleset.Destinations {
 			continue
 		}
-		c, gone := directChange(is.maps[m.Name], m, inScope)
-		if m.Kind == ruleset.OwnSlots {
-			c.gone, gone = gone, nil
+		c := directChange(is, m, inScope)
+		if m.Kind != ruleset.OwnSlots && len(c.gone) > 0 {
+			leaving[m], c.gone = sorted(c.gone), nil
 		}
 		p.change(m, c)
-		if len(gone) > 0 {
-			leaving[m] = gone
-		}
 	}
 	for _, c := range want.Chains {
 		if c.Hook == nil {
@@ -184,41 +181,17 @@ func (p *plan) directMaps(is *objects, want *ruleset.Ruleset, inScope func(strin
 	}
 	for _, m := range slices.Backward(want.Maps) {
 		if m.Kind == ruleset.Destinations {
-			c, gone := directChange(is.maps[m.Name], m, inScope)
-			c.gone = gone
-			p.change(m, c)
+			p.change(m, directChange(is, m, inScope))
 		}
 	}
 	return leaving
 }
 
-// directChange is what becomes of the elements of a map, and which of them nobody wants.
-func directChange(is *haveMap, m *ruleset.Map, inScope func(string) bool) (c change, gone []ruleset.Element) {
-	if is == nil {
-		return change{fresh: m.Elements}, nil
-	}
-	wanted := make(map[string]bool, len(m.Elements))
-	for _, e := range m.Elements {
-		wanted[e.ID()] = true
-		h, there := is.elements[e.ID()]
-		switch {
-		case !there:
-			c.fresh = append(c.fresh, e)
-		case h.Data != e.Data || h.More().Comment != e.More().Comment:
-			if m.Counter && h.Data == e.Data {
-				x := *e.More()
-				x.Packets, x.Bytes = h.More().Packets, h.More().Bytes
-				e.Extra = &x
-			}
-			c.replace(h, e)
-		}
-	}
-	for id, h := range is.elements {
-		if !wanted[id] && (m.Kind == ruleset.OwnSlots || inScope(direct.ProfileOf(m, h))) {
-			gone = append(gone, h)
-		}
-	}
-	return c, sorted(gone)
+// directChange is what becomes of the elements of a map.
+func directChange(is *objects, m *ruleset.Map, inScope func(string) bool) change {
+	c := compared(is.elements(m.Name), m, nil)
+	c.gone = slices.DeleteFunc(c.gone, func(h ruleset.Element) bool { return m.Kind != ruleset.OwnSlots && !inScope(direct.ProfileOf(m, h)) })
+	return c
 }
 
 // directChains brings the entry up to date, and removes the chains and maps of services

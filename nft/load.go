@@ -32,7 +32,7 @@ type State struct {
 	// the first backend on another host.
 	Profiles []*lb.Profile
 
-	objects *objects
+	*objects
 	// last is the record where only a part of the table was read; see partial.go.
 	last *memory
 	// params are those that a table of an unknown layout remembers.
@@ -128,13 +128,6 @@ func newState(table string, o *objects) *State {
 		s.Profiles = append(s.Profiles, profiles[name])
 	}
 	return s
-}
-
-func (s *State) elements(name string) map[string]ruleset.Element {
-	if m := s.objects.maps[name]; m != nil {
-		return m.elements
-	}
-	return nil
 }
 
 // own marks an element as used by a service, and returns it.

@@ -104,6 +104,14 @@ func (o *objects) readAll(c *wire.Conn, table string) (err error) {
 	return err
 }
 
+// elements are those of a map that were read.
+func (o *objects) elements(name string) map[string]ruleset.Element {
+	if m := o.maps[name]; m != nil {
+		return m.elements
+	}
+	return nil
+}
+
 // named returns the attributes that select a table, and an object of it.
 func named(names ...string) []byte {
 	var e wire.Encoder
