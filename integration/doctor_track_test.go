@@ -45,17 +45,17 @@ func (b *bed) remember(first, last int, mark uint32) {
 func tuple(e *wire.Encoder, typ uint16, protocol lb.Protocol, from, to netip.AddrPort) {
 	text := func(b []byte) string { return string(b) }
 	port := func(p uint16) string { return string(binary.BigEndian.AppendUint16(nil, p)) }
-	at := e.Begin(typ)
-	ip := e.Begin(1)
+	at := e.Nest(typ)
+	ip := e.Nest(1)
 	e.Data(1, text(from.Addr().AsSlice()))
 	e.Data(2, text(to.Addr().AsSlice()))
-	e.End(ip)
-	proto := e.Begin(2)
+	e.Unnest(ip)
+	proto := e.Nest(2)
 	e.Data(1, string([]byte{byte(protocol)}))
 	e.Data(2, port(from.Port()))
 	e.Data(3, port(to.Port()))
-	e.End(proto)
-	e.End(at)
+	e.Unnest(proto)
+	e.Unnest(at)
 }
 
 // mark is that of the only backend which a datagram to the service gets.

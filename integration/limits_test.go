@@ -275,11 +275,11 @@ func tracking(i int, flags uint16, backend netip.AddrPort, spread bool) []byte {
 	tuple(&e, 2, lb.TCP, backend, netip.AddrPortFrom(own, port))
 	e.Uint32(3, status)
 	e.Uint32(7, 600) // CTA_TIMEOUT
-	info := e.Begin(4)
-	tcp := e.Begin(1)
+	info := e.Nest(4)
+	tcp := e.Nest(1)
 	e.Data(1, "\x03") // TCP_CONNTRACK_ESTABLISHED
-	e.End(tcp)
-	e.End(info)
+	e.Unnest(tcp)
+	e.Unnest(info)
 	m := binary.NativeEndian.AppendUint32(nil, uint32(20+e.Len()))
 	m = binary.NativeEndian.AppendUint16(m, create)
 	m = binary.NativeEndian.AppendUint16(m, flags)

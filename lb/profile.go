@@ -41,16 +41,6 @@ func Services(profiles []*Profile) iter.Seq2[*Profile, *Service] {
 	}
 }
 
-// AnyService reports whether a service of profiles is such a one.
-func AnyService(profiles []*Profile, is func(*Service) bool) bool {
-	for _, s := range Services(profiles) {
-		if is(s) {
-			return true
-		}
-	}
-	return false
-}
-
 // Service is what clients connect to.
 type Service struct {
 	// Name is unique in the profile; the same characters as Profile.Name.

@@ -381,3 +381,13 @@ func JoinPorts(ranges []PortRange) []PortRange {
 	}
 	return out
 }
+
+// AnyService reports whether a service of profiles is such a one.
+func AnyService(profiles []*Profile, is func(*Service) bool) bool {
+	for _, s := range Services(profiles) {
+		if is(s) {
+			return true
+		}
+	}
+	return false
+}

@@ -308,7 +308,11 @@ func (s *State) planTo(g goal) *plan {
 	record := record{whole: len(g.others) == 0 && (s.last == nil || s.last.whole)}
 	g.take(s.renumbered(g.others, n))
 	all := g.all()
-	servers := sync.OnceValue(func() flows.Servers { return serversOf(all, n) })
+	servers := sync.OnceValue(func() flows.Servers {
+		out := flows.Servers{}
+		out.Add(all, n.Mark)
+		return out
+	})
 	successors := s.successors(g.profiles, n, servers)
 	s.renewKeys(g.profiles, n, successors)
 	want := s.wanted(&g, n)

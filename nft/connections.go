@@ -208,7 +208,7 @@ func ReadRefused(c *wire.Conn, table string) (map[uint32]uint64, error) {
 // readPackets reads the counters of a map of marks, which need not be there.
 func readPackets(c *wire.Conn, family uint8, table, name string, each func(mark uint32, packets uint64)) error {
 	m := haveMap{spec: &ruleset.Map{Name: name, Key: ruleset.Type{ruleset.Mark}}}
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), family, named(table, name), func(b []byte) error {
+	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETSETELEM), family, wire.Named(table, name), func(b []byte) error {
 		for e := range m.decoded(b) {
 			if len(e.Key) == ruleset.Mark.Size {
 				each(ruleset.MarkOf(e.Key), e.More().Packets)

@@ -24,7 +24,7 @@ import (
 // readDirect reads the table; nil: there is none. One that is not ours is there, and
 // nothing of it is read.
 func readDirect(c *wire.Conn, table string) (*objects, error) {
-	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Netdev, named(table))
+	b, err := c.Request(wire.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Netdev, wire.Named(table))
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EAFNOSUPPORT), errors.Is(err, unix.EOPNOTSUPP):
 		return nil, nil
@@ -52,12 +52,12 @@ func (o *objects) packets(f *compile.Family, mark uint32) uint64 {
 // LinksInUse are the numbers of the interfaces that packets are sent by from the table of
 // family netdev.
 func LinksInUse(c *wire.Conn, table string) (map[uint32]bool, error) {
-	m := haveMap{spec: direct.Map(direct.LinksMap), elements: map[string]ruleset.Element{}}
-	if err := m.read(c, ruleset.Netdev, table); err != nil && !errors.Is(err, unix.ENOENT) {
+	links, err := readSet(c, ruleset.Netdev, table, direct.Map(direct.LinksMap))
+	if err != nil {
 		return nil, fmt.Errorf("read the links of table netdev %s: %w", table, err)
 	}
 	out := map[uint32]bool{}
-	for _, e := range m.elements {
+	for _, e := range links {
 		out[ruleset.MarkOf(e.Data)] = true
 	}
 	return out, nil
@@ -290,7 +290,7 @@ func bound(c *wire.Conn, table string, devices []string) bool {
 	var e wire.Encoder
 	e.Text(unix.NFTA_CHAIN_TABLE, table)
 	e.Text(unix.NFTA_CHAIN_NAME, direct.EntryChain)
-	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETCHAIN), ruleset.Netdev, e.Bytes())
+	b, err := c.Request(wire.MsgType(unix.NFT_MSG_GETCHAIN), ruleset.Netdev, e.Bytes())
 	if err != nil {
 		return len(devices) == 0 && errors.Is(err, unix.ENOENT)
 	}

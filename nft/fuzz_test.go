@@ -99,7 +99,7 @@ func FuzzLoad(f *testing.F) {
 		none := func() request { return request{} }
 		mend(s, wanted, Options{Table: "nlb", Record: true}, none)
 		mend(s, wanted, Options{Table: "nlb", Prune: true}, none)
-		applied, err := readApplied(c, "nlb")
+		applied, err := readSet(c, ruleset.Inet, "nlb", compile.NewRecordSet())
 		if err != nil {
 			return
 		}

@@ -32,7 +32,7 @@ var layoutKey = ruleset.MarkBytes(0xffffffff)
 // readLayout reads the layout of a table; 0: there is no table. One that is not
 // ours is an error.
 func readLayout(c *wire.Conn, table string) (int, error) {
-	b, err := c.Request(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, named(table))
+	b, err := c.Request(wire.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, wire.Named(table))
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}
@@ -46,7 +46,7 @@ func readLayout(c *wire.Conn, table string) (int, error) {
 	case n == compile.LayoutVersion:
 		return n, nil
 	}
-	applied, err := readApplied(c, table)
+	applied, err := readSet(c, ruleset.Inet, table, compile.NewRecordSet())
 	if err != nil {
 		return 0, fmt.Errorf("read the layout: %w", err)
 	}
@@ -108,7 +108,7 @@ type fixed struct {
 
 // readFixed reads what is fixed, where it is not known.
 func (m *memory) readFixed(o *objects, table string) (err error) {
-	if o.inline, err = readSet(o.source.conn, table, compile.NewInlineSlots()); err != nil {
+	if o.inline, err = readSet(o.source.conn, ruleset.Inet, table, compile.NewInlineSlots()); err != nil {
 		return err
 	}
 	if m.fixed == nil {
@@ -153,7 +153,7 @@ func (p *plan) leaves(have *State) *fixed {
 // Tables are the names of the tables of family inet that nlb made.
 func Tables(c *wire.Conn) ([]string, error) {
 	var out []string
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
+	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
 		if compile.LayoutOf(ruleset.UdataText(wire.Attr(b, ruleset.TableUserdata), ruleset.UdataComment)) > 0 {
 			out = append(out, wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)))
 		}
@@ -177,7 +177,7 @@ type Header struct {
 func ReadHeader(c *wire.Conn, table string) (Header, error) {
 	const dormant, handle = 1, 4 // NFT_TABLE_F_DORMANT, NFTA_TABLE_HANDLE
 	var h Header
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
+	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
 		if wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)) == table {
 			h.Dormant = wire.Uint32(wire.Attr(b, unix.NFTA_TABLE_FLAGS))&dormant != 0
 			h.Handle = wire.Uint64(wire.Attr(b, handle))
@@ -190,7 +190,7 @@ func ReadHeader(c *wire.Conn, table string) (Header, error) {
 // HasStandings reports whether a table says of any backend that it is down, or
 // under an order.
 func HasStandings(c *wire.Conn, table string) (bool, error) {
-	elements, err := readSet(c, table, compile.NewVerdictsSet())
+	elements, err := readSet(c, ruleset.Inet, table, compile.NewVerdictsSet())
 	return len(elements) > 0, err
 }
 
@@ -384,7 +384,7 @@ func unknownTable(c *wire.Conn, table string) (*State, error) {
 	case !errors.Is(err, ErrLayout):
 		return nil, err
 	}
-	params, err := readSet(c, table, compile.NewParamsSet())
+	params, err := readSet(c, ruleset.Inet, table, compile.NewParamsSet())
 	if err != nil {
 		return nil, err
 	}

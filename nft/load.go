@@ -5,7 +5,6 @@ package nft
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -72,27 +71,6 @@ func Load(c *wire.Conn, table string) (*State, error) {
 		}
 		return s, err
 	}
-}
-
-func load(c *wire.Conn, table string) (*State, error) {
-	before, err := c.Generation()
-	if err != nil {
-		return nil, fmt.Errorf("read the generation: %w", err)
-	}
-	o, err := read(c, table)
-	if err != nil {
-		return nil, err
-	}
-	after, err := c.Generation()
-	if err != nil {
-		return nil, fmt.Errorf("read the generation: %w", err)
-	}
-	if before != after {
-		return nil, wire.ErrInterrupted
-	}
-	s := newState(table, o)
-	s.Generation = after
-	return s, nil
 }
 
 func newState(table string, o *objects) *State {
@@ -380,7 +358,11 @@ func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers
 			}
 		}
 	}
-	h.Addresses = append(s.marks(compile.Families[0].Sources), s.marks(compile.Families[1].Sources)...)
+	for _, f := range compile.Families {
+		for key := range s.elements(f.Sources) {
+			h.Addresses = append(h.Addresses, ruleset.MarkOf(key))
+		}
+	}
 	n.Hold(h)
 	n.HoldClients(s.clients, s.Generation, func(object string) bool { return s.objects.maps[object] != nil })
 	return n

@@ -98,17 +98,17 @@ func (o *objects) ask(m *haveMap, keys ...string) error {
 		return errNotPartial
 	}
 	var w wire.Encoder
-	w.Raw(named(o.source.table, m.spec.Name))
-	list := w.Begin(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	w.Raw(wire.Named(o.source.table, m.spec.Name))
+	list := w.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	for _, key := range keys {
-		item := w.Begin(unix.NFTA_LIST_ELEM)
-		data := w.Begin(unix.NFTA_SET_ELEM_KEY)
+		item := w.Nest(unix.NFTA_LIST_ELEM)
+		data := w.Nest(unix.NFTA_SET_ELEM_KEY)
 		w.Data(unix.NFTA_DATA_VALUE, key)
-		w.End(data)
-		w.End(item)
+		w.Unnest(data)
+		w.Unnest(item)
 	}
-	w.End(list)
-	return o.source.conn.Requests(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, w.Bytes(), len(keys), func(b []byte) error {
+	w.Unnest(list)
+	return o.source.conn.Requests(wire.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, w.Bytes(), len(keys), func(b []byte) error {
 		for e := range m.decoded(b) {
 			if m.spec.Holds(e) {
 				m.elements[e.ID()] = e

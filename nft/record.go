@@ -198,15 +198,10 @@ func decodeRecord(elements map[string]ruleset.Element) record {
 	return r
 }
 
-// readApplied reads the elements of the record; a table without them gives none.
-func readApplied(c *wire.Conn, table string) (map[string]ruleset.Element, error) {
-	return readSet(c, table, compile.NewRecordSet())
-}
-
 // readSet reads the elements of a set or map, if it is there.
-func readSet(c *wire.Conn, table string, spec *ruleset.Map) (map[string]ruleset.Element, error) {
+func readSet(c *wire.Conn, family uint8, table string, spec *ruleset.Map) (map[string]ruleset.Element, error) {
 	m := haveMap{spec: spec, elements: map[string]ruleset.Element{}}
-	err := m.read(c, ruleset.Inet, table)
+	err := m.read(c, family, table)
 	if errors.Is(err, unix.ENOENT) {
 		err = nil
 	}

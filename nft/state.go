@@ -112,19 +112,10 @@ func (o *objects) elements(name string) map[string]ruleset.Element {
 	return nil
 }
 
-// named returns the attributes that select a table, and an object of it.
-func named(names ...string) []byte {
-	var e wire.Encoder
-	for i, n := range names {
-		e.Text(uint16(i+1), n)
-	}
-	return e.Bytes()
-}
-
 func (o *objects) readChains(c *wire.Conn, table string) error {
 	// The kernel dumps the chains of all tables; it selects by table for the
 	// others.
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETCHAIN), o.family, nil, func(b []byte) error {
+	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETCHAIN), o.family, nil, func(b []byte) error {
 		var of, name string
 		var devices []string
 		for t, v := range wire.Attrs(b) {
@@ -150,7 +141,7 @@ func (o *objects) readChains(c *wire.Conn, table string) error {
 
 // readRules reads the rules of all chains of the table, or of some of them.
 func (o *objects) readRules(c *wire.Conn, table string, chain ...string) error {
-	return c.Dump(ruleset.MsgType(unix.NFT_MSG_GETRULE), o.family, named(append([]string{table}, chain...)...), func(b []byte) error {
+	return c.Dump(wire.MsgType(unix.NFT_MSG_GETRULE), o.family, wire.Named(append([]string{table}, chain...)...), func(b []byte) error {
 		var r haveRule
 		var of, name string
 		for t, v := range wire.Attrs(b) {
@@ -192,7 +183,7 @@ func (o *objects) readMaps(c *wire.Conn, table string) error {
 // read reads all elements.
 func (m *haveMap) read(c *wire.Conn, family uint8, table string) error {
 	ends := map[string]bool{}
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSETELEM), family, named(table, m.spec.Name), func(b []byte) error {
+	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETSETELEM), family, wire.Named(table, m.spec.Name), func(b []byte) error {
 		for e, end := range m.decoded(b) {
 			if end {
 				ends[e.Key] = true
@@ -211,7 +202,7 @@ func (m *haveMap) read(c *wire.Conn, family uint8, table string) error {
 // readSpecs reads which maps and flow tables there are.
 func (o *objects) readSpecs(c *wire.Conn, table string) error {
 	var names []string
-	err := c.Dump(ruleset.MsgType(unix.NFT_MSG_GETSET), o.family, named(table), func(b []byte) error {
+	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETSET), o.family, wire.Named(table), func(b []byte) error {
 		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
 			names = append(names, wire.Text(wire.Attr(b, unix.NFTA_SET_NAME)))
 		}
@@ -271,15 +262,6 @@ func (m *haveMap) close(ends map[string]bool) {
 	}
 }
 
-// marks are the keys of a map of marks or numbers.
-func (s *State) marks(name string) []uint32 {
-	var out []uint32
-	for key := range s.elements(name) {
-		out = append(out, ruleset.MarkOf(key))
-	}
-	return out
-}
-
 // slotsOf names the map that holds a block. An older layout has all in one.
 func (o *objects) slotsOf(key compile.PoolKey, b compile.Block) (name string, moves bool) {
 	if b.Own {
@@ -312,7 +294,7 @@ func (o *objects) kept() (kept uint32) {
 
 // readFlowtables reads the flow tables of a table.
 func (o *objects) readFlowtables(c *wire.Conn, table string) error {
-	return c.Dump(ruleset.MsgType(unix.NFT_MSG_GETFLOWTABLE), ruleset.Inet, named(table), func(b []byte) error {
+	return c.Dump(wire.MsgType(unix.NFT_MSG_GETFLOWTABLE), ruleset.Inet, wire.Named(table), func(b []byte) error {
 		if of, f := ruleset.DecodeFlowtable(b); of == table {
 			o.flowtables = append(o.flowtables, f)
 		}

@@ -24,13 +24,6 @@ import (
 	"nlb/nft/wire"
 )
 
-// serversOf are the backends of profiles, with the marks that they get.
-func serversOf(profiles []*lb.Profile, n *compile.Numbers) flows.Servers {
-	out := flows.Servers{}
-	out.Add(profiles, n.Mark)
-	return out
-}
-
 // successor is the mark that a backend has from now on, and the chain of its
 // service.
 type successor struct {
@@ -263,7 +256,7 @@ func (w *writer) readClients(have *State, name string, move *affinityMove) (map[
 	if move.from.Key != 0 {
 		spec.Key = append(spec.Key, ruleset.Mark)
 	}
-	all, err := readSet(w.conn, w.table, spec)
+	all, err := readSet(w.conn, ruleset.Inet, w.table, spec)
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		e, key := all[id], uint32(0)
 		if move.from.Key != 0 {

@@ -13,6 +13,7 @@ import (
 	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/flows"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
@@ -27,18 +28,24 @@ type Table struct {
 	watch *wire.Watch
 	// memory is what is known without reading; nil: nothing.
 	memory *memory
-	// options and profiles are those of the last Apply, and updated what Update has
-	// changed since; places say where a service is, by its chain; nil: not made yet.
-	options  Options
-	profiles []*lb.Profile
-	updated  map[position]*lb.Service
-	places   map[string]position
-	owners   *compile.Owners // of the profiles; nil: not made yet
+	applied
 	// pending are cleanups that were given away.
 	pending []*flows.Cleanup
 	// quiesced is closed when no packet is under way any more that was so at the
 	// last commit.
 	quiesced chan struct{}
+}
+
+// applied is what the last Apply was given: options, profiles, and updated, what Update
+// has changed since.
+type applied struct {
+	options  Options
+	profiles []*lb.Profile
+	updated  map[position]*lb.Service
+	// places say where a service is, by its chain, and owners who has a number; nil: not
+	// made yet.
+	places map[string]position
+	owners *compile.Owners
 }
 
 // position is where a service is among the profiles, and among all services.
@@ -82,7 +89,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 	if err := o.readLinks(profiles, nil); err != nil {
 		return nil, err
 	}
-	before := *t
+	before := t.applied
 	last := t.begin(profiles, o)
 	profiles = keptStandings(profiles)
 	if !offloaded(t.conn, profiles, o) {
@@ -145,7 +152,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 	}
 	if err != nil && cleanup == nil {
 		// An Update goes on from what was applied, not from what was refused.
-		t.options, t.profiles, t.updated, t.places, t.owners = before.options, before.profiles, before.updated, before.places, before.owners
+		t.applied = before
 		return result, err
 	}
 	return t.finish(w, p, o, cleanup, result, err)
@@ -155,7 +162,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 // known of it; nil: nothing.
 func (t *Table) begin(profiles []*lb.Profile, o Options) *memory {
 	if t.stays && !o.DryRun {
-		t.options, t.profiles, t.updated, t.places, t.owners = o, profiles, map[position]*lb.Service{}, nil, nil
+		t.applied = applied{options: o, profiles: profiles, updated: map[position]*lb.Service{}}
 		t.options.Params, t.options.Cut = nil, false // they are done once
 	}
 	if t.stays && t.watch == nil {
@@ -165,11 +172,11 @@ func (t *Table) begin(profiles []*lb.Profile, o Options) *memory {
 		t.memory.sweeps = t.sweeps()
 		return t.memory
 	}
-	applied, err := readApplied(t.conn, t.name)
+	kept, err := readSet(t.conn, ruleset.Inet, t.name, compile.NewRecordSet())
 	if err != nil {
 		return &memory{} // whoever reads it all will say why
 	}
-	return &memory{record: decodeRecord(applied), elements: applied, sweeps: true}
+	return &memory{record: decodeRecord(kept), elements: kept, sweeps: true}
 }
 
 // kept is what is known after an apply that found everything as it should be.

@@ -403,7 +403,7 @@ func slotsEnd(t *testing.T, c *wire.Conn) (end uint32) {
 	var of wire.Encoder
 	of.Text(unix.NFTA_SET_ELEM_LIST_TABLE, "nlb")
 	of.Text(unix.NFTA_SET_ELEM_LIST_SET, "slots")
-	must(t, c.Dump(nftables.MsgType(unix.NFT_MSG_GETSETELEM), nftables.Inet, of.Bytes(), func(b []byte) error {
+	must(t, c.Dump(wire.MsgType(unix.NFT_MSG_GETSETELEM), nftables.Inet, of.Bytes(), func(b []byte) error {
 		for _, e := range wire.Attrs(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			key := wire.Attr(wire.Attr(e, unix.NFTA_SET_ELEM_KEY), unix.NFTA_DATA_VALUE)
 			end = max(end, binary.NativeEndian.Uint32(key)+1)

@@ -311,33 +311,42 @@ func unknown(lost, err error) error {
 	return fmt.Errorf("%w; unknown, read back: %w", lost, err)
 }
 
+// read reads the table, in a state in which it was at one time.
 func (w *writer) read() (*State, error) {
-	if w.watch == nil {
-		s, err := load(w.conn, w.table)
-		if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EINTR) {
-			err = fmt.Errorf("%w: %w", wire.ErrInterrupted, err)
-		}
-		return s, err
+	var o *objects
+	before, touched, err := w.now()
+	if err == nil {
+		w.conn.Watched(w.watch != nil)
+		o, err = read(w.conn, w.table)
+		w.conn.Watched(false)
 	}
-	if _, _, err := w.watch.Touched(w.conn); err != nil {
-		return nil, err
+	after := before
+	if err == nil {
+		after, touched, err = w.now()
 	}
-	w.conn.Watched(true)
-	o, err := read(w.conn, w.table)
-	w.conn.Watched(false)
-	if err != nil {
-		return nil, err
-	}
-	generation, touched, err := w.watch.Touched(w.conn)
 	switch {
+	case w.watch == nil && (errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EINTR)):
+		return nil, fmt.Errorf("%w: %w", wire.ErrInterrupted, err)
 	case err != nil:
 		return nil, err
-	case touched:
+	case touched, w.watch == nil && before != after:
 		return nil, wire.ErrInterrupted
 	}
 	s := newState(w.table, o)
-	s.Generation = generation
+	s.Generation = after
 	return s, nil
+}
+
+// now is the ruleset's generation, and whether a watch has heard that somebody else changed
+// the table since this was asked last.
+func (w *writer) now() (generation uint32, touched bool, err error) {
+	if w.watch != nil {
+		return w.watch.Touched(w.conn)
+	}
+	if generation, err = w.conn.Generation(); err != nil {
+		err = fmt.Errorf("read the generation: %w", err)
+	}
+	return generation, false, err
 }
 
 // mayHaveCommitted reports whether anything may have been committed.

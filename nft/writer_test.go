@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/nft/compile"
+	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 	"nlb/nft/wire/wiretest"
 )
@@ -157,7 +159,7 @@ func TestSmallSocket(t *testing.T) {
 				if changes := lb.Compare(state.Profiles, []*lb.Profile{first}); len(changes) > 0 {
 					t.Errorf("%d bytes: what was sent differs: %v ...", limit, changes[0])
 				}
-				applied, err := readApplied(c, "nlb")
+				applied, err := readSet(c, ruleset.Inet, "nlb", compile.NewRecordSet())
 				if r := decodeRecord(applied); err != nil || r.generation != s.generation {
 					t.Errorf("%d bytes: the record is of generation %d, the table of %d", limit, r.generation, s.generation)
 				}

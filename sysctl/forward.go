@@ -53,32 +53,19 @@ func (t Tree) those(value string, parts ...string) ([]Change, error) {
 	return []Change{{name, value, value}}, nil
 }
 
-// links are the links that have parameters of a family of their own, and
-// default, which stands for those that come later.
-func (t Tree) links(family string) ([]string, error) {
+// ofLinks is a parameter of the links of a family, as silent changes, where it is 1; and of
+// default, which stands for links that come later.
+func (t Tree) ofLinks(family, parameter string, but func(link string) bool) ([]Change, error) {
 	entries, err := os.ReadDir(filepath.Join(t.Sys, "net", family, "conf"))
 	if err != nil {
 		return nil, fmt.Errorf("list the interfaces of %s: %w", family, cause(err))
 	}
-	var out []string
-	for _, e := range entries {
-		if e.Name() != "all" {
-			out = append(out, e.Name())
-		}
-	}
-	return out, nil
-}
-
-// forwarding finds the links that forward on their own. The parameter for all
-// of them turns them off as well when it is put back.
-func (t Tree) forwarding(family string) ([]Change, error) {
-	links, err := t.links(family)
-	if err != nil {
-		return nil, err
-	}
 	var out []Change
-	for _, link := range links {
-		c, err := t.those("1", "net", family, "conf", link, "forwarding")
+	for _, e := range entries {
+		if but(e.Name()) {
+			continue
+		}
+		c, err := t.those("1", "net", family, "conf", e.Name(), parameter)
 		if err != nil {
 			return nil, err
 		}
@@ -87,33 +74,26 @@ func (t Tree) forwarding(family string) ([]Change, error) {
 	return out, nil
 }
 
+// forwarding finds the links that forward on their own. The parameter for all
+// of them turns them off as well when it is put back.
+func (t Tree) forwarding(family string) ([]Change, error) {
+	return t.ofLinks(family, "forwarding", func(link string) bool { return link == "all" })
+}
+
 // advertised finds the links that take router advertisements, and the value
 // that links which come later begin with. A host that forwards takes no
 // advertisements unless accept_ra is 2, and forgets the default routes that it
 // learned from them. A port of a bridge takes none in any case.
 func (t Tree) advertised() ([]Change, error) {
-	links, err := t.links("ipv6")
-	if err != nil {
-		return nil, err
-	}
 	var ports map[string]bool
 	if t.Ports != nil {
 		ports = t.Ports()
 	}
-	var out []Change
-	for _, link := range links {
-		if link == "lo" || ports[link] {
-			continue
-		}
-		c, err := t.those("1", "net", "ipv6", "conf", link, "accept_ra")
-		if err != nil {
-			return nil, err
-		}
-		for _, c := range c {
-			out = append(out, Change{c.Name, c.From, "2"})
-		}
+	out, err := t.ofLinks("ipv6", "accept_ra", func(link string) bool { return link == "all" || link == "lo" || ports[link] })
+	for i := range out {
+		out[i].To = "2"
 	}
-	return out, nil
+	return out, err
 }
 
 // bridgePorts asks the kernel, since /sys shows the network namespace that it

@@ -266,16 +266,9 @@ func (n *Numbers) newAffinity(profile string, s *lb.Service, f *Family) affinity
 func (c *compiler) affinity(profile string, s *lb.Service, f *Family) affinity {
 	a, chain := c.newAffinity(profile, s, f), ChainOf(profile, s.Name)
 	c.needed[f.newcomers()] = true
-	add := func(m *ruleset.Map) {
-		if c.byName[m.Name] == nil {
-			c.byName[m.Name] = m
-			c.Maps = append(c.Maps, m)
-		}
-	}
 	for _, name := range []string{a.Set, a.Open} {
-		m := clientsMap(name, f, name == a.Set, a.Key != 0)
 		c.needed[name] = true
-		add(m)
+		c.addMap(clientsMap(name, f, name == a.Set, a.Key != 0))
 	}
 	if a.members == "" {
 		return a
@@ -286,7 +279,7 @@ func (c *compiler) affinity(profile string, s *lb.Service, f *Family) affinity {
 		own, ofGroup := ruleset.MarkBytes(c.Mark(chain, &b)), ruleset.MarkBytes(marks[b.Address.Addr])
 		m.Elements = append(m.Elements, ruleset.Element{Key: own, Data: ofGroup}, ruleset.Element{Key: ofGroup, Data: own})
 	}
-	add(m)
+	c.addMap(m)
 	return a
 }
 

@@ -214,20 +214,6 @@ func (c *compiler) refers(r ruleset.Rule) {
 	}
 }
 
-// sharedLog is the log of all backends of a service, nil where they differ.
-func sharedLog(s *lb.Service) *lb.Log {
-	if len(s.Backends) == 0 {
-		return s.Log
-	}
-	first := s.Backends[0].Log
-	for _, b := range s.Backends {
-		if b.Log.String() != first.String() {
-			return nil
-		}
-	}
-	return first
-}
-
 // drawRule picks a backend, or refuses where there is none.
 type drawRule struct {
 	match   []ruleset.Statement

@@ -94,15 +94,18 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 	}
 	if l := s.Limit.NewPerSource; l.Events > 0 {
 		for _, f := range s.Families() {
-			limit(fmt.Sprintf("new-per-source %s burst %d", l, s.Limit.Burst)+limitPrefixes(s.Limit), newPerSource(FamilyOf(f), s.Limit))
+			f := FamilyOf(f)
+			limit(fmt.Sprintf("new-per-source %s burst %d", l, s.Limit.Burst)+limitPrefixes(s.Limit),
+				f.IP.RateBySource(f.newcomers(), f.clientBits(s.Limit), rateOf(l, s.Limit.Burst), true, max(2*l.Per, time.Minute)))
+			c.needed[f.newcomers()] = true
 		}
-		c.use(s, (*Family).newcomers)
 	}
 	if n := s.Limit.ConnectionsPerSource; n > 0 {
 		for _, f := range s.Families() {
-			limit(fmt.Sprintf("connections-per-source %d", n)+limitPrefixes(s.Limit), perSource(FamilyOf(f), s.Limit))
+			f := FamilyOf(f)
+			limit(fmt.Sprintf("connections-per-source %d", n)+limitPrefixes(s.Limit), f.IP.CountBySource(f.visitors(), f.clientBits(s.Limit), n))
+			c.needed[f.visitors()] = true
 		}
-		c.use(s, (*Family).visitors)
 	}
 	if l := s.Limit.New; l.Events > 0 {
 		limit(fmt.Sprintf("new %s", l), ruleset.LimitRate(rateOf(l, burstOf(l)), true))
@@ -153,13 +156,6 @@ func pickUps(s *lb.Service, guard uint32) (rules []ruleset.Rule, limited []rules
 	return nil, nil
 }
 
-// use marks the maps of a service's families as needed.
-func (c *compiler) use(s *lb.Service, name func(*Family) string) {
-	for _, f := range s.Families() {
-		c.needed[name(FamilyOf(f))] = true
-	}
-}
-
 // IsClientSet reports whether a set is one of prefixes that allow or deny names.
 func IsClientSet(set string) bool { return strings.HasPrefix(set, listPrefix) }
 
@@ -171,6 +167,14 @@ func ClientSet(name string) *ruleset.Map {
 		}
 	}
 	return nil
+}
+
+// addMap adds a map that is not there yet.
+func (c *compiler) addMap(m *ruleset.Map) {
+	if c.byName[m.Name] == nil {
+		c.byName[m.Name] = m
+		c.Maps = append(c.Maps, m)
+	}
 }
 
 // clientList returns the set with these prefixes of a family. Lists with the
@@ -186,10 +190,7 @@ func (c *compiler) clientList(f *Family, prefixes []netip.Prefix) string {
 		m.Elements = append(m.Elements, ruleset.Element{Key: ruleset.AddrBytes(p.Addr()), End: ruleset.LastOf(p)})
 	}
 	m.Name = fmt.Sprintf("%s%s-%016x", listPrefix, f.IP.Digit, h.Sum64())
-	if c.byName[m.Name] == nil {
-		c.byName[m.Name] = m
-		c.Maps = append(c.Maps, m)
-	}
+	c.addMap(m)
 	return m.Name
 }
 
@@ -200,14 +201,6 @@ func rateOf(l lb.Rate, burst uint32) ruleset.Rate {
 
 // burstOf is how many events of a rate may come at once.
 func burstOf(l lb.Rate) uint32 { return uint32(min(l.Events, 1<<31)) }
-
-func newPerSource(f *Family, l lb.Limit) ruleset.Statement {
-	return f.IP.RateBySource(f.newcomers(), f.clientBits(l), rateOf(l.NewPerSource, l.Burst), true, max(2*l.NewPerSource.Per, time.Minute))
-}
-
-func perSource(f *Family, l lb.Limit) ruleset.Statement {
-	return f.IP.CountBySource(f.visitors(), f.clientBits(l), l.ConnectionsPerSource)
-}
 
 // clientBits is the length of the networks that count as one client.
 func (f *Family) clientBits(l lb.Limit) int {
@@ -246,6 +239,20 @@ func turnAway() []*ruleset.Chain {
 		{Name: turnAwayChain, Rules: []ruleset.Rule{count, {Statements: []ruleset.Statement{ruleset.Goto(refuseChain)}}}},
 		{Name: ignoreChain, Rules: []ruleset.Rule{count, {Statements: []ruleset.Statement{ruleset.Drop()}}}},
 	}
+}
+
+// sharedLog is the log of all backends of a service, nil where they differ.
+func sharedLog(s *lb.Service) *lb.Log {
+	if len(s.Backends) == 0 {
+		return s.Log
+	}
+	first := s.Backends[0].Log
+	for _, b := range s.Backends {
+		if b.Log.String() != first.String() {
+			return nil
+		}
+	}
+	return first
 }
 
 // logRule writes connections into the kernel log.

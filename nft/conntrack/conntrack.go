@@ -116,14 +116,14 @@ func List(c *wire.Conn, f Filter, each func(*Flow)) error {
 	if f.Protocol == 0 {
 		return list(c, unix.AF_UNSPEC, filter.Bytes(), f, each)
 	}
-	tuple := filter.Begin(attrTupleOriginal)
-	proto := filter.Begin(attrTupleProto)
+	tuple := filter.Nest(attrTupleOriginal)
+	proto := filter.Nest(attrTupleProto)
 	filter.Data(attrProtoNum, string([]byte{f.Protocol}))
-	filter.End(proto)
-	filter.End(tuple)
-	by := filter.Begin(attrFilter)
+	filter.Unnest(proto)
+	filter.Unnest(tuple)
+	by := filter.Nest(attrFilter)
 	filter.Data(attrFilterOriginal, string(binary.NativeEndian.AppendUint32(nil, filterProtocol)))
-	filter.End(by)
+	filter.Unnest(by)
 	// A filter by tuple is for one family.
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		if err := list(c, family, filter.Bytes(), f, each); err != nil {

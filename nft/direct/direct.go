@@ -306,8 +306,7 @@ func (c *compiler) serviceChains(chain string, s *lb.Service, f *compile.Family,
 		packets.Rules = append(packets.Rules, rule(next))
 		draw.Fields, draw.Family = causeFields(cause, s.HashBy), nil
 		failed.Rules = append(failed.Rules, rule(draw.SetPacketMark()), rule(ruleset.SetPacketMarkByMap(chainOf(chain, slots, f))), rule(forward))
-	}
-	if drawn == 0 {
+	} else {
 		packets.Rules = append(packets.Rules, rule(ruleset.Drop()))
 	}
 	failed.Rules = append(failed.Rules, rule(ruleset.Drop()))
@@ -337,25 +336,23 @@ func (c *compiler) entry(devices []string) *ruleset.Chain {
 			continue // no service is of this family
 		}
 		add(f.IP.IsLaterFragment(), ruleset.Goto(fragments(f)))
-		for _, name := range []string{"entering", "services", "ranges"} {
-			fields := []ruleset.Field{f.IP.Destination(), ruleset.L4Protocol, ruleset.DestinationPort}
-			if name == "entering" {
+		key := func(name string, fields ...ruleset.Field) []ruleset.Field {
+			if strings.HasPrefix(name, "entering") {
 				fields = slices.Insert(fields, 0, ruleset.InputInterface)
 			}
-			if name += f.IP.Digit; c.byName(name) != nil {
-				add(f.IP.FrameVmap(name, fields...))
+			return fields
+		}
+		for _, name := range []string{"entering" + f.IP.Digit, "services" + f.IP.Digit, "ranges" + f.IP.Digit} {
+			if c.byName(name) != nil {
+				add(f.IP.FrameVmap(name, key(name, f.IP.Destination(), ruleset.L4Protocol, ruleset.DestinationPort)...))
 			}
 		}
 		cause := f.IP.Cause()
 		for _, name := range []string{entering + errorsMap(f), errorsMap(f)} {
-			fields := []ruleset.Field{f.IP.Destination(), cause.Protocol, cause.SourcePort}
-			if strings.HasPrefix(name, entering) {
-				fields = slices.Insert(fields, 0, ruleset.InputInterface)
-			}
 			if c.byName(name) == nil {
 				continue
 			}
-			for _, s := range f.IP.ErrorVmaps(name, fields...) {
+			for _, s := range f.IP.ErrorVmaps(name, key(name, f.IP.Destination(), cause.Protocol, cause.SourcePort)...) {
 				add(s)
 			}
 		}

@@ -78,19 +78,9 @@ type lister struct {
 	sets                  map[string]*set
 }
 
-func message(m uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | m }
-
-func named(names ...string) []byte {
-	var e wire.Encoder
-	for i, n := range names {
-		e.Text(uint16(i+1), n)
-	}
-	return e.Bytes()
-}
-
 func (l *lister) read() error {
 	var names []string
-	err := l.conn.Dump(message(unix.NFT_MSG_GETTABLE), l.number, nil, func(b []byte) error {
+	err := l.conn.Dump(wire.MsgType(unix.NFT_MSG_GETTABLE), l.number, nil, func(b []byte) error {
 		name := wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME))
 		names = append(names, name)
 		t := object{"family": l.family, "name": name, "handle": wire.Uint64(wire.Attr(b, tableHandle))}
@@ -103,14 +93,14 @@ func (l *lister) read() error {
 	if err != nil {
 		return err
 	}
-	if err := l.conn.Dump(message(unix.NFT_MSG_GETCHAIN), l.number, nil, l.chain); err != nil {
+	if err := l.conn.Dump(wire.MsgType(unix.NFT_MSG_GETCHAIN), l.number, nil, l.chain); err != nil {
 		return err
 	}
 	for _, name := range names {
 		if err := l.readSets(name); err != nil {
 			return err
 		}
-		err := l.conn.Dump(message(unix.NFT_MSG_GETRULE), l.number, named(name), func(b []byte) error {
+		err := l.conn.Dump(wire.MsgType(unix.NFT_MSG_GETRULE), l.number, wire.Named(name), func(b []byte) error {
 			if wire.Text(wire.Attr(b, unix.NFTA_RULE_TABLE)) == name {
 				l.rules = append(l.rules, l.rule(b, name))
 			}
@@ -162,7 +152,7 @@ func (l *lister) readSets(table string) error {
 	l.sets = map[string]*set{}
 	open := map[string]bool{} // sets whose ranges end where an element of its own says
 	var names []string
-	err := l.conn.Dump(message(unix.NFT_MSG_GETSET), l.number, named(table), func(b []byte) error {
+	err := l.conn.Dump(wire.MsgType(unix.NFT_MSG_GETSET), l.number, wire.Named(table), func(b []byte) error {
 		if wire.Text(wire.Attr(b, unix.NFTA_SET_TABLE)) == table {
 			name, flags := wire.Text(wire.Attr(b, unix.NFTA_SET_NAME)), wire.Uint32(wire.Attr(b, unix.NFTA_SET_FLAGS))
 			names = append(names, name)
@@ -184,7 +174,7 @@ func (l *lister) readSets(table string) error {
 func (l *lister) readElements(table, name string, open bool) error {
 	s := l.sets[name]
 	var ends [][]byte
-	err := l.conn.Dump(message(unix.NFT_MSG_GETSETELEM), l.number, named(table, name), func(b []byte) error {
+	err := l.conn.Dump(wire.MsgType(unix.NFT_MSG_GETSETELEM), l.number, wire.Named(table, name), func(b []byte) error {
 		for _, v := range wire.Attrs(wire.Attr(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 			e := element{low: bytes.Clone(dataValue(wire.Attr(v, unix.NFTA_SET_ELEM_KEY))), high: bytes.Clone(dataValue(wire.Attr(v, elemKeyEnd)))}
 			flags := wire.Uint32(wire.Attr(v, unix.NFTA_SET_ELEM_FLAGS))

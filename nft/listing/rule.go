@@ -80,33 +80,28 @@ func keyed(kind string, o operand) operand {
 	return o
 }
 
+// headers are fields of headers, by base, offset and length.
+var headers = map[[3]uint32]operand{
+	{unix.NFT_PAYLOAD_NETWORK_HEADER, 12, 4}:  field("ip", "saddr", address),
+	{unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4}:  field("ip", "daddr", address),
+	{unix.NFT_PAYLOAD_NETWORK_HEADER, 9, 1}:   field("ip", "protocol", own),
+	{unix.NFT_PAYLOAD_NETWORK_HEADER, 8, 16}:  field("ip6", "saddr", address),
+	{unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16}: field("ip6", "daddr", address),
+	{unix.NFT_PAYLOAD_NETWORK_HEADER, 6, 1}:   field("ip6", "nexthdr", own),
+	{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2}: field("th", "sport", big),
+	{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2}: field("th", "dport", big),
+}
+
+func field(protocol, name string, k kind) operand {
+	return operand{expr: object{"payload": object{"protocol": protocol, "field": name}}, kind: k}
+}
+
 // header is a field of a header.
 func header(base, offset, n uint32) operand {
-	field := func(protocol, f string, k kind) operand {
-		return operand{expr: object{"payload": object{"protocol": protocol, "field": f}}, kind: k, n: int(n)}
-	}
-	switch [3]uint32{base, offset, n} {
-	case [3]uint32{unix.NFT_PAYLOAD_NETWORK_HEADER, 12, 4}:
-		return field("ip", "saddr", address)
-	case [3]uint32{unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4}:
-		return field("ip", "daddr", address)
-	case [3]uint32{unix.NFT_PAYLOAD_NETWORK_HEADER, 9, 1}:
-		return field("ip", "protocol", own)
-	case [3]uint32{unix.NFT_PAYLOAD_NETWORK_HEADER, 8, 16}:
-		return field("ip6", "saddr", address)
-	case [3]uint32{unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16}:
-		return field("ip6", "daddr", address)
-	case [3]uint32{unix.NFT_PAYLOAD_NETWORK_HEADER, 6, 1}:
-		return field("ip6", "nexthdr", own)
-	case [3]uint32{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 2}:
-		return field("th", "sport", big)
-	case [3]uint32{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2}:
-		return field("th", "dport", big)
-	}
+	o, known := headers[[3]uint32{base, offset, n}]
 	// A prefix that ends at a byte is compared by its bytes.
-	o := operand{}
 	switch {
-	case base != unix.NFT_PAYLOAD_NETWORK_HEADER:
+	case known, base != unix.NFT_PAYLOAD_NETWORK_HEADER:
 	case (offset == 12 || offset == 16) && n < 4:
 		o = header(base, offset, 4)
 	case (offset == 8 || offset == 24) && n > 1 && n < 16:
@@ -315,33 +310,29 @@ func (p *program) lookup(b []byte) {
 		p.lost("of this kind")
 		return
 	}
-	switch {
-	case dreg != nil && wire.Uint32(dreg) == unix.NFT_REG_VERDICT:
-		list := []any{}
-		for i := range s.elements {
-			k := s.elements[i].keys(fields)
-			if k == nil || s.elements[i].verdict == nil {
-				p.lost("of this kind")
-				return
-			}
-			list = append(list, []any{k, s.elements[i].verdict})
-		}
-		p.say("vmap", object{"key": key, "data": object{"set": list}})
-	case dreg != nil:
+	verdicts := dreg != nil && wire.Uint32(dreg) == unix.NFT_REG_VERDICT
+	if dreg != nil && !verdicts {
 		p.load(wire.Uint32(dreg), operand{key: key, fields: fields, elements: s.elements})
-	default:
-		list := []any{}
-		for i := range s.elements {
-			k := s.elements[i].keys(fields)
-			if k == nil {
-				p.lost("of this kind")
-				return
-			}
-			list = append(list, k)
-		}
-		op := map[bool]string{true: "!=", false: "=="}[wire.Uint32(wire.Attr(b, unix.NFTA_LOOKUP_FLAGS))&inverted != 0]
-		p.say("match", object{"op": op, "left": key, "right": object{"set": list}})
+		return
 	}
+	list := []any{}
+	for i := range s.elements {
+		k, verdict := s.elements[i].keys(fields), s.elements[i].verdict
+		if k == nil || verdicts && verdict == nil {
+			p.lost("of this kind")
+			return
+		}
+		if verdicts {
+			k = []any{k, verdict}
+		}
+		list = append(list, k)
+	}
+	if verdicts {
+		p.say("vmap", object{"key": key, "data": object{"set": list}})
+		return
+	}
+	op := map[bool]string{true: "!=", false: "=="}[wire.Uint32(wire.Attr(b, unix.NFTA_LOOKUP_FLAGS))&inverted != 0]
+	p.say("match", object{"op": op, "left": key, "right": object{"set": list}})
 }
 
 // hash reads jhash and symhash.

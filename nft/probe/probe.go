@@ -193,10 +193,8 @@ func expressionNames(list []byte) map[string]bool {
 		out[name] = true
 		if name == "dynset" {
 			data := wire.Attr(e, unix.NFTA_EXPR_DATA)
-			for _, inner := range [][]byte{wire.Attr(data, unix.NFTA_DYNSET_EXPR)} {
-				if inner != nil {
-					out[wire.Text(wire.Attr(inner, unix.NFTA_EXPR_NAME))] = true
-				}
+			if inner := wire.Attr(data, unix.NFTA_DYNSET_EXPR); inner != nil {
+				out[wire.Text(wire.Attr(inner, unix.NFTA_EXPR_NAME))] = true
 			}
 			for _, inner := range wire.Attrs(wire.Attr(data, dynsetExpressions)) {
 				out[wire.Text(wire.Attr(inner, unix.NFTA_EXPR_NAME))] = true

@@ -41,9 +41,6 @@ const (
 	MaxList = wire.MaxAttr - 1024
 )
 
-// MsgType is the type of a netlink message for one of nf_tables.
-func MsgType(m uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | m }
-
 // Messages writes the objects of one table into a batch. A batch may have the
 // messages of several tables.
 type Messages struct {
@@ -57,7 +54,7 @@ type Messages struct {
 }
 
 func (m *Messages) open(typ, flags uint16, what string) {
-	m.Begin(MsgType(typ), m.Family, flags, what)
+	m.Begin(wire.MsgType(typ), m.Family, flags, what)
 	m.Text(1, m.Table) // NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, ... are all 1
 }
 

@@ -330,11 +330,11 @@ func (f *Family) ZoneOf(set string, zone uint16) Statement {
 // rawExpr is an expression that the library cannot encode.
 func rawExpr(name string, data func(e *wire.Encoder)) []byte {
 	var e wire.Encoder
-	item := e.Begin(unix.NFTA_LIST_ELEM)
+	item := e.Nest(unix.NFTA_LIST_ELEM)
 	e.Text(unix.NFTA_EXPR_NAME, name)
-	at := e.Begin(unix.NFTA_EXPR_DATA)
+	at := e.Nest(unix.NFTA_EXPR_DATA)
 	data(&e)
-	e.End(at)
-	e.End(item)
+	e.Unnest(at)
+	e.Unnest(item)
 	return e.Bytes()
 }

@@ -75,16 +75,16 @@ func (e *Encoder) Data(typ uint16, b string) {
 	e.pad()
 }
 
-// Begin opens a nested attribute and returns its place for End.
-func (e *Encoder) Begin(typ uint16) int {
+// Nest opens a nested attribute and returns its place for Unnest.
+func (e *Encoder) Nest(typ uint16) int {
 	at := len(e.buf)
 	e.header(typ|unix.NLA_F_NESTED, 0)
 	return at
 }
 
-// End closes the nested attribute that Begin opened at this place. What it
+// Unnest closes the nested attribute that Nest opened at this place. What it
 // holds must be smaller than MaxAttr.
-func (e *Encoder) End(at int) {
+func (e *Encoder) Unnest(at int) {
 	binary.NativeEndian.PutUint16(e.buf[at:], uint16(len(e.buf)-at))
 }
 

@@ -58,12 +58,6 @@ func (b *Batch) End() {
 	binary.NativeEndian.PutUint32(b.buf[b.begin:], uint32(len(b.buf)-b.begin))
 }
 
-// Nest opens a nested attribute and returns its place for Unnest.
-func (b *Batch) Nest(typ uint16) int { return b.Encoder.Begin(typ) }
-
-// Unnest closes the nested attribute that was opened at this place.
-func (b *Batch) Unnest(at int) { b.Encoder.End(at) }
-
 // Cut says that what follows may go into a later batch than what was written.
 func (b *Batch) Cut() {
 	if b.Messages() > 0 {

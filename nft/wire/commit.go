@@ -65,7 +65,7 @@ func (c *Conn) deliver(b *Batch, buf []byte) (generation uint32, lost bool, err 
 	}
 	r := &report{batch: b}
 	for range fenceTries {
-		err := c.send(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, 0, nil)
+		err := c.send(MsgType(unix.NFT_MSG_GETGEN), unix.AF_UNSPEC, 0, nil)
 		if err == nil {
 			err = c.hear(r)
 		}
@@ -149,7 +149,7 @@ func (b *Batch) expression(seq uint32, at int) string {
 			break
 		}
 		size := msgHeader + len(m.body)
-		if m.seq == seq && at < size && m.typ == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWRULE {
+		if m.seq == seq && at < size && m.typ == MsgType(unix.NFT_MSG_NEWRULE) {
 			for typ, v := range Attrs(rest[at:size]) {
 				if typ == unix.NFTA_LIST_ELEM {
 					return Text(Attr(v, unix.NFTA_EXPR_NAME))

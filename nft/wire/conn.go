@@ -235,7 +235,7 @@ func (c *Conn) ask(typ uint16, family uint8, flags uint16, attrs []byte, answers
 // Generation returns the number of the ruleset's generation, which every
 // commit of anybody in this network namespace increases.
 func (c *Conn) Generation() (uint32, error) {
-	b, err := c.Request(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, unix.AF_UNSPEC, nil)
+	b, err := c.Request(MsgType(unix.NFT_MSG_GETGEN), unix.AF_UNSPEC, nil)
 	if err != nil {
 		return 0, err
 	}

@@ -14,6 +14,18 @@ import (
 // be relied on: a message less may be an error less, or an object less.
 var errMalformed = errors.New("netlink: a datagram that is no row of whole messages")
 
+// MsgType is the type of a netlink message for one of nf_tables.
+func MsgType(m uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | m }
+
+// Named are the attributes that select a table of nf_tables, and an object of it.
+func Named(names ...string) []byte {
+	var e Encoder
+	for i, n := range names {
+		e.Text(uint16(i+1), n)
+	}
+	return e.Bytes()
+}
+
 type message struct {
 	typ, flags uint16
 	seq, port  uint32

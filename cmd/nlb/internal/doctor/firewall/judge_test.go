@@ -190,17 +190,17 @@ func TestRuleOwnsItsBytes(t *testing.T) {
 func encoded(f testing.TB, exprs ...expr.Any) []byte {
 	f.Helper()
 	var e wire.Encoder
-	list := e.Begin(unix.NFTA_RULE_EXPRESSIONS)
+	list := e.Nest(unix.NFTA_RULE_EXPRESSIONS)
 	for _, x := range exprs {
 		b, err := expr.Marshal(unix.NFPROTO_IPV4, x)
 		if err != nil {
 			f.Fatal(err)
 		}
-		at := e.Begin(unix.NFTA_LIST_ELEM)
+		at := e.Nest(unix.NFTA_LIST_ELEM)
 		e.Raw(b)
-		e.End(at)
+		e.Unnest(at)
 	}
-	e.End(list)
+	e.Unnest(list)
 	return e.Bytes()
 }
 
