@@ -361,18 +361,35 @@ func (s *State) keeps(object string) bool {
 	return !compile.Lapses(object)
 }
 
-// renumbered are the profiles with a backend whose number another profile's
-// backend has from now on.
-func (s *State) renumbered(profiles []*lb.Profile, n *compile.Numbers) map[string]bool {
-	out := map[string]bool{}
-	for p, service := range lb.Services(profiles) {
-		chain := compile.ChainOf(p.Name, service.Name)
-		for i := range service.Backends {
-			at := service.Backends[i].Address
-			if s.backends[compile.BackendKey{Chain: chain, Address: at}].mark&compile.NumberMask != n.Backend(chain, at) {
-				out[p.Name] = true
+// untouched reports whether nobody has changed the ruleset since the last apply.
+func (s *State) untouched() bool {
+	r := decodeRecord(s.elements(compile.RecordSet))
+	return r.digest != "" && r.generation == s.Generation
+}
+
+// stands reports whether backends have the states and standings that profiles say.
+func (s *State) stands(profiles []*lb.Profile) bool {
+	have := byChain(s.Profiles)
+	for chain, w := range byChain(profiles) {
+		find := finder(have[chain])
+		for i := range w.Backends {
+			b := &w.Backends[i]
+			if h, ok := find(b.Address); ok && (h.State != b.State || h.Share != b.Share || h.Standing != b.Standing) {
+				return false
 			}
 		}
 	}
-	return out
+	return true
+}
+
+// counted are the backends whose limits a plan leaves to whoever applies. Other
+// profiles stay as they are.
+func (s *State) counted(inScope func(profile string) bool, o Options) func(compile.BackendKey) bool {
+	return func(key compile.BackendKey) bool {
+		profile, _, _ := compile.ServiceOf(key.Chain)
+		if o.asIs || !inScope(profile) {
+			return s.backends[key].counted
+		}
+		return o.Counted
+	}
 }

@@ -1,10 +1,11 @@
 package nft
 
-// Connections: what conntrack holds for backends, what a plan changes for it, and
-// limits that somebody else counts.
+// Connections: what a plan changes for those that are open, and which of them go by flow
+// tables; and limits that somebody else counts.
 
 import (
-	"errors"
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -13,213 +14,101 @@ import (
 
 	"nlb/lb"
 	"nlb/nft/compile"
-	"nlb/nft/conntrack"
-	"nlb/nft/direct"
 	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
 )
 
-// Use is what conntrack holds for a backend.
-type Use struct {
-	// Entries counts by protocol, those of connections that have ended
-	// included: each of them holds its port.
-	Entries map[lb.Protocol]int
-	// Live counts connections that have not ended.
-	Live map[lb.Protocol]int
-	// Unanswered counts live TCP and SCTP connections that the backend has not
-	// answered, Silent such UDP flows. Own are the TCP and SCTP connections that it has
-	// begun itself, those that have ended included; it has answered Met of them.
-	// HalfOpen counts TCP connections whose clients have not completed them.
-	Unanswered, Silent, Own, Met, HalfOpen int
-	// Left is of the established TCP connection that has been without a packet for
-	// longest: in how many seconds it is forgotten. 0: there is none.
-	Left int
-}
-
-// Usage is what conntrack holds for backends, by their numbers.
-type Usage map[uint32]*Use
-
-func newUse() *Use { return &Use{Entries: map[lb.Protocol]int{}, Live: map[lb.Protocol]int{}} }
-
-func (u *Use) add(f *conntrack.Flow) {
-	p := lb.Protocol(f.Protocol)
-	if p != lb.UDP && p != lb.SCTP {
-		p = lb.TCP
-	}
-	u.Entries[p]++
-	if p != lb.UDP && f.OfItself() {
-		u.Own++
-		if f.Answered {
-			u.Met++
-		}
-	}
-	if f.Ended {
+// leaveMoving leaves out of a state what moves flows, while another nlb is at
+// it. Otherwise an apply that did not come to its end has left it.
+func (w *writer) leaveMoving(s *State) {
+	left := slices.ContainsFunc(removeMoving(), s.objects.has)
+	if !left || w.dry || !w.turn.Take(w.ctx, 0) {
 		return
 	}
-	u.Live[p]++
-	if f.HalfOpen {
-		u.HalfOpen++
-	}
-	if left := int(f.Left); left > 0 && (u.Left == 0 || left < u.Left) {
-		u.Left = left
-	}
-	switch {
-	case f.Answered:
-	case p == lb.UDP:
-		u.Silent++
-	default:
-		u.Unanswered++
-	}
+	maps.DeleteFunc(s.objects.chains, func(name string, _ *haveChain) bool { return flows.IsMoving(name) })
+	maps.DeleteFunc(s.objects.maps, func(name string, _ *haveMap) bool { return flows.IsMoving(name) })
 }
 
-// ReadUsage lists the connections with a mark of ours, once; the kernel
-// filters. A number that none of the states has may be one that another
-// machine or an older profile gave: such a connection counts for the backend
-// that it is translated to.
-func ReadUsage(c *wire.Conn, states ...*State) (Usage, error) {
-	out, known, kept := Usage{}, numbersIn(states), uint32(0)
-	for _, s := range states {
-		kept |= s.kept
+// removeMoving takes away what moves flows.
+func removeMoving() (ops []op) {
+	for _, c := range flows.MovingChains() {
+		ops = append(ops, op{verb: remove, chain: c})
 	}
-	var all flows.Servers
-	err := conntrack.List(c, flows.Ours, func(f *conntrack.Flow) {
-		n := f.Mark & compile.NumberMask
-		if !known[n] && known[n&^kept] {
-			n &^= kept
+	for _, m := range flows.MovingMaps() {
+		ops = append(ops, op{verb: remove, mapping: m})
+	}
+	return ops
+}
+
+// settle carries a cleanup out; nil: there is none.
+func (w *writer) settle(c *flows.Cleanup, result *Result) error {
+	if c == nil || c.Idle() {
+		return nil
+	}
+	if w.record != nil {
+		c.Amend = func(m *ruleset.Messages, generation uint32) { encodeOps(m, amendRecord(*w.record, generation)) }
+	}
+	ended, err := c.Run(w.ctx)
+	result.Ended += ended
+	result.Generation = c.Generation
+	return err
+}
+
+// endFlows makes conntrack forget the UDP flows of some numbers, and those of
+// TCP and SCTP that are not answered, or all of them where they are to be cut.
+func (w *writer) endFlows(gone map[uint32]flows.Change, o Options, result *Result) error {
+	if o.DryRun || len(gone) == 0 {
+		return nil
+	}
+	c := &flows.Cleanup{Conn: w.conn, Numbers: gone, Kept: o.Keep, Cut: o.Cut, Datagrams: true}
+	err := c.Forget()
+	result.Ended += c.Ended()
+	if err != nil {
+		return &FlowsError{Err: err}
+	}
+	return nil
+}
+
+// retiredNumbers are those of backends that an earlier plan has retired and
+// that nobody has now.
+func (s *State) retiredNumbers(owners compile.Owners) map[uint32]flows.Change {
+	out := map[uint32]flows.Change{}
+	for n := range s.marked() {
+		if _, owned := owners.Of(n); !owned {
+			out[n] = flows.Stale
 		}
-		if !known[n] && len(known) > 0 {
-			if all == nil {
-				all = flows.Servers{}
-				for _, s := range states {
-					all.Add(s.Profiles, func(chain string, b *lb.Backend) uint32 {
-						return s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark
-					})
+	}
+	for _, b := range s.backends {
+		delete(out, b.mark&compile.NumberMask)
+	}
+	return out
+}
+
+// marked are the numbers of the backends that the kernel has elements for,
+// those included that an earlier plan retired.
+func (s *State) marked() iter.Seq[uint32] {
+	return func(yield func(uint32) bool) {
+		if s.last != nil {
+			for _, r := range s.last.retired {
+				for i := range r.count {
+					if r.gone && !yield((r.first+i)&compile.NumberMask) {
+						return
+					}
 				}
 			}
-			if mark, ok := all.Of(f); ok {
-				n = mark & compile.NumberMask
+			return
+		}
+		for _, f := range compile.Families {
+			for _, name := range f.Servers() {
+				for key := range s.elements(name) {
+					if !yield(ruleset.MarkOf(key) & compile.NumberMask) {
+						return
+					}
+				}
 			}
 		}
-		if out[n] == nil {
-			out[n] = newUse()
-		}
-		out[n].add(f)
-	})
-	return out, err
-}
-
-// Use is what conntrack holds for a backend of the state.
-func (s *State) Use(u Usage, profile, service string, address lb.Endpoint) Use {
-	b, known := s.backends[compile.BackendKey{Chain: compile.ChainOf(profile, service), Address: address}]
-	if use := u[b.mark&compile.NumberMask]; known && use != nil {
-		return *use
 	}
-	return Use{}
-}
-
-// Orphans sums up what is there for backends that none of the states has. Each
-// table of nlb in a namespace has its own.
-func Orphans(u Usage, states ...*State) Use {
-	known, sum := numbersIn(states), newUse()
-	for number, use := range u {
-		if known[number] {
-			continue
-		}
-		for p, n := range use.Entries {
-			sum.Entries[p] += n
-		}
-		for p, n := range use.Live {
-			sum.Live[p] += n
-		}
-		sum.Unanswered += use.Unanswered
-	}
-	return *sum
-}
-
-// numbersIn are those of the backends of states.
-func numbersIn(states []*State) map[uint32]bool {
-	out := map[uint32]bool{}
-	for _, s := range states {
-		for _, b := range s.backends {
-			out[b.mark&compile.NumberMask] = true
-		}
-	}
-	return out
-}
-
-// Stats are the figures of a backend.
-type Stats struct {
-	// Connections counts new connections since the backend came.
-	Connections uint64
-	// Live is what conntrack holds now, without what has ended.
-	Live int
-	// Packets counts the packets of a service with mode: dsr, in place of these two.
-	Packets uint64
-}
-
-// Stats returns the figures of a backend of the state.
-func (s *State) Stats(profile, service string, address lb.Endpoint, u Usage) Stats {
-	b := s.backends[compile.BackendKey{Chain: compile.ChainOf(profile, service), Address: address}]
-	out := Stats{Connections: b.connections, Packets: b.packets}
-	for _, n := range s.Use(u, profile, service, address).Live {
-		out.Live += n
-	}
-	return out
-}
-
-// ReadStats reads the figures of all backends of a table, by a mark of each
-// (Table.Owner). It reads nothing else, and lists the connections once.
-func ReadStats(c *wire.Conn, table string) (map[uint32]Stats, error) {
-	out := map[uint32]Stats{}
-	for _, f := range compile.Families {
-		for _, name := range f.Servers() {
-			// One that is retired has counted no more than the one that goes on.
-			if err := readPackets(c, ruleset.Inet, table, name, func(mark uint32, n uint64) { out[mark] = Stats{Connections: max(n, out[mark].Connections)} }); err != nil {
-				return nil, err
-			}
-		}
-		err := readPackets(c, ruleset.Netdev, table, direct.Backends(f), func(mark uint32, n uint64) {
-			s := out[mark]
-			s.Packets = n
-			out[mark] = s
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	err := conntrack.List(c, flows.Ours, func(f *conntrack.Flow) {
-		if !f.Ended {
-			s := out[f.Mark]
-			s.Live++
-			out[f.Mark] = s
-		}
-	})
-	return out, err
-}
-
-// ReadRefused reads what guarded services (compile.Numbers.Guard) and full backends
-// (compile.FullMark) have turned away, by their marks.
-func ReadRefused(c *wire.Conn, table string) (map[uint32]uint64, error) {
-	out := map[uint32]uint64{}
-	return out, readPackets(c, ruleset.Inet, table, compile.RefusedSet, func(mark uint32, n uint64) { out[mark] = n })
-}
-
-// readPackets reads the counters of a map of marks, which need not be there.
-func readPackets(c *wire.Conn, family uint8, table, name string, each func(mark uint32, packets uint64)) error {
-	m := haveMap{spec: &ruleset.Map{Name: name, Key: ruleset.Type{ruleset.Mark}}}
-	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETSETELEM), family, wire.Named(table, name), func(b []byte) error {
-		for e := range m.decoded(b) {
-			if len(e.Key) == ruleset.Mark.Size {
-				each(ruleset.MarkOf(e.Key), e.More().Packets)
-			}
-		}
-		return nil
-	})
-	if errors.Is(err, unix.ENOENT) || family == ruleset.Netdev && (errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)) {
-		return nil
-	}
-	return err
 }
 
 // newCleanup compares what is there with what a plan leads to: whose connections
@@ -346,18 +235,6 @@ func (t *Table) Owner(mark uint32) (id lb.BackendID, ok bool) {
 // applies.
 func Countable(b lb.Backend) bool { return compile.Countable(b) }
 
-// counted are the backends whose limits a plan leaves to whoever applies. Other
-// profiles stay as they are.
-func (s *State) counted(inScope func(profile string) bool, o Options) func(compile.BackendKey) bool {
-	return func(key compile.BackendKey) bool {
-		profile, _, _ := compile.ServiceOf(key.Chain)
-		if o.asIs || !inScope(profile) {
-			return s.backends[key].counted
-		}
-		return o.Counted
-	}
-}
-
 // Saturate has new connections pass over the backends with these marks, and over no
 // others that an agent counts, for so long or until the next call. It needs an Apply
 // with Options.Counted. Errors are those of wire.Conn.Commit.
@@ -379,4 +256,60 @@ func (t *Table) Saturate(marks []uint32, d time.Duration) error {
 		t.memory.generation = now // the record holds for this one, too
 	}
 	return err
+}
+
+// readFlowtables reads the flow tables of a table.
+func (o *objects) readFlowtables(c *wire.Conn, table string) error {
+	return c.Dump(wire.MsgType(unix.NFT_MSG_GETFLOWTABLE), ruleset.Inet, wire.Named(table), func(b []byte) error {
+		if of, f := ruleset.DecodeFlowtable(b); of == table {
+			o.flowtables = append(o.flowtables, f)
+		}
+		return nil
+	})
+}
+
+// offload is what of offload holds.
+func (o *objects) offload() compile.Offload {
+	var comments []string
+	if c := o.chains[compile.ForwardChain]; c != nil {
+		for _, r := range c.rules {
+			comments = append(comments, r.comment)
+		}
+	}
+	return compile.ReadOffload(comments, o.flowtables)
+}
+
+// Offload is what of the profiles' wishes to be offloaded holds.
+func (s *State) Offload() compile.Offload { return s.objects.offload() }
+
+// offloaded reports whether what holds of the profiles' wishes to be offloaded is what
+// should.
+func offloaded(c *wire.Conn, profiles []*lb.Profile, o Options) bool {
+	if o.Offload == nil || !compile.Offloads(profiles) {
+		return true
+	}
+	there := &objects{chains: map[string]*haveChain{compile.ForwardChain: {}}}
+	err := there.readRules(c, o.Table, compile.ForwardChain)
+	if err == nil {
+		err = there.readFlowtables(c, o.Table)
+	}
+	have := there.offload()
+	return err == nil && have.Equal(o.Offload(profiles, have))
+}
+
+// offload is what is to hold for profiles. A part of a table does not say who else
+// wants what.
+func (s *State) offload(profiles []*lb.Profile, o Options) compile.Offload {
+	now := s.Offload()
+	if o.Offload == nil || s.last != nil || !compile.Offloads(profiles) {
+		return now
+	}
+	return o.Offload(profiles, now)
+}
+
+// Offloaded reports whether what holds of the wishes to be offloaded of the profiles that
+// were applied is what should, as Options.Offload says it. An Apply brings it about.
+// While flows move there may be no devices.
+func (t *Table) Offloaded() bool {
+	return t.isPending() || !compile.Offloads(t.profiles) || offloaded(t.conn, t.all(), t.options)
 }

@@ -104,6 +104,27 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 	return p
 }
 
+// carried is what is retired and stays so for once more.
+func (s *State) carried() []run {
+	if s.last == nil || s.last.sweeps {
+		return nil
+	}
+	return s.last.retired
+}
+
+// freed are the slots that a plan sweeps. Which inline slots are free is read each time.
+func (s *State) freed() (out []compile.Block) {
+	if s.last == nil || !s.last.sweeps {
+		return nil
+	}
+	for _, r := range s.last.retired {
+		if first, end := max(r.first, compile.InlineSlots), r.first+r.count; r.mapping == compile.SlotsMap && first < end {
+			out = append(out, compile.Block{Base: first, Slots: end - first})
+		}
+	}
+	return out
+}
+
 // removals deletes the chains and maps that nothing is left of.
 func (p *plan) removals(have *State, want *ruleset.Ruleset, chains map[string]bool, ours func(name string) bool) {
 	for _, o := range removeMoving() { // an apply that did not come to its end

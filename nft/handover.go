@@ -21,9 +21,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft/compile"
@@ -247,16 +244,5 @@ func (c *claims) overlapping(w *claim) iter.Seq[*claim] {
 				}
 			}
 		}
-	}
-}
-
-// quiesce returns when no packet is under way any more that was so when it was
-// called: the kernel lets all readers of the ruleset (RCU) finish once.
-// https://man7.org/linux/man-pages/man2/membarrier.2.html
-func quiesce() {
-	const membarrierGlobal = 1
-	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
-		// Not on every kernel. No packet takes so long.
-		time.Sleep(20 * time.Millisecond)
 	}
 }

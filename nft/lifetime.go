@@ -1,8 +1,8 @@
 package nft
 
-// Lifetime: which tables there are, whose they are and with which layout, and what of
-// that need not be read again; one service of them, read alone; the kernel parameters
-// that a table remembers; and how profiles, or the whole table, are removed.
+// Lifetime: which tables there are, whose they are and with which layout; one service of
+// them, read alone; the kernel parameters that a table remembers; and how profiles, or the
+// whole table, are removed.
 
 import (
 	"cmp"
@@ -10,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"iter"
-	"maps"
 	"slices"
 	"strings"
 
@@ -75,79 +73,6 @@ func (p *plan) markLayout(have *State) {
 	} else {
 		p.change(set, change{fresh: []ruleset.Element{e}})
 	}
-}
-
-// allSlots yields the elements of all maps of slots, with their maps' names.
-func (o *objects) allSlots() iter.Seq2[string, ruleset.Element] {
-	return func(yield func(string, ruleset.Element) bool) {
-		for _, e := range o.inline {
-			if !yield(compile.InlineSlotsMap, e) {
-				return
-			}
-		}
-		for name, m := range o.maps {
-			if m.spec == nil || m.spec.Kind != ruleset.Slots {
-				continue
-			}
-			for _, e := range m.elements {
-				if !yield(name, e) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// fixed is what changes of backends leave as it is: which maps there are, and the
-// chains of all services.
-type fixed struct {
-	specs  map[string]*ruleset.Map
-	shared []*ruleset.Chain
-	chains map[string]*haveChain
-}
-
-// readFixed reads what is fixed, where it is not known.
-func (m *memory) readFixed(o *objects, table string) (err error) {
-	if o.inline, err = readSet(o.source.conn, ruleset.Inet, table, compile.NewInlineSlots()); err != nil {
-		return err
-	}
-	if m.fixed == nil {
-		if err := o.readSpecs(o.source.conn, table); err != nil {
-			return err
-		}
-		for _, c := range o.shared {
-			o.chain(c.Name)
-		}
-		if len(o.flowtables) > 0 || o.source.err != nil {
-			return nil // devices come and go without a commit
-		}
-		m.fixed = &fixed{map[string]*ruleset.Map{}, o.shared, maps.Clone(o.chains)}
-		for name, there := range o.maps {
-			m.fixed.specs[name] = there.spec
-		}
-		return nil
-	}
-	for name, spec := range m.fixed.specs {
-		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
-	}
-	o.shared, o.chains = m.fixed.shared, maps.Clone(m.fixed.chains)
-	return nil
-}
-
-// fixed is what is fixed of a table of which a plan was made, where that leaves it so.
-func (p *plan) leaves(have *State) *fixed {
-	for _, ops := range p.phases() {
-		for _, o := range ops {
-			ofService := false
-			if o.chain != nil {
-				_, _, ofService = compile.OwnerOf(o.chain.Name)
-			}
-			if o.elements == nil && !ofService {
-				return nil
-			}
-		}
-	}
-	return have.last.fixed
 }
 
 // Tables are the names of the tables of family inet that nlb made.
@@ -220,15 +145,6 @@ func ReadService(c *wire.Conn, table, profile, service string) *lb.Service {
 		return nil
 	}
 	return &out
-}
-
-// emptyState is one that has read nothing yet.
-func emptyState(table string, o *objects) *State {
-	return &State{
-		Table: table, objects: o,
-		backends: make(map[compile.BackendKey]haveBackend, len(o.chains)), blocks: make(map[compile.PoolKey]compile.Block, len(o.chains)), sources: map[string]compile.Block{},
-		guards: map[string]uint32{}, clients: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
-	}
 }
 
 // Param is a kernel parameter and its value.
@@ -392,3 +308,9 @@ func unknownTable(c *wire.Conn, table string) (*State, error) {
 	have.Generation, have.params = generation, paramsIn(params)
 	return have, nil
 }
+
+// Exists reports whether the table is there.
+func (s *State) Exists() bool { return s.objects.exists }
+
+// NotPermitted reports whether err says that the caller lacks CAP_NET_ADMIN.
+func NotPermitted(err error) bool { return errors.Is(err, unix.EPERM) }

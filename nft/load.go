@@ -73,6 +73,15 @@ func Load(c *wire.Conn, table string) (*State, error) {
 	}
 }
 
+// emptyState is one that has read nothing yet.
+func emptyState(table string, o *objects) *State {
+	return &State{
+		Table: table, objects: o,
+		backends: make(map[compile.BackendKey]haveBackend, len(o.chains)), blocks: make(map[compile.PoolKey]compile.Block, len(o.chains)), sources: map[string]compile.Block{},
+		guards: map[string]uint32{}, clients: map[string]uint32{}, refused: map[string]uint64{}, lists: map[string]bool{}, owned: map[string]map[string]string{},
+	}
+}
+
 func newState(table string, o *objects) *State {
 	s := emptyState(table, o)
 	s.kept = o.kept()
@@ -330,42 +339,52 @@ func (s *State) server(chain string, f *compile.Family, servers []string, m uint
 	return e, at, false
 }
 
-// numbers are those that profiles get beside what is there. A state that holds
-// a part of a table keeps the numbers that it has.
-func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers {
-	n := compile.NewNumbers(kept, profiles...)
-	h := compile.Held{Maps: maps.Keys(s.objects.maps), Blocks: map[compile.PoolKey]compile.Block{}, Sources: s.sources, Past: s.past}
-	if s.last != nil {
-		there := make(map[compile.BackendKey]uint32, len(s.backends))
-		for key, b := range s.backends {
-			there[key] = b.mark & compile.NumberMask
-		}
-		n.Keep(there, s.guards)
-		h.FirstSlot, h.Free = s.last.slots, slices.Clone(s.last.free)
-	}
-	for name, e := range s.objects.allSlots() {
-		// An older layout has other slots of these numbers.
-		if n := ruleset.MarkOf(e.Key); n >= compile.InlineSlots || name == compile.InlineSlotsMap {
-			h.Slots = append(h.Slots, n)
+// readOffload reads which way the service of a backend wants to be offloaded.
+func (s *State) readOffload(chain string, b *lb.Backend, service *lb.Service) {
+	mark := ruleset.MarkBytes(s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark)
+	for _, set := range compile.OffloadSets {
+		if e, ok := s.own(chain, set, mark); ok {
+			compile.ReadOffloadElement(set, e.More().Comment, service)
 		}
 	}
-	most := uint32(len(h.Slots)) + maxRun
-	for key, b := range s.blocks {
-		if name, moves := s.objects.slotsOf(key, b); !moves {
-			h.Blocks[key] = b
-			if _, there := s.elements(name)[ruleset.MarkBytes(b.End()-1)]; !there && !b.Own && b.End()-b.Base <= most-uint32(len(h.Slots)) {
-				h.Slots = slices.AppendSeq(h.Slots, b.All()) // one of several batches has made its rules alone
+}
+
+// kept are the bits of the connection mark that are somebody else's.
+func (o *objects) kept() (kept uint32) {
+	for _, f := range compile.Families {
+		if c := o.chains[f.Deliver]; c != nil {
+			for _, r := range c.rules {
+				if bits, ok := compile.ReadKept(r.comment); ok {
+					kept = bits
+				}
 			}
 		}
 	}
-	for _, f := range compile.Families {
-		for key := range s.elements(f.Sources) {
-			h.Addresses = append(h.Addresses, ruleset.MarkOf(key))
-		}
+	return kept
+}
+
+// slotsOf names the map that holds a block. An older layout has all in one.
+func (o *objects) slotsOf(key compile.PoolKey, b compile.Block) (name string, moves bool) {
+	if b.Own {
+		return compile.OwnSlotsOf(key.Chain, compile.FamilyOf(key.Family)), false
 	}
-	n.Hold(h)
-	n.HoldClients(s.clients, s.Generation, func(object string) bool { return s.objects.maps[object] != nil })
-	return n
+	name = compile.SlotMapOf(b.Base)
+	o.fetch(name, b.All())
+	if _, ok := o.element(name, ruleset.MarkBytes(b.Base)); ok || name == compile.SlotsMap {
+		return name, false
+	}
+	if _, ok := o.element(compile.SlotsMap, ruleset.MarkBytes(b.Base)); ok {
+		return compile.SlotsMap, true
+	}
+	return name, false
+}
+
+func byChain(profiles []*lb.Profile) map[string]*lb.Service {
+	out := map[string]*lb.Service{}
+	for p, s := range lb.Services(profiles) {
+		out[compile.ChainOf(p.Name, s.Name)] = s
+	}
+	return out
 }
 
 // Refused counts what allow, deny, limits and max-connections of a service have

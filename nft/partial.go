@@ -8,11 +8,8 @@ package nft
 
 import (
 	"errors"
-	"iter"
 	"maps"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"nlb/lb"
 	"nlb/nft/compile"
@@ -35,107 +32,6 @@ const (
 
 // errNotPartial leaves it to load.
 var errNotPartial = errors.New("a part of the table is not enough")
-
-// source is where objects that were not read yet come from.
-type source struct {
-	conn  *wire.Conn
-	table string
-	asked uint32
-	most  uint32 // that it may ask for
-	err   error  // the first one; what was read then is not to be relied on
-}
-
-// fail keeps the first error of a partial reading.
-func (o *objects) fail(err error) {
-	if o.source != nil && o.source.err == nil {
-		o.source.err = err
-	}
-}
-
-// element is an element of a map, by its key.
-func (o *objects) element(name, key string) (e ruleset.Element, ok bool) {
-	m := o.maps[name]
-	if m == nil {
-		return e, false
-	}
-	if e, ok = m.elements[key]; ok || m.whole || o.source == nil || o.source.err != nil {
-		return e, ok
-	}
-	if err := o.ask(m, key); err != nil && !errors.Is(err, unix.ENOENT) {
-		o.fail(err)
-	}
-	e, ok = m.elements[key]
-	return e, ok
-}
-
-// mostAsked elements at once have answers that fit any socket.
-const mostAsked = 32
-
-// fetch has a partial reading read elements of a map in few requests, by their slots or
-// marks. What is not there ends it; those behind that are read when they are asked for.
-func (o *objects) fetch(name string, numbers iter.Seq[uint32]) {
-	m := o.maps[name]
-	if m == nil || m.whole || o.source == nil || o.source.err != nil {
-		return
-	}
-	var keys []string
-	for n := range numbers {
-		key := ruleset.MarkBytes(n)
-		if _, ok := m.elements[key]; !ok {
-			keys = append(keys, key)
-		}
-	}
-	for some := range slices.Chunk(keys, mostAsked) {
-		if err := o.ask(m, some...); err != nil {
-			return
-		}
-	}
-}
-
-// ask reads elements up to one that is not there.
-func (o *objects) ask(m *haveMap, keys ...string) error {
-	if o.source.asked += uint32(len(keys)); o.source.asked > o.source.most {
-		return errNotPartial
-	}
-	var w wire.Encoder
-	w.Raw(wire.Named(o.source.table, m.spec.Name))
-	list := w.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-	for _, key := range keys {
-		item := w.Nest(unix.NFTA_LIST_ELEM)
-		data := w.Nest(unix.NFTA_SET_ELEM_KEY)
-		w.Data(unix.NFTA_DATA_VALUE, key)
-		w.Unnest(data)
-		w.Unnest(item)
-	}
-	w.Unnest(list)
-	return o.source.conn.Requests(wire.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, w.Bytes(), len(keys), func(b []byte) error {
-		for e := range m.decoded(b) {
-			if m.spec.Holds(e) {
-				m.elements[e.ID()] = e
-			}
-		}
-		return nil
-	})
-}
-
-// chain is a chain by its name. In a partial reading one without rules counts as
-// absent: none of ours is.
-func (o *objects) chain(name string) *haveChain {
-	c := o.chains[name]
-	if c != nil || name == "" || o.source == nil || o.source.err != nil {
-		return c
-	}
-	c = &haveChain{}
-	o.chains[name] = c
-	if err := o.readRules(o.source.conn, o.source.table, name); err != nil {
-		o.fail(err)
-	}
-	if len(c.rules) == 0 {
-		delete(o.chains, name)
-		return nil
-	}
-	return c
-}
 
 // memory is what is known of a table without reading all of it: the record of what
 // was applied last, and its elements.
@@ -197,27 +93,6 @@ func (m *memory) loadChanged(c *wire.Conn, profiles []*lb.Profile, o Options, as
 // services that differ. The table of family netdev is read as a whole.
 func (r *record) canLoadPartially(o Options) bool {
 	return !r.direct && r.digest != "" && o.Record && len(o.Params) == 0 && !o.Cut && (r.whole || !o.Prune) && r.slots < mostSlots
-}
-
-// carried is what is retired and stays so for once more.
-func (s *State) carried() []run {
-	if s.last == nil || s.last.sweeps {
-		return nil
-	}
-	return s.last.retired
-}
-
-// freed are the slots that a plan sweeps. Which inline slots are free is read each time.
-func (s *State) freed() (out []compile.Block) {
-	if s.last == nil || !s.last.sweeps {
-		return nil
-	}
-	for _, r := range s.last.retired {
-		if first, end := max(r.first, compile.InlineSlots), r.first+r.count; r.mapping == compile.SlotsMap && first < end {
-			out = append(out, compile.Block{Base: first, Slots: end - first})
-		}
-	}
-	return out
 }
 
 // changedServices are the services whose backends differ from what the record says.
@@ -333,17 +208,6 @@ func (m *memory) readObjects(o *objects, table string, wanted map[string]*lb.Ser
 	return o.source.err
 }
 
-// readWhole reads all elements of some maps, as far as they are there, in a partial
-// reading.
-func (o *objects) readWhole(table string, names ...string) {
-	for _, name := range names {
-		if m := o.maps[name]; m != nil {
-			o.fail(m.read(o.source.conn, ruleset.Inet, table))
-			m.whole = true
-		}
-	}
-}
-
 // readRetired reads what waits to be swept. Where nobody else can have changed it
 // is there, and its keys are enough.
 func (m *memory) readRetired(o *objects) {
@@ -389,10 +253,129 @@ func (s *State) checkMembers(wanted map[string]*lb.Service, keep uint32) error {
 	return nil
 }
 
-func byChain(profiles []*lb.Profile) map[string]*lb.Service {
-	out := map[string]*lb.Service{}
-	for p, s := range lb.Services(profiles) {
-		out[compile.ChainOf(p.Name, s.Name)] = s
+// fixed is what changes of backends leave as it is: which maps there are, and the
+// chains of all services.
+type fixed struct {
+	specs  map[string]*ruleset.Map
+	shared []*ruleset.Chain
+	chains map[string]*haveChain
+}
+
+// readFixed reads what is fixed, where it is not known.
+func (m *memory) readFixed(o *objects, table string) (err error) {
+	if o.inline, err = readSet(o.source.conn, ruleset.Inet, table, compile.NewInlineSlots()); err != nil {
+		return err
 	}
-	return out
+	if m.fixed == nil {
+		if err := o.readSpecs(o.source.conn, table); err != nil {
+			return err
+		}
+		for _, c := range o.shared {
+			o.chain(c.Name)
+		}
+		if len(o.flowtables) > 0 || o.source.err != nil {
+			return nil // devices come and go without a commit
+		}
+		m.fixed = &fixed{map[string]*ruleset.Map{}, o.shared, maps.Clone(o.chains)}
+		for name, there := range o.maps {
+			m.fixed.specs[name] = there.spec
+		}
+		return nil
+	}
+	for name, spec := range m.fixed.specs {
+		o.maps[name] = &haveMap{spec: spec, elements: map[string]ruleset.Element{}}
+	}
+	o.shared, o.chains = m.fixed.shared, maps.Clone(m.fixed.chains)
+	return nil
+}
+
+// checkNumbers fails where the number of a backend that comes or goes may have
+// to do with that of another one: somebody else has it, or the number after it,
+// which is where those go that come second.
+func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
+	differs := map[uint32]bool{}
+	stays := map[compile.BackendKey]bool{}
+	for chain, w := range wanted {
+		for _, b := range w.Backends {
+			key := compile.BackendKey{Chain: chain, Address: b.Address}
+			if _, known := s.backends[key]; known {
+				stays[key] = true
+				continue
+			}
+			i := key.FirstNumber()
+			if s.objects.used(i) || differs[i] {
+				return errNotPartial
+			}
+			differs[i] = true
+		}
+	}
+	for key, b := range s.backends {
+		if !stays[key] {
+			differs[b.mark&compile.NumberMask] = true
+		}
+	}
+	for i := range differs {
+		next := (i + 1) & compile.NumberMask
+		if s.objects.used(next) || differs[next] {
+			return errNotPartial
+		}
+	}
+	return nil
+}
+
+// used reports whether a backend or a guard has a number.
+func (o *objects) used(number uint32) bool {
+	marks := compile.MarksWith(number)
+	for name, m := range o.maps {
+		if m.spec == nil || !m.spec.Kind.OfMarks() {
+			continue
+		}
+		for _, mark := range marks {
+			if _, ok := o.element(name, ruleset.MarkBytes(mark)); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// digest is that of what was applied; to make all of the profiles takes time, and only
+// links go by more than their names.
+func (t *Table) digest() string {
+	if t.options.links == nil {
+		return digestOf(t.profiles, t.options)
+	}
+	return digestOf(t.all(), t.options)
+}
+
+// differing are the services of a part whose backends differ from what was
+// applied; their fingerprints are brought up to date. It fails where one differs
+// otherwise.
+func (t *Table) differing(part []*lb.Profile, services []fingerprint) (changed []*lb.Profile, ok bool) {
+	seen := map[position]bool{}
+	for profile, s := range lb.Services(part) {
+		at, _ := t.placeOf(compile.ChainOf(profile.Name, s.Name))
+		if seen[at] {
+			continue
+		}
+		seen[at] = true
+		if at.number >= len(services) {
+			return nil, false
+		}
+		p, f, now := t.profiles[at.profile], &services[at.number], t.updated[at]
+		frame, backends := lb.Fingerprint(saltOf(t.options, p.Name), now)
+		if frame != f.frame {
+			return nil, false
+		}
+		if backends == f.backends {
+			continue
+		}
+		f.backends = backends
+		if n := len(changed); n == 0 || changed[n-1].Name != p.Name {
+			changed = append(changed, &lb.Profile{Name: p.Name, Sysctl: p.Sysctl})
+		}
+		last := changed[len(changed)-1]
+		last.Services = append(last.Services, *now)
+	}
+	return changed, true
 }

@@ -1,7 +1,7 @@
 package nft
 
-// State: what the kernel holds, as objects with handles. The rest of Load
-// reads services out of it.
+// State: what the kernel holds, as objects with handles, read as a whole or one by one
+// when it is asked for. The rest of Load reads services out of it.
 
 import (
 	"cmp"
@@ -16,7 +16,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/direct"
 	"nlb/nft/ruleset"
@@ -262,119 +261,135 @@ func (m *haveMap) close(ends map[string]bool) {
 	}
 }
 
-// slotsOf names the map that holds a block. An older layout has all in one.
-func (o *objects) slotsOf(key compile.PoolKey, b compile.Block) (name string, moves bool) {
-	if b.Own {
-		return compile.OwnSlotsOf(key.Chain, compile.FamilyOf(key.Family)), false
-	}
-	name = compile.SlotMapOf(b.Base)
-	o.fetch(name, b.All())
-	if _, ok := o.element(name, ruleset.MarkBytes(b.Base)); ok || name == compile.SlotsMap {
-		return name, false
-	}
-	if _, ok := o.element(compile.SlotsMap, ruleset.MarkBytes(b.Base)); ok {
-		return compile.SlotsMap, true
-	}
-	return name, false
+// source is where objects that were not read yet come from.
+type source struct {
+	conn  *wire.Conn
+	table string
+	asked uint32
+	most  uint32 // that it may ask for
+	err   error  // the first one; what was read then is not to be relied on
 }
 
-// kept are the bits of the connection mark that are somebody else's.
-func (o *objects) kept() (kept uint32) {
-	for _, f := range compile.Families {
-		if c := o.chains[f.Deliver]; c != nil {
-			for _, r := range c.rules {
-				if bits, ok := compile.ReadKept(r.comment); ok {
-					kept = bits
-				}
-			}
+// fail keeps the first error of a partial reading.
+func (o *objects) fail(err error) {
+	if o.source != nil && o.source.err == nil {
+		o.source.err = err
+	}
+}
+
+// element is an element of a map, by its key.
+func (o *objects) element(name, key string) (e ruleset.Element, ok bool) {
+	m := o.maps[name]
+	if m == nil {
+		return e, false
+	}
+	if e, ok = m.elements[key]; ok || m.whole || o.source == nil || o.source.err != nil {
+		return e, ok
+	}
+	if err := o.ask(m, key); err != nil && !errors.Is(err, unix.ENOENT) {
+		o.fail(err)
+	}
+	e, ok = m.elements[key]
+	return e, ok
+}
+
+// mostAsked elements at once have answers that fit any socket.
+const mostAsked = 32
+
+// fetch has a partial reading read elements of a map in few requests, by their slots or
+// marks. What is not there ends it; those behind that are read when they are asked for.
+func (o *objects) fetch(name string, numbers iter.Seq[uint32]) {
+	m := o.maps[name]
+	if m == nil || m.whole || o.source == nil || o.source.err != nil {
+		return
+	}
+	var keys []string
+	for n := range numbers {
+		key := ruleset.MarkBytes(n)
+		if _, ok := m.elements[key]; !ok {
+			keys = append(keys, key)
 		}
 	}
-	return kept
+	for some := range slices.Chunk(keys, mostAsked) {
+		if err := o.ask(m, some...); err != nil {
+			return
+		}
+	}
 }
 
-// readFlowtables reads the flow tables of a table.
-func (o *objects) readFlowtables(c *wire.Conn, table string) error {
-	return c.Dump(wire.MsgType(unix.NFT_MSG_GETFLOWTABLE), ruleset.Inet, wire.Named(table), func(b []byte) error {
-		if of, f := ruleset.DecodeFlowtable(b); of == table {
-			o.flowtables = append(o.flowtables, f)
+// ask reads elements up to one that is not there.
+func (o *objects) ask(m *haveMap, keys ...string) error {
+	if o.source.asked += uint32(len(keys)); o.source.asked > o.source.most {
+		return errNotPartial
+	}
+	var w wire.Encoder
+	w.Raw(wire.Named(o.source.table, m.spec.Name))
+	list := w.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	for _, key := range keys {
+		item := w.Nest(unix.NFTA_LIST_ELEM)
+		data := w.Nest(unix.NFTA_SET_ELEM_KEY)
+		w.Data(unix.NFTA_DATA_VALUE, key)
+		w.Unnest(data)
+		w.Unnest(item)
+	}
+	w.Unnest(list)
+	return o.source.conn.Requests(wire.MsgType(unix.NFT_MSG_GETSETELEM), ruleset.Inet, w.Bytes(), len(keys), func(b []byte) error {
+		for e := range m.decoded(b) {
+			if m.spec.Holds(e) {
+				m.elements[e.ID()] = e
+			}
 		}
 		return nil
 	})
 }
 
-// offload is what of offload holds.
-func (o *objects) offload() compile.Offload {
-	var comments []string
-	if c := o.chains[compile.ForwardChain]; c != nil {
-		for _, r := range c.rules {
-			comments = append(comments, r.comment)
-		}
+// chain is a chain by its name. In a partial reading one without rules counts as
+// absent: none of ours is.
+func (o *objects) chain(name string) *haveChain {
+	c := o.chains[name]
+	if c != nil || name == "" || o.source == nil || o.source.err != nil {
+		return c
 	}
-	return compile.ReadOffload(comments, o.flowtables)
+	c = &haveChain{}
+	o.chains[name] = c
+	if err := o.readRules(o.source.conn, o.source.table, name); err != nil {
+		o.fail(err)
+	}
+	if len(c.rules) == 0 {
+		delete(o.chains, name)
+		return nil
+	}
+	return c
 }
 
-// Offload is what of the profiles' wishes to be offloaded holds.
-func (s *State) Offload() compile.Offload { return s.objects.offload() }
-
-// offloaded reports whether what holds of the profiles' wishes to be offloaded is what
-// should.
-func offloaded(c *wire.Conn, profiles []*lb.Profile, o Options) bool {
-	if o.Offload == nil || !compile.Offloads(profiles) {
-		return true
-	}
-	there := &objects{chains: map[string]*haveChain{compile.ForwardChain: {}}}
-	err := there.readRules(c, o.Table, compile.ForwardChain)
-	if err == nil {
-		err = there.readFlowtables(c, o.Table)
-	}
-	have := there.offload()
-	return err == nil && have.Equal(o.Offload(profiles, have))
-}
-
-// offload is what is to hold for profiles. A part of a table does not say who else
-// wants what.
-func (s *State) offload(profiles []*lb.Profile, o Options) compile.Offload {
-	now := s.Offload()
-	if o.Offload == nil || s.last != nil || !compile.Offloads(profiles) {
-		return now
-	}
-	return o.Offload(profiles, now)
-}
-
-// readOffload reads which way the service of a backend wants to be offloaded.
-func (s *State) readOffload(chain string, b *lb.Backend, service *lb.Service) {
-	mark := ruleset.MarkBytes(s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark)
-	for _, set := range compile.OffloadSets {
-		if e, ok := s.own(chain, set, mark); ok {
-			compile.ReadOffloadElement(set, e.More().Comment, service)
+// readWhole reads all elements of some maps, as far as they are there, in a partial
+// reading.
+func (o *objects) readWhole(table string, names ...string) {
+	for _, name := range names {
+		if m := o.maps[name]; m != nil {
+			o.fail(m.read(o.source.conn, ruleset.Inet, table))
+			m.whole = true
 		}
 	}
 }
 
-// Offloaded reports whether what holds of the wishes to be offloaded of the profiles that
-// were applied is what should, as Options.Offload says it. An Apply brings it about.
-// While flows move there may be no devices.
-func (t *Table) Offloaded() bool {
-	return t.isPending() || !compile.Offloads(t.profiles) || offloaded(t.conn, t.all(), t.options)
-}
-
-// Exists reports whether the table is there.
-func (s *State) Exists() bool { return s.objects.exists }
-
-// NotPermitted reports whether err says that the caller lacks CAP_NET_ADMIN.
-func NotPermitted(err error) bool { return errors.Is(err, unix.EPERM) }
-
-// stands reports whether backends have the states and standings that profiles say.
-func (s *State) stands(profiles []*lb.Profile) bool {
-	have := byChain(s.Profiles)
-	for chain, w := range byChain(profiles) {
-		find := finder(have[chain])
-		for i := range w.Backends {
-			b := &w.Backends[i]
-			if h, ok := find(b.Address); ok && (h.State != b.State || h.Share != b.Share || h.Standing != b.Standing) {
-				return false
+// allSlots yields the elements of all maps of slots, with their maps' names.
+func (o *objects) allSlots() iter.Seq2[string, ruleset.Element] {
+	return func(yield func(string, ruleset.Element) bool) {
+		for _, e := range o.inline {
+			if !yield(compile.InlineSlotsMap, e) {
+				return
+			}
+		}
+		for name, m := range o.maps {
+			if m.spec == nil || m.spec.Kind != ruleset.Slots {
+				continue
+			}
+			for _, e := range m.elements {
+				if !yield(name, e) {
+					return
+				}
 			}
 		}
 	}
-	return true
 }

@@ -1,9 +1,8 @@
 package nft
 
-// Successors: backends that go on under another mark. The server is the same,
-// and so are the destinations of its service; what differs is its number, its
-// SNAT, the name of its service or profile, or whether its port is said. And whether
-// the number of one that comes or goes is free.
+// Successors: the numbers that backends get, and those that go on under another mark. The
+// server is the same, and so are the destinations of its service; what differs is its
+// number, its SNAT, the name of its service or profile, or whether its port is said.
 
 import (
 	"cmp"
@@ -24,6 +23,60 @@ import (
 	"nlb/nft/wire"
 )
 
+// numbers are those that profiles get beside what is there. A state that holds
+// a part of a table keeps the numbers that it has.
+func (s *State) numbers(kept uint32, profiles ...[]*lb.Profile) *compile.Numbers {
+	n := compile.NewNumbers(kept, profiles...)
+	h := compile.Held{Maps: maps.Keys(s.objects.maps), Blocks: map[compile.PoolKey]compile.Block{}, Sources: s.sources, Past: s.past}
+	if s.last != nil {
+		there := make(map[compile.BackendKey]uint32, len(s.backends))
+		for key, b := range s.backends {
+			there[key] = b.mark & compile.NumberMask
+		}
+		n.Keep(there, s.guards)
+		h.FirstSlot, h.Free = s.last.slots, slices.Clone(s.last.free)
+	}
+	for name, e := range s.objects.allSlots() {
+		// An older layout has other slots of these numbers.
+		if n := ruleset.MarkOf(e.Key); n >= compile.InlineSlots || name == compile.InlineSlotsMap {
+			h.Slots = append(h.Slots, n)
+		}
+	}
+	most := uint32(len(h.Slots)) + maxRun
+	for key, b := range s.blocks {
+		if name, moves := s.objects.slotsOf(key, b); !moves {
+			h.Blocks[key] = b
+			if _, there := s.elements(name)[ruleset.MarkBytes(b.End()-1)]; !there && !b.Own && b.End()-b.Base <= most-uint32(len(h.Slots)) {
+				h.Slots = slices.AppendSeq(h.Slots, b.All()) // one of several batches has made its rules alone
+			}
+		}
+	}
+	for _, f := range compile.Families {
+		for key := range s.elements(f.Sources) {
+			h.Addresses = append(h.Addresses, ruleset.MarkOf(key))
+		}
+	}
+	n.Hold(h)
+	n.HoldClients(s.clients, s.Generation, func(object string) bool { return s.objects.maps[object] != nil })
+	return n
+}
+
+// renumbered are the profiles with a backend whose number another profile's
+// backend has from now on.
+func (s *State) renumbered(profiles []*lb.Profile, n *compile.Numbers) map[string]bool {
+	out := map[string]bool{}
+	for p, service := range lb.Services(profiles) {
+		chain := compile.ChainOf(p.Name, service.Name)
+		for i := range service.Backends {
+			at := service.Backends[i].Address
+			if s.backends[compile.BackendKey{Chain: chain, Address: at}].mark&compile.NumberMask != n.Backend(chain, at) {
+				out[p.Name] = true
+			}
+		}
+	}
+	return out
+}
+
 // successor is the mark that a backend has from now on, and the chain of its
 // service.
 type successor struct {
@@ -32,9 +85,9 @@ type successor struct {
 }
 
 // successors are those of backends by their old marks, where something differs.
-func (s *State) successors(wanted []*lb.Profile, n *compile.Numbers, all func() flows.Servers) map[uint32]successor {
+func (s *State) successors(profiles []*lb.Profile, n *compile.Numbers, servers func() flows.Servers) map[uint32]successor {
 	out := map[uint32]successor{}
-	services := byChain(wanted)
+	services := byChain(profiles)
 	for chain, service := range byChain(s.Profiles) {
 		find := finder(services[chain])
 		for _, b := range service.Backends {
@@ -43,7 +96,7 @@ func (s *State) successors(wanted []*lb.Profile, n *compile.Numbers, all func() 
 				if mark := n.Mark(chain, now); mark != old {
 					out[old] = successor{mark, chain}
 				}
-			} else if heir, ok := heirOf(all(), service, b.Address); ok {
+			} else if heir, ok := heirOf(servers(), service, b.Address); ok {
 				out[old] = successor{heir.Mark, heir.Chain}
 			}
 		}
@@ -137,11 +190,11 @@ func (s *State) remembers(name string, ours func(chain string) bool) bool {
 }
 
 // renewKeys gives services other keys whose clients are carried over.
-func (s *State) renewKeys(wanted []*lb.Profile, n *compile.Numbers, successors map[uint32]successor) {
+func (s *State) renewKeys(profiles []*lb.Profile, n *compile.Numbers, successors map[uint32]successor) {
 	for _, now := range successors {
 		n.RenewClients(now.chain)
 	}
-	services := byChain(wanted)
+	services := byChain(profiles)
 	for chain, old := range byChain(s.Profiles) {
 		if now := services[chain]; now != nil && alone(old) && alone(now) && old.Affinity.Timeout != now.Affinity.Timeout {
 			n.RenewClients(chain)
@@ -314,53 +367,3 @@ func (s *State) affinityMoves(p *plan) []*affinityMove {
 
 // alone reports whether a service remembers clients, and no group does so for it.
 func alone(s *lb.Service) bool { return s.Affinity != nil && s.Affinity.Group == "" }
-
-// checkNumbers fails where the number of a backend that comes or goes may have
-// to do with that of another one: somebody else has it, or the number after it,
-// which is where those go that come second.
-func (s *State) checkNumbers(wanted map[string]*lb.Service) error {
-	differs := map[uint32]bool{}
-	stays := map[compile.BackendKey]bool{}
-	for chain, w := range wanted {
-		for _, b := range w.Backends {
-			key := compile.BackendKey{Chain: chain, Address: b.Address}
-			if _, known := s.backends[key]; known {
-				stays[key] = true
-				continue
-			}
-			i := key.FirstNumber()
-			if s.objects.used(i) || differs[i] {
-				return errNotPartial
-			}
-			differs[i] = true
-		}
-	}
-	for key, b := range s.backends {
-		if !stays[key] {
-			differs[b.mark&compile.NumberMask] = true
-		}
-	}
-	for i := range differs {
-		next := (i + 1) & compile.NumberMask
-		if s.objects.used(next) || differs[next] {
-			return errNotPartial
-		}
-	}
-	return nil
-}
-
-// used reports whether a backend or a guard has a number.
-func (o *objects) used(number uint32) bool {
-	marks := compile.MarksWith(number)
-	for name, m := range o.maps {
-		if m.spec == nil || !m.spec.Kind.OfMarks() {
-			continue
-		}
-		for _, mark := range marks {
-			if _, ok := o.element(name, ruleset.MarkBytes(mark)); ok {
-				return true
-			}
-		}
-	}
-	return false
-}

@@ -322,43 +322,61 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 	return t.finish(w, p, o, c, result, nil)
 }
 
-// digest is that of what was applied; to make all of the profiles takes time, and only
-// links go by more than their names.
-func (t *Table) digest() string {
-	if t.options.links == nil {
-		return digestOf(t.profiles, t.options)
+// listen begins to watch the table. What cleanups change does not count.
+func (t *Table) listen() (*wire.Watch, error) {
+	w, err := t.conn.Watch(ruleset.Inet, t.name)
+	if err == nil {
+		for _, c := range t.pending {
+			w.Trust(c.Conn)
+		}
 	}
-	return digestOf(t.all(), t.options)
+	return w, err
 }
 
-// differing are the services of a part whose backends differ from what was
-// applied; their fingerprints are brought up to date. It fails where one differs
-// otherwise.
-func (t *Table) differing(part []*lb.Profile, services []fingerprint) (changed []*lb.Profile, ok bool) {
-	seen := map[position]bool{}
-	for profile, s := range lb.Services(part) {
-		at, _ := t.placeOf(compile.ChainOf(profile.Name, s.Name))
-		if seen[at] {
-			continue
-		}
-		seen[at] = true
-		if at.number >= len(services) {
-			return nil, false
-		}
-		p, f, now := t.profiles[at.profile], &services[at.number], t.updated[at]
-		frame, backends := lb.Fingerprint(saltOf(t.options, p.Name), now)
-		if frame != f.frame {
-			return nil, false
-		}
-		if backends == f.backends {
-			continue
-		}
-		f.backends = backends
-		if n := len(changed); n == 0 || changed[n-1].Name != p.Name {
-			changed = append(changed, &lb.Profile{Name: p.Name, Sysctl: p.Sysctl})
-		}
-		last := changed[len(changed)-1]
-		last.Services = append(last.Services, *now)
+// mostHeard is how many objects of ours a watch hears of.
+const mostHeard = 1000
+
+// hush ends the watch ahead of a large commit; follow begins a new one. While anybody
+// listens, in any network namespace, the kernel writes a report of each object, and
+// keeps all until the end: a page for each of a million slots.
+func (t *Table) hush(w *writer, p *plan) {
+	if t.watch != nil && w.watch == t.watch && !w.dry && p.objects() > mostHeard {
+		_ = t.watch.Close()
+		t.watch, w.watch, w.borrowed = nil, nil, false
 	}
-	return changed, true
+}
+
+// follow makes the watch go on behind a commit of ours, and reports whether
+// anybody else may have changed the table.
+func (t *Table) follow(generation uint32) (touched bool) {
+	var err error
+	if t.watch == nil {
+		if t.watch, err = t.listen(); err == nil {
+			return t.watch.Generation() != generation
+		}
+		return true
+	}
+	_, touched, err = t.watch.Touched(t.conn)
+	return touched || err != nil
+}
+
+// Intact reports that nobody else has changed the table, or removed it, since the last
+// commit of ours. It stays false until an Apply, which repairs. It costs one question
+// to the kernel, where others change other tables as well.
+func (t *Table) Intact() bool {
+	if t.memory == nil {
+		return false
+	}
+	t.isPending()
+	_, ok := t.memory.current(t.conn)
+	return ok
+}
+
+// Touched reports that the table is not Intact, or that routes or interfaces of services
+// with mode: dsr or tunnel have changed.
+func (t *Table) Touched() (bool, error) {
+	if !t.Intact() {
+		return true, nil
+	}
+	return t.linksChanged()
 }

@@ -15,8 +15,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -24,7 +22,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nlb/nft/compile"
 	"nlb/nft/flows"
 	"nlb/nft/ruleset"
 	"nlb/nft/wire"
@@ -182,28 +179,6 @@ func (w *writer) load() (*State, error) {
 	return s, err
 }
 
-// leaveMoving leaves out of a state what moves flows, while another nlb is at
-// it. Otherwise an apply that did not come to its end has left it.
-func (w *writer) leaveMoving(s *State) {
-	left := slices.ContainsFunc(removeMoving(), s.objects.has)
-	if !left || w.dry || !w.turn.Take(w.ctx, 0) {
-		return
-	}
-	maps.DeleteFunc(s.objects.chains, func(name string, _ *haveChain) bool { return flows.IsMoving(name) })
-	maps.DeleteFunc(s.objects.maps, func(name string, _ *haveMap) bool { return flows.IsMoving(name) })
-}
-
-// removeMoving takes away what moves flows.
-func removeMoving() (ops []op) {
-	for _, c := range flows.MovingChains() {
-		ops = append(ops, op{verb: remove, chain: c})
-	}
-	for _, m := range flows.MovingMaps() {
-		ops = append(ops, op{verb: remove, mapping: m})
-	}
-	return ops
-}
-
 // commit sends a plan, and returns what becomes of the connections of backends
 // that it leaves behind; nil: nothing was sent.
 func (w *writer) commit(have *State, p *plan, o Options, result *Result) (c *flows.Cleanup, failed error) {
@@ -230,76 +205,6 @@ func (w *writer) commit(have *State, p *plan, o Options, result *Result) (c *flo
 	// What follows takes its time, and is nobody else's business.
 	w.endTurn()
 	return c, failed
-}
-
-// settle carries a cleanup out; nil: there is none.
-func (w *writer) settle(c *flows.Cleanup, result *Result) error {
-	if c == nil || c.Idle() {
-		return nil
-	}
-	if w.record != nil {
-		c.Amend = func(m *ruleset.Messages, generation uint32) { encodeOps(m, amendRecord(*w.record, generation)) }
-	}
-	ended, err := c.Run(w.ctx)
-	result.Ended += ended
-	result.Generation = c.Generation
-	return err
-}
-
-// endFlows makes conntrack forget the UDP flows of some numbers, and those of
-// TCP and SCTP that are not answered, or all of them where they are to be cut.
-func (w *writer) endFlows(gone map[uint32]flows.Change, o Options, result *Result) error {
-	if o.DryRun || len(gone) == 0 {
-		return nil
-	}
-	c := &flows.Cleanup{Conn: w.conn, Numbers: gone, Kept: o.Keep, Cut: o.Cut, Datagrams: true}
-	err := c.Forget()
-	result.Ended += c.Ended()
-	if err != nil {
-		return &FlowsError{Err: err}
-	}
-	return nil
-}
-
-// retiredNumbers are those of backends that an earlier plan has retired and
-// that nobody has now.
-func (s *State) retiredNumbers(owners compile.Owners) map[uint32]flows.Change {
-	out := map[uint32]flows.Change{}
-	for n := range s.marked() {
-		if _, owned := owners.Of(n); !owned {
-			out[n] = flows.Stale
-		}
-	}
-	for _, b := range s.backends {
-		delete(out, b.mark&compile.NumberMask)
-	}
-	return out
-}
-
-// marked are the numbers of the backends that the kernel has elements for,
-// those included that an earlier plan retired.
-func (s *State) marked() iter.Seq[uint32] {
-	return func(yield func(uint32) bool) {
-		if s.last != nil {
-			for _, r := range s.last.retired {
-				for i := range r.count {
-					if r.gone && !yield((r.first+i)&compile.NumberMask) {
-						return
-					}
-				}
-			}
-			return
-		}
-		for _, f := range compile.Families {
-			for _, name := range f.Servers() {
-				for key := range s.elements(name) {
-					if !yield(ruleset.MarkOf(key) & compile.NumberMask) {
-						return
-					}
-				}
-			}
-		}
-	}
 }
 
 // unknown says that neither the kernel's answer came nor what it holds could
@@ -360,4 +265,134 @@ func (w *writer) combine(before, now *Result) *Result {
 		now.Messages, now.Batches, now.Split = before.Messages, before.Batches, before.Split
 	}
 	return now
+}
+
+// send commits a plan. Whether the socket can take all of it is known before
+// the first batch goes out.
+func (w *writer) send(p *plan, generation uint32, result *Result) error {
+	switch {
+	case w.dry:
+		return w.check(p, generation, result)
+	case w.readOnly:
+		return fmt.Errorf("%v; read back: not applied", w.answerLost)
+	}
+	if slices.ContainsFunc(p.main, func(o op) bool { return o.sweeps }) {
+		select {
+		case <-w.quiesced:
+		case <-time.After(sweepWait):
+			// On a machine that is very busy with packets. The next apply sweeps.
+			p.keepRetired()
+		}
+	}
+	phases := p.phases()
+	parts := make([][]*wire.Batch, len(phases))
+	w.all = w.done
+	for i, ops := range phases {
+		var err error
+		if parts[i], err = w.parts(p.table, ops); err != nil {
+			return err
+		}
+		w.all += len(parts[i])
+	}
+	if end := generation + uint32(w.all-w.done); p.recordAt(end) {
+		last := len(phases) - 1
+		for len(parts[last]) == 0 {
+			last--
+		}
+		var err error
+		if parts[last], err = w.parts(p.table, phases[last]); err != nil {
+			return err
+		}
+	}
+	for i := range phases {
+		if i == len(phases)-1 && len(parts[i]) > 0 {
+			quiesce()
+		}
+		result.Split = result.Split || len(parts[i]) > 1
+		var err error
+		if generation, err = w.batches(parts[i], generation, result); err != nil {
+			return err
+		}
+	}
+	result.Generation = generation
+	w.record = p.record
+	return nil
+}
+
+// check lets the kernel check a plan: all of it, since a part needs what comes
+// before. Where the socket cannot take all of it, the kernel checks the part
+// that would go first.
+func (w *writer) check(p *plan, generation uint32, result *Result) error {
+	parts, err := w.parts(p.table, slices.Concat(p.before, p.main, p.afterGrace))
+	if err != nil {
+		return err
+	}
+	for _, part := range parts {
+		result.Messages += part.Messages()
+	}
+	result.Batches, result.Split = len(parts), len(parts) > 1
+	parts[0].SetGeneration(generation)
+	err = w.conn.Check(parts[0])
+	if errors.Is(err, wire.ErrUnknown) {
+		err = errors.New(err.Error()) // nothing was changed, that is known
+	}
+	return err
+}
+
+// batches commits batches, one after the other.
+func (w *writer) batches(parts []*wire.Batch, generation uint32, result *Result) (next uint32, err error) {
+	for _, part := range parts {
+		if next, err = w.commitBatch(part, generation); err != nil {
+			return 0, err
+		}
+		w.done++
+		result.Batches++
+		result.Messages += part.Messages()
+		w.raced = w.raced || next != generation+1
+		generation = next
+	}
+	return generation, nil
+}
+
+// commitBatch commits a batch that was made for a state of our table.
+func (w *writer) commitBatch(b *wire.Batch, generation uint32) (uint32, error) {
+	if w.raced && w.watch == nil {
+		return 0, wire.ErrStale
+	}
+	for try := 1; ; try++ {
+		number := generation
+		if try > staleTries && w.unlock != nil {
+			number = wire.AnyGeneration
+		}
+		b.SetGeneration(number)
+		next, err := w.conn.Commit(b, generation)
+		alone := err == nil && number == generation && next == generation+1
+		if w.watch == nil || alone || errors.Is(err, wire.ErrUnknown) {
+			return next, err
+		}
+		now, touched, e := w.watch.Touched(w.conn)
+		switch {
+		case e != nil || touched:
+			if err == nil {
+				w.done++ // on top of what somebody else did
+			}
+			return 0, wire.ErrStale
+		case !errors.Is(err, wire.ErrStale):
+			return now, err
+		case try == applyTries:
+			return 0, err
+		}
+		generation = now
+	}
+}
+
+// quiesce returns when no packet is under way any more that was so when it was
+// called: the kernel lets all readers of the ruleset (RCU) finish once.
+// https://man7.org/linux/man-pages/man2/membarrier.2.html
+func quiesce() {
+	const membarrierGlobal = 1
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0); errno != 0 {
+		// Not on every kernel. No packet takes so long.
+		time.Sleep(20 * time.Millisecond)
+	}
 }

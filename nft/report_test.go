@@ -16,7 +16,7 @@ import (
 	"nlb/nft/ruleset"
 )
 
-// TestDrift makes each difference alone. A case of drift.go that none of these
+// TestDrift makes each difference alone. A case of report.go that none of these
 // meets is named at the end.
 func TestDrift(t *testing.T) {
 	profile := func() *lb.Profile {
@@ -77,15 +77,15 @@ func TestDrift(t *testing.T) {
 	}
 	for _, what := range driftCases(t) {
 		if !strings.Contains(told, what) {
-			t.Errorf("drift.go can tell that something is %q, and no case here makes it so", what)
+			t.Errorf("report.go can tell that something is %q, and no case here makes it so", what)
 		}
 	}
 }
 
-// driftCases are the texts of drift.go that say what is the matter: those of the
+// driftCases are the texts of report.go that say what is the matter: those of the
 // field What, and those of the table in the method drift.
 func driftCases(t *testing.T) (cases []string) {
-	file, err := parser.ParseFile(token.NewFileSet(), "drift.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "report.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
