@@ -101,15 +101,11 @@ type Header struct {
 // ReadHeader reads the header of a table of family inet.
 func ReadHeader(c *wire.Conn, table string) (Header, error) {
 	const dormant, handle = 1, 4 // NFT_TABLE_F_DORMANT, NFTA_TABLE_HANDLE
-	var h Header
-	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, nil, func(b []byte) error {
-		if wire.Text(wire.Attr(b, unix.NFTA_TABLE_NAME)) == table {
-			h.Dormant = wire.Uint32(wire.Attr(b, unix.NFTA_TABLE_FLAGS))&dormant != 0
-			h.Handle = wire.Uint64(wire.Attr(b, handle))
-		}
-		return nil
-	})
-	return h, err
+	b, err := c.Request(wire.MsgType(unix.NFT_MSG_GETTABLE), ruleset.Inet, wire.Named(table))
+	if errors.Is(err, unix.ENOENT) {
+		return Header{}, nil
+	}
+	return Header{Handle: wire.Uint64(wire.Attr(b, handle)), Dormant: wire.Uint32(wire.Attr(b, unix.NFTA_TABLE_FLAGS))&dormant != 0}, err
 }
 
 // HasStandings reports whether a table says of any backend that it is down, or

@@ -150,12 +150,6 @@ func (r *record) retiredBytes() (b []byte) {
 // headElement is the element that makes the others true.
 func (r *record) headElement() ruleset.Element { return recordElement(recordHead, r.head()) }
 
-// isValue reports whether user data holds a value of the record.
-func isValue(udata string, value []byte) bool {
-	const head = 2 // type and length
-	return len(udata) == head+len(value) && udata[0] == ruleset.UdataFingerprint && udata[head:] == string(value)
-}
-
 func recordElement(key uint32, value []byte) ruleset.Element {
 	return ruleset.Element{Key: ruleset.MarkBytes(key), Extra: &ruleset.Extra{Udata: ruleset.Udata(ruleset.UdataFingerprint, string(value))}}
 }
@@ -244,10 +238,10 @@ func (p *plan) remember(have *State, r record) {
 			}
 			stays[id] = true
 			h, there := old[id]
-			if there && isValue(h.More().Udata, value) {
+			e := recordElement(key, value)
+			if there && h.More().Udata == e.Udata {
 				continue
 			}
-			e := recordElement(key, value)
 			if p.recorded[id] = e; there {
 				c.replace(h, e)
 			} else {

@@ -115,20 +115,8 @@ func (o *objects) readChains(c *wire.Conn, table string) error {
 	// The kernel dumps the chains of all tables; it selects by table for the
 	// others.
 	err := c.Dump(wire.MsgType(unix.NFT_MSG_GETCHAIN), o.family, nil, func(b []byte) error {
-		var of, name string
-		var devices []string
-		for t, v := range wire.Attrs(b) {
-			switch t {
-			case unix.NFTA_CHAIN_TABLE:
-				of = wire.Text(v)
-			case unix.NFTA_CHAIN_NAME:
-				name = wire.Text(v)
-			case unix.NFTA_CHAIN_HOOK:
-				devices = ruleset.DevicesOf(v)
-			}
-		}
-		if of == table {
-			o.chains[name] = &haveChain{devices: devices}
+		if wire.Text(wire.Attr(b, unix.NFTA_CHAIN_TABLE)) == table {
+			o.chains[wire.Text(wire.Attr(b, unix.NFTA_CHAIN_NAME))] = &haveChain{devices: ruleset.DevicesOf(wire.Attr(b, unix.NFTA_CHAIN_HOOK))}
 		}
 		return nil
 	})
@@ -141,23 +129,13 @@ func (o *objects) readChains(c *wire.Conn, table string) error {
 // readRules reads the rules of all chains of the table, or of some of them.
 func (o *objects) readRules(c *wire.Conn, table string, chain ...string) error {
 	return c.Dump(wire.MsgType(unix.NFT_MSG_GETRULE), o.family, wire.Named(append([]string{table}, chain...)...), func(b []byte) error {
-		var r haveRule
-		var of, name string
-		for t, v := range wire.Attrs(b) {
-			switch t {
-			case unix.NFTA_RULE_TABLE:
-				of = wire.Text(v)
-			case unix.NFTA_RULE_CHAIN:
-				name = wire.Text(v)
-			case unix.NFTA_RULE_HANDLE:
-				r.handle = wire.Uint64(v)
-			case unix.NFTA_RULE_USERDATA:
-				r.comment = ruleset.UdataText(v, ruleset.UdataComment)
-				r.fingerprint = ruleset.UdataValue(v, ruleset.UdataFingerprint)
-			}
-		}
-		if ch := o.chains[name]; ch != nil && of == table {
-			ch.rules = append(ch.rules, r)
+		in := o.chains[wire.Text(wire.Attr(b, unix.NFTA_RULE_CHAIN))]
+		if in != nil && wire.Text(wire.Attr(b, unix.NFTA_RULE_TABLE)) == table {
+			data := wire.Attr(b, unix.NFTA_RULE_USERDATA)
+			in.rules = append(in.rules, haveRule{
+				handle:      wire.Uint64(wire.Attr(b, unix.NFTA_RULE_HANDLE)),
+				fingerprint: ruleset.UdataValue(data, ruleset.UdataFingerprint), comment: ruleset.UdataText(data, ruleset.UdataComment),
+			})
 		}
 		return nil
 	})

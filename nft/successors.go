@@ -108,7 +108,7 @@ func (s *State) successors(profiles []*lb.Profile, n *compile.Numbers, servers f
 func finder(s *lb.Service) func(lb.Endpoint) (*lb.Backend, bool) {
 	const few = 16
 	if s == nil {
-		return func(lb.Endpoint) (*lb.Backend, bool) { return nil, false }
+		s = &lb.Service{}
 	}
 	if len(s.Backends) <= few {
 		return func(a lb.Endpoint) (*lb.Backend, bool) {

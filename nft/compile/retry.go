@@ -17,6 +17,7 @@ package compile
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"nlb/lb"
@@ -99,14 +100,23 @@ func drawn(backends []lb.Backend) int {
 // chains.
 var retryObjects = []string{answersChain, ejectChain, RetrySet, ejectedSet, retriedSet}
 
-// fleetObjects are what fleets need, one of which all packets meet, too.
-var fleetObjects = fleet.Objects()
-
 // Lapses reports whether a chain or map of the layout goes as soon as nobody needs
 // it.
-func Lapses(object string) bool {
-	return slices.Contains(retryObjects, object) || object == ForwardChain || object == border.ForwardChain || datagrams.IsShared(object) || synproxy.IsShared(object) || handshake.IsShared(object) || object == RandomSet || slices.Contains(OffloadSets, object) || slices.Contains(fleetObjects, object)
-}
+func Lapses(object string) bool { return lapsing()[object] }
+
+var lapsing = sync.OnceValue(func() map[string]bool {
+	out := map[string]bool{ForwardChain: true, border.ForwardChain: true, RandomSet: true}
+	for _, object := range slices.Concat(retryObjects, OffloadSets) {
+		out[object] = true
+	}
+	for _, m := range append(slices.Concat(datagrams.Maps(), synproxy.Maps(), fleet.Maps()), handshake.Map()) {
+		out[m.Name] = true
+	}
+	for _, c := range append(slices.Concat(synproxy.Chains(), fleet.Chains(ruleset.Accept())), datagrams.Entry(), handshake.Chain(0)) {
+		out[c.Name] = true
+	}
+	return out
+})
 
 // retries makes the refusals of a backend count.
 func (c *compiler) retries(mark uint32) {

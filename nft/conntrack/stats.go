@@ -5,7 +5,6 @@ package conntrack
 import (
 	"errors"
 	"fmt"
-	"maps"
 
 	"golang.org/x/sys/unix"
 
@@ -39,9 +38,7 @@ const (
 func ReadStats(c *wire.Conn) (Stats, error) {
 	var s Stats
 	err := c.Dump(msgStats, unix.AF_UNSPEC, nil, func(b []byte) error {
-		for typ, sum := range maps.All(map[uint16]*uint64{
-			attrInsertFailed: &s.InsertFailed, attrDrop: &s.Drop, attrEarlyDrop: &s.EarlyDrop,
-		}) {
+		for typ, sum := range map[uint16]*uint64{attrInsertFailed: &s.InsertFailed, attrDrop: &s.Drop, attrEarlyDrop: &s.EarlyDrop} {
 			*sum += uint64(wire.Uint32(wire.Attr(b, typ)))
 		}
 		return nil

@@ -47,15 +47,6 @@ func PicksUp(profiles []*lb.Profile) bool {
 	return lb.AnyService(profiles, (*lb.Service).PicksUp)
 }
 
-// Objects are the chains and maps that there are for fleets alone.
-func Objects() []string {
-	out := []string{PickUpChain, straysChain}
-	for _, m := range Maps() {
-		out = append(out, m.Name)
-	}
-	return out
-}
-
 // Maps are the maps of the layout that fleets need, empty.
 func Maps() []*ruleset.Map {
 	out := []*ruleset.Map{{Name: askedSet, Key: ruleset.Type{ruleset.Number}, Dynamic: true, Timeout: true, Size: mostAsked, TypeOf: "tcp ackseq", Udata: ruleset.AckUdata()}}

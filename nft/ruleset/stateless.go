@@ -43,8 +43,8 @@ func SetUDPPort(port uint16) []Statement {
 // SetDestination writes the address that a map has for a number below modulus, in turn
 // or at random, over the destination. Checksums follow.
 func (f *Family) SetDestination(random bool, modulus uint32, name string) Statement {
-	text, number := numgen(random, modulus, 0)
-	s := NewStatement(fmt.Sprintf("%s daddr set %s map @%s", f.Word, text, name), append(f.isFamily(), number, lookupMark(name))...)
+	word, number := numgen(random, modulus, 0)
+	s := NewStatement(fmt.Sprintf("%s daddr set numgen %s mod %d map @%s", f.Word, word, modulus, name), append(f.isFamily(), number, lookupMark(name))...)
 	// The library cannot encode it for IPv6, whose header has no checksum: only that of what
 	// is inside follows.
 	s.Exprs = append(s.Exprs, rawExpr("payload", func(e *wire.Encoder) {

@@ -123,19 +123,20 @@ func SetMark(v uint32) Statement {
 // SetMarkNumgen puts a number from offset to offset+modulus-1 into the
 // connection mark, in turn or at random.
 func SetMarkNumgen(random bool, modulus, offset uint32) Statement {
-	text, number := numgen(random, modulus, offset)
-	s := NewStatement(fmt.Sprintf("ct mark set %s offset %d", text, offset), number)
+	word, number := numgen(random, modulus, offset)
+	s := NewStatement(fmt.Sprintf("ct mark set numgen %s mod %d offset %d", word, modulus, offset), number)
 	s.Exprs = append(s.Exprs, encodedSetMark...)
 	return s
 }
 
-// numgen puts a number into the register.
-func numgen(random bool, modulus, offset uint32) (text string, e *expr.Numgen) {
-	word, typ := "inc", uint32(unix.NFT_NG_INCREMENTAL)
+// numgen puts a number into the register, in turn or at random, as the word says.
+func numgen(random bool, modulus, offset uint32) (word string, e *expr.Numgen) {
+	e = &expr.Numgen{Register: reg, Modulus: modulus, Type: unix.NFT_NG_INCREMENTAL, Offset: offset}
 	if random {
-		word, typ = "random", unix.NFT_NG_RANDOM
+		e.Type = unix.NFT_NG_RANDOM
+		return "random", e
 	}
-	return fmt.Sprintf("numgen %s mod %d", word, modulus), &expr.Numgen{Register: reg, Modulus: modulus, Type: typ, Offset: offset}
+	return "inc", e
 }
 
 // SetMarkHash is SetMarkNumgen by the Jenkins hash of some fields of the

@@ -45,11 +45,6 @@ func Maps() []*ruleset.Map {
 	return out
 }
 
-// IsShared reports whether a chain or map is one that all services share.
-func IsShared(object string) bool {
-	return object == EntryChain || object == Destinations(ruleset.IPv4) || object == Destinations(ruleset.IPv6)
-}
-
 // Entry is the chain that all that comes from the network meets.
 func Entry() *ruleset.Chain {
 	c := &ruleset.Chain{Name: EntryChain, Hook: ruleset.Prerouting(rawPriority, "raw"), Filter: true}

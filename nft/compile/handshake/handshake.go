@@ -72,9 +72,6 @@ func Chain(kept uint32) *ruleset.Chain {
 	return &ruleset.Chain{Name: chain, Hook: ruleset.Prerouting(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{look}}
 }
 
-// IsShared reports whether a chain or map is one that all services share.
-func IsShared(object string) bool { return object == Backends || object == chain }
-
 // Bounds reports whether a service of the profiles has such a limit.
 func Bounds(profiles []*lb.Profile) bool {
 	return lb.AnyService(profiles, func(s *lb.Service) bool { return s.Limit.HalfOpen > 0 })

@@ -15,7 +15,6 @@ package synproxy
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"nlb/lb"
@@ -56,12 +55,6 @@ func Maps() []*ruleset.Map {
 			&ruleset.Map{Name: ChainsBy(f), Kind: ruleset.Addresses, Key: key, Data: ruleset.Type{ruleset.Verdict}, Interval: true})
 	}
 	return out
-}
-
-// IsShared reports whether a chain or map is one that all services share.
-func IsShared(object string) bool {
-	is := func(m *ruleset.Map) bool { return m.Name == object }
-	return object == InputChain || object == forwardChain || object == outputChain || slices.ContainsFunc(Maps(), is)
 }
 
 // Protects reports whether a service of the profiles has syn-protection.
