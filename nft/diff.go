@@ -91,7 +91,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 			p.change(m, compared(have.elements(m.Name), m, nil))
 		}
 	}
-	p.handOver(have, want, ours)
+	p.handOver(have, want, chains, ours)
 	p.removals(have, want, chains, ours)
 	p.main = append(p.main, late...)
 	// What retired costs nothing, so it is no reason to send anything.

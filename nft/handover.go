@@ -76,14 +76,10 @@ func (h *handed) claim(in int, e ruleset.Element) claim {
 	return c
 }
 
-// handOver brings the maps of the tiers up to date.
-func (p *plan) handOver(have *State, want *ruleset.Ruleset, ours func(name string) bool) {
+// handOver brings the maps of the tiers up to date. chains are those that are wanted.
+func (p *plan) handOver(have *State, want *ruleset.Ruleset, chains map[string]bool, ours func(name string) bool) {
 	all := handedBy(want)
 	var gone []claim
-	stays := map[string]bool{}
-	for _, c := range want.Chains {
-		stays[c.Name] = true
-	}
 	for i := range all {
 		h := &all[i]
 		h.change = have.immediate(h.Map, func(e ruleset.Element) bool { return isRetired(&e) || ours(e.Data) })
@@ -118,7 +114,7 @@ func (p *plan) handOver(have *State, want *ruleset.Ruleset, ours func(name strin
 	for i := range gone {
 		g, h := &gone[i], &all[gone[i].in]
 		chain := g.e.Data
-		if !stays[chain] {
+		if !chains[chain] {
 			chain = "" // its heir's
 		}
 		last := g.retired(heirs[g], chain)

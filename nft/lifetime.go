@@ -202,7 +202,7 @@ func Flush(ctx context.Context, c *wire.Conn, names []string, o Options) (*State
 	var result *Result
 	var cleanup *flows.Cleanup
 	err = w.retry(func() error {
-		w.startGrace()
+		w.quiesced = grace()
 		have, err := w.load()
 		if len(names) == 0 && errors.Is(err, ErrLayout) {
 			have, err = unknownTable(c, o.Table)

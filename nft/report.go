@@ -177,7 +177,7 @@ func (t *tally) drift() []Drift {
 	}{{t.foreign, "not of nlb"}, {t.missing, "missing"}, {t.changed, "changed"}, {t.other, "not as nlb made it"}} {
 		switch {
 		case d.n == 1:
-			out = append(out, Drift{Object: t.object, What: article(t.noun) + " is " + d.what})
+			out = append(out, Drift{Object: t.object, What: map[string]string{"element": "an element", "rule": "a rule"}[t.noun] + " is " + d.what})
 		case d.n > 1:
 			out = append(out, Drift{Object: t.object, What: fmt.Sprintf("%d %ss are %s", d.n, t.noun, d.what)})
 		}
@@ -186,13 +186,6 @@ func (t *tally) drift() []Drift {
 		out[0].Handles = t.handles
 	}
 	return out
-}
-
-func article(noun string) string {
-	if noun == "element" {
-		return "an " + noun
-	}
-	return "a " + noun
 }
 
 // Use is what conntrack holds for a backend.

@@ -97,7 +97,10 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 	}
 	asked := sync.OnceValue(func() request { return requestOf(profiles, o) })
 	if generation, ok := last.upToDate(t.conn, o, asked); ok && t.isBound(last, profiles, o.links) {
-		t.memory = t.kept(last, o)
+		if t.watch != nil && !o.DryRun {
+			last.watch, last.touched = t.watch, false
+			t.memory = last
+		}
 		return &Result{Generation: generation}, nil
 	}
 	// What is not needed at once is made meanwhile, here and in planFor: with tens
@@ -119,7 +122,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 	var p *plan
 	var cleanup *flows.Cleanup
 	err = w.retry(func() error {
-		w.startGrace()
+		w.quiesced = grace()
 		var have *State
 		part := profiles
 		if last != nil {
@@ -179,15 +182,6 @@ func (t *Table) begin(profiles []*lb.Profile, o Options) *memory {
 	return &memory{record: decodeRecord(kept), elements: kept, sweeps: true}
 }
 
-// kept is what is known after an apply that found everything as it should be.
-func (t *Table) kept(m *memory, o Options) *memory {
-	if t.watch == nil || o.DryRun {
-		return t.memory
-	}
-	m.watch, m.touched = t.watch, false
-	return m
-}
-
 // finish follows a commit: it takes note of what the table holds now, and hands
 // the cleanup over or carries it out. failed is an error that leaves the commit
 // as it is.
@@ -199,8 +193,7 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 		return result, failed
 	}
 	t.placeOf("") // the first update is in a hurry
-	t.quiesced = make(chan struct{})
-	go func(over chan struct{}) { quiesce(); close(over) }(t.quiesced)
+	t.quiesced = grace()
 	if t.memory = nil; p.left != nil {
 		touched := t.follow(result.Generation)
 		t.memory = &memory{record: *p.left, elements: p.recorded, watch: t.watch, touched: touched, free: p.free, fixed: p.fixed}

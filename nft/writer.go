@@ -157,15 +157,6 @@ func (w *writer) listen() {
 // listenWith lends a watch to the writer; nil: there is none.
 func (w *writer) listenWith(watch *wire.Watch) { w.watch, w.borrowed = watch, watch != nil }
 
-// startGrace begins to wait for the packets that are under way. It is called before
-// the reading that a plan is made of: what that finds retired can be swept when
-// the grace is over.
-func (w *writer) startGrace() {
-	over := make(chan struct{})
-	w.quiesced = over
-	go func() { quiesce(); close(over) }()
-}
-
 // load reads the table.
 func (w *writer) load() (*State, error) {
 	s, err := w.read()
@@ -384,6 +375,14 @@ func (w *writer) commitBatch(b *wire.Batch, generation uint32) (uint32, error) {
 		}
 		generation = now
 	}
+}
+
+// grace is closed when no packet is under way any more that is so now. What a reading finds
+// retired can be swept when a grace is over that began before it.
+func grace() chan struct{} {
+	over := make(chan struct{})
+	go func() { quiesce(); close(over) }()
+	return over
 }
 
 // quiesce returns when no packet is under way any more that was so when it was

@@ -274,8 +274,11 @@ func midStream() ruleset.Rule {
 	return ruleset.Rule{Statements: []ruleset.Statement{ruleset.UnlessSYN(), ruleset.Accept()}}
 }
 
-// segments are the rules that a segment from the network meets which begins no connection.
-func segments() []ruleset.Rule { return append(synproxy.Segments(), border.Segments()...) }
+// segments are the rules that a TCP segment from the network meets which begins no connection:
+// to an address that this host only balances for, it is nobody's.
+func segments() []ruleset.Rule {
+	return append(synproxy.Segments(), border.Rest(ruleset.UnlessSYN())...)
+}
 
 func baseChains(x extent) []*ruleset.Chain {
 	in, out := append(segments(), midStream()), []ruleset.Rule{midStream()}

@@ -50,14 +50,13 @@ const (
 // Backends names the map from the mark of a backend to its address.
 func Backends(f *compile.Family) string { return "backends" + f.IP.Digit }
 
-func fragments(f *compile.Family) string                { return "fragments" + f.IP.Digit }
-func send(f *compile.Family) string                     { return "send" + f.IP.Digit }
-func first(f *compile.Family) string                    { return "first" + f.IP.Digit }
-func errorsMap(f *compile.Family) string                { return "errors" + f.IP.Digit }
-func chainOf(of, role string, f *compile.Family) string { return of + role + f.IP.Digit }
+func fragments(f *compile.Family) string { return "fragments" + f.IP.Digit }
+func send(f *compile.Family) string      { return "send" + f.IP.Digit }
+func first(f *compile.Family) string     { return "first" + f.IP.Digit }
+func errorsMap(f *compile.Family) string { return "errors" + f.IP.Digit }
 
-// SeenOf names the map that remembers the flows of a service and family.
-func SeenOf(chain string, f *compile.Family) string { return chainOf(chain, seen, f) }
+// chainOf names what a service and family has for a role: seen is the map that remembers its flows.
+func chainOf(of, role string, f *compile.Family) string { return of + role + f.IP.Digit }
 
 // Has reports whether a profile has a service with mode: dsr or tunnel.
 func Has(profiles []*lb.Profile) bool {
@@ -258,7 +257,7 @@ func (c *compiler) backends(chain string, s *lb.Service, f *compile.Family) uint
 	}
 	c.Maps = append(c.Maps, m)
 	if s.Remember > 0 {
-		c.Maps = append(c.Maps, Map(SeenOf(chain, f)))
+		c.Maps = append(c.Maps, Map(chainOf(chain, seen, f)))
 	}
 	return uint32(len(m.Elements))
 }
@@ -271,8 +270,6 @@ func stays(s *lb.Service, b *lb.Backend, p lb.Protocol) bool {
 	return b.State != lb.Down || p != lb.UDP && !cut
 }
 
-func rule(statements ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: statements} }
-
 // serviceChains are those that packets, and errors, of a service and family come to.
 func (c *compiler) serviceChains(chain string, s *lb.Service, f *compile.Family, drawn uint32) []*ruleset.Chain {
 	packets := &ruleset.Chain{Name: chainOf(chain, direct, f)}
@@ -281,17 +278,17 @@ func (c *compiler) serviceChains(chain string, s *lb.Service, f *compile.Family,
 	forward := f.IP.Forward(Backends(f), LinksMap)
 	next := ruleset.Goto(send(f))
 	cause := f.IP.Cause()
-	seen := SeenOf(chain, f)
+	seen := chainOf(chain, seen, f)
 	flow := ruleset.FlowHash{Family: f.IP, Fields: []ruleset.Field{f.IP.Source(), ruleset.SourcePort}, Seed: s.HashSeed}
 	if s.Remember > 0 {
 		back := ruleset.FlowHash{Fields: []ruleset.Field{cause.Destination, cause.DestinationPort}, Seed: s.HashSeed}
 		next = ruleset.Goto(chainOf(chain, known, f))
-		packets.Rules = append(packets.Rules, rule(flow.SetPacketMarkBy(seen), ruleset.SetPacketMarkByProtocol(StaysMap), next))
-		failed.Rules = append(failed.Rules, rule(back.SetPacketMarkBy(seen), forward))
+		packets.Rules = append(packets.Rules, ruleset.NewRule(flow.SetPacketMarkBy(seen), ruleset.SetPacketMarkByProtocol(StaysMap), next))
+		failed.Rules = append(failed.Rules, ruleset.NewRule(back.SetPacketMarkBy(seen), forward))
 		out = append(out, &ruleset.Chain{Name: chainOf(chain, known, f), Rules: []ruleset.Rule{
 			// A map that is full takes no more. So this rule stands alone.
-			rule(flow.Learn(seen, s.Remember)),
-			rule(ruleset.Goto(send(f))),
+			ruleset.NewRule(flow.Learn(seen, s.Remember)),
+			ruleset.NewRule(ruleset.Goto(send(f))),
 		}})
 	}
 	if drawn > 0 {
@@ -299,17 +296,17 @@ func (c *compiler) serviceChains(chain string, s *lb.Service, f *compile.Family,
 		if slices.Contains(s.HashBy, lb.SourceAddress) || slices.Contains(s.HashBy, lb.DestinationAddress) {
 			draw.Family = f.IP
 		}
-		packets.Rules = append(packets.Rules, rule(draw.SetPacketMark()), rule(ruleset.SetPacketMarkByMap(chainOf(chain, slots, f))))
+		packets.Rules = append(packets.Rules, ruleset.NewRule(draw.SetPacketMark()), ruleset.NewRule(ruleset.SetPacketMarkByMap(chainOf(chain, slots, f))))
 		if s.Remember > 0 { // it may remember a backend that keeps nothing
-			packets.Rules = append(packets.Rules, rule(flow.Unlearn(seen)))
+			packets.Rules = append(packets.Rules, ruleset.NewRule(flow.Unlearn(seen)))
 		}
-		packets.Rules = append(packets.Rules, rule(next))
+		packets.Rules = append(packets.Rules, ruleset.NewRule(next))
 		draw.Fields, draw.Family = causeFields(cause, s.HashBy), nil
-		failed.Rules = append(failed.Rules, rule(draw.SetPacketMark()), rule(ruleset.SetPacketMarkByMap(chainOf(chain, slots, f))), rule(forward))
+		failed.Rules = append(failed.Rules, ruleset.NewRule(draw.SetPacketMark()), ruleset.NewRule(ruleset.SetPacketMarkByMap(chainOf(chain, slots, f))), ruleset.NewRule(forward))
 	} else {
-		packets.Rules = append(packets.Rules, rule(ruleset.Drop()))
+		packets.Rules = append(packets.Rules, ruleset.NewRule(ruleset.Drop()))
 	}
-	failed.Rules = append(failed.Rules, rule(ruleset.Drop()))
+	failed.Rules = append(failed.Rules, ruleset.NewRule(ruleset.Drop()))
 	return out
 }
 
@@ -330,7 +327,7 @@ func causeFields(c ruleset.Cause, by []lb.HashField) []ruleset.Field {
 // entry is where packets come in.
 func (c *compiler) entry(devices []string) *ruleset.Chain {
 	out := &ruleset.Chain{Name: EntryChain, Filter: true, Hook: ruleset.Ingress(0, devices...)}
-	add := func(statements ...ruleset.Statement) { out.Rules = append(out.Rules, rule(statements...)) }
+	add := func(statements ...ruleset.Statement) { out.Rules = append(out.Rules, ruleset.NewRule(statements...)) }
 	for _, f := range compile.Families {
 		if c.byName(errorsMap(f)) == nil && c.byName(entering+errorsMap(f)) == nil {
 			continue // no service is of this family
@@ -358,4 +355,37 @@ func (c *compiler) entry(devices []string) *ruleset.Chain {
 		}
 	}
 	return out
+}
+
+// sendChain sends a packet to the backend in its mark.
+func sendChain(f *compile.Family) *ruleset.Chain {
+	return &ruleset.Chain{Name: send(f), Rules: []ruleset.Rule{
+		ruleset.NewRule(f.IP.IsFirstFragment(), ruleset.Goto(first(f))),
+		ruleset.NewRule(f.IP.Forward(Backends(f), LinksMap)),
+		ruleset.NewRule(ruleset.Drop()),
+	}}
+}
+
+// firstChain does the same with the first fragment of a datagram, and remembers the
+// backend.
+func firstChain(f *compile.Family) *ruleset.Chain {
+	datagram := datagramOf(f)
+	return &ruleset.Chain{Name: first(f), Rules: []ruleset.Rule{
+		ruleset.NewRule(datagram.Unlearn(fragments(f))), // an earlier datagram may have had the number
+		ruleset.NewRule(datagram.Learn(fragments(f), fragmentTime)),
+		ruleset.NewRule(f.IP.Forward(Backends(f), LinksMap)),
+		ruleset.NewRule(ruleset.Drop()),
+	}}
+}
+
+// fragmentsChain sends a later fragment where the first went. Those of other datagrams
+// go their way.
+func fragmentsChain(f *compile.Family) *ruleset.Chain {
+	return &ruleset.Chain{Name: fragments(f), Rules: []ruleset.Rule{
+		ruleset.NewRule(datagramOf(f).SetPacketMarkBy(fragments(f)), f.IP.Forward(Backends(f), LinksMap)),
+	}}
+}
+
+func datagramOf(f *compile.Family) ruleset.FlowHash {
+	return ruleset.FlowHash{Family: f.IP, Fields: f.IP.Datagram()}
 }

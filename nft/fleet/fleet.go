@@ -61,13 +61,12 @@ func Maps() []*ruleset.Map {
 // Chains are the chains of fleets. ours matches connections with a mark of nlb. The others
 // are the rules that segments without SYN to other addresses meet.
 func Chains(ours ruleset.Statement, others ...ruleset.Rule) []*ruleset.Chain {
-	one := func(s ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: s} }
-	pickUp := &ruleset.Chain{Name: PickUpChain, Rules: []ruleset.Rule{one(ruleset.HasSocket(), ruleset.Accept())}}
+	pickUp := &ruleset.Chain{Name: PickUpChain, Rules: []ruleset.Rule{ruleset.NewRule(ruleset.HasSocket(), ruleset.Accept())}}
 	strays := &ruleset.Chain{Name: straysChain, Hook: ruleset.Prerouting(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{
 		vain(ours),
-		one(ruleset.IsTracked(), ruleset.Accept()),
-		one(ruleset.IsSYN(), ruleset.Accept()),
-		one(ruleset.IsInvalid(), ruleset.HasSocket(), ruleset.Accept()),
+		ruleset.NewRule(ruleset.IsTracked(), ruleset.Accept()),
+		ruleset.NewRule(ruleset.IsSYN(), ruleset.Accept()),
+		ruleset.NewRule(ruleset.IsInvalid(), ruleset.HasSocket(), ruleset.Accept()),
 	}}
 	for _, f := range ruleset.Families {
 		pickUp.Rules = append(pickUp.Rules, ruleset.Rule{
@@ -79,7 +78,7 @@ func Chains(ours ruleset.Statement, others ...ruleset.Rule) []*ruleset.Chain {
 			Statements: []ruleset.Statement{ruleset.IsInvalid(), f.In(addresses(f), f.Destination(), ruleset.L4Protocol), ruleset.Drop()}, Needs: addresses(f),
 		})
 	}
-	pickUp.Rules = append(append(pickUp.Rules, others...), one(ruleset.Accept()))
+	pickUp.Rules = append(append(pickUp.Rules, others...), ruleset.NewRule(ruleset.Accept()))
 	return []*ruleset.Chain{pickUp, strays}
 }
 

@@ -171,6 +171,9 @@ type Rule struct {
 	Needs      string // the map without which the rule is not there
 }
 
+// NewRule is a rule of statements alone.
+func NewRule(statements ...Statement) Rule { return Rule{Statements: statements} }
+
 // String is the rule as nft takes it.
 func (r Rule) String() string {
 	texts := make([]string, len(r.Statements))

@@ -32,18 +32,8 @@ func Maps() []*ruleset.Map {
 	return out
 }
 
-// Segments are the rules that a TCP segment meets which begins no connection: to an
-// address that this host only balances for, it is nobody's.
-func Segments() []ruleset.Rule {
-	return lookups(ruleset.UnlessSYN())
-}
-
-// Rest are the rules that a connection meets which no service takes.
-func Rest() []ruleset.Rule {
-	return lookups()
-}
-
-func lookups(match ...ruleset.Statement) []ruleset.Rule {
+// Rest are the rules that a connection meets which no service takes, or what else matches.
+func Rest(match ...ruleset.Statement) []ruleset.Rule {
 	var out []ruleset.Rule
 	for _, f := range ruleset.Families {
 		ask := f.Vmap(AddressesOf(f), f.Destination())
@@ -95,17 +85,16 @@ func Ends(refuse string) []*ruleset.Chain {
 // this host has the address, ICMP stays, and so does what is open to a daemon; and the
 // way in by the link that has it, unless that was asked for.
 func ends(what lb.Unserved, end ruleset.Statement) []ruleset.Rule {
-	rule := func(statements ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: statements} }
 	out := []ruleset.Rule{
-		rule(ruleset.IsForeign(), end),
-		rule(ruleset.IsL4(unix.IPPROTO_ICMP), ruleset.Accept()),
-		rule(ruleset.IsL4(unix.IPPROTO_ICMPV6), ruleset.Accept()),
-		rule(ruleset.UnlessSYN(), ruleset.Accept()),
+		ruleset.NewRule(ruleset.IsForeign(), end),
+		ruleset.NewRule(ruleset.IsL4(unix.IPPROTO_ICMP), ruleset.Accept()),
+		ruleset.NewRule(ruleset.IsL4(unix.IPPROTO_ICMPV6), ruleset.Accept()),
+		ruleset.NewRule(ruleset.UnlessSYN(), ruleset.Accept()),
 	}
 	if what == lb.UnservedReject || what == lb.UnservedDrop {
-		out = append(out, rule(ruleset.IsOfInputLink(), ruleset.Accept()))
+		out = append(out, ruleset.NewRule(ruleset.IsOfInputLink(), ruleset.Accept()))
 	}
-	return append(out, rule(end))
+	return append(out, ruleset.NewRule(end))
 }
 
 // Forward is the chain for lb.ForwardBalanced. Connections that are open go on, and what belongs to

@@ -58,8 +58,6 @@ func set(service string, s *lb.Service) string {
 // lifetime is how long a connection counts that is not completed.
 func lifetime(s *lb.Service) time.Duration { return cmp.Or(s.Timeouts.HalfOpen, longest) }
 
-func rule(statements ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: statements} }
-
 // Map is the map that all services share, empty.
 func Map() *ruleset.Map {
 	return &ruleset.Map{Name: Backends, Kind: ruleset.Backends, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Verdict}}
@@ -67,7 +65,7 @@ func Map() *ruleset.Map {
 
 // Chain is the chain that all services share. kept are bits of the mark that are others'.
 func Chain(kept uint32) *ruleset.Chain {
-	look := rule(ruleset.IsL4(byte(lb.TCP)), ruleset.MarkVmap(Backends, ^kept))
+	look := ruleset.NewRule(ruleset.IsL4(byte(lb.TCP)), ruleset.MarkVmap(Backends, ^kept))
 	look.Needs = Backends
 	return &ruleset.Chain{Name: chain, Hook: ruleset.Prerouting(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{look}}
 }
@@ -91,22 +89,22 @@ func Service(service string, s *lb.Service) (sets []*ruleset.Map, segments *rule
 	sets = []*ruleset.Map{connections(service, begun, s.Limit.HalfOpen), connections(service, completed, mostCompleted)}
 	unknown := ruleset.IDIn(completed, true)
 	return sets, &ruleset.Chain{Name: Of(service), Rules: []ruleset.Rule{
-		rule(ruleset.HasSYN(), ruleset.IDIn(begun, false), unknown, ruleset.UpdateID(begun, lifetime(s)), ruleset.Return()),
-		rule(ruleset.IDIn(begun, false), unknown, ruleset.AddID(completed, known), ruleset.UpdateID(begun, over)),
+		ruleset.NewRule(ruleset.HasSYN(), ruleset.IDIn(begun, false), unknown, ruleset.UpdateID(begun, lifetime(s)), ruleset.Return()),
+		ruleset.NewRule(ruleset.IDIn(begun, false), unknown, ruleset.AddID(completed, known), ruleset.UpdateID(begun, over)),
 	}}
 }
 
 // Forget is the rule that takes a connection out of the set that is refused.
 func Forget(service string, s *lb.Service, match ...ruleset.Statement) ruleset.Rule {
 	set := set(service, s)
-	return rule(append(match, ruleset.IDIn(set, false), ruleset.UpdateID(set, over))...)
+	return ruleset.NewRule(append(match, ruleset.IDIn(set, false), ruleset.UpdateID(set, over))...)
 }
 
 // Enter is the rule by which a SYN counts, and the match of one for which there was no
 // room.
 func Enter(service string, s *lb.Service) (enter ruleset.Rule, full ruleset.Statement) {
 	set := set(service, s)
-	enter = rule(ruleset.IsSYN(), ruleset.HasEntered(), ruleset.AddID(set, lifetime(s)))
+	enter = ruleset.NewRule(ruleset.IsSYN(), ruleset.HasEntered(), ruleset.AddID(set, lifetime(s)))
 	enter.Comment = fmt.Sprintf("limit half-open %d", s.Limit.HalfOpen)
 	return enter, ruleset.IDIn(set, true)
 }

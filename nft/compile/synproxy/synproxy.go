@@ -62,14 +62,12 @@ func Protects(profiles []*lb.Profile) bool {
 	return lb.AnyService(profiles, func(s *lb.Service) bool { return s.SYNProtection != nil })
 }
 
-func rule(statements ...ruleset.Statement) ruleset.Rule { return ruleset.Rule{Statements: statements} }
-
 // Chains are the chains that all services share.
 func Chains() []*ruleset.Chain {
 	take := func(name string, hook *ruleset.Hook) *ruleset.Chain {
-		c := &ruleset.Chain{Name: name, Hook: hook, Filter: true, Rules: []ruleset.Rule{rule(ruleset.IsTracked(), ruleset.Accept())}}
+		c := &ruleset.Chain{Name: name, Hook: hook, Filter: true, Rules: []ruleset.Rule{ruleset.NewRule(ruleset.IsTracked(), ruleset.Accept())}}
 		for _, f := range ruleset.Families {
-			ask := rule(f.Vmap(ChainsBy(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort))
+			ask := ruleset.NewRule(f.Vmap(ChainsBy(f), f.Destination(), ruleset.L4Protocol, ruleset.DestinationPort))
 			ask.Needs = ChainsBy(f)
 			c.Rules = append(c.Rules, ask)
 		}
@@ -78,7 +76,7 @@ func Chains() []*ruleset.Chain {
 	return []*ruleset.Chain{
 		take(InputChain, ruleset.Input(manglePriority, "mangle")),
 		take(forwardChain, ruleset.Forward(manglePriority)),
-		{Name: outputChain, Hook: ruleset.Output(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{rule(ruleset.BlankTimestamp()...)}},
+		{Name: outputChain, Hook: ruleset.Output(manglePriority, "mangle"), Filter: true, Rules: []ruleset.Rule{ruleset.NewRule(ruleset.BlankTimestamp()...)}},
 	}
 }
 
@@ -86,7 +84,7 @@ func Chains() []*ruleset.Chain {
 // synproxy in the network namespace (nft_synproxy_do_init in net/netfilter/nft_synproxy.c):
 // connections that began with one would stall without.
 func Kept() *ruleset.Chain {
-	return &ruleset.Chain{Name: KeptChain, Rules: []ruleset.Rule{rule(ruleset.SYNProxy(uint16(lb.SYNProxy.MSS), uint8(lb.SYNProxy.WindowScale)))}}
+	return &ruleset.Chain{Name: KeptChain, Rules: []ruleset.Rule{ruleset.NewRule(ruleset.SYNProxy(uint16(lb.SYNProxy.MSS), uint8(lb.SYNProxy.WindowScale)))}}
 }
 
 // ChainsFor are the shared chains of a table with all these profiles. there says which
@@ -123,7 +121,7 @@ func Service(chain string, s *lb.Service, f *ruleset.Family) []*ruleset.Chain {
 	if f == ruleset.IPv6 {
 		mss -= 20 // its header is so much longer than that of IPv4
 	}
-	take := rule(ruleset.SYNProxy(uint16(mss), uint8(s.SYNProtection.WindowScale)))
+	take := ruleset.NewRule(ruleset.SYNProxy(uint16(mss), uint8(s.SYNProtection.WindowScale)))
 	return []*ruleset.Chain{{Name: Of(chain, f), Rules: []ruleset.Rule{take}}}
 }
 
@@ -136,7 +134,7 @@ func Leave(s *lb.Service, families, full []ruleset.Statement) []ruleset.Rule {
 	}
 	out := []ruleset.Rule{{Statements: []ruleset.Statement{ruleset.Continue()}, Comment: note + s.SYNProtection.String()}}
 	for _, f := range families {
-		out = append(out, rule(append(append([]ruleset.Statement{f, ruleset.IsL4(byte(lb.TCP)), ruleset.HasEntered()}, full...), ruleset.Accept())...))
+		out = append(out, ruleset.NewRule(append(append([]ruleset.Statement{f, ruleset.IsL4(byte(lb.TCP)), ruleset.HasEntered()}, full...), ruleset.Accept())...))
 	}
 	return out
 }
