@@ -111,7 +111,7 @@ func BenchmarkEncode(b *testing.B) {
 		plan := benchPlan(b, newState("nlb", emptyObjects()), p)
 		for b.Loop() {
 			batch := wire.NewBatch(1)
-			plan.encode(batch, ruleset.MaxList)
+			encode(&ruleset.Messages{Batch: batch, Family: ruleset.Inet, Table: plan.table, List: ruleset.MaxList}, plan.ops())
 			b.SetBytes(int64(batch.Size()))
 		}
 	})

@@ -42,16 +42,16 @@ func removeMoving() (ops []op) {
 }
 
 // settle carries a cleanup out; nil: there is none.
-func (w *writer) settle(c *flows.Cleanup, result *Result) error {
-	if c == nil || c.Idle() {
+func (w *writer) settle(cleanup *flows.Cleanup, result *Result) error {
+	if cleanup == nil || cleanup.Idle() {
 		return nil
 	}
 	if w.record != nil {
-		c.Amend = func(m *ruleset.Messages, generation uint32) { encodeOps(m, amendRecord(*w.record, generation)) }
+		cleanup.Amend = func(m *ruleset.Messages, generation uint32) { encode(m, amendRecord(*w.record, generation)) }
 	}
-	ended, err := c.Run(w.ctx)
+	ended, err := cleanup.Run(w.ctx)
 	result.Ended += ended
-	result.Generation = c.Generation
+	result.Generation = cleanup.Generation
 	return err
 }
 
@@ -173,18 +173,6 @@ func (p *plan) serves(a netip.Addr) bool {
 	return false
 }
 
-// isPending reports whether a cleanup that was given away may still be running.
-func (t *Table) isPending() bool {
-	t.pending = slices.DeleteFunc(t.pending, func(c *flows.Cleanup) bool {
-		done := c.Done()
-		if done && t.watch != nil {
-			t.watch.Forget(c.Conn)
-		}
-		return done
-	})
-	return len(t.pending) > 0
-}
-
 // spare takes the backends that a plan gives connections out of the cleanups that
 // are under way.
 func (t *Table) spare(p *plan) {
@@ -197,16 +185,6 @@ func (t *Table) spare(p *plan) {
 			key, owned := p.owners.Of(number)
 			return owned && (change == flows.Stale || idle[key] < change)
 		})
-	}
-}
-
-// sweeps reports whether what is retired can be swept without waiting.
-func (t *Table) sweeps() bool {
-	select {
-	case <-t.quiesced:
-		return !t.isPending()
-	default:
-		return t.quiesced == nil
 	}
 }
 

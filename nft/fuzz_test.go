@@ -62,7 +62,7 @@ func FuzzLoad(f *testing.F) {
 			f.Fatal(err)
 		}
 		b := wire.NewBatch(1)
-		p.encode(b, ruleset.MaxList)
+		encode(&ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: p.table, List: ruleset.MaxList}, p.ops())
 		f.Add(slices.Clone(b.Bytes()))
 	}
 	wanted := []*lb.Profile{fuzzProfile(f, 0)}
@@ -91,7 +91,7 @@ func FuzzLoad(f *testing.F) {
 			_ = newCleanup(s, p, o)
 			_ = p.String()
 			b := wire.NewBatch(1)
-			p.encode(b, ruleset.MaxList)
+			encode(&ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: p.table, List: ruleset.MaxList}, p.ops())
 			if b.Size() > 1<<16+64*len(messages) {
 				t.Errorf("%d bytes to mend %d", b.Size(), len(messages))
 			}

@@ -144,16 +144,8 @@ func (p *plan) String() string {
 	return b.String()
 }
 
-// encode writes the plan as messages.
-func (p *plan) encode(b *wire.Batch, list int) { encode(b, p.table, p.ops(), list) }
-
-// encode writes operations as messages. list bounds a list of elements, in
-// bytes. The batch can be cut wherever nothing is joined.
-func encode(b *wire.Batch, table string, ops []op, list int) {
-	encodeOps(&ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: table, List: list}, ops)
-}
-
-func encodeOps(m *ruleset.Messages, ops []op) {
+// encode writes operations as messages. The batch can be cut wherever nothing is joined.
+func encode(m *ruleset.Messages, ops []op) {
 	for i := 0; i < len(ops); i++ {
 		o := &ops[i]
 		if !o.joined {
@@ -246,7 +238,7 @@ func (w *writer) parts(table string, ops []op) ([]*wire.Batch, error) {
 	}
 	b := wire.NewBatch(wire.AnyGeneration)
 	b.Grow(estimate(ops))
-	encode(b, table, ops, min(ruleset.MaxList, limit/4))
+	encode(&ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: table, List: min(ruleset.MaxList, limit/4)}, ops)
 	if limit, err = w.conn.Limit(b.Size()); err != nil {
 		return nil, err
 	}

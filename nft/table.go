@@ -185,9 +185,9 @@ func (t *Table) begin(profiles []*lb.Profile, o Options) *memory {
 // finish follows a commit: it takes note of what the table holds now, and hands
 // the cleanup over or carries it out. failed is an error that leaves the commit
 // as it is.
-func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *Result, failed error) (*Result, error) {
+func (t *Table) finish(w *writer, p *plan, o Options, cleanup *flows.Cleanup, result *Result, failed error) (*Result, error) {
 	if !t.stays || o.DryRun {
-		if err := w.settle(c, result); err != nil {
+		if err := w.settle(cleanup, result); err != nil {
 			failed = err
 		}
 		return result, failed
@@ -199,20 +199,20 @@ func (t *Table) finish(w *writer, p *plan, o Options, c *flows.Cleanup, result *
 		t.memory = &memory{record: *p.left, elements: p.recorded, watch: t.watch, touched: touched, free: p.free, fixed: p.fixed}
 	}
 	t.spare(p)
-	if c == nil || c.Idle() {
+	if cleanup == nil || cleanup.Idle() {
 		return result, failed
 	}
 	var err error
-	if c.Conn, err = t.dial(); err != nil {
-		c.Conn = t.conn
-		return result, errors.Join(failed, w.settle(c, result))
+	if cleanup.Conn, err = t.dial(); err != nil {
+		cleanup.Conn = t.conn
+		return result, errors.Join(failed, w.settle(cleanup, result))
 	}
-	c.Own, c.Turn.Conn = true, c.Conn
+	cleanup.Own, cleanup.Turn.Conn = true, cleanup.Conn
 	w.turn = &flows.Turn{} // the cleanup has it from now on
 	if t.watch != nil {
-		t.watch.Trust(c.Conn)
+		t.watch.Trust(cleanup.Conn)
 	}
-	t.pending, result.Cleanup = append(t.pending, c), c
+	t.pending, result.Cleanup = append(t.pending, cleanup), cleanup
 	return result, failed
 }
 
@@ -305,14 +305,36 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 		return nil, err
 	}
 	t.hush(w, p)
-	c, err := w.commit(have, p, o, result)
+	cleanup, err := w.commit(have, p, o, result)
 	if err != nil {
 		return nil, err
 	}
 	if len(result.Changes) > 0 {
 		t.owners = nil // backends may have come
 	}
-	return t.finish(w, p, o, c, result, nil)
+	return t.finish(w, p, o, cleanup, result, nil)
+}
+
+// isPending reports whether a cleanup that was given away may still be running.
+func (t *Table) isPending() bool {
+	t.pending = slices.DeleteFunc(t.pending, func(c *flows.Cleanup) bool {
+		done := c.Done()
+		if done && t.watch != nil {
+			t.watch.Forget(c.Conn)
+		}
+		return done
+	})
+	return len(t.pending) > 0
+}
+
+// sweeps reports whether what is retired can be swept without waiting.
+func (t *Table) sweeps() bool {
+	select {
+	case <-t.quiesced:
+		return !t.isPending()
+	default:
+		return t.quiesced == nil
+	}
 }
 
 // listen begins to watch the table. What cleanups change does not count.

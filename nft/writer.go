@@ -170,43 +170,6 @@ func (w *writer) load() (*State, error) {
 	return s, err
 }
 
-// commit sends a plan, and returns what becomes of the connections of backends
-// that it leaves behind; nil: nothing was sent.
-func (w *writer) commit(have *State, p *plan, o Options, result *Result) (c *flows.Cleanup, failed error) {
-	// What an earlier plan retired comes first: with the sweep it would be
-	// forgotten whose flows they are. Another nlb may be at it.
-	if retired := have.retiredNumbers(p.owners); len(retired) > 0 && !o.DryRun && !w.pending && !w.turn.Take(w.ctx, 0) {
-		if failed = w.endFlows(retired, o, result); failed != nil {
-			p.keepRetired()
-		}
-	}
-	if !p.empty() {
-		if err := w.send(p, have.Generation, result); err != nil {
-			return nil, err
-		}
-	}
-	if o.DryRun {
-		return nil, failed
-	}
-	c = newCleanup(have, p, o)
-	c.Conn, c.Generation, c.Turn = w.conn, result.Generation, w.turn
-	if c.Moves() {
-		w.turn.Take(w.ctx, 0)
-	}
-	// What follows takes its time, and is nobody else's business.
-	w.endTurn()
-	return c, failed
-}
-
-// unknown says that neither the kernel's answer came nor what it holds could
-// be read.
-func unknown(lost, err error) error {
-	if errors.Is(err, wire.ErrUnknown) {
-		return err
-	}
-	return fmt.Errorf("%w; unknown, read back: %w", lost, err)
-}
-
 // read reads the table, in a state in which it was at one time.
 func (w *writer) read() (*State, error) {
 	var o *objects
@@ -245,6 +208,15 @@ func (w *writer) now() (generation uint32, touched bool, err error) {
 	return generation, false, err
 }
 
+// unknown says that neither the kernel's answer came nor what it holds could
+// be read.
+func unknown(lost, err error) error {
+	if errors.Is(err, wire.ErrUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w; unknown, read back: %w", lost, err)
+}
+
 // mayHaveCommitted reports whether anything may have been committed.
 func (w *writer) mayHaveCommitted() bool { return w.done > 0 || w.answerLost != nil }
 
@@ -256,6 +228,34 @@ func (w *writer) combine(before, now *Result) *Result {
 		now.Messages, now.Batches, now.Split = before.Messages, before.Batches, before.Split
 	}
 	return now
+}
+
+// commit sends a plan, and returns what becomes of the connections of backends
+// that it leaves behind; nil: nothing was sent.
+func (w *writer) commit(have *State, p *plan, o Options, result *Result) (cleanup *flows.Cleanup, failed error) {
+	// What an earlier plan retired comes first: with the sweep it would be
+	// forgotten whose flows they are. Another nlb may be at it.
+	if retired := have.retiredNumbers(p.owners); len(retired) > 0 && !o.DryRun && !w.pending && !w.turn.Take(w.ctx, 0) {
+		if failed = w.endFlows(retired, o, result); failed != nil {
+			p.keepRetired()
+		}
+	}
+	if !p.empty() {
+		if err := w.send(p, have.Generation, result); err != nil {
+			return nil, err
+		}
+	}
+	if o.DryRun {
+		return nil, failed
+	}
+	cleanup = newCleanup(have, p, o)
+	cleanup.Conn, cleanup.Generation, cleanup.Turn = w.conn, result.Generation, w.turn
+	if cleanup.Moves() {
+		w.turn.Take(w.ctx, 0)
+	}
+	// What follows takes its time, and is nobody else's business.
+	w.endTurn()
+	return cleanup, failed
 }
 
 // send commits a plan. Whether the socket can take all of it is known before
