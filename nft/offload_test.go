@@ -142,7 +142,7 @@ func TestFlowtableMessages(t *testing.T) {
 		for _, verb := range []verb{add, remove} {
 			b := wire.NewBatch(wire.AnyGeneration)
 			before := b.Len()
-			encode(b, "nlb", []op{{verb: verb, flowtable: &f}}, ruleset.MaxList)
+			encode(&ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: "nlb"}, []op{{verb: verb, flowtable: &f}})
 			message := b.Bytes()[before:]
 			const headers = unix.SizeofNlMsghdr + 4
 			table, got := ruleset.DecodeFlowtable(message[headers:])
