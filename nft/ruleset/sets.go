@@ -5,7 +5,6 @@ package ruleset
 // in net/netfilter/nf_conntrack_core.c).
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/google/nftables/expr"
@@ -34,11 +33,12 @@ func into(word, set, key string, timeout time.Duration, load ...expr.Any) Statem
 
 // intoWith is into for elements with an expression of their own.
 func intoWith(word, set, key string, timeout time.Duration, load []expr.Any, with string, inner []expr.Any) Statement {
+	lives := ""
 	if timeout > 0 {
-		key += " timeout " + durationText(timeout)
+		lives = " timeout " + durationText(timeout)
 	}
 	d := &expr.Dynset{SrcRegKey: reg, SetName: set, Operation: dynsets[word], Timeout: timeout, Exprs: inner}
-	return NewStatement(fmt.Sprintf("%s @%s { %s%s }", word, set, key, with), append(load, d)...)
+	return NewStatement(word+" @"+set+" { "+key+lives+with+" }", append(load, d)...)
 }
 
 // MarkIn matches where the connection mark is in a set, or is not.
