@@ -17,12 +17,9 @@ import (
 // that they name.
 func (e *exam) listens() {
 	services := 0
-	for _, profile := range e.Profiles {
-		for i := range profile.Services {
-			s := &profile.Services[i]
-			services++
-			e.listensOf(profile.Name+"/"+s.Name, s)
-		}
+	for p, s := range lb.Services(e.Profiles) {
+		services++
+		e.listensOf(p.Name+"/"+s.Name, s)
 	}
 	if services > 0 {
 		e.fine("what services listen on is this host's, or may be routed to it")
@@ -128,11 +125,9 @@ func (e *exam) goesRound(a netip.Addr) bool {
 // sockets finds programs of this host that wait where a service listens: they get
 // nothing of that from the network.
 func (e *exam) sockets() {
-	for _, profile := range e.Profiles {
-		for i := range profile.Services {
-			if s := &profile.Services[i]; s.Role != lb.RoleClient {
-				e.socketsUnder(profile.Name+"/"+s.Name, s)
-			}
+	for p, s := range lb.Services(e.Profiles) {
+		if s.Role != lb.RoleClient {
+			e.socketsUnder(p.Name+"/"+s.Name, s)
 		}
 	}
 	if len(e.Profiles) > 0 {
@@ -206,8 +201,7 @@ func (e *exam) entrance(title string, s *lb.Service) {
 
 // reversePath finds packets that rp_filter drops.
 func (e *exam) reversePath() {
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		if !p.fromNetwork() || p.family != lb.IPv4 {
 			continue
 		}

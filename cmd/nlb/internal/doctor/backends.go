@@ -83,18 +83,15 @@ func list(t *firewall.Table, by firewall.Cause) string {
 
 // chained finds backends that are what a service listens on.
 func (e *exam) chained() {
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		way := e.way(p)
 		direct, _ := e.neighbour(p.at)
 		if way.Way == Local && e.answered(p) || way.Way == Out && direct != nil || way.Way != Local && way.Way != Out {
 			continue // a server is there, or there is another finding
 		}
-		for _, profile := range e.Profiles {
-			for j := range profile.Services {
-				if s := &profile.Services[j]; e.listensAt(s, p, way) {
-					e.chain(p, way, profile.Name+"/"+s.Name)
-				}
+		for of, s := range lb.Services(e.Profiles) {
+			if e.listensAt(s, p, way) {
+				e.chain(p, way, of.Name+"/"+s.Name)
 			}
 		}
 	}
@@ -116,8 +113,7 @@ func (e *exam) listensAt(s *lb.Service, p *path, way Route) bool {
 // hairpins finds backends that are clients of their own service, and get no answer from
 // themselves, and those that would not get one.
 func (e *exam) hairpins() {
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		use := e.Track.Uses[Key{p.profile, p.service.Name, p.backend.Address}]
 		switch {
 		case p.backend.SNAT.Mode != lb.SNATNone:

@@ -114,8 +114,7 @@ func (e *exam) ports() {
 		sources  string
 	}
 	used, room, subject := map[socket]int{}, map[socket]int{}, map[socket]string{}
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		if p.backend.Address.Port == 0 || p.backend.SNAT.Mode == lb.SNATNone {
 			continue
 		}
@@ -184,8 +183,7 @@ func sources(p *path) (string, int) {
 // count until conntrack forgets them.
 func (e *exam) capacity() {
 	limited := e.halfOpen()
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		most := p.backend.MaxConnections
 		if most == 0 {
 			continue
@@ -242,8 +240,7 @@ const few = 5
 
 // answers finds backends that do not answer.
 func (e *exam) answers() {
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		use := e.Track.Uses[Key{p.profile, p.service.Name, p.backend.Address}]
 		if n := use.Live[lb.UDP]; n >= few && use.Silent == n && e.othersAnswer(p) {
 			e.add(Warn, p.subject(), fmt.Sprintf("it has answered none of its %d UDP flows, and others of its service answer", n),

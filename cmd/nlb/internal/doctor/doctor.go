@@ -120,7 +120,7 @@ type exam struct {
 	Ask
 	*Host
 	check string
-	paths []path
+	paths []*path
 	found []Finding
 }
 

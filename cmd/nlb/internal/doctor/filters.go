@@ -46,8 +46,7 @@ func (s *stop) reaches(c *firewall.Chain) bool {
 // filters looks for chains that drop, on the way of every path.
 func (e *exam) filters() {
 	if len(e.Tables) > 0 {
-		for i := range e.paths {
-			p := &e.paths[i]
+		for _, p := range e.paths {
 			said := map[*firewall.Chain]bool{}
 			for _, s := range e.stops(p) {
 				e.filtersAt(p, s, said)

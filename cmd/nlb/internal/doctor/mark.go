@@ -16,14 +16,21 @@ import (
 // marks finds rules of others that use the mark of balanced connections. nlb
 // keeps the backend of a connection in it.
 func (e *exam) marks() {
+	e.amongRules(e.marksOf, "no rule of others uses the connection mark of this traffic")
+}
+
+// amongRules looks at each path, where there are rules of others. fine is said where
+// nothing is found.
+func (e *exam) amongRules(look func(*path), fine string) {
+	if len(e.paths) == 0 {
+		return
+	}
 	if len(e.Tables) > 0 {
-		for i := range e.paths {
-			e.marksOf(&e.paths[i])
+		for _, p := range e.paths {
+			look(p)
 		}
 	}
-	if len(e.paths) > 0 {
-		e.fine("no rule of others uses the connection mark of this traffic")
-	}
+	e.fine(fine)
 }
 
 // marksOf looks at the way of a path. There is one finding for each chain.

@@ -54,8 +54,7 @@ func (e *exam) router(param string, f lb.Family) {
 	if e.Params[param] != "1" || e.Ours.Found[dotted(param)] != "0" || lb.BalancedOnly(e.Profiles) {
 		return // it was on before, or only what is balanced passes
 	}
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		way := e.way(p)
 		if p.family != f || way.Way != Out {
 			continue
@@ -81,8 +80,7 @@ func (e *exam) keeps() bool {
 // parameter is of the link that a packet comes by, IPv4 only: clients' and
 // replies'.
 func (e *exam) forwardingLinks() {
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		way := e.way(p)
 		if p.family != lb.IPv4 || !p.fromNetwork() || way.Way != Out {
 			continue
@@ -128,8 +126,7 @@ func (e *exam) advertisements() {
 // Measured on Linux 6.18: IPv4 takes route_localnet on the link that the
 // foreign packet comes by; IPv6 has no such thing.
 func (e *exam) loopback() {
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		for _, l := range p.listens {
 			if l.Prefix.IsValid() && l.Prefix.Addr().IsLoopback() && e.remote(p) {
 				e.fromLoopback(p, l)
@@ -187,8 +184,7 @@ func (e *exam) bridges() {
 		if e.Params[v.name] != "1" {
 			continue
 		}
-		for i := range e.paths {
-			p := &e.paths[i]
+		for _, p := range e.paths {
 			if p.family != v.family || !p.fromNetwork() || p.service.Role == lb.RoleServer || p.sure {
 				continue
 			}

@@ -32,25 +32,22 @@ type path struct {
 
 // paths are those of all services that have backends, but for those with mode: dsr, whose
 // packets are seen before they take any way.
-func paths(h *Host, profiles []*lb.Profile) []path {
-	var out []path
-	for _, p := range profiles {
-		for i := range p.Services {
-			s := &p.Services[i]
-			if s.Mode.Direct() {
-				continue
+func paths(h *Host, profiles []*lb.Profile) []*path {
+	var out []*path
+	for p, s := range lb.Services(profiles) {
+		if s.Mode.Direct() {
+			continue
+		}
+		in, sure := entrances(h, s)
+		for _, b := range s.Backends {
+			f, at := lb.FamilyOf(b.Address.Addr), b.Address.Addr
+			if b.Address.OfHost() {
+				at = h.redirects(s, f, in)
 			}
-			in, sure := entrances(h, s)
-			for _, b := range s.Backends {
-				f, at := lb.FamilyOf(b.Address.Addr), b.Address.Addr
-				if b.Address.OfHost() {
-					at = h.redirects(s, f, in)
-				}
-				out = append(out, path{
-					profile: p.Name, service: s, backend: b, family: f, at: at, listens: listensOf(s, f),
-					in: in, sure: sure, clients: clientsOf(h, s, f),
-				})
-			}
+			out = append(out, &path{
+				profile: p.Name, service: s, backend: b, family: f, at: at, listens: listensOf(s, f),
+				in: in, sure: sure, clients: clientsOf(h, s, f),
+			})
 		}
 	}
 	return out
@@ -179,9 +176,7 @@ func Questions(links []Link, profiles []*lb.Profile) []Question {
 			}
 		}
 	}
-	all := paths(h, profiles)
-	for i := range all {
-		p := &all[i]
+	for _, p := range paths(h, profiles) {
 		ask(Question{To: p.at})
 		for _, l := range p.listens {
 			if l.Prefix.IsValid() {

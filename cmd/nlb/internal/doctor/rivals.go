@@ -17,14 +17,12 @@ func upper(s string) string { return strings.ToUpper(s) }
 // those that translate a source that nlb leaves, and for those that nlb's backends
 // would need and do not get.
 func (e *exam) rivals() {
-	for _, profile := range e.Profiles {
-		for i := range profile.Services {
-			e.rivalsOf(profile.Name+"/"+profile.Services[i].Name, &profile.Services[i])
-		}
+	for p, s := range lb.Services(e.Profiles) {
+		e.rivalsOf(p.Name+"/"+s.Name, s)
 	}
-	for i := range e.paths {
-		e.masquerades(&e.paths[i])
-		e.shadowed(&e.paths[i])
+	for _, p := range e.paths {
+		e.masquerades(p)
+		e.shadowed(p)
 	}
 	if len(e.Profiles) > 0 {
 		e.fine("no rule of others takes these packets first")

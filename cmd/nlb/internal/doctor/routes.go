@@ -16,8 +16,7 @@ import (
 // routes looks at the ways to backends.
 func (e *exam) routes() {
 	backends := 0
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		backends++
 		a := p.at
 		r := e.way(p)
@@ -122,8 +121,7 @@ func (e *exam) off(f lb.Family, in string) bool {
 
 // returns looks for backends whose answers do not come back through here.
 func (e *exam) returns() {
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		r := e.way(p)
 		if r.Way != Out || !p.fromNetwork() {
 			continue
@@ -182,8 +180,7 @@ func (e *exam) returnsOfNone(p *path, r Route) {
 // sources finds backends to which masquerading gives another source than the route says.
 func (e *exam) sources() {
 	some := false
-	for i := range e.paths {
-		p := &e.paths[i]
+	for _, p := range e.paths {
 		r := e.way(p)
 		if p.backend.SNAT.Mode != lb.Masquerade || p.backend.SNAT.Auto || r.Way != Out || !r.Source.IsValid() {
 			continue

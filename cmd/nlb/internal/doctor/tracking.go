@@ -18,14 +18,7 @@ const trackPriority = -200
 // untracked finds rules with notrack that what clients send meets, or what
 // backends answer.
 func (e *exam) untracked() {
-	if len(e.Tables) > 0 {
-		for i := range e.paths {
-			e.untrackedOf(&e.paths[i])
-		}
-	}
-	if len(e.paths) > 0 {
-		e.fine("no rule of others keeps this traffic from being tracked")
-	}
+	e.amongRules(e.untrackedOf, "no rule of others keeps this traffic from being tracked")
 }
 
 func (e *exam) untrackedOf(p *path) {

@@ -7,6 +7,7 @@ package firewall
 
 import (
 	"bytes"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -58,7 +59,7 @@ func (d *decoder) expression(p *program, name string, b []byte) {
 	case "meta":
 		switch {
 		case has(unix.NFTA_META_DREG):
-			p.load(num(unix.NFTA_META_DREG), metaField(num(unix.NFTA_META_KEY)))
+			p.load(num(unix.NFTA_META_DREG), metaFields[num(unix.NFTA_META_KEY)])
 		case num(unix.NFTA_META_KEY) == unix.NFT_META_MARK:
 			kept, _ := p.fromConnMark(num(unix.NFTA_META_SREG))
 			p.rule.Mark.Restores |= kept
@@ -66,14 +67,14 @@ func (d *decoder) expression(p *program, name string, b []byte) {
 	case "ct":
 		switch {
 		case has(unix.NFTA_CT_DREG):
-			p.load(num(unix.NFTA_CT_DREG), ctField(num(unix.NFTA_CT_KEY)))
+			p.load(num(unix.NFTA_CT_DREG), ctFields[num(unix.NFTA_CT_KEY)])
 		case num(unix.NFTA_CT_KEY) == unix.NFT_CT_MARK:
 			kept, set := p.fromConnMark(num(unix.NFTA_CT_SREG))
 			p.rule.Mark.Sets |= ^kept | set
 		}
 	case "payload":
 		if has(unix.NFTA_PAYLOAD_DREG) {
-			f := Field{payloadKind(num(unix.NFTA_PAYLOAD_BASE)), int(num(unix.NFTA_PAYLOAD_OFFSET)), int(num(unix.NFTA_PAYLOAD_LEN))}
+			f := Field{payloadKinds[num(unix.NFTA_PAYLOAD_BASE)], int(num(unix.NFTA_PAYLOAD_OFFSET)), int(num(unix.NFTA_PAYLOAD_LEN))}
 			p.load(num(unix.NFTA_PAYLOAD_DREG), f)
 		}
 	case "fib":
@@ -245,11 +246,11 @@ func (d *decoder) lookup(p *program, b []byte) {
 	if verdicts {
 		p.branches = []Rule{}
 		for _, e := range s.elements {
-			c := append(clone(p.rule.Conditions), within(false, e.Range))
+			c := append(slices.Clone(p.rule.Conditions), within(false, e.Range))
 			p.branches = append(p.branches, Rule{Conditions: c, Action: e.action, Target: e.target, Mark: p.rule.Mark, Untracks: p.rule.Untracks})
 		}
 		if s.others != nil {
-			p.branches = append(p.branches, Rule{Conditions: clone(p.rule.Conditions), Action: s.others.action, Target: s.others.target, Mark: p.rule.Mark, Untracks: p.rule.Untracks})
+			p.branches = append(p.branches, Rule{Conditions: slices.Clone(p.rule.Conditions), Action: s.others.action, Target: s.others.target, Mark: p.rule.Mark, Untracks: p.rule.Untracks})
 		}
 		return
 	}
@@ -264,9 +265,6 @@ func (d *decoder) lookup(p *program, b []byte) {
 		p.load(wire.Uint32(dreg), Field{})
 	}
 }
-
-// clone is a copy that can be appended to.
-func clone(c []Condition) []Condition { return append([]Condition(nil), c...) }
 
 func dataValue(b []byte) []byte { return wire.Attr(b, unix.NFTA_DATA_VALUE) }
 
@@ -292,47 +290,23 @@ func verdict(b []byte) (Action, string) {
 	return Anything, ""
 }
 
-func metaField(key uint32) Field {
-	switch key {
-	case unix.NFT_META_IIFNAME:
-		return Field{Kind: InName, Len: unix.IFNAMSIZ}
-	case unix.NFT_META_OIFNAME:
-		return Field{Kind: OutName, Len: unix.IFNAMSIZ}
-	case unix.NFT_META_IIF:
-		return Field{Kind: InIndex, Len: 4}
-	case unix.NFT_META_OIF:
-		return Field{Kind: OutIndex, Len: 4}
-	case unix.NFT_META_NFPROTO:
-		return Field{Kind: NFProto, Len: 1}
-	case unix.NFT_META_PROTOCOL:
-		return Field{Kind: EtherType, Len: 2}
-	case unix.NFT_META_L4PROTO:
-		return Field{Kind: L4Proto, Len: 1}
-	}
-	return Field{}
+var metaFields = map[uint32]Field{
+	unix.NFT_META_IIFNAME:  {Kind: InName, Len: unix.IFNAMSIZ},
+	unix.NFT_META_OIFNAME:  {Kind: OutName, Len: unix.IFNAMSIZ},
+	unix.NFT_META_IIF:      {Kind: InIndex, Len: 4},
+	unix.NFT_META_OIF:      {Kind: OutIndex, Len: 4},
+	unix.NFT_META_NFPROTO:  {Kind: NFProto, Len: 1},
+	unix.NFT_META_PROTOCOL: {Kind: EtherType, Len: 2},
+	unix.NFT_META_L4PROTO:  {Kind: L4Proto, Len: 1},
 }
 
-func ctField(key uint32) Field {
-	switch key {
-	case unix.NFT_CT_STATE:
-		return Field{Kind: State, Len: 4}
-	case unix.NFT_CT_STATUS:
-		return Field{Kind: Status, Len: 4}
-	case unix.NFT_CT_MARK:
-		return Field{Kind: ConnMark, Len: 4}
-	}
-	return Field{}
+var ctFields = map[uint32]Field{
+	unix.NFT_CT_STATE:  {Kind: State, Len: 4},
+	unix.NFT_CT_STATUS: {Kind: Status, Len: 4},
+	unix.NFT_CT_MARK:   {Kind: ConnMark, Len: 4},
 }
 
-func payloadKind(base uint32) Kind {
-	switch base {
-	case unix.NFT_PAYLOAD_NETWORK_HEADER:
-		return Network
-	case unix.NFT_PAYLOAD_TRANSPORT_HEADER:
-		return Transport
-	}
-	return Other
-}
+var payloadKinds = map[uint32]Kind{unix.NFT_PAYLOAD_NETWORK_HEADER: Network, unix.NFT_PAYLOAD_TRANSPORT_HEADER: Transport}
 
 func fibField(result, flags uint32) Field {
 	if result == unix.NFT_FIB_RESULT_ADDRTYPE && flags&unix.NFTA_FIB_F_DADDR != 0 {

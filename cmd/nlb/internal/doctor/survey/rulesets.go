@@ -176,12 +176,9 @@ func (s *survey) connections(conn *wire.Conn, state *nft.State) {
 		return
 	}
 	t.Uses = map[doctor.Key]doctor.Use{}
-	for _, p := range s.ask.Profiles {
-		for i := range p.Services {
-			for _, b := range p.Services[i].Backends {
-				name := p.Services[i].Name
-				t.Uses[doctor.Key{Profile: p.Name, Service: name, Address: b.Address}] = doctor.Use(state.Use(usage, p.Name, name, b.Address))
-			}
+	for p, service := range lb.Services(s.ask.Profiles) {
+		for _, b := range service.Backends {
+			t.Uses[doctor.Key{Profile: p.Name, Service: service.Name, Address: b.Address}] = doctor.Use(state.Use(usage, p.Name, service.Name, b.Address))
 		}
 	}
 	if others != nil {
