@@ -63,7 +63,7 @@ func comparePush(b *testing.B, nlb string, report func(name string, value float6
 	for i, what := range []string{"first", "weights"} {
 		netlabtest.Must(b, os.WriteFile(file, []byte(wide(i+1)), 0o600))
 		began := time.Now()
-		apply := alone.Command(b.Context(), nlb, "apply", "--quiet", file)
+		apply := alone.Command(b.Context(), nlb, "apply", file)
 		out, err := apply.CombinedOutput()
 		if err != nil {
 			b.Fatalf("%v\n%s", err, out)
@@ -71,7 +71,7 @@ func comparePush(b *testing.B, nlb string, report func(name string, value float6
 		took := time.Since(began)
 		before := worked(nodes)
 		began = time.Now()
-		push := exec.Command(nlb, "push", "--fleet", fleetFile, "--quiet", file)
+		push := exec.Command(nlb, "push", "--fleet", fleetFile, file)
 		if out, err := push.CombinedOutput(); err != nil {
 			b.Fatalf("%v\n%s", err, out)
 		}
