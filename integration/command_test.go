@@ -11,17 +11,22 @@ import (
 	"testing"
 )
 
-// builtIn is the folder of what built has made; TestMain removes it.
+// builtIn is the folder of what is built once for all tests; TestMain removes it.
 var builtIn string
 
-// built is the path of the command, built once for all tests.
-var built = sync.OnceValues(func() (string, error) {
+var folder = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "nlb-integration-")
 	if err != nil {
 		return "", err
 	}
 	builtIn = dir
-	if err := os.Chmod(dir, 0o755); err != nil { // for nobody, too
+	return dir, os.Chmod(dir, 0o755) // for nobody, too
+})
+
+// built is the path of the command.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := folder()
+	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "nlb")

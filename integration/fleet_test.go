@@ -272,7 +272,9 @@ func TestRehearsedFleet(t *testing.T) {
 	t.Parallel()
 	const steps, backendSteps = 12, 4
 	run := func(t *testing.T, nobody bool, profile string) (code int, r fleet.Report) {
-		t.Parallel()
+		if *full { // alone it would wait behind all other tests
+			t.Parallel()
+		}
 		c := rehearsal(t, nobody, []byte(profile), "150")
 		c.Args = append(c.Args, "--fleet", "3", "--json")
 		code, out, errs := rehearse(t, c)

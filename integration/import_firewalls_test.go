@@ -85,7 +85,7 @@ func TestImportedKubeProxy(t *testing.T) {
 	}
 	// Counters of nfacct are objects of their own, which kube-proxy makes.
 	rules := regexp.MustCompile(`-m nfacct --nfacct-name +\S+`).ReplaceAllString(string(saved), "")
-	for _, variant := range append(variants, "nft") {
+	for _, variant := range append(variants(), "nft") {
 		t.Run(variant, func(t *testing.T) {
 			b := oldBed(t)
 			b.Check(b.Client.AddRoute(netip.MustParsePrefix("10.96.0.0/16"), netip.MustParseAddr("10.1.0.1")))

@@ -41,8 +41,13 @@ func oldBed(t *testing.T, listens ...string) *bed {
 	return b
 }
 
-// variants are the two programs that are called iptables.
-var variants = []string{"iptables", "iptables-legacy"}
+// variants are the two programs that are called iptables, the older one with -full.
+func variants() []string {
+	if *full {
+		return []string{"iptables", "iptables-legacy"}
+	}
+	return []string{"iptables"}
+}
 
 // restore runs iptables-restore.
 func (b *bed) restore(variant, rules string) string {
@@ -198,7 +203,7 @@ func TestImportedCascades(t *testing.T) {
 			map[string]float64{"10.2.0.11": .3, "10.2.0.12": .7},
 		},
 	} {
-		for _, variant := range variants {
+		for _, variant := range variants() {
 			t.Run(tt.name+" "+variant, func(t *testing.T) {
 				b := oldBed(t, oldVIP)
 				m := b.take(iptables.Import, b.restore(variant, tt.rules), tt.complete)
@@ -273,7 +278,7 @@ COMMIT
 -A POSTROUTING -p tcp -m mark --mark 0x20d -m comment --comment " FARM_shop_0_ " -j SNAT --to-source 203.0.113.10
 COMMIT
 `
-	for _, variant := range variants {
+	for _, variant := range variants() {
 		t.Run("zevenet "+variant, func(t *testing.T) {
 			b := oldBed(t, oldVIP)
 			m := b.take(iptables.Import, b.restore(variant, zevenet), true)
@@ -351,7 +356,7 @@ COMMIT
 		b.Via(b.Balancer, "10.1.0.2", "fd01::2")
 		return b
 	}
-	for _, variant := range variants {
+	for _, variant := range variants() {
 		t.Run(variant, func(t *testing.T) {
 			b := bed(t)
 			m := b.take(iptables.Import, b.restore(variant, rules), true)

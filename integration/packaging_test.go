@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -20,28 +21,49 @@ import (
 	"nlb/integration/netlab/netlabtest"
 )
 
+// ready is the folder that make build has built in.
+var ready = sync.OnceValues(func() (string, error) {
+	dir, err := folder()
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "made")
+	_, err = runMake("build", dir)
+	return dir, err
+})
+
+// runMake runs make for a target that builds in a folder, or takes what was built there.
+func runMake(target, dir string, args ...string) (string, error) {
+	c := exec.Command("make", append([]string{"-C", "..", target, "O=" + dir}, args...)...)
+	// Git may not let us look at somebody else's clone.
+	c.Env = append(os.Environ(), "MAKEFLAGS=", "GOFLAGS="+os.Getenv("GOFLAGS")+" -buildvcs=false")
+	out, err := c.CombinedOutput()
+	if err != nil {
+		return "", &buildError{string(out), err}
+	}
+	return string(out), nil
+}
+
 // install runs make install into a folder that everybody can read.
 func install(t *testing.T) (destdir string) {
 	t.Helper()
 	netlabtest.Needs(t, "make")
-	dir := t.TempDir()
-	for _, d := range []string{dir, filepath.Dir(dir)} {
+	dir, err := ready()
+	if err != nil {
+		t.Fatal(err)
+	}
+	destdir = t.TempDir()
+	for _, d := range []string{destdir, filepath.Dir(destdir)} {
 		if err := os.Chmod(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	destdir = filepath.Join(dir, "destdir")
-	for _, target := range []string{"build", "install"} {
-		c := exec.CommandContext(t.Context(), "make", "-C", "..", target, "O="+dir, "DESTDIR="+destdir, "PREFIX=/usr")
-		// Git may not let us look at somebody else's clone.
-		c.Env = append(os.Environ(), "MAKEFLAGS=", "GOFLAGS="+os.Getenv("GOFLAGS")+" -buildvcs=false")
-		out, err := c.CombinedOutput()
-		if err != nil {
-			t.Fatalf("make %s: %v\n%s", target, err, out)
-		}
-		if target == "install" && bytes.Contains(out, []byte("go build")) {
-			t.Errorf("make install builds what make build has built:\n%s", out)
-		}
+	out, err := runMake("install", dir, "DESTDIR="+destdir, "PREFIX=/usr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(out, "go build") {
+		t.Errorf("make install builds what make build has built:\n%s", out)
 	}
 	return destdir
 }

@@ -159,7 +159,7 @@ func standings(r *rand.Rand, profiles []*lb.Profile) map[lb.BackendID]lb.Standin
 // TestOverlay: what is known is joined to what is wanted, which stays as it was.
 func TestOverlay(t *testing.T) {
 	r := rand.New(rand.NewPCG(9, 10))
-	for range 300 {
+	for range 100 {
 		profiles := []*lb.Profile{lbtest.Alike(r, "p0"), lbtest.Alike(r, "p1")}
 		for _, s := range lb.Services(profiles) {
 			if r.IntN(3) > 0 {

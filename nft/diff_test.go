@@ -256,15 +256,12 @@ func TestCountersStay(t *testing.T) {
 
 var full = flag.Bool("full", false, "the tests at their full size, as CI runs them")
 
-// seeds is n with -full, a tenth of it with -short, and a third of it else.
+// seeds is n with -full, and a tenth of it else.
 func seeds(n uint64) uint64 {
-	switch {
-	case *full:
+	if *full {
 		return n
-	case testing.Short():
-		return n / 10
 	}
-	return n / 3
+	return n / 10
 }
 
 // TestAnySequence applies random profiles, one after the other, and looks at

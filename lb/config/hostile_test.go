@@ -16,7 +16,7 @@ var full = flag.Bool("full", false, "the tests at their full size, as CI runs th
 // hostile are files that cost a careless reader minutes, gigabytes or its
 // stack.
 func hostile() map[string]string {
-	size := MaxFile / 64
+	size := MaxFile / 256
 	if *full {
 		size = MaxFile - 100
 	}

@@ -14,7 +14,7 @@ import (
 // something else.
 func TestValidate(t *testing.T) {
 	r := rand.New(rand.NewPCG(11, 12))
-	valid, rounds := 0, 4_000
+	valid, rounds := 0, 1000
 	if *full {
 		rounds = 100_000
 	}

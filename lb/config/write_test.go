@@ -145,9 +145,9 @@ func checkLog(t *testing.T, l *lb.Log) {
 
 func TestWriteProperties(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
-	rounds := 1000
-	if testing.Short() {
-		rounds = 100
+	rounds := 300
+	if *full {
+		rounds = 3000
 	}
 	for range rounds {
 		want := lbtest.Named(r, lbtest.Profile(r))

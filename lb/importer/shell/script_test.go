@@ -173,7 +173,7 @@ func TestUnread(t *testing.T) {
 
 // TestBounds: texts that nest, or grow, end soon.
 func TestBounds(t *testing.T) {
-	const n = 1 << 17
+	const n = 1 << 15
 	for name, text := range map[string]string{
 		"parentheses": strings.Repeat("(", n), "braces": strings.Repeat("{ ", n), "ifs": strings.Repeat("if ", n),
 		"substitutions": strings.Repeat("$(", n), "defaults": strings.Repeat("${a:-", n), "quotes": strings.Repeat(`"$(`, n),
