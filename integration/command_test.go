@@ -30,7 +30,9 @@ var built = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "nlb")
-	if out, err := exec.Command("go", "build", "-o", path, "nlb/cmd/nlb").CombinedOutput(); err != nil {
+	c := exec.Command("go", "build", "-trimpath", "-o", path, "nlb/cmd/nlb")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is released
+	if out, err := c.CombinedOutput(); err != nil {
 		return "", &buildError{string(out), err}
 	}
 	return path, nil

@@ -66,6 +66,9 @@ func TestConsistentMovesFew(t *testing.T) {
 			}
 			var moved []int
 			for i, gone := range all {
+				if !*full && i%3 != 1 {
+					continue
+				}
 				b.Apply(profile(slices.Delete(slices.Clone(all), i, i+1)))
 				n := 0
 				for client, now := range ask() {
@@ -79,8 +82,8 @@ func TestConsistentMovesFew(t *testing.T) {
 			}
 			slices.Sort(moved)
 			t.Logf("of %d clients %d moved beside those of the removed backend", clients, moved)
-			if median := float64(moved[4]+moved[5]) / 2; median > 0.035*clients {
-				t.Errorf("of %d clients %.1f moved beside those of the removed backend (all: %d)", clients, median, moved)
+			if median := moved[len(moved)/2]; float64(median) > 0.035*clients {
+				t.Errorf("of %d clients %d moved beside those of the removed backend (all: %d)", clients, median, moved)
 			}
 			b.Apply(profile(all))
 			if back := ask(); !slices.Equal(back, before) {

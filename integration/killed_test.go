@@ -33,7 +33,7 @@ func killedFleet(services, edition int) string {
 // TestNothingLostKilled ends the process with SIGKILL at random moments.
 func TestNothingLostKilled(t *testing.T) {
 	t.Parallel()
-	kills, services := 15, 500
+	kills, services := 8, 500
 	if *full {
 		kills, services = 200, 2000
 	}

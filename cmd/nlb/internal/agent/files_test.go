@@ -129,6 +129,7 @@ func wantServers(t *testing.T, f *Files, want ...int) {
 // TestFiles: each way to change what the arguments stand for is noticed, and what
 // is read then is the new state.
 func TestFiles(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		links  []string

@@ -150,6 +150,7 @@ var asking = []lb.Check{
 // TestHostile: no server gets an outcome out of a check that is its own, or holds
 // it up. Only agents have a say that is no verdict.
 func TestHostile(t *testing.T) {
+	t.Parallel()
 	for name, f := range hostile {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
