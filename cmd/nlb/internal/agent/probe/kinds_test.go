@@ -155,6 +155,7 @@ func TestHostile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			onBoth(t, func(t *testing.T, host string) {
+				t.Parallel()
 				at := answer(t, host, f)
 				for _, c := range asking {
 					o := carry(t, c, at, short)
