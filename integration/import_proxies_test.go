@@ -92,7 +92,7 @@ func (b *bed) measure(what string, all []measured) {
 			b.WantShares(got, m.exact)
 			continue
 		}
-		got := from.Many(b.T.Context(), m.network, to, 1000, 8)
+		got := from.Many(b.T.Context(), m.network, to, sample(1000), 8)
 		b.Check(got.Err)
 		b.wantNear(what+", "+m.to, got.Backends, m.near)
 	}

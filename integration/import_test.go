@@ -135,6 +135,14 @@ func (b *bed) wantNear(what string, got map[string]int, want map[string]float64)
 	b.T.Logf("%s: %v of %d", what, got, n)
 }
 
+// sample is how many connections show shares: n with -full, and half as many else.
+func sample(n int) int {
+	if *full {
+		return n
+	}
+	return n / 2
+}
+
 func (b *bed) many(network, to string, n int) map[string]int {
 	b.T.Helper()
 	got := b.From().Many(b.T.Context(), network, netip.MustParseAddrPort(to), n, 8)
@@ -211,7 +219,7 @@ func TestImportedCascades(t *testing.T) {
 				if tt.exact != nil {
 					b.WantShares(count(b.Row("tcp", oldVIP, 256)), tt.exact)
 				} else {
-					b.wantNear("iptables", b.many("tcp", oldVIP, 2000), tt.random)
+					b.wantNear("iptables", b.many("tcp", oldVIP, sample(2000)), tt.random)
 				}
 				// What import says of it.
 				want := maps.Clone(tt.random)
@@ -243,7 +251,7 @@ func TestImportedCascades(t *testing.T) {
 					}
 				}
 				if s.Scheduler == lb.Random {
-					b.wantNear("nlb", b.many("tcp", oldVIP, 2000), want)
+					b.wantNear("nlb", b.many("tcp", oldVIP, sample(2000)), want)
 					return
 				}
 				got := count(b.Row("tcp", oldVIP, sum))
@@ -283,7 +291,7 @@ COMMIT
 			b := oldBed(t, oldVIP)
 			m := b.take(iptables.Import, b.restore(variant, zevenet), true)
 			want := map[string]float64{"10.2.0.11": .75, "10.2.0.12": .25}
-			b.wantNear("iptables", b.many("tcp", oldVIP, 2000), want)
+			b.wantNear("iptables", b.many("tcp", oldVIP, sample(2000)), want)
 			if seen := b.Ask("tcp", oldVIP).Seen.Addr().String(); seen != "203.0.113.10" {
 				t.Errorf("with iptables, the backend sees %s", seen)
 			}
@@ -293,7 +301,7 @@ COMMIT
 			}
 			b.forget(variant)
 			b.Apply(string(m.YAML()))
-			b.wantNear("nlb", b.many("tcp", oldVIP, 2000), want)
+			b.wantNear("nlb", b.many("tcp", oldVIP, sample(2000)), want)
 			if seen := b.Ask("tcp", oldVIP).Seen.Addr().String(); seen != "203.0.113.10" {
 				t.Errorf("with nlb, the backend sees %s", seen)
 			}
@@ -360,7 +368,7 @@ COMMIT
 		t.Run(variant, func(t *testing.T) {
 			b := bed(t)
 			m := b.take(iptables.Import, b.restore(variant, rules), true)
-			measure(b, "iptables", 1500)
+			measure(b, "iptables", sample(1500))
 			s := m.Profile.Services[0]
 			if s.Role != lb.RoleClient || s.Log == nil || s.Name != "test" {
 				t.Errorf("%s has the role %s, log %v", s.Name, s.Role, s.Log)
@@ -423,7 +431,7 @@ func TestImportedOthers(t *testing.T) {
 			if tt.due != nil {
 				b.WantShares(count(b.Row("tcp", tt.to, 40)), tt.due)
 			} else {
-				b.wantNear("nlb", b.many("tcp", tt.to, 2000), tt.share)
+				b.wantNear("nlb", b.many("tcp", tt.to, sample(2000)), tt.share)
 			}
 			if seen := b.Ask("tcp", tt.to).Seen.Addr().String(); seen != tt.seen {
 				t.Errorf("the backend sees %s, want %s", seen, tt.seen)

@@ -327,7 +327,7 @@ func TestSmallSocket(t *testing.T) {
 		return nft.Apply(t.Context(), c, []*lb.Profile{b.Parse(profile)}, asCommand)
 	}
 	for _, tt := range []struct{ limit, services, batches int }{
-		{212_960, 5000, 3}, {16 << 10, 1000, 3}, {4544, 100, 3},
+		{212_960, 3000, 2}, {16 << 10, 1000, 3}, {4544, 100, 3},
 	} {
 		before := b.generation()
 		profile := many("p", 0, tt.services)

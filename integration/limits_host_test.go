@@ -218,7 +218,7 @@ func TestNothingLostForeignFlush(t *testing.T) {
 func TestNothingLostSmallSocket(t *testing.T) {
 	t.Parallel()
 	b := newBed(t)
-	services := 5000
+	services := 3000
 	if *full {
 		services = 30_000
 	}
