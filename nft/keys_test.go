@@ -98,6 +98,7 @@ var words = map[string]string{"Service.HashBy": "hash by", "Service.Protocols": 
 // TestKeys changes each field of a profile, alone, and demands that everybody
 // notices. A field that is new and was not taught to somebody fails here.
 func TestKeys(t *testing.T) {
+	t.Parallel()
 	met := map[string]map[string]bool{} // by field and demand
 	var paths []string
 	for base, profile := range lbtest.Full() {

@@ -266,6 +266,7 @@ func touched(t *testing.T, table *nft.Table, want bool) {
 // TestUpdateComesToTheSame: many updates beside another program come to what is
 // wanted, and none of them reads everything.
 func TestUpdateComesToTheSame(t *testing.T) {
+	t.Parallel()
 	open(t, func(table *nft.Table, asked *wiretest.Asking, c, other *wire.Conn) {
 		p := parse(t, mixed)
 		_, err := table.Apply(t.Context(), []*lb.Profile{p}, recorded)
