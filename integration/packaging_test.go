@@ -47,6 +47,9 @@ func runMake(target, dir string, args ...string) (string, error) {
 // install runs make install into a folder that everybody can read.
 func install(t *testing.T) (destdir string) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it builds the program")
+	}
 	netlabtest.Needs(t, "make")
 	dir, err := ready()
 	if err != nil {

@@ -4,6 +4,7 @@ package nft_test
 
 import (
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -25,9 +26,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if err := netlab.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+	flag.Parse()
+	if !testing.Short() {
+		if err := netlab.Isolate(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}
 	os.Exit(m.Run())
 }
@@ -42,6 +46,9 @@ func must(t testing.TB, err error) {
 // host is a network namespace of its own, with so many conversations.
 func host(t testing.TB, n int) (*netlab.Host, []*wire.Conn) {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it makes network namespaces")
+	}
 	w, err := netlab.New()
 	must(t, err)
 	t.Cleanup(func() { w.Close() })

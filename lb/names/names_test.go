@@ -236,6 +236,7 @@ func TestResolveRandom(t *testing.T) {
 
 // TestFit: a cycle that is too long is made shorter, and that is said.
 func TestFit(t *testing.T) {
+	t.Parallel()
 	p := parse(t, "listen: 203.0.113.10:80\nbackends: [10.9.9.9:80, {address: 'web.example:80', weight: 999}, {address: 'api.example:80', weight: 1000}]")
 	many := func(octet byte, n int) (out []Record) {
 		for i := range n {
@@ -253,6 +254,9 @@ func TestFit(t *testing.T) {
 		{256, 513, 124, "the weights of the IPv4 backends make 511745 slots; they are rounded"},
 		{40000, 65535, 1, "the weights of the IPv4 backends make 79960001 slots; they are rounded"},
 	} {
+		if testing.Short() && tt.each > 1000 {
+			continue
+		}
 		known := map[lb.Host][]Record{{Name: "web.example"}: many(1, tt.each), {Name: "api.example"}: many(2, tt.each)}
 		out, notes := Resolve([]*lb.Profile{p}, func(h lb.Host) []Record { return known[h] })
 		s := &out[0].Services[0]

@@ -7,6 +7,9 @@ import (
 
 // TestRepeated: what holds for many services is read a bounded number of times.
 func TestRepeated(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it reads large files")
+	}
 	t.Parallel()
 	const many = 5_000
 	for name, text := range map[string]string{

@@ -190,6 +190,7 @@ func TestFiles(t *testing.T) {
 
 // TestFilesMissing: what goes and comes back is noticed both times.
 func TestFilesMissing(t *testing.T) {
+	t.Parallel()
 	for _, arg := range []string{"one", "one/web.yaml", "far/away/web.yaml"} {
 		t.Run(arg, func(t *testing.T) {
 			t.Parallel()
@@ -227,6 +228,7 @@ func TestFilesOthers(t *testing.T) {
 // TestFilesHalf: what is open for writing is not read, neither by whoever waits
 // for Changed nor by whoever reads for another reason.
 func TestFilesHalf(t *testing.T) {
+	t.Parallel()
 	for name, file := range map[string]string{"a file that is there": "one/web.yaml", "a new file": "one/new.yaml"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -270,6 +272,7 @@ func TestFilesHalf(t *testing.T) {
 // TestFilesWriterGone: nobody waits for a file that was open for writing when it
 // went.
 func TestFilesWriterGone(t *testing.T) {
+	t.Parallel()
 	for name, remove := range map[string]func(d tree) error{
 		"removed":             func(d tree) error { return d.remove("one/web.yaml") },
 		"moved":               func(d tree) error { return d.rename("one/web.yaml", "web.old") },
@@ -319,6 +322,7 @@ func TestFilesOverflow(t *testing.T) {
 // Whoever has it read makes it watched. Here the watches are gone, as those of the
 // folder below are of no use.
 func TestFilesUnseen(t *testing.T) {
+	t.Parallel()
 	d := newTree(t)
 	f := watch(t, d.at("one"))
 	raw, err := f.events.SyscallConn()

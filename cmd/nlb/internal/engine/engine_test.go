@@ -5,26 +5,18 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"nlb/integration/netlab"
+	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 	"nlb/sysctl"
 )
 
-func TestMain(m *testing.M) {
-	if err := netlab.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { netlabtest.Main(m) }
 
 func must(t *testing.T, errs ...error) {
 	t.Helper()
@@ -36,12 +28,7 @@ func must(t *testing.T, errs ...error) {
 // on runs f with an engine of a new host.
 func on(t *testing.T, f func(e *Engine)) {
 	t.Helper()
-	w, err := netlab.New()
-	must(t, err)
-	t.Cleanup(func() { w.Close() })
-	h, err := w.Host("host")
-	must(t, err)
-	must(t, h.Do(func() error {
+	must(t, netlabtest.NewHost(t, netlabtest.NewWorld(t), "host").Do(func() error {
 		e, err := Open("nlb")
 		if err != nil {
 			return err

@@ -150,6 +150,9 @@ var asking = []lb.Check{
 // TestHostile: no server gets an outcome out of a check that is its own, or holds
 // it up. Only agents have a say that is no verdict.
 func TestHostile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits until checks give up")
+	}
 	t.Parallel()
 	for name, f := range hostile {
 		t.Run(name, func(t *testing.T) {
@@ -323,6 +326,9 @@ func wantPriority(t *testing.T, c net.Conn) {
 // TestLeavesNothing: whatever a server does, a check leaves no goroutine and no
 // descriptor behind.
 func TestLeavesNothing(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for what ends on its own")
+	}
 	at := map[string]string{}
 	for name, f := range hostile {
 		at[name] = answer(t, "127.0.0.1", f)

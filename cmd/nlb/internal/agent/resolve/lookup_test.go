@@ -51,6 +51,7 @@ func host(name string) lb.Host {
 }
 
 func TestLookup(t *testing.T) {
+	t.Parallel()
 	srv := []string{
 		"_http._tcp.web.example. 60 IN SRV 2 0 8080 b.example.",
 		"_http._tcp.web.example. 50 IN SRV 1 10 80 A.example.",
@@ -277,6 +278,7 @@ func TestMemory(t *testing.T) {
 
 // TestServers: each is asked in turn, and again.
 func TestServers(t *testing.T) {
+	t.Parallel()
 	s := serve(t, zone(t, "web.example. 60 IN A 10.0.0.1"))
 	conf := "nameserver 127.0.0.2\nnameserver bad\nnameserver 127.0.0.1\noptions timeout:1 attempts:2\n"
 	c := newClient(options(t, s.Port(), conf, ""))
