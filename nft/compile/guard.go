@@ -78,12 +78,12 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 			}
 		}
 	}
-	enter, full := handshake.Enter(chain, s)
 	switch {
 	case s.SYNProtection == nil:
 	case s.Limit.HalfOpen == 0:
 		out = append(out, unproven(s)...)
 	default:
+		enter, full := handshake.Enter(chain, s)
 		out = append(append(out, enter), unproven(s, full)...)
 	}
 	id := serviceMark | c.serviceNumber(chain)
@@ -111,6 +111,7 @@ func (c *compiler) guard(chain string, s *lb.Service) []ruleset.Rule {
 		limit(fmt.Sprintf("new %s", l), ruleset.LimitRate(rateOf(l, burstOf(l)), true))
 	}
 	if s.Limit.HalfOpen > 0 && s.SYNProtection == nil {
+		enter, full := handshake.Enter(chain, s)
 		out = append(out, enter)
 		add("", ruleset.IsSYN(), ruleset.HasEntered(), full)
 	}
