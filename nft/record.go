@@ -270,9 +270,10 @@ func isRecorded(elements map[string]ruleset.Element) bool {
 
 // makes reports whether a plan makes a map.
 func (p *plan) makes(name string) bool {
-	return slices.ContainsFunc(p.ops(), func(o op) bool {
+	makes := func(o op) bool {
 		return o.verb == add && o.mapping != nil && o.mapping.Name == name && o.elements == nil
-	})
+	}
+	return slices.ContainsFunc(p.before, makes) || slices.ContainsFunc(p.main, makes)
 }
 
 // slotsEnd is above the number of every slot, those of a ruleset to come
@@ -297,10 +298,14 @@ func (s *State) slotsEnd(want *ruleset.Ruleset) uint32 {
 
 // commits is how many generations a plan makes.
 func (p *plan) commits() (n uint32) {
-	for _, ops := range p.phases() {
-		if len(ops) > 0 {
-			n++
-		}
+	if !p.empty() {
+		n++
+	}
+	if p.chainsFirst && len(p.before) > 0 && len(p.main) > 0 {
+		n++
+	}
+	if len(p.afterGrace) > 0 {
+		n++
 	}
 	return n
 }

@@ -26,6 +26,8 @@ type decoder struct {
 	errs  lb.Errors
 	noted map[mistake]bool
 	more  int // not kept
+
+	members []backendDraft // room for those of one service after the other
 }
 
 // mistake is what makes two errors the same: an alias brings one twice.

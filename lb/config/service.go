@@ -185,7 +185,8 @@ func readPrefixes(d *decoder, k *lb.Key, v *node, into *[]netip.Prefix) *node {
 func readBackends(d *decoder, k *lb.Key, v *node, s *draft) {
 	items, _ := readItems(d, k, v, true)
 	s.badBackends = false
-	s.members = make([]backendDraft, 0, len(items))
+	d.members = slices.Grow(d.members[:0], max(len(items), 1))
+	s.members = d.members
 	for _, item := range items {
 		s.members = append(s.members, backendDraft{})
 		b := &s.members[len(s.members)-1]
