@@ -43,7 +43,7 @@ func apply(ctx context.Context, j *job) error {
 	if err != nil {
 		return withOutcome(err, unchanged)
 	}
-	if err := agent.MayApply(ctx, j.socket(), j.table, profiles, j.flag("prune")); err != nil {
+	if err := agent.MayApply(ctx, j.socket(), j.table, profiles, j.flag("prune"), j.Notef); err != nil {
 		return withOutcome(err, unchanged)
 	}
 	e, err := engine.Open(j.table)

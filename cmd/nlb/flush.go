@@ -34,7 +34,7 @@ func flush(ctx context.Context, j *job) error {
 			return err
 		}
 	}
-	if err := agent.MayFlush(ctx, j.socket(), j.table, j.args); err != nil {
+	if err := agent.MayFlush(ctx, j.socket(), j.table, j.args, j.Notef); err != nil {
 		return withOutcome(err, unchanged)
 	}
 	e, err := engine.Open(j.table)

@@ -172,12 +172,9 @@ func Find(ctx context.Context, socket, table string) (*Client, Status, error) {
 
 // MayApply makes sure that no profile is one that a running agent keeps, in this
 // table and network namespace, and with prune that it keeps none at all; else the error is
-// a *RefusedError. Where no agent can be asked, none is.
-func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile, prune bool) error {
-	_, s, err := Find(ctx, socket, table)
-	if err != nil {
-		return nil
-	}
+// a *RefusedError. An agent that cannot be asked keeps nobody from it, but is noted.
+func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile, prune bool, note Note) error {
+	s := kept(ctx, socket, table, note)
 	for _, p := range profiles {
 		switch {
 		case !slices.Contains(s.Profiles, p.Name):
@@ -194,12 +191,24 @@ func MayApply(ctx context.Context, socket, table string, profiles []*lb.Profile,
 }
 
 // MayFlush is MayApply for a flush of these profiles; none: of all.
-func MayFlush(ctx context.Context, socket, table string, names []string) error {
-	_, s, err := Find(ctx, socket, table)
-	if err != nil {
-		return nil
-	}
+func MayFlush(ctx context.Context, socket, table string, names []string, note Note) error {
+	s := kept(ctx, socket, table, note)
 	return s.mayRemove(names)
+}
+
+// Note tells people of something that is no error, in the words of fmt.Sprintf.
+type Note func(format string, args ...any)
+
+// kept is how the agent is whose profiles count; empty: there is none.
+func kept(ctx context.Context, socket, table string, note Note) (s Status) {
+	_, s, err := Find(ctx, socket, table)
+	if err == nil {
+		return s
+	}
+	if !errors.Is(err, ErrNoAgent) && ctx.Err() == nil {
+		note("nlb run cannot be asked what it keeps, and may undo this: %v", err)
+	}
+	return Status{}
 }
 
 // mayRemove makes sure that the agent keeps none of these profiles, which it would put

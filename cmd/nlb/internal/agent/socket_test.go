@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -275,14 +277,14 @@ func TestMayApply(t *testing.T) {
 	} {
 		path, _ := serve(t, func(Request) Reply { return Reply{Value: tt.status} })
 		got := ""
-		if err := MayApply(t.Context(), path, "nlb", profiles, false); err != nil {
+		if err := MayApply(t.Context(), path, "nlb", profiles, false, t.Errorf); err != nil {
 			got = err.Error()
 		}
 		if got != tt.want {
 			t.Errorf("%+v: got %q, want %q", tt.status, got, tt.want)
 		}
 		got = ""
-		if err := MayFlush(t.Context(), path, "nlb", []string{"web", "shop"}); err != nil {
+		if err := MayFlush(t.Context(), path, "nlb", []string{"web", "shop"}, t.Errorf); err != nil {
 			got = err.Error()
 		}
 		if got != tt.remove {
@@ -296,7 +298,16 @@ func TestMayApply(t *testing.T) {
 			t.Errorf("%+v: got %v", tt.status, err)
 		}
 	}
-	must(t, MayApply(t.Context(), filepath.Join(t.TempDir(), "none.sock"), "nlb", profiles, true))
+	must(t, MayApply(t.Context(), filepath.Join(t.TempDir(), "none.sock"), "nlb", profiles, true, t.Errorf))
+
+	path, _ := serve(t, func(Request) Reply { return Reply{Err: errors.New("later")} })
+	var noted []string
+	note := func(format string, args ...any) { noted = append(noted, fmt.Sprintf(format, args...)) }
+	must(t, MayApply(t.Context(), path, "nlb", profiles, true, note), MayFlush(t.Context(), path, "nlb", nil, note))
+	want := "nlb run cannot be asked what it keeps, and may undo this: " + path + ": later"
+	if !slices.Equal(noted, []string{want, want}) {
+		t.Errorf("got %q, want %q twice", noted, want)
+	}
 }
 
 // FuzzParseOrder: what is read as an order is one, and is written and read back as
