@@ -254,6 +254,32 @@ func TestCountersStay(t *testing.T) {
 	}
 }
 
+// String is one line for each operation.
+func (p *plan) String() string {
+	var b strings.Builder
+	for _, o := range p.ops() {
+		switch {
+		case o.table:
+			fmt.Fprintf(&b, "%s table %s\n", o.verb, p.table)
+		case o.flowtable != nil:
+			fmt.Fprintf(&b, "%s flowtable %s %v\n", o.verb, o.flowtable.Name, o.flowtable.Devices)
+		case o.mapping != nil && o.elements == nil:
+			fmt.Fprintf(&b, "%s map %s\n", o.verb, o.mapping.Name)
+		case o.mapping != nil:
+			for _, e := range o.elements {
+				fmt.Fprintf(&b, "%s element %s %s\n", o.verb, o.mapping.Name, o.mapping.ElementText(e))
+			}
+		case o.rule != nil:
+			fmt.Fprintf(&b, "%s rule %s %s\n", o.verb, o.chain.Name, o.rule)
+		case o.handle != 0:
+			fmt.Fprintf(&b, "%s rule %s handle %d\n", o.verb, o.chain.Name, o.handle)
+		default:
+			fmt.Fprintf(&b, "%s chain %s\n", o.verb, o.chain.Name)
+		}
+	}
+	return b.String()
+}
+
 var full = flag.Bool("full", false, "the tests at their full size, as CI runs them")
 
 // seeds is n with -full, and a tenth of it else.

@@ -98,12 +98,6 @@ func (j *Judge) Lates() int { return int(j.late) }
 // Verdict is what the results come to.
 func (j *Judge) Verdict() lb.Verdict { return j.verdict }
 
-// Since is when the verdict came: to be shown, and for Share.
-func (j *Judge) Since() time.Time { return j.since }
-
-// Reason is what the result said that made the verdict.
-func (j *Judge) Reason() string { return j.reason }
-
 // Streak is how many results of one sort came in a row: 3 passed, or -3 failed; 0
 // where there was none.
 func (j *Judge) Streak() int { return int(j.streak) }

@@ -65,14 +65,14 @@ func TestWhatIsShown(t *testing.T) {
 	j := New(check(2, 2), lb.Standing{Verdict: lb.VerdictDown, Since: before, Reason: "tcp: refused"}, start)
 	j.Late()
 	j.Result(start, false, false, "tcp: timeout")
-	if j.Verdict() != lb.VerdictDown || !j.Since().Equal(before) || j.Reason() != "tcp: refused" || j.Streak() != -1 || j.Lates() != 1 {
+	if j.Verdict() != lb.VerdictDown || !j.since.Equal(before) || j.reason != "tcp: refused" || j.Streak() != -1 || j.Lates() != 1 {
 		t.Errorf("what was known does not stand: %+v", j)
 	}
 	feed(j, start.Add(time.Second), "++")
-	if want := start.Add(2 * time.Second); !j.Since().Equal(want) || j.Reason() != "+" || j.Streak() != 2 {
+	if want := start.Add(2 * time.Second); !j.since.Equal(want) || j.reason != "+" || j.Streak() != 2 {
 		t.Errorf("came up: %+v, want since %v", j, want)
 	}
-	if got := New(check(1, 1), lb.Standing{}, start).Since(); !got.Equal(start) {
+	if got := New(check(1, 1), lb.Standing{}, start).since; !got.Equal(start) {
 		t.Errorf("nothing was known: since %v, want %v", got, start)
 	}
 }

@@ -489,7 +489,7 @@ func TestAgentReload(t *testing.T) {
 		return strings.Contains(told, "RELOADING=1|MONOTONIC_USEC=") && strings.Count(told, "READY=1") == 2
 	}, func() string { return told })
 	c := Dial(b.socket)
-	done, err := c.Reload(t.Context())
+	done, err := reload(t, c)
 	must(t, err)
 	if done.Done != "reloaded" {
 		t.Errorf("got %q", done.Done)
@@ -498,11 +498,11 @@ func TestAgentReload(t *testing.T) {
 		t.Errorf("two reloads without a change, logged:\n%s", got)
 	}
 	must(t, os.WriteFile(b.dir+"/etc/shop.yaml", []byte("services: 1\n"), 0o644))
-	b.until(func() bool { _, err = c.Reload(t.Context()); return err != nil }, func() string { return "a mistake is reloaded" })
+	b.until(func() bool { _, err = reload(t, c); return err != nil }, func() string { return "a mistake is reloaded" })
 	if err.Error() != "1 error in "+b.dir+"/etc/shop.yaml" {
 		t.Errorf("got %v", err)
 	}
-	if _, again := c.Reload(t.Context()); again == nil || strings.Count(b.logged(), "what was read last stays") != 1 {
+	if _, again := reload(t, c); again == nil || strings.Count(b.logged(), "what was read last stays") != 1 {
 		t.Errorf("again: %v; the same mistake is said once, not so:\n%s", again, b.logged())
 	}
 	must(t, Dial(b.socket).do(t.Context(), http.MethodGet, "/healthz", nil, &Done{}))

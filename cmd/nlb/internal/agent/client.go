@@ -61,11 +61,6 @@ func (c *Client) Order(ctx context.Context, o Order) (Done, error) {
 	return get[Done](ctx, c, http.MethodPost, "/v1/orders", o)
 }
 
-// Reload has the files read again. Errors are those of Order.
-func (c *Client) Reload(ctx context.Context) (Done, error) {
-	return get[Done](ctx, c, http.MethodPost, "/v1/reload", nil)
-}
-
 // Status asks how the agent is, for a Status or a value that has more fields.
 // Errors are those of Order.
 func (c *Client) Status(ctx context.Context, into any) error {

@@ -85,7 +85,7 @@ func TestSocket(t *testing.T) {
 	if e, ok := errors.AsType[*RefusedError](err); !ok || *e != (RefusedError{Message: "no such backend", Hint: "look again"}) {
 		t.Errorf("refused: got %#v", err)
 	}
-	if _, err := c.Reload(t.Context()); err == nil || !strings.HasSuffix(err.Error(), ": the disk burns") {
+	if _, err := reload(t, c); err == nil || !strings.HasSuffix(err.Error(), ": the disk burns") {
 		t.Errorf("failed: got %v", err)
 	}
 	var got Status
@@ -258,6 +258,11 @@ func TestSilentAgent(t *testing.T) {
 	if got := cause(&url.Error{Op: "Get", URL: "http://nlb/", Err: denied}); got.Error() != "permission denied; root may use it, and the group of the socket" {
 		t.Errorf("got %v", got)
 	}
+}
+
+// reload has the files read again.
+func reload(t *testing.T, c *Client) (Done, error) {
+	return get[Done](t.Context(), c, http.MethodPost, "/v1/reload", nil)
 }
 
 // TestMayApply: the profiles of an agent of another table, or of another network
