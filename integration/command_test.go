@@ -14,6 +14,7 @@ import (
 // builtIn is the folder of what is built once for all tests; TestMain removes it.
 var builtIn string
 
+// folder makes builtIn, and is it.
 var folder = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "nlb-integration-")
 	if err != nil {
