@@ -17,8 +17,11 @@ var full = flag.Bool("full", false, "the tests at their full size, as CI runs th
 // stack.
 func hostile() map[string]string {
 	size := MaxFile / 256
-	if *full {
+	switch {
+	case *full:
 		size = MaxFile - 100
+	case testing.Short():
+		size = MaxFile / 2048
 	}
 	fill := func(unit string) string { return strings.Repeat(unit, size/len(unit)) }
 	bomb := "a0: &a0 [x, x, x, x, x, x, x, x, x]\n"
