@@ -9,8 +9,8 @@ package engine
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
-	"fmt"
 	"net/netip"
 	"runtime/debug"
 	"strings"
@@ -374,11 +374,12 @@ func (e *Engine) Refusals() (*conntrack.Events, error) {
 }
 
 // build stands for this program: another one may make other rules of the same
-// profiles.
+// profiles. It is short, since each service's fingerprint begins with it.
 func build() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return ""
 	}
-	return fmt.Sprint(info)
+	sum := sha256.Sum256([]byte(info.String()))
+	return string(sum[:])
 }
