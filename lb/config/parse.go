@@ -8,6 +8,7 @@ package config
 import (
 	"fmt"
 	"strings"
+	"sync"
 
 	"nlb/lb"
 	"nlb/lb/internal/dup"
@@ -104,27 +105,9 @@ func nameOf(file string) string {
 }
 
 func (d *decoder) services(v *node, base *draft, p *lb.Profile) {
-	p.Services = make([]lb.Service, 0, min(len(v.kids), 1<<16)) // more may be as many mistakes
-	names := make([]*node, 0, cap(p.Services))
-	hashed := len(v.kids) == 0
-	var s draft
-	for i := range v.kids {
-		n := &v.kids[i]
-		if n.kind != mapping {
-			d.fail(n, "a service is "+n.kind.String(), "a mapping with name, listen and backends", "")
-			continue
-		}
-		s = *base
-		s.Pos = d.pos(n)
-		s.there = serviceKeys.read(d, n, &s)
-		s.finish(d, n, base)
-		hashed = hashed || s.Scheduler.Hashes() || s.badScheduler
-		if s.Name != "" {
-			p.Services = append(p.Services, s.Service)
-			names = append(names, s.at.name)
-		}
-	}
-	if !hashed {
+	r := d.inHalves(v.kids, base)
+	names := r.names
+	if p.Services = r.services; !r.hashed && len(v.kids) > 0 {
 		unhashed(d, base.at.hashBy, "hash-by")
 		unhashed(d, base.at.hashSeed, "hash-seed")
 	}
@@ -141,5 +124,53 @@ func (d *decoder) services(v *node, base *draft, p *lb.Profile) {
 	}
 	for _, e := range lb.Conflicts([]*lb.Profile{p}) {
 		d.fail(&node{kind: list, line: int32(e.Pos.Line), column: int32(e.Pos.Column)}, e.Msg, e.Want, e.Hint)
+	}
+}
+
+// run is services that were read one after the other.
+type run struct {
+	services []lb.Service
+	names    []*node // where they stand
+	hashed   bool    // one looks at the keys of a scheduler that hashes
+}
+
+// inHalves reads services, in two runs at the same time where there are thousands. Where
+// anything is wrong they are read once more, so that mistakes are noted in their order.
+func (d *decoder) inHalves(kids []node, base *draft) run {
+	const many = 2000
+	room := min(len(kids), 1<<16) // more may be as many mistakes
+	all := run{services: make([]lb.Service, 0, room), names: make([]*node, 0, room)}
+	if half := room / 2; room >= many && room == len(kids) {
+		first := run{services: all.services[:0:half], names: all.names[:0:half]}
+		second := run{services: all.services[half:half], names: all.names[half:half]}
+		var others sync.WaitGroup
+		other := &decoder{file: d.file}
+		others.Go(func() { other.run(kids[half:], base, &second) })
+		own := &decoder{file: d.file}
+		own.run(kids[:half], base, &first)
+		if others.Wait(); len(own.errs)+len(other.errs) == 0 {
+			return run{all.services[:room], all.names[:room], first.hashed || second.hashed}
+		}
+	}
+	d.run(kids, base, &all)
+	return all
+}
+
+func (d *decoder) run(kids []node, base *draft, into *run) {
+	var s draft
+	for i := range kids {
+		n := &kids[i]
+		if n.kind != mapping {
+			d.fail(n, "a service is "+n.kind.String(), "a mapping with name, listen and backends", "")
+			continue
+		}
+		s = *base
+		s.Pos = d.pos(n)
+		s.there = serviceKeys.read(d, n, &s)
+		s.finish(d, n, base)
+		into.hashed = into.hashed || s.Scheduler.Hashes() || s.badScheduler
+		if s.Name != "" {
+			into.services, into.names = append(into.services, s.Service), append(into.names, s.at.name)
+		}
 	}
 }

@@ -117,6 +117,9 @@ func Quote(e lb.Errors, file string, data []byte) {
 			in = append(in, err)
 		}
 	}
+	if len(in) == 0 {
+		return
+	}
 	slices.SortStableFunc(in, byPlace)
 	quote(in, withoutBOM(string(data)))
 }
