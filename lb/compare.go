@@ -111,8 +111,8 @@ func byName(profiles []*Profile) map[string]*Service {
 // changes appends a service and its backends as a whole.
 func changes(out []Change, op Op, name string, s *Service) []Change {
 	out = append(out, Change{op, name, "", strings.Join(words(s), "  ")})
-	for _, b := range s.Backends {
-		out = append(out, Change{op, name, b.Name, backendWords(b)})
+	for i := range s.Backends {
+		out = append(out, Change{op, name, s.Backends[i].Name, backendWords(&s.Backends[i])})
 	}
 	return out
 }
@@ -122,13 +122,12 @@ func words(s *Service) []string {
 	return []string{strings.Join(texts(s.Listen), " "), strings.Join(texts(s.Protocols), ","), s.SchedulerText()}
 }
 
-func backendWords(b Backend) string {
-	var parts []string
-	if where := b.Where(); b.Name != where {
-		parts = append(parts, where)
+func backendWords(b *Backend) string {
+	words := fmt.Sprintf("weight %d  snat %s", b.Weight, b.sourceText())
+	if b.Renamed() {
+		words = b.Where() + "  " + words
 	}
-	parts = append(parts, fmt.Sprintf("weight %d", b.Weight), "snat "+b.sourceText())
-	return strings.Join(parts, "  ")
+	return words
 }
 
 // detailOrder is the order in which a change names keys; others come behind these.
@@ -175,14 +174,15 @@ func compareService(name string, have, want *Service) []Change {
 		h, ok := old[place{b.Host, b.Address}]
 		delete(old, place{b.Host, b.Address})
 		if !ok {
-			out = append(out, Change{Added, name, b.Name, backendWords(*b)})
+			out = append(out, Change{Added, name, b.Name, backendWords(b)})
 		} else if details := differences(backendKeys, &member{h, have}, &member{b, want}); details != "" {
 			out = append(out, Change{Changed, name, b.Name, details})
 		} else if x, y := h.visible(), b.visible(); !equal(appendBackend, &x, &y) {
 			out = append(out, Change{Changed, name, b.Name, walker.Difference("", reflect.ValueOf(x), reflect.ValueOf(y))})
 		}
 	}
-	for _, b := range have.Backends {
+	for i := range have.Backends {
+		b := &have.Backends[i]
 		if _, left := old[place{b.Host, b.Address}]; left {
 			out = append(out, Change{Removed, name, b.Name, backendWords(b)})
 		}

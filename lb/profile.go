@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -334,13 +333,19 @@ func index(f Family) int {
 // Of returns the backends of one family, in order; the service's own where all
 // of them are. A name is of none.
 func (s *Service) Of(f Family) []Backend {
-	if !slices.ContainsFunc(s.Backends, func(b Backend) bool { return !b.is(f) }) {
+	n := 0
+	for i := range s.Backends {
+		if s.Backends[i].is(f) {
+			n++
+		}
+	}
+	if n == len(s.Backends) {
 		return s.Backends
 	}
-	var out []Backend
-	for _, b := range s.Backends {
-		if b.is(f) {
-			out = append(out, b)
+	out := make([]Backend, 0, n)
+	for i := range s.Backends {
+		if s.Backends[i].is(f) {
+			out = append(out, s.Backends[i])
 		}
 	}
 	return out
@@ -359,6 +364,15 @@ func (b *Backend) Where() string {
 		return b.Host.String()
 	}
 	return fmt.Sprintf("%s:%d", b.Host, b.Address.Port)
+}
+
+// Renamed reports whether the backend has another name than Where.
+func (b *Backend) Renamed() bool {
+	if b.Named() {
+		return b.Name != b.Where()
+	}
+	var text [64]byte
+	return b.Name != string(b.Address.appendTo(text[:0]))
 }
 
 // is reports whether the backend is of a family. A name may have both.

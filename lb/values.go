@@ -247,14 +247,16 @@ func (e Endpoint) Compare(o Endpoint) int {
 
 // String is as it stands in a profile: 10.0.0.11:8080, [2001:db8::1]:80, an address
 // alone, or :8080. A port of this host itself is :8080 for IPv4 and [::]:8080 for IPv6.
-func (e Endpoint) String() string {
+func (e Endpoint) String() string { return string(e.appendTo(nil)) }
+
+func (e Endpoint) appendTo(text []byte) []byte {
 	switch {
 	case e.Port == 0:
-		return e.Addr.String()
+		return append(text, e.Addr.String()...)
 	case !e.Addr.IsValid(), e.Addr == netip.IPv4Unspecified():
-		return fmt.Sprintf(":%d", e.Port)
+		return strconv.AppendUint(append(text, ':'), uint64(e.Port), 10)
 	}
-	return netip.AddrPortFrom(e.Addr, e.Port).String()
+	return netip.AddrPortFrom(e.Addr, e.Port).AppendTo(text)
 }
 
 // String is 100/second, or empty for no limit.

@@ -80,7 +80,7 @@ func Read(ctx context.Context, stdin io.Reader, args []string) ([]Source, error)
 			out = append(out, Source{file, data, p})
 		}
 	}
-	if len(errs) == 0 {
+	if len(errs) == 0 && len(out) > 1 { // Parse has found those within one
 		errs = lb.Conflicts(Profiles(out))
 		Quote(errs, out)
 	}
