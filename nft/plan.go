@@ -5,7 +5,6 @@ package nft
 
 import (
 	"cmp"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -105,8 +104,9 @@ func (p *plan) objects() (n int) {
 	return n
 }
 
-// ops are the operations up to the grace.
-func (p *plan) ops() []op { return slices.Concat(p.before, p.main) }
+// ops are the operations up to the grace. In memory main begins where before ends, unless
+// it has outgrown the room there.
+func (p *plan) ops() []op { return append(p.before, p.main...) }
 
 // phases are the operations that need batches of their own, in order.
 func (p *plan) phases() [][]op {
@@ -204,12 +204,13 @@ func (w *writer) parts(table string, ops []op) ([]*wire.Batch, error) {
 	}
 	// Ask for what the batch will need at most, before it is written: what the
 	// socket can take decides how large its messages may be.
-	limit, err := w.conn.Limit(estimate(ops))
+	room := estimate(ops)
+	limit, err := w.conn.Limit(room)
 	if err != nil {
 		return nil, err
 	}
 	b := wire.NewBatch(wire.AnyGeneration)
-	b.Grow(estimate(ops))
+	b.Grow(room, len(ops))
 	encode(&ruleset.Messages{Batch: b, Family: ruleset.Inet, Table: table, List: min(ruleset.MaxList, limit/4)}, ops)
 	if limit, err = w.conn.Limit(b.Size()); err != nil {
 		return nil, err

@@ -53,8 +53,8 @@ type Messages struct {
 	Together bool
 }
 
-func (m *Messages) open(typ, flags uint16, what string) {
-	m.Begin(wire.MsgType(typ), m.Family, flags, what)
+func (m *Messages) open(typ, flags uint16, kind, name string) {
+	m.Begin(wire.MsgType(typ), m.Family, flags, kind, name)
 	m.Text(1, m.Table) // NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, ... are all 1
 }
 
@@ -62,7 +62,7 @@ func (m *Messages) open(typ, flags uint16, what string) {
 //
 //	NFTA_TABLE_NAME, FLAGS, USERDATA
 func (m *Messages) NewTable(comment string) {
-	m.open(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "table "+m.Table)
+	m.open(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "table", m.Table)
 	m.Uint32(unix.NFTA_TABLE_FLAGS, 0)
 	m.Data(TableUserdata, Udata(UdataComment, comment+"\x00"))
 	m.End()
@@ -70,7 +70,7 @@ func (m *Messages) NewTable(comment string) {
 
 // DeleteTable deletes the table with all that is in it.
 func (m *Messages) DeleteTable() {
-	m.open(unix.NFT_MSG_DELTABLE, 0, "table "+m.Table)
+	m.open(unix.NFT_MSG_DELTABLE, 0, "table", m.Table)
 	m.End()
 }
 
@@ -80,7 +80,7 @@ func (m *Messages) DeleteTable() {
 //	[DESC [SIZE]], [GC_INTERVAL], [DESC [CONCAT [LIST_ELEM [FIELD_LEN]] ...]], USERDATA, [EXPR [counter]]
 func (m *Messages) NewMap(s *Map) {
 	m.ids++
-	m.open(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "map "+s.Name)
+	m.open(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "map", s.Name)
 	m.Text(unix.NFTA_SET_NAME, s.Name)
 	m.Uint32(unix.NFTA_SET_FLAGS, s.flags())
 	m.Uint32(unix.NFTA_SET_KEY_TYPE, s.Key.id())
@@ -162,14 +162,14 @@ func order(t Type) string {
 
 // DeleteMap deletes a map with its elements.
 func (m *Messages) DeleteMap(name string) {
-	m.open(unix.NFT_MSG_DELSET, 0, "map "+name)
+	m.open(unix.NFT_MSG_DELSET, 0, "map", name)
 	m.Text(unix.NFTA_SET_NAME, name)
 	m.End()
 }
 
 // EmptyMap deletes all elements of a map.
 func (m *Messages) EmptyMap(name string) {
-	m.open(unix.NFT_MSG_DELSETELEM, 0, "map "+name)
+	m.open(unix.NFT_MSG_DELSETELEM, 0, "map", name)
 	m.Text(unix.NFTA_SET_ELEM_LIST_SET, name)
 	m.End()
 }
@@ -189,7 +189,7 @@ func (m *Messages) Elements(typ uint16, s *Map, elements []Element) {
 		if typ == unix.NFT_MSG_NEWSETELEM {
 			flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 		}
-		m.open(typ, flags, "map "+s.Name)
+		m.open(typ, flags, "map", s.Name)
 		m.Text(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 		list := m.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		n := 0
@@ -285,7 +285,7 @@ func (m *Messages) value(typ uint16, b string) {
 //
 //	NFTA_CHAIN_TABLE, NAME, [HOOK [HOOKNUM, PRIORITY, [DEVS [NAME ...]]], POLICY, TYPE]
 func (m *Messages) NewChain(c *Chain) {
-	m.open(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "chain "+c.Name)
+	m.open(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "chain", c.Name)
 	m.Text(unix.NFTA_CHAIN_NAME, c.Name)
 	if h := c.Hook; h != nil {
 		at := m.Nest(unix.NFTA_CHAIN_HOOK)
@@ -307,7 +307,7 @@ func (m *Messages) NewChain(c *Chain) {
 
 // DeleteChain deletes a chain with its rules.
 func (m *Messages) DeleteChain(name string) {
-	m.open(unix.NFT_MSG_DELCHAIN, 0, "chain "+name)
+	m.open(unix.NFT_MSG_DELCHAIN, 0, "chain", name)
 	m.Text(unix.NFTA_CHAIN_NAME, name)
 	m.End()
 }
@@ -326,7 +326,7 @@ func (m *Messages) Rule(chain string, r Rule, replace uint64) {
 	if replace != 0 {
 		flags = unix.NLM_F_REPLACE
 	}
-	m.open(unix.NFT_MSG_NEWRULE, flags, "chain "+chain)
+	m.open(unix.NFT_MSG_NEWRULE, flags, "chain", chain)
 	m.Text(unix.NFTA_RULE_CHAIN, chain)
 	if replace != 0 {
 		m.Uint64(unix.NFTA_RULE_HANDLE, replace)
@@ -346,7 +346,7 @@ func (m *Messages) Rule(chain string, r Rule, replace uint64) {
 
 // DeleteRule deletes a rule by its handle.
 func (m *Messages) DeleteRule(chain string, handle uint64) {
-	m.open(unix.NFT_MSG_DELRULE, 0, "chain "+chain)
+	m.open(unix.NFT_MSG_DELRULE, 0, "chain", chain)
 	m.Text(unix.NFTA_RULE_CHAIN, chain)
 	m.Uint64(unix.NFTA_RULE_HANDLE, handle)
 	m.End()

@@ -41,7 +41,7 @@ const (
 //
 //	NFTA_FLOWTABLE_TABLE, NAME, HOOK [NUM, PRIORITY, DEVS [NAME ...]], FLAGS
 func (m *Messages) NewFlowtable(f *Flowtable) {
-	m.open(unix.NFT_MSG_NEWFLOWTABLE, unix.NLM_F_CREATE, "flowtable "+f.Name)
+	m.open(unix.NFT_MSG_NEWFLOWTABLE, unix.NLM_F_CREATE, "flowtable", f.Name)
 	m.Text(flowtableName, f.Name)
 	m.flowtableHook(f.Devices)
 	flags := uint32(0)
@@ -55,7 +55,7 @@ func (m *Messages) NewFlowtable(f *Flowtable) {
 // DeleteFlowtable deletes a flow table, or where it has devices only these of it. The
 // connections that are in it go through the chains again.
 func (m *Messages) DeleteFlowtable(f *Flowtable) {
-	m.open(unix.NFT_MSG_DELFLOWTABLE, 0, "flowtable "+f.Name)
+	m.open(unix.NFT_MSG_DELFLOWTABLE, 0, "flowtable", f.Name)
 	m.Text(flowtableName, f.Name)
 	if len(f.Devices) > 0 {
 		m.flowtableHook(f.Devices)

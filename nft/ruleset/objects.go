@@ -117,7 +117,7 @@ func (h *Helper) data(m *Messages) {
 //	NFTA_OBJ_TABLE, NAME, TYPE, DATA
 func (m *Messages) newObject(o Object) {
 	number, word := o.kind()
-	m.open(unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE, word+" "+o.name())
+	m.open(unix.NFT_MSG_NEWOBJ, unix.NLM_F_CREATE, word, o.name())
 	m.Text(unix.NFTA_OBJ_NAME, o.name())
 	m.Uint32(unix.NFTA_OBJ_TYPE, number)
 	data := m.Nest(unix.NFTA_OBJ_DATA)

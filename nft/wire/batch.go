@@ -5,6 +5,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,10 +21,15 @@ const (
 // message between Begin and End.
 type Batch struct {
 	Encoder
-	what  []string // the object of each message, by sequence number
+	what  []object // of each message, by sequence number
 	begin int
 	cuts  []cut
 }
+
+// object is what a message is about.
+type object struct{ kind, name string }
+
+func (o object) String() string { return strings.TrimSpace(o.kind + " " + o.name) }
 
 // cut is a place where a batch may be split.
 type cut struct{ at, seq int }
@@ -32,7 +38,7 @@ type cut struct{ at, seq int }
 // ruleset still is of this generation, or it is AnyGeneration.
 func NewBatch(generation uint32) *Batch {
 	b := &Batch{}
-	b.Begin(unix.NFNL_MSG_BATCH_BEGIN, unix.AF_UNSPEC, 0, "the batch")
+	b.Begin(unix.NFNL_MSG_BATCH_BEGIN, unix.AF_UNSPEC, 0, "the batch", "")
 	// struct nfgenmsg.res_id of a batch is the subsystem.
 	binary.BigEndian.PutUint16(b.buf[msgHeader+2:], unix.NFNL_SUBSYS_NFTABLES)
 	b.Uint32(batchGenID, generation)
@@ -40,17 +46,19 @@ func NewBatch(generation uint32) *Batch {
 	return b
 }
 
-// Grow makes room for so many more bytes. What of it is not used costs nothing:
-// append would touch it all.
-func (b *Batch) Grow(n int) {
-	b.buf = append(make([]byte, 0, len(b.buf)+n), b.buf...)
+// Grow makes room for so many more bytes, and messages. What of it is not used costs
+// nothing: append would touch it all.
+func (b *Batch) Grow(bytes, messages int) {
+	b.buf = append(make([]byte, 0, len(b.buf)+bytes), b.buf...)
+	b.what = append(make([]object, 0, len(b.what)+messages), b.what...)
+	b.cuts = append(make([]cut, 0, len(b.cuts)+messages), b.cuts...)
 }
 
-// Begin opens a message. what names the object that it is about, for errors.
-func (b *Batch) Begin(typ uint16, family uint8, flags uint16, what string) {
+// Begin opens a message. kind and name say which object it is about, for errors.
+func (b *Batch) Begin(typ uint16, family uint8, flags uint16, kind, name string) {
 	b.begin = len(b.buf)
 	b.buf = appendHeader(b.buf, typ, family, flags|unix.NLM_F_REQUEST, uint32(len(b.what)))
-	b.what = append(b.what, what)
+	b.what = append(b.what, object{kind, name})
 }
 
 // End closes the message.
@@ -97,7 +105,7 @@ func (b *Batch) Split(limit int) ([]*Batch, error) {
 func (b *Batch) part(first, end cut) *Batch {
 	p := NewBatch(0)
 	at := len(p.buf)
-	p.Grow(end.at - first.at)
+	p.Grow(end.at-first.at, end.seq-first.seq)
 	p.buf = append(p.buf, b.buf[first.at:end.at]...)
 	for _, what := range b.what[first.seq:end.seq] {
 		binary.NativeEndian.PutUint32(p.buf[at+8:], uint32(len(p.what)))

@@ -131,7 +131,7 @@ func (r *report) add(m message) {
 		r.refused.Others++
 	default:
 		words, at := explanation(m)
-		r.refused = &Error{What: r.batch.what[m.seq], Errno: errno, Detail: words}
+		r.refused = &Error{What: r.batch.what[m.seq].String(), Errno: errno, Detail: words}
 		if at > 0 {
 			r.refused.Expr = r.batch.expression(m.seq, at)
 		}

@@ -92,7 +92,7 @@ func FuzzAnswer(f *testing.F) {
 		}
 		batch := NewBatch(1)
 		for range 2 {
-			batch.Begin(newGen-15, 1, 0, "something")
+			batch.Begin(newGen-15, 1, 0, "something", "")
 			batch.Text(1, "nlb")
 			at := batch.Nest(2)
 			batch.Unnest(at)

@@ -62,7 +62,7 @@ func AddCounter(b *wire.Batch, family uint8, table, chain string) {
 }
 
 func message(b *wire.Batch, family uint8, typ uint16, attributes func()) {
-	b.Begin(unix.NFNL_SUBSYS_NFTABLES<<8|typ, family, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "a table of another program")
+	b.Begin(unix.NFNL_SUBSYS_NFTABLES<<8|typ, family, unix.NLM_F_CREATE|unix.NLM_F_APPEND, "a table of another program", "")
 	attributes()
 	b.End()
 }

@@ -41,7 +41,7 @@ func someTable(f *testing.F) []byte {
 	const table, set, verdicts, chain = "filter", "ports", "networks", "forward"
 	b := wire.NewBatch(1)
 	begin := func(typ uint16, names ...string) {
-		b.Begin(nfTables(typ), unix.NFPROTO_INET, 0, "")
+		b.Begin(nfTables(typ), unix.NFPROTO_INET, 0, "", "")
 		for i, n := range names {
 			b.Text(uint16(i+1), n)
 		}
