@@ -52,6 +52,9 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 		c.service(p, s)
 	}
 	c.insertSlots(c.ownSlots...)
+	if n.many {
+		c.roomForSlots()
+	}
 	all := slices.Concat(others, profiles)
 	for _, of := range []map[string][]ruleset.Element{exemptions(all), fleet.Elements(all)} {
 		for name, elements := range of {
@@ -123,7 +126,7 @@ func (c *compiler) add(name string, e ruleset.Element) {
 }
 
 func (c *compiler) service(p *lb.Profile, s *lb.Service) {
-	own := &ruleset.Chain{Name: ChainOf(p.Name, s.Name)}
+	own := &ruleset.Chain{Name: ChainOf(p.Name, s.Name), Rules: make([]ruleset.Rule, 0, 2)}
 	c.Chains = append(c.Chains, own)
 	if s.Mode.Direct() {
 		own.Rules = append(own.Rules, ruleset.Rule{Statements: []ruleset.Statement{ruleset.Accept()}, Comment: modeComment(s)})
@@ -254,15 +257,17 @@ func (r drawRule) deliver(f *Family) ruleset.Rule {
 func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) drawRule {
 	backends := s.Of(f.Family)
 	marks := make([]uint32, len(backends))
-	for i, b := range backends {
+	for i := range backends {
+		b := &backends[i]
 		marks[i] = modeMark(b.SNAT.Mode) | c.Backend(chain, b.Address)
 	}
 	block, counts := c.slotsOf(PoolKey{chain, f.Family}, s, backends, marks, c.inlines(s, f, shared))
 	ejecting := ejects(s, f.Family)
-	for i, b := range backends {
-		server, data := f.server(&b, block.Inline())
+	for i := range backends {
+		b := &backends[i]
+		server, data := f.server(b, block.Inline())
 		e := ruleset.Element{Key: ruleset.MarkBytes(marks[i]), Data: data}
-		if comment := backendComment(b, counts[i], block.Own); comment != "" {
+		if comment := backendComment(*b, counts[i], block.Own); comment != "" {
 			e.Extra = &ruleset.Extra{Comment: comment}
 		}
 		c.add(server, e)
@@ -294,20 +299,20 @@ func (c *compiler) pool(chain string, s *lb.Service, f *Family, shared *lb.Log) 
 }
 
 // backendChain writes the statements that a backend has of its own.
-func (c *compiler) backendChain(service string, mark uint32, b lb.Backend, shared *lb.Log) {
-	own := &ruleset.Chain{}
+func (c *compiler) backendChain(service string, mark uint32, b *lb.Backend, shared *lb.Log) {
+	var rules []ruleset.Rule
 	if b.MaxConnections > 0 {
-		own.Rules = append(own.Rules, c.connectionLimit(service, mark, b)...)
+		rules = c.connectionLimit(service, mark, *b)
 		c.add(RefusedSet, ruleset.Element{Key: ruleset.MarkBytes(FullMark(mark))})
 	}
 	if b.Log != nil && shared == nil {
-		own.Rules = append(own.Rules, logRule(b.Log))
+		rules = append(rules, logRule(b.Log))
 	}
-	if len(own.Rules) == 0 {
+	if len(rules) == 0 {
 		return
 	}
-	own.Name = backendChainOf(service, mark)
-	for _, r := range own.Rules {
+	own := &ruleset.Chain{Name: backendChainOf(service, mark), Rules: rules}
+	for _, r := range rules {
 		c.refers(r)
 	}
 	c.Chains = append(c.Chains, own)

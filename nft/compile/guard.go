@@ -248,8 +248,8 @@ func sharedLog(s *lb.Service) *lb.Log {
 		return s.Log
 	}
 	first := s.Backends[0].Log
-	for _, b := range s.Backends {
-		if b.Log.String() != first.String() {
+	for i := range s.Backends {
+		if l := s.Backends[i].Log; l != first && l.String() != first.String() {
 			return nil
 		}
 	}

@@ -235,7 +235,7 @@ func ReadSources(comment string) (b Block, ok bool) {
 // "name b1 weight 5 priority 2 share 3 down".
 func backendComment(b lb.Backend, slots int, weighs bool) string {
 	var parts []string
-	if b.Name != b.Address.String() {
+	if b.Renamed() {
 		parts = append(parts, "name "+b.Name)
 	}
 	if (weighs || b.Weight != slots) && b.Weight != 0 {

@@ -207,6 +207,18 @@ func slotMap(shard uint32) *ruleset.Map {
 	return &ruleset.Map{Name: ofShard(SlotsMap, shard), Kind: ruleset.Slots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}}
 }
 
+// roomForSlots gives the maps of shards a size. The kernel then makes all their room at
+// once (2 MiB), where it would fill a map in many steps that has none: that
+// takes a tenth of the time of 10,000 services. A block has up to lb.MaxSlots slots, and
+// others that are parked.
+func (c *compiler) roomForSlots() {
+	for _, m := range c.Maps {
+		if _, shard := shardNamed(m.Name); shard {
+			m.Size = 2 * ShardSize
+		}
+	}
+}
+
 // shardChains are the chains that look into the map of a shard.
 func shardChains(shard uint32) []*ruleset.Chain {
 	var out []*ruleset.Chain

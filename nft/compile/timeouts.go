@@ -65,6 +65,9 @@ const closeWait = 3600
 
 // timeoutRules give the connections of a service their timeouts.
 func timeoutRules(t lb.Timeouts) []ruleset.Rule {
+	if t == (lb.Timeouts{}) {
+		return nil
+	}
 	var out []ruleset.Rule
 	add := func(protocol byte, states ...string) { // in the kernel's order; empty: no key says it
 		comment, seconds := "timeouts", make([]uint32, len(states))
