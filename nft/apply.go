@@ -103,6 +103,9 @@ type Result struct {
 	// done. Only a Table gives one away. Whoever gets it has to run it, once, on
 	// any goroutine; the Table goes on meanwhile.
 	Cleanup *flows.Cleanup
+	// compare finds Changes, More and Repaired, once. Nothing of an apply depends on
+	// them, so there is time while the kernel commits.
+	compare func()
 }
 
 // ConflictError says that a service of another profile, in the kernel, claims
@@ -262,21 +265,19 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 	if err := have.linkWith(&g.Options, profiles, g.others); err != nil {
 		return nil, nil, err
 	}
-	changes := sync.OnceValues(func() ([]lb.Change, int) {
-		return lb.CompareFirst(scope, profiles, cmp.Or(o.MostChanges, math.MaxInt))
-	})
-	go changes()
 	p := have.planTo(g)
 	if have.last != nil && p.numbers.KeysClients() {
 		return nil, nil, errNotPartial
 	}
-	result := &Result{Generation: have.Generation}
-	result.Changes, result.More = changes()
-	result.Replaced = have.objects.unknown
+	result := &Result{Generation: have.Generation, Replaced: have.objects.unknown}
 	// Of another layout, nlb itself makes other objects.
 	ours := have.objects.exists && have.objects.layout == compile.LayoutVersion
 	// A part is only read where nobody has touched the table.
-	result.Repaired = have.last == nil && len(result.Changes) == 0 && !p.empty() && ours && !have.untouched() && have.stands(profiles)
+	repairs := have.last == nil && !p.empty() && ours && !have.untouched()
+	result.compare = sync.OnceFunc(func() {
+		result.Changes, result.More = lb.CompareFirst(scope, profiles, cmp.Or(o.MostChanges, math.MaxInt))
+		result.Repaired = repairs && len(result.Changes) == 0 && have.stands(profiles)
+	})
 	return p, result, nil
 }
 
@@ -369,12 +370,11 @@ func (s *State) untouched() bool {
 
 // stands reports whether backends have the states and standings that profiles say.
 func (s *State) stands(profiles []*lb.Profile) bool {
-	have := byChain(s.Profiles)
-	for chain, w := range byChain(profiles) {
-		find := finder(have[chain])
-		for i := range w.Backends {
-			b := &w.Backends[i]
-			if h, ok := find(b.Address); ok && (h.State != b.State || h.Share != b.Share || h.Standing != b.Standing) {
+	for _, was := range s.served(profiles) {
+		find := finder(was.now)
+		for i := range was.before.Backends {
+			h := &was.before.Backends[i]
+			if b, ok := find(h.Address); ok && (h.State != b.State || h.Share != b.Share || h.Standing != b.Standing) {
 				return false
 			}
 		}

@@ -114,10 +114,14 @@ func (s *State) marked() iter.Seq[uint32] {
 // newCleanup compares what is there with what a plan leads to: whose connections
 // it changes.
 func newCleanup(have *State, p *plan, o Options) *flows.Cleanup {
-	idle, services := p.idle(), byChain(have.Profiles)
+	services := byChain(have.Profiles)
 	c := &flows.Cleanup{
 		Came: flows.Came(services, p.profiles), Table: p.table, Gone: p.owners.None(), Cut: o.Cut, Settle: o.Settle, Numbers: map[uint32]flows.Change{}, Owners: p.owners, Kept: have.kept, Flowtables: p.flowtables,
 	}
+	if len(have.backends) == 0 {
+		return c
+	}
+	idle := p.idle()
 	for key, b := range have.backends {
 		if s := services[key.Chain]; s != nil && s.Mode.Direct() {
 			continue // conntrack does not know of them

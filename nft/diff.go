@@ -24,8 +24,12 @@ import (
 // scope only; everybody else's objects are left alone.
 func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool) *plan {
 	p := &plan{table: want.Table, flowtables: want.Flowtables}
-	if len(have.objects.chains) == 0 {
-		p.main = make([]op, 0, 2*len(want.Chains)+2*len(want.Maps)) // about: a rule for each
+	if len(have.objects.chains) == 0 { // all is new
+		n := 3 * len(want.Maps)
+		for _, c := range want.Chains {
+			n += 1 + len(c.Rules)
+		}
+		p.main = make([]op, 0, n)
 	}
 	if have.objects.unknown {
 		p.add(op{verb: remove, table: true})
@@ -55,7 +59,7 @@ func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool)
 			p.rules(c, nil)
 		}
 	}
-	p.before, p.main = p.main, nil
+	p.before, p.main = p.main, p.main[len(p.main):]
 	// The maps are in the packet's order. They are written against it: what is
 	// met first comes last, for the case that it takes several batches.
 	ours := func(name string) bool {
@@ -392,5 +396,9 @@ func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	}
 	o.asIs = true
 	_, result, err := planFor(have, profiles, o, nil)
-	return result, err
+	if err != nil {
+		return nil, err
+	}
+	result.compare()
+	return result, nil
 }

@@ -98,6 +98,9 @@ func (p *plan) handOver(have *State, want *ruleset.Ruleset, chains map[string]bo
 	index := newClaims(gone)
 	heirs := map[*claim][]claim{} // who has the destinations in another map now
 	for i := range all {
+		if len(gone) == 0 { // as where all is new
+			break
+		}
 		for _, e := range all[i].change.fresh {
 			w := all[i].claim(i, e)
 			for g := range index.overlapping(&w) {

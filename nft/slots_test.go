@@ -46,6 +46,9 @@ func TestOneMapOfSlots(t *testing.T) {
 		t.Errorf("as it was: %v", changes)
 	}
 	plan, result, err := planFor(before, []*lb.Profile{p}, Options{Table: "nlb", Record: true}, func() request { return request{digest: "d"} })
+	if err == nil {
+		result.compare()
+	}
 	if err != nil || len(result.Changes) > 0 {
 		t.Fatalf("changes %v, %v", result.Changes, err)
 	}

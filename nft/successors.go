@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -87,22 +88,40 @@ type successor struct {
 // successors are those of backends by their old marks, where something differs.
 func (s *State) successors(profiles []*lb.Profile, n *compile.Numbers, servers func() flows.Servers) map[uint32]successor {
 	out := map[uint32]successor{}
-	services := byChain(profiles)
-	for chain, service := range byChain(s.Profiles) {
-		find := finder(services[chain])
-		for _, b := range service.Backends {
+	for chain, was := range s.served(profiles) {
+		find := finder(was.now)
+		for _, b := range was.before.Backends {
 			old := s.backends[compile.BackendKey{Chain: chain, Address: b.Address}].mark
 			if now, ok := find(b.Address); ok {
 				if mark := n.Mark(chain, now); mark != old {
 					out[old] = successor{mark, chain}
 				}
-			} else if heir, ok := heirOf(servers(), service, b.Address); ok {
+			} else if heir, ok := heirOf(servers(), was.before, b.Address); ok {
 				out[old] = successor{heir.Mark, heir.Chain}
 			}
 		}
 	}
 	return out
 }
+
+// served are the services that the table has, by their chains, with those that profiles
+// have in their place.
+func (s *State) served(profiles []*lb.Profile) iter.Seq2[string, succession] {
+	return func(yield func(chain string, of succession) bool) {
+		if len(s.Profiles) == 0 {
+			return
+		}
+		now := byChain(profiles)
+		for p, before := range lb.Services(s.Profiles) {
+			if chain := compile.ChainOf(p.Name, before.Name); !yield(chain, succession{before, now[chain]}) {
+				return
+			}
+		}
+	}
+}
+
+// succession is a service as a table has it, and as it is to be; nil: not any more.
+type succession struct{ before, now *lb.Service }
 
 // finder finds the backends of a service by their addresses.
 func finder(s *lb.Service) func(lb.Endpoint) (*lb.Backend, bool) {
@@ -194,9 +213,8 @@ func (s *State) renewKeys(profiles []*lb.Profile, n *compile.Numbers, successors
 	for _, now := range successors {
 		n.RenewClients(now.chain)
 	}
-	services := byChain(profiles)
-	for chain, old := range byChain(s.Profiles) {
-		if now := services[chain]; now != nil && alone(old) && alone(now) && old.Affinity.Timeout != now.Affinity.Timeout {
+	for chain, was := range s.served(profiles) {
+		if was.now != nil && alone(was.before) && alone(was.now) && was.before.Affinity.Timeout != was.now.Affinity.Timeout {
 			n.RenewClients(chain)
 		}
 	}
@@ -323,12 +341,12 @@ func (w *writer) readClients(have *State, name string, move *affinityMove) (map[
 // affinityMoves are those of clients whose backends have another mark now, or whose
 // service has them elsewhere.
 func (s *State) affinityMoves(p *plan) []*affinityMove {
-	if s.last != nil { // no plan for a part has other keys
+	if s.last != nil || len(s.Profiles) == 0 { // no plan for a part has other keys
 		return nil
 	}
-	had, wanted := byChain(s.Profiles), byChain(p.profiles)
+	wanted := byChain(p.profiles)
 	found := map[[2]compile.Clients]*affinityMove{}
-	for chain, old := range had {
+	for chain, old := range byChain(s.Profiles) {
 		if !alone(old) {
 			continue
 		}

@@ -143,6 +143,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 			return err
 		}
 		result = w.combine(result, r)
+		go result.compare()
 		if err := w.carryAffinity(have, p); err != nil {
 			return err
 		}
@@ -150,6 +151,9 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 		cleanup, err = w.commit(have, p, o, result)
 		return w.withoutClients(p, err)
 	})
+	if result != nil {
+		result.compare()
+	}
 	if t.stays && t.watch == nil {
 		t.watch, w.borrowed = w.watch, true // it listens since somebody else wrote
 	}
@@ -309,7 +313,7 @@ func (t *Table) updatePart(ctx context.Context, part []*lb.Profile) (*Result, er
 	if err != nil {
 		return nil, err
 	}
-	if len(result.Changes) > 0 {
+	if result.compare(); len(result.Changes) > 0 {
 		t.owners = nil // backends may have come
 	}
 	return t.finish(w, p, o, cleanup, result, nil)

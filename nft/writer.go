@@ -224,6 +224,8 @@ func (w *writer) mayHaveCommitted() bool { return w.done > 0 || w.answerLost != 
 // committed, what differed before is what it changes.
 func (w *writer) combine(before, now *Result) *Result {
 	if before != nil && w.mayHaveCommitted() {
+		before.compare()
+		now.compare = func() {}
 		now.Changes, now.More, now.Repaired, now.Ended = before.Changes, before.More, before.Repaired, before.Ended
 		now.Messages, now.Batches, now.Split = before.Messages, before.Batches, before.Split
 	}

@@ -8,6 +8,7 @@ package flows
 import (
 	"net/netip"
 	"slices"
+	"sync"
 
 	"nlb/lb"
 	"nlb/nft/compile"
@@ -57,7 +58,7 @@ func destinationsOf(services []*lb.Service) destinations {
 	return out
 }
 
-func (d *destinations) has(to netip.AddrPort, protocol lb.Protocol) bool {
+func (d destinations) has(to netip.AddrPort, protocol lb.Protocol) bool {
 	is := func(s *lb.Service) bool { return takes(s, to, protocol) }
 	return slices.ContainsFunc(d.single[to], is) || slices.ContainsFunc(d.others, is)
 }
@@ -66,11 +67,11 @@ func (d *destinations) has(to netip.AddrPort, protocol lb.Protocol) bool {
 // has answered them and nobody has translated them. Their next packet is balanced.
 // What it cannot forget is as it was before.
 func (c *Cleanup) forgetEarlier() {
-	came := destinationsOf(c.Came)
+	came := sync.OnceValue(func() destinations { return destinationsOf(c.Came) })
 	earlier := func(f *conntrack.Flow) bool {
 		_, to := f.Original()
 		from, _ := f.Reply()
-		return from == to && came.has(to, lb.Protocol(f.Protocol))
+		return from == to && came().has(to, lb.Protocol(f.Protocol))
 	}
 	_ = c.each(conntrack.Filter{Unanswered: true}, earlier, func(f *conntrack.Flow) error { return conntrack.Delete(c.Conn, f) })
 }
