@@ -28,7 +28,7 @@ const program = "nlb"
 // A run is short: most end before the first collection is worth its time. Only
 // tens of thousands of services come near the limit.
 const (
-	collectAt   = 1000 // percent of what is live
+	collectAt   = 400 // percent of what is live
 	memoryLimit = 380 << 20
 )
 

@@ -168,7 +168,7 @@ func (w *watch) apply(b *testing.B, h *netlab.Host, profile string) (r *nft.Resu
 	c := wire.NewConn(w)
 	defer c.Close()
 	runtime.GC()
-	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as the command has it
+	defer debug.SetGCPercent(debug.SetGCPercent(1000)) // as the command has it
 	r, err = nft.Apply(b.Context(), c, []*lb.Profile{p}, nft.Options{Table: "nlb", Record: true})
 	netlabtest.Must(b, err)
 	return r

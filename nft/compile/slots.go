@@ -207,14 +207,13 @@ func slotMap(shard uint32) *ruleset.Map {
 	return &ruleset.Map{Name: ofShard(SlotsMap, shard), Kind: ruleset.Slots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}}
 }
 
-// roomForSlots gives the maps of shards a size. The kernel then makes all their room at
-// once (2 MiB), where it would fill a map in many steps that has none: that
-// takes a tenth of the time of 10,000 services. A block has up to lb.MaxSlots slots, and
-// others that are parked.
+// roomForSlots gives new maps of shards a size: the kernel makes their room at once (1 MiB).
+// One without a size it makes larger while it is filled, which takes longer. A block that is
+// larger than its shard has the map for itself.
 func (c *compiler) roomForSlots() {
 	for _, m := range c.Maps {
 		if _, shard := shardNamed(m.Name); shard {
-			m.Size = 2 * ShardSize
+			m.Size = max(ShardSize, uint32(len(m.Elements)))
 		}
 	}
 }

@@ -1,9 +1,11 @@
 package compile
 
 import (
+	"maps"
 	"testing"
 
 	"nlb/lb"
+	"nlb/lb/lbtest"
 )
 
 func TestShards(t *testing.T) {
@@ -42,5 +44,39 @@ func TestFreeSlots(t *testing.T) {
 	}
 	if len(free) != 1 || free[0] != (Block{Base: 1023, Slots: 2}) {
 		t.Errorf("free are %+v", free)
+	}
+}
+
+// TestRoomForSlots: where there are thousands of backends, the maps of slots have room for
+// all that may ever be in them, and elsewhere no size.
+func TestRoomForSlots(t *testing.T) {
+	few, many := lbtest.Fleet(1000), lbtest.Fleet(1001)
+	huge := lbtest.Fleet(1001)
+	first := &huge.Services[0] // 65,534 slots, and three more that are parked
+	first.Scheduler, first.HashBy = lb.Hash, []lb.HashField{lb.SourceAddress}
+	for i := range first.Backends {
+		first.Backends[i].Weight = 21845
+	}
+	first.Backends[0].Weight--
+	for name, tt := range map[string]struct {
+		profile *lb.Profile
+		want    map[string]uint32
+	}{
+		"few":  {few, map[string]uint32{"slots": 0}},
+		"many": {many, map[string]uint32{"slots": 65536}},
+		"huge": {huge, map[string]uint32{"slots-1": 65537, "slots-2": 65536}},
+	} {
+		got := map[string]uint32{}
+		for _, m := range Profiles("nlb", []*lb.Profile{tt.profile}).Maps {
+			if _, shard := shardNamed(m.Name); shard {
+				got[m.Name] = m.Size
+				if m.Size > 0 && int(m.Size) < len(m.Elements) {
+					t.Errorf("%s: %s has the size %d and %d elements", name, m.Name, m.Size, len(m.Elements))
+				}
+			}
+		}
+		if !maps.Equal(got, tt.want) {
+			t.Errorf("%s: sizes %v, want %v", name, got, tt.want)
+		}
 	}
 }

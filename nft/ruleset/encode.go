@@ -5,7 +5,6 @@ package ruleset
 
 import (
 	"encoding/binary"
-	"hash/fnv"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -336,11 +335,11 @@ func (m *Messages) Rule(chain string, r Rule, replace uint64) {
 		m.Raw(s.Exprs)
 	}
 	m.Unnest(at)
-	var u string
+	u := Udata(UdataFingerprint, r.Fingerprint())
 	if r.Comment != "" {
-		u = Udata(UdataComment, r.Comment+"\x00")
+		u = Udata(UdataComment, r.Comment+"\x00") + u
 	}
-	m.Data(unix.NFTA_RULE_USERDATA, u+Udata(UdataFingerprint, r.Fingerprint()))
+	m.Data(unix.NFTA_RULE_USERDATA, u)
 	m.End()
 }
 
@@ -350,19 +349,6 @@ func (m *Messages) DeleteRule(chain string, handle uint64) {
 	m.Text(unix.NFTA_RULE_CHAIN, chain)
 	m.Uint64(unix.NFTA_RULE_HANDLE, handle)
 	m.End()
-}
-
-// Fingerprint is 8 bytes that tell rules apart. It travels with the rule, since
-// what the kernel gives back of the rule itself is not what it was given.
-func (r Rule) Fingerprint() string {
-	h := fnv.New64a()
-	for _, s := range r.Statements {
-		h.Write([]byte(s.Text))
-		h.Write([]byte{0})
-		h.Write(s.Exprs)
-	}
-	h.Write([]byte(r.Comment))
-	return string(h.Sum(nil))
 }
 
 // Udata is an entry of user data: type, length, value.

@@ -6,6 +6,7 @@ package ruleset
 // A ruleset as a value: one table of maps and chains.
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"strconv"
@@ -169,6 +170,24 @@ type Rule struct {
 	Statements []Statement
 	Comment    string
 	Needs      string // the map without which the rule is not there
+}
+
+// Fingerprint is 8 bytes that tell rules apart. It travels with the rule, since
+// what the kernel gives back of the rule itself is not what it was given.
+func (r Rule) Fingerprint() string {
+	h := uint64(14695981039346656037)
+	for _, s := range r.Statements {
+		h = fnv1a(fnv1a(fnv1a(h, s.Text), "\x00"), s.Exprs)
+	}
+	return string(binary.BigEndian.AppendUint64(nil, fnv1a(h, r.Comment)))
+}
+
+// fnv1a goes on with a hash (FNV-1a, 64 bits); hash/fnv would copy each text.
+func fnv1a[B ~string | ~[]byte](h uint64, b B) uint64 {
+	for i := range len(b) {
+		h = (h ^ uint64(b[i])) * 1099511628211
+	}
+	return h
 }
 
 // NewRule is a rule of statements alone.

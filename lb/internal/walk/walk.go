@@ -78,9 +78,30 @@ func (w Walker) Of(t reflect.Type) Appender {
 			return b
 		}
 	case reflect.Struct:
-		return w.Fields(t, func(string) bool { return true })
+		fields := w.Fields(t, func(string) bool { return true })
+		if !w.whole(t) {
+			return fields
+		}
+		return func(b []byte, v reflect.Value) []byte { // most are zero
+			if v.IsZero() {
+				return append(b, 0)
+			}
+			return fields(append(b, 1), v)
+		}
 	}
 	panic(fmt.Sprintf("there is no walk of a %v", t))
+}
+
+// whole reports whether a value of a type is zero where all that is walked of it is.
+func (w Walker) whole(t reflect.Type) bool {
+	if t.Kind() == reflect.Struct {
+		for i := range t.NumField() {
+			if f := t.Field(i); !w.has(t, f) || !w.whole(f.Type) {
+				return false
+			}
+		}
+	}
+	return t.Comparable()
 }
 
 // Fields is the walk of some fields of a struct.

@@ -5,6 +5,7 @@ package source
 // Sources: the profiles that arguments name, read and checked.
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -189,7 +190,12 @@ func ReadFile(ctx context.Context, stdin io.Reader, file string) ([]byte, error)
 				return nil, err
 			}
 			defer f.Close()
-			return io.ReadAll(io.LimitReader(f, maxRead))
+			var text bytes.Buffer
+			if info, err := f.Stat(); err == nil && info.Size() < maxRead {
+				text.Grow(int(info.Size()) + bytes.MinRead)
+			}
+			_, err = text.ReadFrom(io.LimitReader(f, maxRead))
+			return text.Bytes(), err
 		}()
 		done <- answer{data, err}
 	}()
