@@ -45,6 +45,7 @@ const (
 type drill struct {
 	profile *lb.Profile
 	service *lb.Service
+	steps   []plan.Step      // of the plan; nil: nobody asks for one
 	trials  []*trial         // one for each family; outages that nobody asks for are of the first
 	posts   map[string]*post // by backend
 	streams map[lb.Family]*traffic.Stream
@@ -63,6 +64,11 @@ type failing struct {
 // enroll makes a drill of a service whose trials are as due.
 func (l *Lab) enroll(p *lb.Profile, v *lb.Service, whole []*trial) *drill {
 	d := &drill{profile: p, service: v, posts: map[string]*post{}, streams: map[lb.Family]*traffic.Stream{}}
+	for _, s := range l.options.Plan {
+		if s.Profile == p.Name && s.Service == v.Name {
+			d.steps = append(d.steps, s)
+		}
+	}
 	for _, t := range whole {
 		if d.of(t.family) == nil {
 			d.trials = append(d.trials, t)
@@ -92,20 +98,18 @@ func (l *Lab) drills(ctx context.Context, whole map[*lb.Service][]*trial, r *Rep
 	if l.options.Agent == nil {
 		return nil
 	}
-	asked := func(p *lb.Profile, v *lb.Service) bool {
-		return slices.ContainsFunc(l.options.Plan, func(s plan.Step) bool { return s.Profile == p.Name && s.Service == v.Name })
-	}
+	planned := len(l.options.Plan) > 0
 	var all []*drill
 	for p, v := range lb.Services(l.site.profiles) {
-		if len(v.Health) == 0 || len(l.options.Plan) > 0 && !asked(p, v) {
+		d := l.enroll(p, v, whole[v])
+		if len(v.Health) == 0 || planned && d.steps == nil {
 			continue
 		}
-		d := l.enroll(p, v, whole[v])
 		if why := l.unfit(d); why != "" {
-			if len(l.options.Plan) > 0 {
-				return fmt.Errorf("no outages of %s/%s: %s", p.Name, v.Name, why)
+			if planned {
+				return fmt.Errorf("no outages of %s: %s", d.name(), why)
 			}
-			l.site.note("%s/%s: its outages are not rehearsed, since %s", p.Name, v.Name, why)
+			l.site.note("%s: its outages are not rehearsed, since %s", d.name(), why)
 			continue
 		}
 		all = append(all, d)
@@ -114,11 +118,11 @@ func (l *Lab) drills(ctx context.Context, whole map[*lb.Service][]*trial, r *Rep
 		return nil
 	}
 	var err error
-	if len(l.options.Plan) > 0 {
+	if planned {
 		if a, b := shared(all); a != nil {
 			return fmt.Errorf("%s and %s have a server in common; --fail can be about one of them only", a.name(), b.name())
 		}
-		err = l.session(ctx, all, r, func(ctx context.Context, s *session) error { return s.follow(ctx, l.options.Plan) })
+		err = l.session(ctx, all, r, func(ctx context.Context, s *session) error { return s.follow(ctx) })
 	} else {
 		err = l.drillEach(ctx, all, r)
 	}
@@ -207,16 +211,10 @@ func (l *Lab) unfit(d *drill) string {
 			}
 		}
 	}
-	if len(l.options.Plan) == 0 {
-		if len(l.victims(d)) == 0 {
-			return "no backend could take over from another"
-		}
-		return ""
+	if d.steps == nil && len(l.victims(d)) == 0 {
+		return "no backend could take over from another"
 	}
-	for _, step := range l.options.Plan {
-		if step.Profile != d.profile.Name || step.Service != v.Name {
-			continue
-		}
+	for _, step := range d.steps {
 		if why := l.unable(d, d.backend(step.Backend)); why != "" {
 			return step.Backend + " " + why
 		}
@@ -311,7 +309,7 @@ func (l *Lab) session(ctx context.Context, all []*drill, r *Report, script func(
 	}
 	s.began = time.Now()
 	for _, d := range all {
-		for _, t := range d.streamed(l.options.Plan) {
+		for _, t := range d.streamed() {
 			client := traffic.Client{Host: l.origin(t), Timeout: patience(t), Reset: true, Hello: true}
 			d.streams[t.family] = traffic.StartStream(ctx, pace, func(i int) traffic.Call { return t.call(client, i) })
 		}
@@ -343,14 +341,12 @@ func patience(t *trial) time.Duration {
 
 // streamed are the trials whose clients connect all the time: the first, or those
 // that a plan needs.
-func (d *drill) streamed(steps []plan.Step) []*trial {
-	if len(steps) == 0 {
+func (d *drill) streamed() []*trial {
+	if d.steps == nil {
 		return d.trials[:1]
 	}
 	return slices.DeleteFunc(slices.Clone(d.trials), func(t *trial) bool {
-		return !slices.ContainsFunc(steps, func(s plan.Step) bool {
-			return s.Profile == d.profile.Name && s.Service == d.service.Name && lb.FamilyOf(d.backend(s.Backend).Address.Addr) == t.family
-		})
+		return !slices.ContainsFunc(d.steps, func(s plan.Step) bool { return lb.FamilyOf(d.backend(s.Backend).Address.Addr) == t.family })
 	})
 }
 

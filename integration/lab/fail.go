@@ -29,8 +29,8 @@ func (s *session) each(ctx context.Context, d *drill, ways []string) error {
 	return nil
 }
 
-// follow follows a plan, each backend by itself.
-func (s *session) follow(ctx context.Context, steps []plan.Step) error {
+// follow follows the plan, each backend by itself.
+func (s *session) follow(ctx context.Context) error {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	var tasks sync.WaitGroup
@@ -38,8 +38,8 @@ func (s *session) follow(ctx context.Context, steps []plan.Step) error {
 		for i := range d.service.Backends {
 			b := &d.service.Backends[i]
 			var own []plan.Step
-			for _, step := range steps {
-				if step.Of(plan.Step{Profile: d.profile.Name, Service: d.service.Name, Backend: b.Name}) {
+			for _, step := range d.steps {
+				if step.Backend == b.Name {
 					own = append(own, step)
 				}
 			}

@@ -140,12 +140,11 @@ func (s *site) shares(t *trial, calls [][]*traffic.Call, answered int, alpha flo
 			Name: b.Name, Address: b.Address.String(), Weight: b.Weight, Share: share,
 			Connections: len(calls[i]), Due: share * float64(answered),
 			Least: int(math.Floor(float64(bounds[i].least) * per)), Most: int(math.Ceil(float64(bounds[i].most) * per)),
-			Sources: []string{}, SourcesDue: s.sourcesDue(t, b),
 		}
 		if !bounds[i].holds(draws[i]) {
 			r.problem("%s got %s", b.Name, shortfall(d, draws[i], bounds[i], total == answered))
 		}
-		d.Sources = s.sources(t, b, calls[i], alpha, r)
+		d.Sources, d.SourcesDue = s.sources(t, b, calls[i], alpha, r)
 		out = append(out, d)
 	}
 	return out
@@ -202,16 +201,17 @@ func (r *Trial) judgeKept(t *trial, calls [][]*traffic.Call) {
 	}
 }
 
-// sources are those that a backend saw, sorted; those that it was not to see
-// are a problem.
-func (s *site) sources(t *trial, b lb.Backend, calls []*traffic.Call, alpha float64, r *Trial) []string {
+// sources are those that a backend saw, sorted, and in words those that it was to
+// see. Others are a problem.
+func (s *site) sources(t *trial, b lb.Backend, calls []*traffic.Call, alpha float64, r *Trial) (out []string, due string) {
+	due, isDue := s.sourceDue(t, b)
 	seen := map[netip.Addr]bool{}
 	wrong := map[netip.Addr]int{}
 	kept := 0 // ports of clients
 	for _, c := range calls {
 		a := c.Reply.Seen.Addr()
 		seen[a] = true
-		if !s.mayBeSeen(t, b, c) {
+		if !isDue(a, c) {
 			wrong[a]++
 		}
 		if c.Reply.Seen.Port() == c.Reply.From.Port() {
@@ -227,7 +227,7 @@ func (s *site) sources(t *trial, b lb.Backend, calls []*traffic.Call, alpha floa
 		if len(all) > 1 {
 			text += fmt.Sprintf(" and %d others", len(all)-1)
 		}
-		r.problem("%s saw %s, due is %s", b.Name, text, s.sourcesDue(t, b))
+		r.problem("%s saw %s, due is %s", b.Name, text, due)
 	}
 	// A pool is used in turn, or at random: then one is left out with a
 	// probability of k (1-1/k)^n.
@@ -239,48 +239,31 @@ func (s *site) sources(t *trial, b lb.Backend, calls []*traffic.Call, alpha floa
 			}
 		}
 	}
-	out := []string{}
+	out = []string{}
 	for _, a := range slices.SortedFunc(maps.Keys(seen), netip.Addr.Compare) {
 		out = append(out, a.String())
 	}
-	return out
+	return out, due
 }
 
-// mayBeSeen reports whether a backend was to see the source that it saw.
-func (s *site) mayBeSeen(t *trial, b lb.Backend, c *traffic.Call) bool {
-	seen := c.Reply.Seen.Addr()
-	if s.local(b.Address.Addr) && !t.fromHost {
-		return seen == c.Reply.From.Addr() // it never leaves the balancer
-	}
-	switch b.SNAT.Mode {
-	case lb.SNATNone:
-		return seen == c.Reply.From.Addr()
-	case lb.SNATVIP:
-		return seen == c.To.Addr()
-	case lb.SNATPool:
-		return slices.Contains(b.SNAT.Pool, seen)
-	}
-	if s.local(b.Address.Addr) {
-		return s.local(seen)
-	}
-	return seen == s.servers.near[t.family].Addr()
-}
-
-// sourcesDue says in words what mayBeSeen says of each.
-func (s *site) sourcesDue(t *trial, b lb.Backend) string {
+// sourceDue says in words which source a backend is to see, and tells of one that it saw
+// whether it is that.
+func (s *site) sourceDue(t *trial, b lb.Backend) (words string, is func(seen netip.Addr, c *traffic.Call) bool) {
+	local, near := s.local(b.Address.Addr), s.servers.near[t.family].Addr()
+	client := func(seen netip.Addr, c *traffic.Call) bool { return seen == c.Reply.From.Addr() }
 	switch {
-	case s.local(b.Address.Addr) && !t.fromHost:
-		return "the client, since the backend is on the balancer itself"
+	case local && !t.fromHost: // it never leaves the balancer
+		return "the client, since the backend is on the balancer itself", client
 	case b.SNAT.Mode == lb.SNATNone:
-		return "the client"
+		return "the client", client
 	case b.SNAT.Mode == lb.SNATVIP:
-		return "the address that the client connected to"
+		return "the address that the client connected to", func(seen netip.Addr, c *traffic.Call) bool { return seen == c.To.Addr() }
 	case b.SNAT.Mode == lb.SNATPool:
-		return b.SNAT.String()
-	case s.local(b.Address.Addr):
-		return "an address of the balancer"
+		return b.SNAT.String(), func(seen netip.Addr, _ *traffic.Call) bool { return slices.Contains(b.SNAT.Pool, seen) }
+	case local:
+		return "an address of the balancer", func(seen netip.Addr, _ *traffic.Call) bool { return s.local(seen) }
 	}
-	return "the balancer, " + s.servers.near[t.family].Addr().String()
+	return "the balancer, " + near.String(), func(seen netip.Addr, _ *traffic.Call) bool { return seen == near }
 }
 
 func times(n int, one, many string) string {
