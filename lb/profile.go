@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -333,22 +334,12 @@ func index(f Family) int {
 // Of returns the backends of one family, in order; the service's own where all
 // of them are. A name is of none.
 func (s *Service) Of(f Family) []Backend {
-	n := 0
 	for i := range s.Backends {
-		if s.Backends[i].is(f) {
-			n++
+		if !s.Backends[i].is(f) {
+			return slices.DeleteFunc(slices.Clone(s.Backends), func(b Backend) bool { return !b.is(f) })
 		}
 	}
-	if n == len(s.Backends) {
-		return s.Backends
-	}
-	out := make([]Backend, 0, n)
-	for i := range s.Backends {
-		if s.Backends[i].is(f) {
-			out = append(out, s.Backends[i])
-		}
-	}
-	return out
+	return s.Backends
 }
 
 // Named reports whether the backend is a name in place of an address.

@@ -24,12 +24,8 @@ import (
 // scope only; everybody else's objects are left alone.
 func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool) *plan {
 	p := &plan{table: want.Table, flowtables: want.Flowtables}
-	if len(have.objects.chains) == 0 { // all is new
-		n := 3 * len(want.Maps)
-		for _, c := range want.Chains {
-			n += 1 + len(c.Rules)
-		}
-		p.main = make([]op, 0, n)
+	if len(have.objects.chains) == 0 {
+		p.main = make([]op, 0, 3*(len(want.Chains)+len(want.Maps))) // about: two rules for each
 	}
 	if have.objects.unknown {
 		p.add(op{verb: remove, table: true})
@@ -396,9 +392,8 @@ func Diff(c *wire.Conn, profiles []*lb.Profile, o Options) (*Result, error) {
 	}
 	o.asIs = true
 	_, result, err := planFor(have, profiles, o, nil)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		result.compare()
 	}
-	result.compare()
-	return result, nil
+	return result, err
 }

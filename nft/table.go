@@ -143,17 +143,15 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 			return err
 		}
 		result = w.combine(result, r)
-		go result.compare()
 		if err := w.carryAffinity(have, p); err != nil {
 			return err
 		}
 		t.hush(w, p)
+		go result.compare() // while the kernel is at work
 		cleanup, err = w.commit(have, p, o, result)
+		result.compare()
 		return w.withoutClients(p, err)
 	})
-	if result != nil {
-		result.compare()
-	}
 	if t.stays && t.watch == nil {
 		t.watch, w.borrowed = w.watch, true // it listens since somebody else wrote
 	}

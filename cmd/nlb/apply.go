@@ -68,11 +68,7 @@ func apply(ctx context.Context, j *job) error {
 		j.Notef("repaired what something else had changed in table inet %s", j.table)
 	}
 	if result.Replaced {
-		verb := "was"
-		if o.DryRun {
-			verb = "would be"
-		}
-		j.Notef("table inet %s was made by a later nlb, so it %s replaced whole", j.table, verb)
+		j.Notef("table inet %s was made by a later nlb, so it %s replaced whole", j.table, map[bool]string{true: "would be", false: "was"}[o.DryRun])
 	}
 	if result.Split {
 		j.Notef("the socket cannot take a batch of this size (net.core.wmem_max), so it went in %d; what makes a service reachable came last", result.Batches)
