@@ -1,7 +1,9 @@
 package config
 
 import (
+	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -404,5 +406,47 @@ func TestNames(t *testing.T) {
 	_, err := Parse("p.yaml", []byte(strings.Replace(text, "web:80,", "web,", 1)))
 	if err == nil || !strings.Contains(err.Error(), "backend web has no port") {
 		t.Errorf("the port of web is not known, and that is no mistake: %v", err)
+	}
+}
+
+// TestHalves: thousands of services, which are read in two runs, are those that one run
+// reads, and mistakes come in the order of the file.
+func TestHalves(t *testing.T) {
+	t.Parallel()
+	text := string(Write(lbtest.Fleet(4001)))
+	root, bad := readTree("fleet.yaml", text)
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	kids := root.kids[slices.IndexFunc(root.kids, func(n node) bool { return n.text == "services" })+1].kids
+	base := &draft{Service: lb.Service{Protocols: []lb.Protocol{lb.TCP}}}
+	var one run
+	(&decoder{file: "fleet.yaml"}).run(kids, base, &one)
+	two := (&decoder{file: "fleet.yaml"}).inHalves(kids, base)
+	if !reflect.DeepEqual(one, two) || len(two.services) != 4001 {
+		t.Errorf("two runs read %d services, and one reads %d", len(two.services), len(one.services))
+	}
+	lines := strings.Split(text, "\n")
+	var listens []int
+	for i, line := range lines {
+		if strings.HasPrefix(line, "    listen: ") {
+			listens = append(listens, i)
+		}
+	}
+	for _, want := range [][]int{{listens[4000]}, {listens[5], listens[4000]}} {
+		wrong := slices.Clone(lines)
+		for _, i := range want {
+			wrong[i] = "    listen: nowhere"
+		}
+		_, err := Parse("fleet.yaml", []byte(strings.Join(wrong, "\n")))
+		var got []int
+		if errs, ok := errors.AsType[lb.Errors](err); ok {
+			for _, e := range errs {
+				got = append(got, e.Pos.Line-1)
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("mistakes in lines %v, want %v: %v", got, want, err)
+		}
 	}
 }
