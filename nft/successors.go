@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -104,24 +103,20 @@ func (s *State) successors(profiles []*lb.Profile, n *compile.Numbers, servers f
 	return out
 }
 
-// served are the services that the table has, by their chains, with those that profiles
-// have in their place.
-func (s *State) served(profiles []*lb.Profile) iter.Seq2[string, succession] {
-	return func(yield func(chain string, of succession) bool) {
-		if len(s.Profiles) == 0 {
-			return
-		}
-		now := byChain(profiles)
-		for p, before := range lb.Services(s.Profiles) {
-			if chain := compile.ChainOf(p.Name, before.Name); !yield(chain, succession{before, now[chain]}) {
-				return
-			}
-		}
-	}
-}
-
-// succession is a service as a table has it, and as it is to be; nil: not any more.
+// succession is a service as a table has it, and as it is to be; now is nil where it goes.
 type succession struct{ before, now *lb.Service }
+
+// served are the services that the table has, by their chains.
+func (s *State) served(profiles []*lb.Profile) map[string]succession {
+	if len(s.Profiles) == 0 {
+		return nil
+	}
+	out, now := map[string]succession{}, byChain(profiles)
+	for chain, before := range byChain(s.Profiles) {
+		out[chain] = succession{before, now[chain]}
+	}
+	return out
+}
 
 // finder finds the backends of a service by their addresses.
 func finder(s *lb.Service) func(lb.Endpoint) (*lb.Backend, bool) {

@@ -103,8 +103,7 @@ func (t *Table) Apply(ctx context.Context, profiles []*lb.Profile, o Options) (*
 		}
 		return &Result{Generation: generation}, nil
 	}
-	// What is not needed at once is made meanwhile, here and in planFor: with tens
-	// of thousands of services it is a tenth of the time.
+	// It is not needed at once, and of tens of thousands of services it takes a while.
 	if o.Record {
 		go asked()
 	}
