@@ -136,7 +136,8 @@ func ReadService(c *wire.Conn, table, profile, service string) *lb.Service {
 	for _, f := range compile.Families {
 		o.readWhole(table, compile.OwnSlotsOf(chain, f))
 	}
-	out := emptyState(table, o).readService(chain, service, nil)
+	out := lb.Service{Name: service}
+	emptyState(table, o).readService(&out, chain, nil)
 	if after, err := c.Generation(); err != nil || after != before || o.source.err != nil {
 		return nil
 	}

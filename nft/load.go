@@ -93,22 +93,25 @@ func newState(table string, o *objects) *State {
 	s.readPools()
 	listens := s.readListens()
 	profiles := map[string]*lb.Profile{}
+	room := make([]lb.Service, 0, len(listens)) // a profile's are in a row, as their chains are
 	for _, chain := range slices.Sorted(maps.Keys(o.chains)) {
 		profile, service, ok := compile.ServiceOf(chain)
 		if !ok {
 			continue
 		}
 		// A chain that nothing leads to is one that went ahead of its service.
-		read := s.readService(chain, service, listens[chain])
 		if listens[chain] == nil {
+			s.readService(&lb.Service{Name: service}, chain, nil)
 			continue
 		}
+		room = append(room, lb.Service{Name: service})
+		s.readService(&room[len(room)-1], chain, listens[chain])
 		p := profiles[profile]
 		if p == nil {
 			p = &lb.Profile{Name: profile}
 			profiles[profile] = p
 		}
-		p.Services = append(p.Services, read)
+		p.Services = room[len(room)-1-len(p.Services) : len(room) : len(room)]
 	}
 	for _, name := range slices.Sorted(maps.Keys(profiles)) {
 		slices.SortFunc(profiles[name].Services, func(a, b lb.Service) int { return strings.Compare(a.Name, b.Name) })
@@ -193,7 +196,7 @@ func (s *State) readListens() map[string]*listens {
 					continue
 				}
 				if out[e.Data] == nil {
-					out[e.Data] = &listens{role: t.Role, ports: map[netip.Prefix]map[lb.Protocol][]lb.PortRange{}}
+					out[e.Data] = &listens{role: t.Role}
 				}
 				out[e.Data].add(t.Parse(f, e))
 			}
@@ -206,15 +209,17 @@ func (s *State) readListens() map[string]*listens {
 type listens struct {
 	iface string
 	role  lb.Role
-	ports map[netip.Prefix]map[lb.Protocol][]lb.PortRange
+	at    []listened
+}
+
+type listened struct {
+	prefix netip.Prefix
+	proto  lb.Protocol
+	ports  lb.PortRange
 }
 
 func (l *listens) add(iface string, p netip.Prefix, proto lb.Protocol, r lb.PortRange) {
-	l.iface = iface
-	if l.ports[p] == nil {
-		l.ports[p] = map[lb.Protocol][]lb.PortRange{}
-	}
-	l.ports[p][proto] = append(l.ports[p][proto], r)
+	l.iface, l.at = iface, append(l.at, listened{p, proto, r})
 }
 
 // fill sets what a service listens on.
@@ -223,31 +228,35 @@ func (l *listens) fill(s *lb.Service) {
 		return
 	}
 	s.Interface, s.Role = l.iface, l.role
-	protocols := map[lb.Protocol]bool{}
-	for _, prefix := range slices.SortedFunc(maps.Keys(l.ports), netip.Prefix.Compare) {
-		var ports []lb.PortRange
-		for proto, r := range l.ports[prefix] {
-			protocols[proto] = true
-			ports = r
+	slices.SortFunc(l.at, func(a, b listened) int {
+		return cmp.Or(a.prefix.Compare(b.prefix), cmp.Compare(a.proto, b.proto), cmp.Compare(a.ports.First, b.ports.First))
+	})
+	var proto lb.Protocol // all have the same ports
+	for _, at := range l.at {
+		if n := len(s.Listen); n == 0 || s.Listen[n-1].Prefix != at.prefix {
+			s.Listen, proto = append(s.Listen, lb.Listen{Prefix: at.prefix}), at.proto
 		}
-		slices.SortFunc(ports, func(a, b lb.PortRange) int { return cmp.Compare(a.First, b.First) })
-		s.Listen = append(s.Listen, lb.Listen{Prefix: prefix, Ports: ports})
+		if last := &s.Listen[len(s.Listen)-1]; at.proto == proto {
+			last.Ports = append(last.Ports, at.ports)
+		}
+		s.Protocols = append(s.Protocols, at.proto)
 	}
-	s.Protocols = slices.Sorted(maps.Keys(protocols))
+	slices.Sort(s.Protocols)
+	s.Protocols = slices.Compact(s.Protocols)
 }
 
-func (s *State) readService(chain, name string, l *listens) lb.Service {
-	out := lb.Service{Name: name}
-	l.fill(&out)
+// readService reads a service, of which the name is known.
+func (s *State) readService(out *lb.Service, chain string, l *listens) {
+	l.fill(out)
 	for _, r := range s.objects.chains[chain].rules {
-		if id, ok := compile.ReadGuardMark(r.comment, &out); ok {
+		if id, ok := compile.ReadGuardMark(r.comment, out); ok {
 			s.guards[chain] = id
 			s.ownRefused(chain, id)
-		} else if family, b, ok := compile.ReadDraw(r.comment, &out); ok {
+		} else if family, b, ok := compile.ReadDraw(r.comment, out); ok {
 			s.blocks[compile.PoolKey{Chain: chain, Family: family}] = b
-			out.Backends = append(out.Backends, s.readBackends(chain, compile.FamilyOf(family), b)...)
+			out.Backends = s.readBackends(out.Backends, chain, compile.FamilyOf(family), b)
 		} else {
-			compile.ReadRule(r.comment, &out, s.listed)
+			compile.ReadRule(r.comment, out, s.listed)
 			if key, ok := compile.ReadClientsKey(r.comment); ok {
 				s.clients[chain] = key
 			}
@@ -255,7 +264,7 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 	}
 	for i := range out.Backends {
 		b := &out.Backends[i]
-		s.readOffload(chain, b, &out)
+		s.readOffload(chain, b, out)
 		if b.Log == nil {
 			b.Log = out.Log
 		}
@@ -263,11 +272,10 @@ func (s *State) readService(chain, name string, l *listens) lb.Service {
 	if out.SNAT = out.MembersSNAT(); out.SNAT.Auto {
 		out.SNAT = lb.SNAT{Auto: true} // what was chosen is each backend's
 	}
-	return out
 }
 
-// readBackends finds the backends that a block of slots leads to.
-func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) []lb.Backend {
+// readBackends appends the backends that a block of slots leads to.
+func (s *State) readBackends(out []lb.Backend, chain string, f *compile.Family, b compile.Block) []lb.Backend {
 	slots, _ := s.objects.slotsOf(compile.PoolKey{Chain: chain, Family: f.Family}, b)
 	slot := func(key string) (ruleset.Element, bool) { return s.own(chain, slots, key) }
 	if b.Own { // the whole map is the service's
@@ -288,45 +296,43 @@ func (s *State) readBackends(chain string, f *compile.Family, b compile.Block) [
 	}
 	servers := f.ServersBehind(slots)
 	s.objects.fetch(servers[0], maps.Keys(counts)) // where nearly all are
-	var out []lb.Backend
+	before := len(out)
+	out = slices.Grow(out, len(counts))
 	for m, slots := range counts {
-		if backend, ok := s.readBackend(chain, f, servers, m, slots); ok {
-			out = append(out, backend)
+		if e, address, ok := s.server(chain, f, servers, m); ok {
+			out = append(out, lb.Backend{Name: address.String(), Address: address, Weight: slots, Priority: 1})
+			s.readBackend(&out[len(out)-1], e, chain, f, m)
 		}
 	}
-	slices.SortFunc(out, func(a, b lb.Backend) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(out[before:], func(a, b lb.Backend) int { return a.Address.Compare(b.Address) })
 	return out
 }
 
-func (s *State) readBackend(chain string, f *compile.Family, servers []string, m uint32, slots int) (lb.Backend, bool) {
-	e, address, ok := s.server(chain, f, servers, m)
-	if !ok {
-		return lb.Backend{}, false
-	}
-	b := lb.Backend{Address: address, Weight: slots, Priority: 1}
-	b.Name = b.Address.String()
-	compile.ReadBackend(e.More().Comment, &b)
+// readBackend reads a backend with this mark, of which the address is known, from its
+// element e and all that else is about it.
+func (s *State) readBackend(b *lb.Backend, e ruleset.Element, chain string, f *compile.Family, m uint32) {
+	slots, mark := b.Weight, ruleset.MarkBytes(m)
+	compile.ReadBackend(e.More().Comment, b)
 	b.SNAT.Mode, _ = compile.ModeOf(m)
 	if b.SNAT.Mode == lb.SNATPool {
-		pool, _ := s.own(chain, compile.PoolsMap, ruleset.MarkBytes(m))
+		pool, _ := s.own(chain, compile.PoolsMap, mark)
 		b.SNAT.Pool = s.poolAddrs(chain, f, pool.Data)
 	}
 	for _, set := range []string{compile.StickySet, compile.RetrySet, compile.RandomSet, compile.HalfOpenMap} {
-		s.own(chain, set, ruleset.MarkBytes(m))
+		s.own(chain, set, mark)
 	}
-	if e, ok := s.own(chain, compile.VerdictsSet, ruleset.MarkBytes(m)); ok {
+	if e, ok := s.own(chain, compile.VerdictsSet, mark); ok {
 		compile.ReadStanding(e.More().Comment, &b.Standing)
 	}
 	s.ownRefused(chain, compile.FullMark(m))
 	counted := false
-	statements, _ := s.objects.element(compile.BackendsMap, ruleset.MarkBytes(m))
+	statements, _ := s.objects.element(compile.BackendsMap, mark)
 	if own := s.objects.chain(statements.Data); own != nil {
 		for _, r := range own.rules {
-			counted = compile.ReadBackendRule(r.comment, &b) || counted
+			counted = compile.ReadBackendRule(r.comment, b) || counted
 		}
 	}
 	s.backends[compile.BackendKey{Chain: chain, Address: b.Address}] = haveBackend{mark: m, drawn: slots > 0, state: b.State, connections: e.More().Packets, packets: s.objects.packets(f, m) + s.objects.datagrams(chain, f, e.Data), counted: counted}
-	return b, true
 }
 
 // server is the element that says where a backend is, and what it says.

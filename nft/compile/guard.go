@@ -293,6 +293,9 @@ func readGuard(comment string, s *lb.Service, clients func(set string) []netip.P
 // ReadGuardMark is the mark of a guarded service, from the comment of its first rule,
 // which also says on-refuse.
 func ReadGuardMark(comment string, s *lb.Service) (id uint32, ok bool) {
+	if !strings.HasPrefix(comment, "guard ") { // nearly none has it, and Sscanf takes its time
+		return 0, false
+	}
 	n, _ := fmt.Sscanf(comment, "guard 0x%x", &id)
 	if n == 1 && strings.HasSuffix(comment, " "+dropsComment) {
 		s.OnRefuse = lb.Drop

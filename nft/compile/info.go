@@ -75,7 +75,7 @@ func (p poolInfo) draw() string {
 
 // parsePoolInfo reads what String writes.
 func parsePoolInfo(s string) (poolInfo, bool) {
-	p := poolInfo{service: &lb.Service{}}
+	p := poolInfo{}
 	words := strings.Fields(s)
 	next := func() string {
 		if len(words) == 0 {
@@ -93,6 +93,7 @@ func parsePoolInfo(s string) (poolInfo, bool) {
 	default:
 		return p, false
 	}
+	p.service = &lb.Service{}
 	if lb.Read(&p.service.Scheduler, next()) != nil {
 		return p, false
 	}

@@ -143,8 +143,11 @@ func Leave(s *lb.Service, families, full []ruleset.Statement) []ruleset.Rule {
 // one.
 func ReadNote(comment string, s *lb.Service) bool {
 	text, ok := strings.CutPrefix(comment, note)
+	if !ok {
+		return false
+	}
 	var p lb.SYNProtection
-	if n, _ := fmt.Sscanf(text, "mss %d window-scale %d", &p.MSS, &p.WindowScale); !ok || n != 2 || p.Problem() != nil {
+	if n, _ := fmt.Sscanf(text, "mss %d window-scale %d", &p.MSS, &p.WindowScale); n != 2 || p.Problem() != nil {
 		return false
 	}
 	s.SYNProtection = &p
