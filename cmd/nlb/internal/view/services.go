@@ -83,7 +83,7 @@ func (c *Console) printService(s *ShownService) {
 	if s.Open != "" {
 		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Red, s.Open))
 	}
-	if empty := emptiness(s.Service); empty != "" {
+	if empty := s.Emptiness(); empty != "" {
 		fmt.Fprintln(c.Out, gap+c.Out.Paint(text.Yellow, empty))
 	}
 	if len(s.Backends) > 0 {
@@ -162,16 +162,12 @@ func perSecond(v float64) string {
 
 // Emptiness says what becomes of connections that no backend can take; empty where one
 // can.
-func (s *ShownService) Emptiness() string { return emptiness(s.Service) }
-
-// emptiness says what becomes of connections that no backend can take; empty
-// where one can.
-func emptiness(s *lb.Service) string {
-	does := map[lb.OnEmpty]string{lb.Reject: "refused", lb.Drop: "dropped"}[s.OnEmpty]
-	families := s.Families()
+func (s *ShownService) Emptiness() string {
+	does := map[lb.OnEmpty]string{lb.Reject: "refused", lb.Drop: "dropped"}[s.Service.OnEmpty]
+	families := s.Service.Families()
 	var none []string
 	for _, f := range families {
-		if !slices.ContainsFunc(s.Of(f), func(b lb.Backend) bool { return b.Effective() > 0 }) {
+		if !slices.ContainsFunc(s.Service.Of(f), func(b lb.Backend) bool { return b.Effective() > 0 }) {
 			none = append(none, f.String()+" ")
 		}
 	}
@@ -198,25 +194,10 @@ type column struct {
 
 var columns = []column{
 	{title: "backend", text: func(b ShownBackend) string { return b.Name }},
-	{title: "address", text: func(b ShownBackend) string {
-		if address := b.Address.String(); b.Name != address {
-			return address
-		}
-		return ""
-	}},
-	{title: "state", usual: "up", text: func(b ShownBackend) string {
-		if b.plain() {
-			return ""
-		}
-		return b.StateText()
-	}},
+	{title: "address", text: func(b ShownBackend) string { return where(b.Name != b.Address.String(), b.Address.String()) }},
+	{title: "state", usual: "up", text: func(b ShownBackend) string { return where(!b.plain(), b.StateText()) }},
 	{title: "weight", right: true, text: func(b ShownBackend) string { return strconv.Itoa(b.Weight) }},
-	{title: "priority", right: true, usual: "1", text: func(b ShownBackend) string {
-		if b.Priority <= 1 {
-			return ""
-		}
-		return strconv.Itoa(b.Priority)
-	}},
+	{title: "priority", right: true, usual: "1", text: func(b ShownBackend) string { return where(b.Priority > 1, strconv.Itoa(b.Priority)) }},
 	{title: "share", right: true, text: func(b ShownBackend) string {
 		switch {
 		case b.rates.known:
@@ -227,36 +208,13 @@ var columns = []column{
 		return strconv.FormatFloat(100*b.Share, 'f', 1, 64) + "%"
 	}},
 	{title: "new", steady: 1, text: func(b ShownBackend) string {
-		if !b.rates.known {
-			return ""
-		}
-		return bar(b.rates.share) + fmt.Sprintf("%4.0f%%", 100*b.rates.share)
+		return where(b.rates.known, bar(b.rates.share)+fmt.Sprintf("%4.0f%%", 100*b.rates.share))
 	}},
-	{title: "/s", right: true, steady: 6, text: func(b ShownBackend) string {
-		if !b.rates.known {
-			return ""
-		}
-		return perSecond(b.rates.perSecond)
-	}},
-	{title: "connections", right: true, text: func(b ShownBackend) string {
-		if b.Packets != nil {
-			return ""
-		}
-		return strconv.FormatUint(b.Connections, 10)
-	}},
-	{title: "packets", right: true, text: func(b ShownBackend) string {
-		if b.Packets == nil {
-			return ""
-		}
-		return strconv.FormatUint(*b.Packets, 10)
-	}},
+	{title: "/s", right: true, steady: 6, text: func(b ShownBackend) string { return where(b.rates.known, perSecond(b.rates.perSecond)) }},
+	{title: "connections", right: true, text: func(b ShownBackend) string { return where(b.Packets == nil, fmt.Sprint(b.Connections)) }},
+	{title: "packets", right: true, text: func(b ShownBackend) string { return figure(b.Packets) }},
 	{title: "+", right: true, steady: 5, text: func(b ShownBackend) string { return change(int(b.rates.connections)) }},
-	{title: "live", right: true, text: func(b ShownBackend) string {
-		if b.Live == nil {
-			return ""
-		}
-		return strconv.Itoa(*b.Live)
-	}},
+	{title: "live", right: true, text: func(b ShownBackend) string { return figure(b.Live) }},
 	{title: "+-", right: true, steady: 4, text: func(b ShownBackend) string { return change(b.rates.live) }},
 	{title: "max", right: true, text: func(b ShownBackend) string { return b.values.Text("max-connections") }},
 	{title: "snat", text: func(b ShownBackend) string { return b.values.Text("snat") }},
@@ -266,6 +224,22 @@ var columns = []column{
 		}
 		return b.Log.Level.String()
 	}},
+}
+
+// where is a text where something is so; elsewhere it is empty.
+func where(so bool, text string) string {
+	if so {
+		return text
+	}
+	return ""
+}
+
+// figure is a number; empty where it is not known.
+func figure[T int | uint64](n *T) string {
+	if n == nil {
+		return ""
+	}
+	return fmt.Sprint(*n)
 }
 
 // barWidth is how many columns all new connections take.
@@ -281,12 +255,7 @@ func bar(share float64) string {
 }
 
 // change is a difference; empty where there is none.
-func change(n int) string {
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprintf("%+d", n)
-}
+func change(n int) string { return where(n != 0, fmt.Sprintf("%+d", n)) }
 
 // unplaced are columns for keys of backends that have none of their own, where
 // one of the backends says something that would not hold without the key.
