@@ -216,12 +216,7 @@ func printTable(c *view.Console, rows [][]string, right int) {
 	}
 	columns := make([]text.Column, len(rows[0]))
 	columns[right].Right = true
-	for i, l := range text.Align(columns, rows) {
-		if i == 0 {
-			l = c.Out.Paint(text.Bold, l)
-		}
-		fmt.Fprintln(c.Out, l)
-	}
+	c.PrintTable("", text.Bold, columns, rows)
 }
 
 // faults are what is not well, in words.

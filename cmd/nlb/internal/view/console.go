@@ -99,6 +99,16 @@ func (c *Console) Value(v any) error {
 	return nil
 }
 
+// PrintTable prints rows, the first of which has titles in this style.
+func (c *Console) PrintTable(indent string, titles text.Style, columns []text.Column, rows [][]string) {
+	for i, line := range text.Align(columns, rows) {
+		if i == 0 {
+			line = c.Out.Paint(titles, line)
+		}
+		fmt.Fprintln(c.Out, indent+line)
+	}
+}
+
 // Notef prints what is good to know; nothing where the user wants it quiet.
 func (c *Console) Notef(format string, args ...any) {
 	if !c.Quiet {

@@ -68,11 +68,7 @@ func ImportedOf(m *importer.Import) Imported {
 	out := Imported{p.Name, p.Services, p.Backends, m.Complete(), string(m.YAML()), []ImportFinding{}}
 	for i := range m.Findings {
 		f := &m.Findings[i]
-		at := f.Pos()
-		lines := f.Lines()
-		if lines == nil {
-			lines = []int{}
-		}
+		at, lines := f.Pos(), append([]int{}, f.Lines()...)
 		out.Findings = append(out.Findings, ImportFinding{at.File, at.Line, at.Column, lines, f.Level.String(), f.Msg, f.Hint})
 	}
 	return out

@@ -42,14 +42,16 @@ func (c *Console) PrintRehearsed(found any) {
 
 // PrintReport prints the report of a rehearsal on one balancer.
 func (c *Console) PrintReport(r *lab.Report) {
+	services := 0
 	for _, p := range r.Profiles {
+		services += len(p.Services)
 		for i := range p.Services {
 			c.printRehearsed(p.Name, &p.Services[i])
 		}
 	}
 	c.printNotes("note", text.Cyan, r.Notes)
 	c.printNotes("problem", text.Red, r.Problems)
-	c.printVerdict(r)
+	fmt.Fprintf(c.Out, "%s: %s, %s in %.1f s\n", c.verdict(len(r.AllProblems())), text.Count(services, "service"), text.Count(r.Connections, "connection"), r.Seconds)
 }
 
 func (c *Console) printRehearsed(profile string, s *lab.Service) {
@@ -128,12 +130,7 @@ func (c *Console) printShares(all []lab.Backend) {
 	for _, b := range all[:min(len(all), maxRows)] {
 		rows = append(rows, []string{b.Name, strconv.Itoa(b.Weight), strconv.Itoa(b.Connections), due(&b), saw(&b)})
 	}
-	for i, line := range text.Align([]text.Column{{}, {Right: true}, {Right: true}, {}, {}}, rows) {
-		if i == 0 {
-			line = c.Out.Paint(text.Dim, line)
-		}
-		fmt.Fprintln(c.Out, reportIndent+line)
-	}
+	c.PrintTable(reportIndent, text.Dim, []text.Column{{}, {Right: true}, {Right: true}, {}, {}}, rows)
 	if more := len(all) - maxRows; more > 0 {
 		fmt.Fprintf(c.Out, "%sand %d more\n", reportIndent, more)
 	}
@@ -238,17 +235,12 @@ func (c *Console) printWrapped(prefix string, columns int, style text.Style, s s
 	}
 }
 
-func (c *Console) printVerdict(r *lab.Report) {
-	services := 0
-	for _, p := range r.Profiles {
-		services += len(p.Services)
+// verdict is how a rehearsal went.
+func (c *Console) verdict(problems int) string {
+	if problems > 0 {
+		return c.Out.Paint(text.Red, text.Count(problems, "problem"))
 	}
-	what := fmt.Sprintf("%s, %s in %.1f s", text.Count(services, "service"), text.Count(r.Connections, "connection"), r.Seconds)
-	if n := len(r.AllProblems()); n > 0 {
-		fmt.Fprintf(c.Out, "%s: %s\n", c.Out.Paint(text.Red, text.Count(n, "problem")), what)
-		return
-	}
-	fmt.Fprintf(c.Out, "%s: %s\n", c.Out.Paint(text.Green, "all as due"), what)
+	return c.Out.Paint(text.Green, "all as due")
 }
 
 func (c *Console) printFleet(r *fleet.Report) {
@@ -265,18 +257,9 @@ func (c *Console) printFleet(r *fleet.Report) {
 		rows = append(rows, []string{mark, s.What, strconv.Itoa(s.Lost), most, strconv.Itoa(s.New), strconv.Itoa(s.Failed), fmt.Sprintf("%d ms", s.Gap)})
 	}
 	right := text.Column{Right: true}
-	for i, line := range text.Align([]text.Column{{}, {}, right, right, right, right, right}, rows) {
-		if i == 0 {
-			line = c.Out.Paint(text.Dim, line)
-		}
-		fmt.Fprintln(c.Out, "  "+line)
-	}
+	c.PrintTable("  ", text.Dim, []text.Column{{}, {}, right, right, right, right, right}, rows)
 	fmt.Fprintln(c.Out)
 	c.printNotes("note", text.Cyan, r.Notes)
 	c.printNotes("problem", text.Red, r.Problems)
-	verdict := c.Out.Paint(text.Green, "all as due")
-	if !r.OK() {
-		verdict = c.Out.Paint(text.Red, text.Count(len(r.Problems), "problem"))
-	}
-	fmt.Fprintf(c.Out, "%s: in %.1f s\n", verdict, r.Seconds)
+	fmt.Fprintf(c.Out, "%s: in %.1f s\n", c.verdict(len(r.Problems)), r.Seconds)
 }

@@ -83,17 +83,11 @@ func OpenScreen(ctx context.Context, c *Console) (*Screen, context.Context, erro
 
 // awaitEnd returns when a key says so, or when the terminal is gone.
 func awaitEnd(keys io.Reader) {
-	const ctrlC, ctrlD = 3, 4
+	const ending = "qQ\x03\x04" // and Ctrl-C, Ctrl-D
 	b := make([]byte, 16)
 	for {
 		n, err := keys.Read(b)
-		for _, key := range b[:n] {
-			switch key {
-			case 'q', 'Q', ctrlC, ctrlD:
-				return
-			}
-		}
-		if err != nil {
+		if err != nil || bytes.ContainsAny(b[:n], ending) {
 			return
 		}
 	}

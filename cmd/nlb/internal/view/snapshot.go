@@ -210,51 +210,39 @@ func serviceOf(profile string, s *lb.Service, now time.Time) ShownService {
 // Select leaves one profile of the snapshot, one service of it, or one backend of
 // that: shop, shop/web, shop/web/b1. Copies of the snapshot stay as they are. A
 // *MissingError says that there is no such one.
-func (v *Snapshot) Select(name string) error {
+func (v *Snapshot) Select(name string) (err error) {
 	profile, service, _ := strings.Cut(name, "/")
 	service, backend, _ := strings.Cut(service, "/")
-	i := slices.IndexFunc(v.Profiles, func(p ShownProfile) bool { return p.Name == profile })
-	if i < 0 {
-		missing := &MissingError{What: "profile", Name: profile}
-		for _, p := range v.Profiles {
-			missing.There = append(missing.There, p.Name)
+	all := v.Profiles
+	defer func() {
+		if err != nil {
+			v.Profiles = all[:0]
 		}
-		v.Profiles = v.Profiles[:0]
-		return missing
+	}()
+	if v.Profiles, err = pick("profile", "", profile, all, func(p ShownProfile) string { return p.Name }); err != nil || service == "" {
+		return err
 	}
-	v.Profiles = slices.Clone(v.Profiles[i : i+1])
-	if service == "" {
-		return nil
+	p := &v.Profiles[0]
+	p.Services, err = pick("service", profile+"/", service, p.Services, func(s ShownService) string { return s.Service.Name })
+	if err != nil || backend == "" {
+		return err
 	}
-	services := v.Profiles[0].Services
-	k := slices.IndexFunc(services, func(s ShownService) bool { return s.Service.Name == service })
-	if k < 0 {
-		missing := &MissingError{What: "service", Name: profile + "/" + service}
-		for _, s := range services {
-			missing.There = append(missing.There, profile+"/"+s.Service.Name)
-		}
-		v.Profiles = v.Profiles[:0]
-		return missing
-	}
-	v.Profiles[0].Services = slices.Clone(services[k : k+1])
-	if backend == "" {
-		return nil
-	}
-	return v.selectBackend(&v.Profiles[0].Services[0], profile+"/"+service+"/", backend)
+	s := &p.Services[0]
+	s.Backends, err = pick("backend", profile+"/"+service+"/", backend, s.Backends, func(b ShownBackend) string { return b.Name })
+	v.single = err == nil
+	return err
 }
 
-func (v *Snapshot) selectBackend(s *ShownService, of, name string) error {
-	i := slices.IndexFunc(s.Backends, func(b ShownBackend) bool { return b.Name == name })
-	if i < 0 {
-		missing := &MissingError{What: "backend", Name: of + name}
-		for _, b := range s.Backends {
-			missing.There = append(missing.There, of+b.Name)
-		}
-		v.Profiles = v.Profiles[:0]
-		return missing
+// pick is a new list of the one that has a name; of stands before the names.
+func pick[L ~[]T, T any](what, of, name string, list L, nameOf func(T) string) (L, error) {
+	if i := slices.IndexFunc(list, func(one T) bool { return nameOf(one) == name }); i >= 0 {
+		return slices.Clone(list[i : i+1]), nil
 	}
-	s.Backends, v.single = slices.Clone(s.Backends[i:i+1]), true
-	return nil
+	missing := &MissingError{What: what, Name: of + name}
+	for _, one := range list {
+		missing.There = append(missing.There, of+nameOf(one))
+	}
+	return nil, missing
 }
 
 // MissingError says that a profile, service or backend is not in the kernel, and which
