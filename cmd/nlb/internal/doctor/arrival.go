@@ -21,9 +21,7 @@ func (e *exam) listens() {
 		services++
 		e.listensOf(p.Name+"/"+s.Name, s)
 	}
-	if services > 0 {
-		e.fine("what services listen on is this host's, or may be routed to it")
-	}
+	e.fineIf(services > 0, "what services listen on is this host's, or may be routed to it")
 }
 
 func (e *exam) listensOf(title string, s *lb.Service) {
@@ -130,9 +128,7 @@ func (e *exam) sockets() {
 			e.socketsUnder(p.Name+"/"+s.Name, s)
 		}
 	}
-	if len(e.Profiles) > 0 {
-		e.fine("no program of this host waits where a service listens")
-	}
+	e.fineIf(len(e.Profiles) > 0, "no program of this host waits where a service listens")
 }
 
 func (e *exam) socketsUnder(title string, s *lb.Service) {
@@ -220,9 +216,7 @@ func (e *exam) reversePath() {
 		}
 		e.reverseOfReplies(p)
 	}
-	if len(e.paths) > 0 {
-		e.fine("no route back is another than the one there")
-	}
+	e.fineIf(len(e.paths) > 0, "no route back is another than the one there")
 }
 
 // reversed says why rp_filter drops a packet; empty: it does not. The highest
@@ -255,14 +249,10 @@ func (e *exam) told(p *path, q Question) bool {
 	if p.sure || q.From != distant[p.family] {
 		return true
 	}
-	public := false
-	for _, l := range p.listens {
-		a := l.Prefix.Addr()
-		if h := e.holder(a); h != nil && h.Name == q.In && !a.IsPrivate() {
-			public = true
-		}
-	}
-	return public && e.uplink(p.family).Way == Out
+	return e.uplink(p.family).Way == Out && slices.ContainsFunc(p.listens, func(l lb.Listen) bool {
+		h := e.holder(l.Prefix.Addr())
+		return h != nil && h.Name == q.In && !l.Prefix.Addr().IsPrivate()
+	})
 }
 
 // reverseOfReplies: a backend in the networks of several links may answer by

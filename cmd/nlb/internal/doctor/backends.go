@@ -45,21 +45,13 @@ func (e *exam) shadowed(p *path) {
 		e.enters(&packet, in)
 		other := packet
 		other.Dst = firewall.AddrsOf(netip.PrefixFrom(distant[p.family], distant[p.family].BitLen()))
-		for _, t := range e.Tables {
-			if !e.sees(t, hook, &packet) {
+		for t, c := range e.natChains(hook, &packet) {
+			j := t.Judge(c, &packet)
+			// What is for all addresses of others is not about this one.
+			if j.Action != firewall.Translate || way.Way == Out && t.Judge(c, &other).Action == firewall.Translate {
 				continue
 			}
-			for _, c := range t.Bases() {
-				if c.Base.Hook != hook || c.Base.Type != "nat" {
-					continue
-				}
-				j := t.Judge(c, &packet)
-				// What is for all addresses of others is not about this one.
-				if j.Action != firewall.Translate || way.Way == Out && t.Judge(c, &other).Action == firewall.Translate {
-					continue
-				}
-				e.shadow(p, way, t, j.By)
-			}
+			e.shadow(p, way, t, j.By)
 		}
 	}
 }
@@ -95,9 +87,7 @@ func (e *exam) chained() {
 			}
 		}
 	}
-	if len(e.paths) > 0 {
-		e.fine("no backend is what a service listens on")
-	}
+	e.fineIf(len(e.paths) > 0, "no backend is what a service listens on")
 }
 
 // listensAt reports whether a service takes what is for a backend.

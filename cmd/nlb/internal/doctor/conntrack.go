@@ -69,9 +69,7 @@ func (e *exam) conntrack() {
 		e.add(Warn, "", what, s.why+"; counted since this host, or network namespace, came up", mend)
 	}
 	e.wanted()
-	if t.Known {
-		e.fine(fmt.Sprintf("%d of %d connections", t.Count, t.Max))
-	}
+	e.fineIf(t.Known, fmt.Sprintf("%d of %d connections", t.Count, t.Max))
 }
 
 // isTracking tells needs of connection tracking from those of forwarding.
@@ -141,9 +139,7 @@ func (e *exam) ports() {
 				fmt.Sprintf("%d of %d over %s, by connections that live or ended just now; a new one is dropped when there is none left%s. More addresses in snat multiply the ports", used[s], room[s], s.protocol, e.pace(s.protocol, room[s])), "")
 		}
 	}
-	if len(e.paths) > 0 && e.Track.Listed {
-		e.fine(fmt.Sprintf("at most %d%% of the source ports towards a backend are in use", highest))
-	}
+	e.fineIf(len(e.paths) > 0 && e.Track.Listed, fmt.Sprintf("at most %d%% of the source ports towards a backend are in use", highest))
 }
 
 // pace is how many connections a second these ports are enough for, if all are
@@ -205,9 +201,7 @@ func (e *exam) capacity() {
 		e.add(Warn, p.subject(), fmt.Sprintf("it has %s, of max-connections %d", text.Count(n, "connection"), most), why,
 			fmt.Sprintf("conntrack -L --reply-src %s", p.at))
 	}
-	if limited && e.Track.Listed {
-		e.fine("no backend or service has all the connections that it may have")
-	}
+	e.fineIf(limited && e.Track.Listed, "no backend or service has all the connections that it may have")
 }
 
 // halfOpen finds services with as many half-open connections as they may have, and
@@ -253,9 +247,7 @@ func (e *exam) answers() {
 		e.add(Warn, p.subject(), fmt.Sprintf("it has not answered %d of its %d connections", use.Unanswered, n),
 			"conntrack has seen no packet back: nothing listens there, or the answers do not come back through here", "")
 	}
-	if len(e.paths) > 0 && e.Track.Listed {
-		e.fine("no backend leaves its connections unanswered")
-	}
+	e.fineIf(len(e.paths) > 0 && e.Track.Listed, "no backend leaves its connections unanswered")
 }
 
 // othersAnswer reports whether another backend of a path's service answers UDP: not
@@ -283,7 +275,5 @@ func (e *exam) gone() {
 		e.add(Warn, "", "live connections of backends that are gone: "+text.List(parts),
 			"they go on until they end by themselves, or are cut", mend)
 	}
-	if e.Track.Listed {
-		e.fine("no connections of backends that are gone")
-	}
+	e.fineIf(e.Track.Listed, "no connections of backends that are gone")
 }

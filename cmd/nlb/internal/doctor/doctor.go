@@ -152,6 +152,13 @@ func (e *exam) fine(what string) {
 	}
 }
 
+// fineIf is fine of a check that has something to look at only where that is so.
+func (e *exam) fineIf(looked bool, what string) {
+	if looked {
+		e.fine(what)
+	}
+}
+
 // most is how many subjects with the same finding are told apart.
 const most = 3
 

@@ -45,16 +45,15 @@ func (s *stop) reaches(c *firewall.Chain) bool {
 
 // filters looks for chains that drop, on the way of every path.
 func (e *exam) filters() {
-	if len(e.Tables) > 0 {
-		for _, p := range e.paths {
-			said := map[*firewall.Chain]bool{}
-			for _, s := range e.stops(p) {
-				e.filtersAt(p, s, said)
-			}
-		}
-	}
 	if len(e.Tables) == 0 {
 		e.fine("no rules of others")
+		return
+	}
+	for _, p := range e.paths {
+		said := map[*firewall.Chain]bool{}
+		for _, s := range e.stops(p) {
+			e.filtersAt(p, s, said)
+		}
 	}
 	e.fine(fmt.Sprintf("%s of others: none drops this traffic", text.Count(len(e.Tables), "table")))
 }
@@ -329,7 +328,7 @@ func (e *exam) letThrough(p *path, s stop, t *firewall.Table, c *firewall.Chain)
 		return iptables + " -I DOCKER-USER -m conntrack --ctstate DNAT -j ACCEPT"
 	case ufw && c.Name == "FORWARD" && p.backend.Address.Port != 0:
 		return fmt.Sprintf("ufw route allow proto %s to %s port %d", p.service.Protocols[0], p.at, p.backend.Address.Port)
-	case iptables != "" && (t.Legacy || t.Name == "filter" && c.Name == upper(c.Base.Hook)):
+	case iptables != "" && (t.Legacy || t.Name == "filter" && c.Name == strings.ToUpper(c.Base.Hook)):
 		table := ""
 		if t.Name != "filter" {
 			table = " -t " + t.Name
@@ -377,7 +376,5 @@ func (e *exam) offload() {
 		what, why, _ := strings.Cut(left, ": ")
 		e.add(Warn, "", what, why, "")
 	}
-	if len(e.Offload.Services) > 0 {
-		e.fine("live connections go by a flow table")
-	}
+	e.fineIf(len(e.Offload.Services) > 0, "live connections go by a flow table")
 }

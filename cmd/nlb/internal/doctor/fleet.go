@@ -36,9 +36,7 @@ func (e *exam) announced() {
 			e.add(Warn, v.Addr.String(), "it is not announced", "nobody is up to serve, or not for as long as delay says; nlb show and journalctl -u nlb-agent say more", "")
 		}
 	}
-	if len(wanted) > 0 {
-		e.fine("this host has the addresses that are to be announced")
-	}
+	e.fineIf(len(wanted) > 0, "this host has the addresses that are to be announced")
 }
 
 // trackedDown is an interface that has to be up for an address to be announced, and is

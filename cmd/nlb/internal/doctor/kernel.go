@@ -47,9 +47,7 @@ func (e *exam) nftables() {
 				"helper: "+s.Helper.String()+" needs the kernel module "+module+", which is not loaded; to have it after a boot, too, write its name into /etc/modules-load.d/nlb.conf", "modprobe "+module)
 		}
 	}
-	if len(e.Profiles) > 0 {
-		e.fine(fmt.Sprintf("Linux %s has all of nftables that these profiles need", e.Kernel))
-	}
+	e.fineIf(len(e.Profiles) > 0, fmt.Sprintf("Linux %s has all of nftables that these profiles need", e.Kernel))
 	e.fine(fmt.Sprintf("Linux %s has all of nftables that nlb uses", e.Kernel))
 }
 

@@ -43,9 +43,7 @@ func (e *exam) forwarding() {
 	}
 	e.router(forward4, lb.IPv4)
 	e.router(forward6, lb.IPv6)
-	if len(needed) == 0 {
-		e.fine("not needed: no backend on another host")
-	}
+	e.fineIf(len(needed) == 0, "not needed: no backend on another host")
 	e.fine("on")
 }
 

@@ -4,14 +4,12 @@ package doctor
 
 import (
 	"fmt"
+	"iter"
 	"net/netip"
-	"strings"
 
 	"nlb/cmd/nlb/internal/doctor/firewall"
 	"nlb/lb"
 )
-
-func upper(s string) string { return strings.ToUpper(s) }
 
 // rivals looks for rules that translate the destination before nlb does, for
 // those that translate a source that nlb leaves, and for those that nlb's backends
@@ -24,15 +22,13 @@ func (e *exam) rivals() {
 		e.masquerades(p)
 		e.shadowed(p)
 	}
-	if len(e.Profiles) > 0 {
-		e.fine("no rule of others takes these packets first")
-	}
+	e.fineIf(len(e.Profiles) > 0, "no rule of others takes these packets first")
 }
 
 func (e *exam) rivalsOf(title string, s *lb.Service) {
-	hooks := []string{"prerouting"}
+	hook := "prerouting"
 	if s.Role == lb.RoleClient {
-		hooks = []string{"output"}
+		hook = "output"
 	}
 	in, sure := entrances(e.Host, s)
 	for _, l := range s.Listen {
@@ -49,9 +45,7 @@ func (e *exam) rivalsOf(title string, s *lb.Service) {
 						packet.Dst, _, packet.Local = e.asked(&p)
 						packet.DstPort = firewall.Ports{First: max(r.First, 1), Last: r.Last}
 						e.enters(&packet, link)
-						for _, hook := range hooks {
-							e.rivalsAt(title, l, hook, leaves, &packet)
-						}
+						e.rivalsAt(title, l, hook, leaves, &packet)
 					}
 				}
 			}
@@ -64,23 +58,34 @@ func (e *exam) rivalsOf(title string, s *lb.Service) {
 // measured on Linux 6.18, and so it is in nf_hook_entries_grow. Where nlb leaves the
 // packet as it is, those behind it meet it, too.
 func (e *exam) rivalsAt(title string, l lb.Listen, hook string, leaves bool, packet *firewall.Packet) {
-	for _, t := range e.Tables {
-		if !e.sees(t, hook, packet) {
+	for t, c := range e.natChains(hook, packet) {
+		if c.Base.Priority > natPriority && !leaves {
 			continue
 		}
-		for _, c := range t.Bases() {
-			if c.Base.Hook != hook || c.Base.Type != "nat" || c.Base.Priority > natPriority && !leaves {
+		j := t.Judge(c, packet)
+		by, may := j.May[firewall.Translate]
+		switch {
+		case j.Action == firewall.Translate:
+			by = j.By
+		case !may:
+			continue
+		}
+		e.rival(title, l, t, c, by, j.Action == firewall.Translate, leaves)
+	}
+}
+
+// natChains are the nat chains of others at a hook that a packet comes to.
+func (e *exam) natChains(hook string, packet *firewall.Packet) iter.Seq2[*firewall.Table, *firewall.Chain] {
+	return func(yield func(*firewall.Table, *firewall.Chain) bool) {
+		for _, t := range e.Tables {
+			if !e.sees(t, hook, packet) {
 				continue
 			}
-			j := t.Judge(c, packet)
-			by, may := j.May[firewall.Translate]
-			switch {
-			case j.Action == firewall.Translate:
-				by = j.By
-			case !may:
-				continue
+			for _, c := range t.Bases() {
+				if c.Base.Hook == hook && c.Base.Type == "nat" && !yield(t, c) {
+					return
+				}
 			}
-			e.rival(title, l, t, c, by, j.Action == firewall.Translate, leaves)
 		}
 	}
 }
@@ -127,18 +132,10 @@ func (e *exam) masquerades(p *path) {
 		}
 		e.enters(&packet, in)
 		e.leaves(&packet, way.Link)
-		for _, t := range e.Tables {
-			if !e.sees(t, "postrouting", &packet) {
-				continue
-			}
-			for _, c := range t.Bases() {
-				if c.Base.Hook != "postrouting" || c.Base.Type != "nat" {
-					continue
-				}
-				if j := t.Judge(c, &packet); j.Action == firewall.Translate {
-					e.add(Warn, p.subject(), fmt.Sprintf("%s, chain %s translates the source of its connections", t, j.By.Chain),
-						"with snat none the backend is to see the clients, and it sees this host instead", remove(t, j.By))
-				}
+		for t, c := range e.natChains("postrouting", &packet) {
+			if j := t.Judge(c, &packet); j.Action == firewall.Translate {
+				e.add(Warn, p.subject(), fmt.Sprintf("%s, chain %s translates the source of its connections", t, j.By.Chain),
+					"with snat none the backend is to see the clients, and it sees this host instead", remove(t, j.By))
 			}
 		}
 	}

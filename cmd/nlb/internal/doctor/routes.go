@@ -15,10 +15,7 @@ import (
 
 // routes looks at the ways to backends.
 func (e *exam) routes() {
-	backends := 0
 	for _, p := range e.paths {
-		backends++
-		a := p.at
 		r := e.way(p)
 		if p.backend.Address.OfHost() {
 			e.redirected(p)
@@ -29,18 +26,16 @@ func (e *exam) routes() {
 		case Out:
 			e.out(p, r)
 		case Nowhere:
-			if l := e.down(a); l != nil {
+			if l, _ := e.neighbour(p.at); l != nil && !l.Up {
 				e.add(Fail, p.subject(), "there is no route to it", "its network is that of "+l.Name+", which is down", "ip link set "+l.Name+" up")
 				continue
 			}
-			e.add(Fail, p.subject(), "there is no route to it", e.nearest(a), "ip route add "+host(a)+" via GATEWAY")
+			e.add(Fail, p.subject(), "there is no route to it", e.nearest(p.at), "ip route add "+host(p.at)+" via GATEWAY")
 		default:
-			e.add(Fail, p.subject(), "it cannot be reached", way(r), "ip route show match "+a.String())
+			e.add(Fail, p.subject(), "it cannot be reached", way(r), "ip route show match "+p.at.String())
 		}
 	}
-	if backends > 0 {
-		e.fine("to " + text.Count(backends, "backend"))
-	}
+	e.fineIf(len(e.paths) > 0, "to "+text.Count(len(e.paths), "backend"))
 }
 
 // redirected looks at a backend that is this host itself: whether there is an address to
@@ -58,14 +53,6 @@ func (e *exam) redirected(p *path) {
 	default:
 		e.add(Warn, p.subject(), fmt.Sprintf("no program of this host waits at port %d", port), "connections to it are refused", fmt.Sprintf("ss -Hlnp 'sport = :%d'", port))
 	}
-}
-
-// down finds a link that is off and has an address in the network of another.
-func (e *exam) down(a netip.Addr) *Link {
-	if l, _ := e.neighbour(a); l != nil && !l.Up {
-		return l
-	}
-	return nil
 }
 
 // nearest says what networks there are, where there is no route.
@@ -141,9 +128,7 @@ func (e *exam) returns() {
 			}
 		}
 	}
-	if len(e.paths) > 0 {
-		e.fine("nothing says that answers take another way")
-	}
+	e.fineIf(len(e.paths) > 0, "nothing says that answers take another way")
 }
 
 // returnsOfNone: the backend answers the client itself, by its own routes,
@@ -159,8 +144,8 @@ func (e *exam) returnsOfNone(p *path, r Route) {
 		return
 	}
 	l, network := e.neighbour(p.at)
-	if l == nil || e.switched(l) {
-		return
+	if l == nil || l.Bridge && e.Params[bridge4] == "1" {
+		return // frames of such a bridge pass through netfilter: answers that are only switched are seen, too
 	}
 	inside, outside := split(p.clients, network)
 	vip := slices.ContainsFunc(p.listens, func(l lb.Listen) bool { return l.Prefix.IsValid() && network.Contains(l.Prefix.Addr()) })
@@ -191,9 +176,7 @@ func (e *exam) sources() {
 				fmt.Sprintf("masquerade takes an address of %s, whatever src a route has: answers go to that one, where it may not be known. snat: auto takes the route's", r.Link), "ip route get "+p.at.String())
 		}
 	}
-	if some {
-		e.fine("masquerade gives the sources that the routes say")
-	}
+	e.fineIf(some, "masquerade gives the sources that the routes say")
 }
 
 // masqueraded is the source that masquerading gives what goes by a route (inet_select_addr
@@ -235,12 +218,6 @@ func split(clients []netip.Addr, network netip.Prefix) (inside, outside []netip.
 	return inside, outside
 }
 
-// switched reports whether a link is a bridge of this host whose frames pass
-// through netfilter: then answers that are only switched are seen, too.
-func (e *exam) switched(l *Link) bool {
-	return l.Bridge && e.Params[bridge4] == "1"
-}
-
 // own is an address of this host in the network of a neighbour.
 func (e *exam) own(link string, neighbour netip.Addr) string {
 	if l := e.link(link); l != nil {
@@ -260,8 +237,7 @@ func (e *exam) unanswered(p *path, r Route, source netip.Addr) {
 	if l == nil || l.Name != r.Link || r.Gateway.IsValid() || e.Routes[Question{To: source}].Way == Local {
 		return
 	}
-	proxy := e.Params["net/ipv4/conf/"+l.Name+"/proxy_arp"] == "1" && source.Is4()
-	if proxy {
+	if source.Is4() && e.Params["net/ipv4/conf/"+l.Name+"/proxy_arp"] == "1" {
 		return
 	}
 	e.add(Fail, p.subject(), "its answers get lost",
@@ -317,9 +293,7 @@ func (e *exam) direct() {
 		}
 	}
 	for _, m := range []lb.Mode{lb.DSR, lb.Tunnel} {
-		if n := backends[m]; n > 0 {
-			e.fine(text.Count(n, "backend") + " of mode: " + m.String())
-		}
+		e.fineIf(backends[m] > 0, text.Count(backends[m], "backend")+" of mode: "+m.String())
 	}
 }
 
