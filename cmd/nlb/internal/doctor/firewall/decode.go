@@ -34,13 +34,11 @@ type program struct {
 	branches  []Rule
 }
 
-const nftaRuleExpressions = unix.NFTA_RULE_EXPRESSIONS
-
 // rule reads a rule. A look-up of verdicts gives a rule for each of them.
 func (d *decoder) rule(attrs []byte) []Rule {
 	p := &program{registers: map[uint32]register{}}
 	p.rule.Number = wire.Uint64(wire.Attr(attrs, unix.NFTA_RULE_HANDLE))
-	for _, e := range wire.Attrs(wire.Attr(attrs, nftaRuleExpressions)) {
+	for _, e := range wire.Attrs(wire.Attr(attrs, unix.NFTA_RULE_EXPRESSIONS)) {
 		d.expression(p, wire.Text(wire.Attr(e, unix.NFTA_EXPR_NAME)), wire.Attr(e, unix.NFTA_EXPR_DATA))
 		if p.rule.Action != Pass || p.branches != nil {
 			break // what follows a verdict is never reached

@@ -85,13 +85,6 @@ func (o *outcome) might(a Action, by Cause) {
 	}
 }
 
-// merge adds what might become of it in a chain that it may go to.
-func (o *outcome) merge(sub outcome) {
-	for a, by := range sub.may {
-		o.might(a, by)
-	}
-}
-
 func (w *walk) chain(name string, level int) outcome {
 	if o, ok := w.known[name]; ok {
 		return o
@@ -116,17 +109,16 @@ func (w *walk) rules(c *Chain, level int) outcome {
 		if met == False {
 			continue
 		}
+		cause := Cause{Chain: c.Name, Number: r.Number}
 		if r.Mark != (MarkUse{}) {
-			w.marks = append(w.marks, Mark{Cause{Chain: c.Name, Number: r.Number}, r.Mark})
+			w.marks = append(w.marks, Mark{cause, r.Mark})
 		}
 		if r.Untracks {
 			sure := met == True && level == 0 && !o.passes && len(o.may) == 0
-			w.untracks = append(w.untracks, Untrack{Cause{Chain: c.Name, Number: r.Number}, sure})
-		}
-		if r.Action == Pass {
-			continue
+			w.untracks = append(w.untracks, Untrack{cause, sure})
 		}
 		switch r.Action {
+		case Pass:
 		case Return:
 			if met == True {
 				return o
@@ -134,7 +126,9 @@ func (w *walk) rules(c *Chain, level int) outcome {
 			o.passes = true
 		case Jump, Goto:
 			sub := w.chain(r.Target, level+1)
-			o.merge(sub)
+			for a, by := range sub.may {
+				o.might(a, by)
+			}
 			o.passes = o.passes || sub.passes && r.Action == Goto
 			switch {
 			case met == Maybe && sub.action == Translate && !about && !sub.about:
@@ -151,7 +145,6 @@ func (w *walk) rules(c *Chain, level int) outcome {
 				return o
 			}
 		default:
-			cause := Cause{Chain: c.Name, Number: r.Number}
 			if met == True {
 				o.action, o.by, o.about = r.Action, cause, about
 				return o
@@ -170,11 +163,10 @@ func (w *walk) meets(r *Rule) (met Tri, about bool) {
 	met = True
 	for i := range r.Conditions {
 		c := &r.Conditions[i]
-		t := w.packet.meets(c)
-		switch {
-		case t == False:
+		switch w.packet.meets(c) {
+		case False:
 			return False, false
-		case t == Maybe:
+		case Maybe:
 			met = Maybe
 		}
 		about = about || c.destination() && !c.Not

@@ -255,8 +255,8 @@ func (x xtLayout) conditions(e []byte) []Condition {
 	add(Field{SrcAddr, 0, n}, e[:n], e[2*n:3*n], inverted&notSrc != 0)
 	add(Field{DstAddr, 0, n}, e[n:2*n], e[3*n:4*n], inverted&notDst != 0)
 	links := e[4*n:]
-	add(Field{InName, 0, ifnameLen}, links[:16], links[32:48], inverted&notIn != 0)
-	add(Field{OutName, 0, ifnameLen}, links[16:32], links[48:64], inverted&notOut != 0)
+	add(Field{InName, 0, unix.IFNAMSIZ}, links[:16], links[32:48], inverted&notIn != 0)
+	add(Field{OutName, 0, unix.IFNAMSIZ}, links[16:32], links[48:64], inverted&notOut != 0)
 	if proto := host.Uint16(e[x.proto:]); proto != 0 {
 		out = append(out, Condition{Fields: []Field{{L4Proto, 0, 1}}, Not: inverted&notProto != 0, Ranges: []Range{single([]byte{byte(proto)})}})
 	}

@@ -218,15 +218,11 @@ func (p *Packet) meets(c *Condition) Tri {
 	}
 	in := False
 	for _, r := range c.Ranges {
-		switch p.within(c, r) {
-		case True:
-			in = True
-		case Maybe:
-			if in == False {
-				in = Maybe
-			}
+		t := p.within(c, r)
+		if t != False {
+			in = t
 		}
-		if in == True {
+		if t == True {
 			break
 		}
 	}
@@ -254,11 +250,10 @@ func (p *Packet) within(c *Condition, r Range) Tri {
 			out = Maybe
 			continue
 		}
-		t := overlap(c.masked(v, n), low, high)
-		if t == False {
+		switch overlap(c.masked(v, n), low, high) {
+		case False:
 			return False
-		}
-		if t == Maybe {
+		case Maybe:
 			out = Maybe
 		}
 	}

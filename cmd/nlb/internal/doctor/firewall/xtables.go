@@ -5,8 +5,6 @@ package firewall
 
 import (
 	"encoding/binary"
-
-	"golang.org/x/sys/unix"
 )
 
 var host = binary.NativeEndian
@@ -43,44 +41,33 @@ func xtMatch(name string, rev uint32, info []byte) []Condition {
 	return c
 }
 
-func xtPorts(info []byte, notSrc, notDst bool) []Condition {
-	port := func(at, offset int, not bool) Condition {
-		low, high := host.Uint16(info[at:]), host.Uint16(info[at+2:])
-		be := func(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
-		return Condition{Fields: []Field{{Transport, offset, 2}}, Not: not, Ranges: []Range{{be(low), be(high)}}}
+func xtPorts(info []byte, notSrc, notDst bool) (out []Condition) {
+	add := func(at, offset int, not bool) {
+		p := Ports{host.Uint16(info[at:]), host.Uint16(info[at+2:])}
+		if r, _ := portRange(p); not || p != (Ports{0, 65535}) {
+			out = append(out, Condition{Fields: []Field{{Transport, offset, 2}}, Not: not, Ranges: []Range{r}})
+		}
 	}
-	var out []Condition
-	if c := port(0, 0, notSrc); !everyPort(c) {
-		out = append(out, c)
-	}
-	if c := port(4, 2, notDst); !everyPort(c) {
-		out = append(out, c)
-	}
+	add(0, 0, notSrc)
+	add(4, 2, notDst)
 	return out
-}
-
-func everyPort(c Condition) bool {
-	return !c.Not && string(c.Ranges[0].Low) == "\x00\x00" && string(c.Ranges[0].High) == "\xff\xff"
 }
 
 // struct ip6t_hl_info: mode (0 is, 1 is not, 2 less, 3 greater), hop_limit
 func xtHopLimit(info []byte) ([]Condition, bool) {
-	mode, limit := info[0], info[1]
-	c := Condition{Fields: []Field{{Network, 7, 1}}, Not: mode == 1, Ranges: []Range{single(info[1:2])}}
-	switch mode {
+	c := Condition{Fields: []Field{{Network, 7, 1}}, Not: info[0] == 1}
+	low, high := int(info[1]), int(info[1])
+	switch info[0] {
+	case 0, 1:
 	case 2:
-		c.Ranges = nil // less than 0
-		if limit > 0 {
-			c.Ranges = []Range{{[]byte{0}, []byte{limit - 1}}}
-		}
+		low, high = 0, high-1
 	case 3:
-		c.Ranges = nil
-		if limit < 255 {
-			c.Ranges = []Range{{[]byte{limit + 1}, []byte{255}}}
-		}
-	}
-	if mode > 3 {
+		low, high = low+1, 255
+	default:
 		return nil, false
+	}
+	if low <= high { // nothing is less than 0, or greater than 255
+		c.Ranges = []Range{{[]byte{byte(low)}, []byte{byte(high)}}}
 	}
 	return []Condition{c}, true
 }
@@ -170,13 +157,10 @@ func xtTarget(name string) Action {
 // xt_connmark_tginfo1: ctmark, ctmask, nfmask, mode; xt_connmark_tginfo2 has a
 // direction and a number of bits to shift by before the mode.
 func xtMark(name string, rev uint32, info []byte) MarkUse {
-	const (
-		set, save, restore = 0, 1, 2
-		modeAt, modeAt2    = 12, 14
-	)
-	at := modeAt
+	const set, save, restore = 0, 1, 2
+	at := 12 // where the mode is
 	if rev >= 2 {
-		at = modeAt2
+		at = 14
 	}
 	if name != "CONNMARK" || rev == 0 || len(info) <= at {
 		return MarkUse{}
@@ -211,5 +195,3 @@ func xtVerdict(v int32) Action {
 	}
 	return Anything
 }
-
-const ifnameLen = unix.IFNAMSIZ
