@@ -59,8 +59,7 @@ func (e *exam) listensOf(title string, s *lb.Service) {
 // ownConnections: a program of this host connects to a listen of role client.
 // Without any route connect(2) fails before a packet is there.
 func (e *exam) ownConnections(title string, l lb.Listen, route Route) {
-	switch route.Way {
-	case Out, Local:
+	if route.Way == Out || route.Way == Local {
 		return
 	}
 	e.add(Fail, title, fmt.Sprintf("programs of this host cannot connect to %s", l.Prefix.Addr()),
@@ -187,10 +186,8 @@ func (e *exam) entrance(title string, s *lb.Service) {
 		e.add(Fail, title, fmt.Sprintf("there is no interface %s", s.Interface), "the service takes only what comes by it", "ip link show")
 		return
 	}
-	for _, name := range in {
-		if l := e.link(name); l.Up {
-			return
-		}
+	if slices.ContainsFunc(in, func(name string) bool { return e.link(name).Up }) {
+		return
 	}
 	e.add(Fail, title, fmt.Sprintf("interface %s is down", s.Interface), "the service takes only what comes by it", "ip link set "+in[0]+" up")
 }
@@ -207,10 +204,12 @@ func (e *exam) reversePath() {
 				if q.From == distant[p.family] {
 					who = "clients beyond its own networks"
 				}
+				level := Fail
 				if !p.sure {
+					level = Warn
 					why += "; that they come by " + q.In + " is likely, since " + p.service.Listen[0].String() + " is there"
 				}
-				e.add(e.certainty(p), p.title(), fmt.Sprintf("%s that come by %s are dropped", who, q.In), why+e.dropped(),
+				e.add(level, p.title(), fmt.Sprintf("%s that come by %s are dropped", who, q.In), why+e.dropped(),
 					setParam("net/ipv4/conf/"+q.In+"/rp_filter", "2"))
 			}
 		}
@@ -234,13 +233,6 @@ func (e *exam) reversed(q Question) string {
 		return fmt.Sprintf("rp_filter is on for %s, and of any way back, %s", q.In, way(back))
 	}
 	return ""
-}
-
-func (e *exam) certainty(p *path) Level {
-	if p.sure {
-		return Fail
-	}
-	return Warn
 }
 
 // told reports whether it is worth telling: that clients from far away come by

@@ -136,8 +136,7 @@ func (e *exam) loopback() {
 // fromLoopback: this host connects to a loopback address, and the backend is
 // elsewhere.
 func (e *exam) fromLoopback(p *path, l lb.Listen) {
-	link := e.way(p).Link
-	name := "net/ipv4/conf/" + link + "/route_localnet"
+	name := "net/ipv4/conf/" + e.way(p).Link + "/route_localnet"
 	switch {
 	case p.family == lb.IPv6:
 		e.add(Fail, p.subject(), "connections to "+l.String()+" do not reach it",
@@ -145,15 +144,10 @@ func (e *exam) fromLoopback(p *path, l lb.Listen) {
 	case p.backend.SNAT.Mode == lb.SNATNone || p.backend.SNAT.Mode == lb.SNATVIP:
 		e.add(Fail, p.subject(), "connections to "+l.String()+" do not reach it",
 			"with snat "+p.backend.SNAT.Mode.String()+" the backend would see a loopback address; snat: masquerade works", "")
-	case !e.localnet(link):
+	case e.Params["net/ipv4/conf/all/route_localnet"] != "1" && e.Params[name] != "1":
 		e.add(Fail, p.subject(), "connections to "+l.String()+" get no answer from it",
 			dotted(name)+" is 0: the kernel drops the replies as martian", setParam(name, "1"))
 	}
-}
-
-// localnet reports whether a link takes IPv4 packets for loopback addresses.
-func (e *exam) localnet(link string) bool {
-	return e.Params["net/ipv4/conf/all/route_localnet"] == "1" || e.Params["net/ipv4/conf/"+link+"/route_localnet"] == "1"
 }
 
 // comeBy are the links that clients come by, or most probably do.

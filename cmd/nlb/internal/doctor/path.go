@@ -165,15 +165,14 @@ func Questions(links []Link, profiles []*lb.Profile) []Question {
 	ask(Question{To: distant[lb.IPv4]})
 	ask(Question{To: distant[lb.IPv6]})
 	for _, s := range lb.Services(profiles) {
+		if !s.Mode.Direct() {
+			continue
+		}
 		for i := range s.Backends {
-			if s.Mode.Direct() {
-				ask(Question{To: s.Backends[i].Address.Addr})
-			}
+			ask(Question{To: s.Backends[i].Address.Addr})
 		}
 		for _, l := range s.Listen {
-			if s.Mode.Direct() {
-				ask(Question{To: l.Prefix.Addr()})
-			}
+			ask(Question{To: l.Prefix.Addr()})
 		}
 	}
 	for _, p := range paths(h, profiles) {

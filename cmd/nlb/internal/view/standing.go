@@ -6,6 +6,7 @@ package view
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -179,11 +180,8 @@ func (s *ShownService) up() (string, text.Style) {
 func (s *ShownService) openness() string {
 	var open []string
 	for _, f := range s.Service.Families() {
-		for i := range s.Backends {
-			if b := &s.Backends[i]; lb.FamilyOf(b.Address.Addr) == f && b.Failing() && b.State == lb.Up {
-				open = append(open, f.String()+" ")
-				break
-			}
+		if slices.ContainsFunc(s.Backends, func(b ShownBackend) bool { return lb.FamilyOf(b.Address.Addr) == f && b.Failing() && b.State == lb.Up }) {
+			open = append(open, f.String()+" ")
 		}
 	}
 	switch len(open) {

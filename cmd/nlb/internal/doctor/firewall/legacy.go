@@ -61,6 +61,7 @@ func ReadLegacy(procNet string) ([]*Table, error) {
 // xtLayout is where the parts of an entry are: struct ipt_entry, ip6t_entry.
 type xtLayout struct {
 	family               string
+	goesTo               byte // IPT_F_GOTO, IP6T_F_GOTO
 	domain, level        int
 	addr                 int // bytes of an address; source, destination and their masks come first
 	proto, flags, invert int // invert: invflags
@@ -69,8 +70,8 @@ type xtLayout struct {
 }
 
 var (
-	xt4 = xtLayout{"ip", unix.AF_INET, unix.SOL_IP, 4, 80, 82, 83, 88, 90, 112}
-	xt6 = xtLayout{"ip6", unix.AF_INET6, unix.SOL_IPV6, 16, 128, 131, 132, 140, 142, xtAligned(148) + 16}
+	xt4 = xtLayout{"ip", 2, unix.AF_INET, unix.SOL_IP, 4, 80, 82, 83, 88, 90, 112}
+	xt6 = xtLayout{"ip6", 4, unix.AF_INET6, unix.SOL_IPV6, 16, 128, 131, 132, 140, 142, xtAligned(148) + 16}
 
 	xtHeadSize = xtAligned(xtTableName + 4) // struct ipt_get_entries: name, size
 )
@@ -221,7 +222,7 @@ func (x xtLayout) rule(e []byte, target int, kind string) Rule {
 		r.Action = Anything
 	case int32(host.Uint32(e[target+xtTargetHead:])) >= 0:
 		r.Action = Jump
-		if e[x.flags]&x.gotoFlag() != 0 {
+		if e[x.flags]&x.goesTo != 0 {
 			r.Action = Goto
 		}
 		r.Target = string(e[target+xtTargetHead : target+xtTargetHead+4])
@@ -229,13 +230,6 @@ func (x xtLayout) rule(e []byte, target int, kind string) Rule {
 		r.Action = x.verdict(e, target)
 	}
 	return r
-}
-
-func (x xtLayout) gotoFlag() byte {
-	if x.family == "ip6" {
-		return 4 // IP6T_F_GOTO
-	}
-	return 2 // IPT_F_GOTO
 }
 
 // conditions reads struct ipt_ip and ip6t_ip6: addresses with masks, names of

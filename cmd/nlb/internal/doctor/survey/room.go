@@ -9,6 +9,7 @@ import (
 	"bufio"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -75,11 +76,9 @@ func counter(path, name string) uint64 {
 	for line := range strings.Lines(string(b)) {
 		words := strings.Fields(line)
 		if len(titles) > 0 && len(words) == len(titles) && words[0] == titles[0] {
-			for i, title := range titles {
-				if title == name {
-					n, _ := strconv.ParseUint(words[i], 10, 64)
-					return n
-				}
+			if i := slices.Index(titles, name); i >= 0 {
+				n, _ := strconv.ParseUint(words[i], 10, 64)
+				return n
 			}
 			titles = nil
 			continue
