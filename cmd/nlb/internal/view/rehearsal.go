@@ -51,7 +51,8 @@ func (c *Console) PrintReport(r *lab.Report) {
 	}
 	c.printNotes("note", text.Cyan, r.Notes)
 	c.printNotes("problem", text.Red, r.Problems)
-	fmt.Fprintf(c.Out, "%s: %s, %s in %.1f s\n", c.verdict(len(r.AllProblems())), text.Count(services, "service"), text.Count(r.Connections, "connection"), r.Seconds)
+	fmt.Fprintf(c.Out, "%s: %s, %s in %.1f s\n", c.verdict(len(r.AllProblems())),
+		text.Count(services, "service"), text.Count(r.Connections, "connection"), r.Seconds)
 }
 
 func (c *Console) printRehearsed(profile string, s *lab.Service) {
