@@ -27,11 +27,7 @@ type Endpoint struct {
 
 // Backend is it as a server.
 func (e Endpoint) Backend() lb.Backend {
-	b := lb.Backend{Address: lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}, Weight: 1, Priority: 1}
-	if e.Host != "" {
-		b.Host = lb.Host{Name: e.Host}
-	}
-	return b
+	return lb.Backend{Address: lb.Endpoint{Addr: e.Addr, Port: e.Ports.First}, Host: lb.Host{Name: e.Host}, Weight: 1, Priority: 1}
 }
 
 // Parse reads ADDRESS[:PORT[-PORT]], [IPV6][:PORT], IPV6:PORT where loose, NAME[:PORT],

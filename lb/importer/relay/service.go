@@ -33,17 +33,17 @@ type Server struct {
 func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at importer.Place, notes ...string) {
 	binds = reachable(d, binds)
 	var wide, single []lb.Listen
-	var families [2]bool // of clients, IPv4 and IPv6
+	families, has := map[lb.Family]bool{}, map[lb.Family]bool{} // of clients, and of backends
 	local := len(binds) > 0
 	for _, b := range binds {
 		ports := []lb.PortRange{b.Ports}
 		switch {
 		case b.Any:
-			families[0], families[1] = families[0] || b.V4, families[1] || b.V6
+			families[lb.IPv4], families[lb.IPv6] = families[lb.IPv4] || b.V4, families[lb.IPv6] || b.V6
 			wide = append(wide, lb.Listen{Ports: ports})
 			local = false
 		default:
-			families[0], families[1] = families[0] || b.Addr.Is4(), families[1] || b.Addr.Is6()
+			families[lb.FamilyOf(b.Addr)] = true
 			single = append(single, lb.Listen{Prefix: netip.PrefixFrom(b.Addr, b.Addr.BitLen()), Ports: ports})
 			local = local && b.Addr.IsLoopback()
 		}
@@ -53,23 +53,23 @@ func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at imp
 		d.Lost(fmt.Sprintf("service %s has no server that a profile can have, so it is left out", s.Name), "", at)
 		return
 	}
-	var has [2]bool // of backends
 	for _, b := range s.Backends {
-		has[0], has[1] = has[0] || b.Named() || b.Address.Addr.Is4(), has[1] || b.Named() || b.Address.Addr.Is6()
+		has[lb.IPv4], has[lb.IPv6] = has[lb.IPv4] || b.Named() || b.Address.Addr.Is4(), has[lb.IPv6] || b.Named() || b.Address.Addr.Is6()
 	}
-	for i, f := range []lb.Family{lb.IPv4, lb.IPv6} {
-		if families[i] && !has[i] {
+	for _, f := range []lb.Family{lb.IPv4, lb.IPv6} {
+		if families[f] && !has[f] {
 			d.Lost(fmt.Sprintf("clients by %s reached servers of the other family, which a translation of addresses cannot do; they are not in the profile", f),
 				"backends of both families serve both", at)
 		}
 	}
-	if families == has && has == [2]bool{true, true} && !slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.Named() }) {
+	both := families[lb.IPv4] && families[lb.IPv6] && has[lb.IPv4] && has[lb.IPv6]
+	if both && !slices.ContainsFunc(s.Backends, func(b lb.Backend) bool { return b.Named() }) {
 		d.Lost("clients reached servers of both families; in the profile those by IPv4 get the servers by IPv4, and those by IPv6 the others", "", at)
 	}
-	single = slices.DeleteFunc(single, func(l lb.Listen) bool { return !has[index(l.Prefix.Addr())] })
-	var own [2]bool // of single
+	single = slices.DeleteFunc(single, func(l lb.Listen) bool { return !has[lb.FamilyOf(l.Prefix.Addr())] })
+	own := map[lb.Family]bool{} // of single
 	for _, l := range single {
-		own[index(l.Prefix.Addr())] = true
+		own[lb.FamilyOf(l.Prefix.Addr())] = true
 	}
 	if local { // nobody else reaches the loopback address
 		s.Role, s.SNAT = lb.RoleClient, lb.SNAT{Mode: lb.SNATNone}
@@ -84,7 +84,7 @@ func Add(d *importer.Draft, s lb.Service, binds []Bind, servers []Server, at imp
 		one := s
 		one.Listen, one.Backends = listen, slices.Clone(s.Backends)
 		if listen[0].Prefix.IsValid() {
-			one.Backends = slices.DeleteFunc(one.Backends, func(b lb.Backend) bool { return !b.Named() && !own[index(b.Address.Addr)] })
+			one.Backends = slices.DeleteFunc(one.Backends, func(b lb.Backend) bool { return !b.Named() && !own[lb.FamilyOf(b.Address.Addr)] })
 		}
 		d.Add(one, at, notes...)
 	}
@@ -108,15 +108,8 @@ func reachable(d *importer.Draft, binds []Bind) []Bind {
 	})
 }
 
-func index(a netip.Addr) int {
-	if a.Is6() {
-		return 1
-	}
-	return 0
-}
-
 // backends are the servers that clients of these families can reach by translation.
-func backends(d *importer.Draft, servers []Server, families [2]bool, local bool, at importer.Place) []lb.Backend {
+func backends(d *importer.Draft, servers []Server, families map[lb.Family]bool, local bool, at importer.Place) []lb.Backend {
 	var out []lb.Backend
 	var weights []int64
 	there := map[lb.Endpoint]bool{}
@@ -126,25 +119,22 @@ func backends(d *importer.Draft, servers []Server, families [2]bool, local bool,
 		case !b.Named() && b.Address.Addr.IsLoopback() && !local:
 			d.Lost("a server on the loopback address is left out: the kernel drops packets of the network that are sent there",
 				fmt.Sprintf("where it listens on all addresses of this host, the backend %q reaches it", fmt.Sprintf(":%d", b.Address.Port)), b.Place)
-			continue
 		case local && (b.Named() || !b.Address.Addr.IsLoopback()):
 			d.Lost("this listens on the loopback address, and the kernel drops answers that come for that from elsewhere, so this server is left out",
 				"a service can listen on another address of this host, and programs connect to that", b.Place)
-			continue
-		case !b.Named() && !families[index(b.Address.Addr)]:
+		case !b.Named() && !families[lb.FamilyOf(b.Address.Addr)]:
 			d.Lost("this server is of another family than the clients, so it is left out", "", b.Place)
-			continue
 		case !b.Named() && there[b.Address]:
 			d.Lost("this server is here twice, and is left out the second time", "its weight can be that of both", b.Place)
-			continue
+		default:
+			there[b.Address] = true
+			if b.Name == "" || names[b.Name] {
+				b.Name = b.Where()
+			}
+			names[b.Name] = true
+			out = append(out, b.Backend)
+			weights = append(weights, int64(b.Weight))
 		}
-		there[b.Address] = true
-		if b.Name == "" || names[b.Name] {
-			b.Name = b.Where()
-		}
-		names[b.Name] = true
-		out = append(out, b.Backend)
-		weights = append(weights, int64(b.Weight))
 	}
 	for i, w := range d.Weights(weights, at) {
 		out[i].Weight = w
