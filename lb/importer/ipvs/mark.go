@@ -120,14 +120,10 @@ func (m *mark) conditions(matches []syntax.Match, f lb.Family) string {
 
 // unused notes rules that set marks of no service.
 func (t *table) unused() {
-	var at []importer.Place
 	for _, m := range t.marks {
 		if !m.used {
-			at = append(at, m.place)
+			t.Note("no service of IPVS is for the mark that this sets", "", m.place)
 		}
-	}
-	if len(at) > 0 {
-		t.Note("no service of IPVS is for the mark that this sets", "", at...)
 	}
 }
 

@@ -33,12 +33,6 @@ type command struct {
 	service   word
 }
 
-// has reports whether a command has an option.
-func (c *command) has(option string) bool {
-	_, ok := c.given[option]
-	return ok
-}
-
 // parse reads the arguments of a command; false where there are mistakes.
 func (t *table) parse(ws []word, place importer.Place) (*command, bool) {
 	c, ok := &command{place: place, given: map[string]word{}}, true

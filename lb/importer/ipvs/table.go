@@ -55,15 +55,6 @@ type table struct {
 	listed   []string // the service of the rows before, as options
 }
 
-func (t *table) find(key string) *Virtual {
-	for _, v := range t.services {
-		if v.key == key {
-			return v
-		}
-	}
-	return nil
-}
-
 // do does what a command says.
 func (t *table) do(c *command) {
 	if c.verb == 'C' {
@@ -74,23 +65,23 @@ func (t *table) do(c *command) {
 	if !ok {
 		return
 	}
-	old := t.find(v.key)
+	i := slices.IndexFunc(t.services, func(o *Virtual) bool { return o.key == v.key })
 	switch {
-	case c.verb == 'A' && old != nil && v.same(old):
+	case c.verb == 'A' && i >= 0 && v.same(t.services[i]):
 		t.again(c.place)
-	case c.verb == 'A' && old != nil:
+	case c.verb == 'A' && i >= 0:
 		t.Fail(c.place, "this service is here twice", "each service once")
 	case c.verb == 'A':
 		t.services = append(t.services, v)
-	case old == nil:
+	case i < 0:
 		t.Fail(c.service.Place, "no -A before has this service", "a service that was added")
 	case c.verb == 'E':
-		v.Servers = old.Servers
-		*old = *v
+		v.Servers = t.services[i].Servers
+		t.services[i] = v
 	case c.verb == 'D':
-		t.services = slices.DeleteFunc(t.services, func(o *Virtual) bool { return o == old })
+		t.services = slices.Delete(t.services, i, i+1)
 	default:
-		t.server(c, old)
+		t.server(c, t.services[i])
 	}
 }
 
@@ -112,14 +103,14 @@ func (s *Server) same(o *Server) bool {
 // service reads the virtual service of a command.
 func (t *table) service(c *command) (*Virtual, bool) {
 	w := c.service
-	v := &Virtual{Place: c.place, Scheduler: "wlc", OnePacket: c.has("-o"), Engine: c.given["--pe"].Text}
+	v := &Virtual{Place: c.place, Scheduler: "wlc", OnePacket: c.given["-o"].Text != "", Engine: c.given["--pe"].Text}
 	if c.transport == "-f" {
 		n, err := strconv.ParseUint(w.Text, 0, 32)
 		if err != nil || n == 0 {
 			t.Fail(w.Place, fmt.Sprintf("%q is not a mark", w.Text), "1 to 4294967295")
 			return nil, false
 		}
-		v.mark, v.IPv6 = uint32(n), c.has("-6")
+		v.mark, v.IPv6 = uint32(n), c.given["-6"].Text != ""
 		v.key = fmt.Sprint("f ", n, v.IPv6)
 	} else {
 		v.Protocol = map[string]lb.Protocol{"-t": lb.TCP, "-u": lb.UDP, "--sctp-service": lb.SCTP}[c.transport]
@@ -187,7 +178,7 @@ func (t *table) server(c *command, v *Virtual) {
 	}
 	s.Port = cmp.Or(s.Port, v.Port)
 	for _, f := range []string{"-g", "-i", "-m"} {
-		if c.has(f) {
+		if c.given[f].Text != "" {
 			s.Forwarding = f[1]
 		}
 	}

@@ -46,18 +46,14 @@ func (r *reader) backends(o *document.Node, s *lb.Service) []lb.Backend {
 	}
 	level := r.level(o, members)
 	var shares []int64
-	var spare []importer.Place
 	for _, m := range members {
 		w := int64(0)
 		if m.priority > level {
-			spare = append(spare, m.place)
+			r.Lost("backends with a lower priority do not take over by themselves; the profile has them with weight 0", "", m.place)
 		} else if m.up {
 			w = int64(m.weight)
 		}
 		shares = append(shares, w)
-	}
-	if len(spare) > 0 {
-		r.Lost("backends with a lower priority do not take over by themselves; the profile has them with weight 0", "", spare...)
 	}
 	weights := r.Weights(shares, lineOf(o))
 	var out []lb.Backend

@@ -98,14 +98,10 @@ func (r *reader) named(n *document.Node) map[string]*document.Node {
 
 // unused notes what no farm refers to.
 func (r *reader) unused(what string, objects map[string]*document.Node) {
-	var at []importer.Place
 	for _, o := range objects {
 		if !r.used[o] {
-			at = append(at, lineOf(o))
+			r.Note("no farm that is translated uses this "+what, "", lineOf(o))
 		}
-	}
-	if len(at) > 0 {
-		r.Note("no farm that is translated uses this "+what, "", at...)
 	}
 }
 
