@@ -3,6 +3,7 @@ package keepalived
 // Checks of real servers.
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -32,11 +33,16 @@ var checkers = importer.Words("TCP_CHECK PING_CHECK HTTP_GET SSL_GET DNS_CHECK U
 // made are what a checker becomes, without its times. Where that is nothing, it is said
 // why.
 func (r *reader) made(d *words.Directive, levels [][]*words.Directive) []lb.Check {
-	kind := lb.CheckTCP
 	switch d.Name() {
-	case "TCP_CHECK", "SMTP_CHECK":
+	case "TCP_CHECK":
+		return []lb.Check{lb.DefaultCheck(lb.CheckTCP)}
+	case "SMTP_CHECK":
+		c := lb.DefaultCheck(lb.CheckTCP)
+		c.Expect = "220"
+		r.Lost("SMTP_CHECK greets the server; the check of the profile reads its banner only", "", d.Place())
+		return []lb.Check{c}
 	case "PING_CHECK":
-		kind = lb.CheckICMP
+		return []lb.Check{lb.DefaultCheck(lb.CheckICMP)}
 	case "HTTP_GET":
 		return r.pages(lb.CheckHTTP, d, levels)
 	case "SSL_GET":
@@ -47,17 +53,10 @@ func (r *reader) made(d *words.Directive, levels [][]*words.Directive) []lb.Chec
 		return r.datagrams(d)
 	case "MISC_CHECK":
 		r.Lost("MISC_CHECK is not translated", "check: exec runs a command of yours, which finds NLB_ADDRESS and NLB_PORT in its environment", d.Place())
-		return nil
 	default:
 		r.Lost(d.Name()+" is not translated", "", d.Place())
-		return nil
 	}
-	c := lb.DefaultCheck(kind)
-	if d.Name() == "SMTP_CHECK" {
-		c.Expect = "220"
-		r.Lost("SMTP_CHECK greets the server; the check of the profile reads its banner only", "", d.Place())
-	}
-	return []lb.Check{c}
+	return nil
 }
 
 // literal are regular expressions that stand for themselves.
@@ -74,7 +73,7 @@ func (r *reader) pages(k lb.CheckKind, d *words.Directive, levels [][]*words.Dir
 			if !r.Spend(len(level), u.Place()) {
 				return out
 			}
-			if host := text(level, "virtualhost"); host != "" {
+			if host := words.Last(level, "virtualhost").Arg(1); host != "" {
 				c.Host = host
 				break
 			}
@@ -114,10 +113,8 @@ func (r *reader) pages(k lb.CheckKind, d *words.Directive, levels [][]*words.Dir
 // names are checks of DNS_CHECK.
 func (r *reader) names(d *words.Directive) []lb.Check {
 	c := lb.DefaultCheck(lb.CheckDNS)
-	if name := text(d.Block, "name"); name != "" {
-		c.Query = name
-	}
-	if kind := text(d.Block, "type"); kind != "" {
+	c.Query = cmp.Or(words.Last(d.Block, "name").Arg(1), c.Query)
+	if kind := words.Last(d.Block, "type").Arg(1); kind != "" {
 		if c.QueryType = strings.ToUpper(kind); !slices.Contains([]string{"A", "AAAA", "NS", "SOA", "TXT"}, c.QueryType) {
 			c.QueryType = "SOA"
 			r.Lost("checks ask for SOA in place of "+kind, "", d.Place())
@@ -132,13 +129,13 @@ func (r *reader) datagrams(d *words.Directive) []lb.Check {
 	bytes := func(o *words.Directive) (string, bool) {
 		var all string
 		for _, w := range o.Args() {
-			if len(w.Text)%2 == 1 {
+			b, err := hex.DecodeString(w.Text)
+			if err != nil {
 				return "", false
 			}
-			all += w.Text
+			all += string(b)
 		}
-		b, err := hex.DecodeString(all)
-		return string(b), err == nil
+		return all, true
 	}
 	payload, reply := words.Last(d.Block, "payload"), words.Last(d.Block, "require_reply")
 	if payload == nil || reply == nil {
@@ -158,16 +155,14 @@ func (r *reader) datagrams(d *words.Directive) []lb.Check {
 // span is a time in seconds, of the first level that says it.
 func (r *reader) span(name string, otherwise time.Duration, levels [][]*words.Directive) time.Duration {
 	for _, level := range levels {
-		d := words.Last(level, name)
-		if d == nil {
-			continue
+		if d := words.Last(level, name); d != nil {
+			f, err := strconv.ParseFloat(d.Arg(1), 64)
+			if err != nil || f < 0 || f > 1e6 {
+				r.Fail(d.Place(), fmt.Sprintf("%s %q is not a time", name, d.Arg(1)), "seconds")
+				return otherwise
+			}
+			return time.Duration(f * float64(time.Second)).Round(time.Millisecond)
 		}
-		f, err := strconv.ParseFloat(d.Arg(1), 64)
-		if err != nil || f < 0 || f > 1e6 {
-			r.Fail(d.Place(), fmt.Sprintf("%s %q is not a time", name, d.Arg(1)), "seconds")
-			return otherwise
-		}
-		return time.Duration(f * float64(time.Second)).Round(time.Millisecond)
 	}
 	return otherwise
 }
@@ -264,7 +259,8 @@ func (r *reader) health(s *lb.Service, virtual []*words.Directive, v *ipvs.Virtu
 		if base == nil {
 			base = checks
 		}
-		if !alike(base, checks) {
+		sameChecks := func(a, b check) bool { return reflect.DeepEqual(a.Check, b.Check) } // they may go to different places
+		if !slices.EqualFunc(base, checks, sameChecks) {
 			r.Lost("real servers are checked in different ways; the profile has those of the first that is checked", "", real.Place())
 			continue
 		}
@@ -301,9 +297,4 @@ func (r *reader) health(s *lb.Service, virtual []*words.Directive, v *ipvs.Virtu
 			s.Backends[i].CheckAt = lb.CheckAt{}
 		}
 	}
-}
-
-// alike reports whether checks differ at most in where they go.
-func alike(a, b []check) bool {
-	return slices.EqualFunc(a, b, func(x, y check) bool { return reflect.DeepEqual(x.Check, y.Check) })
 }

@@ -124,14 +124,17 @@ func (r *reader) main(all []*words.Directive) {
 			r.Lost(name+" is not translated", "", d.Place())
 		}
 	}
-	r.pair(instances)
+	pair := r.pair(instances)
 	for _, one := range r.services {
+		if pair {
+			one.Fleet = lb.FleetPair
+		}
 		r.Add(one.Service, one.place, one.note)
 	}
 }
 
-// pair makes the services those of a pair, where VRRP moves an address of theirs.
-func (r *reader) pair(instances []*words.Directive) {
+// pair reports whether the services are those of a pair: VRRP moves an address of theirs.
+func (r *reader) pair(instances []*words.Directive) (pair bool) {
 	served := map[string]bool{}
 	blocked := ""
 	for _, s := range r.services {
@@ -142,7 +145,6 @@ func (r *reader) pair(instances []*words.Directive) {
 			blocked = s.Name
 		}
 	}
-	pair := false
 	for _, d := range instances {
 		list := addresses(d)
 		what := fmt.Sprintf("VRRP (%s) moves %s between hosts", d.Arg(1), cmp.Or(importer.Some(list, 4), "addresses"))
@@ -158,11 +160,7 @@ func (r *reader) pair(instances []*words.Directive) {
 			pair = true
 		}
 	}
-	for i := range r.services {
-		if pair {
-			r.services[i].Fleet = lb.FleetPair
-		}
-	}
+	return pair
 }
 
 // addresses are those that an instance of VRRP moves.

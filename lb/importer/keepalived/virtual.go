@@ -17,14 +17,6 @@ import (
 	"nlb/lb/importer/words"
 )
 
-// text is the first argument of a directive; empty where there is none.
-func text(all []*words.Directive, names ...string) string {
-	if d := words.Last(all, names...); d != nil {
-		return d.Arg(1)
-	}
-	return ""
-}
-
 // silent are directives of virtual and real servers that are read elsewhere, or say
 // nothing of where connections go.
 var silent = importer.Words(`
@@ -90,7 +82,7 @@ func (r *reader) virtual(d *words.Directive) {
 	}
 	r.health(&s, settings, v, reals)
 	r.sorry(&s, settings, v)
-	s.Name = cmp.Or(text(settings, "snmp_name"), importer.PortName(s.Protocols, listens[0].Ports, listens[0].Prefix.Addr().Is6()))
+	s.Name = cmp.Or(words.Last(settings, "snmp_name").Arg(1), importer.PortName(s.Protocols, listens[0].Ports, listens[0].Prefix.Addr().Is6()))
 	if d.Arg(1) == "group" {
 		s.Name = d.Arg(2)
 	}
@@ -211,12 +203,12 @@ func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs
 		}
 	}
 	v.OnePacket = words.Last(all, "ops") != nil
-	v.Engine = text(all, "persistence_engine")
-	v.Netmask = text(all, "persistence_granularity")
+	v.Engine = words.Last(all, "persistence_engine").Arg(1)
+	v.Netmask = words.Last(all, "persistence_granularity").Arg(1)
 	const persistent = 360 // unless it is said, keepalived.conf(5)
-	if words.Last(all, "persistence_timeout") != nil || v.Netmask != "" {
+	if timeout := words.Last(all, "persistence_timeout"); timeout != nil || v.Netmask != "" {
 		v.Persistent = persistent
-		if text(all, "persistence_timeout") != "" {
+		if timeout.Arg(1) != "" {
 			v.Persistent = r.number(all, "persistence_timeout", persistent)
 		}
 	} else if slices.ContainsFunc(listens, func(l lb.Listen) bool { return l.Ports[0] == lb.AllPorts }) {
@@ -236,16 +228,11 @@ func (r *reader) scheduling(all []*words.Directive, listens []lb.Listen, v *ipvs
 func (r *reader) forwarding(blocks ...[]*words.Directive) byte {
 	for _, b := range blocks {
 		if d := words.Last(b, "lvs_method", "lb_kind"); d != nil {
-			switch d.Arg(1) {
-			case "NAT":
-			case "DR":
-				return 'g'
-			case "TUN":
-				return 'i'
-			default:
+			way, ok := map[string]byte{"NAT": 'm', "DR": 'g', "TUN": 'i'}[d.Arg(1)]
+			if !ok {
 				r.Fail(d.Place(), fmt.Sprintf("%q is no way to forward", d.Arg(1)), "NAT, DR or TUN")
 			}
-			return 'm'
+			return cmp.Or(way, 'm')
 		}
 	}
 	return 'm'

@@ -35,9 +35,9 @@ func (d *Directive) Name() string { return d.Words[0].Text }
 // Args are the words behind the name.
 func (d *Directive) Args() []Word { return d.Words[1:] }
 
-// Arg is the text of an argument, counted from 1; empty where there are fewer.
+// Arg is the text of an argument, counted from 1; empty where there are fewer, or d is nil.
 func (d *Directive) Arg(i int) string {
-	if i < len(d.Words) {
+	if d != nil && i < len(d.Words) {
 		return d.Words[i].Text
 	}
 	return ""
