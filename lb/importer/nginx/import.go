@@ -51,29 +51,21 @@ var heading = regexp.MustCompile(`^# configuration file (\S+):$`)
 func (r *reader) parse() ([]*words.Directive, error) {
 	var starts []int
 	for i, line := range r.Lines {
-		if heading.MatchString(line) {
+		if m := heading.FindStringSubmatch(line); m != nil {
 			starts = append(starts, i)
+			r.files = append(r.files, document{name: m[1]})
 		}
 	}
 	if len(starts) == 0 {
-		starts = []int{0}
+		starts, r.files = []int{0}, []document{{}}
 	}
-	for i, from := range starts {
-		to := len(r.Lines)
-		if i+1 < len(starts) {
-			to = starts[i+1]
-		}
-		all, err := words.Parse(&r.Mistakes, words.Syntax{Comments: "#", Semicolons: true, Braces: true, Single: true, From: from, To: to})
+	starts = append(starts, len(r.Lines))
+	for i := range r.files {
+		all, err := words.Parse(&r.Mistakes, words.Syntax{Comments: "#", Semicolons: true, Braces: true, Single: true, From: starts[i], To: starts[i+1]})
 		if err != nil {
 			return nil, err
 		}
-		name := ""
-		if to > 0 {
-			if m := heading.FindStringSubmatch(r.Lines[from]); m != nil {
-				name = m[1]
-			}
-		}
-		r.files = append(r.files, document{name, all})
+		r.files[i].all = all
 	}
 	return r.files[0].all, nil
 }
@@ -207,6 +199,3 @@ func (r *reader) known(d *words.Directive) {
 		r.Lost(name+" is not translated", "", d.Place())
 	}
 }
-
-// on reports whether a switch is on.
-func on(d *words.Directive) bool { return d != nil && d.Arg(1) == "on" }

@@ -3,6 +3,7 @@ package nginx
 // Servers of stream: where they listen, and what they do with connections.
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -32,7 +33,7 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 	case len(binds) == 0:
 		r.Lost("this server listens nowhere that a profile can have, so it is left out", "", at)
 		return
-	case on(words.Last(all, "proxy_ssl")):
+	case words.Last(all, "proxy_ssl").Arg(1) == "on":
 		r.Lost("TLS to the servers is not translated, so this server is left out", "nlb passes TLS of clients on, and makes none", words.Last(all, "proxy_ssl").Place())
 		return
 	}
@@ -49,7 +50,7 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 	s := lb.Service{}
 	r.guards(&s, own, all)
 	r.source(&s, words.Last(all, "proxy_bind"))
-	if p := words.Last(all, "proxy_protocol"); on(p) {
+	if p := words.Last(all, "proxy_protocol"); p.Arg(1) == "on" {
 		r.Lost("the servers wait for the header of the PROXY protocol, which the profile does not send", "turn it off at the servers; with snat: none they see the client itself", p.Place())
 	}
 	if p := words.Last(all, "proxy_timeout"); p != nil {
@@ -66,11 +67,8 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 		}
 		one := s
 		one.Protocols = []lb.Protocol{p}
-		one.Name = u.name
-		if one.Name == "" {
-			one.Name = fmt.Sprintf("%s-%d", p, binds[p][0].Ports.First)
-		}
-		servers := r.balance(&one, u, words.Last(own, "health_check"), next == nil || on(next))
+		one.Name = cmp.Or(u.name, fmt.Sprintf("%s-%d", p, binds[p][0].Ports.First))
+		servers := r.balance(&one, u, words.Last(own, "health_check"), next == nil || next.Arg(1) == "on")
 		relay.Add(r.Draft, one, binds[p], servers, at, note)
 	}
 }
@@ -142,18 +140,17 @@ func (r *reader) target(pass *words.Directive) *upstream {
 
 // source reads proxy_bind: what servers see.
 func (r *reader) source(s *lb.Service, d *words.Directive) {
-	if d == nil || d.Arg(1) == "off" {
-		return
-	}
-	if a, ok := importer.Addr(d.Arg(1)); ok {
+	a, ok := importer.Addr(d.Arg(1))
+	host, _, _ := strings.Cut(d.Arg(1), ":")
+	switch {
+	case d == nil || d.Arg(1) == "off":
+	case ok:
 		s.SNAT = lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{a}}
-		return
-	}
-	if host, _, _ := strings.Cut(d.Arg(1), ":"); host == "$remote_addr" && d.Arg(2) == "transparent" {
+	case host == "$remote_addr" && d.Arg(2) == "transparent":
 		s.SNAT = lb.SNAT{Mode: lb.SNATNone}
-		return
+	default:
+		r.Lost("proxy_bind "+d.Arg(1)+" is not translated; servers see this host", "", d.Place())
 	}
-	r.Lost("proxy_bind "+d.Arg(1)+" is not translated; servers see this host", "", d.Place())
 }
 
 // guards reads allow and deny, of which the first counts that a client matches, and

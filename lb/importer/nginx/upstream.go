@@ -183,8 +183,7 @@ func (r *reader) balance(s *lb.Service, u *upstream, check *words.Directive, nex
 			r.Note("no failure counts, so a backup is never used, here as there", "", at)
 		}
 	case backup && tcp:
-		c := lb.DefaultCheck(lb.CheckTCP)
-		s.Health = []lb.Check{c}
+		s.Health = []lb.Check{lb.DefaultCheck(lb.CheckTCP)}
 		s.Retry = true
 		r.Lost("nginx finds by its connections that a server fails; the profile has a check of tcp for it, so that backups are used, and needs nlb run",
 			"", at)
