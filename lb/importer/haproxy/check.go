@@ -55,23 +55,21 @@ func (p *proxy) checks(m params, t timing) []lb.Check {
 	tls := m.has("check-ssl")
 	c := lb.DefaultCheck(map[bool]lb.CheckKind{false: lb.CheckTCP, true: lb.CheckTLS}[tls])
 	out := []lb.Check{c}
-	if option != nil {
-		at := option.Place()
-		switch name := option.Arg(1); name {
-		case "httpchk":
-			out = []lb.Check{p.http(option, tls)}
-		case "tcp-check":
-			out = p.talk(c)
-		case "ssl-hello-chk":
-			out = []lb.Check{lb.DefaultCheck(lb.CheckTLS)}
-		case "redis-check":
-			out[0].Send, out[0].Expect = "*1\r\n$4\r\nPING\r\n", "+PONG\r\n"
-		case "smtpchk":
-			out[0].Expect = "220"
-			p.Lost("smtpchk greets the server; the check of the profile reads its banner only", "", at)
-		default:
-			p.Lost(name+" is not translated; the check of the profile is that the server takes connections", "check: exec runs a command of yours", at)
-		}
+	switch name := option.Arg(1); name {
+	case "": // that the server takes connections
+	case "httpchk":
+		out = []lb.Check{p.http(option, tls)}
+	case "tcp-check":
+		out = p.talk(c)
+	case "ssl-hello-chk":
+		out = []lb.Check{lb.DefaultCheck(lb.CheckTLS)}
+	case "redis-check":
+		out[0].Send, out[0].Expect = "*1\r\n$4\r\nPING\r\n", "+PONG\r\n"
+	case "smtpchk":
+		out[0].Expect = "220"
+		p.Lost("smtpchk greets the server; the check of the profile reads its banner only", "", option.Place())
+	default:
+		p.Lost(name+" is not translated; the check of the profile is that the server takes connections", "check: exec runs a command of yours", option.Place())
 	}
 	for i := range out {
 		t.into(&out[i], p.Draft, p.at)
@@ -205,9 +203,8 @@ func (p *proxy) talk(base lb.Check) []lb.Check {
 				p.Lost("tcp-check expect "+d.Arg(2)+" is not translated", "expect of a check is a text", at)
 				continue
 			}
-			one := c
-			one.Expect = text
-			out = append(out, one)
+			c.Expect = text
+			out = append(out, c)
 		case "comment":
 		default:
 			p.Lost("tcp-check "+d.Arg(1)+" is not translated", "", at)

@@ -122,11 +122,8 @@ func (r *reader) front(p *proxy) {
 		r.Note(p.kind+" "+p.name+" is disabled, so it is left out", "", d.Place())
 		return
 	}
-	back, at := p.chosen()
+	back := p.chosen()
 	if back == nil {
-		if at.Line > 0 {
-			r.Lost(p.kind+" "+p.name+" has no backend that is always right, so it is left out", "", at)
-		}
 		return
 	}
 	if back.mode() != "tcp" {
@@ -159,9 +156,9 @@ func (r *reader) front(p *proxy) {
 	relay.Add(r.Draft, s, binds, servers, p.at, note)
 }
 
-// chosen is the backend that connections get which no condition sends elsewhere.
-// Where there is none, the place says where it should be; 0: it was said.
-func (p *proxy) chosen() (*proxy, importer.Place) {
+// chosen is the backend that connections get which no condition sends elsewhere. Where
+// it is nil, that is said.
+func (p *proxy) chosen() *proxy {
 	var name words.Word
 	for d := range words.All(p.lines, "use_backend") {
 		if len(d.Words) == 2 && !strings.Contains(d.Arg(1), "%[") {
@@ -177,17 +174,17 @@ func (p *proxy) chosen() (*proxy, importer.Place) {
 	if d := p.last("default_backend"); d != nil && name.Text == "" && len(d.Words) > 1 {
 		name = d.Words[1]
 	}
+	back := p.backends[name.Text]
 	switch {
-	case name.Text != "":
-		if back := p.backends[name.Text]; back != nil {
-			return back, importer.Place{}
-		}
+	case name.Text == "" && p.kind == "listen":
+		return p
+	case name.Text == "":
+		p.Lost(p.kind+" "+p.name+" has no backend that is always right, so it is left out", "", p.at)
+		return nil
+	case back == nil:
 		p.Fail(name.Place, fmt.Sprintf("there is no backend %q", name.Text), "a section backend of this name")
-		return nil, importer.Place{}
-	case p.kind == "listen":
-		return p, importer.Place{}
 	}
-	return nil, p.at
+	return back
 }
 
 // balance reads the scheduler.
@@ -225,37 +222,29 @@ func (p *proxy) balance(s *lb.Service, servers int) {
 		return
 	}
 	s.Scheduler, s.HashBy = lb.Hash, []lb.HashField{lb.SourceAddress}
-	if h := p.last("hash-type"); h != nil && h.Arg(1) == "consistent" {
+	if p.last("hash-type").Arg(1) == "consistent" {
 		s.Scheduler = lb.Consistent
 	}
 	p.Note("the hash is another than HAProxy's: a client may meet another server than before", "", d.Place())
 }
 
-// table is the type of keys of the stick-table, and how long it keeps them.
-func (p *proxy) table() (kind string, timeout time.Duration) {
-	timeout = lb.MaxTimeout
-	table := p.last("stick-table")
-	if table == nil {
-		return kind, timeout
-	}
-	for i, w := range table.Words {
-		switch w.Text {
-		case "type":
-			kind = table.Arg(i + 1)
-		case "expire":
-			t, ok := relay.Span(table.Arg(i+1), time.Millisecond)
-			if !ok {
-				p.Fail(table.Words[min(i+1, len(table.Words)-1)].Place, "expire has no time", "a time such as 30m")
-			}
-			timeout = relay.Seconds(t, lb.MaxTimeout)
-		}
-	}
-	return kind, timeout
-}
-
 // sticks reads rules that keep clients with their server.
 func (p *proxy) sticks(s *lb.Service) {
-	kind, timeout := p.table()
+	kind, timeout := "", time.Duration(lb.MaxTimeout) // of keys in the table
+	if table := p.last("stick-table"); table != nil {
+		for i, w := range table.Words {
+			switch w.Text {
+			case "type":
+				kind = table.Arg(i + 1)
+			case "expire":
+				t, ok := relay.Span(table.Arg(i+1), time.Millisecond)
+				if !ok {
+					p.Fail(table.Words[min(i+1, len(table.Words)-1)].Place, "expire has no time", "a time such as 30m")
+				}
+				timeout = relay.Seconds(t, lb.MaxTimeout)
+			}
+		}
+	}
 	for d := range words.All(p.lines, "stick") {
 		if (d.Arg(1) == "on" || d.Arg(1) == "match") && d.Arg(2) == "src" && len(d.Words) == 3 && (kind == "ip" || kind == "ipv6") {
 			s.Affinity = &lb.Affinity{Timeout: timeout, Bits: 32, Bits6: 128}

@@ -230,26 +230,22 @@ func (p *proxy) together(s *lb.Service, members []member) {
 
 // source is what a server sees.
 func (p *proxy) source(m params) lb.SNAT {
-	w, ok := m["source"]
-	if !ok {
-		return lb.SNAT{}
-	}
-	switch by := m["usesrc"].Text; by {
-	case "clientip", "client":
-		return lb.SNAT{Mode: lb.SNATNone}
-	case "":
-	default:
-		p.Lost("source with "+by+" is not translated; servers see this host", "", w.Place)
-		return lb.SNAT{}
-	}
+	w, given := m["source"]
+	by := m["usesrc"].Text
 	e, ok := relay.Parse(w.Text, false)
-	if !ok || e.Any || !e.Addr.IsValid() {
-		if !e.Any {
-			p.Lost("source "+w.Text+" is not translated; servers see this host", "", w.Place)
-		}
-		return lb.SNAT{}
+	switch {
+	case !given:
+	case by == "clientip" || by == "client":
+		return lb.SNAT{Mode: lb.SNATNone}
+	case by != "":
+		p.Lost("source with "+by+" is not translated; servers see this host", "", w.Place)
+	case e.Any:
+	case !ok || !e.Addr.IsValid():
+		p.Lost("source "+w.Text+" is not translated; servers see this host", "", w.Place)
+	default:
+		return lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{e.Addr}}
 	}
-	return lb.SNAT{Mode: lb.SNATPool, Pool: []netip.Addr{e.Addr}}
+	return lb.SNAT{}
 }
 
 // health reads how servers are checked.
