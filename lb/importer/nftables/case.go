@@ -6,8 +6,10 @@ import (
 	"cmp"
 	"math/big"
 	"slices"
+	"strings"
 
 	"nlb/lb"
+	"nlb/lb/importer/iptables/space"
 	"nlb/lb/importer/iptables/syntax"
 	"nlb/lb/importer/share"
 )
@@ -132,20 +134,17 @@ func (p *program) drawn(r round, elements []any, target func(any) syntax.Target)
 		if !ok || len(pair) != 2 {
 			continue
 		}
-		first, last := bounds(plain(pair[0]))
-		a, ok := number(first)
-		b, ok2 := number(last)
+		set, ok := numbers(plain(pair[0]))
 		t := target(plain(pair[1]))
 		if p.never {
 			return nil
 		}
-		if !ok || !ok2 || b < a || t == nil {
+		if !ok || t == nil {
 			p.lost("an element of a map is not translated", "")
 			return nil
 		}
-		a, b = max(a, r.offset), min(b, r.offset+r.mod-1)
-		if a <= b {
-			slots = append(slots, slot{a, b - a + 1, t})
+		if hits := set.And(space.One(r.offset, r.offset+r.mod-1)); len(hits) > 0 {
+			slots = append(slots, slot{hits[0].First.Low, uint64(hits.Size()), t})
 		}
 	}
 	slices.SortStableFunc(slots, func(a, b slot) int { return cmp.Compare(a.first, b.first) })
@@ -194,8 +193,8 @@ func (r round) part(n, rest uint64) syntax.Match {
 
 // elements are those of a map or set: of its own, or of one with a name.
 func (p *program) elements(data any) ([]any, bool) {
-	if name := text(data); name != "" && name[0] == '@' {
-		s := p.sets[p.chain(name[1:])]
+	if name, ok := strings.CutPrefix(text(data), "@"); ok {
+		s := p.sets[p.chain(name)]
 		if s == nil || p.dynamic(s) {
 			return nil, false
 		}

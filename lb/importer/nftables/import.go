@@ -103,21 +103,15 @@ func Draft(file, format string, objects []json.RawMessage, own string) (*importe
 
 // line is an object in a line, for findings about it.
 func line(raw []byte, one map[string]*object) string {
+	var b bytes.Buffer
 	if o := one["rule"]; o != nil {
 		var whole map[string]struct{ Expr json.RawMessage }
 		if json.Unmarshal(raw, &whole) == nil {
 			raw = whole["rule"].Expr
 		}
-		return fmt.Sprintf("%s handle %d: %s", o.chain(o.Chain), o.Handle, compact(raw))
+		fmt.Fprintf(&b, "%s handle %d: ", o.chain(o.Chain), o.Handle)
 	}
-	return compact(raw)
-}
-
-func compact(raw []byte) string {
-	var b bytes.Buffer
-	if json.Compact(&b, raw) != nil {
-		return ""
-	}
+	_ = json.Compact(&b, raw) // what is no JSON adds nothing
 	return b.String()
 }
 
@@ -219,21 +213,18 @@ func has(family string, f lb.Family) bool {
 func where(b *object) (table, chain string) {
 	const conntrack, dstnat = -200, -100 // linux/netfilter_ipv4.h
 	hook := strings.ToUpper(b.Hook)
+	first := hook == "PREROUTING" || hook == "OUTPUT"
 	switch {
 	case text(b.Type) == "nat" && hook != "INPUT":
 		return "nat", hook
-	case hook == "PREROUTING" || hook == "OUTPUT":
-		switch {
-		case b.Prio < conntrack:
-			return "raw", hook
-		case b.Prio < dstnat || text(b.Type) == "route":
-			return "mangle", hook
-		}
+	case first && b.Prio < conntrack:
+		return "raw", hook
+	case first && (b.Prio < dstnat || text(b.Type) == "route"), hook == "POSTROUTING":
+		return "mangle", hook
+	case first:
 		return "filter", "FORWARD" // it sees where packets go already
 	case hook == "FORWARD" || hook == "INPUT":
 		return "filter", hook
-	case hook == "POSTROUTING":
-		return "mangle", hook
 	}
 	return "", ""
 }

@@ -73,8 +73,7 @@ func (p *program) values(right any) ([]any, bool) {
 	if list, ok := right.([]any); ok { // flags such as states
 		return list, true
 	}
-	_, isName := right.(string)
-	if get(right, "set") == nil && !(isName && strings.HasPrefix(text(right), "@")) {
+	if get(right, "set") == nil && !strings.HasPrefix(text(right), "@") {
 		return []any{right}, true
 	}
 	elements, ok := p.elements(right)
@@ -212,7 +211,6 @@ func (p *program) field(op string, left any, values []any) ([][]syntax.Match, bo
 	if !ok {
 		return nil, false
 	}
-	one := func(ms ...syntax.Match) ([][]syntax.Match, bool) { return [][]syntax.Match{ms}, true }
 	switch kind {
 	case "payload":
 		return p.payload(op, text(get(value, "protocol")), text(get(value, "field")), values)
@@ -225,9 +223,9 @@ func (p *program) field(op string, left any, values []any) ([][]syntax.Match, bo
 		}
 		local := slices.Contains(values, any("local"))
 		if not := (op == "!=") == local; flags[0] == "daddr" {
-			return one(syntax.ToLocal(not))
+			return [][]syntax.Match{{syntax.ToLocal(not)}}, true
 		} else if flags[0] == "saddr" {
-			return one(syntax.FromLocal{Not: not})
+			return [][]syntax.Match{{syntax.FromLocal{Not: not}}}, true
 		}
 	case "meta":
 		return p.meta(op, text(get(value, "key")), values)

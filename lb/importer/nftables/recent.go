@@ -29,12 +29,9 @@ func (r *ruleset) dynamic(set *object) bool {
 // recent is the list that such a set is; false where it has more in it than clients that
 // are forgotten after a time.
 func (p *program) recent(set any) (syntax.Recent, bool) {
-	name := text(set)
-	if name == "" || name[0] != '@' {
-		return syntax.Recent{}, false
-	}
-	s := p.sets[p.chain(name[1:])]
-	if s == nil || s.Timeout == 0 || !p.dynamic(s) {
+	name, ok := strings.CutPrefix(text(set), "@")
+	s := p.sets[p.chain(name)]
+	if !ok || s == nil || s.Timeout == 0 || !p.dynamic(s) {
 		return syntax.Recent{}, false
 	}
 	return syntax.Recent{List: s.chain(s.Name), Seconds: s.Timeout, Bits: 32, Bits6: 128}, true

@@ -5,6 +5,7 @@ package nftables
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"nlb/lb"
 	"nlb/lb/importer"
@@ -166,7 +167,7 @@ func (p *program) then(branches []branch, rest []any, matches []syntax.Match, ou
 		case syntax.Return:
 			leaves = true
 		case syntax.Jump:
-			leaves = leaves || t.Goto && !madeHere(t.Chain)
+			leaves = leaves || t.Goto && !strings.HasSuffix(t.Chain, ")") // as sub names chains
 		}
 	}
 	if len(own) == 0 { // it is skipped
@@ -193,9 +194,6 @@ func (p *program) then(branches []branch, rest []any, matches []syntax.Match, ou
 	}
 	return []*syntax.Rule{{Matches: matches, Target: syntax.Jump{Chain: p.sub(slices.Concat(own, behind))}, Issues: p.issues, Skip: p.skip}}
 }
-
-// madeHere reports whether sub has named a chain.
-func madeHere(chain string) bool { return len(chain) > 0 && chain[len(chain)-1] == ')' }
 
 // goesOn reports whether a packet may come back from what a target does.
 func goesOn(t syntax.Target) bool {
