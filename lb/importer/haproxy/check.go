@@ -56,7 +56,7 @@ func (p *proxy) checks(m params, t timing) []lb.Check {
 	c := lb.DefaultCheck(map[bool]lb.CheckKind{false: lb.CheckTCP, true: lb.CheckTLS}[tls])
 	out := []lb.Check{c}
 	switch name := option.Arg(1); name {
-	case "": // that the server takes connections
+	case "": // the check is in no protocol
 	case "httpchk":
 		out = []lb.Check{p.http(option, tls)}
 	case "tcp-check":

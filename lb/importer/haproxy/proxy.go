@@ -161,13 +161,11 @@ func (r *reader) front(p *proxy) {
 func (p *proxy) chosen() *proxy {
 	var name words.Word
 	for d := range words.All(p.lines, "use_backend") {
-		if len(d.Words) == 2 && !strings.Contains(d.Arg(1), "%[") {
-			if name.Text == "" {
-				name = d.Words[1]
-			}
-			continue
-		}
-		if name.Text == "" {
+		switch {
+		case name.Text != "": // none behind it is asked
+		case len(d.Words) == 2 && !strings.Contains(d.Arg(1), "%["):
+			name = d.Words[1]
+		default:
 			p.Lost("a backend that is chosen by what a connection says is not translated", "a service has one set of backends; by address or port, it can be several services", d.Place())
 		}
 	}
@@ -230,7 +228,7 @@ func (p *proxy) balance(s *lb.Service, servers int) {
 
 // sticks reads rules that keep clients with their server.
 func (p *proxy) sticks(s *lb.Service) {
-	kind, timeout := "", time.Duration(lb.MaxTimeout) // of keys in the table
+	kind, timeout := "", lb.MaxTimeout // of keys in the table
 	if table := p.last("stick-table"); table != nil {
 		for i, w := range table.Words {
 			switch w.Text {

@@ -70,9 +70,7 @@ func (t *table) finish() {
 
 // Command reads a command of a script.
 func (t *table) Command(c *shell.Command) (shell.Outcome, bool) {
-	place := c.Place
-	place.Width = 0
-	return t.words(c.Words, place, c)
+	return t.words(c.Words, c.Place, c)
 }
 
 // Line reads a line that ipvsadm -S or iptables-save has printed.
@@ -81,17 +79,16 @@ func (t *table) Line(line int) bool {
 	if len(words) == 0 || strings.HasPrefix(words[0].Text, "#") {
 		return true
 	}
-	place := words[0].Place
-	place.Width = 0
-	_, ours := t.words(words, place, &shell.Command{})
+	_, ours := t.words(words, words[0].Place, &shell.Command{})
 	return ours
 }
 
 // changes finds a command that changes the table, in a session that lists it.
 var changes = regexp.MustCompile(`\bipvsadm\s+(-[AaEeDdCR]|--(add|edit|delete|clear|restore))`)
 
-// words reads a command.
+// words reads a command that begins at a place.
 func (t *table) words(words []word, place importer.Place, c *shell.Command) (shell.Outcome, bool) {
+	place.Width = 0
 	if t.Count() == importer.MaxMistakes {
 		return shell.Succeeds, true
 	}

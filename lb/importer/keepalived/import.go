@@ -53,28 +53,26 @@ func (r *reader) plain(all []*words.Directive) []*words.Directive {
 	var out []*words.Directive
 	for _, d := range all {
 		name := d.Name()
-		if key, value, ok := strings.Cut(name, "="); ok && len(key) > 1 && key[0] == '$' {
+		key, value, isPair := strings.Cut(name, "=")
+		switch {
+		case isPair && len(key) > 1 && key[0] == '$':
 			if r.values[key[1:]] = value; len(d.Words) > 1 {
 				r.Lost("the parameter "+key+" has several words, of which the first is read", "", d.Place())
 			}
-			continue
-		}
-		if strings.HasPrefix(name, "@") {
+		case strings.HasPrefix(name, "@"):
 			r.Lost("a line for the hosts "+name+" is left out: it is not known which host this is", "take the @ away from lines that hold", d.Place())
-			continue
-		}
-		if name == "include" || name == "includer" || name == "includem" || name == "includew" || name == "includeb" {
+		case slices.Contains([]string{"include", "includer", "includem", "includew", "includeb"}, name):
 			r.Lost("what "+d.Arg(1)+" has is not in this text", "put it in the place of this line", d.Place())
-			continue
+		default:
+			one := &words.Directive{Words: slices.Clone(d.Words)}
+			for i := range one.Words {
+				one.Words[i].Text = r.filled(one.Words[i])
+			}
+			if d.Block != nil {
+				one.Block = r.plain(d.Block)
+			}
+			out = append(out, one)
 		}
-		one := &words.Directive{Words: slices.Clone(d.Words)}
-		for i := range one.Words {
-			one.Words[i].Text = r.filled(one.Words[i])
-		}
-		if d.Block != nil {
-			one.Block = r.plain(d.Block)
-		}
-		out = append(out, one)
 	}
 	return out
 }

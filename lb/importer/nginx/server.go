@@ -58,7 +58,7 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 	}
 	note := "server, line " + strconv.Itoa(at.Line)
 	if u.directive != nil {
-		note += "; upstream " + u.name + ", line " + strconv.Itoa(u.directive.Place().Line)
+		note += "; upstream " + u.directive.Arg(1) + ", line " + strconv.Itoa(u.directive.Place().Line)
 	}
 	next := words.Last(all, "proxy_next_upstream")
 	for _, p := range []lb.Protocol{lb.TCP, lb.UDP} {
@@ -67,7 +67,7 @@ func (r *reader) server(d *words.Directive, stream []*words.Directive, used map[
 		}
 		one := s
 		one.Protocols = []lb.Protocol{p}
-		one.Name = cmp.Or(u.name, fmt.Sprintf("%s-%d", p, binds[p][0].Ports.First))
+		one.Name = cmp.Or(u.directive.Arg(1), fmt.Sprintf("%s-%d", p, binds[p][0].Ports.First))
 		servers := r.balance(&one, u, words.Last(own, "health_check"), next == nil || next.Arg(1) == "on")
 		relay.Add(r.Draft, one, binds[p], servers, at, note)
 	}

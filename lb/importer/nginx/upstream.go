@@ -17,7 +17,6 @@ import (
 
 // upstream is a block of that name.
 type upstream struct {
-	name      string
 	directive *words.Directive // nil: an address in place of an upstream
 	members   []member
 	method    *words.Directive // nil: in turn
@@ -33,7 +32,7 @@ type member struct {
 
 // upstream reads a block.
 func (r *reader) upstream(d *words.Directive) *upstream {
-	u := &upstream{name: d.Arg(1), directive: d}
+	u := &upstream{directive: d}
 	for _, one := range r.block(d.Block) {
 		switch one.Name() {
 		case "server":
