@@ -69,7 +69,8 @@ func (p *proxy) checks(m params, t timing) []lb.Check {
 		out[0].Expect = "220"
 		p.Lost("smtpchk greets the server; the check of the profile reads its banner only", "", option.Place())
 	default:
-		p.Lost(name+" is not translated; the check of the profile is that the server takes connections", "check: exec runs a command of yours", option.Place())
+		p.Lost(name+" is not translated; the check of the profile is that the server takes connections",
+			"check: exec runs a command of yours", option.Place())
 	}
 	for i := range out {
 		t.into(&out[i], p.Draft, p.at)

@@ -61,7 +61,8 @@ func (r *reader) parse() ([]*words.Directive, error) {
 	}
 	starts = append(starts, len(r.Lines))
 	for i := range r.files {
-		all, err := words.Parse(&r.Mistakes, words.Syntax{Comments: "#", Semicolons: true, Braces: true, Single: true, From: starts[i], To: starts[i+1]})
+		syntax := words.Syntax{Comments: "#", Semicolons: true, Braces: true, Single: true, From: starts[i], To: starts[i+1]}
+		all, err := words.Parse(&r.Mistakes, syntax)
 		if err != nil {
 			return nil, err
 		}
