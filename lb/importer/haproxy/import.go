@@ -56,6 +56,9 @@ var others = []string{
 	"crt-store", "traces", "log-profile", "acme", "healthcheck", "crt-list",
 }
 
+// heads begin the sections that may say from.
+var heads = []string{"defaults", "frontend", "backend", "listen"}
+
 // sections parts the directives. Those of the defaults that hold for a section
 // stand before its own.
 func (r *reader) sections(all []*words.Directive) {
@@ -66,7 +69,8 @@ func (r *reader) sections(all []*words.Directive) {
 		kind, name, at := d.Name(), d.Arg(1), d.Place()
 		from := latest
 		behind := len(d.Words) // the words that say from
-		if i := slices.IndexFunc(d.Words, func(w words.Word) bool { return w.Text == "from" }); i > 0 && i+1 < len(d.Words) {
+		i := slices.IndexFunc(d.Words, func(w words.Word) bool { return w.Text == "from" })
+		if i > 0 && i+1 < len(d.Words) && slices.Contains(heads, kind) {
 			behind = i
 			known, ok := named[d.Arg(i+1)]
 			if from = known; !ok {
