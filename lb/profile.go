@@ -334,12 +334,19 @@ func index(f Family) int {
 // Of returns the backends of one family, in order; the service's own where all
 // of them are. A name is of none.
 func (s *Service) Of(f Family) []Backend {
+	n := 0
 	for i := range s.Backends {
-		if !s.Backends[i].is(f) {
-			return slices.DeleteFunc(slices.Clone(s.Backends), func(b Backend) bool { return !b.is(f) })
+		if s.Backends[i].is(f) {
+			n++
 		}
 	}
-	return s.Backends
+	switch n {
+	case 0:
+		return nil
+	case len(s.Backends):
+		return s.Backends
+	}
+	return slices.DeleteFunc(slices.Clone(s.Backends), func(b Backend) bool { return !b.is(f) })
 }
 
 // Named reports whether the backend is a name in place of an address.

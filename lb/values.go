@@ -57,9 +57,9 @@ func (j Joined) MarshalJSON() ([]byte, error) { return json.Marshal(j.String()) 
 // MarshalJSON is the object, in order.
 func (v Values) MarshalJSON() ([]byte, error) { return v.AppendJSON(nil) }
 
-// jsonAppender is a value that appends itself. Tens of thousands of services
+// JSONAppender is a value that appends itself. Tens of thousands of services
 // make it worth it: what MarshalJSON returns is read again at each level.
-type jsonAppender interface {
+type JSONAppender interface {
 	AppendJSON(b []byte) ([]byte, error)
 }
 
@@ -103,7 +103,11 @@ func appendValue(b []byte, value any) ([]byte, error) {
 		return strconv.AppendInt(b, int64(v), 10), nil
 	case uint64:
 		return strconv.AppendUint(b, v, 10), nil
-	case jsonAppender:
+	case float64:
+		if v == 0 || 1e-6 <= v && v < 1e6 { // others have an exponent
+			return strconv.AppendFloat(b, v, 'f', -1, 64), nil
+		}
+	case JSONAppender:
 		return v.AppendJSON(b)
 	}
 	text, err := json.Marshal(value)

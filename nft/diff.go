@@ -25,7 +25,7 @@ import (
 func diff(have *State, want *ruleset.Ruleset, inScope func(profile string) bool) *plan {
 	p := &plan{table: want.Table, flowtables: want.Flowtables}
 	if len(have.objects.chains) == 0 {
-		p.main = make([]op, 0, 3*(len(want.Chains)+len(want.Maps))) // about: two rules for each
+		p.main = make([]op, 0, 3*(len(want.Chains)+len(want.Maps))+100) // about: two rules for each, more of base chains
 	}
 	if have.objects.unknown {
 		p.add(op{verb: remove, table: true})

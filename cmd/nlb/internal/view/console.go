@@ -5,6 +5,7 @@ package view
 // The console: results go to stdout, all else to stderr.
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"nlb/cmd/nlb/internal/text"
+	"nlb/lb"
 )
 
 // defaultWidth is how many columns a text has where there is no terminal to ask.
@@ -90,12 +92,30 @@ func (c *Console) Result(value any, format string, args ...any) error {
 // Value prints a value as JSON. Where the stream fails, it remembers that
 // itself.
 func (c *Console) Value(v any) error {
+	if a, ok := v.(lb.JSONAppender); ok {
+		return c.appended(a)
+	}
 	e := json.NewEncoder(c.Out)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil && c.Out.Failed == nil {
 		return err
 	}
+	return nil
+}
+
+// appended is Value of what appends itself.
+func (c *Console) appended(a lb.JSONAppender) error {
+	text, err := a.AppendJSON(nil)
+	if err != nil {
+		return err
+	}
+	var out bytes.Buffer
+	out.Grow(2 * len(text))
+	if err := json.Indent(&out, text, "", "  "); err != nil {
+		return err
+	}
+	_, _ = c.Out.Write(append(out.Bytes(), '\n')) // it remembers its error
 	return nil
 }
 

@@ -72,7 +72,7 @@ func snapshotFields(t *testing.T) []string {
 			one.Backends = append(one.Backends, ShownBackend{Backend: b, of: s, Live: &live, known: &Known{Checks: []Check{{}}}})
 			one.Backends = append(one.Backends, ShownBackend{Backend: &lb.Backend{Address: b.Address}, of: s, Live: &live})
 		}
-		text, err := json.Marshal(one)
+		text, err := one.AppendJSON(nil)
 		if err != nil {
 			t.Fatal(err)
 		}

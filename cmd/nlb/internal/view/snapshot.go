@@ -17,13 +17,13 @@ import (
 
 // Snapshot is what is in the kernel.
 type Snapshot struct {
-	Table      string `json:"table"`
-	Generation uint32 `json:"generation"`
+	Table      string
+	Generation uint32
 	// Announced are the addresses that this host announces, on their devices.
-	Announced []string `json:"announced,omitempty"`
+	Announced []string
 	// Trouble is how nlb run is, in sentences, where something does not work.
-	Trouble  string         `json:"trouble,omitempty"`
-	Profiles []ShownProfile `json:"profiles"`
+	Trouble  string
+	Profiles []ShownProfile
 
 	exists bool // there is a table
 	single bool // it has one backend alone
@@ -31,8 +31,8 @@ type Snapshot struct {
 
 // ShownProfile is a profile of a snapshot.
 type ShownProfile struct {
-	Name     string         `json:"name"`
-	Services []ShownService `json:"services"`
+	Name     string
+	Services []ShownService
 }
 
 // ShownService is a service with what the kernel counts of it.
@@ -41,7 +41,7 @@ type ShownService struct {
 	Service  *lb.Service
 	Refused  uint64 // by allow, deny, limits and max-connections
 	Open     string // that health is ignored, in words; empty: it is not
-	Backends shownBackends
+	Backends []ShownBackend
 
 	Offloaded Offloaded
 	rates     rates
@@ -53,23 +53,47 @@ type Offloaded struct {
 	Note string // on which devices, or why not
 }
 
-// MarshalJSON has the keys of the service, the figures, and the backends.
-func (s ShownService) MarshalJSON() ([]byte, error) {
-	return append(s.Service.Values(),
-		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "open", Value: s.Open != ""},
-		lb.Value{Word: "offloaded", Value: s.Offloaded.By}, lb.Value{Word: "offload-note", Value: s.Offloaded.Note}, lb.Value{Word: "backends", Value: s.Backends}).MarshalJSON()
+// MarshalJSON is what AppendJSON appends.
+func (v *Snapshot) MarshalJSON() ([]byte, error) { return v.AppendJSON(nil) }
+
+// AppendJSON appends the snapshot as an object.
+func (v *Snapshot) AppendJSON(b []byte) ([]byte, error) {
+	out := lb.Values{{Word: "table", Value: v.Table}, {Word: "generation", Value: uint64(v.Generation)}}
+	if len(v.Announced) > 0 {
+		out = append(out, lb.Value{Word: "announced", Value: v.Announced})
+	}
+	if v.Trouble != "" {
+		out = append(out, lb.Value{Word: "trouble", Value: v.Trouble})
+	}
+	return append(out, lb.Value{Word: "profiles", Value: jsonList[ShownProfile, *ShownProfile](v.Profiles)}).AppendJSON(b)
 }
 
-type shownBackends []ShownBackend
+// AppendJSON appends the name and the services.
+func (p *ShownProfile) AppendJSON(b []byte) ([]byte, error) {
+	return lb.Values{{Word: "name", Value: p.Name}, {Word: "services", Value: jsonList[ShownService, *ShownService](p.Services)}}.AppendJSON(b)
+}
 
-// AppendJSON appends the list of the backends.
-func (l shownBackends) AppendJSON(b []byte) (_ []byte, err error) {
+// AppendJSON appends the keys of the service, the figures, and the backends.
+func (s *ShownService) AppendJSON(b []byte) ([]byte, error) {
+	return append(s.Service.Values(),
+		lb.Value{Word: "refused", Value: s.Refused}, lb.Value{Word: "open", Value: s.Open != ""},
+		lb.Value{Word: "offloaded", Value: s.Offloaded.By}, lb.Value{Word: "offload-note", Value: s.Offloaded.Note},
+		lb.Value{Word: "backends", Value: jsonList[ShownBackend, *ShownBackend](s.Backends)}).AppendJSON(b)
+}
+
+// jsonList is a list of what appends itself.
+type jsonList[T any, P interface {
+	*T
+	lb.JSONAppender
+}] []T
+
+func (l jsonList[T, P]) AppendJSON(b []byte) (_ []byte, err error) {
 	b = append(b, '[')
 	for i := range l {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		if b, err = l[i].appendJSON(b); err != nil {
+		if b, err = P(&l[i]).AppendJSON(b); err != nil {
 			return nil, err
 		}
 	}
@@ -93,8 +117,8 @@ type ShownBackend struct {
 	rates   rates
 }
 
-// appendJSON appends the keys of the backend, its name first, and the figures.
-func (b *ShownBackend) appendJSON(to []byte) ([]byte, error) {
+// AppendJSON appends the keys of the backend, its name first, and the figures.
+func (b *ShownBackend) AppendJSON(to []byte) ([]byte, error) {
 	values := b.Backend.Values(b.of)
 	out := make(lb.Values, 0, len(values)+4)
 	for _, v := range values {
@@ -197,7 +221,7 @@ func (v *Snapshot) fill(profiles []Services, f Figures) *Snapshot {
 
 // serviceOf is a service without figures.
 func serviceOf(profile string, s *lb.Service, now time.Time) ShownService {
-	out := ShownService{Profile: profile, Service: s, Backends: make(shownBackends, len(s.Backends))}
+	out := ShownService{Profile: profile, Service: s, Backends: make([]ShownBackend, len(s.Backends))}
 	effective, wanted := shares(s)
 	for i := range s.Backends {
 		b := &s.Backends[i]
