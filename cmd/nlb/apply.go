@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
 
 	"nlb/cmd/nlb/internal/agent"
@@ -40,7 +39,6 @@ type appliedValue struct {
 }
 
 func apply(ctx context.Context, j *job) error {
-	debug.SetGCPercent(1000) // from 40 MB on; nearly all of what is read and planned lives to the end
 	sources, profiles, err := j.resolved(ctx, source.Names{Held: engine.Held(j.table)})
 	if err != nil {
 		return withOutcome(err, unchanged)
