@@ -103,9 +103,14 @@ type Result struct {
 	// done. Only a Table gives one away. Whoever gets it has to run it, once, on
 	// any goroutine; the Table goes on meanwhile.
 	Cleanup *flows.Cleanup
-	// compare finds Changes, More and Repaired, once. Nothing of an apply depends on
-	// them, so there is time while the kernel commits.
-	compare func()
+	find    func() // Changes, More and Repaired, once; nil: they are known
+}
+
+// compare makes known what an apply changes. Nothing of the apply depends on it.
+func (r *Result) compare() {
+	if r.find != nil {
+		r.find()
+	}
 }
 
 // ConflictError says that a service of another profile, in the kernel, claims
@@ -274,7 +279,7 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 	ours := have.objects.exists && have.objects.layout == compile.LayoutVersion
 	// A part is only read where nobody has touched the table.
 	repairs := have.last == nil && !p.empty() && ours && !have.untouched()
-	result.compare = sync.OnceFunc(func() {
+	result.find = sync.OnceFunc(func() {
 		result.Changes, result.More = lb.CompareFirst(scope, profiles, cmp.Or(o.MostChanges, math.MaxInt))
 		result.Repaired = repairs && len(result.Changes) == 0 && have.stands(profiles)
 	})

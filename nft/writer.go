@@ -225,7 +225,7 @@ func (w *writer) mayHaveCommitted() bool { return w.done > 0 || w.answerLost != 
 func (w *writer) combine(before, now *Result) *Result {
 	if before != nil && w.mayHaveCommitted() {
 		before.compare()
-		now.compare = func() {}
+		now.find = nil
 		now.Changes, now.More, now.Repaired, now.Ended = before.Changes, before.More, before.Repaired, before.Ended
 		now.Messages, now.Batches, now.Split = before.Messages, before.Batches, before.Split
 	}

@@ -278,7 +278,8 @@ func TestLoad(t *testing.T) {
 			}
 			return ways
 		}
-		if got := stream(to, false, func() { s.Close() }); got["s"] == 0 || got["refused"] == 0 || len(got) > 2 {
+		// One that is under way when the server closes may end in another way.
+		if got := stream(to, false, func() { s.Close() }); got["s"] == 0 || got["refused"] == 0 || len(got) > 2 && (got["other"] != 1 || len(got) > 3) {
 			t.Errorf("a server that was closed: %v", got)
 		}
 		if got := stream(web, true, w.Hang); got["w"] == 0 || got["timeout"] == 0 || len(got) > 2 {
