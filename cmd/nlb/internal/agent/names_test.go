@@ -97,9 +97,6 @@ func (p *timed) Stop(key probe.Key) {
 // TestHourWithoutDNS: for an hour a DNS is silent, fails, or denies all. No address
 // changes, that is said, and servers are checked on.
 func TestHourWithoutDNS(t *testing.T) {
-	if testing.Short() {
-		t.Skip("an hour has many checks")
-	}
 	t.Parallel()
 	conf := filepath.Join(t.TempDir(), "resolv.conf")
 	must(t, os.WriteFile(conf, []byte("nameserver 192.0.2.53\nnameserver 192.0.2.54\n"), 0o644))
