@@ -207,8 +207,8 @@ func slotMap(shard uint32) *ruleset.Map {
 	return &ruleset.Map{Name: ofShard(SlotsMap, shard), Kind: ruleset.Slots, Key: ruleset.Type{ruleset.Mark}, Data: ruleset.Type{ruleset.Mark}}
 }
 
-// roomForSlots gives new maps of shards a size: the kernel makes their room at once (1 MiB).
-// One without a size it makes larger while it is filled, which takes longer. A block that is
+// roomForSlots gives the maps of shards a size, so that the kernel makes their room at once
+// (1 MiB). A map without a size grows while it is filled, which takes longer. A block that is
 // larger than its shard has the map for itself.
 func (c *compiler) roomForSlots() {
 	for _, m := range c.Maps {

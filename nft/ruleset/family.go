@@ -327,7 +327,7 @@ func (f *Family) ZoneOf(set string, zone uint16) Statement {
 	return s
 }
 
-// rawExpr is an expression that the library does not encode.
+// rawExpr is an expression that the library cannot encode.
 func rawExpr(name string, data func(e *wire.Encoder)) []byte {
 	var e wire.Encoder
 	item := e.Nest(unix.NFTA_LIST_ELEM)

@@ -5,7 +5,6 @@ package ruleset
 import (
 	"encoding/binary"
 	"fmt"
-	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -45,8 +44,7 @@ func SetUDPPort(port uint16) []Statement {
 // or at random, over the destination. Checksums follow.
 func (f *Family) SetDestination(random bool, modulus uint32, name string) Statement {
 	word, number := numgen(random, modulus, 0)
-	s := NewStatement(fmt.Sprintf("%s daddr set numgen %s mod %d map @%s", f.Word, word, modulus, name), f.isFamily()...)
-	s.Exprs = slices.Concat(s.Exprs, number, encodeExprs(lookupMark(name)))
+	s := NewStatement(fmt.Sprintf("%s daddr set numgen %s mod %d map @%s", f.Word, word, modulus, name), append(f.isFamily(), number, lookupMark(name))...)
 	// The library cannot encode it for IPv6, whose header has no checksum: only that of what
 	// is inside follows.
 	s.Exprs = append(s.Exprs, rawExpr("payload", func(e *wire.Encoder) {

@@ -15,8 +15,6 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
-
-	"nlb/nft/wire"
 )
 
 const (
@@ -126,22 +124,19 @@ func SetMark(v uint32) Statement {
 // connection mark, in turn or at random.
 func SetMarkNumgen(random bool, modulus, offset uint32) Statement {
 	word, number := numgen(random, modulus, offset)
-	return Statement{Text: fmt.Sprintf("ct mark set numgen %s mod %d offset %d", word, modulus, offset), Exprs: append(number, encodedSetMark...)}
+	s := NewStatement(fmt.Sprintf("ct mark set numgen %s mod %d offset %d", word, modulus, offset), number)
+	s.Exprs = append(s.Exprs, encodedSetMark...)
+	return s
 }
 
-// numgen puts a number into the register, in turn or at random, as the word says. Each
-// service has its own, so it does without the library, which takes four times as long.
-func numgen(random bool, modulus, offset uint32) (word string, encoded []byte) {
-	word, kind := "inc", uint32(unix.NFT_NG_INCREMENTAL)
+// numgen puts a number into the register, in turn or at random, as the word says.
+func numgen(random bool, modulus, offset uint32) (word string, e *expr.Numgen) {
+	e = &expr.Numgen{Register: reg, Modulus: modulus, Type: unix.NFT_NG_INCREMENTAL, Offset: offset}
 	if random {
-		word, kind = "random", unix.NFT_NG_RANDOM
+		e.Type = unix.NFT_NG_RANDOM
+		return "random", e
 	}
-	return word, rawExpr("numgen", func(e *wire.Encoder) {
-		e.Uint32(unix.NFTA_NG_DREG, reg)
-		e.Uint32(unix.NFTA_NG_MODULUS, modulus)
-		e.Uint32(unix.NFTA_NG_TYPE, kind)
-		e.Uint32(unix.NFTA_NG_OFFSET, offset)
-	})
+	return "inc", e
 }
 
 // SetMarkHash is SetMarkNumgen by the Jenkins hash of some fields of the
