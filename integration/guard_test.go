@@ -18,9 +18,7 @@ import (
 )
 
 func (b *bed) dial(network, to string) (*traffic.Conn, error) {
-	c := b.From()
-	c.Timeout = time.Second
-	return c.Dial(b.T.Context(), network, netip.MustParseAddrPort(to))
+	return b.From().Dial(b.T.Context(), network, netip.MustParseAddrPort(to))
 }
 
 // holdMost opens connections until one is refused, and returns how many it

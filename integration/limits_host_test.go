@@ -68,8 +68,8 @@ func TestNothingLostLacking(t *testing.T) {
 	figures(t, "kernels without an expression: %d profiles refused, %d times with the service's name and else that of a chain for all services; 0 changes", refusals, services)
 }
 
-// forAll are chains for all services that have retry, or mode: dsr.
-var forAll = map[string]bool{"chain eject": true, "chain fragments": true, "chain first": true, "chain send": true}
+// forAll are chains for all services that have retry, max-connections or mode: dsr.
+var forAll = map[string]bool{"chain eject": true, "chain wait": true, "chain fragments": true, "chain first": true, "chain send": true}
 
 // shared are expressions that stand in chains for several services.
 var shared = map[string]bool{"numgen": true, "masq": true, "fib": true, "reject": true, "limit": true, "redir": true, "socket": true}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +21,6 @@ func (b *bed) hold(network, from, to string, n int) (open map[string][]*traffic.
 	open = map[string][]*traffic.Conn{}
 	for range n {
 		c := b.From()
-		c.Timeout = 2 * time.Second
 		if from != "" {
 			c.Source = netip.MustParseAddr(from)
 		}
@@ -99,6 +99,67 @@ func TestAllBackendsFull(t *testing.T) {
 					t.Fatal("nobody takes a connection after one has ended")
 				}
 				time.Sleep(20 * time.Millisecond)
+			}
+		})
+	}
+}
+
+// TestFullBackendWaits: a connection that finds all full is taken where one ends within
+// the second after which its client sends the SYN again.
+func TestFullBackendWaits(t *testing.T) {
+	t.Parallel()
+	for _, f := range overflowFamilies {
+		t.Run(f.vip, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Serve([]int{8080}, f.first, f.second)
+			b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, protocol: [tcp, udp], backends: [{address: %q, max-connections: 1}, {address: %q, max-connections: 1}]}\n",
+				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), netip.AddrPortFrom(netip.MustParseAddr(f.second), 8080)))
+			open, _ := b.hold("tcp", "", f.vip, 2)
+			if len(open[f.first]) != 1 || len(open[f.second]) != 1 {
+				t.Fatalf("%v, want one connection of each backend", open)
+			}
+			if _, err := b.dial("udp", f.vip); !errors.Is(err, traffic.ErrRefused) {
+				t.Errorf("a datagram: %v, want it refused", err)
+			}
+			refused := b.Load().Refused("shop", "web")
+			time.AfterFunc(200*time.Millisecond, func() { open[f.second][0].Close() })
+			c, err := b.dial("tcp", f.vip)
+			b.Check(err)
+			defer c.Close()
+			if c.Reply.Backend != f.second {
+				t.Errorf("%s takes it, want %s", c.Reply.Backend, f.second)
+			}
+			if got := b.Load().Refused("shop", "web"); got != refused {
+				t.Errorf("%d refused are counted, want %d", got, refused)
+			}
+		})
+	}
+}
+
+// TestShortConnectionsSpill: where connections come and end faster than the kernel looks for
+// ended ones, none is refused while a backend has room.
+func TestShortConnectionsSpill(t *testing.T) {
+	t.Parallel()
+	for _, f := range overflowFamilies {
+		t.Run(f.vip, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Serve([]int{8080}, f.first, f.second)
+			profile := fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, backends: [{address: %q, max-connections: 5}, {address: %q, max-connections: 5, weight: 0}]}\n",
+				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), netip.AddrPortFrom(netip.MustParseAddr(f.second), 8080))
+			b.Apply(profile)
+			if open, _ := b.hold("tcp", "", f.vip, 5); len(open[f.first]) != 5 {
+				t.Fatalf("%v, want five connections of %s", open, f.first)
+			}
+			b.Apply(strings.Replace(profile, "weight: 0", "weight: 1", 1))
+			c := b.From()
+			c.Reset = true
+			for range 60 {
+				reply, err := c.Exchange(t.Context(), "tcp", netip.MustParseAddrPort(f.vip))
+				if err != nil || reply.Backend != f.second {
+					t.Fatalf("%s answers, %v, want %s", reply.Backend, err, f.second)
+				}
 			}
 		})
 	}

@@ -211,7 +211,10 @@ func (c *compiler) refers(r ruleset.Rule) {
 			continue
 		}
 		c.needed[chain] = true
-		if chain == turnAwayChain {
+		switch chain {
+		case waitChain:
+			c.needed[turnAwayChain], c.needed[refuseChain] = true, true
+		case turnAwayChain:
 			c.needed[refuseChain] = true
 		}
 	}
@@ -230,7 +233,7 @@ type drawRule struct {
 	forget  []ruleset.Statement   // takes what is refused out of what is half-open
 	ejects  bool                  // backends that refused
 	retries [][]ruleset.Statement // what draws again, where a backend is passed over
-	away    string                // the chain that refuses what finds all full
+	away    string                // the chain for what finds all full
 	shard   uint32
 	before  []ruleset.Rule // for connections that are picked up
 }
@@ -321,7 +324,7 @@ func (c *compiler) backendChain(service string, mark uint32, b *lb.Backend, shar
 
 // draw is what picks a slot.
 func (c *compiler) draw(chain string, s *lb.Service, f *Family, b Block) drawRule {
-	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.Slots == 0, own: b.Own, away: refusing(s), shard: shardOf(b.Base)}
+	r := drawRule{comment: poolInfo{family: f.Family, service: s, block: b}.String(), refuses: b.Slots == 0, own: b.Own, away: whenFull(s), shard: shardOf(b.Base)}
 	if s.Scheduler.Hashes() && !r.refuses || !onlyFamily(s) {
 		r.match = []ruleset.Statement{f.match}
 	}

@@ -51,7 +51,12 @@ func guardMaps() []*ruleset.Map {
 	for _, name := range []string{fullSet, SaturatedSet} {
 		out = append(out, &ruleset.Map{Name: name, Key: ruleset.Type{ruleset.Mark}, Dynamic: true, Timeout: true, Size: maxClients})
 	}
-	return append(out, &ruleset.Map{Name: RefusedSet, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Counter: true})
+	return append(out,
+		&ruleset.Map{
+			Name: waitedSet, Key: ruleset.Type{ruleset.Number}, Dynamic: true, Timeout: true, Size: mostWaited,
+			TypeOf: "tcp sequence", Udata: ruleset.SequenceUdata(),
+		},
+		&ruleset.Map{Name: RefusedSet, Kind: ruleset.Endpoints, Key: ruleset.Type{ruleset.Mark}, Counter: true})
 }
 
 // guard returns the rules that a new connection has to pass.

@@ -6,7 +6,12 @@ package compile
 // The backend's chain counts the connection, and where that is one too many it
 // writes a mark that is no backend's. So the chain that delivers finds no address,
 // and goes back to the service's chain, which draws once more. After the last
-// draw the connection is refused.
+// draw a TCP connection waits: its SYN is dropped, and the client sends it again after
+// a second (RFC 6298). What is full then, too, is refused.
+//
+// The wait is also for what the kernel counts too many: it looks for connections that
+// have ended once in a tick of its clock (nf_conncount.c), so a backend that
+// gets as many as it may within one tick looks full when it is not.
 //
 // `ct count` counts a connection for as long as it lives, also one that it found
 // to be too many and that another backend took. A full backend whose connections
@@ -34,6 +39,11 @@ const (
 	// asksAll, ask backends that are noted as full, too: two, so that of two
 	// backends in turn both are asked.
 	mostDraws, asksAll = 4, 2
+	// waitedSet has the connections that have waited, by the number of their SYN: so many
+	// at most, others are refused at once.
+	waitChain, waitedSet = "wait", "waited"
+	waitedTime           = 10 * time.Second
+	mostWaited           = 1 << 16
 	// A list of live connections should be no longer than listSize, but there are
 	// at most mostLists.
 	listSize, mostLists = 2000, 64
@@ -76,6 +86,22 @@ func (c *compiler) connectionLimit(service string, mark uint32, b lb.Backend) []
 
 func limitComment(n uint32) string { return fmt.Sprintf("max-connections %d", n) }
 
+// whenFull is the chain for connections of a service that find all backends full.
+func whenFull(s *lb.Service) string {
+	if s.OnRefuse == lb.Drop {
+		return ignoreChain
+	}
+	return waitChain
+}
+
+// waiting is the chain that has connections wait.
+func waiting() *ruleset.Chain {
+	return &ruleset.Chain{Name: waitChain, Rules: []ruleset.Rule{
+		{Statements: append(ruleset.ComesFirst(waitedSet, waitedTime), ruleset.Drop())},
+		{Statements: []ruleset.Statement{ruleset.Goto(turnAwayChain)}},
+	}}
+}
+
 // connectionLists turn back what is over a number of live connections. The
 // kernel counts by going through a list of them, so a large number is split over
 // several lists, by the source port. Its lowest bit says nothing: Linux prefers
@@ -116,7 +142,7 @@ func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Fam
 		c.needed[resolve] = true
 	}
 	if r.limited {
-		c.needed[fullSet] = true
+		c.needed[fullSet], c.needed[waitedSet] = true, true
 	}
 	drawn := drawn(s.Of(f.Family))
 	r.repeats = true
@@ -147,7 +173,7 @@ func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Fam
 //	unless the backend is noted as full, or as one that refused: deliver
 //	... up to three times more; the last two times also where it is noted as full,
 //	the last time also where it refused
-//	turn away what found all full
+//	have what found all full wait, and turn it away the next time
 func (r drawRule) attempts(f *Family, draw, remember []ruleset.Rule) []ruleset.Rule {
 	out := draw
 	add := func(statements ...ruleset.Statement) {

@@ -362,7 +362,8 @@ const (
 	exprID, exprData      = 0, 1
 	numgenExpr            = 23   // EXPR_NUMGEN
 	payloadExpr           = 7    // EXPR_PAYLOAD
-	tcpHeader, tcpAck     = 8, 4 // PROTO_DESC_TCP, TCPHDR_ACKSEQ
+	tcpHeader             = 8    // PROTO_DESC_TCP
+	tcpSeq, tcpAck        = 3, 4 // TCPHDR_SEQ, TCPHDR_ACKSEQ
 )
 
 // SourcesUdata is nft's description of `typeof numgen inc mod 2 : ip saddr`:

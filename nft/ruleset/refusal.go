@@ -86,17 +86,28 @@ func NotAsked(set string) Statement {
 // AskedInVain matches such a reset, and notes its number in the set for a time. One that is
 // there already, or finds the set full, does not match.
 func AskedInVain(set string, timeout time.Duration) []Statement {
-	number := tcpField(tcpSequence, 4)
-	return []Statement{
-		NewStatement("tcp flags rst / fin,syn,rst,ack", flagsAre(expr.CmpOpEq, rst)...),
-		in("tcp sequence", set, true, number),
-		into("add", set, "tcp sequence", timeout, number),
-	}
+	return append([]Statement{NewStatement("tcp flags rst / fin,syn,rst,ack", flagsAre(expr.CmpOpEq, rst)...)}, notesSequence(set, timeout)...)
 }
 
-// AckUdata is nft's description of `typeof tcp ackseq`: of a field that is a plain
-// number it says the length, too, in bits.
-func AckUdata() string {
-	field := udataNumber(0, tcpHeader) + udataNumber(1, tcpAck) + udataNumber(4, 32)
-	return Udata(keyTypeof, udataNumber(exprID, payloadExpr)+Udata(exprData, field))
+// ComesFirst matches a TCP segment, and notes its sequence number in the set for a time.
+// One that is there already, or finds the set full, does not match.
+func ComesFirst(set string, timeout time.Duration) []Statement {
+	return append([]Statement{IsL4(unix.IPPROTO_TCP)}, notesSequence(set, timeout)...)
+}
+
+func notesSequence(set string, timeout time.Duration) []Statement {
+	number := tcpField(tcpSequence, 4)
+	return []Statement{in("tcp sequence", set, true, number), into("add", set, "tcp sequence", timeout, number)}
+}
+
+// AckUdata is nft's description of `typeof tcp ackseq`.
+func AckUdata() string { return numberUdata(tcpAck) }
+
+// SequenceUdata is that of `typeof tcp sequence`.
+func SequenceUdata() string { return numberUdata(tcpSeq) }
+
+// numberUdata describes a field that is a plain number: it says the length, too, in bits.
+func numberUdata(field uint32) string {
+	data := udataNumber(0, tcpHeader) + udataNumber(1, field) + udataNumber(4, 32)
+	return Udata(keyTypeof, udataNumber(exprID, payloadExpr)+Udata(exprData, data))
 }
