@@ -81,9 +81,9 @@ func TestAllBackendsFull(t *testing.T) {
 			b.Serve([]int{8080}, f.first, f.second)
 			b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, backends: [{address: %q, max-connections: 2}, {address: %q, max-connections: 2}]}\n",
 				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), netip.AddrPortFrom(netip.MustParseAddr(f.second), 8080)))
-			open, refused := b.hold("tcp", "", f.vip, 10)
-			if len(open[f.first]) != 2 || len(open[f.second]) != 2 || refused != 6 {
-				t.Errorf("%d and %d connections, and %d refused, want 2, 2 and 6", len(open[f.first]), len(open[f.second]), refused)
+			open, refused := b.hold("tcp", "", f.vip, 6)
+			if len(open[f.first]) != 2 || len(open[f.second]) != 2 || refused != 2 {
+				t.Errorf("%d and %d connections, and %d refused, want 2, 2 and 2", len(open[f.first]), len(open[f.second]), refused)
 			}
 			open[f.first][0].Close()
 			deadline := time.Now().Add(5 * time.Second)
