@@ -11,6 +11,8 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -134,29 +136,37 @@ func (l *Lab) request(p *probe, i int) traffic.Call {
 	return c
 }
 
-// hold opens connections one after the other and keeps them. It returns the
-// calls, and what closes them.
+// hold opens connections, several at once, since what finds all backends full waits for
+// a second, and keeps them. It returns the calls, and what closes them.
 func (l *Lab) hold(ctx context.Context, p *probe, n int) ([]traffic.Call, func(), error) {
-	var open []*traffic.Conn
+	l.made += n
+	calls, open := make([]traffic.Call, n), make([]*traffic.Conn, n)
 	closeAll := func() {
 		for _, c := range open {
-			c.Close()
+			if c != nil {
+				c.Close()
+			}
 		}
 	}
-	l.made += n
-	calls := make([]traffic.Call, n)
-	for i := range calls {
-		c := &calls[i]
-		*c = l.request(p, i)
-		conn, err := c.Client.Dial(ctx, c.Network, c.To)
-		if ctx.Err() != nil {
-			closeAll()
-			return nil, nil, ctx.Err()
-		}
-		if c.Err = err; err == nil {
-			c.Reply = conn.Reply
-			open = append(open, conn)
-		}
+	var (
+		next atomic.Int64
+		wait sync.WaitGroup
+	)
+	for range 2 * workers {
+		wait.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				c := &calls[i]
+				*c = l.request(p, i)
+				if open[i], c.Err = c.Client.Dial(ctx, c.Network, c.To); c.Err == nil {
+					c.Reply = open[i].Reply
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if ctx.Err() != nil {
+		closeAll()
+		return nil, nil, ctx.Err()
 	}
 	return calls, closeAll, nil
 }
