@@ -234,7 +234,7 @@ func (t *Table) Saturate(marks []uint32, d time.Duration) error {
 		return err
 	}
 	now, err := t.conn.Commit(b, before)
-	if err == nil && t.memory != nil && t.memory.generation == before {
+	if err == nil && now == before+1 && t.memory != nil && t.memory.generation == before {
 		t.memory.generation = now // the record holds for this one, too
 	}
 	return err

@@ -171,8 +171,12 @@ func (c *Cleanup) commit(generation uint32, write func(m *ruleset.Messages)) err
 		if err != nil {
 			return err
 		}
+		alone := before == c.Generation
 		if c.Generation, err = c.Conn.Commit(part, before); err != nil {
 			return err
+		}
+		if !alone || c.Generation != before+1 {
+			c.Amend = nil // somebody else has committed, of which the record must not say that it knows
 		}
 		if generation != wire.AnyGeneration {
 			generation = c.Generation

@@ -68,9 +68,29 @@ func (r *Reader) Read(profiles []*lb.Profile) (*direct.Links, error) {
 	return l, nil
 }
 
+// Whole repeats a reading of which the kernel says that something changed meanwhile, so
+// that it may lack something, a few times.
+func Whole[T any](read func() ([]T, error)) (all []T, err error) {
+	for range 5 {
+		if all, err = read(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return all, err
+}
+
+// addresses are those of this host.
+func addresses(h *netlink.Handle) ([]netlink.Addr, error) {
+	all, err := Whole(func() ([]netlink.Addr, error) { return h.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		err = fmt.Errorf("read the addresses: %w", err)
+	}
+	return all, err
+}
+
 // interfaces are the names of all but the loopback interfaces, by their numbers.
 func interfaces(h *netlink.Handle) (map[int]string, error) {
-	all, err := h.LinkList()
+	all, err := Whole(h.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("read the interfaces: %w", err)
 	}
@@ -128,9 +148,9 @@ func comesBy(h *netlink.Handle, a netip.Addr) (int, error) {
 		}
 		return r.LinkIndex, nil
 	}
-	own, err := h.AddrList(nil, netlink.FAMILY_ALL)
+	own, err := addresses(h)
 	if err != nil {
-		return 0, fmt.Errorf("read the addresses: %w", err)
+		return 0, err
 	}
 	for _, one := range own {
 		if ip, ok := netip.AddrFromSlice(one.IP); ok && ip.Unmap() == a {
@@ -159,9 +179,9 @@ func route(h *netlink.Handle, a netip.Addr) (*netlink.Route, error) {
 // itself, where there are several ways, or where the address may go: one that a lease or
 // a router advertisement gave.
 func (r *Reader) Sources(to []netip.Addr) (map[netip.Addr]netip.Addr, error) {
-	own, err := r.handle.AddrList(nil, netlink.FAMILY_ALL)
+	own, err := addresses(r.handle)
 	if err != nil {
-		return nil, fmt.Errorf("read the addresses: %w", err)
+		return nil, err
 	}
 	fixed := map[netip.Addr]bool{}
 	for _, one := range own {

@@ -22,9 +22,9 @@ func NameOf(table string, server netip.Addr) string {
 	return fmt.Sprintf("nlb-%x", h[:5])
 }
 
-// Raise makes the tunnels that services of profiles lack. Errors say which could not be
-// made; those that were made before stay until Lower.
-func (r *Reader) Raise(table string, profiles []*lb.Profile) error {
+// Raise makes the tunnels that services of profiles lack, each only if begin returns nil.
+// Errors say which could not be made; those that were made before stay until Lower.
+func (r *Reader) Raise(table string, profiles []*lb.Profile, begin func() error) error {
 	var have map[netip.Addr]uint32
 	for _, s := range lb.Services(profiles) {
 		if s.Mode != lb.Tunnel {
@@ -40,6 +40,9 @@ func (r *Reader) Raise(table string, profiles []*lb.Profile) error {
 			a := s.Backends[i].Address.Addr
 			if !a.IsValid() || have[a] != 0 {
 				continue
+			}
+			if err := begin(); err != nil {
+				return err
 			}
 			index, err := r.raise(table, a)
 			if err != nil {
@@ -93,7 +96,7 @@ const ignoreEncapLimit = 1
 // Lower removes the tunnels of a table that are not in use, and of which nlb says by
 // their names that it made them. used has the numbers of links.
 func (r *Reader) Lower(table string, used func() (map[uint32]bool, error)) error {
-	all, err := r.handle.LinkList()
+	all, err := Whole(r.handle.LinkList)
 	if err != nil {
 		return fmt.Errorf("read the interfaces: %w", err)
 	}
@@ -120,7 +123,7 @@ func (r *Reader) Lower(table string, used func() (map[uint32]bool, error)) error
 
 // tunnels are the numbers of those that are up, by the servers that they lead to.
 func (r *Reader) tunnels() (map[netip.Addr]uint32, error) {
-	all, err := r.handle.LinkList()
+	all, err := Whole(r.handle.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("read the interfaces: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
 
 	"nlb/cmd/nlb/internal/agent/announcer"
@@ -92,6 +93,10 @@ type agent struct {
 	updated     time.Time // when the last one ended
 	counter     counter
 	announcer   *announcer.Announcer
+
+	// cleanups run beside the agent, and hurry once ending has ended.
+	cleanups sync.WaitGroup
+	ending   context.Context
 }
 
 // Run keeps the kernel as the files say until ctx ends; then the kernel stays as it
@@ -140,7 +145,7 @@ func Run(ctx context.Context, c Config) error {
 	if c.Fleet != nil {
 		a.offered, a.out = c.Fleet.First, c.Fleet.Out
 	} else {
-		if a.files, err = Watch(c.Args, c.Log); err != nil {
+		if a.files, err = Watch(c.Args, a.Log); err != nil {
 			return err
 		}
 		defer a.files.Close()
@@ -156,6 +161,10 @@ func Run(ctx context.Context, c Config) error {
 	a.roster = roster.New(a.pool, uint64(time.Now().UnixNano()))
 	deaf := a.hearKernel(ctx)
 	defer deaf()
+	var hurry context.CancelFunc
+	a.ending, hurry = context.WithCancel(context.WithoutCancel(ctx))
+	defer a.cleanups.Wait() // so that nothing is left that moves flows
+	defer hurry()
 	if err := a.begin(ctx); err != nil {
 		return err
 	}

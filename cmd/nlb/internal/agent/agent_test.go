@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"nlb/cmd/nlb/internal/agent/board"
 	"nlb/cmd/nlb/internal/agent/resolve"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/source"
@@ -28,6 +29,7 @@ import (
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
+	"nlb/lb/config"
 	"nlb/nft"
 )
 
@@ -44,6 +46,7 @@ type bed struct {
 	told   func() string
 	stop   func() error
 	guard  time.Duration
+	fleet  *Fleet
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -106,7 +109,7 @@ func (b *bed) run() {
 		ended <- b.host.Do(func() error {
 			return Run(ctx, Config{
 				Table: "nlb", Args: []string{b.dir + "/etc"}, Socket: b.socket, Reload: b.reload, Lookup: b.lookup,
-				guardEvery: b.guard, Log: slog.New(slog.NewTextHandler(b, nil)),
+				Fleet: b.fleet, guardEvery: b.guard, Log: slog.New(slog.NewTextHandler(b, nil)),
 			})
 		})
 	}()
@@ -287,6 +290,41 @@ func TestAgentOrders(t *testing.T) {
 	if got := b.logged(); !strings.Contains(got, `order="disable shop/web/10.0.0.12 for 1h0m0s" by=`) || !strings.Contains(got, `msg="the time of an order is over" order=disable backend=shop/web/10.0.0.12`) {
 		t.Errorf("logged:\n%s", got)
 	}
+}
+
+// TestRefusedOffer: what a fleet wanted to go with an offer that was refused stays.
+func TestRefusedOffer(t *testing.T) {
+	t.Parallel()
+	b := newBed(t, netlabtest.NewHost(t, netlabtest.NewWorld(t), "host"))
+	profile := func(name, listen, server string) source.Source {
+		p, err := config.Parse(name, []byte(fmt.Sprintf("profile: %s\nservices: [{name: web, listen: %q, protocol: udp, backends: [%s]}]\n", name, listen, server)))
+		must(t, err)
+		return source.Source{File: name, Profile: p}
+	}
+	must(t, b.host.Do(func() error {
+		e, err := engine.Open("nlb")
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		_, err = e.Apply(t.Context(), []*lb.Profile{profile("old", "203.0.113.20:80", "10.0.0.9").Profile}, engine.Options{})
+		return err
+	}))
+	offers := make(chan Offer)
+	shop := profile("shop", "203.0.113.10:80", "10.0.0.11")
+	b.fleet = &Fleet{First: []source.Source{shop}, Offers: offers, Changed: func(*board.Board) {}}
+	b.run()
+	b.await("old 10.0.0.9 shop 10.0.0.11")
+	offer := func(absent []string, profiles ...source.Source) error {
+		reply := make(chan error, 1)
+		offers <- Offer{profiles, absent, reply}
+		return <-reply
+	}
+	if err := offer([]string{"old"}, shop, profile("twin", "203.0.113.10:80", "10.0.0.12")); err == nil {
+		t.Error("two profiles with one listen were taken")
+	}
+	must(t, offer(nil, profile("shop", "203.0.113.10:80", "10.0.0.13")))
+	b.await("old 10.0.0.9 shop 10.0.0.13")
 }
 
 // TestKnownOf: an agent tells what it knows of a backend, or it is said why not.

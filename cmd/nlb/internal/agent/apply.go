@@ -174,7 +174,7 @@ func (a *agent) keeps(name string) bool {
 
 // take applies an offer, or leaves all as it was.
 func (a *agent) take(ctx context.Context, o Offer) error {
-	before := a.offered
+	offered, wanted := a.offered, a.wanted
 	a.offered = o.Profiles
 	for _, name := range o.Absent {
 		if !a.keeps(name) {
@@ -183,7 +183,7 @@ func (a *agent) take(ctx context.Context, o Offer) error {
 	}
 	err := a.reread(ctx, "the fleet wants it")
 	if err != nil {
-		a.offered = before
+		a.offered, a.wanted = offered, wanted
 	}
 	return err
 }
@@ -286,7 +286,7 @@ func (a *agent) apply(ctx context.Context, written []*lb.Profile, known map[lb.B
 		a.trouble = err.Error()
 		a.Log.Error("applied, but not all of it", "error", err)
 	}
-	a.follow(ctx, result)
+	a.follow(result)
 	a.noteAllOpen(seen)
 	a.announce()
 	a.say()

@@ -104,7 +104,7 @@ func (a *agent) reconcile(ctx context.Context) {
 	}
 	a.board.Update(part)
 	a.Log.Debug("updated", "services", len(part), "generation", result.Generation, "took", time.Since(began))
-	a.follow(ctx, result)
+	a.follow(result)
 	a.noteOpen(part)
 	a.announce()
 	a.unsaid = true // with many backends, to count them takes as long as to commit
@@ -193,7 +193,7 @@ func (a *agent) fail(err error) {
 
 // follow says what others had changed, and has the connections settled that a commit
 // concerns, while the agent goes on.
-func (a *agent) follow(ctx context.Context, result *engine.Result) {
+func (a *agent) follow(result *engine.Result) {
 	if result.Repaired {
 		a.board.Counts.Repairs.Inc()
 		a.Log.Warn("repaired what something else had changed", "table", a.Table)
@@ -201,13 +201,13 @@ func (a *agent) follow(ctx context.Context, result *engine.Result) {
 	if result.Cleanup == nil {
 		return
 	}
-	go func() {
-		if ended, err := result.Cleanup.Run(context.WithoutCancel(ctx)); err != nil {
+	a.cleanups.Go(func() {
+		if ended, err := result.Cleanup.Run(a.ending); err != nil {
 			a.Log.Error("connections of backends that are down or gone were not settled", "error", err)
 		} else if ended > 0 {
 			a.Log.Debug("settled connections", "ended", ended)
 		}
-	}()
+	})
 }
 
 // hearKernel hears of connections that servers refuse, until it is stopped.

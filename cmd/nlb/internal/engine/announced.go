@@ -56,8 +56,14 @@ func (e *Engine) withdraw(names []string) ([]vip.Address, error) {
 	}
 	var want []vip.VIP
 	for _, a := range have {
-		if a.Ours && !goes(a.Addr) {
+		switch {
+		case !a.Ours:
+		case !goes(a.Addr):
 			want = append(want, vip.VIP{Addr: a.Addr, Device: a.Device})
+		default:
+			if err := e.gate.passed(); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if len(want) == 0 {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nlb/lb"
+	"nlb/nft/links"
 )
 
 // devices are the links of the host, as far as packets are forwarded by them.
@@ -33,16 +34,16 @@ type network struct {
 
 func lookAtDevices() (*devices, error) {
 	d := &devices{indexes: map[string]int{}, names: map[int]string{}, known: map[netip.Addr]string{}}
-	links, err := netlink.LinkList()
+	all, err := links.Whole(netlink.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("the links cannot be read: %w", err)
 	}
-	for _, l := range links {
+	for _, l := range all {
 		if a := l.Attrs(); a.Flags&net.FlagLoopback == 0 {
 			d.indexes[a.Name], d.names[a.Index] = a.Index, a.Name
 		}
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := links.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("the addresses cannot be read: %w", err)
 	}

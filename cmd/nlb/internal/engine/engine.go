@@ -38,6 +38,7 @@ type Engine struct {
 	offload offloader
 	sources map[netip.Addr]netip.Addr // of backends with snat: auto, by their addresses
 	sourced time.Time                 // when these are looked at again, at the earliest
+	missed  bool                      // they could not be read, after something had changed
 	hides   *bool                     // whether the kernel has what Options.Probes needs; nil: it was not asked
 }
 
@@ -280,7 +281,7 @@ func (e *Engine) hidesChecks() bool {
 func (e *Engine) apply(ctx context.Context, profiles []*lb.Profile, o nft.Options) (*nft.Result, error) {
 	if !o.DryRun {
 		defer e.lower()
-		if err := e.links.Raise(e.table, profiles); err != nil {
+		if err := e.links.Raise(e.table, profiles, e.gate.passed); err != nil {
 			return nil, err
 		}
 	}

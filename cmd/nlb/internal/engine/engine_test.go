@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"nlb/cmd/nlb/internal/engine/vip"
 	"nlb/integration/netlab/netlabtest"
 	"nlb/lb"
 	"nlb/sysctl"
@@ -129,6 +130,30 @@ func TestGate(t *testing.T) {
 		}
 		if n := profilesIn(t, e); n != 1 {
 			t.Errorf("after a flush that was refused: %d profiles are there", n)
+		}
+	})
+}
+
+// TestFlushWithdraws: an address that was announced goes only where the flush may begin,
+// and a flush that fails afterwards says that it is gone.
+func TestFlushWithdraws(t *testing.T) {
+	on(t, func(e *Engine) {
+		announced := netip.MustParseAddr("203.0.113.10")
+		_, err := vip.Set([]vip.VIP{{Addr: announced, Device: "lo"}})
+		must(t, err)
+		there := func() bool {
+			all, err := vip.List()
+			must(t, err)
+			return slices.ContainsFunc(all, func(a vip.Address) bool { return a.Addr == announced })
+		}
+		refusal := errors.New("not now")
+		if _, err := e.Flush(t.Context(), nil, FlushOptions{Begin: func() error { return refusal }}); !errors.Is(err, refusal) || !there() {
+			t.Errorf("a flush that was refused: %v, the address is there: %t", err, there())
+		}
+		e.conn.Close()
+		_, err = e.Flush(t.Context(), nil, FlushOptions{})
+		if said, ok := errors.AsType[*Error](err); !ok || said.Outcome != "addresses withdrawn: 1; beside that, nothing was changed" || there() {
+			t.Errorf("a flush that fails: %v, %+v, the address is there: %t", err, said, there())
 		}
 	})
 }

@@ -98,6 +98,9 @@ func addOutcome(err *error) {
 // withOutcome says also what was changed, of a failure of what changes the
 // kernel.
 func withOutcome(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok && e.Outcome != "" {
+		return e
+	}
 	partial, isPartial := errors.AsType[*nft.PartialError](err)
 	parameter, isParameter := errors.AsType[*ParameterError](err)
 	switch {

@@ -7,6 +7,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 
 	"nlb/cmd/nlb/internal/engine/vip"
@@ -77,7 +78,11 @@ func (e *Engine) Flush(ctx context.Context, names []string, o FlushOptions) (_ *
 	}
 	had, result, failed := nft.Flush(ctx, e.conn, names, nft.Options{Table: e.table, Cut: o.Cut, Links: e.links.Read})
 	if failed != nil && !committed(failed) {
-		return nil, failed
+		told := withOutcome(failed)
+		if len(withdrawn) > 0 {
+			told.Outcome = fmt.Sprintf("addresses withdrawn: %d; beside that, %s", len(withdrawn), told.Outcome)
+		}
+		return nil, told
 	}
 	e.lower()
 	out := flushed(had, names)

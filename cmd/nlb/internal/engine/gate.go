@@ -34,6 +34,14 @@ func (g *gate) guard(ctx context.Context, begin func() error) (open func()) {
 	return open
 }
 
+// passed passes the gate, where it is closed.
+func (g *gate) passed() error {
+	if g.pass == nil {
+		return nil
+	}
+	return g.pass()
+}
+
 // gated is a transport behind a gate.
 type gated struct {
 	wire.Transport
@@ -42,10 +50,8 @@ type gated struct {
 
 // Reserve makes room for a batch, which is the first step of a commit.
 func (t gated) Reserve(n int) (int, error) {
-	if pass := t.gate.pass; pass != nil {
-		if err := pass(); err != nil {
-			return 0, err
-		}
+	if err := t.gate.passed(); err != nil {
+		return 0, err
 	}
 	return t.Transport.Reserve(n)
 }

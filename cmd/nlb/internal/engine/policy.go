@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"nlb/nft/compile"
+	"nlb/nft/links"
 )
 
 // KeptBits are the bits of the connection mark that an apply leaves to policy
@@ -19,7 +20,7 @@ import (
 func KeptBits() (uint32, error) {
 	var masks []uint32
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		rules, err := netlink.RuleList(family)
+		rules, err := links.Whole(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
 		if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 			return 0, fmt.Errorf("read the policy routing rules: %w", err)
 		}

@@ -69,10 +69,11 @@ const sourcedEvery = time.Second
 // changed.
 func (e *Engine) Sourced() bool {
 	began := time.Now()
-	if len(e.sources) == 0 || began.Before(e.sourced) || !e.links.Changed() {
+	if len(e.sources) == 0 || began.Before(e.sourced) || !e.links.Changed() && !e.missed {
 		return true
 	}
 	now, err := e.links.Sources(slices.Collect(maps.Keys(e.sources)))
+	e.missed = err != nil
 	// At most a twentieth of a processor, on a host with many backends.
 	e.sourced = began.Add(max(sourcedEvery, 20*time.Since(began)))
 	same := true
