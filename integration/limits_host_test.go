@@ -69,7 +69,7 @@ func TestNothingLostLacking(t *testing.T) {
 }
 
 // forAll are chains for all services that have retry, max-connections or mode: dsr.
-var forAll = map[string]bool{"chain eject": true, "chain wait": true, "chain fragments": true, "chain first": true, "chain send": true}
+var forAll = map[string]bool{"chain eject": true, "chain wait": true, "chain note-full": true, "chain fragments": true, "chain first": true, "chain send": true}
 
 // shared are expressions that stand in chains for several services.
 var shared = map[string]bool{"numgen": true, "masq": true, "fib": true, "reject": true, "limit": true, "redir": true, "socket": true}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,6 +133,37 @@ func TestFullBackendWaits(t *testing.T) {
 			}
 			if got := b.Load().Refused("shop", "web"); got != refused {
 				t.Errorf("%d refused are counted, want %d", got, refused)
+			}
+		})
+	}
+}
+
+// TestRushKeepsLimit: of a rush a backend gets as many connections as it may, and no more.
+func TestRushKeepsLimit(t *testing.T) {
+	t.Parallel()
+	const most, rush = 100, 1000
+	for _, f := range overflowFamilies {
+		t.Run(f.vip, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Serve([]int{8080}, f.first)
+			b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, backends: [{address: %q, max-connections: %d}]}\n",
+				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), most))
+			var wait sync.WaitGroup
+			open := make([]*traffic.Conn, rush)
+			for i := range open {
+				wait.Go(func() { open[i], _ = b.dial("tcp", f.vip) })
+			}
+			wait.Wait()
+			live := 0
+			for _, c := range open {
+				if c != nil {
+					live++
+					defer c.Close()
+				}
+			}
+			if live != most {
+				t.Errorf("%d connections live, want %d", live, most)
 			}
 		})
 	}

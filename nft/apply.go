@@ -278,7 +278,7 @@ func planFor(have *State, profiles []*lb.Profile, o Options, asked func() reques
 	// Of another layout, nlb itself makes other objects.
 	ours := have.objects.exists && have.objects.layout == compile.LayoutVersion
 	// A part is only read where nobody has touched the table.
-	repairs := have.last == nil && !p.empty() && ours && !have.untouched()
+	repairs := have.last == nil && !p.empty() && ours && !have.Untouched() && (o.Counted || !have.countedFor(profiles))
 	result.find = sync.OnceFunc(func() {
 		result.Changes, result.More = lb.CompareFirst(scope, profiles, cmp.Or(o.MostChanges, math.MaxInt))
 		result.Repaired = repairs && len(result.Changes) == 0 && have.stands(profiles)
@@ -367,8 +367,8 @@ func (s *State) keeps(object string) bool {
 	return !compile.Lapses(object)
 }
 
-// untouched reports whether nobody has changed the ruleset since the last apply.
-func (s *State) untouched() bool {
+// Untouched reports whether nobody has changed the ruleset since the last apply.
+func (s *State) Untouched() bool {
 	r := decodeRecord(s.elements(compile.RecordSet))
 	return r.digest != "" && r.generation == s.Generation
 }

@@ -158,7 +158,7 @@ var (
 	beforeQuote = regexp.MustCompile(`(^|[ ,])(comment |prefix |iifname |)$`)
 	inQuotes    = regexp.MustCompile(`^"[ !#-\[\]-~]{0,128}"$`)
 	// Everything else, but for what opens and closes a block.
-	plain = regexp.MustCompile(`^[a-z0-9A-Z ._/:,=&<!@~*+-]*$`)
+	plain = regexp.MustCompile(`^[a-z0-9A-Z ._/:,=&|<!@~*+-]*$`)
 	base  = regexp.MustCompile(`^\t\ttype (nat|filter) hook [a-z]+ priority [a-z0-9-]+; policy accept;$`)
 	// Braces within a statement.
 	inline = regexp.MustCompile(` \{ [^{}]* \}`)

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nlb/lb"
 	"nlb/nft/compile"
 	"nlb/nft/direct"
 	"nlb/nft/ruleset"
@@ -370,4 +371,16 @@ func (o *objects) allSlots() iter.Seq2[string, ruleset.Element] {
 			}
 		}
 	}
+}
+
+// countedFor reports whether an agent has counted connections of these profiles in the
+// kernel's place.
+func (s *State) countedFor(profiles []*lb.Profile) bool {
+	for key, b := range s.backends {
+		name, _, _ := compile.ServiceOf(key.Chain)
+		if b.counted && slices.ContainsFunc(profiles, func(p *lb.Profile) bool { return p.Name == name }) {
+			return true
+		}
+	}
+	return false
 }

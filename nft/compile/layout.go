@@ -258,7 +258,7 @@ func newLayout(table string, x extent) *ruleset.Ruleset {
 	for _, f := range Families {
 		r.Chains = append(r.Chains, f.pickChain(0), f.deliverChain(x.kept))
 	}
-	r.Chains = slices.Concat(r.Chains, []*ruleset.Chain{resolve(0), refuse(), waiting()}, turnAway(), retryChains(x.kept), border.Ends(refuseChain))
+	r.Chains = slices.Concat(r.Chains, []*ruleset.Chain{resolve(0), refuse(), noting(), waiting()}, turnAway(), retryChains(x.kept), border.Ends(refuseChain))
 	for _, n := range x.shards {
 		r.Chains = append(r.Chains, shardChains(n)...)
 	}

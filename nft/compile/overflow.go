@@ -3,9 +3,9 @@ package compile
 // Overflow: a service with max-connections draws again where a backend is full, and
 // one with retry where a backend has refused of late (retry.go).
 //
-// The backend's chain counts the connection, and where that is one too many it
-// writes a mark that is no backend's. So the chain that delivers finds no address,
-// and goes back to the service's chain, which draws once more. After the last
+// The backend's chain counts the connection, and where that is one too many the chain
+// noteChain writes a mark that is no backend's. So the chain that delivers finds no
+// address, and goes back to the service's chain, which draws once more. After the last
 // draw a TCP connection waits: its SYN is dropped, and the client sends it again after
 // a second (RFC 6298). What is full then, too, is refused.
 //
@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	fullSet = "full" // backends that were found full
+	fullSet, noteChain = "full", "note-full" // backends that were found full, and what notes them
 	// fullTime is how long a backend is passed over.
 	fullTime = 10 * time.Second
 	// mostDraws bounds how often a connection draws. The last ones, so many as
@@ -75,7 +75,7 @@ func Countable(b lb.Backend) bool { return b.MaxConnections > listSize }
 func (c *compiler) connectionLimit(service string, mark uint32, b lb.Backend) []ruleset.Rule {
 	if !Countable(b) || c.Counted == nil || !c.Counted(BackendKey{service, b.Address}) {
 		c.needed[fullSet] = true
-		return connectionLists(mark, b.MaxConnections)
+		return connectionLists(b.MaxConnections)
 	}
 	c.needed[SaturatedSet] = true
 	return []ruleset.Rule{{
@@ -88,10 +88,19 @@ func limitComment(n uint32) string { return fmt.Sprintf("max-connections %d", n)
 
 // whenFull is the chain for connections of a service that find all backends full.
 func whenFull(s *lb.Service) string {
-	if s.OnRefuse == lb.Drop {
-		return ignoreChain
+	if s.OnRefuse == lb.Drop || s.SYNProtection != nil { // the kernel sends the SYN of a proxy once
+		return refusing(s)
 	}
 	return waitChain
+}
+
+// noting is the chain for connections that are too many for a backend. The mark is a rule
+// of its own: in a rush the kernel may have no room for the note, and ends the rule.
+func noting() *ruleset.Chain {
+	return &ruleset.Chain{Name: noteChain, Rules: []ruleset.Rule{
+		{Statements: []ruleset.Statement{ruleset.AddMark(fullSet, fullTime)}, Needs: fullSet},
+		{Statements: []ruleset.Statement{ruleset.SetMarkBits(NumberMask, fullMark)}},
+	}}
 }
 
 // waiting is the chain that has connections wait.
@@ -106,7 +115,7 @@ func waiting() *ruleset.Chain {
 // kernel counts by going through a list of them, so a large number is split over
 // several lists, by the source port. Its lowest bit says nothing: Linux prefers
 // even ports for connections.
-func connectionLists(mark, n uint32) []ruleset.Rule {
+func connectionLists(n uint32) []ruleset.Rule {
 	lists := uint32(1)
 	for n/lists > listSize && lists < mostLists {
 		lists *= 2
@@ -122,7 +131,7 @@ func connectionLists(mark, n uint32) []ruleset.Rule {
 			which = append(which, ruleset.SourcePortIs(uint16(lists-1)<<1, uint16(i)<<1))
 		}
 		out[i] = ruleset.Rule{
-			Statements: append(which, ruleset.CountOver(most), ruleset.AddMark(fullSet, fullTime), ruleset.SetMark(FullMark(mark)), ruleset.Return()),
+			Statements: append(which, ruleset.CountOver(most), ruleset.Goto(noteChain)),
 			Comment:    limitComment(n),
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // and each port has one.
 func TestConnectionLists(t *testing.T) {
 	for n, want := range map[uint32]int{1: 1, 2000: 1, 2001: 2, 4001: 2, 4002: 4, 5000: 4, 30000: 16, 128000: 64, 1 << 31: 64, math.MaxUint32: 64} {
-		rules := connectionLists(0x4e000001, n)
+		rules := connectionLists(n)
 		if len(rules) != want {
 			t.Errorf("%d: %d lists, want %d", n, len(rules), want)
 		}

@@ -203,6 +203,12 @@ func markBits(mask uint32) (text string, exprs []expr.Any) {
 	return fmt.Sprintf("ct mark & 0x%08x", mask), []expr.Any{loadMark, masked(reg, mask)}
 }
 
+// SetMarkBits keeps some bits of the connection mark, and gives the others a value.
+func SetMarkBits(kept, value uint32) Statement {
+	return NewStatement(fmt.Sprintf("ct mark set ct mark & 0x%08x | 0x%08x", kept, value),
+		loadMark, &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: []byte(MarkBytes(kept)), Xor: []byte(MarkBytes(value))}, setMark)
+}
+
 // KeepBit sets a bit of the connection mark that is set in the packet's mark. An
 // OR of the two is not known to older kernels.
 func KeepBit(bit uint32) Statement {

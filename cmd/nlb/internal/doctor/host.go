@@ -142,8 +142,10 @@ type Table struct {
 	Handle uint64
 	// Profiles are the names of those in it.
 	Profiles []string
-	// Drift is what nlb did not put there, by object.
-	Drift []Drift
+	// Drift is what nlb did not put there, by object. Untouched says that nobody has
+	// changed anything since the last apply: then it is of another version of nlb.
+	Drift     []Drift
+	Untouched bool
 	// Absent are the profiles that were asked for and are not there.
 	Absent []string
 	// Differs are the objects that an apply of the profiles would change, one

@@ -70,6 +70,8 @@ func (e *exam) rules() {
 		case d.Foreign:
 			e.add(Warn, "", fmt.Sprintf("%s, %s: it is not of nlb", name, d.Object),
 				"nlb leaves it alone; what it does to this traffic is not looked at", "nft delete "+withTable(d.Object, e.Ask.Table))
+		case t.Untouched:
+			e.add(Warn, "", fmt.Sprintf("%s, %s: %s", name, d.Object, d.What), "another version of nlb made the table", apply)
 		default:
 			mend := apply
 			if len(d.Handles) > 0 && e.applied() {

@@ -57,7 +57,7 @@ func (s *survey) own(conn *wire.Conn) *nft.State {
 		s.unseen("table inet "+s.ask.Table, err, "rules", "ports", "capacity", "answers", "gone", "health")
 		return nil
 	}
-	t.Exists, t.Held = state.Exists(), state.Profiles
+	t.Exists, t.Held, t.Untouched = state.Exists(), state.Profiles, state.Untouched()
 	for _, p := range state.Profiles {
 		t.Profiles = append(t.Profiles, p.Name)
 	}
