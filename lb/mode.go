@@ -243,12 +243,7 @@ func (s *Service) checkUnserved(f *finder) {
 // BalancedOnly reports whether a service of profiles wants nothing but balanced
 // connections to be forwarded.
 func BalancedOnly(profiles []*Profile) bool {
-	for _, s := range Services(profiles) {
-		if s.Forward == ForwardBalanced {
-			return true
-		}
-	}
-	return false
+	return AnyService(profiles, func(s *Service) bool { return s.Forward == ForwardBalanced })
 }
 
 // SYNProtection has the kernel answer a SYN by itself, with a cookie, and hand a client

@@ -190,7 +190,7 @@ var noMeaning = map[string]Problem{
 }
 
 // NoMeaning is what is wrong with a key that has no meaning beside, or without,
-// another one: hash-by, hash-seed, burst or interface.
+// another one, such as hash-seed.
 func NoMeaning(word string) *Problem {
 	p := noMeaning[word]
 	return &p

@@ -182,7 +182,7 @@ func text(value any) string {
 	return fmt.Sprint(value)
 }
 
-// known is a number that says nothing where it is zero.
+// known is a value; nil, which says nothing, where it is zero.
 func known[T comparable](v T) any {
 	var zero T
 	if v == zero {

@@ -52,9 +52,9 @@ type Options struct {
 	Counted bool
 	// MostChanges is how many changes Result names, about; 0: all.
 	MostChanges int
-	asIs        bool // they are left to whom they are left now
+	asIs        bool // each limit is left to whoever counts it now, kernel or agent
 	// Settle is how long answers of removed backends that are under way may take;
-	// 0: 250 ms. It is waited for where UDP flows have to move only.
+	// 0: 250 ms. It is waited for where connections move or end. For tests.
 	Settle time.Duration
 	// Links reads the interfaces and routes that services with mode: dsr need; nil where
 	// none has one. It gives nil for profiles without them.

@@ -162,7 +162,7 @@ func encode(m *ruleset.Messages, ops []op) {
 	}
 }
 
-// fixed is what is fixed of a table of which a plan was made, where that leaves it so.
+// leaves is what is fixed of the table, where the plan leaves it so.
 func (p *plan) leaves(have *State) *fixed {
 	for _, ops := range p.phases() {
 		for _, o := range ops {

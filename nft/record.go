@@ -154,8 +154,7 @@ func recordElement(key uint32, value []byte) ruleset.Element {
 	return ruleset.Element{Key: ruleset.MarkBytes(key), Extra: &ruleset.Extra{Udata: ruleset.Udata(ruleset.UdataFingerprint, string(value))}}
 }
 
-// decodeRecord reads what elements writes, the zero record where it is not
-// that.
+// decodeRecord reads what chunks writes; the zero record where it is not that.
 func decodeRecord(elements map[string]ruleset.Element) record {
 	value := func(key uint32) string {
 		e := elements[ruleset.MarkBytes(key)]

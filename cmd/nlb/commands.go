@@ -18,7 +18,7 @@ func commands(a *app) []*cli.Command {
 	all := []*cli.Command{
 		{
 			Name: "apply", ArgsUsage: "PROFILE...", Usage: "make the kernel match, in one batch",
-			Description: "A PROFILE is a file, a folder of *.yaml, or - (stdin). Other profiles that are in the kernel stay.\n" +
+			Description: "A PROFILE is a file, a folder of *.yaml and *.yml, or - (stdin). Other profiles in the kernel stay.\n" +
 				"What did not change is not touched: it keeps its connections and its place in the round.",
 			Flags: with(
 				&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "plan, let the kernel check it, change nothing"},
@@ -51,10 +51,10 @@ func commands(a *app) []*cli.Command {
 		},
 		{
 			Name: "run", ArgsUsage: "[PROFILE...]", Usage: "stay, check servers, and keep the kernel true to them and to the files",
-			Description: "A PROFILE is a file or a folder of *.yaml. They are read again when they change, and on SIGHUP;\n" +
-				"all of them are applied, or none. A profile whose file goes, goes; other profiles in the kernel\n" +
-				"stay. When it ends, the kernel balances on as it is. With --fleet it takes profiles from a fleet in\n" +
-				"place of files, and begins with those that it had last.",
+			Description: "A PROFILE is a file or a folder of *.yaml and *.yml. They are read again when they change, and on\n" +
+				"SIGHUP; all are applied, or none. A profile whose file goes, goes; others in the kernel stay.\n" +
+				"When it ends, the kernel balances on as it is. With --fleet it takes profiles from a fleet in place\n" +
+				"of files, and begins with those that it had last.",
 			Flags: with(
 				socketFlag(),
 				&cli.StringFlag{Name: "fleet", Usage: "be a node of the fleet that this `FILE` tells of"},
@@ -136,7 +136,7 @@ func commands(a *app) []*cli.Command {
 				"refuse, silent, slow, flap or back. With --fleet, routers spread connections over several balancers;\n" +
 				"it says how many of those that are open were lost. Exit 0 only where all was as due.",
 			Flags: with(
-				&cli.IntFlag{Name: "connections", Usage: "about `N` of them for each service, family and protocol (default 600)"},
+				&cli.IntFlag{Name: "connections", Value: 600, Usage: "about `N` of them for each service, family and protocol (default 600)"},
 				&cli.StringSliceFlag{Name: "fail", Usage: "`STEP` of your own plan, such as web/b2=silent@2s"},
 				&cli.IntFlag{Name: "fleet", Usage: "rehearse `N` balancers, of which some die, leave and return"},
 				&cli.BoolFlag{Name: "keep", Usage: "leave the hosts standing, and say how to step into them, until interrupted"},

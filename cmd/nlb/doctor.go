@@ -28,7 +28,7 @@ type examinedValue struct {
 func examine(ctx context.Context, j *job) error {
 	ask := doctor.Ask{Table: j.table}
 	if len(j.args) > 0 {
-		_, profiles, err := j.resolved(ctx, source.Names{Held: engine.Held(j.table), Lenient: true})
+		_, profiles, err := j.resolved(ctx, source.Names{Held: engine.Held(j.table), Unresolved: func(names []string) { ask.Unresolved = names }})
 		if err != nil {
 			return err
 		}

@@ -2,9 +2,8 @@
 
 package main
 
-// nlb run: an agent that keeps the kernel true; nlb push and fleet, which are about
-// many of them; and nlb drain, disable and enable,
-// which tell it what to do.
+// nlb run: an agent that keeps the kernel true. nlb drain, disable and enable tell it what
+// to do. nlb push and fleet are about many agents.
 
 import (
 	"cmp"
@@ -35,6 +34,10 @@ func run(ctx context.Context, j *job) error {
 	if (j.text("fleet") != "") == (len(j.args) > 0) {
 		return usagef("nlb run wants PROFILE..., or --fleet FILE in place of them")
 	}
+	page := web.Config{Listen: j.text("listen"), Hosts: j.texts("host"), Cert: j.text("tls-cert"), Key: j.text("tls-key"), Token: j.text("token-file"), ClientCA: j.text("client-ca")}
+	if refused, ok := errors.AsType[*web.RefusedError](page.Check()); ok {
+		return &usageError{refused.Message, refused.Hint}
+	}
 	j.setBegun(true) // a signal is how it ends, and no failure
 	// It stays, so its memory counts for more than its time; the bounds of a short run
 	// would have it collect all the time where it is large.
@@ -51,7 +54,7 @@ func run(ctx context.Context, j *job) error {
 	defer leave()
 	err = agent.Run(ctx, agent.Config{
 		Table: j.table, Args: j.args, Fleet: join, Socket: j.socket(), Fault: j.text("track-file"), Lookup: source.Lookup, AllowExec: j.flag("allow-exec"), Reload: hangup, Log: logger,
-		Web: web.Config{Listen: j.text("listen"), Hosts: j.texts("host"), Cert: j.text("tls-cert"), Key: j.text("tls-key"), Token: j.text("token-file"), ClientCA: j.text("client-ca")},
+		Web: page,
 	})
 	if errors.Is(err, agent.ErrRunning) {
 		return withHint(err, "nlb run --socket PATH beside it, for another table or network namespace")
@@ -73,9 +76,7 @@ func order(word string) func(context.Context, *job) error {
 		}
 		o, err := agent.NewOrder(word, j.args[0], duration)
 		if refused, ok := errors.AsType[*agent.RefusedError](err); ok {
-			e := usagef("%s", refused.Message)
-			e.hint = refused.Hint
-			return e
+			return &usageError{refused.Message, refused.Hint}
 		}
 		// Who has been asked does it, whether somebody waits or not.
 		j.setBegun(true)

@@ -340,7 +340,7 @@ func TestParseEncoding(t *testing.T) {
 		{"line separator", "a: b\u2028c: d", "a.yaml:1:5: error: the control character U+2028\n   1 | a: b\\u2028c: d\n     |     ^^^^^^^ want plain text in UTF-8"},
 		{"byte order mark within", "a: b" + bom, "a.yaml:1:5: error: the control character U+FEFF\n   1 | a: b\\ufeff\n     |     ^^^^^^ want plain text in UTF-8"},
 		{"UTF-16", "\xff\xfea\x00", "a.yaml:1:1: error: the file is in UTF-16\n   1 | \\xff\\xfea\\x00\n     | ^^^^^^^^^^^^^ want UTF-8"},
-		{"too large", strings.Repeat("#", MaxFile+1), "a.yaml:1:1: error: the file has 16777217 bytes\n   want at most 16777216 (16 MiB)\n   hint: several profiles can be applied together"},
+		{"too large", strings.Repeat("#", MaxFile+1), "a.yaml:1:1: error: the file is too long\n   want at most 16 MiB\n   hint: several profiles can be applied together"},
 		{"after a byte order mark", bom + "a: 1\nservices: []", "a.yaml:1:1: error: unknown key a in the profile\n   1 | a: 1\n     | ^ want profile, services, defaults, sysctl, announce or fleet"},
 		{"line breaks of DOS", "a: 1\r\nservices: []\r\n", "a.yaml:1:1: error: unknown key a in the profile\n   1 | a: 1\n     | ^ want profile, services, defaults, sysctl, announce or fleet"},
 	} {

@@ -30,8 +30,7 @@ func readable(file string, data []byte) (string, *lb.Error) {
 		return text, &lb.Error{Pos: lb.Pos{File: file, Line: line, Column: column}, Msg: msg, Want: want, Hint: hint}
 	}
 	if len(data) > MaxFile {
-		return refuse(1, 1, fmt.Sprintf("the file has %d bytes", len(data)),
-			fmt.Sprintf("at most %d (%d MiB)", MaxFile, MaxFile>>20), "several profiles can be applied together")
+		return refuse(1, 1, "the file is too long", fmt.Sprintf("at most %d MiB", MaxFile>>20), "several profiles can be applied together")
 	}
 	text = string(data)
 	if strings.HasPrefix(text, "\xff\xfe") || strings.HasPrefix(text, "\xfe\xff") {

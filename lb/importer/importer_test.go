@@ -124,7 +124,7 @@ func TestLines(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"a\nb\x00":                         "x:2:2: the control character \\x00, want plain text",
-		strings.Repeat("a\n", MaxText/2+1): "x:1:1: the text has 16 MiB, want at most 16 MiB",
+		strings.Repeat("a\n", MaxText/2+1): "x:1:1: the text is too long, want at most 16 MiB",
 	} {
 		_, err := Lines("x", []byte(text))
 		if errs, ok := errors.AsType[lb.Errors](err); !ok || errs[0].Error() != want {

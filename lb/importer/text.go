@@ -24,7 +24,7 @@ func Lines(file string, data []byte) ([]string, error) {
 		return nil, lb.Errors{{Pos: lb.Pos{File: file, Line: line, Column: column}, Msg: msg, Want: want}}
 	}
 	if len(data) > MaxText {
-		return refuse(1, 1, fmt.Sprintf("the text has %d MiB", len(data)>>20), fmt.Sprintf("at most %d MiB", MaxText>>20))
+		return refuse(1, 1, "the text is too long", fmt.Sprintf("at most %d MiB", MaxText>>20))
 	}
 	lines := strings.Split(strings.ToValidUTF8(strings.TrimPrefix(string(data), "\uFEFF"), "\uFFFD"), "\n")
 	if last := len(lines) - 1; lines[last] == "" {

@@ -75,7 +75,8 @@ func Beside(table string, profiles, others []*lb.Profile, n *Numbers, there func
 	return c.Ruleset
 }
 
-// border writes what becomes of traffic that no service takes.
+// border writes what becomes of traffic that no service takes, and what datagrams and
+// protected SYNs meet ahead of the services.
 func (c *compiler) border(all []*lb.Profile, there func(object string) bool) {
 	for name, elements := range border.Elements(all) {
 		c.byName[name].Elements = elements

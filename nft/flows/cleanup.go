@@ -124,8 +124,8 @@ func (c *Cleanup) Spare(spared func(number uint32, change Change) bool) {
 }
 
 // Run carries the cleanup out, once, and counts the connections that it ended.
-// It takes up to half a second; ctx makes it shorter, so that answers may be
-// lost. An error is an *Error.
+// It takes about half a second, and up to 15 s more while another nlb moves flows; ctx
+// makes it shorter, so that answers may be lost. An error is an *Error.
 func (c *Cleanup) Run(ctx context.Context) (ended int, err error) {
 	defer c.done.Store(true)
 	if c.Own {
@@ -256,7 +256,7 @@ func (c *Cleanup) filters() []conntrack.Filter {
 	return out
 }
 
-// settle is a cleanup without those that are gone for long.
+// settle marks anew, moves and ends the connections of Numbers.
 func (c *Cleanup) settle(ctx context.Context) error {
 	move, late, err := c.first()
 	if err != nil || !late {

@@ -176,7 +176,7 @@ func IfnameBytes(name string) (first, last string) {
 	return name + strings.Repeat("\x00", rest), name + strings.Repeat(fill, rest)
 }
 
-// IfnameOf reads what ifnameBytes writes.
+// IfnameOf reads what IfnameBytes writes.
 func IfnameOf(first, last string) string {
 	name := strings.TrimRight(first, "\x00")
 	if first != last {

@@ -21,7 +21,7 @@ func (m *Map) Holds(e Element) bool {
 		(m.Verdicts() || len(e.Data) == m.Data.size())
 }
 
-// Decode reads what messages.element writes. end: it is the end of a prefix.
+// Decode reads what Messages.element writes. end: it is the end of a prefix.
 func (m *Map) Decode(b string) (e Element, end bool) {
 	var x Extra
 	for t, v := range wire.Attrs(b) {

@@ -66,7 +66,7 @@ func Suffixed(name, suffix string) (stem string, f *Family, ok bool) {
 // Match matches packets of the family.
 func (f *Family) Match() Statement { return NewStatement("meta nfproto ipv"+f.Digit, f.isFamily()...) }
 
-// isFamily is match as expressions. nft writes it before whatever reads the
+// isFamily is Match as expressions. nft writes it before whatever reads the
 // header.
 func (f *Family) isFamily() []expr.Any {
 	return []expr.Any{
@@ -263,7 +263,7 @@ func (f *Family) into(word string, c Clients, with string, timeout time.Duration
 	return NewStatement(fmt.Sprintf("%s @%s { %s%s : ct mark }", word, c.Map, key, with), exprs...)
 }
 
-// dnat translates the destination of a transport protocol's packets to the
+// DNAT translates the destination of a transport protocol's packets to the
 // address and port that a map has for some bits of the connection mark. nft
 // translates ports only behind a match of the protocol.
 func (f *Family) DNAT(protocol byte, name string, mask uint32) Statement {
@@ -274,7 +274,7 @@ func (f *Family) DNAT(protocol byte, name string, mask uint32) Statement {
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.NFProto), RegAddrMin: reg, RegProtoMin: f.behind()})...)
 }
 
-// dnatAddress is dnat for an address alone; the port stays.
+// DNATAddress is DNAT for an address alone; the port stays.
 func (f *Family) DNATAddress(name string, mask uint32) Statement {
 	text, exprs := markBits(mask)
 	return NewStatement(fmt.Sprintf("dnat %s to %s map @%s", f.Word, text, name),

@@ -110,14 +110,14 @@ const ctEstablished = 1 << 1 // NF_CT_STATE_BIT(IP_CT_ESTABLISHED), linux/netfil
 func AsksAgain() Statement {
 	return NewStatement("ct direction original ct state established",
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, compare(expr.CmpOpEq, []byte{0}),
-		&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(reg, ctEstablished), compare(expr.CmpOpNeq, make([]byte, 4)))
+		&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(ctEstablished), compare(expr.CmpOpNeq, make([]byte, 4)))
 }
 
 // IsKnown matches what belongs to connections that are known, and what is not tracked.
 func IsKnown() Statement {
 	return NewStatement("ct state established,related,untracked",
 		&expr.Ct{Key: expr.CtKeySTATE, Register: reg},
-		masked(reg, ctEstablished|expr.CtStateBitRELATED|expr.CtStateBitUNTRACKED), compare(expr.CmpOpNeq, make([]byte, 4)))
+		masked(ctEstablished|expr.CtStateBitRELATED|expr.CtStateBitUNTRACKED), compare(expr.CmpOpNeq, make([]byte, 4)))
 }
 
 // NotInZone matches connections of all zones of conntrack but one.

@@ -51,7 +51,7 @@ func IsRefusal() Statement {
 func EndsAttempt() Statement {
 	return NewStatement("ct direction reply ct status dying",
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, compare(expr.CmpOpEq, []byte{1}),
-		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(reg, ctStatusDying), compare(expr.CmpOpNeq, make([]byte, 4)))
+		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(ctStatusDying), compare(expr.CmpOpNeq, make([]byte, 4)))
 }
 
 // CameFromSource matches packets that came in where the way to their source goes

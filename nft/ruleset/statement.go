@@ -41,7 +41,7 @@ func encodeExprs(exprs ...expr.Any) []byte {
 	for _, e := range exprs {
 		b, err := expr.Marshal(unix.NFPROTO_INET, e)
 		if err != nil {
-			panic(fmt.Sprintf("nft: encode %T: %v", e, err))
+			panic(fmt.Sprintf("ruleset: encode %T: %v", e, err))
 		}
 		out = append(out, listElem(b)...)
 	}
@@ -51,7 +51,7 @@ func encodeExprs(exprs ...expr.Any) []byte {
 func listElem(b []byte) []byte {
 	out, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: b}})
 	if err != nil {
-		panic(fmt.Sprintf("nft: encode a list: %v", err))
+		panic(fmt.Sprintf("ruleset: encode a list: %v", err))
 	}
 	return out
 }
@@ -106,7 +106,7 @@ func lookupMark(name string) *expr.Lookup {
 	return &expr.Lookup{SourceRegister: reg, SetName: name, DestRegister: reg, IsDestRegSet: true}
 }
 
-func masked(reg, mask uint32) *expr.Bitwise {
+func masked(mask uint32) *expr.Bitwise {
 	return &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: []byte(MarkBytes(mask)), Xor: make([]byte, 4)}
 }
 
@@ -200,7 +200,7 @@ func markBits(mask uint32) (text string, exprs []expr.Any) {
 	if mask == 1<<32-1 {
 		return "ct mark", []expr.Any{loadMark}
 	}
-	return fmt.Sprintf("ct mark & 0x%08x", mask), []expr.Any{loadMark, masked(reg, mask)}
+	return fmt.Sprintf("ct mark & 0x%08x", mask), []expr.Any{loadMark, masked(mask)}
 }
 
 // SetMarkBits keeps some bits of the connection mark, and gives the others a value.
@@ -214,7 +214,7 @@ func SetMarkBits(kept, value uint32) Statement {
 func KeepBit(bit uint32) Statement {
 	b := []byte(MarkBytes(bit))
 	return NewStatement(fmt.Sprintf("meta mark & 0x%08[1]x == 0x%08[1]x ct mark set ct mark | 0x%08[1]x", bit),
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(reg, bit), compare(expr.CmpOpEq, b),
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}, masked(bit), compare(expr.CmpOpEq, b),
 		loadMark, &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: []byte(MarkBytes(^bit)), Xor: b}, setMark)
 }
 
@@ -228,7 +228,7 @@ func MarkVmap(name string, mask uint32) Statement {
 // MarkIs matches where some bits of the connection mark have a value.
 func MarkIs(mask, value uint32) Statement {
 	return NewStatement(fmt.Sprintf("ct mark & 0x%08x == 0x%08x", mask, value),
-		loadMark, masked(reg, mask), compare(expr.CmpOpEq, []byte(MarkBytes(value))))
+		loadMark, masked(mask), compare(expr.CmpOpEq, []byte(MarkBytes(value))))
 }
 
 // Matches.
@@ -263,12 +263,12 @@ func HasSocket() Statement {
 // IsTracked matches packets of connections that conntrack has an entry of, and what is
 // not to be tracked.
 func IsTracked() Statement {
-	return NewStatement("ct state ! invalid,new", &expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(reg, ctInvalid|ctNew), compare(expr.CmpOpEq, make([]byte, 4)))
+	return NewStatement("ct state ! invalid,new", &expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(ctInvalid|ctNew), compare(expr.CmpOpEq, make([]byte, 4)))
 }
 
 // IsInvalid matches packets that do not fit what conntrack knows of their connection.
 func IsInvalid() Statement {
-	return NewStatement("ct state invalid", &expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(reg, ctInvalid), compare(expr.CmpOpNeq, make([]byte, 4)))
+	return NewStatement("ct state invalid", &expr.Ct{Key: expr.CtKeySTATE, Register: reg}, masked(ctInvalid), compare(expr.CmpOpNeq, make([]byte, 4)))
 }
 
 // ctInvalid and ctNew are bits of the state (linux/netfilter/nf_tables.h,
@@ -289,7 +289,7 @@ func IsTranslated() Statement   { return translated("ct status dnat", expr.CmpOp
 func IsUntranslated() Statement { return translated("ct status & dnat == 0", expr.CmpOpEq) }
 
 func translated(text string, op expr.CmpOp) Statement {
-	return NewStatement(text, &expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(reg, ctStatusDNAT), compare(op, make([]byte, 4)))
+	return NewStatement(text, &expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(ctStatusDNAT), compare(op, make([]byte, 4)))
 }
 
 // ctStatusDNAT is IPS_DST_NAT (linux/netfilter/nf_conntrack_common.h).

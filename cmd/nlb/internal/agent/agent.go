@@ -123,11 +123,6 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer a.engine.Close()
 	a.engine.Stay()
-	release, taken := a.engine.Claim(ctx)
-	defer release()
-	if taken {
-		c.Log.Warn("another agent keeps this table, by another socket: each undoes what the other does", "table", c.Table)
-	}
 	figures, err := a.engine.Counter()
 	if err != nil {
 		return err
@@ -142,6 +137,11 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer stop()
+	release, taken := a.engine.Claim(ctx)
+	defer release()
+	if taken {
+		c.Log.Warn("another agent keeps this table, by another socket: each undoes what the other does", "table", c.Table)
+	}
 	if c.Fleet != nil {
 		a.offered, a.out = c.Fleet.First, c.Fleet.Out
 	} else {

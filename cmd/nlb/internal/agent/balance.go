@@ -33,7 +33,7 @@ type counter struct {
 	cost    time.Duration // of updates since the last look
 	trouble string        // why the last look failed
 	// limits are the most connections of backends that the agent counts, and full is
-	// how many of these had as many at the last look.
+	// how many marks of these had as many at the last look.
 	limits map[lb.BackendID]int
 	full   int
 }

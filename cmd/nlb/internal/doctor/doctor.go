@@ -55,6 +55,8 @@ type Ask struct {
 	Profiles []*lb.Profile
 	// Files are the arguments that name them; none: they are in the kernel.
 	Files []string
+	// Unresolved are the names of backends that stand for nobody, each with the reason.
+	Unresolved []string
 	// Table is the name of nlb's table.
 	Table string
 }
@@ -86,6 +88,7 @@ var checks = []struct {
 	{"rights", (*exam).rights},
 	{"nftables", (*exam).nftables},
 	{"rules", (*exam).rules},
+	{"names", (*exam).names},
 	{"forwarding", (*exam).forwarding},
 	{"router-advertisements", (*exam).advertisements},
 	{"listen", (*exam).listens},

@@ -129,6 +129,25 @@ func TestBlind(t *testing.T) {
 	}
 }
 
+// TestOtherVersion: what differs in a table that nobody has touched since an apply is of
+// another version of nlb.
+func TestOtherVersion(t *testing.T) {
+	p := shop(t, "")
+	for untouched, want := range map[bool]string{true: "warn another version of nlb made the table", false: "fail something else has changed what nlb put there"} {
+		h := router(p)
+		h.Ours.Drift, h.Ours.Untouched = []Drift{{Object: "chain wait", What: "it is missing"}}, untouched
+		var got []string
+		for _, f := range Examine(h, Ask{Table: "nlb", Profiles: []*lb.Profile{p}}) {
+			if f.Check == "rules" {
+				got = append(got, f.Level.String()+" "+f.Why)
+			}
+		}
+		if !slices.Equal(got, []string{want}) {
+			t.Errorf("untouched %t: %q, want %q", untouched, got, want)
+		}
+	}
+}
+
 func TestThresholds(t *testing.T) {
 	p := shop(t, "")
 	key := Key{"shop", "web", p.Services[0].Backends[0].Address}

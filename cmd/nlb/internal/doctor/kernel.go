@@ -107,6 +107,13 @@ func (e *exam) rules() {
 	}
 }
 
+// names finds backends that have no address.
+func (e *exam) names() {
+	for _, n := range e.Unresolved {
+		e.add(Fail, "", "a backend has no address: "+n, "nlb apply refuses it until the name is known; nlb run begins without it", "")
+	}
+}
+
 // deleteRules are the commands that take away what is not of nlb.
 func deleteRules(d Drift, table string) string {
 	var out []string

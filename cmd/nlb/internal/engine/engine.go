@@ -59,7 +59,13 @@ func Open(table string) (*Engine, error) {
 
 // Dial opens the way to nftables alone, and asks whether this process may use
 // it.
-func Dial() (*wire.Conn, error) { return dial(&gate{}) }
+func Dial() (*wire.Conn, error) {
+	conn, err := dial(&gate{})
+	if err != nil {
+		return nil, withHint(err)
+	}
+	return conn, nil
+}
 
 func dial(g *gate) (*wire.Conn, error) {
 	t, err := wire.Open()

@@ -134,8 +134,8 @@ var unsupported = []unix.Errno{unix.ENOENT, unix.EOPNOTSUPP, unix.EINVAL, unix.E
 
 const modules = "nf_tables, nft_chain_nat, nft_ct, nft_numgen, nft_hash, nft_nat, nft_masq, nft_reject_inet"
 
-// lacking says what an expression that the kernel stumbled over needs; empty: it
-// did not say which.
+// lacking says what the kernel needs for the expression that it refused; empty: it named
+// none.
 func lacking(expression string) string {
 	for _, p := range probe.Parts() {
 		if p.Name != expression {

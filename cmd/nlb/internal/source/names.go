@@ -22,8 +22,9 @@ type Names struct {
 	// Held is what the kernel holds, for names that nobody can resolve now: they
 	// stay what they are there. nil: nothing.
 	Held func() []*lb.Profile
-	// Lenient: names that stand for nothing are said, and are no error.
-	Lenient bool
+	// Unresolved is told the names that stand for nothing, each with the reason; nil: that
+	// is an error.
+	Unresolved func(names []string)
 	// StandIns gives other names addresses that are made up, for a rehearsal.
 	StandIns bool
 	// Note is told what names stand for.
@@ -78,8 +79,8 @@ func (n Names) Resolve(ctx context.Context, profiles []*lb.Profile) ([]*lb.Profi
 	}
 	switch {
 	case len(missing.Names) == 0:
-	case n.Lenient:
-		n.Note("%v", &missing)
+	case n.Unresolved != nil:
+		n.Unresolved(missing.Names)
 	default:
 		return nil, &missing
 	}

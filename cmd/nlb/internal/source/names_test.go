@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +47,7 @@ func TestNames(t *testing.T) {
 	}
 	held := func() []*lb.Profile { return []*lb.Profile{profile("10.0.0.9, 10.0.0.8")} }
 	const nobody = "no such name, or no addresses"
+	var unresolved []string
 	for _, tt := range []struct {
 		name, backends string
 		names          Names
@@ -71,7 +73,7 @@ func TestNames(t *testing.T) {
 			name: "missing", backends: "gone.example, away.example, web.example",
 			said: "web.example is 10.0.0.1 now; nlb run follows it", err: "gone.example: " + nobody + " and away.example: " + nobody,
 		},
-		{name: "lenient", backends: "gone.example, 10.0.0.1", names: Names{Lenient: true}, want: "10.0.0.1", said: "gone.example: " + nobody},
+		{name: "not to be missed", backends: "gone.example, 10.0.0.1", names: Names{Unresolved: func(names []string) { unresolved = names }}, want: "10.0.0.1"},
 		{
 			name: "stand-ins", backends: "gone.example, web.example, 'srv:away.example'", names: Names{StandIns: true}, want: "198.18.0.1 10.0.0.1 198.18.0.3:80",
 			said: "gone.example is taken to be 198.18.0.1 and 2001:2::1 (" + nobody + ")\nweb.example is 10.0.0.1 now; nlb run follows it\n" +
@@ -100,6 +102,9 @@ func TestNames(t *testing.T) {
 				t.Error(d)
 			}
 		})
+	}
+	if want := []string{"gone.example: " + nobody}; !slices.Equal(unresolved, want) {
+		t.Errorf("%q are told, want %q", unresolved, want)
 	}
 }
 

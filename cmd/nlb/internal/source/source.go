@@ -167,7 +167,7 @@ func folder(dir string) ([]string, error) {
 		files = append(files, path)
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("%s: no *.yaml in this folder", Title(dir))
+		return nil, fmt.Errorf("%s: no *.yaml or *.yml in this folder", Title(dir))
 	}
 	return files, nil
 }

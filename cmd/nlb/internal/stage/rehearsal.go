@@ -20,7 +20,7 @@ const maxConnections = 1_000_000
 
 // Request is what is to be rehearsed.
 type Request struct {
-	// Connections and Balancers are how many; 0: as usual, and one.
+	// Connections and Balancers are how many; 0 balancers: one.
 	Connections, Balancers int
 	// Fail are the steps of a plan, of one balancer.
 	Fail     []string
@@ -43,7 +43,7 @@ type Rehearsal interface {
 // New builds a world with the profiles applied. What is wrong with the request is a
 // *plan.Error.
 func (s Stage) New(ctx context.Context, profiles []*lb.Profile, r Request) (Rehearsal, error) {
-	if r.Connections < 0 || r.Connections > maxConnections {
+	if r.Connections < 1 || r.Connections > maxConnections {
 		return nil, &plan.Error{Message: fmt.Sprintf("--connections %d is out of range, want 1 to %d", r.Connections, maxConnections)}
 	}
 	steps, err := plan.Read(r.Fail, profiles)

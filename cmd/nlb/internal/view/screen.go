@@ -61,6 +61,9 @@ func OpenScreen(ctx context.Context, c *Console) (*Screen, context.Context, erro
 	s := &Screen{out: c.Out, width: c.Width, restore: func() {}, stop: stop, Resized: make(chan os.Signal, 1)}
 	out, ok := c.Out.W.(*os.File)
 	if !ok || !c.Out.Terminal || c.JSON {
+		if ok {
+			go endWithReader(ctx, int(out.Fd()), stop)
+		}
 		return s, ctx, nil
 	}
 	s.Terminal, s.fd = true, int(out.Fd())
@@ -79,6 +82,17 @@ func OpenScreen(ctx context.Context, c *Console) (*Screen, context.Context, erro
 	}
 	fmt.Fprint(s.out, enterScreen)
 	return s, ctx, nil
+}
+
+// endWithReader stops once nobody reads what is written to a pipe or socket.
+func endWithReader(ctx context.Context, fd int, stop func()) {
+	for ctx.Err() == nil {
+		of := []unix.PollFd{{Fd: int32(fd)}} // errors are told unasked
+		if n, err := unix.Poll(of, 500); n > 0 && err == nil {
+			stop()
+			return
+		}
+	}
 }
 
 // awaitEnd returns when a key says so, or when the terminal is gone.

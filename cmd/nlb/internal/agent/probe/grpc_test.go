@@ -62,7 +62,7 @@ func TestGRPC(t *testing.T) {
 			{"service", plain, lb.Check{Service: "good"}, serving},
 			{"bad", plain, lb.Check{Service: "bad"}, Outcome{Reason: "grpc: NOT_SERVING"}},
 			{"unknown", plain, lb.Check{Service: "other"}, Outcome{Reason: "grpc: NotFound: unknown service"}},
-			{"without health", l.Addr().String(), lb.Check{}, Outcome{Reason: "grpc: Unimplemented: unknown service grp"}},
+			{"without health", l.Addr().String(), lb.Check{}, Outcome{Reason: "grpc: Unimplemented: unknown service ..."}},
 			{"tls", secure, lb.Check{TLS: true}, serving},
 			{"verified", secure, lb.Check{TLS: true, Verify: ca, Service: "good"}, serving},
 			{"by name", secure, lb.Check{TLS: true, Verify: ca, Host: "www.example"}, serving},

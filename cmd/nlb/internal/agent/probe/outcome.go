@@ -148,8 +148,10 @@ func failed(what string, err error) Outcome {
 var ours = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.EPERM, unix.EACCES, unix.EAFNOSUPPORT, unix.EINVAL}
 
 // tidy is a reason that fits a log, and a comment of nft: printable ASCII without
-// what has a meaning there, at most lb.MaxReason bytes.
+// what has a meaning there, at most lb.MaxReason bytes, of which the last say that there
+// was more.
 func tidy(reason string) string {
+	const cut = "..."
 	isOdd := func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\$;`, r) }
 	if len(reason) <= lb.MaxReason && !strings.ContainsFunc(reason, isOdd) {
 		return reason // as nearly all are: thousands of servers share it
@@ -158,7 +160,7 @@ func tidy(reason string) string {
 	for _, r := range reason {
 		switch {
 		case len(out) == lb.MaxReason:
-			return string(out)
+			return string(out[:lb.MaxReason-len(cut)]) + cut
 		case isOdd(r):
 			out = append(out, '?')
 		default:

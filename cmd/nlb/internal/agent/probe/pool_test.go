@@ -544,7 +544,8 @@ func TestTidy(t *testing.T) {
 		"tcp: refused":           "tcp: refused",
 		"up; drain by admin":     "up? drain by admin",
 		"\"$x\\\"\n\x7fé":        "??x?????",
-		strings.Repeat("ab", 50): strings.Repeat("ab", lb.MaxReason/2),
+		strings.Repeat("ab", 20): strings.Repeat("ab", 20),
+		strings.Repeat("ab", 50): strings.Repeat("ab", 18) + "a...",
 	} {
 		if got := tidy(in); got != want {
 			t.Errorf("%q: got %q, want %q", in, got, want)
