@@ -6,6 +6,8 @@ package integration
 import (
 	"errors"
 	"net/netip"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -157,4 +159,25 @@ services:
 	}
 	b.becomes(lb.Up, "kept", fallen...)
 	b.becomes(lb.Up, "ended", fallen...)
+}
+
+// TestAgentEndsMoving: an agent that is told to end while flows move leaves nothing that
+// moves them.
+func TestAgentEndsMoving(t *testing.T) {
+	t.Parallel()
+	b := newBed(t)
+	b.Serve([]int{53}, "10.2.0.11", "10.2.0.12")
+	const profile = "profile: shop\nservices: [{name: dns, listen: \"203.0.113.10:53\", protocol: udp, backends: [10.2.0.11, 10.2.0.12]}]\n"
+	a := b.agent(profile)
+	for range 4 {
+		conn, err := b.From().Dial(t.Context(), "udp", netip.MustParseAddrPort("203.0.113.10:53"))
+		b.Check(err)
+		defer conn.Close()
+	}
+	a.rewrite(strings.Replace(profile, ", 10.2.0.12", "", 1))
+	b.eventually("flows are moving", b.moving)
+	b.Check(a.end(syscall.SIGTERM))
+	if b.moving() {
+		t.Error("the agent has ended, and flows are still moving")
+	}
 }

@@ -4,6 +4,7 @@ package integration
 // carried over, which are forgotten, and that nobody waits for it.
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"nlb/integration/netlab/netlabtest"
 	"nlb/integration/netlab/traffic"
 	"nlb/lb"
 	"nlb/nft"
@@ -297,6 +299,73 @@ func TestMovingFlowsTakesNoTurn(t *testing.T) {
 	}
 	if drift := b.Load().Drift(); len(drift) > 0 || b.moving() {
 		t.Errorf("left behind: %v", drift)
+	}
+}
+
+// meddled is a transport beside which somebody changes nlb's table, before the first
+// message of which is is true.
+type meddled struct {
+	wire.Transport
+	is      func(batches int, b []byte) bool
+	meddle  func()
+	batches int
+}
+
+func (m *meddled) Send(b []byte) error {
+	if m.meddle != nil && m.is(m.batches, b) {
+		m.meddle()
+		m.meddle = nil
+	}
+	if netlabtest.IsBatch(b) {
+		m.batches++
+	}
+	return m.Transport.Send(b)
+}
+
+// TestMovingSeesOthers: what somebody else changes between an apply and the moving of its
+// flows is not taken for what nlb left: the next apply puts it right.
+func TestMovingSeesOthers(t *testing.T) {
+	t.Parallel()
+	for name, is := range map[string]func(batches int, b []byte) bool{
+		"before the flows move": func(batches int, b []byte) bool { return batches == 1 && !netlabtest.IsBatch(b) },
+		"as they begin to move": func(_ int, b []byte) bool { return netlabtest.IsBatch(b) && bytes.Contains(b, []byte("moving")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBed(t)
+			b.Serve([]int{53}, "10.2.0.11", "10.2.0.12")
+			profile := func(backends string) []*lb.Profile {
+				return []*lb.Profile{b.Parse("profile: shop\nservices: [{name: dns, listen: \"203.0.113.10:53\", protocol: udp, backends: [" + backends + "]}]\n")}
+			}
+			apply := func(m *meddled, profiles []*lb.Profile) {
+				b.Check(b.Balancer.Do(func() error {
+					transport, err := wire.Open()
+					if err != nil {
+						return err
+					}
+					m.Transport = transport
+					c := wire.NewConn(m)
+					defer c.Close()
+					_, err = nft.Apply(t.Context(), c, profiles, nft.Options{Table: "nlb"})
+					return err
+				}))
+			}
+			apply(&meddled{}, profile("10.2.0.11, 10.2.0.12"))
+			for range 4 {
+				conn, err := b.From().Dial(t.Context(), "udp", netip.MustParseAddrPort("203.0.113.10:53"))
+				b.Check(err)
+				defer conn.Close()
+			}
+			m := &meddled{is: is, meddle: func() { b.NFT(b.Balancer, "flush chain inet nlb postrouting") }}
+			apply(m, profile("10.2.0.11"))
+			if m.meddle != nil || len(b.Load().Drift()) == 0 {
+				t.Fatal("nobody has meddled")
+			}
+			apply(&meddled{}, profile("10.2.0.11"))
+			if drift := b.Load().Drift(); len(drift) > 0 {
+				t.Errorf("it stays: %v", drift)
+			}
+		})
 	}
 }
 

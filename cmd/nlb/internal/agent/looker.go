@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
 	"strconv"
@@ -51,8 +52,12 @@ const (
 // the kernel. Errors are those of the kernel.
 func (l *Looker) Snapshot(ctx context.Context) (snapshot *view.Snapshot, unknown, err error) {
 	l.trouble = ""
-	if snapshot, err = l.ofAgent(ctx); err != nil {
+	snapshot, asked := l.ofAgent(ctx)
+	if asked != nil {
 		snapshot, unknown, err = l.ofKernel()
+	}
+	if e, ok := errors.AsType[*engine.Error](err); ok && errors.Is(asked, fs.ErrPermission) {
+		e.Hint += "; or join the group of the agent's socket, " + l.socket
 	}
 	if err == nil {
 		snapshot.Announced, snapshot.Trouble = engine.Announced(l.table), l.trouble

@@ -63,6 +63,9 @@ func Listen(path string, show func(web.Ask) http.Handler, log *slog.Logger) (*So
 	if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("socket: %w", err)
 	}
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSocket == 0 {
+		return nil, fmt.Errorf("%s is no socket", path)
+	}
 	lock, err := lockSocket(path)
 	if err != nil {
 		return nil, err
@@ -118,10 +121,7 @@ func lockSocket(path string) (*os.File, error) {
 
 // listen makes the socket in place of a dead one.
 func listen(path string) (*net.UnixListener, error) {
-	if info, err := os.Lstat(path); err == nil {
-		if info.Mode()&fs.ModeSocket == 0 {
-			return nil, fmt.Errorf("%s is no socket", path)
-		}
+	if _, err := os.Lstat(path); err == nil {
 		if c, err := net.Dial("unix", path); err == nil {
 			c.Close()
 			return nil, fmt.Errorf("%s: %w", path, ErrRunning)

@@ -87,9 +87,11 @@ func OpenScreen(ctx context.Context, c *Console) (*Screen, context.Context, erro
 // endWithReader stops once nobody reads what is written to a pipe or socket.
 func endWithReader(ctx context.Context, fd int, stop func()) {
 	for ctx.Err() == nil {
-		of := []unix.PollFd{{Fd: int32(fd)}} // errors are told unasked
-		if n, err := unix.Poll(of, 500); n > 0 && err == nil {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 500) // errors are told unasked
+		if n > 0 {
 			stop()
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
 			return
 		}
 	}

@@ -97,6 +97,9 @@ func parseHosts(r io.Reader) map[string][]netip.Addr {
 			continue
 		}
 		for _, name := range words[1:] {
+			if strings.Contains(name, `\`) {
+				continue // no name of a host, and an escape to DNS
+			}
 			name = dns.CanonicalName(name)
 			out[name] = append(out[name], a)
 		}

@@ -77,6 +77,7 @@ func FuzzRead(f *testing.F) {
 func FuzzFiles(f *testing.F) {
 	f.Add("nameserver 10.0.0.1\nnameserver fe80::1%eth0\nsearch a b\noptions ndots:99999999999 timeout:-1 attempts:x\n", "web")
 	f.Add("10.0.0.1 web.example # x\n::1 WEB.example localhost\nx y\n", "web.example.")
+	f.Add("10.0.0.1 web\\ x\\.y\n", "web")
 	f.Add("options timeout:99 attempts:99\nsearch"+strings.Repeat(" x", 99), "x")
 	f.Fuzz(func(t *testing.T, text, name string) {
 		c := parseConf(strings.NewReader(text))
