@@ -346,7 +346,7 @@ func TestMovingSeesOthers(t *testing.T) {
 					m.Transport = transport
 					c := wire.NewConn(m)
 					defer c.Close()
-					_, err = nft.Apply(t.Context(), c, profiles, nft.Options{Table: "nlb"})
+					_, err = nft.Apply(t.Context(), c, profiles, nft.Options{Table: "nlb", Record: true})
 					return err
 				}))
 			}

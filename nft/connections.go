@@ -46,7 +46,7 @@ func (w *writer) settle(cleanup *flows.Cleanup, result *Result) error {
 	if cleanup == nil || cleanup.Idle() {
 		return nil
 	}
-	if w.record != nil {
+	if w.record != nil && w.record.generation == result.Generation { // else somebody has committed since
 		cleanup.Amend = func(m *ruleset.Messages, generation uint32) { encode(m, amendRecord(*w.record, generation)) }
 	}
 	ended, err := cleanup.Run(w.ctx)
