@@ -324,11 +324,9 @@ func (c *conflicts) describe(f conflict) *Error {
 	if a.profile != b.profile {
 		first, second = a.profile.Name+"/"+first, b.profile.Name+"/"+second
 	}
-	switch {
-	case a.service == b.service:
+	e.Msg = fmt.Sprintf("service %s claims %s, which service %s claims %s", second, what, first, a.listen.Pos.where())
+	if a.service == b.service {
 		e.Msg = fmt.Sprintf("%s is here twice, first %s", what, a.listen.Pos.where())
-	default:
-		e.Msg = fmt.Sprintf("service %s claims %s, which service %s claims %s", second, what, first, a.listen.Pos.where())
 	}
 	if a.listen.Pos == (Pos{}) && a.profile != b.profile {
 		e.Hint = "nlb flush " + a.profile.Name + " removes that profile; nlb apply --prune, all that it is not given"

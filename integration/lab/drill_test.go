@@ -56,7 +56,7 @@ func TestIdleAgent(t *testing.T) {
 	t.Parallel()
 	requireNFT(t)
 	a := &idle{witness: witness{t: t}, applied: make(chan []*lb.Profile, 1)}
-	r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{checked}}}, a, Options{Connections: 12, Agent: a})
+	r, err := rehearsed(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{checked}}}, a, Options{Connections: 12, Agent: a})
 	netlabtest.Must(t, err)
 	var ways []string
 	for _, f := range r.Profiles[0].Services[0].Failings {
@@ -84,7 +84,7 @@ func TestAgentThatEnds(t *testing.T) {
 	t.Parallel()
 	requireNFT(t)
 	a := &idle{witness: witness{t: t}, fails: errors.New("it ended")}
-	_, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{checked}}}, a, Options{Connections: 12, Agent: a})
+	_, err := rehearsed(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{checked}}}, a, Options{Connections: 12, Agent: a})
 	if !errors.Is(err, a.fails) {
 		t.Errorf("got %v", err)
 	}
@@ -109,7 +109,7 @@ func TestLeftOut(t *testing.T) {
 		s.Health, s.Backends = slices.Clone(s.Health), slices.Clone(s.Backends)
 		tt.change(&s)
 		a := &idle{witness: witness{t: t}, fails: errors.New("an agent ran")}
-		r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{s}}}, a, Options{Connections: 12, Agent: a})
+		r, err := rehearsed(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{s}}}, a, Options{Connections: 12, Agent: a})
 		if err != nil {
 			t.Errorf("%s: %v", tt.want, err)
 		} else if !slices.Contains(r.Notes, "p/web: "+tt.want) {
@@ -126,7 +126,7 @@ func TestSharedServer(t *testing.T) {
 	other := with(checked, func(s *lb.Service) { s.Name, s.Listen = "other", []lb.Listen{listenAt("203.0.113.10", 81)} })
 	a := &idle{witness: witness{t: t}, fails: errors.New("an agent ran")}
 	steps := []plan.Step{{Profile: "p", Service: "web", Backend: web.Backends[0].Name, Way: plan.Refuse}, {Profile: "p", Service: "other", Backend: web.Backends[1].Name, Way: plan.Refuse}}
-	_, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{checked, other}}}, a, Options{Connections: 12, Agent: a, Plan: steps})
+	_, err := rehearsed(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{checked, other}}}, a, Options{Connections: 12, Agent: a, Plan: steps})
 	if err == nil || !strings.Contains(err.Error(), "p/web and p/other have a server in common") {
 		t.Errorf("got %v", err)
 	}

@@ -114,7 +114,7 @@ func TestFaults(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel() // the waiting, mostly
 			w := &witness{t: t, fault: c.fault}
-			r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{c.service}}}, w, Options{Connections: n, patience: 500 * time.Millisecond})
+			r, err := rehearsed(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{c.service}}}, w, Options{Connections: n, patience: 500 * time.Millisecond})
 			netlabtest.Must(t, err)
 			all := strings.Join(r.AllProblems(), "\n")
 			for _, want := range c.want {
@@ -138,7 +138,7 @@ func TestFaultOfRemoval(t *testing.T) {
 		}
 		return first + "\n"
 	}
-	r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{web}}}, w, Options{Connections: 30})
+	r, err := rehearsed(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{web}}}, w, Options{Connections: 30})
 	netlabtest.Must(t, err)
 	want := "p/web: IPv4 tcp, without 10.0.0.11:8080: 10 new connections failed"
 	if all := strings.Join(r.AllProblems(), "\n"); !strings.HasPrefix(all, want) {

@@ -70,18 +70,6 @@ type Lab struct {
 	made     int // connections, for the report
 }
 
-// Run builds a lab, rehearses the profiles, and takes the lab down. An error
-// means that there was no rehearsal to the end; what the rehearsal found is in
-// the report.
-func Run(ctx context.Context, profiles []*lb.Profile, b Balancer, o Options) (*Report, error) {
-	l, err := New(ctx, profiles, b, o)
-	if err != nil {
-		return nil, err
-	}
-	defer l.Close()
-	return l.Rehearse(ctx)
-}
-
 // New builds a lab and applies the profiles in it, which are free of conflicts
 // among each other. The process must be able to make namespaces; see
 // netlab.Isolate.

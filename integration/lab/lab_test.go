@@ -6,6 +6,7 @@ package lab
 // not.
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
@@ -118,11 +119,21 @@ func TestAsDue(t *testing.T) {
 		t.Run(s.Name, func(t *testing.T) {
 			t.Parallel()
 			w := &witness{t: t}
-			r, err := Run(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{s}}}, w, Options{Connections: 240})
+			r, err := rehearsed(t.Context(), []*lb.Profile{{Name: "p", Services: []lb.Service{s}}}, w, Options{Connections: 240})
 			netlabtest.Must(t, err)
 			if !r.OK() {
 				t.Errorf("problems: %s", strings.Join(r.AllProblems(), "\n"))
 			}
 		})
 	}
+}
+
+// rehearsed is the report of a lab that is built and taken down.
+func rehearsed(ctx context.Context, profiles []*lb.Profile, b Balancer, o Options) (*Report, error) {
+	l, err := New(ctx, profiles, b, o)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	return l.Rehearse(ctx)
 }

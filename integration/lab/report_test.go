@@ -73,7 +73,7 @@ func TestMany(t *testing.T) {
 		t.Run(fmt.Sprintf("%d of %d", c.services, c.backends), func(t *testing.T) {
 			t.Parallel()
 			begin := time.Now()
-			r, err := Run(t.Context(), []*lb.Profile{many(c.services, c.backends)}, &witness{t: t}, Options{})
+			r, err := rehearsed(t.Context(), []*lb.Profile{many(c.services, c.backends)}, &witness{t: t}, Options{})
 			netlabtest.Must(t, err)
 			if !r.OK() {
 				t.Errorf("problems: %s", strings.Join(r.AllProblems(), "\n"))
@@ -92,7 +92,7 @@ func TestInterrupted(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			var later []string
-			_, err := Run(ctx, []*lb.Profile{many(2, 2)}, &witness{t: t}, Options{Progress: func(what string) {
+			_, err := rehearsed(ctx, []*lb.Profile{many(2, 2)}, &witness{t: t}, Options{Progress: func(what string) {
 				if ctx.Err() != nil {
 					later = append(later, what)
 				} else if what == at {
@@ -109,7 +109,7 @@ func TestInterrupted(t *testing.T) {
 func TestNotApplied(t *testing.T) {
 	t.Parallel()
 	netlabtest.Packets(t)
-	_, err := Run(t.Context(), []*lb.Profile{many(1, 1)}, refusal{}, Options{})
+	_, err := rehearsed(t.Context(), []*lb.Profile{many(1, 1)}, refusal{}, Options{})
 	if want := "lab: apply many: no such kernel"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -150,7 +150,7 @@ func TestTwoProfiles(t *testing.T) {
 	a.Name, b.Name = "a", "b"
 	b.Services[0].Listen = []lb.Listen{listenAt("203.0.113.200", 80)}
 	b.Services[0].Allow = []netip.Prefix{netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("198.51.100.0/24")}
-	r, err := Run(t.Context(), []*lb.Profile{&a, &b}, &witness{t: t}, Options{Connections: 30})
+	r, err := rehearsed(t.Context(), []*lb.Profile{&a, &b}, &witness{t: t}, Options{Connections: 30})
 	netlabtest.Must(t, err)
 	if !r.OK() || len(r.Profiles) != 2 || len(r.Profiles[1].Services[0].Trials) != 1 {
 		t.Errorf("got %+v", r)

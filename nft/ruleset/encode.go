@@ -138,10 +138,7 @@ func (s *Map) flags() uint32 {
 }
 
 func (s *Map) userdata() string {
-	u := Udata(udataKeyOrder, order(s.Key)) + Udata(udataDataOrder, order(s.Data))
-	if s.Udata != "" {
-		u += s.Udata
-	}
+	u := Udata(udataKeyOrder, order(s.Key)) + Udata(udataDataOrder, order(s.Data)) + s.Udata
 	if s.Comment != "" {
 		u += Udata(udataSetComment, s.Comment+"\x00")
 	}

@@ -265,8 +265,9 @@ func newArena(t *testing.T) *arena {
 		b.Witness(b.Balancer, "", words[0], words[1:]...)
 	}
 	b.NFT(b.Server, "table ip quiet { chain prerouting { type filter hook prerouting priority -400; policy drop; }; }")
-	// What the host answers itself would be counted by its rules.
-	b.NFT(b.Balancer, "table ip quiet { chain output { type filter hook output priority -400; tcp flags & rst == rst drop; icmp type destination-unreachable drop; }; }")
+	// What the host answers itself would be counted by its rules. Without the last rule the
+	// kernel would track no connection where these translate none.
+	b.NFT(b.Balancer, "table ip quiet { chain output { type filter hook output priority -400; tcp flags & rst == rst drop; icmp type destination-unreachable drop; ct state new counter; }; }")
 	b.Address(b.Client, "eth0", "10.1.0.9/24")
 	a := &arena{Bed: b}
 	b.Check(b.Balancer.Do(func() error {
@@ -388,6 +389,9 @@ func TestWalkIsKernel(t *testing.T) {
 			began := time.Now()
 			for i := range rulesets {
 				one := seed + uint64(2*i+half)
+				if i == 0 && half == 0 {
+					one = 1795826160818862451 // rules that translate nothing
+				}
 				a.try(rand.New(rand.NewPCG(one, 0)), fmt.Sprintf("seed %d", one))
 				if t.Failed() {
 					return

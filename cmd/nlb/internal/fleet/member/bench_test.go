@@ -14,12 +14,11 @@ import (
 	"time"
 
 	"nlb/cmd/nlb/internal/fleet"
-	"nlb/cmd/nlb/internal/fleet/fleettest"
 	"nlb/integration/netlab/netlabtest"
 )
 
 // crew are nodes whose agents do nothing, and say so at once.
-func crew(b *testing.B, e *fleettest.Etcd, n int) {
+func crew(b *testing.B, e *cluster, n int) {
 	states, err := os.MkdirTemp("/dev/shm", "nlb") // 50 nodes have 50 disks
 	netlabtest.Must(b, err)
 	b.Cleanup(func() { os.RemoveAll(states) })
@@ -53,7 +52,7 @@ func crew(b *testing.B, e *fleettest.Etcd, n int) {
 // and verify one of 10,000 x 3 at once. To parse that is the work of one processor
 // each, of which these 50 have two together.
 func BenchmarkFifty(b *testing.B) {
-	e := fleettest.Start(b, 3, false)
+	e := startEtcd(b, 3, false)
 	crew(b, e, 50)
 	a := newAdmin(b, e)
 	await(b, a, 50)
@@ -86,7 +85,7 @@ func BenchmarkFifty(b *testing.B) {
 // BenchmarkRestart is how long after all three members of etcd were killed, and
 // started two seconds later, a push is in, and then with all of 50 nodes.
 func BenchmarkRestart(b *testing.B) {
-	e := fleettest.Start(b, 3, false)
+	e := startEtcd(b, 3, false)
 	crew(b, e, 50)
 	a := newAdmin(b, e)
 	await(b, a, 50)

@@ -20,7 +20,6 @@ import (
 	"nlb/cmd/nlb/internal/agent"
 	"nlb/cmd/nlb/internal/engine"
 	"nlb/cmd/nlb/internal/fleet"
-	"nlb/cmd/nlb/internal/fleet/fleettest"
 	"nlb/cmd/nlb/internal/source"
 	"nlb/cmd/nlb/internal/view"
 	"nlb/integration/netlab"
@@ -184,7 +183,7 @@ type admin struct {
 	soak  time.Duration // of canaries; 0: as long as nodes may take
 }
 
-func newAdmin(t testing.TB, e *fleettest.Etcd) *admin {
+func newAdmin(t testing.TB, e *cluster) *admin {
 	s, err := fleet.Dial(e.Config("admin"))
 	for end := time.Now().Add(bound); err != nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) { // a busy etcd answers late
 		s, err = fleet.Dial(e.Config("admin"))
@@ -272,10 +271,10 @@ func (a *admin) well(n *node) {
 }
 
 // crowd are nodes n1, n2 and so on, which balance shop over a server that is not there.
-func crowd(t *testing.T, members, nodes int, withTLS bool) (*fleettest.Etcd, *admin, []*node) {
+func crowd(t *testing.T, members, nodes int, withTLS bool) (*cluster, *admin, []*node) {
 	t.Parallel()
 	netlabtest.Packets(t)
-	e := fleettest.Start(t, members, withTLS)
+	e := startEtcd(t, members, withTLS)
 	w := netlabtest.NewWorld(t)
 	a := newAdmin(t, e)
 	var out []*node
@@ -292,7 +291,7 @@ func crowd(t *testing.T, members, nodes int, withTLS bool) (*fleettest.Etcd, *ad
 type site struct {
 	*netlabtest.Bed
 	*node
-	etcd  *fleettest.Etcd
+	etcd  *cluster
 	admin *admin
 }
 
@@ -301,7 +300,7 @@ const shopAt = "203.0.113.10:80"
 func newSite(t *testing.T, withTLS bool, tweak func(*Member)) *site {
 	t.Parallel()
 	netlabtest.Packets(t)
-	e := fleettest.Start(t, 1, withTLS)
+	e := startEtcd(t, 1, withTLS)
 	b := netlabtest.New(t)
 	b.Serve([]int{80}, "10.2.0.11")
 	s := &site{Bed: b, etcd: e, admin: newAdmin(t, e), node: join(t, e.Config("n1"), b.Balancer, tweak)}

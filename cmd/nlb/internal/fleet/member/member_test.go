@@ -12,7 +12,6 @@ import (
 	etcd "go.etcd.io/etcd/client/v3"
 
 	"nlb/cmd/nlb/internal/fleet"
-	"nlb/cmd/nlb/internal/fleet/fleettest"
 	"nlb/cmd/nlb/internal/source"
 	"nlb/integration/netlab/netlabtest"
 )
@@ -405,7 +404,7 @@ func TestRoles(t *testing.T) {
 	if _, err := nobody.Put(ctx, "nlb/v1/desired/shop", "x"); err == nil {
 		t.Error("without a certificate somebody writes")
 	}
-	stranger := fleettest.Start(t, 1, true).Config("n1") // of another CA
+	stranger := startEtcd(t, 1, true).Config("n1") // of another CA
 	stranger.Endpoints, stranger.CA = e.Endpoints, e.Config("n1").CA
 	if _, err = fleet.Dial(stranger); err == nil || !strings.Contains(err.Error(), "tls: ") {
 		t.Errorf("with a certificate of another CA: %v", err)

@@ -16,7 +16,6 @@ import (
 	"testing"
 
 	"nlb/cmd/nlb/internal/fleet"
-	"nlb/cmd/nlb/internal/fleet/fleettest"
 	"nlb/integration/netlab"
 	"nlb/integration/netlab/netlabtest"
 )
@@ -32,7 +31,7 @@ type process struct {
 }
 
 // begin starts one; nlb is the program, with what goes ahead of it.
-func begin(b testing.TB, e *fleettest.Etcd, w *netlab.World, name string, nlb ...string) *process {
+func begin(b testing.TB, e *cluster, w *netlab.World, name string, nlb ...string) *process {
 	b.Helper()
 	host := netlabtest.NewHost(b, w, name)
 	c := e.Config(name)
@@ -94,7 +93,7 @@ func TestTinyDisk(t *testing.T) {
 	}
 	t.Parallel()
 	netlabtest.Packets(t)
-	e := fleettest.Start(t, 1, false)
+	e := startEtcd(t, 1, false)
 	a := newAdmin(t, e)
 	const mount = `mkdir -p "$0" && mount -t tmpfs -o size=64k tmpfs "$0" && exec "$@"`
 	state := e.Config("n1").State

@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"nlb/cmd/nlb/internal/fleet/fleettest"
 	"nlb/integration/netlab/netlabtest"
 )
 
@@ -49,7 +48,7 @@ func BenchmarkPush(b *testing.B) {
 
 // comparePush is one round.
 func comparePush(b *testing.B, nlb string, report func(name string, value float64)) {
-	e := fleettest.Start(b, 1, false)
+	e := startEtcd(b, 1, false)
 	w := netlabtest.NewWorld(b)
 	alone := netlabtest.NewHost(b, w, "alone")
 	a := newAdmin(b, e)

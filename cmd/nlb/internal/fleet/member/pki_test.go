@@ -1,4 +1,6 @@
-package fleettest
+//go:build linux
+
+package member
 
 // Certificates: of a CA that lives as long as the test.
 

@@ -1,8 +1,9 @@
-// Package fleettest has real members of etcd for tests: processes on loopback that
-// end with the test.
-package fleettest
+//go:build linux
 
-// The members of etcd, which can be killed and started again.
+package member
+
+// Real members of etcd: processes on loopback that end with the test, and can be killed
+// and started again.
 
 import (
 	"bytes"
@@ -25,30 +26,30 @@ import (
 	"nlb/cmd/nlb/internal/fleet"
 )
 
-// Etcd is a cluster.
-type Etcd struct {
+// cluster is an etcd of one or more members.
+type cluster struct {
 	Client    *etcd.Client // as root, past all that nlb does
 	Endpoints []string
 
 	t       testing.TB
 	dir     string
 	pki     *pki // nil: without TLS
-	members []*member
+	members []*etcdMember
 }
 
-type member struct {
+type etcdMember struct {
 	args []string
 	cmd  *exec.Cmd
 	done chan struct{}
 	log  bytes.Buffer
 }
 
-// Start starts so many members, and waits until they are ready. With TLS, they want
+// startEtcd starts so many members, and waits until they are ready. With TLS, they want
 // certificates.
-func Start(t testing.TB, members int, withTLS bool) *Etcd {
+func startEtcd(t testing.TB, members int, withTLS bool) *cluster {
 	t.Helper()
 	needs(t, "etcd", "etcd-server")
-	e := &Etcd{t: t, dir: t.TempDir()}
+	e := &cluster{t: t, dir: t.TempDir()}
 	scheme, secrets := "http", []string(nil)
 	if withTLS {
 		e.pki = newPKI(t, e.dir)
@@ -63,7 +64,7 @@ func Start(t testing.TB, members int, withTLS bool) *Etcd {
 	for i := range members {
 		peer, client := fmt.Sprintf("http://127.0.0.1:%d", ports[2*i]), fmt.Sprintf("%s://127.0.0.1:%d", scheme, ports[2*i+1])
 		e.Endpoints = append(e.Endpoints, client)
-		e.members = append(e.members, &member{args: append([]string{
+		e.members = append(e.members, &etcdMember{args: append([]string{
 			"--name", fmt.Sprintf("m%d", i), "--data-dir", filepath.Join(e.dir, fmt.Sprintf("m%d", i)), "--logger", "zap", "--log-level", "error",
 			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--listen-client-urls", client, "--advertise-client-urls", client,
 			"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-state", "new",
@@ -99,7 +100,7 @@ func must(t testing.TB, errs ...error) {
 }
 
 // As is a client of somebody, past nlb; empty: of somebody without a certificate.
-func (e *Etcd) As(name string) *etcd.Client {
+func (e *cluster) As(name string) *etcd.Client {
 	e.t.Helper()
 	c := etcd.Config{Endpoints: e.Endpoints, Logger: zap.NewNop()}
 	if e.pki != nil {
@@ -112,7 +113,7 @@ func (e *Etcd) As(name string) *etcd.Client {
 }
 
 // Begin starts a member.
-func (e *Etcd) Begin(i int) {
+func (e *cluster) Begin(i int) {
 	m := e.members[i]
 	m.cmd, m.done = exec.Command("etcd", m.args...), make(chan struct{})
 	m.cmd.Stderr = &m.log
@@ -121,14 +122,14 @@ func (e *Etcd) Begin(i int) {
 }
 
 // Kill ends a member at once, as a power failure does.
-func (e *Etcd) Kill(i int) {
+func (e *cluster) Kill(i int) {
 	m := e.members[i]
 	_ = m.cmd.Process.Kill()
 	<-m.done
 }
 
 // Await waits until writing works.
-func (e *Etcd) Await() {
+func (e *cluster) Await() {
 	e.t.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for {
@@ -146,7 +147,7 @@ func (e *Etcd) Await() {
 }
 
 // Config is the configuration of a node or an admin, with a state folder of its own.
-func (e *Etcd) Config(name string) *fleet.Config {
+func (e *cluster) Config(name string) *fleet.Config {
 	c := &fleet.Config{Name: name, Endpoints: e.Endpoints, State: filepath.Join(e.dir, "state-"+name)}
 	if e.pki != nil {
 		c.CA = e.pki.file
@@ -157,10 +158,10 @@ func (e *Etcd) Config(name string) *fleet.Config {
 
 // Issue makes a certificate for a name in the place of the one that it has, which
 // holds from one time to another, both seen from now.
-func (e *Etcd) Issue(name string, from, to time.Duration) { e.pki.issue(name, from, to) }
+func (e *cluster) Issue(name string, from, to time.Duration) { e.pki.issue(name, from, to) }
 
 // File writes a fleet.yaml of a configuration.
-func (e *Etcd) File(c *fleet.Config) string {
+func (e *cluster) File(c *fleet.Config) string {
 	path := filepath.Join(e.dir, c.Name+".yaml")
 	text := fmt.Sprintf("name: %s\nendpoints: [%s]\nstate: %s\n", c.Name, strings.Join(c.Endpoints, ", "), c.State)
 	if c.Cert != "" {
@@ -171,21 +172,21 @@ func (e *Etcd) File(c *fleet.Config) string {
 }
 
 // Put writes a value past nlb.
-func (e *Etcd) Put(key, value string) {
+func (e *cluster) Put(key, value string) {
 	e.t.Helper()
 	_, err := e.Client.Put(e.t.Context(), key, value)
 	must(e.t, err)
 }
 
 // Delete removes a key past nlb.
-func (e *Etcd) Delete(key string, o ...etcd.OpOption) {
+func (e *cluster) Delete(key string, o ...etcd.OpOption) {
 	e.t.Helper()
 	_, err := e.Client.Delete(e.t.Context(), key, o...)
 	must(e.t, err)
 }
 
 // Get reads a value past nlb; empty: there is none.
-func (e *Etcd) Get(key string) string {
+func (e *cluster) Get(key string) string {
 	e.t.Helper()
 	r, err := e.Client.Get(e.t.Context(), key)
 	must(e.t, err)
@@ -197,7 +198,7 @@ func (e *Etcd) Get(key string) string {
 
 // Copy copies the data of the only member, and Back puts them in the place of those
 // that it has by then, as a restore from a backup does.
-func (e *Etcd) Copy() (back func()) {
+func (e *cluster) Copy() (back func()) {
 	e.t.Helper()
 	data, backup := filepath.Join(e.dir, "m0"), filepath.Join(e.dir, "backup")
 	e.Kill(0)
@@ -214,7 +215,7 @@ func (e *Etcd) Copy() (back func()) {
 }
 
 // Ctl runs a line that begins with etcdctl, as root.
-func (e *Etcd) Ctl(line string) {
+func (e *cluster) Ctl(line string) {
 	e.t.Helper()
 	needs(e.t, "etcdctl", "etcd-client")
 	args := []string{"--endpoints", strings.Join(e.Endpoints, ",")}
