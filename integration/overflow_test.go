@@ -141,7 +141,7 @@ func TestFullBackendWaits(t *testing.T) {
 // TestRushKeepsLimit: of a rush a backend gets as many connections as it may, and no more.
 func TestRushKeepsLimit(t *testing.T) {
 	t.Parallel()
-	const most, rush = 100, 1000
+	const most, rush = 50, 400
 	for _, f := range overflowFamilies {
 		t.Run(f.vip, func(t *testing.T) {
 			t.Parallel()
