@@ -37,7 +37,19 @@ func (b *bed) hold(network, from, to string, n int) (open map[string][]*traffic.
 	return open, refused
 }
 
-var overflowFamilies = []struct{ vip, first, second string }{
+// limited are the addresses of a service and of its servers.
+type limited struct{ vip, first, second string }
+
+// profile is one of a service with some keys, and of as many backends as there are keys of
+// backends.
+func (f limited) profile(service string, backends ...string) string {
+	for i, address := range []string{f.first, f.second}[:len(backends)] {
+		backends[i] = fmt.Sprintf("{address: %q, %s}", at(address, 8080), backends[i])
+	}
+	return fmt.Sprintf("profile: shop\nservices: [{name: web, listen: %q, %s, backends: [%s]}]\n", f.vip, service, strings.Join(backends, ", "))
+}
+
+var overflowFamilies = []limited{
 	{"203.0.113.10:80", "10.2.0.11", "10.2.0.12"},
 	{"[2001:db8::10]:80", "fd02::11", "fd02::12"},
 }
@@ -54,8 +66,7 @@ func TestFullBackendSpills(t *testing.T) {
 				t.Run(fmt.Sprintf("%s %s %s", f.vip, tt.scheduler, network), func(t *testing.T) {
 					b := newBed(t)
 					b.Serve([]int{8080}, f.first, f.second)
-					b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, protocol: [tcp, udp], scheduler: %s, backends: [{address: %q, max-connections: 3}, %q]}\n",
-						f.vip, tt.scheduler, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), netip.AddrPortFrom(netip.MustParseAddr(f.second), 8080)))
+					b.Apply(f.profile("protocol: [tcp, udp], scheduler: "+tt.scheduler, "max-connections: 3", "weight: 1"))
 					open, refused := b.hold(network, "", f.vip, 60)
 					if n := len(open[f.first]); n != 3 {
 						t.Errorf("%s has %d connections, want 3", f.first, n)
@@ -80,8 +91,7 @@ func TestAllBackendsFull(t *testing.T) {
 		t.Run(f.vip, func(t *testing.T) {
 			b := newBed(t)
 			b.Serve([]int{8080}, f.first, f.second)
-			b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, backends: [{address: %q, max-connections: 2}, {address: %q, max-connections: 2}]}\n",
-				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), netip.AddrPortFrom(netip.MustParseAddr(f.second), 8080)))
+			b.Apply(f.profile("scheduler: round-robin", "max-connections: 2", "max-connections: 2"))
 			open, refused := b.hold("tcp", "", f.vip, 6)
 			if len(open[f.first]) != 2 || len(open[f.second]) != 2 || refused != 2 {
 				t.Errorf("%d and %d connections, and %d refused, want 2, 2 and 2", len(open[f.first]), len(open[f.second]), refused)
@@ -114,8 +124,7 @@ func TestFullBackendWaits(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
 			b.Serve([]int{8080}, f.first, f.second)
-			b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, protocol: [tcp, udp], backends: [{address: %q, max-connections: 1}, {address: %q, max-connections: 1}]}\n",
-				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), netip.AddrPortFrom(netip.MustParseAddr(f.second), 8080)))
+			b.Apply(f.profile("protocol: [tcp, udp]", "max-connections: 1", "max-connections: 1"))
 			open, _ := b.hold("tcp", "", f.vip, 2)
 			if len(open[f.first]) != 1 || len(open[f.second]) != 1 {
 				t.Fatalf("%v, want one connection of each backend", open)
@@ -147,8 +156,7 @@ func TestRushKeepsLimit(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
 			b.Serve([]int{8080}, f.first)
-			b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, backends: [{address: %q, max-connections: %d}]}\n",
-				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), most))
+			b.Apply(f.profile("scheduler: round-robin", fmt.Sprintf("max-connections: %d", most)))
 			var wait sync.WaitGroup
 			open := make([]*traffic.Conn, rush)
 			for i := range open {
@@ -178,13 +186,11 @@ func TestShortConnectionsSpill(t *testing.T) {
 			t.Parallel()
 			b := newBed(t)
 			b.Serve([]int{8080}, f.first, f.second)
-			profile := fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, backends: [{address: %q, max-connections: 5}, {address: %q, max-connections: 5, weight: 0}]}\n",
-				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), netip.AddrPortFrom(netip.MustParseAddr(f.second), 8080))
-			b.Apply(profile)
+			b.Apply(f.profile("scheduler: round-robin", "max-connections: 5", "max-connections: 5, weight: 0"))
 			if open, _ := b.hold("tcp", "", f.vip, 5); len(open[f.first]) != 5 {
 				t.Fatalf("%v, want five connections of %s", open, f.first)
 			}
-			b.Apply(strings.Replace(profile, "weight: 0", "weight: 1", 1))
+			b.Apply(f.profile("scheduler: round-robin", "max-connections: 5", "max-connections: 5"))
 			c := b.From()
 			c.Reset = true
 			for range 60 {
@@ -237,8 +243,7 @@ func TestAffinityLeavesFullBackend(t *testing.T) {
 				bits := netip.MustParseAddr(a).BitLen()
 				b.Address(b.Client, "eth0", fmt.Sprintf("%s/%d", a, bits))
 			}
-			b.Apply(fmt.Sprintf("profile: shop\nservices:\n  - {name: web, listen: %q, affinity: 10m, backends: [{address: %q, max-connections: 2}, {address: %q, weight: 1}]}\n",
-				f.vip, netip.AddrPortFrom(netip.MustParseAddr(f.first), 8080), netip.AddrPortFrom(netip.MustParseAddr(f.second), 8080)))
+			b.Apply(f.profile("affinity: 10m", "max-connections: 2", "weight: 1"))
 			// One client has the first backend and no connection, others fill it.
 			if home := b.Ask("tcp", f.vip).Backend; home != f.first {
 				t.Fatalf("the first client got %s", home)

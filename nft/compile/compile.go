@@ -214,7 +214,7 @@ func (c *compiler) refers(r ruleset.Rule) {
 		c.needed[chain] = true
 		switch chain {
 		case waitChain:
-			c.needed[turnAwayChain], c.needed[refuseChain] = true, true
+			c.needed[waitedSet], c.needed[turnAwayChain], c.needed[refuseChain] = true, true, true
 		case turnAwayChain:
 			c.needed[refuseChain] = true
 		}

@@ -3,15 +3,15 @@ package compile
 // Overflow: a service with max-connections draws again where a backend is full, and
 // one with retry where a backend has refused of late (retry.go).
 //
-// The backend's chain counts the connection, and where that is one too many the chain
-// noteChain writes a mark that is no backend's. So the chain that delivers finds no
-// address, and goes back to the service's chain, which draws once more. After the last
-// draw a TCP connection waits: its SYN is dropped, and the client sends it again after
-// a second (RFC 6298). What is full then, too, is refused.
+// The backend's chain counts the connection. Where that is one too many, noteChain
+// writes a mark that is no backend's. So the chain that delivers finds no address, and
+// goes back to the service's chain, which draws once more. After the last draw a TCP
+// connection waits: its SYN is dropped, and its client sends it again after a second
+// (RFC 6298). If all backends are full then, too, it is refused.
 //
-// The wait is also for what the kernel counts too many: it looks for connections that
-// have ended once in a tick of its clock (nf_conncount.c), so a backend that
-// gets as many as it may within one tick looks full when it is not.
+// The wait also makes up for the kernel's count, which has ended connections in it until
+// the next tick of the clock (nf_conncount.c). So a backend that gets as many
+// connections as it may within one tick looks full when it is not.
 //
 // `ct count` counts a connection for as long as it lives, also one that it found
 // to be too many and that another backend took. A full backend whose connections
@@ -39,8 +39,8 @@ const (
 	// asksAll, ask backends that are noted as full, too: two, so that of two
 	// backends in turn both are asked.
 	mostDraws, asksAll = 4, 2
-	// waitedSet has the connections that have waited, by the number of their SYN: so many
-	// at most, others are refused at once.
+	// waitedSet has the connections that have waited, by the sequence numbers of their
+	// SYNs. Where it has mostWaited, others are refused at once.
 	waitChain, waitedSet = "wait", "waited"
 	waitedTime           = 10 * time.Second
 	mostWaited           = 1 << 16
@@ -88,14 +88,15 @@ func limitComment(n uint32) string { return fmt.Sprintf("max-connections %d", n)
 
 // whenFull is the chain for connections of a service that find all backends full.
 func whenFull(s *lb.Service) string {
-	if s.OnRefuse == lb.Drop || s.SYNProtection != nil { // the kernel sends the SYN of a proxy once
+	if s.OnRefuse == lb.Drop || s.SYNProtection != nil { // a proxied SYN is not sent again
 		return refusing(s)
 	}
 	return waitChain
 }
 
-// noting is the chain for connections that are too many for a backend. The mark is a rule
-// of its own: in a rush the kernel may have no room for the note, and ends the rule.
+// noting is the chain for connections that are too many for a backend. The mark has a
+// rule of its own: in a rush the kernel may have no room for the note, and then it ends
+// the rule.
 func noting() *ruleset.Chain {
 	return &ruleset.Chain{Name: noteChain, Rules: []ruleset.Rule{
 		{Statements: []ruleset.Statement{ruleset.AddMark(fullSet, fullTime)}, Needs: fullSet},
@@ -151,7 +152,7 @@ func (c *compiler) repeatedDraw(r *drawRule, chain string, s *lb.Service, f *Fam
 		c.needed[resolve] = true
 	}
 	if r.limited {
-		c.needed[fullSet], c.needed[waitedSet] = true, true
+		c.needed[fullSet] = true
 	}
 	drawn := drawn(s.Of(f.Family))
 	r.repeats = true

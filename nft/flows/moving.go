@@ -176,7 +176,7 @@ func (c *Cleanup) commit(generation uint32, write func(m *ruleset.Messages)) err
 			return err
 		}
 		if !alone || c.Generation != before+1 {
-			c.Amend = nil // somebody else has committed, of which the record must not say that it knows
+			c.Amend = nil // somebody else has committed, which the record must not hide
 		}
 		if generation != wire.AnyGeneration {
 			generation = c.Generation

@@ -68,8 +68,8 @@ func (r *Reader) Read(profiles []*lb.Profile) (*direct.Links, error) {
 	return l, nil
 }
 
-// Whole repeats a reading of which the kernel says that something changed meanwhile, so
-// that it may lack something, a few times.
+// Whole reads, and does so again, up to five times, where something has changed
+// meanwhile: then the kernel may have left something out.
 func Whole[T any](read func() ([]T, error)) (all []T, err error) {
 	for range 5 {
 		if all, err = read(); !errors.Is(err, netlink.ErrDumpInterrupted) {

@@ -94,7 +94,7 @@ type agent struct {
 	counter     counter
 	announcer   *announcer.Announcer
 
-	// cleanups run beside the agent, and hurry once ending has ended.
+	// cleanups run beside the agent. They pause no more once ending is done.
 	cleanups sync.WaitGroup
 	ending   context.Context
 }
@@ -163,7 +163,7 @@ func Run(ctx context.Context, c Config) error {
 	defer deaf()
 	var hurry context.CancelFunc
 	a.ending, hurry = context.WithCancel(context.WithoutCancel(ctx))
-	defer a.cleanups.Wait() // so that nothing is left that moves flows
+	defer a.cleanups.Wait() // they take away what moves flows
 	defer hurry()
 	if err := a.begin(ctx); err != nil {
 		return err

@@ -143,7 +143,7 @@ type Table struct {
 	// Profiles are the names of those in it.
 	Profiles []string
 	// Drift is what nlb did not put there, by object. Untouched says that nobody has
-	// changed anything since the last apply: then it is of another version of nlb.
+	// changed anything since the last apply: then another version of nlb made the table.
 	Drift     []Drift
 	Untouched bool
 	// Absent are the profiles that were asked for and are not there.

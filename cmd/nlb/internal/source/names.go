@@ -22,8 +22,8 @@ type Names struct {
 	// Held is what the kernel holds, for names that nobody can resolve now: they
 	// stay what they are there. nil: nothing.
 	Held func() []*lb.Profile
-	// Unresolved is told the names that stand for nothing, each with the reason; nil: that
-	// is an error.
+	// Unresolved is told the names that stand for nothing, each with the reason. Where it
+	// is nil, such a name is an error.
 	Unresolved func(names []string)
 	// StandIns gives other names addresses that are made up, for a rehearsal.
 	StandIns bool

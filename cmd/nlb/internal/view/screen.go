@@ -87,7 +87,7 @@ func OpenScreen(ctx context.Context, c *Console) (*Screen, context.Context, erro
 // endWithReader stops once nobody reads what is written to a pipe or socket.
 func endWithReader(ctx context.Context, fd int, stop func()) {
 	for ctx.Err() == nil {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 500) // errors are told unasked
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 500) // POLLERR comes unasked
 		if n > 0 {
 			stop()
 		}

@@ -148,8 +148,7 @@ func failed(what string, err error) Outcome {
 var ours = []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.EAGAIN, unix.EPERM, unix.EACCES, unix.EAFNOSUPPORT, unix.EINVAL}
 
 // tidy is a reason that fits a log, and a comment of nft: printable ASCII without
-// what has a meaning there, at most lb.MaxReason bytes, of which the last say that there
-// was more.
+// what has a meaning there, at most lb.MaxReason bytes. One that was longer ends in dots.
 func tidy(reason string) string {
 	const cut = "..."
 	isOdd := func(r rune) bool { return r < ' ' || r > '~' || strings.ContainsRune(`"\$;`, r) }

@@ -98,7 +98,7 @@ func parseHosts(r io.Reader) map[string][]netip.Addr {
 		}
 		for _, name := range words[1:] {
 			if strings.Contains(name, `\`) {
-				continue // no name of a host, and an escape to DNS
+				continue // no host has such a name, and to DNS it is an escape
 			}
 			name = dns.CanonicalName(name)
 			out[name] = append(out[name], a)

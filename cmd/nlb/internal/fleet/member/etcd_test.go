@@ -8,7 +8,6 @@ package member
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"go.uber.org/zap"
 
 	"nlb/cmd/nlb/internal/fleet"
+	"nlb/integration/netlab/netlabtest"
 )
 
 // cluster is an etcd of one or more members.
@@ -48,7 +48,7 @@ type etcdMember struct {
 // certificates.
 func startEtcd(t testing.TB, members int, withTLS bool) *cluster {
 	t.Helper()
-	needs(t, "etcd", "etcd-server")
+	netlabtest.Needs(t, "etcd")
 	e := &cluster{t: t, dir: t.TempDir()}
 	scheme, secrets := "http", []string(nil)
 	if withTLS {
@@ -83,22 +83,6 @@ func startEtcd(t testing.TB, members int, withTLS bool) *cluster {
 	return e
 }
 
-// needs skips a test whose program is not installed, and says which package has it.
-func needs(t testing.TB, program, debian string) {
-	t.Helper()
-	if _, err := exec.LookPath(program); err != nil {
-		t.Skipf("SKIPPED, NOT PROVED: %s is not installed (Debian: %s)", program, debian)
-	}
-}
-
-// must fails the test where there is an error.
-func must(t testing.TB, errs ...error) {
-	t.Helper()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // As is a client of somebody, past nlb; empty: of somebody without a certificate.
 func (e *cluster) As(name string) *etcd.Client {
 	e.t.Helper()
@@ -107,7 +91,7 @@ func (e *cluster) As(name string) *etcd.Client {
 		c.TLS = e.pki.client(name)
 	}
 	client, err := etcd.New(c)
-	must(e.t, err)
+	netlabtest.Must(e.t, err)
 	e.t.Cleanup(func() { client.Close() })
 	return client
 }
@@ -117,7 +101,7 @@ func (e *cluster) Begin(i int) {
 	m := e.members[i]
 	m.cmd, m.done = exec.Command("etcd", m.args...), make(chan struct{})
 	m.cmd.Stderr = &m.log
-	must(e.t, m.cmd.Start())
+	netlabtest.Must(e.t, m.cmd.Start())
 	go func() { defer close(m.done); _ = m.cmd.Wait() }()
 }
 
@@ -167,7 +151,7 @@ func (e *cluster) File(c *fleet.Config) string {
 	if c.Cert != "" {
 		text += fmt.Sprintf("ca: %s\ncert: %s\nkey: %s\n", c.CA, c.Cert, c.Key)
 	}
-	must(e.t, os.WriteFile(path, []byte(text), 0o600))
+	netlabtest.Must(e.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
@@ -175,21 +159,21 @@ func (e *cluster) File(c *fleet.Config) string {
 func (e *cluster) Put(key, value string) {
 	e.t.Helper()
 	_, err := e.Client.Put(e.t.Context(), key, value)
-	must(e.t, err)
+	netlabtest.Must(e.t, err)
 }
 
 // Delete removes a key past nlb.
 func (e *cluster) Delete(key string, o ...etcd.OpOption) {
 	e.t.Helper()
 	_, err := e.Client.Delete(e.t.Context(), key, o...)
-	must(e.t, err)
+	netlabtest.Must(e.t, err)
 }
 
 // Get reads a value past nlb; empty: there is none.
 func (e *cluster) Get(key string) string {
 	e.t.Helper()
 	r, err := e.Client.Get(e.t.Context(), key)
-	must(e.t, err)
+	netlabtest.Must(e.t, err)
 	if len(r.Kvs) == 0 {
 		return ""
 	}
@@ -205,10 +189,10 @@ func (e *cluster) Copy() (back func()) {
 	err := os.CopyFS(backup, os.DirFS(data))
 	e.Begin(0)
 	e.Await()
-	must(e.t, err)
+	netlabtest.Must(e.t, err)
 	return func() {
 		e.Kill(0)
-		must(e.t, os.RemoveAll(data), os.CopyFS(data, os.DirFS(backup)))
+		netlabtest.Must(e.t, os.RemoveAll(data), os.CopyFS(data, os.DirFS(backup)))
 		e.Begin(0)
 		e.Await()
 	}
@@ -217,7 +201,7 @@ func (e *cluster) Copy() (back func()) {
 // Ctl runs a line that begins with etcdctl, as root.
 func (e *cluster) Ctl(line string) {
 	e.t.Helper()
-	needs(e.t, "etcdctl", "etcd-client")
+	netlabtest.Needs(e.t, "etcdctl")
 	args := []string{"--endpoints", strings.Join(e.Endpoints, ",")}
 	if e.pki != nil {
 		cert, key := e.pki.issue("root", -time.Hour, time.Hour)
